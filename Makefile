@@ -1,0 +1,70 @@
+# Everything lives in .venv, which the first target that needs it makes. Nothing current is installed again.
+
+VENV     := .venv
+BIN      := $(VENV)/bin
+DEMO_OUT ?= runs/demo
+WORKERS  ?= 2
+PYTHON   ?= # an interpreter of your own choice; empty: the first of python3, python3.13, .12, .11 that serves
+
+CPU_WHEELS := https://download.pytorch.org/whl/cpu
+
+.PHONY: help install install-dev demo test test-slow lint check format clean
+
+help:
+	@echo "make install    the core, in $(VENV)"
+	@echo "make demo       train on coloured shapes and report, on a CPU, into $(DEMO_OUT)"
+	@echo "make test       the fast tests     make test-slow  the long ones"
+	@echo "make check      format, lint, types, import floors, tests: what CI runs"
+	@echo "make format     let ruff rewrite    make clean      remove $(VENV) and caches"
+
+install: $(VENV)/.core
+install-dev: $(VENV)/.dev
+
+demo: $(VENV)/.core
+	@if [ -e "$(DEMO_OUT)" ]; then n=1; while [ -e "$(DEMO_OUT).$$n" ]; do n=$$((n + 1)); done; \
+	    mv "$(DEMO_OUT)" "$(DEMO_OUT).$$n" && echo "Kept the earlier demo as $(DEMO_OUT).$$n"; fi
+	$(BIN)/motet train recipes/shapes_duet.yaml --output $(DEMO_OUT)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS) -m "slow and not gpu"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+check: lint test
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An old .venv without a stamp is brought up to date, not rebuilt.
+$(BIN)/python:
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	    if $$python -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then \
+	        echo "Making $(VENV) with $$($$python --version), $$python"; exec $$python -m venv $(VENV); fi; done; \
+	echo "motet needs Python 3.11, 3.12 or 3.13, with venv. Fix: install one (apt install python3.12-venv, brew install" \
+	     "python@3.12, uv python install 3.12) or name it: make install PYTHON=/path/to/python3." >&2; exit 1
+
+# On Linux without an NVIDIA GPU the CPU build of torch is enough, and several GB smaller: PyTorch's own index offers it.
+# Where that host cannot be reached, pip takes what its own configuration finds.
+$(VENV)/.core: pyproject.toml | $(BIN)/python
+	@extra=""; \
+	if [ "$$(uname -s)" = Linux ] && ! nvidia-smi -L 2>/dev/null | grep -q GPU; then \
+	    if $(BIN)/python -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=10)' $(CPU_WHEELS)/torch/ 2>/dev/null; \
+	    then extra="--extra-index-url $(CPU_WHEELS)"; else echo "$(CPU_WHEELS) cannot be reached: plain pip"; fi; fi; \
+	set -x; $(BIN)/python -m pip install $$extra --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/python -m pip install --editable ".[dev]"
+	@touch $@

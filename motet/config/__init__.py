@@ -1,0 +1,35 @@
+"""What a recipe may say, and how it is read. Imports no torch."""
+
+from motet.config.load import load_recipe, parse_recipe, to_yaml
+from motet.config.schema import (
+    AlgorithmConfig,
+    DataConfig,
+    EvalConfig,
+    ImageSamplingConfig,
+    KindConfig,
+    LoraConfig,
+    OptimizerConfig,
+    PolicyConfig,
+    Recipe,
+    RewardConfig,
+    RunConfig,
+    TextSamplingConfig,
+)
+
+__all__ = [
+    "AlgorithmConfig",
+    "DataConfig",
+    "EvalConfig",
+    "ImageSamplingConfig",
+    "KindConfig",
+    "LoraConfig",
+    "OptimizerConfig",
+    "PolicyConfig",
+    "Recipe",
+    "RewardConfig",
+    "RunConfig",
+    "TextSamplingConfig",
+    "load_recipe",
+    "parse_recipe",
+    "to_yaml",
+]

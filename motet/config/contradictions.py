@@ -1,0 +1,233 @@
+"""Settings that each are legal and together are not: refused when a recipe is loaded. One small function per rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import inf, isfinite
+from typing import Any, cast
+
+from motet.config.problems import Problem
+from motet.config.schema import ActKind, KindConfig, Recipe
+
+Check = Callable[[Recipe], Iterator[Problem]]
+
+
+def contradictions(recipe: Recipe) -> list[Problem]:
+    """Every contradiction of a recipe."""
+    return [problem for check in CHECKS for problem in check(recipe)]
+
+
+def unused_keys(recipe: Recipe) -> dict[str, Problem]:
+    """Keys without a meaning under the other settings: refused where given, left out where a recipe is written."""
+    unused: list[Problem] = []
+    if recipe.image.guidance == "none":
+        fix = "remove it, or set image.guidance to guided."
+        unused.append(Problem("image.guidance_scale", "has no effect while image.guidance is none.", fix))
+    if recipe.policy.lora is not None:
+        fix = "remove policy.train, or remove policy.lora."
+        unused.append(Problem("policy.train", "policy.lora trains adapters only, not these parts.", fix))
+    return {problem.key: problem for problem in unused}
+
+
+def _unused_but_given(recipe: Recipe) -> Iterator[Problem]:
+    for key, problem in unused_keys(recipe).items():
+        section, name = key.split(".")
+        if name in getattr(recipe, section).model_fields_set:
+            yield problem
+
+
+# --- policy and data
+
+
+def _policy(recipe: Recipe) -> Iterator[Problem]:
+    policy = recipe.policy
+    if not policy.path.strip():
+        yield Problem("policy.path", "is empty; expected a checkpoint folder or a hub id.", "name the model to train.")
+    if not policy.train:
+        yield Problem("policy.train", "is empty, so nothing would train.", "name parts, or remove the key.")
+    if policy.lora is not None and not policy.lora.target_modules:
+        yield Problem(
+            "policy.lora.target_modules", "is empty, so nothing would train.", "name layers, or remove the key."
+        )
+    if policy.device == "gpu":
+        yield Problem("policy.device", "'gpu' is no device name of torch.", "write cuda (or cuda:0, mps, cpu, auto).")
+
+
+def _shapes_data(recipe: Recipe) -> Iterator[Problem]:
+    data = recipe.data
+    if data.source != "shapes":
+        if data.options:
+            text = f"are options of the shapes world, but data.source is '{data.source}'."
+            yield Problem("data.options", text, "remove data.options, or set data.source to shapes.")
+        return
+    if data.columns:
+        text = "renames columns, but the shapes world already has motet's own."
+        yield Problem("data.columns", text, "remove data.columns, or set data.source to your data.")
+    if data.split not in ("train", "test", "held_out"):
+        text = f"the shapes world has no split '{data.split}'; expected train, test or held_out."
+        yield Problem("data.split", text, "set data.split to train.")
+    elif data.split != "train" and recipe.eval.suite == "shapes":
+        text = f"is '{data.split}', which eval.suite shapes measures on: training would see the test."
+        yield Problem("data.split", text, "set data.split to train, or eval.suite to none.")
+
+
+# --- scenario and rewards
+
+
+def _names(recipe: Recipe) -> Iterator[Problem]:
+    named = [("scenario", recipe.scenario)]
+    named += [(f"rewards.{place}.name", reward.name) for place, reward in enumerate(recipe.rewards)]
+    for key, name in named:
+        if not name.strip():
+            yield Problem(key, "is empty.", "give a built-in name, or a path package.module:name.")
+        elif "." in name and ":" not in name:
+            meant = ":".join(name.rsplit(".", 1))
+            yield Problem(key, f"{name!r} lacks the colon of package.module:name.", f"write {meant}.")
+
+
+def _rewards(recipe: Recipe) -> Iterator[Problem]:
+    seen: dict[tuple[str, frozenset[str] | None], int] = {}
+    for place, reward in enumerate(recipe.rewards):
+        key = f"rewards.{place}"
+        if reward.acts is not None and not reward.acts:
+            yield Problem(
+                f"{key}.acts", "is empty, so the reward speaks for no act.", "name acts; no key at all means all."
+            )
+        if reward.acts is not None and len(set(reward.acts)) < len(reward.acts):
+            yield Problem(f"{key}.acts", f"names an act twice: {', '.join(reward.acts)}.", "name each act once.")
+        identity = (reward.name, None if reward.acts is None else frozenset(reward.acts))
+        if identity in seen:
+            text = f"'{reward.name}' is already rewards.{seen[identity]}, for the same acts."
+            yield Problem(key, text, "give one of them the sum of the weights, and remove the other.")
+        seen.setdefault(identity, place)
+    if recipe.rewards and not any(reward.weight for reward in recipe.rewards):
+        yield Problem("rewards", "all weights are 0, so nothing is rewarded.", "give one reward a weight (default 1).")
+
+
+# --- algorithm
+
+
+def _advantages(recipe: Recipe) -> Iterator[Problem]:
+    algorithm = recipe.algorithm
+    if algorithm.loss_type == "dr_grpo" and algorithm.scale_rewards == "group":
+        text = "is group, but loss_type dr_grpo means not to divide by the group's deviation (arXiv 2503.20783)."
+        yield Problem("algorithm.scale_rewards", text, "set algorithm.scale_rewards to none.")
+    if algorithm.normalize_each and algorithm.scale_rewards == "none":
+        text = "divides every reward by its deviation, which algorithm.scale_rewards none forbids."
+        yield Problem(
+            "algorithm.normalize_each", text, "set scale_rewards to group or batch, or normalize_each to false."
+        )
+
+
+def _clip_range(recipe: Recipe) -> Iterator[Problem]:
+    algorithm = recipe.algorithm
+    if algorithm.epsilon is None and algorithm.epsilon_high is not None:
+        text = f"is {algorithm.epsilon_high:g}, but algorithm.epsilon null means never to clip."
+        yield Problem("algorithm.epsilon_high", text, "set algorithm.epsilon too, or remove epsilon_high.")
+    else:
+        yield from _ordered("algorithm", algorithm.epsilon, algorithm.epsilon_high)
+    for kind, settings in algorithm.per_kind.items():
+        yield from _clip_range_of(kind, settings, recipe)
+    ranges = {"algorithm.epsilon": algorithm.epsilon}
+    ranges |= {f"algorithm.per_kind.{kind}.epsilon": settings.epsilon for kind, settings in algorithm.per_kind.items()}
+    for key, epsilon in ranges.items():
+        if epsilon == 0:
+            yield Problem(
+                key, "0 clips every change away.", "write algorithm.epsilon: null to never clip, or a value > 0."
+            )
+        elif epsilon is not None and epsilon > 1:
+            yield Problem(key, f"{epsilon:g} is a ratio below 0; expected at most 1.", "0.2 is usual for tokens.")
+
+
+def _clip_range_of(kind: ActKind, settings: KindConfig, recipe: Recipe) -> Iterator[Problem]:
+    algorithm = recipe.algorithm
+    key = f"algorithm.per_kind.{kind}"
+    low = algorithm.epsilon if settings.epsilon is None else settings.epsilon
+    if settings.epsilon_high is not None and low is None:
+        text = f"is {settings.epsilon_high:g}, but algorithm.epsilon null means never to clip."
+        yield Problem(f"{key}.epsilon_high", text, f"set {key}.epsilon too, or remove epsilon_high.")
+    elif settings.epsilon_high is not None:
+        yield from _ordered(key, low, settings.epsilon_high)
+    elif settings.epsilon is not None and algorithm.epsilon_high is not None:
+        text = (
+            f"is {settings.epsilon:g}, but its upper range is still algorithm.epsilon_high {algorithm.epsilon_high:g}."
+        )
+        yield Problem(f"{key}.epsilon", text, f"set {key}.epsilon_high too.")
+
+
+def _ordered(key: str, low: float | None, high: float | None) -> Iterator[Problem]:
+    if low is not None and high is not None and high < low:
+        text = f"{high:g} is below epsilon {low:g}; clip-higher wants it above (DAPO: 0.2 and 0.28)."
+        yield Problem(f"{key}.epsilon_high", text, "raise it, or remove it: then both ranges are epsilon.")
+
+
+def _minibatches(recipe: Recipe) -> Iterator[Problem]:
+    minibatches, prompts = recipe.algorithm.num_minibatches, recipe.run.prompts_per_step
+    if minibatches > prompts:
+        text = (
+            f"{minibatches} minibatches cannot be cut from {prompts} prompts (run.prompts_per_step): groups stay whole."
+        )
+        yield Problem("algorithm.num_minibatches", text, f"set it to {prompts} or less, or raise run.prompts_per_step.")
+
+
+# --- sampling, optimizer, evaluation
+
+
+def _guidance(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.image.guidance != "none" and recipe.image.guidance_scale == 1:
+        text = "1 is the conditional distribution itself, sampled at twice the price."
+        yield Problem("image.guidance_scale", text, "set image.guidance to none and remove the scale, or raise it.")
+
+
+def _optimizer(recipe: Recipe) -> Iterator[Problem]:
+    optimizer = recipe.optimizer
+    for place, beta in enumerate(optimizer.betas):
+        if isfinite(beta) and not 0 <= beta < 1:
+            yield Problem(
+                f"optimizer.betas.{place}", f"{beta:g} does not fit; expected >= 0 and < 1.", "0.9, 0.999 is usual."
+            )
+    if 1 < optimizer.learning_rate < inf:
+        text = f"{optimizer.learning_rate:g} is no rate of AdamW; expected at most 1."
+        yield Problem("optimizer.learning_rate", text, "check the exponent's sign: 2e-4, not 2e4.")
+
+
+def _eval(recipe: Recipe) -> Iterator[Problem]:
+    given = recipe.eval.model_fields_set
+    if given and "suite" not in given:
+        names = ", ".join(f"eval.{name}" for name in sorted(given))
+        text = f"{names} given, but without eval.suite nothing is measured."
+        yield Problem("eval.suite", text, "add eval.suite: shapes (or none, to say so).")
+
+
+def _finite(recipe: Recipe) -> Iterator[Problem]:
+    free = {"data": {"options": True}, "rewards": {"__all__": {"options": True}}}
+    for key, value in _leaves(recipe.model_dump(exclude=free), ""):
+        if isinstance(value, float) and not isfinite(value):
+            yield Problem(key, f"{value} does not fit; expected a finite number.", "write a finite number.")
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list | tuple):
+        pairs = (
+            cast("dict[str, Any]", value).items() if isinstance(value, dict) else enumerate(cast("list[Any]", value))
+        )
+        for name, inner in pairs:
+            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
+
+
+CHECKS: tuple[Check, ...] = (
+    _unused_but_given,
+    _finite,
+    _policy,
+    _shapes_data,
+    _names,
+    _rewards,
+    _advantages,
+    _clip_range,
+    _minibatches,
+    _guidance,
+    _optimizer,
+    _eval,
+)

@@ -1,0 +1,158 @@
+"""Walks the schema: which keys there are, what each expects, and what a misspelt one was meant to be."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from motet.config.schema import Recipe
+
+KeyPath = Sequence[str | int]
+"""The steps to a value, e.g. ("rewards", 0, "weight")."""
+
+SPELLINGS = {  # what other frameworks call it
+    "batch_size": "run.prompts_per_step",
+    "cfg_scale": "image.guidance_scale",
+    "cfg_weight": "image.guidance_scale",
+    "clip_range": "algorithm.epsilon",
+    "dataset": "data.source",
+    "entropy_coef": "algorithm.entropy_bonus",
+    "group_size": "algorithm.num_generations",
+    "kl_coef": "algorithm.beta",
+    "lr": "optimizer.learning_rate",
+    "max_completion_length": "text.max_tokens",
+    "max_new_tokens": "text.max_tokens",
+    "max_steps": "run.steps",
+    "model": "policy.path",
+    "model_name_or_path": "policy.path",
+    "reward_weights": "rewards.N.weight",
+    "save_steps": "run.save_every",
+}
+_WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_SIGNS = {Gt: ("gt", ">"), Ge: ("ge", ">="), Lt: ("lt", "<"), Le: ("le", "<=")}
+
+
+def dotted(path: KeyPath) -> str:
+    """`rewards.0.weight` for ("rewards", 0, "weight")."""
+    return ".".join(str(part) for part in path)
+
+
+def as_section(annotation: Any) -> type[BaseModel] | None:
+    """The section class that an annotation names, `X | None` included; None for anything else."""
+    annotation = bare(annotation)[0]
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def bare(annotation: Any) -> tuple[Any, Sequence[Any], bool]:
+    """An annotation taken apart: the type without `| None` and `Annotated`, its constraints, whether null is legal."""
+    metadata: list[Any] = []
+    optional = False
+    if get_origin(annotation) in (Union, types.UnionType):
+        annotation, optional = next(a for a in get_args(annotation) if a is not types.NoneType), True
+    if get_origin(annotation) is Annotated:
+        annotation, *metadata = get_args(annotation)
+    return annotation, metadata, optional
+
+
+def annotation_at(path: KeyPath) -> tuple[Any, Sequence[Any], FieldInfo | None]:
+    """The type at a path, its constraints, and its field when a section's field lies there."""
+    annotation: Any = Recipe
+    metadata: Sequence[Any] = ()
+    field: FieldInfo | None = None
+    for part in path:
+        section = as_section(annotation)
+        if section is not None:
+            field = section.model_fields.get(str(part))
+            if field is None:
+                return Any, (), None
+            annotation, metadata = field.annotation, field.metadata
+        else:
+            inner = bare(annotation)[0]
+            arguments = get_args(inner) or (Any,)
+            annotation = arguments[-1] if get_origin(inner) is dict else arguments[0]
+            metadata, field = (), None
+    return annotation, metadata, field
+
+
+def describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    """What a key expects, in words: `a number > 0 and < 1, or null`."""
+    annotation, inner, optional = bare(annotation)
+    arguments = get_args(annotation)
+    origin = get_origin(annotation)
+    section = as_section(annotation)
+    if section is not None:
+        words = f"a section with keys among {', '.join(section.model_fields)}"
+    elif origin is Literal:
+        words = "one of " + ", ".join(str(choice) for choice in arguments)
+    elif origin is tuple:
+        count = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
+        words = f"a list of {count}entries, each {describe(arguments[0])}"
+    elif origin is dict:
+        words = "a mapping" if arguments[1] is Any else f"a mapping to {describe(arguments[1])}"
+    else:
+        words = _WORDS.get(annotation, "a value")
+    limits = [(_SIGNS[type(mark)], mark) for mark in (*metadata, *inner) if type(mark) in _SIGNS]
+    bounds = " and ".join(f"{sign} {getattr(mark, name):g}" for (name, sign), mark in limits)
+    return f"{words} {bounds}".strip() + (", or null" if optional else "")
+
+
+def walk(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every key below a section with its field; `N` stands for a list index, `KIND` for a kind of act."""
+    for name, field in model.model_fields.items():
+        annotation = bare(field.annotation)[0]
+        origin, arguments = get_origin(annotation), get_args(annotation)
+        inside = as_section(annotation)
+        key = f"{prefix}{name}"
+        if inside is None and origin in (tuple, dict):
+            place = ".N" if origin is tuple else ".KIND"
+            inside = as_section(arguments[0] if origin is tuple else arguments[1])
+            key += place if inside is not None else ""
+        if inside is None:
+            yield key, field
+        else:
+            yield from walk(inside, f"{key}.")
+
+
+def near(path: KeyPath) -> list[str]:
+    """Keys that an unknown one may have been meant to be: siblings first, then the same name elsewhere."""
+    *parent, wrong = [str(part) for part in path]
+    section = as_section(annotation_at(path[:-1])[0])
+    siblings = get_close_matches(wrong, section.model_fields, n=1) if section is not None else []
+    keys = [key for key, _ in walk()]
+    elsewhere = [key for key in keys if key.rsplit(".", 1)[-1] == wrong]
+    found = [dotted([*parent, sibling]) for sibling in siblings] + elsewhere[:2]
+    if wrong in SPELLINGS:
+        found.append(SPELLINGS[wrong])
+    if not found:
+        leaves = {key.rsplit(".", 1)[-1]: key for key in keys}
+        found = [leaves[leaf] for leaf in get_close_matches(wrong, leaves, n=1, cutoff=0.75)]
+    return found
+
+
+def explain(model: type[BaseModel] = Recipe) -> str:
+    """All keys of a recipe (or of one section) with type, default and documentation: `motet config --keys`."""
+    lines: list[str] = []
+    for key, field in walk(model):
+        default = "required" if field.is_required() else f"default {show(field.get_default(call_default_factory=True))}"
+        lines += [f"{key}  ({describe(field.annotation, field.metadata)}; {default})", f"    {field.description or ''}"]
+    return "\n".join(lines)
+
+
+def show(value: Any) -> str:
+    """A value as a recipe would write it, shortened."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value).items()
+        text = "{" + ", ".join(f"{key}: {show(item)}" for key, item in items) + "}"
+    elif isinstance(value, list | tuple):
+        text = "[" + ", ".join(show(item) for item in cast("Sequence[Any]", value)) + "]"
+    else:
+        text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

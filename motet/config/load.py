@@ -1,0 +1,174 @@
+"""Reads a recipe: YAML, overrides, schema, contradictions. Whatever is wrong becomes one ConfigError. No torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from motet.config.contradictions import contradictions, unused_keys
+from motet.config.keys import show
+from motet.config.problems import Problem, from_pydantic, to_error
+from motet.config.schema import Recipe
+from motet.config.yaml12 import Unreadable, from_yaml, to_yaml_text
+from motet.errors import ConfigError
+
+_DEEPEST = 20
+
+
+def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file, changed by overrides such as `algorithm.beta=0.01` or `rewards.0.weight=0.5`."""
+    text = _read(Path(path))
+    try:
+        mapping = from_yaml(text)
+    except Unreadable as error:
+        raise ConfigError(f"{path} is not readable YAML: {error}.", fix="correct the file there.") from None
+    return _parse(mapping, overrides, source=str(path))
+
+
+def parse_recipe(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that nested mappings describe; otherwise as `load_recipe`."""
+    return _parse(mapping, overrides, source="the recipe")
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The recipe with every setting spelled out; `load_recipe` reads an equal one from it.
+
+    Left out is what has no effect under the other settings: given explicitly, it would be refused.
+    """
+    problems: list[Problem] = []
+    content = _plain(recipe.model_dump(), "", problems)
+    if problems:
+        raise to_error(problems, "the recipe")
+    for key in unused_keys(recipe):
+        section, name = key.split(".")
+        del content[section][name]
+    return to_yaml_text(content)
+
+
+def _parse(mapping: Any, overrides: Sequence[str], *, source: str) -> Recipe:
+    if mapping is None or (isinstance(mapping, Mapping) and not mapping and not overrides):
+        raise ConfigError(f"{source} is empty.", fix="give at least policy.path and run.steps.")
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(
+            f"{source} is {show(mapping)}; expected keys such as policy and run.", fix="write key: value."
+        )
+    problems: list[Problem] = []
+    content = _plain(mapping, "", problems)
+    problems += [problem for override in overrides if (problem := _apply(content, override)) is not None]
+    content = _plain(content, "", problems)
+    if not problems:
+        try:
+            # JSON mode, so that lists become tuples while text never becomes a number.
+            recipe = Recipe.model_validate_json(json.dumps(content), strict=True)
+            problems = contradictions(recipe)
+            if not problems:
+                return recipe
+        except ValidationError as error:
+            problems = list(from_pydantic(cast("list[dict[str, Any]]", error.errors(include_url=False))))
+    raise to_error([_with_override(problem, overrides) for problem in problems], source)
+
+
+# --- plain values
+
+
+def _plain(value: Any, key: str, problems: list[Problem], depth: int = 0) -> Any:
+    """A copy made of dicts, lists and scalars only; what a recipe file could not say becomes a problem."""
+    if depth > _DEEPEST:
+        problems.append(Problem(key, "is nested too deeply, or contains itself.", "flatten it."))
+    elif isinstance(value, Mapping):
+        content: dict[str, Any] = {}
+        for name, inner in cast("Mapping[Any, Any]", value).items():
+            if not isinstance(name, str):
+                problems.append(Problem(key, f"the key {show(name)} is not text.", "put it in quotes."))
+            content[str(name)] = _plain(inner, f"{key}.{name}" if key else str(name), problems, depth + 1)
+        return content
+    elif isinstance(value, list | tuple):
+        items = enumerate(cast("Sequence[Any]", value))
+        return [_plain(inner, f"{key}.{place}", problems, depth + 1) for place, inner in items]
+    elif isinstance(value, os.PathLike):
+        return str(cast("os.PathLike[str]", value))
+    elif value is not None and not isinstance(value, str | bool | int | float):
+        text = f"{show(value)} is a {type(value).__name__}; expected what YAML can write."
+        problems.append(Problem(key, text, "use text, numbers, true, false, null, lists and mappings."))
+    else:
+        return value
+    return None
+
+
+# --- overrides
+
+
+def _apply(content: dict[str, Any], override: str) -> Problem | None:
+    """Set one `a.b.c=value` in place."""
+    key, equals, text = override.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path) or key.startswith("-") or "[" in key:
+        meant = re.sub(r"\[(\w+)\]", r".\1", re.sub(r"\.\.+", ".", key.strip(" -."))) or "KEY"
+        fix = f"write {meant}={text if equals else 'VALUE'}."
+        return Problem("", f"the override '{override}' is not of the form a.b.c=value.", fix)
+    try:
+        value = from_yaml(text)
+    except Unreadable as error:
+        return Problem(key, f"the override's value {text!r} is not readable YAML: {error}.", "put it in quotes.")
+    place: Any = content
+    for depth, part in enumerate(path):
+        problem = _no_entry(place, part, ".".join(path[:depth]))
+        if problem is not None:
+            return problem
+        index: Any = int(part) if _is_list(place) else part
+        if depth == len(path) - 1:
+            place[index] = value
+        elif index == part and place.get(part) is None:
+            place[part] = [] if path[depth + 1].isdigit() else {}
+        place = place[index]
+    return None
+
+
+def _is_list(place: Any) -> bool:
+    return isinstance(place, list)
+
+
+def _no_entry(place: Any, part: str, where: str) -> Problem | None:
+    """Why an override cannot go from a place to its part."""
+    if isinstance(place, list):
+        length = len(cast("list[Any]", place))
+        if not part.isdigit() or int(part) >= length:
+            text = f"has {length} entries; expected an index below {length}, got '{part}'."
+            return Problem(where, text, f"give the whole list, {where}=[...], or write it in the file.")
+    elif not isinstance(place, dict):
+        return Problem(where, f"is {show(place)}, which has no keys; got '{part}'.", f"write {where}=VALUE.")
+    return None
+
+
+def _with_override(problem: Problem, overrides: Sequence[str]) -> Problem:
+    """The problem, with the override that it comes from, if any."""
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if problem.key and f"{key}.".startswith(f"{problem.key}.") and override not in problem.text:
+            return Problem(problem.key, f"{problem.text[:-1]} (override {override!r}){problem.text[-1:]}", problem.fix)
+    return problem
+
+
+# --- files
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        folder = path.parent
+        names = [file.name for file in folder.glob("*.y*ml")] if folder.is_dir() else []
+        close = get_close_matches(path.name, names, n=1) or get_close_matches(f"{path.name}.yaml", names, n=1)
+        fix = f"did you mean '{folder / close[0]}'?" if close else "check the path."
+        raise ConfigError(f"There is no recipe {path}.", fix=fix) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error.reason}.", fix="save it as UTF-8.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", fix="name a readable YAML file.") from None

@@ -1,0 +1,225 @@
+"""Every knob of a recipe, documented. Names are TRL's where TRL has one. Imports no torch.
+
+A recipe combines five choices that never know each other: policy, scenario, reward, algorithm, plan.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+ActKind = Literal["text", "image", "denoising"]
+
+
+class _Section(BaseModel):
+    """Strict by default: unknown keys are refused, values are not coerced across types, records are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class LoraConfig(_Section):
+    """Low-rank adapters through peft; the frozen reference is then the adapter switched off."""
+
+    rank: PositiveInt = 16
+    """Rank of the update."""
+    alpha: PositiveFloat = 32.0
+    """The update is scaled by alpha / rank."""
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the language model's linear layers that get an adapter."""
+
+
+class PolicyConfig(_Section):
+    """Which model acts, and which of its parts train."""
+
+    path: str
+    """A checkpoint folder in the transformers layout, or a hub id."""
+    train: tuple[str, ...] = ("language_model", "lm_head")
+    """Parts that train, by name. The default is CoRL's: the language model with its embeddings, and the text head."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters on the language model instead of its weights."""
+    device: str = "auto"
+    """`auto` takes CUDA, then MPS, then the CPU; or a torch device name."""
+    autocast: Literal["none", "bfloat16"] = "none"
+    """Compute type of forward passes. Weights that train, log-probs and ratios stay float32."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+
+class DataConfig(_Section):
+    """Where tasks come from. Rows have columns such as `prompt`, `images`/`image`, `question`, `answer`."""
+
+    source: str = "shapes"
+    """`shapes` (the embedded world), a .jsonl/.json/.parquet/.csv file, a folder saved by datasets, or a hub id."""
+    split: str = "train"
+    """Split of the dataset; the shapes world has `train`, `test` and `held_out`."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Renames: motet's column -> the dataset's column, e.g. {question: problem}."""
+    size: PositiveInt | None = None
+    """Use this many rows; None: all of a file. The shapes world makes rows as they are asked for."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the shapes world, by name (see `motet.shapes.world.WorldOptions`)."""
+    targets: dict[str, str] = Field(default_factory=dict)
+    """For `motet sft`: act name -> column that demonstrates it, e.g. {drawing: image, answer: solution}."""
+
+
+class TextSamplingConfig(_Section):
+    """How text acts are sampled, and so scored (design law 1)."""
+
+    temperature: PositiveFloat = 1.0
+    """Softmax temperature of sampling, of the log-probs and of their replay."""
+    top_k: PositiveInt | None = None
+    """Keep the k likeliest tokens; None: off."""
+    top_p: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Keep the smallest set of tokens with this mass; None: off."""
+    max_tokens: PositiveInt = 512
+    """Longest completion, the end-of-sequence token included."""
+
+
+class ImageSamplingConfig(_Section):
+    """How image acts are sampled, and so scored."""
+
+    temperature: PositiveFloat = 1.0
+    """As for text; for image tokens only."""
+    top_k: PositiveInt | None = None
+    """As for text; for image tokens only."""
+    top_p: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """As for text; for image tokens only."""
+    guidance: Literal["none", "guided", "conditional"] = "none"
+    """`guided`: sample and score the mixture; `conditional`: sample the mixture, score the conditional branch (biased)."""
+    guidance_scale: PositiveFloat = 5.0
+    """Weight s of u + s (c - u), conditional and unconditional logits; used when guidance is not `none`."""
+
+
+class RewardConfig(_Section):
+    """One reward: which function, with which weight, for which acts."""
+
+    name: str
+    """A built-in name (`motet config --rewards` lists them) or a dotted path `package.module:function`."""
+    weight: float = 1.0
+    """Factor in the sum of its pool."""
+    acts: tuple[str, ...] | None = None
+    """Names of the acts that it speaks for, and whose completions it is shown; None: all acts of the scenario."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments bound to the function."""
+
+
+class KindConfig(_Section):
+    """Loss settings of one kind of act; None takes the algorithm's own."""
+
+    epsilon: NonNegativeFloat | None = None
+    """Clip range below 1."""
+    epsilon_high: NonNegativeFloat | None = None
+    """Clip range above 1."""
+    beta: NonNegativeFloat | None = None
+    """KL coefficient."""
+    weight: NonNegativeFloat = 1.0
+    """Weight of this kind's loss in the sum."""
+
+
+class AlgorithmConfig(_Section):
+    """Advantage estimator x loss x KL, and credit. Paper names: docs/algorithms.md maps each to these settings."""
+
+    num_generations: int = Field(default=8, ge=2)
+    """G: siblings per prompt, the group of group-relative advantages."""
+    advantage: Literal["grpo", "rloo"] = "grpo"
+    """Baseline: the group's mean, or the mean of the other siblings (RLOO)."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """Divide by the standard deviation over the group, over the batch, or not at all (Dr. GRPO)."""
+    normalize_each: bool = False
+    """Normalise every single reward over its group before the weighted sum (GDPO)."""
+    credit: Literal["joint", "summed", "factorized"] = "joint"
+    """Which advantage an act gets; see `motet.credit`."""
+    loss_type: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = "grpo"
+    """Denominator: tokens of each sequence then sequences (grpo); all tokens (dapo, bnpo); a constant (dr_grpo)."""
+    importance_sampling_level: Literal["token", "sequence"] = "token"
+    """`sequence` is GSPO's length-normalised sequence ratio."""
+    epsilon: NonNegativeFloat | None = 0.2
+    """Clip range below 1; null never clips (CoRL)."""
+    epsilon_high: NonNegativeFloat | None = None
+    """Clip range above 1; None: the same as epsilon (DAPO: 0.28)."""
+    beta: NonNegativeFloat = 0.0
+    """Coefficient of the KL to the frozen starting weights."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """Per-action estimator of KL(policy || reference) (Schulman 2020)."""
+    entropy_bonus: NonNegativeFloat = 0.0
+    """Coefficient of the entropy, subtracted from the loss."""
+    num_iterations: PositiveInt = 1
+    """Passes over each rollout (mu in the GRPO paper)."""
+    num_minibatches: PositiveInt = 1
+    """Optimizer steps per pass; clipping acts only when num_iterations x num_minibatches > 1."""
+    per_kind: dict[ActKind, KindConfig] = Field(default_factory=dict)
+    """Settings that differ for one kind of act, e.g. {image: {beta: 0.01}}."""
+
+
+class OptimizerConfig(_Section):
+    """AdamW."""
+
+    learning_rate: PositiveFloat = 1e-6
+    """Peak rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the moments."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay."""
+    warmup_steps: NonNegativeInt = 0
+    """Optimizer steps of linear warm-up."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Shape after the warm-up, down to zero at the last step."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Global gradient norm above which gradients are scaled down."""
+    tokens_per_microbatch: PositiveInt = 16384
+    """Budget of one forward and backward pass; changes memory and speed, not the update."""
+
+
+class EvalConfig(_Section):
+    """The before/after measurement of `motet train`, on items that training never sees."""
+
+    suite: Literal["shapes", "none"] = "none"
+    """Which suite to run before the first and after the last step."""
+    size: PositiveInt = 2048
+    """Held-back prompts and questions of the suite."""
+    held_out_size: PositiveInt = 512
+    """Prompts and questions of held-out compositions."""
+    pass_at: PositiveInt = 8
+    """Samples per item at temperature 1: their mean is the accuracy, any of them correct is pass@k."""
+    every: PositiveInt | None = None
+    """Steps between quick looks at 256 items during `motet sft`, for the learning curve; None: none."""
+    seed: int = 1234
+    """Seed of the items and of the sampling noise."""
+
+
+class RunConfig(_Section):
+    """How long, how seeded, how often things are written."""
+
+    steps: PositiveInt
+    """Rollouts (`train`) or optimizer steps (`sft`)."""
+    prompts_per_step: PositiveInt = 8
+    """P: prompts per rollout; the batch is P x num_generations trajectories (`sft`: P rows)."""
+    seed: int = 0
+    """Seed of the data order and of every trajectory's noise."""
+    save_every: PositiveInt | None = None
+    """Steps between checkpoints; None: only the last."""
+    keep_checkpoints: PositiveInt = 2
+    """How many checkpoints to keep."""
+    sample_every: PositiveInt = 20
+    """Steps between picture grids."""
+    threads: PositiveInt | None = None
+    """CPU threads of torch; None: torch's own choice."""
+
+
+class Recipe(_Section):
+    """A whole run, as `motet train` and `motet sft` read it."""
+
+    description: str = ""
+    """What the recipe does, the hardware and the time it takes, and the numbers to expect."""
+    policy: PolicyConfig
+    scenario: str = "answer"
+    """A built-in scenario (answer, draw, duet) or a dotted path `package.module:scenario`."""
+    data: DataConfig = DataConfig()
+    rewards: tuple[RewardConfig, ...] = ()
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    text: TextSamplingConfig = TextSamplingConfig()
+    image: ImageSamplingConfig = ImageSamplingConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    eval: EvalConfig = EvalConfig()
+    run: RunConfig

@@ -1,0 +1,60 @@
+"""The order in which a run meets its rows: shuffled, endless, and resumable to the row."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from motet.data.rows import Rows
+from motet.errors import CheckpointError
+from motet.task import Task
+
+
+class Cursor:
+    """Walks rows in an order that depends on (seed, epoch) alone, on any machine and in any Python version.
+
+    Finite rows are reshuffled every epoch; endless ones come as 0, 1, 2, ... (they are random already). A task's
+    `index` is `epoch * size + row`: a row that comes again, even within one step, draws other noise than before.
+    """
+
+    def __init__(self, rows: Rows, seed: int) -> None:
+        self.rows, self.seed = rows, seed
+        self.drawn = 0
+        self._order: tuple[int, list[int]] | None = None  # epoch, its permutation
+
+    def next(self, P: int) -> list[Task]:
+        """The next P tasks, over the end of an epoch if need be."""
+        tasks = [self._task(number) for number in range(self.drawn, self.drawn + P)]
+        self.drawn += P  # after reading: a row that cannot be read does not move the cursor
+        return tasks
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able: where the walk stands, and over what."""
+        return {"seed": self.seed, "size": self.rows.size, "drawn": self.drawn}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state` stood. Raises CheckpointError when seed or number of rows differ: the order would too."""
+        for key, mine, fix in (
+            ("seed", self.seed, "resume with the run's own run.seed, or start anew."),
+            ("size", self.rows.size, "resume with the same data.source and data.size, or start anew."),
+        ):
+            if state.get(key) != mine:
+                raise CheckpointError(
+                    f"The checkpoint's data has {key} {state.get(key)}, this run's has {mine}.", fix=fix
+                )
+        self.drawn = int(state["drawn"])
+
+    def _task(self, number: int) -> Task:
+        if self.rows.size is None:
+            return self.rows.task(number)
+        epoch, position = divmod(number, self.rows.size)
+        row = self._permutation(epoch, self.rows.size)[position]
+        return self.rows.task(row, index=epoch * self.rows.size + row)
+
+    def _permutation(self, epoch: int, size: int) -> list[int]:
+        if self._order is None or self._order[0] != epoch:
+            # Python promises only `random()` and string seeding to stay as they are, not `shuffle`.
+            draws = random.Random(f"motet {self.seed} {epoch}")
+            keys = [draws.random() for _ in range(size)]
+            self._order = (epoch, sorted(range(size), key=keys.__getitem__))
+        return self._order[1]

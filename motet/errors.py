@@ -1,0 +1,54 @@
+"""Every error that motet raises on purpose.
+
+    MotetError
+    ├── ConfigError       a recipe or an override is wrong           (names key, value, fix)
+    ├── DataError         a dataset row or a file is wrong           (names row, column, fix)
+    ├── CheckpointError   a checkpoint cannot be read or written     (names path, fix)
+    ├── RewardError       a reward broke its contract                (names reward, fix)
+    ├── ContextError      a prompt does not fit the model            (names length, limit, fix)
+    ├── RunFolderError    the output folder cannot be used           (names folder, fix)
+    └── NumericsError     a number that must be finite is not        (names quantity, cause)
+
+A failed *trajectory* is not an error: it is data (`motet.trajectory.Failure`).
+The command line prints a MotetError as one line and exits with 2. Imports no torch.
+"""
+
+
+class MotetError(Exception):
+    """What a user can mend. `fix` says how, in the imperative."""
+
+    def __init__(self, problem: str, *, fix: str) -> None:
+        super().__init__(problem, fix)
+        self.problem = problem
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.problem} Fix: {self.fix}"
+
+
+class ConfigError(MotetError):
+    """A recipe or an override is wrong."""
+
+
+class DataError(MotetError):
+    """A dataset row, column or file is wrong."""
+
+
+class CheckpointError(MotetError):
+    """A checkpoint cannot be read or written."""
+
+
+class RewardError(MotetError):
+    """A reward function broke its contract."""
+
+
+class ContextError(MotetError):
+    """A prompt does not fit the model's context."""
+
+
+class RunFolderError(MotetError):
+    """The output folder cannot be used."""
+
+
+class NumericsError(MotetError):
+    """A number that must be finite is not."""

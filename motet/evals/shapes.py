@@ -1,0 +1,157 @@
+"""The shapes suite: how well a policy draws and answers on items that training never sees.
+
+Every item is sampled `pass_at` times at temperature 1 and once greedily. Accuracy is the mean over items and samples,
+judged by the strict checker and by the strict answer parser; pass@k counts items that any of the k samples solves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from motet.config import EvalConfig
+from motet.protocols import Policy, Request
+from motet.rewards.answers import extract_answer
+from motet.shapes.check import judge, read_scenes
+from motet.shapes.world import ShapesRows
+from motet.task import Task
+from motet.trajectory import ActKind, ImageTokens, Sampling, TextTokens
+
+Table = dict[str, float]
+ITEMS_PER_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """One drawn picture with its prompt and whether it is right: what the picture grids show."""
+
+    prompt: str
+    image: Image.Image
+    correct: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Numbers of the suite in the shape of `summary.json`, and specimens of the first greedy and sampled drawings."""
+
+    table: dict[str, Any]
+    specimens: list[Specimen]
+
+
+def evaluate_shapes(
+    policy: Policy,
+    config: EvalConfig,
+    options: dict[str, Any],
+    max_tokens: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Outcome:
+    """Run the suite. `options` are the world's (`data.options`); `progress(done, total)` is called per batch of items."""
+    splits = [("test", config.size), ("held_out", config.held_out_size)]
+    total = 2 * sum(size for _, size in splits)
+    measured: dict[str, dict[str, _Tally]] = {}
+    specimens: list[Specimen] = []
+    done = 0
+    for split, size in splits:
+        rows = ShapesRows(split, config.seed, options, size)
+        tallies = {"draw": _Tally(config.pass_at), "answer": _Tally(config.pass_at)}
+        for start in range(0, size, ITEMS_PER_BATCH):
+            tasks = [Task(i, rows.row(i)) for i in range(start, min(size, start + ITEMS_PER_BATCH))]
+            for name, attempt in (("draw", _draw), ("answer", _answer)):
+                sampled = attempt(policy, tasks, Sampling(max_tokens=max_tokens), config.pass_at, config.seed)
+                greedy = attempt(policy, tasks, Sampling(temperature=0.0, max_tokens=max_tokens), 1, config.seed)
+                tallies[name].add(tasks, "category" if name == "draw" else "kind", sampled, greedy)
+                if name == "draw" and split == "test" and start < 2 * ITEMS_PER_BATCH:
+                    specimens += [s for shots in sampled.specimens for s in shots[:1]]
+                done += len(tasks)
+                progress(done, total)
+        measured[split] = tallies
+    return Outcome(_summary(measured, config), specimens)
+
+
+@dataclass(frozen=True)
+class _Attempts:
+    """Per item, per sample: right or wrong; and the drawings."""
+
+    correct: list[list[bool]]
+    specimens: list[list[Specimen]]
+
+
+class _Tally:
+    """Outcomes by category or kind."""
+
+    def __init__(self, pass_at: int) -> None:
+        self.pass_at = pass_at
+        self.sampled: dict[str, list[float]] = {}
+        self.greedy: dict[str, list[float]] = {}
+        self.passed: dict[str, list[float]] = {}
+
+    def add(self, tasks: Sequence[Task], label: str, sampled: _Attempts, greedy: _Attempts) -> None:
+        for task, shots, best in zip(tasks, sampled.correct, greedy.correct, strict=True):
+            for key in ("overall", task[label]):
+                self.sampled.setdefault(key, []).append(sum(shots) / len(shots))
+                self.greedy.setdefault(key, []).append(float(best[0]))
+                self.passed.setdefault(key, []).append(float(any(shots)))
+
+
+def _means(values: dict[str, list[float]]) -> Table:
+    return {
+        key: round(sum(values[key]) / len(values[key]), 4) for key in sorted(values, key=lambda k: (k != "overall", k))
+    }
+
+
+def _summary(measured: dict[str, dict[str, _Tally]], config: EvalConfig) -> dict[str, Any]:
+    def view(of: Callable[[_Tally], dict[str, list[float]]], split: str) -> dict[str, Table]:
+        return {name: _means(of(tally)) for name, tally in measured[split].items()}
+
+    sections = {
+        None: lambda tally: tally.sampled,
+        "greedy": lambda tally: tally.greedy,
+        f"pass@{config.pass_at}": lambda tally: tally.passed,
+    }
+    summary: dict[str, Any] = {}
+    for section, of in sections.items():
+        numbers = {**view(of, "test"), "held_out": view(of, "held_out")}
+        summary |= numbers if section is None else {section: numbers}
+    return {**summary, "items": {"test": config.size, "held_out": config.held_out_size}}
+
+
+def _requests(kind: ActKind, tasks: Sequence[Task], samples: int, seed: int) -> list[Request]:
+    contexts = [task.prompt if kind == "image" else task.question for task in tasks]
+    return [
+        Request(kind, kind, context, (seed, task.index, sample, int(kind == "text")))
+        for task, context in zip(tasks, contexts, strict=True)
+        for sample in range(samples)
+    ]
+
+
+def _draw(policy: Policy, tasks: Sequence[Task], sampling: Sampling, samples: int, seed: int) -> _Attempts:
+    acts = policy.act(_requests("image", tasks, samples, seed), sampling)
+    images = [act.image for act in acts if isinstance(act, ImageTokens)]
+    readings = read_scenes(images, int(tasks[0]["spec"]["grid"]))
+    specimens = [
+        [
+            Specimen(task["prompt"], images[k], judge(readings[k], task["spec"]).correct)
+            for k in range(n * samples, (n + 1) * samples)
+        ]
+        for n, task in enumerate(tasks)
+    ]
+    return _Attempts([[s.correct for s in shots] for shots in specimens], specimens)
+
+
+def _answer(policy: Policy, tasks: Sequence[Task], sampling: Sampling, samples: int, seed: int) -> _Attempts:
+    acts = policy.act(_requests("text", tasks, samples, seed), sampling)
+    texts = [act.text for act in acts if isinstance(act, TextTokens)]
+    correct = [
+        [is_right(texts[k], task["answer"]) for k in range(n * samples, (n + 1) * samples)]
+        for n, task in enumerate(tasks)
+    ]
+    return _Attempts(correct, [])
+
+
+def is_right(text: str, answer: str) -> bool:
+    """Whether a completion has exactly one answer block and it holds the answer: the letter, or the word."""
+    given = extract_answer(text)
+    return given is not None and given.strip().lower() == answer.strip().lower()

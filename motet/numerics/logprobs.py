@@ -1,0 +1,137 @@
+"""From logits to actions and back: the scoring distribution, sampling from it, log-probs and entropy of it.
+
+Sampling and replay call the same functions, so the distribution that was scored is the one that is replayed
+(design law 1). Everything is computed in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
+
+Head = Callable[[Tensor], Tensor]
+"""Maps hidden states `[A, D]` to logits `[A, V]`."""
+
+LOGITS_BUDGET = 1 << 25
+"""Logits (float32 elements) that may exist at once in `hidden_log_probs`: 128 MiB."""
+
+
+def guide(
+    conditional: Float[Tensor, "*B V"], unconditional: Float[Tensor, "*B V"], scale: float
+) -> Float[Tensor, "*B V"]:
+    """Classifier-free guidance on logits: `u + scale * (c - u)` (Ho & Salimans 2022; Janus uses scale 5)."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+def scoring_logits(
+    logits: Float[Tensor, "*B V"],
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    keep: Int[Tensor, "*B"] | None = None,
+) -> Float[Tensor, "*B V"]:
+    """Logits of the distribution that is sampled and scored: divided by `temperature`, then top-k, then top-p.
+
+    Excluded tokens get -inf. `keep` names a token per row that is never excluded: at replay the action itself, which
+    was inside the set when it was sampled, though rounding may put it just outside now.
+    """
+    scaled = logits.float() / temperature
+    if top_k is None and top_p is None:
+        return scaled
+    allowed = torch.ones_like(scaled, dtype=torch.bool)
+    if top_k is not None and top_k < scaled.shape[-1]:
+        allowed = torch.zeros_like(allowed).scatter(-1, scaled.topk(top_k, dim=-1).indices, True)
+    if top_p is not None:
+        probs = torch.softmax(scaled.masked_fill(~allowed, -torch.inf), dim=-1)
+        ordered, order = probs.sort(dim=-1, descending=True)
+        before = ordered.cumsum(dim=-1) - ordered  # mass of likelier tokens; the first token is always kept
+        allowed = allowed & torch.zeros_like(allowed).scatter(-1, order, before < top_p)
+    if keep is not None:
+        allowed = allowed.scatter(-1, keep.unsqueeze(-1), True)
+    return scaled.masked_fill(~allowed, -torch.inf)
+
+
+def sample(logits: Float[Tensor, "B V"], uniforms: Float[Tensor, "B"]) -> Int[Tensor, "B"]:
+    """One token per row by inverting the cumulative distribution at `uniforms` in [0, 1).
+
+    One number per action, so a row's tokens depend on its own noise only, not on who shares the batch.
+    """
+    probs = torch.softmax(logits, dim=-1)
+    cumulative = probs.cumsum(dim=-1)
+    target = uniforms.to(cumulative).unsqueeze(-1) * cumulative[..., -1:]  # the sum differs from 1 by rounding
+    tokens = torch.searchsorted(cumulative, target, right=True)
+    # A uniform next to 1 can round to the very end, and a parallel cumulative sum need not be monotone to the last
+    # bit: fall back on the likeliest token rather than on one that is excluded or past the end.
+    last = cumulative.shape[-1] - 1
+    missed = (tokens > last) | (probs.gather(-1, tokens.clamp(max=last)) == 0)
+    return torch.where(missed.squeeze(-1), logits.argmax(dim=-1), tokens.squeeze(-1))
+
+
+def action_log_probs(logits: Float[Tensor, "*B V"], actions: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    """`log softmax(logits)[action]`."""
+    return logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - torch.logsumexp(logits, dim=-1)
+
+
+def entropy(logits: Float[Tensor, "*B V"]) -> Float[Tensor, "*B"]:
+    """Entropy in nats of `softmax(logits)`; excluded tokens (-inf) contribute nothing."""
+    log_probs = torch.log_softmax(logits, dim=-1)
+    return -(log_probs.exp() * log_probs.masked_fill(log_probs == -torch.inf, 0.0)).sum(dim=-1)
+
+
+def hidden_log_probs(
+    hidden: Float[Tensor, "A D"],
+    head: Head,
+    actions: Int[Tensor, "A"],
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    unconditional: Float[Tensor, "A D"] | None = None,
+    guidance_scale: float = 1.0,
+    with_entropy: bool = False,
+    logits_budget: int = LOGITS_BUDGET,
+) -> tuple[Float[Tensor, "A"], Float[Tensor, "A"] | None]:
+    """Log-probs (and entropies) of actions from the hidden states that predict them, without the whole `[A, V]` logits.
+
+    Rows go through `head` in chunks of at most `logits_budget` logits; with more than one chunk the backward pass
+    recomputes each chunk's logits, so at most one chunk of them exists at any time. With `unconditional`, the mixture
+    of both branches is scored.
+    """
+
+    def score(rows: Tensor, null_rows: Tensor | None, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits = head(rows).float()
+        if null_rows is not None:
+            logits = guide(logits, head(null_rows).float(), guidance_scale)
+        logits = scoring_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p, keep=chosen)
+        return action_log_probs(logits, chosen), entropy(logits) if with_entropy else None
+
+    num_actions = hidden.shape[0]
+    vocabulary = _head_width(head, hidden)
+    rows_per_chunk = max(1, logits_budget // vocabulary)
+    if num_actions <= rows_per_chunk:
+        return score(hidden, unconditional, actions)
+    log_probs: list[Tensor] = []
+    entropies: list[Tensor] = []
+    for start in range(0, num_actions, rows_per_chunk):
+        rows = slice(start, start + rows_per_chunk)
+        null_rows = None if unconditional is None else unconditional[rows]
+        part_log_probs, part_entropies = cast(
+            "tuple[Tensor, Tensor | None]",
+            checkpoint(score, hidden[rows], null_rows, actions[rows], use_reentrant=False),
+        )
+        log_probs.append(part_log_probs)
+        if part_entropies is not None:
+            entropies.append(part_entropies)
+    return torch.cat(log_probs), torch.cat(entropies) if with_entropy else None
+
+
+def _head_width(head: Head, hidden: Tensor) -> int:
+    """V, asked of the head itself with one row, so that any callable will do."""
+    with torch.no_grad():
+        return int(head(hidden[:1]).shape[-1]) if len(hidden) else 1

@@ -1,0 +1,27 @@
+"""Sums and means over the packed representation.
+
+The actions of all acts lie concatenated on one axis `A`, without padding; `owner: Int[A]` names the act (0..B-1) that
+each action belongs to. Acts without actions are allowed: their sum and mean are 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def segment_sum(values: Float[Tensor, "A"], owner: Int[Tensor, "A"], num_segments: int) -> Float[Tensor, "B"]:
+    """`sum_{a: owner_a = b} values_a` for every segment b, with gradient; B is `num_segments`."""
+    return values.new_zeros(num_segments).index_add(0, owner, values)
+
+
+def segment_mean(values: Float[Tensor, "A"], owner: Int[Tensor, "A"], num_segments: int) -> Float[Tensor, "B"]:
+    """Mean of each segment's values, with gradient; 0 for a segment without values."""
+    counts = segment_sum(torch.ones_like(values), owner, num_segments)
+    return segment_sum(values, owner, num_segments) / counts.clamp(min=1.0)
+
+
+def masked_mean(values: Float[Tensor, "*S"], mask: Bool[Tensor, "*S"]) -> Float[Tensor, ""]:
+    """Mean of the values where `mask` holds; 0 where it holds nowhere. What is masked out may be NaN."""
+    return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,204 @@
+"""The decode loop of text and image tokens alike: prefill once per distinct context, then one step per action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from motet.errors import ContextError, NumericsError
+from motet.numerics.logprobs import action_log_probs, guide, sample, scoring_logits
+from motet.policies.decoding.layers import prefill, step
+from motet.policies.decoding.snapshot import LanguageSnapshot
+from motet.trajectory import Sampling
+
+COMPACT_BELOW = 2 / 3
+"""Finished sequences leave the batch when less than this share of it is still being written."""
+
+STOP_CHECK_EVERY = 8
+"""On an accelerator, steps between two looks at who has finished: each look waits for the device."""
+
+Head = Callable[[Float[Tensor, "R D"]], Float[Tensor, "R V"]]
+Embed = Callable[[Int[Tensor, "B"]], Float[Tensor, "B D"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Prefixes:
+    """U distinct contexts as embeddings, left-padded: `mask` is False at padding and True in the last column."""
+
+    embeddings: Float[Tensor, "U T D"]
+    mask: Bool[Tensor, "U T"]
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """What B sequences became. After a sequence's end, ids and log-probs are 0; `lengths` include the stop token.
+
+    `log_probs` are those of the scoring distribution, float32; `behaviour_log_probs` those of the distribution that was
+    sampled from, where it differs (guidance `conditional`).
+    """
+
+    ids: Int[Tensor, "B N"]
+    log_probs: Float[Tensor, "B N"]
+    behaviour_log_probs: Float[Tensor, "B N"] | None
+    lengths: Int[Tensor, "B"]
+
+
+def decode(
+    snapshot: LanguageSnapshot,
+    prefixes: Prefixes,
+    rows: Int[Tensor, "B"],
+    null_rows: Int[Tensor, "B"] | None,
+    head: Head,
+    embed: Embed,
+    uniforms: Float[Tensor, "B N"],
+    sampling: Sampling,
+    stop_id: int | None = None,
+) -> Decoded:
+    """Continue prefix `rows[b]` for up to N actions, sequence b drawing its n-th action with `uniforms[b, n]`.
+
+    With guidance, `null_rows[b]` is the prefix of sequence b's unconditional branch; both branches go through the layers
+    as one batch. A sequence's actions depend on its own prefix and noise only, up to rounding. `head` gets hidden states
+    in the snapshot's dtype; `head` and `embed` run in inference mode, so they must not keep what they compute.
+    """
+    guided = sampling.guidance != "none"
+    if guided and null_rows is None:
+        raise ValueError(f"guidance={sampling.guidance!r} needs null_rows.")
+    if snapshot.stale:
+        raise RuntimeError("The model changed after this snapshot was taken; take a new one.")
+    if 0 in uniforms.shape:
+        return _empty(uniforms, sampling)
+    _require_room(snapshot, prefixes, uniforms.shape[1])
+    branches = torch.stack([rows, null_rows] if guided and null_rows is not None else [rows], dim=1)
+    with torch.inference_mode():
+        decoded = _Run(snapshot, prefixes, branches, head, embed, uniforms, sampling, stop_id).play()
+    # Clones made outside inference mode may meet autograd: losses take the ids and the old log-probs.
+    return Decoded(
+        ids=decoded.ids.clone(),
+        log_probs=decoded.log_probs.clone(),
+        behaviour_log_probs=None if decoded.behaviour_log_probs is None else decoded.behaviour_log_probs.clone(),
+        lengths=decoded.lengths.clone(),
+    )
+
+
+class _Run:
+    """One batch being decoded. A *slot* is a place in the shrinking batch; `slots` says whose sequence is in it."""
+
+    def __init__(
+        self,
+        snapshot: LanguageSnapshot,
+        prefixes: Prefixes,
+        branches: Int[Tensor, "B F"],
+        head: Head,
+        embed: Embed,
+        uniforms: Float[Tensor, "B N"],
+        sampling: Sampling,
+        stop_id: int | None,
+    ) -> None:
+        self.snapshot, self.head, self.embed = snapshot, head, embed
+        self.sampling, self.stop_id = sampling, stop_id
+        batch, self.num_actions = uniforms.shape
+        self.num_branches = branches.shape[1]
+        self.uniforms = uniforms.t().contiguous()
+        self.ids = branches.new_zeros(self.num_actions, batch)
+        self.log_probs = torch.zeros(self.num_actions, batch, device=branches.device)
+        self.behaviour = torch.zeros_like(self.log_probs) if sampling.guidance == "conditional" else None
+        self.slots: Int[Tensor, "S"] | slice = slice(None)  # until somebody leaves, slot b is sequence b
+        self.finished = torch.zeros(batch, dtype=torch.bool, device=branches.device)
+        # The last action is never fed back, so N actions need N - 1 columns beside the prefix.
+        capacity = prefixes.embeddings.shape[1] + self.num_actions - 1
+        self.hidden, self.cache = prefill(snapshot, prefixes.embeddings, prefixes.mask, branches, capacity)
+
+    def play(self) -> Decoded:
+        """Step until every sequence has stopped or has N actions."""
+        for n in range(self.num_actions):
+            tokens = self._act(n)
+            if self.stop_id is not None:
+                tokens = self._let_go(n, tokens)
+            if n + 1 == self.num_actions or not len(tokens):
+                break
+            embedded = self.embed(tokens)
+            if self.num_branches > 1:
+                embedded = embedded.repeat_interleave(self.num_branches, dim=0)
+            self.hidden = step(self.snapshot, self.cache, embedded)
+        return self._result()
+
+    def _act(self, n: int) -> Int[Tensor, "S"]:
+        """Draw action n of every slot and write it down."""
+        logits = self.head(self.hidden).float()
+        logits = logits.view(-1, self.num_branches, logits.shape[-1])
+        tokens, log_probs, behaviour = _choose(logits, self.uniforms[n, self.slots], self.sampling)
+        self.ids[n, self.slots] = tokens
+        self.log_probs[n, self.slots] = log_probs
+        if self.behaviour is not None:
+            self.behaviour[n, self.slots] = behaviour
+        return tokens
+
+    def _let_go(self, n: int, tokens: Int[Tensor, "S"]) -> Int[Tensor, "S2"]:
+        """Note who has stopped and, when it pays, drop them; returns the tokens of the slots that remain."""
+        self.finished |= tokens == self.stop_id
+        if not tokens.is_cpu and (n + 1) % STOP_CHECK_EVERY:
+            return tokens
+        alive = (~self.finished).nonzero().squeeze(1)
+        if len(alive) >= COMPACT_BELOW * len(tokens):
+            return tokens  # finished slots decode on; what they write is erased at the end
+        if not len(alive):
+            return tokens[:0]
+        order = self.cache.keep(alive)
+        self.slots = order if isinstance(self.slots, slice) else self.slots[order]
+        self.finished = self.finished[order]
+        return tokens[order]
+
+    def _result(self) -> Decoded:
+        lengths = torch.full_like(self.ids[0], self.num_actions)
+        if self.stop_id is not None:
+            stops = (self.ids == self.stop_id).int()
+            lengths = torch.where(stops.any(dim=0), stops.argmax(dim=0) + 1, lengths)
+        beyond = torch.arange(self.num_actions, device=lengths.device)[:, None] >= lengths
+        log_probs = self.log_probs.masked_fill_(beyond, 0.0)
+        if not bool(log_probs.isfinite().all()):
+            raise NumericsError(
+                "Log-probs of sampled tokens are not finite: the model's logits are NaN or infinite.",
+                fix="look for NaN in the weights, lower the learning rate, or sample in float32 (policy.autocast=none).",
+            )
+        behaviour = None if self.behaviour is None else self.behaviour.masked_fill_(beyond, 0.0).t()
+        return Decoded(self.ids.masked_fill_(beyond, 0).t(), log_probs.t(), behaviour, lengths)
+
+
+def _choose(
+    logits: Float[Tensor, "S F V"], uniforms: Float[Tensor, "S"], sampling: Sampling
+) -> tuple[Int[Tensor, "S"], Float[Tensor, "S"], Float[Tensor, "S"] | None]:
+    """One action per slot, its scored log-prob, and its behaviour log-prob where that is another."""
+    temperature, top_k, top_p = sampling.scoring_temperature, sampling.top_k, sampling.top_p
+    conditional = logits[:, 0]
+    mixture = conditional if logits.shape[1] == 1 else guide(conditional, logits[:, 1], sampling.guidance_scale)
+    drawn = scoring_logits(mixture, temperature=temperature, top_k=top_k, top_p=top_p)
+    tokens = sample(drawn, uniforms) if sampling.temperature else drawn.argmax(dim=-1)
+    log_probs = action_log_probs(drawn, tokens)
+    if sampling.guidance != "conditional":
+        return tokens, log_probs, None
+    # The mixture may draw what the conditional branch's own top-k or top-p excludes; replay keeps it too.
+    own = scoring_logits(conditional, temperature=temperature, top_k=top_k, top_p=top_p, keep=tokens)
+    return tokens, action_log_probs(own, tokens), log_probs
+
+
+def _require_room(snapshot: LanguageSnapshot, prefixes: Prefixes, num_actions: int) -> None:
+    if not bool(prefixes.mask[:, -1].all()):
+        raise ValueError("Prefixes must be padded on the left: the last column of the mask is not all True.")
+    longest = int(prefixes.mask.sum(dim=1).max())
+    if longest + num_actions - 1 > snapshot.max_positions:
+        raise ContextError(
+            f"A prompt of {longest} tokens and {num_actions} new ones exceed the model's "
+            f"{snapshot.max_positions} positions.",
+            fix=f"shorten the prompt, or sample at most {max(0, snapshot.max_positions + 1 - longest)} tokens.",
+        )
+
+
+def _empty(uniforms: Float[Tensor, "B N"], sampling: Sampling) -> Decoded:
+    ids = torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
+    zeros = torch.zeros(uniforms.shape, device=uniforms.device)
+    behaviour = zeros.clone() if sampling.guidance == "conditional" else None
+    return Decoded(ids, zeros, behaviour, ids.new_zeros(len(ids)))

@@ -1,0 +1,89 @@
+"""What motet asks of a policy and of a reward. Anything with these methods takes part; nothing inherits."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import Parameter
+
+from motet.conversation import Conversation
+from motet.trajectory import Act, ActKind, Sampling
+
+RandomKey = tuple[int, ...]
+"""Names one stream of random numbers: (seed, step, task, sibling, act). Equal keys give equal noise in any batch."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One act that a scenario wants: of which kind, in which context, under which name."""
+
+    kind: ActKind
+    name: str
+    context: Conversation
+    key: RandomKey
+    trained: bool = True
+
+
+@dataclass(frozen=True)
+class Replay:
+    """An act's log-probs under the current weights, with gradient, and what loss terms asked for by name.
+
+    `extras["entropy"]` is `[N]`; a flow step offers `mean`, `std` and `velocity`.
+    """
+
+    log_probs: Float[Tensor, "N"]
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A model that acts and can say how likely its acts were."""
+
+    version: int
+    """Grows by one with every optimizer step; acts remember the version that sampled them."""
+
+    @property
+    def kinds(self) -> frozenset[ActKind]:
+        """The kinds of act that this policy can perform."""
+        ...
+
+    def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
+        """Perform requests of one kind, in order; identical contexts are prefilled once."""
+        ...
+
+    def transcribe(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
+        """The acts that a dataset demonstrates (text or picture per request), without log-probs: for supervision."""
+        ...
+
+    def replay(self, acts: Sequence[Act], needs: Collection[str] = ()) -> list[Replay]:
+        """Log-probs of the acts' scoring distributions under the current weights, with gradient."""
+        ...
+
+    def cost(self, act: Act) -> int:
+        """Tokens that replaying the act costs: what micro-batches are budgeted by."""
+        ...
+
+    def trainable(self) -> dict[str, Parameter]:
+        """The parameters that train, by name."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint that the library's own `from_pretrained` and `motet.load_policy` load."""
+        ...
+
+
+class RewardFunction(Protocol):
+    """TRL's reward signature, sync or async.
+
+    `prompts` and `completions` are chats, one per trajectory; every dataset column arrives as a keyword argument, a list
+    with one entry per trajectory. None means that the reward does not apply.
+    """
+
+    def __call__(
+        self, prompts: list[Any], completions: list[Any], **columns: list[Any]
+    ) -> list[float | None] | Awaitable[list[float | None]]: ...

@@ -1,0 +1,19 @@
+"""Rewards: the built-in ones, a user's own by path, and how a step's trajectories are scored.
+
+A reward function is TRL's: `f(prompts, completions, **columns) -> list[float | None]`, sync or async.
+"""
+
+from motet.rewards import rules, shapes  # registers the built-in rewards
+from motet.rewards.base import BoundReward, built_in_rewards, resolve, resolve_all, reward
+from motet.rewards.scoring import score_groups
+
+__all__ = [
+    "BoundReward",
+    "built_in_rewards",
+    "resolve",
+    "resolve_all",
+    "reward",
+    "rules",
+    "score_groups",
+    "shapes",
+]

@@ -1,0 +1,138 @@
+"""Built-in rewards that compare text with a gold answer: 1 or 0, nothing between.
+
+CoRL (arXiv 2505.17534) describes them so; its released code gives partial credit by word overlap, and 0.9 to an empty
+answer. A row whose gold answer is None gets None: the reward does not apply to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from motet.errors import DataError, RewardError
+from motet.rewards.answers import extract_answer, same_answer, visible, well_formed
+from motet.rewards.base import reward
+from motet.rewards.choices import chosen_letter, letter_of, options_of
+
+Scores = list[float | None]
+
+
+@reward("format")
+def format_(completions: list[Any]) -> Scores:
+    """Whether the text is `<think>thought</think><answer>answer</answer>`, neither part empty, and nothing else."""
+    return [float(well_formed(last_text(c, "format"))) if c else None for c in completions]
+
+
+@reward("exact_answer", options=("tagged",))
+def exact_answer(
+    completions: list[Any],
+    answer: list[Any],
+    question: list[Any] | None = None,
+    options: list[Any] | None = None,
+    tagged: bool = True,
+) -> Scores:
+    """`multiple_choice` for rows that offer options, `open_ended` for the others.
+
+    Options are in the column `options`, or lines `A. text` of the column `question`; lines count only if the gold
+    answer is one of them. `tagged` False: the whole completion is the answer, not its `<answer>` block.
+    """
+    values: Scores = []
+    for n, (completion, gold) in enumerate(zip(completions, answer, strict=True)):
+        row = _row_options(n, question, options)
+        if options is None or not options[n]:  # lines of the question may be no options at all
+            row = row if row is not None and gold is not None and letter_of(_gold(gold), row) else None
+        judge = _open_ended if row is None else _multiple_choice
+        values.append(judge(completion, gold, row, tagged, "exact_answer"))
+    return values
+
+
+@reward("multiple_choice", options=("tagged",))
+def multiple_choice(
+    completions: list[Any],
+    answer: list[Any],
+    question: list[Any] | None = None,
+    options: list[Any] | None = None,
+    tagged: bool = True,
+) -> Scores:
+    """Whether the answer chooses the gold option, by letter or by text; see `motet.rewards.choices`.
+
+    A row without options is judged by its letter if its gold answer is one, else the reward does not apply to it.
+    """
+    return [
+        _multiple_choice(completion, gold, _row_options(n, question, options), tagged, "multiple_choice")
+        for n, (completion, gold) in enumerate(zip(completions, answer, strict=True))
+    ]
+
+
+@reward("open_ended", options=("tagged",))
+def open_ended(completions: list[Any], answer: list[Any], tagged: bool = True) -> Scores:
+    """Whether the answer equals the gold answer in normal form (`motet.rewards.answers.normalise`)."""
+    return [
+        _open_ended(completion, gold, None, tagged, "open_ended")
+        for completion, gold in zip(completions, answer, strict=True)
+    ]
+
+
+def last_text(completion: Any, name: str) -> str:
+    """The last text of a completion. Raises RewardError, naming the reward, when it has none."""
+    if isinstance(completion, str):
+        return completion
+    for message in reversed(completion):
+        if isinstance(message["content"], str):
+            return message["content"]
+        texts = [part["text"] for part in message["content"] if part.get("type") == "text"]
+        if texts:
+            return "".join(texts)
+    raise RewardError(f"Reward {name!r} was shown a completion without text.", fix="name a text act in rewards.acts.")
+
+
+def _open_ended(completion: Any, gold: Any, _: Sequence[str] | None, tagged: bool, name: str) -> float | None:
+    if gold is None or not completion:
+        return None
+    answer = _answer(completion, tagged, name)
+    return float(answer is not None and same_answer(answer, _gold(gold)))
+
+
+def _multiple_choice(
+    completion: Any, gold: Any, options: Sequence[str] | None, tagged: bool, name: str
+) -> float | None:
+    if gold is None or not completion:
+        return None
+    right = letter_of(_gold(gold), options)
+    if right is None and options is None:
+        return None
+    if right is None:
+        raise DataError(
+            f"The gold answer {gold!r} is none of the options {list(options or ())}, or more than one.",
+            fix="correct the columns `answer` and `options`: a letter, or one option's text.",
+        )
+    answer = _answer(completion, tagged, name)
+    return float(answer is not None and chosen_letter(answer, options) == right)
+
+
+def _answer(completion: Any, tagged: bool, name: str) -> str | None:
+    text = last_text(completion, name)
+    return extract_answer(text) if tagged else text
+
+
+def _gold(gold: Any) -> str:
+    """The gold answer as text; datasets that give whole solutions hold it in an `<answer>` block."""
+    if not isinstance(gold, str | int | float):
+        raise DataError(
+            f"The column `answer` holds a {type(gold).__name__}, {gold!r}, not a text or a number.",
+            fix="store one gold answer per row, or map data.columns.answer to such a column.",
+        )
+    text = extract_answer(str(gold)) or str(gold)
+    if not visible(text):
+        raise DataError("A gold answer in the column `answer` is empty.", fix="fill it in, or use null: not judged.")
+    return text
+
+
+def _row_options(n: int, question: list[Any] | None, options: list[Any] | None) -> list[str] | None:
+    column = options[n] if options is not None else None
+    if column is not None and not isinstance(column, list | tuple):
+        raise DataError(
+            f"The column `options` holds a {type(column).__name__}, {column!r}, not a list.",
+            fix="store the options' texts as a list, or map data.columns.options to such a column.",
+        )
+    return options_of(question[n] if question is not None else None, column)

@@ -1,0 +1,274 @@
+"""Policy x scenario x tasks -> groups of trajectories.
+
+P x G programs run in lockstep. At every tick all pending requests of a kind go to the policy in one call; the policy
+merges equal contexts, which are the same Conversation object for the siblings of a task.
+
+What stops the run and what is only counted:
+
+- A program that raises anything but a MotetError loses its own trajectory: `Failure("scenario")`.
+- A context that does not fit (ContextError) loses its trajectory, `Failure("policy")`, if the policy's own earlier acts
+  are in it; if not, the data's prompt is too long, which the user has to mend: it propagates.
+- Every other MotetError (a missing column, a misdeclared act, a number that is not finite) propagates, and so does
+  whatever else the policy raises: those are the user's to mend, or bugs.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from PIL import Image
+
+from motet.errors import ConfigError, ContextError, DataError, MotetError
+from motet.lookup import did_you_mean, first_line
+from motet.protocols import Policy, Request
+from motet.scenarios import Draw, Scenario, Write
+from motet.task import Task
+from motet.trajectory import Act, ActKind, Failure, Group, Sampling, Trajectory
+
+Progress = Callable[[int, int], None]
+"""Told after every tick how many trajectories have ended, of how many."""
+
+Perform = Callable[[ActKind, Sequence[tuple["_Play", Request]]], list[Act]]
+
+
+def play(
+    policy: Policy,
+    scenario: Scenario,
+    tasks: Sequence[Task],
+    num_generations: int,
+    *,
+    samplings: Mapping[ActKind, Sampling],
+    seed: int,
+    step: int,
+    progress: Progress | None = None,
+) -> list[Group]:
+    """Play a scenario G = `num_generations` times on each of P tasks: P groups, in the order of the tasks.
+
+    The n-th act of a trajectory draws its noise from `(seed, step, task.index, sibling, n)`, whatever the batch.
+    Raises ConfigError when the scenario asks for acts that it did not declare or that the policy cannot perform.
+    """
+
+    def perform(kind: ActKind, asked: Sequence[tuple[_Play, Request]]) -> list[Act]:
+        if kind not in samplings:
+            raise ConfigError(f"There is no sampling for acts of kind {kind!r}.", fix=f"pass samplings[{kind!r}].")
+        return policy.act([request for _, request in asked], samplings[kind])
+
+    plays = [_Play(scenario, task.for_sibling(g), (seed, step)) for task in tasks for g in range(num_generations)]
+    _run(plays, policy, perform, progress)
+    ended = [one.trajectory for one in plays]
+    starts = range(0, len(ended), num_generations)
+    return [
+        Group(task, tuple(ended[start : start + num_generations])) for task, start in zip(tasks, starts, strict=True)
+    ]
+
+
+def demonstrate(
+    policy: Policy, scenario: Scenario, tasks: Sequence[Task], targets: Mapping[str, str]
+) -> list[Trajectory]:
+    """Play a scenario once per task with acts that the dataset gives: act `name` is the column `targets[name]`.
+
+    Raises ConfigError for an act without a target column, DataError for a row whose target is missing or of the wrong
+    kind.
+    """
+    for name in targets:
+        if name not in scenario.acts:
+            raise ConfigError(
+                f"data.targets names the act {name!r}, which the scenario {scenario.name!r} does not perform; its acts "
+                f"are: {', '.join(scenario.acts)}.{did_you_mean(name, scenario.acts)}",
+                fix="name acts of the scenario in data.targets.",
+            )
+
+    def perform(kind: ActKind, asked: Sequence[tuple[_Play, Request]]) -> list[Act]:
+        shown = [_target(one.task, request, targets) for one, request in asked]
+        return policy.transcribe([request for _, request in asked], shown)
+
+    plays = [_Play(scenario, task, (0, 0)) for task in tasks]
+    _run(plays, policy, perform, None)
+    return [one.trajectory for one in plays]
+
+
+def _target(task: Task, request: Request, targets: Mapping[str, str]) -> Any:
+    """What the row shows for an act: text for a text act, a picture for a drawing."""
+    if request.name not in targets:
+        raise ConfigError(
+            f"The scenario performs {request.name!r}, but data.targets names no column for it.",
+            fix=f"set data.targets.{request.name}=COLUMN.",
+        )
+    column = targets[request.name]
+    value = task[column]
+    if request.kind == "text" and isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str if request.kind == "text" else Image.Image):
+        wanted = "text" if request.kind == "text" else "a picture"
+        raise DataError(
+            f"Row {task.index}, column {column!r}, holds {value!r:.80}, which is not {wanted} for {request.name!r}.",
+            fix=f"correct the row, or set data.targets.{request.name} to a column that holds {wanted}.",
+        )
+    return value
+
+
+@dataclass(eq=False)
+class _Play:
+    """One program on its way: where it stands, what it waits for, what it has done."""
+
+    scenario: Scenario
+    task: Task
+    key: tuple[int, int]
+    acts: list[Act] = field(default_factory=list)
+    pending: list[Draw | Write] = field(default_factory=list)
+    failure: Failure | None = None
+    program: Generator[Any, Any, Any] | None = None
+    single: bool = True  # whether the program yielded one request, not a tuple
+
+    @property
+    def trajectory(self) -> Trajectory:
+        return Trajectory(self.task, tuple(self.acts), self.failure)
+
+    def advance(self, received: list[Act]) -> None:
+        """Start the program, or hand it the acts that it waits for; it ends, fails, or has new requests pending."""
+        self.acts += received
+        self.pending = []
+        try:
+            if self.program is None:
+                self.program = self._start()
+                asked = next(self.program)
+            else:
+                asked = self.program.send(received[0] if self.single else tuple(received))
+        except StopIteration:
+            if not self.acts:
+                raise ConfigError(
+                    f"Scenario {self.scenario.name!r} ended without an act.", fix="yield at least one Draw or Write."
+                ) from None
+            return
+        except MotetError:
+            raise
+        except Exception as error:
+            self.fail("scenario", f"{first_line(error)} {_place(error)}")
+            return
+        self.single = not isinstance(asked, tuple | list)
+        self.pending = self._checked([asked] if self.single else list(asked))
+
+    def fail(self, where: Any, message: str) -> None:
+        """End as a failure."""
+        self.failure, self.pending = Failure(where, message), []
+        self.close()
+
+    def close(self) -> None:
+        """Let the program clean up; what it raises then is of no consequence."""
+        if self.program is not None:
+            with suppress(Exception):
+                self.program.close()
+
+    def requests(self, kinds: frozenset[ActKind]) -> list[Request]:
+        """The pending requests, as the policy takes them: kinds resolved, keys assigned."""
+        return [
+            Request(
+                kind=self._kind(asked, kinds),
+                name=asked.name,
+                context=asked.conversation,
+                key=(*self.key, self.task.index, self.task.sibling, len(self.acts) + number),
+                trained=asked.trained,
+            )
+            for number, asked in enumerate(self.pending)
+        ]
+
+    def _start(self) -> Generator[Any, Any, Any]:
+        program = self.scenario(self.task)
+        if not isinstance(program, Generator):
+            raise ConfigError(
+                f"Scenario {self.scenario.name!r} returned a {type(program).__name__}: it is no generator function.",
+                fix="yield requests: `act = yield Write(task.question)`.",
+            )
+        return program
+
+    def _checked(self, asked: list[Any]) -> list[Draw | Write]:
+        name, acts = self.scenario.name, self.scenario.acts
+        if not asked:
+            raise ConfigError(f"Scenario {name!r} yielded an empty tuple.", fix="yield at least one Draw or Write.")
+        for one in asked:
+            if not isinstance(one, Draw | Write):
+                raise ConfigError(
+                    f"Scenario {name!r} yielded a {type(one).__name__}, {one!r:.80}.",
+                    fix="yield a Draw or a Write, or a tuple of them.",
+                )
+            declared = acts.get(one.name)
+            if declared is None or (declared == "text") != isinstance(one, Write):
+                what = "text" if isinstance(one, Write) else "a picture"
+                there = ", ".join(f"{act} ({kind})" for act, kind in acts.items())
+                raise ConfigError(
+                    f"Scenario {name!r} asked for {what} named {one.name!r}, but it declares: {there}."
+                    f"{did_you_mean(one.name, acts) if declared is None else ''}",
+                    fix="make `acts` of @scenario and the names of its requests agree.",
+                )
+            if one.trained and one.name in self.scenario.frozen:
+                raise ConfigError(
+                    f"Scenario {name!r} declares {one.name!r} as frozen, but asks for it as trained.",
+                    fix=f"yield it with trained=False, or take {one.name!r} out of `frozen`.",
+                )
+        return asked
+
+    def _kind(self, asked: Draw | Write, kinds: frozenset[ActKind]) -> ActKind:
+        """Text for Write; for Draw the declared kind if the policy has it, else the other way of drawing."""
+        declared = self.scenario.acts[asked.name]
+        others: tuple[ActKind, ...] = () if declared == "text" else ("image", "denoising")
+        for kind in (declared, *others):
+            if kind in kinds:
+                return kind
+        raise ConfigError(
+            f"Scenario {self.scenario.name!r} asks for {asked.name!r} ({declared}), but the policy performs only: "
+            f"{', '.join(sorted(kinds))}.",
+            fix="choose a policy that performs it, or another scenario.",
+        )
+
+
+def _run(plays: Sequence[_Play], policy: Policy, perform: Perform, progress: Progress | None) -> None:
+    """Advance all programs in lockstep until every one has ended or failed."""
+    try:
+        for one in plays:
+            one.advance([])
+        while waiting := [one for one in plays if one.pending]:
+            asked = [(one, request) for one in waiting for request in one.requests(policy.kinds)]
+            received: dict[_Play, dict[int, Act]] = {one: {} for one in waiting}
+            for kind in get_args(ActKind):
+                batch = [(one, request) for one, request in asked if request.kind == kind]
+                for (one, request), act in _attempt(kind, batch, perform) if batch else ():
+                    received[one][request.key[-1]] = act
+            for one, acts in received.items():
+                if one.failure is None:
+                    one.advance([acts[number] for number in sorted(acts)])
+            if progress is not None:
+                progress(sum(not one.pending for one in plays), len(plays))
+    finally:
+        for one in plays:
+            one.close()
+
+
+def _attempt(
+    kind: ActKind, batch: Sequence[tuple[_Play, Request]], perform: Perform
+) -> list[tuple[tuple[_Play, Request], Act]]:
+    """Perform a batch. When a context does not fit, halve the batch until the one at fault is alone, and fail it.
+
+    Noise is keyed by trajectory, so the acts of the others do not depend on the halving.
+    """
+    batch = [(one, request) for one, request in batch if one.failure is None]
+    try:
+        acts = perform(kind, batch) if batch else []
+        return list(zip(batch, acts, strict=True))
+    except ContextError as error:
+        if all(not one.acts for one, _ in batch):
+            raise  # the dataset's own prompt
+        if len(batch) == 1:
+            batch[0][0].fail("policy", str(error))
+            return []
+    half = len(batch) // 2
+    return _attempt(kind, batch[:half], perform) + _attempt(kind, batch[half:], perform)
+
+
+def _place(error: BaseException) -> str:
+    """`(file.py:12)`: the innermost line of a traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})" if frames else ""

@@ -1,0 +1,15 @@
+"""Answer the row's question, about its pictures if it has any."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from motet.scenarios.base import Write, scenario
+from motet.task import Task
+
+
+@scenario("answer", acts={"answer": "text"}, columns=("question",))
+def answer(task: Task) -> Generator[Any, Any, None]:
+    """One text act: `answer`."""
+    yield Write(task.question)

@@ -1,0 +1,15 @@
+"""Draw a prompt and answer a question as one joint sample: CoRL's unified stage (arXiv 2505.17534)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from motet.scenarios.base import Draw, Write, scenario
+from motet.task import Task
+
+
+@scenario("duet", acts={"drawing": "image", "answer": "text"}, columns=("prompt", "question"))
+def duet(task: Task) -> Generator[Any, Any, None]:
+    """Two independent acts of one trajectory: `drawing` and `answer`."""
+    yield Draw(task.prompt, name="drawing"), Write(task.question, name="answer")

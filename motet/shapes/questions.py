@@ -1,0 +1,118 @@
+"""Questions about a scene, with CoRL's `<think> ... </think><answer> ... </answer>` solutions.
+
+Five kinds: existence, count, colour, shape, relation; each as multiple choice or open-ended.
+
+A solution thinks before it answers. People's rationales are uneven, and so are the ones here: a *careful* thought lists
+what the picture holds, cell by cell in reading order, and reads the answer off the list; a *glance* says at once what it
+looks like. Both end in the right answer. Supervision learns to imitate the mixture; which way of thinking pays is for
+reinforcement learning to find out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from motet.shapes.prompts import Rng, choose, plural
+from motet.shapes.scene import COLOURS, NUMBERS, RELATIONS, SHAPES, Scene, related
+
+KINDS = ("existence", "count", "colour", "shape", "relation")
+LETTERS = "ABCD"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its answer. `options` is empty for an open-ended one; `answer` is then the word, else the letter."""
+
+    kind: str
+    text: str
+    options: tuple[str, ...]
+    answer: str
+    word: str
+
+
+def sample_question(rng: Rng, scene: Scene, kind: str) -> Question | None:
+    """A question of a kind about the scene, or None if the scene does not allow one."""
+    asked = _ASK[kind](rng, scene)
+    if asked is None:
+        return None
+    text, word, wrong = asked
+    if rng.random() < 0.5:
+        return Question(kind, text, (), word, word)
+    chosen = [str(w) for w in rng.permutation(wrong)[:3]]
+    options = tuple(str(option) for option in rng.permutation([word, *chosen]))
+    lines = " ".join(f"{LETTERS[i]}. {option}" for i, option in enumerate(options))
+    return Question(kind, f"{text} {lines}", options, LETTERS[options.index(word)], word)
+
+
+def describe(scene: Scene) -> str:
+    """All things in reading order with their cells: `a1 red circle, c2 blue square`; `nothing` for bare paper."""
+    return ", ".join(f"{thing.cell} {thing.name}" for thing in scene.things) or "nothing"
+
+
+def solution(question: Question, scene: Scene, careful: bool) -> str:
+    """A thought and the answer in CoRL's format."""
+    thought = f"{describe(scene)}, so {question.word}" if careful else f"looks like {question.word}"
+    return f"<think> {thought}</think><answer> {question.answer}</answer>"
+
+
+Asked = tuple[str, str, list[str]]  # question, right word, wrong words
+
+
+def _existence(rng: Rng, scene: Scene) -> Asked:
+    present = rng.random() < 0.5
+    names = {thing.name for thing in scene.things}
+    if present:
+        name = choose(rng, sorted(names))
+    else:
+        # Near misses: a colour and a shape that are both there, though not on one thing, where such a pair exists.
+        colours, shapes = {t.colour for t in scene.things}, {t.shape for t in scene.things}
+        near = sorted({f"{c} {s}" for c in colours for s in shapes} - names)
+        every = sorted({f"{c} {s}" for c in COLOURS for s in SHAPES} - names)
+        name = choose(rng, near if near and rng.random() < 0.7 else every)
+    return f"is there a {name}?", "yes" if present else "no", ["no" if present else "yes"]
+
+
+def _count(rng: Rng, scene: Scene) -> Asked:
+    by_shape = rng.random() < 0.6
+    shape = choose(rng, SHAPES) if by_shape else None
+    colour = None if by_shape else choose(rng, list(COLOURS))
+    number = len(scene.matching(shape, colour))
+    if number == 0 and rng.random() < 0.7:  # zero would otherwise be the commonest answer
+        return _count(rng, scene)
+    name = plural(shape) if shape else f"{colour} things"
+    near = [NUMBERS[n] for n in range(max(0, number - 3), min(len(NUMBERS), number + 4)) if n != number]
+    return f"how many {name}?", NUMBERS[number], near
+
+
+def _colour(rng: Rng, scene: Scene) -> Asked | None:
+    unique = [shape for shape in SHAPES if len(scene.matching(shape)) == 1]
+    if not unique:
+        return None
+    shape = choose(rng, unique)
+    colour = scene.matching(shape)[0].colour
+    return f"what colour is the {shape}?", colour, [c for c in COLOURS if c != colour]
+
+
+def _shape(rng: Rng, scene: Scene) -> Asked | None:
+    unique = [colour for colour in COLOURS if len(scene.matching(colour=colour)) == 1]
+    if not unique:
+        return None
+    colour = choose(rng, unique)
+    shape = scene.matching(colour=colour)[0].shape
+    return f"what shape is the {colour} thing?", shape, [s for s in SHAPES if s != shape]
+
+
+def _relation(rng: Rng, scene: Scene) -> Asked | None:
+    unique = [t for t in scene.things if len(scene.matching(t.shape, t.colour)) == 1]
+    if len(unique) < 2:
+        return None
+    first, second = (unique[i] for i in rng.permutation(len(unique))[:2])
+    wanted = rng.random() < 0.5
+    relations = [r for r in RELATIONS if related(first, r, second) == wanted]
+    if not relations:
+        return None
+    text = f"is the {first.name} {choose(rng, relations)} the {second.name}?"
+    return text, "yes" if wanted else "no", ["no" if wanted else "yes"]
+
+
+_ASK = {"existence": _existence, "count": _count, "colour": _colour, "shape": _shape, "relation": _relation}

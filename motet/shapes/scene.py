@@ -1,0 +1,67 @@
+"""What a picture of the shapes world holds: things on a grid of cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SHAPES = ("circle", "square", "triangle", "cross")
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (219, 58, 52),
+    "yellow": (247, 196, 31),
+    "green": (52, 162, 84),
+    "blue": (47, 111, 222),
+    "purple": (146, 78, 196),
+    "black": (45, 48, 56),
+}
+PAPER = (250, 246, 238)
+"""Background of every picture, a warm white."""
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
+
+RELATIONS = ("left of", "right of", "above", "below")
+
+# Compositions that training prompts and training pictures never hold: a model that draws them has recombined.
+HELD_OUT_PAIRS = frozenset({("red", "triangle"), ("blue", "cross"), ("green", "circle"), ("yellow", "square")})
+HELD_OUT_COUNTS = frozenset({(2, "cross"), (3, "square"), (4, "triangle"), (5, "circle")})
+
+
+@dataclass(frozen=True, order=True)
+class Thing:
+    """One shape in one cell. Ordered as one reads: row by row, left to right."""
+
+    row: int
+    column: int
+    colour: str
+    shape: str
+
+    @property
+    def cell(self) -> str:
+        """The cell's name: column letter and row number, `a1` at the top left."""
+        return f"{'abcdefghijklmnop'[self.column]}{self.row + 1}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.colour} {self.shape}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Things on a `grid` x `grid` board, in reading order."""
+
+    grid: int
+    things: tuple[Thing, ...]
+
+    def matching(self, shape: str | None = None, colour: str | None = None) -> list[Thing]:
+        """The things of this shape and colour; None matches all."""
+        return [t for t in self.things if shape in (None, t.shape) and colour in (None, t.colour)]
+
+
+def related(first: Thing, relation: str, second: Thing) -> bool:
+    """Whether `first` is `relation` `second`: strictly smaller or larger column (left, right) or row (above, below)."""
+    difference = {
+        "left of": second.column - first.column,
+        "right of": first.column - second.column,
+        "above": second.row - first.row,
+        "below": first.row - second.row,
+    }[relation]
+    return difference > 0

@@ -1,0 +1,147 @@
+"""The shapes world as a dataset: rows in the columns that any dataset would have, deterministic by (seed, split, index).
+
+Splits: `train`; `test`, held-back prompts and scenes of the same kind, disjoint from training by construction;
+`held_out`, compositions (colour-shape pairs, counts of a shape) that no training prompt or picture holds.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from motet.errors import ConfigError
+from motet.shapes.prompts import (
+    CATEGORIES,
+    PHRASES,
+    Rng,
+    Spec,
+    choose,
+    is_held_out,
+    prompt_text,
+    sample_scene,
+    sample_spec,
+)
+from motet.shapes.questions import KINDS, describe, sample_question, solution
+from motet.shapes.render import render
+from motet.shapes.scene import COLOURS, HELD_OUT_PAIRS, SHAPES, Scene, Thing
+
+SPLITS = ("train", "test", "held_out")
+COLUMNS = (
+    "prompt", "category", "spec", "target", "image", "question", "options", "answer", "kind", "solution", "scene",
+)  # fmt: skip
+_TEST_SHARE = 5  # one in five prompts and scenes is held back for the test split
+
+
+@dataclass(frozen=True)
+class WorldOptions:
+    """How large the pictures are and how full."""
+
+    canvas: int = 32
+    """Side of the pictures in pixels; a multiple of `grid`."""
+    grid: int = 4
+    """Cells per side."""
+    max_things: int = 6
+    """Most things in a picture that questions are about."""
+    max_count: int = 5
+    """Largest number that a counting prompt asks for."""
+    careful: float = 0.5
+    """Share of the solutions whose thought lists the picture; the rest are glances."""
+
+
+def world_options(options: Mapping[str, Any]) -> WorldOptions:
+    """Validate `data.options` of a recipe."""
+    known = {field.name: field for field in fields(WorldOptions)}
+    for name, value in options.items():
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(known)}."
+            raise ConfigError(f"data.options has an unknown key {name!r}.", fix=hint)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ConfigError(f"data.options.{name}={value!r} is not a number.", fix="give a number.")
+    chosen = WorldOptions(**options)
+    if chosen.grid > 16 or chosen.max_things > min(6, chosen.grid**2) or chosen.max_count > min(6, chosen.grid**2):
+        raise ConfigError(
+            f"data.options asks for {chosen.max_things} things and counts to {chosen.max_count} on a {chosen.grid} x "
+            f"{chosen.grid} grid.",
+            fix="use a grid of 2 to 16 and at most six things, no more than there are cells.",
+        )
+    return chosen
+
+
+class ShapesRows:
+    """Rows of the shapes world; endless when `size` is None. Row i depends on (seed, split, i) alone."""
+
+    def __init__(self, split: str, seed: int, options: Mapping[str, Any], size: int | None = None) -> None:
+        if split not in SPLITS:
+            raise ConfigError(f"data.split={split!r} is not a split of the shapes world.", fix=f"use one of {SPLITS}.")
+        self.split, self.seed, self.size = split, seed, size
+        self.options = world_options(options)
+        render(Scene(self.options.grid, ()), self.options.canvas)  # refuses an impossible canvas now, not at row 0
+
+    columns = COLUMNS
+
+    def row(self, index: int) -> dict[str, Any]:
+        """A prompt with a demonstration, and a picture with a question: one row serves drawing, answering and duets."""
+        rng = np.random.default_rng([self.seed, SPLITS.index(self.split), index])
+        prompt, spec = self._prompt(rng)
+        scene, question = self._question(rng)
+        careful = bool(rng.random() < self.options.careful)
+        held_out = self.split == "held_out"
+        return {
+            "prompt": prompt,
+            "category": spec["category"],
+            "spec": spec,
+            "target": render(sample_scene(rng, spec, held_out), self.options.canvas),
+            "image": render(scene, self.options.canvas),
+            "question": question.text,
+            "options": list(question.options),
+            "answer": question.answer,
+            "kind": question.kind,
+            "solution": solution(question, scene, careful),
+            "scene": describe(scene),
+        }
+
+    def _prompt(self, rng: Rng) -> tuple[str, Spec]:
+        while True:
+            category = choose(rng, CATEGORIES)
+            spec = sample_spec(rng, category, self.options.grid, self.options.max_count)
+            text = prompt_text(spec, choose(rng, PHRASES))
+            if is_held_out(spec) != (self.split == "held_out"):
+                continue
+            # The rich categories are split by what they say, the poor ones (four single shapes) by how they say it.
+            key = prompt_text(spec) if category in ("position", "colour attribution") else text
+            if self.split == "held_out" or _held_back(key) == (self.split == "test"):
+                return text, spec
+
+    def _question(self, rng: Rng) -> tuple[Scene, Any]:
+        while True:
+            kind = choose(rng, KINDS)
+            scene = self._scene(rng)
+            held_out = any((t.colour, t.shape) in HELD_OUT_PAIRS for t in scene.things)
+            if held_out != (self.split == "held_out"):
+                continue
+            if self.split != "held_out" and _held_back(describe(scene)) != (self.split == "test"):
+                continue
+            question = sample_question(rng, scene, kind)
+            if question is not None:
+                return scene, question
+
+    def _scene(self, rng: Rng) -> Scene:
+        grid, names = self.options.grid, [(c, s) for c in COLOURS for s in SHAPES]
+        count = int(rng.integers(1, self.options.max_things + 1))
+        cells = rng.choice(grid * grid, count, replace=False)
+        return Scene(grid, tuple(sorted(Thing(int(c) // grid, int(c) % grid, *choose(rng, names)) for c in cells)))
+
+    def __len__(self) -> int:
+        if self.size is None:
+            raise TypeError("the shapes world is endless; give data.size for a finite one")
+        return self.size
+
+
+def _held_back(key: str) -> bool:
+    return zlib.crc32(key.encode()) % _TEST_SHARE == 0

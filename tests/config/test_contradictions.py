@@ -1,0 +1,149 @@
+"""Settings that each are legal and together are not are refused, with key and fix; their legal neighbours are not."""
+
+import pytest
+
+from motet.config import parse_recipe
+from motet.config.contradictions import CHECKS
+from motet.errors import ConfigError
+
+MINIMAL = {"policy": {"path": "model"}, "run": {"steps": 3}}
+
+REFUSED = {
+    "_unused_but_given": [
+        (["image.guidance_scale=5.0"], "image.guidance_scale: has no effect while image.guidance is none"),
+        (["image.guidance=none", "image.guidance_scale=3"], "image.guidance_scale: has no effect"),
+        (["policy.lora={}", "policy.train=[lm_head]"], "policy.train: policy.lora trains adapters only"),
+    ],
+    "_finite": [
+        (["optimizer.weight_decay=.inf"], "optimizer.weight_decay: inf does not fit; expected a finite number"),
+        (["rewards=[{name: a, weight: .nan}]"], "rewards.0.weight: nan does not fit"),
+        (["algorithm.per_kind.text.beta=.inf"], "algorithm.per_kind.text.beta: inf"),
+    ],
+    "_policy": [
+        (["policy.path=''"], "policy.path: is empty"),
+        (["policy.train=[]"], "policy.train: is empty, so nothing would train"),
+        (["policy.lora.target_modules=[]"], "policy.lora.target_modules: is empty"),
+        (["policy.device=gpu"], "policy.device: 'gpu' is no device name of torch"),
+    ],
+    "_shapes_data": [
+        (["data.source=rows.jsonl", "data.options.size=3"], "data.options: are options of the shapes world"),
+        (["data.columns.question=problem"], "data.columns: renames columns"),
+        (["data.split=validation"], "data.split: the shapes world has no split 'validation'"),
+        (["data.split=test", "eval.suite=shapes"], "training would see the test"),
+        (["data.split=held_out", "eval.suite=shapes"], "training would see the test"),
+    ],
+    "_names": [
+        (["scenario=my.module.play"], "scenario: 'my.module.play' lacks the colon of package.module:name (override"),
+        (["scenario=''"], "scenario: is empty"),
+        (["rewards=[{name: a.b}]"], "rewards.0.name: 'a.b' lacks the colon of package.module:name. Fix: write a:b."),
+    ],
+    "_rewards": [
+        (["rewards=[{name: a, acts: []}]"], "rewards.0.acts: is empty, so the reward speaks for no act"),
+        (["rewards=[{name: a, acts: [x, x]}]"], "rewards.0.acts: names an act twice: x, x"),
+        (["rewards=[{name: a}, {name: a, weight: 2}]"], "rewards.1: 'a' is already rewards.0, for the same acts"),
+        (
+            ["rewards=[{name: a, acts: [x, y]}, {name: b}, {name: a, acts: [y, x]}]"],
+            "rewards.2: 'a' is already rewards.0",
+        ),
+        (["rewards=[{name: a, weight: 0}, {name: b, weight: 0.0}]"], "rewards: all weights are 0"),
+    ],
+    "_advantages": [
+        (["algorithm.loss_type=dr_grpo"], "algorithm.scale_rewards: is group, but loss_type dr_grpo"),
+        (["algorithm.normalize_each=true", "algorithm.scale_rewards=none"], "algorithm.normalize_each: divides every"),
+    ],
+    "_clip_range": [
+        (["algorithm.epsilon_high=0.1"], "algorithm.epsilon_high: 0.1 is below epsilon 0.2"),
+        (
+            ["algorithm.epsilon=null", "algorithm.epsilon_high=0.3"],
+            "algorithm.epsilon_high: is 0.3, but algorithm.epsilon n",
+        ),
+        (["algorithm.epsilon=0"], "algorithm.epsilon: 0 clips every change away"),
+        (["algorithm.epsilon=20"], "algorithm.epsilon: 20 is a ratio below 0; expected at most 1"),
+        (["algorithm.per_kind.image.epsilon=0"], "algorithm.per_kind.image.epsilon: 0 clips every change away"),
+        (
+            ["algorithm.per_kind.image.epsilon_high=0.1"],
+            "algorithm.per_kind.image.epsilon_high: 0.1 is below epsilon 0.2",
+        ),
+        (
+            ["algorithm.epsilon=null", "algorithm.per_kind.image.epsilon_high=0.1"],
+            "algorithm.per_kind.image.epsilon_high: is 0.1, but algorithm.epsilon null means never to clip",
+        ),
+        (
+            ["algorithm.epsilon_high=0.28", "algorithm.per_kind.denoising.epsilon=1e-4"],
+            "algorithm.per_kind.denoising.epsilon: is 0.0001, but its upper range is still algorithm.epsilon_high 0.28",
+        ),
+    ],
+    "_minibatches": [
+        (["algorithm.num_minibatches=9"], "algorithm.num_minibatches: 9 minibatches cannot be cut from 8 prompts"),
+    ],
+    "_guidance": [
+        (
+            ["image.guidance=guided", "image.guidance_scale=1"],
+            "image.guidance_scale: 1 is the conditional distribution",
+        ),
+    ],
+    "_optimizer": [
+        (["optimizer.betas=[0.9, 1.0]"], "optimizer.betas.1: 1 does not fit; expected >= 0 and < 1"),
+        (["optimizer.betas=[-0.1, 0.9]"], "optimizer.betas.0: -0.1 does not fit"),
+        (["optimizer.learning_rate=2e4"], "optimizer.learning_rate: 20000 is no rate of AdamW"),
+    ],
+    "_eval": [
+        (["eval.size=8", "eval.seed=1"], "eval.suite: eval.seed, eval.size given, but without eval.suite"),
+    ],
+}
+
+LEGAL = [
+    ["image.guidance=guided"],
+    ["image.guidance=guided", "image.guidance_scale=3"],
+    ["image.guidance=conditional", "image.guidance_scale=1.5"],
+    ["policy.lora={}"],
+    ["policy.train=[language_model]"],
+    ["policy.device=cuda:1"],
+    ["data.source=rows.jsonl", "data.columns.question=problem", "data.split=validation"],
+    ["data.source=rows.jsonl", "data.split=test", "eval.suite=shapes"],
+    ["data.options.size=3", "data.split=test"],
+    ["scenario=folder/my.py:play", "rewards=[{name: my_module:score}]"],
+    ["rewards=[{name: a, acts: [x]}, {name: a, acts: [y]}, {name: a}]"],
+    ["rewards=[{name: a, weight: 0}, {name: b, weight: -1}]"],
+    ["data.options.threshold=.inf"],
+    ["algorithm.loss_type=dr_grpo", "algorithm.scale_rewards=none"],
+    ["algorithm.normalize_each=true"],
+    ["algorithm.epsilon_high=0.2"],
+    ["algorithm.epsilon_high=0.28"],
+    ["algorithm.epsilon=1", "algorithm.epsilon_high=5"],
+    ["algorithm.epsilon=null"],
+    ["algorithm.epsilon=null", "algorithm.per_kind.image.epsilon=0.1"],
+    ["algorithm.epsilon=null", "algorithm.per_kind.image={epsilon: 0.1, epsilon_high: 0.3}"],
+    ["algorithm.epsilon_high=0.28", "algorithm.per_kind.denoising={epsilon: 1e-4, epsilon_high: 1e-4}"],
+    ["algorithm.importance_sampling_level=sequence", "algorithm.epsilon=0.2"],
+    ["algorithm.num_minibatches=8"],
+    ["algorithm.num_minibatches=3", "run.prompts_per_step=8"],
+    ["optimizer.betas=[0.0, 0.95]"],
+    ["eval.suite=none", "eval.size=8"],
+    ["eval.suite=shapes"],
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"), [case for cases in REFUSED.values() for case in cases], ids=lambda value: str(value)[:60]
+)
+def test_a_contradiction_is_refused(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_recipe(MINIMAL, overrides)
+    assert words in str(caught.value) and " Fix: " in str(caught.value)
+    assert "problems" not in str(caught.value), "one slip should not make two complaints"
+
+
+@pytest.mark.parametrize("overrides", LEGAL, ids=lambda value: str(value)[:60])
+def test_its_legal_neighbours_are_not(overrides: list[str]) -> None:
+    parse_recipe(MINIMAL, overrides)
+
+
+def test_every_check_has_a_case() -> None:
+    assert {check.__name__ for check in CHECKS} == set(REFUSED)
+
+
+def test_all_contradictions_are_listed_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_recipe(MINIMAL, ["algorithm.num_minibatches=9", "policy.device=gpu", "algorithm.loss_type=dr_grpo"])
+    assert str(caught.value).startswith("the recipe has 3 problems:\n")

@@ -1,0 +1,61 @@
+"""The schema stays small, documented and free of torch."""
+
+import subprocess
+import sys
+
+from pydantic import BaseModel
+
+from motet.config import Recipe, schema
+from motet.config.keys import SPELLINGS, annotation_at, as_section, describe, explain, walk
+
+SECTIONS = [
+    section
+    for section in vars(schema).values()
+    if isinstance(section, type) and issubclass(section, BaseModel) and section is not BaseModel
+]
+
+
+def test_a_recipe_has_at_most_90_fields() -> None:
+    assert sum(len(section.model_fields) for section in SECTIONS) <= 90
+
+
+def test_every_key_is_documented() -> None:
+    assert [key for key, field in walk() if not field.description] == []
+
+
+def test_every_section_refuses_unknown_keys_and_is_frozen() -> None:
+    assert all(s.model_config.get("extra") == "forbid" and s.model_config.get("frozen") for s in SECTIONS)
+
+
+def test_walk_reaches_every_section() -> None:
+    reached = {as_section(annotation_at(key.split(".")[:-1])[0]) for key, _ in walk()}
+    assert reached == {section for section in SECTIONS if section.model_fields}
+
+
+def test_explain_gives_type_default_and_meaning_of_every_key() -> None:
+    text = explain()
+    assert len(text.splitlines()) == 2 * len(list(walk()))
+    assert "algorithm.num_generations  (a whole number >= 2; default 8)\n    G: siblings per prompt" in text
+    assert "run.steps  (a whole number > 0; required)" in text
+    assert "text.top_p  (a number > 0 and < 1, or null; default null)" in text
+    assert "algorithm.per_kind.KIND.beta" in text and "rewards.N.weight" in text
+    assert explain(schema.LoraConfig).startswith("rank  (a whole number > 0; default 16)")
+
+
+def test_no_type_is_left_undescribed() -> None:
+    assert [key for key, field in walk() if describe(field.annotation).startswith("a value")] == []
+
+
+def test_spellings_of_other_frameworks_lead_to_keys() -> None:
+    keys = {key for key, _ in walk()}
+    assert set(SPELLINGS.values()) <= keys
+    assert not {spelling for spelling in SPELLINGS if spelling in Recipe.model_fields}
+
+
+def test_config_and_errors_import_no_torch() -> None:
+    code = (
+        "import sys, motet.config, motet.errors\n"
+        "print([name for name in ('torch', 'numpy', 'transformers', 'PIL') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,24 @@
+"""One thread per process (two workers share two cores), nothing is fetched, and shapes are checked as types.
+
+Import nothing from motet at the top of this file: what is imported before the hook is not checked.
+"""
+
+import os
+from importlib.util import find_spec
+
+from jaxtyping import install_import_hook
+
+# Before torch is imported anywhere.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+if find_spec("beartype") is not None:  # the machine with a GPU may lack what only tests need
+    install_import_hook("motet", "beartype.beartype")
+
+if find_spec("hypothesis") is not None:
+    from hypothesis import settings
+
+    settings.register_profile("motet", deadline=None, derandomize=True)
+    settings.load_profile("motet")

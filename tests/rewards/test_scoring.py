@@ -1,0 +1,227 @@
+"""A step's rewards: what a function is given, and what becomes of what it returns."""
+
+import asyncio
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from motet.errors import DataError, RewardError
+from motet.rewards import BoundReward, score_groups
+from motet.rollout import play
+from motet.scenarios import answer, duet
+from motet.task import Task
+from motet.testing import FakePolicy
+from motet.trajectory import Failure, Group, Sampling, Trajectory
+
+SAMPLINGS = {"text": Sampling(), "image": Sampling()}
+
+
+def roll(scenario=answer, rows=2, G=2, **columns):
+    tasks = [
+        Task(n, {"question": f"q{n}", "prompt": f"p{n}", **{k: v[n] for k, v in columns.items()}}) for n in range(rows)
+    ]
+    return play(FakePolicy(), scenario, tasks, G, samplings=SAMPLINGS, seed=0, step=0)
+
+
+def bind(function, name="r", acts=("answer",), accepts=None, weight=1.0):
+    return BoundReward(name, weight, acts, function, {}, accepts)
+
+
+def returns(values):
+    return bind(lambda **_: values)
+
+
+def fail(groups, p, g, where="scenario"):
+    """The same groups with one trajectory failed."""
+    lost = Trajectory(groups[p].trajectories[g].task, (), Failure(where, "lost"))
+    siblings = [lost if n == g else t for n, t in enumerate(groups[p].trajectories)]
+    return [Group(group.task, tuple(siblings)) if n == p else group for n, group in enumerate(groups)]
+
+
+def test_called_once_with_all_survivors_in_order():
+    calls = []
+
+    def reward(**arguments):
+        calls.append(arguments)
+        return [0.0, 1.0, 2.0]
+
+    groups = fail(roll(level=["easy", "hard"]), 0, 1)
+    scores = score_groups(groups, [bind(reward)])
+    assert len(calls) == 1
+    assert calls[0]["level"] == ["easy", "hard", "hard"]
+    assert calls[0]["question"] == ["q0", "q1", "q1"]
+    texts = [t.acts[0].text for group in groups for t in group.trajectories if t.acts]
+    assert [c[0]["content"] for c in calls[0]["completions"]] == texts
+    assert calls[0]["prompts"][1] == [{"role": "user", "content": [{"type": "text", "text": "q1"}]}]
+    assert "images" not in calls[0]
+    assert [s.values["r"] for s in scores] == [(0.0, None), (1.0, 2.0)]
+    assert scores[0].dropped[1].where == "scenario" and not scores[1].dropped
+
+
+def test_a_reward_sees_its_own_acts_and_their_context():
+    seen = {}
+
+    def reward(name):
+        return lambda prompts, completions, **_: seen.update({name: (prompts[0], completions[0])}) or [0.0] * 4
+
+    groups = roll(duet)
+    score_groups(
+        groups,
+        [bind(reward("a"), "a"), bind(reward("d"), "d", ("drawing",)), bind(reward("b"), "b", ("drawing", "answer"))],
+    )
+    assert [m["name"] for m in seen["a"][1]] == ["answer"] and seen["a"][0][0]["content"][0]["text"] == "q0"
+    assert [m["name"] for m in seen["d"][1]] == ["drawing"] and seen["d"][0][0]["content"][0]["text"] == "p0"
+    assert [m["name"] for m in seen["b"][1]] == ["drawing", "answer"]
+
+
+def test_a_reward_may_edit_what_it_is_given():
+    def vandal(prompts, completions, **_):
+        for prompt, completion in zip(prompts, completions, strict=True):
+            prompt.clear()
+            completion[0]["content"] = "x"
+        return [0.0] * 4
+
+    kept = []
+    groups = roll()
+    score_groups(
+        groups,
+        [
+            bind(vandal, "a"),
+            bind(lambda prompts, completions, **_: kept.append((prompts, completions)) or [0.0] * 4, "b"),
+        ],
+    )
+    assert kept[0][0][0] and kept[0][1][0][0]["content"] != "x"
+
+
+def test_images_are_a_list_per_row():
+    picture, seen = Image.new("RGB", (2, 2)), []
+    groups = roll(G=1, image=[picture, None])
+    score_groups(groups, [bind(lambda images, **_: seen.append(images) or [0.0, 0.0])])
+    assert seen == [[[picture], None]]
+
+
+def test_a_column_that_some_rows_lack_is_none_there():
+    groups = [*roll(rows=1, G=1, extra=["e"]), *roll(rows=1, G=1)]
+    seen = []
+    score_groups(groups, [bind(lambda extra, **_: seen.append(extra) or [0.0, 0.0])])
+    assert seen == [["e", None]]
+
+
+def test_async_rewards_run_concurrently():
+    """Each waits for the other: one after the other they would never end."""
+    first, second = asyncio.Event(), asyncio.Event()
+
+    async def a(**_):
+        first.set()
+        await asyncio.wait_for(second.wait(), 5)
+        return [1.0] * 4
+
+    async def b(**_):
+        second.set()
+        await asyncio.wait_for(first.wait(), 5)
+        return [2.0] * 4
+
+    scores = score_groups(roll(), [bind(a, "a"), bind(b, "b"), returns([3.0] * 4)])
+    assert [scores[0].values[name][0] for name in ("a", "b", "r")] == [1.0, 2.0, 3.0]
+
+
+def test_async_rewards_work_inside_a_running_loop():
+    async def reward(**_):
+        return [1.0] * 4
+
+    async def notebook():
+        return score_groups(roll(), [bind(reward)])
+
+    assert asyncio.run(notebook())[0].values["r"] == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_drops_its_trajectory(value):
+    scores = score_groups(roll(), [returns([value, 1.0, 2.0, 3.0]), bind(lambda **_: [5.0] * 4, "other")])
+    assert scores[0].values["r"] == (None, 1.0)
+    assert scores[0].values["other"] == (5.0, 5.0)
+    assert scores[0].dropped[0].where == "reward" and "'r' returned" in scores[0].dropped[0].message
+    assert list(scores[0].dropped) == [0] and not scores[1].dropped
+
+
+def test_none_for_a_whole_group_does_not_apply():
+    scores = score_groups(roll(), [returns([None, None, 1.0, 2.0])])
+    assert scores[0].values["r"] == (None, None) and not scores[0].dropped
+
+
+def test_none_for_part_of_a_group_drops_that_part():
+    scores = score_groups(roll(), [returns([None, 1.0, 1.0, 2.0])])
+    assert scores[0].values["r"] == (None, 1.0)
+    assert list(scores[0].dropped) == [0] and "None for it but not" in scores[0].dropped[0].message
+
+
+def test_a_failed_sibling_is_no_part_of_the_whole_group():
+    scores = score_groups(fail(roll(), 0, 0), [returns([None, 1.0, 2.0])])
+    assert list(scores[0].dropped) == [0]
+
+
+def test_no_survivors_calls_nothing():
+    groups = fail(fail(roll(rows=1), 0, 0), 0, 1, "policy")
+    scores = score_groups(groups, [bind(lambda **_: 1 / 0)])
+    assert scores[0].values["r"] == (None, None)
+    assert [f.where for f in scores[0].dropped.values()] == ["scenario", "policy"]
+
+
+def test_numbers_of_many_kinds():
+    values = [True, 1, np.float32(0.5), np.int64(2)]
+    assert score_groups(roll(), [returns(values)])[1].values["r"] == (0.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0, 2.0], r"'r' returned 2 values for 4 completions"),
+        ([1.0] * 5, r"'r' returned 5 values for 4 completions"),
+        (1.0, r"'r' returned a float, not a list of 4"),
+        (None, r"'r' returned a NoneType, not a list"),
+        ((1.0,) * 4, r"returned a tuple, not a list"),
+        (torch.zeros(4), r"returned a Tensor, not a list"),
+        ([1.0, "2", 3.0, 4.0], r"returned '2' \(str\) for completion 1, not a number"),
+        ([torch.tensor(1.0)] * 4, r"\(Tensor\) for completion 0"),
+        ([math.nan] * 4, r"no finite number in this step: 4 of 4 values"),
+        ([math.nan, None, None, math.inf], r"no finite number in this step: 2 of 4"),
+    ],
+)
+def test_a_broken_contract(values, message):
+    with pytest.raises(RewardError, match=message):
+        score_groups(roll(), [returns(values)])
+
+
+def test_a_reward_that_raises_is_chained():
+    def boom(**_):
+        raise KeyError("solution\nmore")
+
+    async def async_boom(**_):
+        raise ValueError("first\nsecond")
+
+    with pytest.raises(RewardError, match=r"'r' raised KeyError: .*4 completions") as caught:
+        score_groups(roll(), [bind(boom)])
+    assert isinstance(caught.value.__cause__, KeyError)
+    with pytest.raises(RewardError, match=r"raised ValueError: first \(") as caught:
+        score_groups(roll(), [bind(async_boom)])
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_sync_failure_leaves_no_coroutine_behind():
+    async def slow(**_):
+        return [1.0] * 4
+
+    with pytest.raises(RewardError):
+        score_groups(roll(), [bind(slow, "slow"), bind(lambda **_: 1 / 0)])
+
+
+def test_errors_of_motet_pass_through():
+    def complains(**_):
+        raise DataError("A gold answer is empty.", fix="fill it in.")
+
+    with pytest.raises(DataError, match="gold answer"):
+        score_groups(roll(), [bind(complains)])
