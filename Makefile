@@ -8,7 +8,7 @@ PYTHON   ?= # an interpreter of your own choice; empty: the first of python3, py
 
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: help install install-dev demo test test-slow lint check format clean
+.PHONY: help install install-dev demo test test-slow check lint lint-format lint-rules lint-types lint-floors format clean
 
 help:
 	@echo "make install    the core, in $(VENV)"
@@ -31,10 +31,15 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) -m "slow and not gpu"
 
-lint: $(VENV)/.dev
+# Four independent pieces: `make --keep-going lint` shows what each of them says.
+lint: lint-format lint-rules lint-types lint-floors
+lint-format: $(VENV)/.dev
 	$(BIN)/ruff format --check .
+lint-rules: $(VENV)/.dev
 	$(BIN)/ruff check .
+lint-types: $(VENV)/.dev
 	$(BIN)/pyright
+lint-floors: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 check: lint test

@@ -1,26 +1,33 @@
 """Checkpoints: a folder that `from_pretrained` loads, with the learner's state beside the weights.
 
-No pickle: tensors as safetensors, the rest as JSON. A folder appears whole or not at all. Noise is keyed by (seed, step,
-task, sibling), so a step boundary has no random state of its own: weights, optimizer, data cursor and step are all.
+The learner's state holds the trained weights once more, as they are: `from_pretrained` may round them to the type that
+the model's config names. No pickle: tensors as safetensors, the rest as JSON. A folder appears whole or not at all.
+Noise is keyed by (seed, step, task, sibling), so a step boundary has no random state of its own: weights, optimizer,
+data cursor and step are all.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from motet.errors import CheckpointError
 from motet.learner import Learner
 from motet.protocols import Policy
 
-_STATE, _OPTIMIZER = "trainer_state.json", "optimizer.safetensors"
+_STATE, _LEARNER = "trainer_state.json", "learner.safetensors"
+_WEIGHT = "weight"
+_NAME = re.compile(r"step_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -33,60 +40,88 @@ class Progress:
 
 
 def save_checkpoint(folder: Path, policy: Policy, learner: Learner, progress: Progress, keep: int) -> Path:
-    """Write `folder/step_NNNNNN` and remove all but the newest `keep`."""
+    """Write `folder/step_NNNNNN` and remove all but the newest `keep`. Raises CheckpointError when it cannot.
+
+    It is written under another name and renamed when it is whole; what a killed process left of that is removed.
+    """
     target = folder / f"step_{progress.step:06d}"
     partial = folder / f".partial_{target.name}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    policy.save(partial)
-    tensors = {}
-    for (name, parameter) in policy.trainable().items():
-        for key, value in learner.optimizer.state.get(parameter, {}).items():
+    try:
+        for left in folder.glob(".partial_step_*"):
+            shutil.rmtree(left)
+        partial.mkdir(parents=True)
+        policy.save(partial)
+        _save_learner(partial, policy, learner, progress)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(partial, target)
+        for old in checkpoints(folder)[:-keep]:
+            shutil.rmtree(old)
+    except OSError as error:
+        raise CheckpointError(
+            f"{str(target)!r} cannot be written: {error.strerror or error}.",
+            fix="free some space there, then --resume.",
+        ) from error
+    return target
+
+
+def _save_learner(folder: Path, policy: Policy, learner: Learner, progress: Progress) -> None:
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in policy.trainable().items():
+        for key, value in {_WEIGHT: parameter, **learner.optimizer.state.get(parameter, {})}.items():
             tensors[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
-    save_file(tensors, str(partial / _OPTIMIZER))
+    save_file(tensors, str(folder / _LEARNER))
     state = {
         "step": progress.step,
         "seconds": progress.seconds,
         "cursor": progress.cursor,
         "policy_version": policy.version,
-        "optimizer_steps": learner.schedule.last_epoch,
+        "optimizer_steps": learner.steps,
     }
-    (partial / _STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(partial, target)
-    for old in sorted(folder.glob("step_*"))[:-keep]:
-        shutil.rmtree(old)
-    return target
+    (folder / _STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in a folder, oldest first."""
+    found = [(int(match[1]), path) for path in folder.glob("step_*") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found) if (path / _STATE).is_file()]
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run, None if there is none."""
-    found = sorted(path for path in folder.glob("step_*") if (path / _STATE).is_file())
+    """The newest complete checkpoint in a folder, None if there is none."""
+    found = checkpoints(folder)
     return found[-1] if found else None
 
 
-def restore(folder: Path, policy: Policy, saved: Policy, learner: Learner) -> Progress:
-    """Put a checkpoint's weights (loaded as `saved`) and learner state into a freshly built run.
+def restore(folder: Path, policy: Policy, learner: Learner) -> Progress:
+    """Put a checkpoint's trained weights and learner state into a freshly built run.
 
-    The run's own policy was built from the recipe, so its reference is still the one that the run started from.
+    The run's policy was built from the recipe, so its reference is still the one that the run started from.
     """
     try:
         state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        tensors = load_file(str(folder / _OPTIMIZER))
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{str(folder)!r} cannot be resumed: {error}.", fix="delete it to resume an older one.") from error
-    parameters, stored = policy.trainable(), saved.trainable()
-    if parameters.keys() != stored.keys():
+        tensors = load_file(str(folder / _LEARNER))
+        progress = Progress(int(state["step"]), float(state["seconds"]), state["cursor"])
+        version, optimizer_steps = int(state["policy_version"]), int(state["optimizer_steps"])
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(
-            f"{str(folder)!r} trains other parts than this recipe.", fix="resume with the run's own recipe.yaml."
+            f"{str(folder)!r} cannot be resumed: {error}.", fix="delete it to resume from the one before it."
+        ) from error
+    stored: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, what = key.rpartition("|")
+        stored.setdefault(name, {})[what] = value
+    parameters = policy.trainable()
+    if {name: p.shape for name, p in parameters.items()} != {name: s[_WEIGHT].shape for name, s in stored.items()}:
+        raise CheckpointError(
+            f"{str(folder)!r} holds other trained parts than this recipe's policy has.",
+            fix="resume with the run's own recipe.yaml.",
         )
     for name, parameter in parameters.items():
-        parameter.data.copy_(stored[name].data)
-        entries = {key.split("|")[1]: value for key, value in tensors.items() if key.split("|")[0] == name}
-        if entries:
+        parameter.data.copy_(stored[name].pop(_WEIGHT))
+        if stored[name]:
             learner.optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device) for key, value in entries.items()
+                key: value if key == "step" else value.to(parameter.device) for key, value in stored[name].items()
             }
-    policy.version = int(state["policy_version"])
-    learner.resume_at(int(state["optimizer_steps"]))
-    return Progress(int(state["step"]), float(state["seconds"]), state["cursor"])
+    policy.version, learner.steps = version, optimizer_steps
+    return progress

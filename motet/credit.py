@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -34,6 +34,7 @@ from motet.scenarios import Scenario
 from motet.trajectory import CreditedAct, Group, Scores
 
 
+@runtime_checkable
 class WeightedReward(Protocol):
     """What credit needs to know of a reward."""
 

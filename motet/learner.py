@@ -9,40 +9,40 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from motet.config import OptimizerConfig
-from motet.errors import NumericsError
+from motet.errors import ConfigError, NumericsError
 from motet.protocols import Policy, Replay
 from motet.trajectory import Act, ActKind
 
 Stats = dict[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packed:
     """The actions of one kind of act in one micro-batch, concatenated on one axis; see `motet.numerics.reductions`.
 
     `numbers` are the acts' positions in the optimizer step; `num_acts` and `num_actions` are the counts of this kind
-    over the whole step.
+    over the whole step. `extras` are what the objective asked for and the policy offers for this kind.
     """
 
     kind: ActKind
     acts: Sequence[Act]
     numbers: Sequence[int]
     log_probs: Float[Tensor, "A"]
-    extras: Mapping[str, Float[Tensor, "A"]]
+    extras: Mapping[str, Float[Tensor, "A ..."]]
     owner: Int[Tensor, "A"]
     lengths: Int[Tensor, "B"]
     num_acts: int
     num_actions: int
 
-    def pack(self, per_act: Sequence[Tensor]) -> Float[Tensor, "A"]:
-        """One stored `[N]` tensor per act of the step -> this micro-batch's `[A]`."""
+    def pack(self, per_act: Sequence[Float[Tensor, "_ ..."]]) -> Float[Tensor, "A ..."]:
+        """One stored `[N, ...]` tensor per act of the step -> this micro-batch's `[A, ...]`."""
         return torch.cat([per_act[n] for n in self.numbers]).to(self.log_probs)
 
     def spread(self, per_act: Sequence[float]) -> Float[Tensor, "A"]:
@@ -50,80 +50,93 @@ class Packed:
         return self.log_probs.new_tensor([per_act[n] for n in self.numbers])[self.owner]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What an optimizer step minimises: a sum over actions, already divided by the step's own denominators."""
 
-    needs: Collection[str]
+    @property
+    def needs(self) -> Collection[str]:
+        """What it asks of `Policy.replay` beside log-probs, by name."""
+        ...
 
     def __call__(self, batch: Packed) -> tuple[Tensor, Stats]:
-        """The loss of a micro-batch, and sums over its actions to report; see `Learner.step` for how they add up."""
+        """The loss of a micro-batch, and numbers to report: sums over its actions, or `*_max` and `*_min`."""
         ...
 
 
 class Learner:
-    """AdamW with warm-up, clipping and micro-batches, over whatever objective it is given."""
+    """AdamW with warm-up, gradient clipping and micro-batches, over whatever objective it is given.
+
+    `steps` counts the optimizer steps taken: it says where the learning rate's schedule stands.
+    """
 
     def __init__(self, policy: Policy, config: OptimizerConfig, total_steps: int) -> None:
-        self.policy, self.config = policy, config
+        self.policy, self.config, self.total_steps = policy, config, total_steps
+        self.steps = 0
         self.parameters = list(policy.trainable().values())
+        if not self.parameters:
+            raise ConfigError("The policy has no parameters that train.", fix="name parts in policy.train.")
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: _rate(config, step, total_steps))
 
-    def resume_at(self, optimizer_steps: int) -> None:
-        """Put the schedule where it stood after so many optimizer steps."""
-        self.schedule.last_epoch = optimizer_steps
-        for group, base, factor in zip(
-            self.optimizer.param_groups, self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True
-        ):
-            group["lr"] = base * factor(optimizer_steps)
-        self.schedule._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next optimizer step."""
+        return self.config.learning_rate * rate_factor(self.config, self.steps, self.total_steps)
 
     def step(self, acts: Sequence[Act], objective: Objective) -> Stats:
-        """One optimizer step over these acts.
+        """One optimizer step over these acts; the policy's version grows by one.
 
-        Reported sums come back as means over the actions of their kind, under `kind/name`. Raises NumericsError when a
-        loss or gradient is not finite; the weights are then untouched.
+        Reported sums come back as means over the actions of their kind, as `kind/name`; `loss` is the whole loss.
+        Raises NumericsError when a loss or the gradient is not finite, ValueError when no act has an action; the
+        weights are then untouched.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        sums: Stats = {}
-        counts = _counts(acts)
-        for members in micro_batches([self.policy.cost(act) for act in acts], self.config.tokens_per_microbatch):
-            replays = self.policy.replay([acts[n] for n in members], objective.needs)
-            losses = []
-            for batch in pack(acts, members, replays, counts):
-                loss, reported = objective(batch)
-                if not torch.isfinite(loss):
-                    raise NumericsError(
-                        f"The loss of the {batch.kind} acts is {loss.item()}.",
-                        fix="look for infinite log-probs or rewards in this step's samples; lower the learning rate.",
-                    )
-                losses.append(loss)
-                for name, value in {"loss": loss.item() * batch.num_actions, **reported}.items():
-                    key = f"{batch.kind}/{name}"
-                    sums[key] = max(sums.get(key, 0.0), value) if name.endswith("_max") else sums.get(key, 0.0) + value
-            torch.stack(losses).sum().backward()
+        stats = self._accumulate(acts, objective)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
         if not math.isfinite(norm):
             raise NumericsError(
-                "The gradient norm is not finite.", fix="lower optimizer.learning_rate or raise epsilon."
+                f"The gradient norm is {norm}, though the loss is finite.",
+                fix="lower optimizer.learning_rate, or set policy.autocast to none.",
             )
-        rate = self.schedule.get_last_lr()[0]
+        rate = self.learning_rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
         self.optimizer.step()
-        self.schedule.step()
+        self.steps += 1
         self.policy.version += 1
-        means = {
-            key: value if key.endswith("_max") else value / counts[key.split("/")[0]][1] for key, value in sums.items()
-        }
-        return {**means, "grad_norm": norm, "learning_rate": rate}
+        return {**stats, "grad_norm": norm, "learning_rate": rate}
+
+    def _accumulate(self, acts: Sequence[Act], objective: Objective) -> Stats:
+        """Add the gradient of every micro-batch; returns what the objective reports."""
+        counts = count_by_kind(acts)
+        acting = [n for n, act in enumerate(acts) if act.num_actions]
+        if not acting:
+            raise ValueError("an optimizer step needs an act with an action")
+        totals: Stats = {"loss": 0.0}
+        costs = [self.policy.cost(acts[n]) for n in acting]
+        for places in micro_batches(costs, self.config.tokens_per_microbatch):
+            members = [acting[place] for place in places]
+            replays = self.policy.replay([acts[n] for n in members], objective.needs)
+            losses: list[Tensor] = []
+            for batch in pack(acts, members, replays, counts):
+                loss, reported = objective(batch)
+                if not torch.isfinite(loss):
+                    raise _not_finite(loss, batch)
+                losses.append(loss)
+                totals["loss"] += loss.item()
+                _add(totals, batch.kind, {"loss": loss.item() * batch.num_actions, **reported})
+            torch.autograd.backward(losses)  # all at once: kinds may share a forward pass, or live on different devices
+        return _means(totals, counts)
 
 
 def pack(
-    acts: Sequence[Act], members: Sequence[int], replays: Sequence[Replay], counts: Mapping[str, tuple[int, int]]
+    acts: Sequence[Act], members: Sequence[int], replays: Sequence[Replay], counts: Mapping[ActKind, tuple[int, int]]
 ) -> Iterator[Packed]:
     """Split a replayed micro-batch by kind of act and concatenate each kind's actions."""
-    for kind in dict.fromkeys(acts[n].kind for n in members):
+    kinds: list[ActKind] = list(dict.fromkeys(acts[n].kind for n in members))
+    for kind in kinds:
         chosen = [k for k, n in enumerate(members) if acts[n].kind == kind]
         lengths = torch.tensor([acts[members[k]].num_actions for k in chosen])
         log_probs = torch.cat([replays[k].log_probs for k in chosen])
@@ -143,7 +156,8 @@ def pack(
 def micro_batches(costs: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Positions grouped so that `count x longest` stays within the budget of tokens, acts of like length together.
 
-    The sort is stable, so siblings, which come in order and share their context, mostly stay together.
+    An act that costs more than the budget goes alone. The sort is stable, so siblings, which come in order and share
+    their context, mostly stay together.
     """
     batch: list[int] = []
     for number in sorted(range(len(costs)), key=lambda n: costs[n]):
@@ -155,17 +169,17 @@ def micro_batches(costs: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _counts(acts: Iterable[Act]) -> dict[str, tuple[int, int]]:
-    """Per kind: acts and actions of the whole optimizer step."""
-    counts: dict[str, tuple[int, int]] = {}
+def count_by_kind(acts: Iterable[Act]) -> dict[ActKind, tuple[int, int]]:
+    """Acts and actions of each kind: the denominators of an optimizer step."""
+    counts: dict[ActKind, tuple[int, int]] = {}
     for act in acts:
         number, actions = counts.get(act.kind, (0, 0))
         counts[act.kind] = (number + 1, actions + act.num_actions)
     return counts
 
 
-def _rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """The learning rate's factor at an optimizer step: warm-up, then the schedule down to zero."""
+def rate_factor(config: OptimizerConfig, step: int, total_steps: int) -> float:
+    """The learning rate's factor at an optimizer step: linear warm-up, then the schedule down to zero at the end."""
     if step < config.warmup_steps:
         return (step + 1) / (config.warmup_steps + 1)
     done = min(1.0, (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
@@ -174,3 +188,37 @@ def _rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
     if config.schedule == "cosine":
         return 0.5 * (1.0 + math.cos(math.pi * done))
     return 1.0
+
+
+def _add(totals: Stats, kind: ActKind, reported: Stats) -> None:
+    for name, value in reported.items():
+        key = f"{kind}/{name}"
+        if name.endswith("_max"):
+            totals[key] = max(totals.get(key, value), value)
+        elif name.endswith("_min"):
+            totals[key] = min(totals.get(key, value), value)
+        else:
+            totals[key] = totals.get(key, 0.0) + value
+
+
+def _means(totals: Stats, counts: Mapping[ActKind, tuple[int, int]]) -> Stats:
+    """Sums as means over the actions of their kind; extremes and the whole loss as they are."""
+    actions: dict[str, int] = {kind: number for kind, (_, number) in counts.items()}
+    return {
+        key: total if key == "loss" or key.endswith(("_max", "_min")) else total / actions[key.partition("/")[0]]
+        for key, total in totals.items()
+    }
+
+
+def _not_finite(loss: Tensor, batch: Packed) -> NumericsError:
+    names = ", ".join(dict.fromkeys(act.name for act in batch.acts))
+    broken = int((~torch.isfinite(batch.log_probs)).sum())
+    cause = (
+        f"{broken} of {len(batch.log_probs)} replayed log-probs are not finite"
+        if broken
+        else "the replayed log-probs are finite, so an advantage, an old or a reference log-prob is not"
+    )
+    return NumericsError(
+        f"The loss of the {batch.kind} acts ({names}) is {loss.item()}: {cause}.",
+        fix="lower optimizer.learning_rate, and look at this step's samples and rewards.",
+    )

@@ -6,18 +6,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from motet.config import AlgorithmConfig
 from motet.learner import Packed, Stats
-from motet.numerics.kl import kl
+from motet.numerics.kl import gaussian_kl, kl
 from motet.numerics.losses import action_weights, importance_ratios, is_clipped, nll, policy_loss
+from motet.protocols import Replay
 from motet.trajectory import Act, ActKind
 
 
 @dataclass(frozen=True)
 class KindSettings:
-    """The resolved loss settings of one kind of act."""
+    """The resolved loss settings of one kind of act; `max_actions` is Dr. GRPO's constant."""
 
     epsilon: float | None
     epsilon_high: float | None
@@ -27,7 +29,7 @@ class KindSettings:
 
 
 def kind_settings(config: AlgorithmConfig, max_actions: Mapping[ActKind, int]) -> dict[ActKind, KindSettings]:
-    """The algorithm's settings with each kind's own in their place; `max_actions` is Dr. GRPO's constant."""
+    """For each kind in `max_actions`: the algorithm's settings, with the kind's own in their place."""
     settings: dict[ActKind, KindSettings] = {}
     for kind, longest in max_actions.items():
         own = config.per_kind.get(kind)
@@ -41,46 +43,42 @@ def kind_settings(config: AlgorithmConfig, max_actions: Mapping[ActKind, int]) -
     return settings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PolicyObjective:
     """`sum_a w_a (policy_loss_a + beta kl_a - entropy_bonus entropy_a)` over the acts of one optimizer step.
 
-    `old_log_probs`, `reference_log_probs` and `advantages` are indexed by the acts' positions in the step. With
-    `old_log_probs` None the replayed log-probs themselves are the old ones: the ratio is 1 and the gradient on-policy.
+    `advantages`, `old_log_probs` and `reference` (replays under the reference's weights) are indexed by the acts'
+    positions in the step. With `old_log_probs` None the replayed log-probs themselves are the old ones: the ratio is 1
+    and the gradient on-policy. The KL of tokens is `config.kl_estimator` of their log-probs; that of denoising steps is
+    exact, from the Gaussians' means. The entropy of a denoising step does not depend on the weights: it has no bonus.
     """
 
     config: AlgorithmConfig
     settings: Mapping[ActKind, KindSettings]
     advantages: Sequence[float]
-    old_log_probs: Sequence[Tensor] | None
-    reference_log_probs: Sequence[Tensor] | None
+    old_log_probs: Sequence[Tensor] | None = None
+    reference: Sequence[Replay] | None = None
 
     @property
     def needs(self) -> Collection[str]:
         """Entropy is always asked for: it is among the numbers that people watch."""
-        return ("entropy",)
+        return ("entropy", *reference_needs(self.settings)) if self.reference is not None else ("entropy",)
 
     def __call__(self, batch: Packed) -> tuple[Tensor, Stats]:
+        """The loss; reports ratios, clipping, the gap to the sampled log-probs, entropy and KL."""
         settings, config = self.settings[batch.kind], self.config
-        sampled = torch.cat([_sampled(act) for act in batch.acts]).to(batch.log_probs)
         old = batch.log_probs.detach() if self.old_log_probs is None else batch.pack(self.old_log_probs)
         advantages = batch.spread(self.advantages)
         ratios = importance_ratios(batch.log_probs, old, batch.owner, len(batch.acts), config.importance_sampling_level)
         per_action = policy_loss(ratios, advantages, settings.epsilon, settings.epsilon_high)
-        gap = (batch.log_probs.detach() - sampled).abs()
-        report = {
-            "ratio": ratios.detach().sum().item(),
-            "ratio_max": ratios.detach().max().item(),
-            "clip_fraction": is_clipped(ratios, advantages, settings.epsilon, settings.epsilon_high).sum().item(),
-            "log_prob_gap": gap.sum().item(),
-            "log_prob_gap_max": gap.max().item(),
-            "entropy": batch.extras["entropy"].detach().sum().item(),
-        }
-        if self.reference_log_probs is not None:
-            divergence = kl(batch.log_probs, batch.pack(self.reference_log_probs), config.kl_estimator)
+        clipped = is_clipped(ratios, advantages, settings.epsilon, settings.epsilon_high)
+        report = {**_ratio_report(ratios.detach()), "clip_fraction": clipped.sum().item(), **_gap_report(batch)}
+        if self.reference is not None:
+            divergence = self._divergence(batch, self.reference)
             per_action = per_action + settings.beta * divergence
             report["kl"] = divergence.detach().sum().item()
-        if config.entropy_bonus:
+        if "entropy" in batch.extras:
+            report["entropy"] = batch.extras["entropy"].detach().sum().item()
             per_action = per_action - config.entropy_bonus * batch.extras["entropy"]
         weights = action_weights(
             batch.owner,
@@ -92,8 +90,35 @@ class PolicyObjective:
         )
         return settings.weight * (weights * per_action).sum(), report
 
+    def _divergence(self, batch: Packed, reference: Sequence[Replay]) -> Float[Tensor, "A"]:
+        """KL(policy || reference) of every action."""
+        theirs = [reference[n] for n in batch.numbers]
+        if batch.kind == "denoising":
+            means = torch.cat([replay.extras["mean"] for replay in theirs]).to(batch.log_probs)
+            return gaussian_kl(batch.extras["mean"], means, batch.extras["std"])
+        log_probs = torch.cat([replay.log_probs for replay in theirs]).to(batch.log_probs)
+        return kl(batch.log_probs, log_probs, self.config.kl_estimator)
 
-def _sampled(act: Act) -> Tensor:
+
+def reference_needs(kinds: Collection[ActKind]) -> Collection[str]:
+    """What the KL of these kinds asks of a replay beside log-probs."""
+    return ("mean", "std") if "denoising" in kinds else ()
+
+
+def _ratio_report(ratios: Tensor) -> Stats:
+    return {"ratio": ratios.sum().item(), "ratio_max": ratios.max().item(), "ratio_min": ratios.min().item()}
+
+
+def _gap_report(batch: Packed) -> Stats:
+    """How far replayed log-probs are from those that sampling computed: on-policy, the error of law 1."""
+    gap = (
+        batch.log_probs.detach() - torch.cat([sampled_log_probs(act) for act in batch.acts]).to(batch.log_probs)
+    ).abs()
+    return {"log_prob_gap": gap.sum().item(), "log_prob_gap_max": gap.max().item()}
+
+
+def sampled_log_probs(act: Act) -> Float[Tensor, "N"]:
+    """An act's log-probs at sampling. Raises ValueError for a demonstrated act, which has none."""
     if act.log_probs is None:
         raise ValueError(f"act {act.name!r} was demonstrated, not sampled: it has no log-probs to compare with")
     return act.log_probs
@@ -107,5 +132,6 @@ class LikelihoodObjective:
     needs: Collection[str] = ()
 
     def __call__(self, batch: Packed) -> tuple[Tensor, Stats]:
+        """The loss; reports `nll`, the mean over actions."""
         loss = nll(batch.log_probs).sum()
         return self.weights.get(batch.kind, 1.0) * loss / batch.num_actions, {"nll": loss.item()}

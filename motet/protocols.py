@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Parameter
@@ -77,11 +79,27 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
+class LearningPolicy(Policy, Protocol):
+    """A policy that reinforcement learning may update: what the loop asks beyond acting and replaying."""
+
+    autocast: torch.dtype | None
+    """Compute type of forward passes; None: the weights' own. See `motet.update` on what it means for old log-probs."""
+
+    def freeze_reference(self) -> None:
+        """Remember the present weights as the reference of the KL."""
+        ...
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Inside, replay answers with the reference's weights, without gradient."""
+        ...
+
+
 class RewardFunction(Protocol):
     """TRL's reward signature, sync or async.
 
-    `prompts` and `completions` are chats, one per trajectory; every dataset column arrives as a keyword argument, a list
-    with one entry per trajectory. None means that the reward does not apply.
+    `prompts` and `completions` are chats, one per trajectory; every dataset column arrives as a keyword argument, a
+    list with one entry per trajectory. None means that the reward does not apply.
     """
 
     def __call__(

@@ -71,8 +71,9 @@ def demonstrate(
 ) -> list[Trajectory]:
     """Play a scenario once per task with acts that the dataset gives: act `name` is the column `targets[name]`.
 
-    Raises ConfigError for an act without a target column, DataError for a row whose target is missing or of the wrong
-    kind.
+    Nothing here is left to chance, so nothing is only counted: raises ConfigError for an act without a target column
+    and for a program that raises, DataError for a target that is missing or of the wrong kind, ContextError for a row
+    that does not fit.
     """
     for name in targets:
         if name not in scenario.acts:
@@ -86,7 +87,7 @@ def demonstrate(
         shown = [_target(one.task, request, targets) for one, request in asked]
         return policy.transcribe([request for _, request in asked], shown)
 
-    plays = [_Play(scenario, task, (0, 0)) for task in tasks]
+    plays = [_Play(scenario, task, (0, 0), lenient=False) for task in tasks]
     _run(plays, policy, perform, None)
     return [one.trajectory for one in plays]
 
@@ -118,6 +119,7 @@ class _Play:
     scenario: Scenario
     task: Task
     key: tuple[int, int]
+    lenient: bool = True  # whether what goes wrong with it alone is a Failure, or an error
     acts: list[Act] = field(default_factory=list)
     pending: list[Draw | Write] = field(default_factory=list)
     failure: Failure | None = None
@@ -147,7 +149,12 @@ class _Play:
         except MotetError:
             raise
         except Exception as error:
-            self.fail("scenario", f"{first_line(error)} {_place(error)}")
+            said = f"{first_line(error)} {_place(error)}"
+            if not self.lenient:
+                raise ConfigError(
+                    f"Scenario {self.scenario.name!r} raised {said} on row {self.task.index}.", fix="mend the scenario."
+                ) from error
+            self.fail("scenario", said)
             return
         self.single = not isinstance(asked, tuple | list)
         self.pending = self._checked([asked] if self.single else list(asked))
@@ -259,8 +266,8 @@ def _attempt(
         acts = perform(kind, batch) if batch else []
         return list(zip(batch, acts, strict=True))
     except ContextError as error:
-        if all(not one.acts for one, _ in batch):
-            raise  # the dataset's own prompt
+        if all(not one.acts or not one.lenient for one, _ in batch):
+            raise  # the dataset's own doing
         if len(batch) == 1:
             batch[0][0].fail("policy", str(error))
             return []

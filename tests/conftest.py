@@ -5,7 +5,9 @@ Import nothing from motet at the top of this file: what is imported before the h
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
+import pytest
 from jaxtyping import install_import_hook
 
 # Before torch is imported anywhere.
@@ -22,3 +24,11 @@ if find_spec("hypothesis") is not None:
 
     settings.register_profile("motet", deadline=None, derandomize=True)
     settings.load_profile("motet")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Janus of a few thousand random weights, saved once; see `tests/runs.py`. Do not write into it."""
+    from tests.runs import save_tiny_janus
+
+    return save_tiny_janus(tmp_path_factory.mktemp("tiny") / "janus")

@@ -80,6 +80,11 @@ def annotation_at(path: KeyPath) -> tuple[Any, Sequence[Any], FieldInfo | None]:
     return annotation, metadata, field
 
 
+def is_list(path: KeyPath) -> bool:
+    """Whether a list lies at a path."""
+    return get_origin(bare(annotation_at(path)[0])[0]) is tuple
+
+
 def describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     """What a key expects, in words: `a number > 0 and < 1, or null`."""
     annotation, inner, optional = bare(annotation)

@@ -13,7 +13,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from motet.config.contradictions import contradictions, unused_keys
-from motet.config.keys import show
+from motet.config.keys import is_list, show
 from motet.config.problems import Problem, from_pydantic, to_error
 from motet.config.schema import Recipe
 from motet.config.yaml12 import Unreadable, from_yaml, to_yaml_text
@@ -122,24 +122,21 @@ def _apply(content: dict[str, Any], override: str) -> Problem | None:
         problem = _no_entry(place, part, ".".join(path[:depth]))
         if problem is not None:
             return problem
-        index: Any = int(part) if _is_list(place) else part
+        listed = type(place) is list
+        index: Any = int(part) if listed else part
         if depth == len(path) - 1:
             place[index] = value
-        elif index == part and place.get(part) is None:
-            place[part] = [] if path[depth + 1].isdigit() else {}
+        elif not listed and place.get(part) is None:
+            place[part] = [] if is_list(path[: depth + 1]) else {}
         place = place[index]
     return None
-
-
-def _is_list(place: Any) -> bool:
-    return isinstance(place, list)
 
 
 def _no_entry(place: Any, part: str, where: str) -> Problem | None:
     """Why an override cannot go from a place to its part."""
     if isinstance(place, list):
         length = len(cast("list[Any]", place))
-        if not part.isdigit() or int(part) >= length:
+        if not part.isdecimal() or int(part) >= length:
             text = f"has {length} entries; expected an index below {length}, got '{part}'."
             return Problem(where, text, f"give the whole list, {where}=[...], or write it in the file.")
     elif not isinstance(place, dict):
@@ -161,12 +158,11 @@ def _with_override(problem: Problem, overrides: Sequence[str]) -> Problem:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        folder = path.parent
-        names = [file.name for file in folder.glob("*.y*ml")] if folder.is_dir() else []
+        names = [file.name for file in path.parent.glob("*.y*ml")]
         close = get_close_matches(path.name, names, n=1) or get_close_matches(f"{path.name}.yaml", names, n=1)
-        fix = f"did you mean '{folder / close[0]}'?" if close else "check the path."
+        fix = f"did you mean '{path.parent / close[0]}'?" if close else "check the path."
         raise ConfigError(f"There is no recipe {path}.", fix=fix) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text: {error.reason}.", fix="save it as UTF-8.") from None

@@ -57,7 +57,7 @@ class Rows:
         for column in self.conversations:
             if not isinstance(row.get(column), str | list) or not row[column]:
                 raise DataError(
-                    f"{self._where(i, column)} holds {row.get(column)!r}, not a text or chat messages.",
+                    f"{self._where(i, column)}, holds {row.get(column)!r:.80}, not a text or chat messages.",
                     fix="fill it in, remove the row, or map another column with data.columns."
                     f"{column}=NAME (there is: {', '.join(self.columns)}).",
                 )
@@ -68,7 +68,7 @@ class Rows:
         return Task(index=i if index is None else index, columns=self.row(i))
 
     def _where(self, i: int, column: str) -> str:
-        return f"{self.source.place(i)}, column {column!r},"
+        return f"{self.source.place(i)}, column {column!r}"
 
 
 def open_rows(

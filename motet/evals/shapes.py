@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from motet.config import EvalConfig
+from motet.errors import ConfigError
 from motet.protocols import Policy, Request
 from motet.rewards.answers import extract_answer
 from motet.shapes.check import judge, read_scenes
@@ -48,7 +49,10 @@ def evaluate_shapes(
     max_tokens: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outcome:
-    """Run the suite. `options` are the world's (`data.options`); `progress(done, total)` is called per batch of items."""
+    """Run the suite. `options` are the world's (`data.options`); `progress(done, total)` is told after every batch.
+
+    Raises ConfigError when the policy's pictures are of a size that the world's grid cannot be read from.
+    """
     splits = [("test", config.size), ("held_out", config.held_out_size)]
     total = 2 * sum(size for _, size in splits)
     measured: dict[str, dict[str, _Tally]] = {}
@@ -56,7 +60,7 @@ def evaluate_shapes(
     done = 0
     for split, size in splits:
         rows = ShapesRows(split, config.seed, options, size)
-        tallies = {"draw": _Tally(config.pass_at), "answer": _Tally(config.pass_at)}
+        tallies = {"draw": _Tally(), "answer": _Tally()}
         for start in range(0, size, ITEMS_PER_BATCH):
             tasks = [Task(i, rows.row(i)) for i in range(start, min(size, start + ITEMS_PER_BATCH))]
             for name, attempt in (("draw", _draw), ("answer", _answer)):
@@ -80,10 +84,9 @@ class _Attempts:
 
 
 class _Tally:
-    """Outcomes by category or kind."""
+    """Outcomes per item, by category or kind."""
 
-    def __init__(self, pass_at: int) -> None:
-        self.pass_at = pass_at
+    def __init__(self) -> None:
         self.sampled: dict[str, list[float]] = {}
         self.greedy: dict[str, list[float]] = {}
         self.passed: dict[str, list[float]] = {}
@@ -130,7 +133,14 @@ def _requests(kind: ActKind, tasks: Sequence[Task], samples: int, seed: int) -> 
 def _draw(policy: Policy, tasks: Sequence[Task], sampling: Sampling, samples: int, seed: int) -> _Attempts:
     acts = policy.act(_requests("image", tasks, samples, seed), sampling)
     images = [act.image for act in acts if isinstance(act, ImageTokens)]
-    readings = read_scenes(images, int(tasks[0]["spec"]["grid"]))
+    grid = int(tasks[0]["spec"]["grid"])
+    side = images[0].width
+    if side % grid or side // grid < 6:
+        raise ConfigError(
+            f"The policy draws pictures {side} pixels wide, from which a grid of {grid} x {grid} cells cannot be read.",
+            fix="measure in the world that it was trained on: data.options, or motet eval --world grid=2.",
+        )
+    readings = read_scenes(images, grid)
     specimens = [
         [
             Specimen(task["prompt"], images[k], judge(readings[k], task["spec"]).correct)

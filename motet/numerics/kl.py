@@ -10,6 +10,8 @@ Source: Schulman, "Approximating KL divergence" (2020), http://joschu.net/blog/k
 As a *loss* on on-policy samples their gradients differ in expectation: k1's is zero, k2's is that of
 KL(policy || reference), k3's is that of KL(reference || policy). `ratio * k3`, TRL's `use_bias_correction_kl`
 (DeepSeek-V3.2, arXiv 2512.02556), has the value of k3 and the gradient of k2.
+
+A flow step is a Gaussian whose mean the policy says, so its KL needs no estimator: `gaussian_kl`.
 """
 
 from __future__ import annotations
@@ -44,6 +46,16 @@ def kl(
 ) -> Float[Tensor, "*A"]:
     """The named estimator; no gradient flows into the reference."""
     return _ESTIMATORS[estimator](log_probs, reference_log_probs)
+
+
+def gaussian_kl(
+    mean: Float[Tensor, "A *D"], reference_mean: Float[Tensor, "A *D"], std: Float[Tensor, "A"]
+) -> Float[Tensor, "A"]:
+    """`(mean - reference mean)^2 / (2 std^2)`, averaged over the latent dimensions as a flow step's log-density is.
+
+    The KL of two Gaussians with one standard deviation (Flow-GRPO, arXiv 2505.05470).
+    """
+    return (mean - reference_mean.detach()).square().flatten(1).mean(dim=1) / (2 * std.square())
 
 
 _ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}

@@ -10,7 +10,11 @@ import torch
 
 from motet.config import PolicyConfig
 from motet.errors import CheckpointError
+from motet.lookup import first_line
 from motet.policies.janus import JanusPolicy
+from motet.policies.janus.checkpoint import open_janus, quiet
+from motet.policies.lora import attach, base_of
+from motet.policies.parts import recompute_activations
 
 
 def load_policy(path: str | Path, config: PolicyConfig | None = None) -> JanusPolicy:
@@ -22,24 +26,24 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> JanusPo
     settings = config or PolicyConfig(path=str(path))
     folder = Path(path)
     adapter = (folder / "adapter_config.json").is_file()
-    source = _base(folder) if adapter else str(path)
+    source = base_of(folder) if adapter else str(path)
     device = choose_device(settings.device)
-    model, processor = _load_janus(source)
+    autocast = torch.bfloat16 if settings.autocast == "bfloat16" else None
+    _refuse_other_models(source, f"The adapter in {str(folder)!r} needs its base model. " if adapter else "")
+    # Without autocast the weights' type is the compute type: float32. With it, frozen weights may stay as stored.
+    model, processor = open_janus(source, torch.float32 if autocast is None else "auto")
     model.to(device)
     if device.type == "cpu":  # torch's fused attention is slow backwards on CPUs: half of a training step at this size
         model.set_attn_implementation("eager")
-    autocast = torch.bfloat16 if settings.autocast == "bfloat16" else None
     if adapter:
-        from motet.policies.lora import attach
-
-        model = attach(model, folder, trainable=True)
+        model = attach(model, folder)
     policy = JanusPolicy(model, processor, autocast=autocast)
     if settings.lora is not None and not adapter:
         policy.add_lora(settings.lora)
     elif not adapter:
         policy.train_parts(settings.train)
     if settings.gradient_checkpointing:
-        policy.model.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(policy.model.model.language_model)
     return policy
 
 
@@ -57,40 +61,39 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _base(folder: Path) -> str:
-    from motet.policies.lora import base_of
-
-    return base_of(folder)
-
-
-def _load_janus(source: str) -> tuple[Any, Any]:
-    _refuse_other_models(source)
-    from transformers import AutoImageProcessor, AutoTokenizer, JanusForConditionalGeneration, JanusProcessor
-
-    try:
-        model = JanusForConditionalGeneration.from_pretrained(source, dtype="auto", low_cpu_mem_usage=True)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        image_processor = AutoImageProcessor.from_pretrained(source, use_fast=False)
-        processor = JanusProcessor.from_pretrained(source, tokenizer=tokenizer, image_processor=image_processor)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{source!r} cannot be loaded: {str(error).splitlines()[0]}",
-            fix="give a folder that JanusForConditionalGeneration.save_pretrained and its processor wrote, or a hub id.",
-        ) from error
-    return model, processor
-
-
-def _refuse_other_models(source: str) -> None:
+def _refuse_other_models(source: str, preface: str) -> None:
+    """Look at config.json before anything is built: transformers would build a Janus around any config."""
     folder = Path(source)
-    if not folder.exists():
-        if source.count("/") == 1 and not source.startswith((".", "/")):
-            return  # a hub id
-        raise CheckpointError(f"There is no checkpoint at {source!r}.", fix="check policy.path.")
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{source!r} holds no config.json.", fix="give the folder that holds config.json.")
-    model_type = json.loads((folder / "config.json").read_text()).get("model_type")
+    if not folder.exists() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):  # not a hub id either
+        raise CheckpointError(f"{preface}There is no checkpoint at {source!r}.", fix="check the path.")
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{preface}{source!r} holds no config.json.", fix="give the folder that holds config.json."
+        )
+    model_type = _config_of(source, preface).get("model_type")
     if model_type != "janus":
         raise CheckpointError(
-            f"{source!r} is a {model_type!r} model, which motet has no policy for.",
-            fix="use a Janus or Janus-Pro checkpoint in transformers format.",
+            f"{preface}{source!r} is a {model_type!r} model, which motet has no policy for.",
+            fix="use a Janus or Janus-Pro checkpoint in transformers format (deepseek-community/Janus-Pro-1B).",
         )
+
+
+def _config_of(source: str, preface: str) -> dict[str, Any]:
+    if (Path(source) / "config.json").is_file():
+        try:
+            found = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))
+            return found if isinstance(found, dict) else {}
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{preface}{source}/config.json cannot be read: {first_line(error)}.", fix="restore the file."
+            ) from error
+    from transformers import PretrainedConfig
+
+    try:
+        with quiet():
+            return PretrainedConfig.get_config_dict(source)[0]
+    except Exception as error:  # offline, no such repository, no access: the hub client has a kind for each
+        raise CheckpointError(
+            f"{preface}{source!r} is no folder here, and as a hub id it cannot be had: {first_line(error)}",
+            fix="check the path or the hub id, the network, and `hf auth login`.",
+        ) from error

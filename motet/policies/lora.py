@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from motet.config import LoraConfig
 from motet.errors import CheckpointError, ConfigError
+from motet.lookup import first_line
 
 
 def _peft() -> Any:
@@ -36,12 +39,44 @@ def wrap(model: Any, config: LoraConfig) -> Any:
 
 def base_of(folder: Path) -> str:
     """The base checkpoint that an adapter folder names."""
-    base = _peft().PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    peft = _peft()
+    try:
+        base = peft.PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    except Exception as error:  # whatever a broken adapter_config.json makes of peft's dataclasses
+        raise CheckpointError(
+            f"The adapter in {str(folder)!r} cannot be read: {first_line(error)}.",
+            fix="give a folder that peft's save_pretrained wrote.",
+        ) from error
     if not base:
-        raise CheckpointError(f"The adapter in {folder} does not name its base model.", fix="load the base first.")
+        raise CheckpointError(
+            f"The adapter in {str(folder)!r} does not name its base model.",
+            fix="write base_model_name_or_path into its adapter_config.json.",
+        )
     return base
 
 
-def attach(model: Any, folder: Path, trainable: bool) -> Any:
-    """The model with the adapter of a folder."""
-    return _peft().PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+def attach(model: Any, folder: Path) -> Any:
+    """The model with the adapter of a folder, which goes on training. Raises CheckpointError if it does not fit."""
+    peft = _peft()
+    try:
+        wrapped = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        with safe_open(str(folder / "adapter_model.safetensors"), framework="pt") as stored:
+            differing = set(stored.keys()) ^ set(peft.get_peft_model_state_dict(wrapped))
+    except (
+        Exception
+    ) as error:  # no file, a broken file, other shapes: peft, safetensors and torch each have their kinds
+        raise CheckpointError(
+            f"The adapter in {str(folder)!r} cannot be loaded: {first_line(error)}",
+            fix="give the adapter's own base model, and the files that peft's save_pretrained wrote.",
+        ) from error
+    if differing:  # peft would leave them at their start, with a warning
+        raise CheckpointError(
+            f"The adapter in {str(folder)!r} does not fit its base model; they differ at {sorted(differing)[0]}.",
+            fix="give the adapter's own base model.",
+        )
+    return wrapped
+
+
+def is_identity(wrapped: Any) -> bool:
+    """Whether the adapters change nothing, as at their start: every B is zero."""
+    return not any(bool(p.detach().any()) for name, p in wrapped.named_parameters() if ".lora_B." in name)

@@ -1,36 +1,55 @@
-"""Which parameters train: parts by name, LoRA adapters, and the frozen reference."""
+"""Which parameters train: parts by name, activation checkpointing, and the frozen reference."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from motet.errors import ConfigError
+from motet.lookup import did_you_mean
 
 
 def choose_parts(parts: Mapping[str, nn.Module], chosen: Sequence[str]) -> None:
-    """Let the parameters of the chosen parts train, in float32, and freeze all others."""
+    """Let the parameters of the chosen parts train, in float32, and freeze all others.
+
+    A parameter that two parts share (tied embeddings) trains if either is chosen.
+    """
     for name in chosen:
         if name not in parts:
-            close = get_close_matches(name, parts, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"choose among {', '.join(parts)}."
-            raise ConfigError(f"policy.train names a part {name!r} that this model does not have.", fix=hint)
-    for name, part in parts.items():
-        for parameter in part.parameters():
-            parameter.requires_grad_(name in chosen)
-            if name in chosen:
-                parameter.data = parameter.data.float()
+            raise ConfigError(
+                f"policy.train names a part {name!r} that this model does not have; its parts are: "
+                f"{', '.join(parts)}.{did_you_mean(name, parts)}",
+                fix="name parts of the model in policy.train.",
+            )
+    for part in parts.values():
+        part.requires_grad_(False)
+    for name in chosen:
+        for parameter in parts[name].parameters():
+            parameter.requires_grad_(True)
+            parameter.data = parameter.data.float()
+
+
+def recompute_activations(model: Any) -> None:
+    """Let the backward pass of a transformers model compute its layers' activations again instead of keeping them.
+
+    transformers does so in training mode only. Only the layers' own flags are set: what is inside them stays in
+    evaluation mode, without dropout.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # renamed in transformers 5.23; the new name is missing before
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    for layer in model.modules():
+        if getattr(layer, "gradient_checkpointing", False):
+            layer.training = True
 
 
 class Reference:
-    """The weights a run started from, for the KL: a copy of the trainable parameters, swapped in while it is asked.
-
-    Under LoRA no copy is needed: give no parameters and switch the adapter off instead.
-    """
+    """The weights a run started from, for the KL: a copy of the trainable parameters, swapped in while it is asked."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self.parameters = dict(parameters)
@@ -48,7 +67,3 @@ class Reference:
         finally:
             for name, parameter in self.parameters.items():
                 parameter.data = current[name]
-
-    def state(self) -> dict[str, Tensor]:
-        """The starting weights, for a checkpoint: a resumed run keeps its reference."""
-        return self.start

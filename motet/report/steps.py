@@ -6,11 +6,12 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from motet.trajectory import Group, ImageTokens, Scores, TextTokens
+from motet.trajectory import Group, Scores, TextTokens
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Who is told how a run goes: a progress bar, a tracker."""
 
@@ -63,7 +64,7 @@ def act_numbers(groups: Sequence[Group], rollout_seconds: float) -> dict[str, fl
     """Lengths, cut-off texts, images/s and failures of a rollout."""
     acts = [act for group in groups for trajectory in group.trajectories for act in trajectory.acts]
     texts = [act for act in acts if isinstance(act, TextTokens)]
-    pictures = [act for act in acts if isinstance(act, ImageTokens)]
+    pictures = len(acts) - len(texts)
     failures = sum(len(group.trajectories) - len(group.alive) for group in groups)
     numbers = {"failures": float(failures)}
     if texts:
@@ -71,7 +72,7 @@ def act_numbers(groups: Sequence[Group], rollout_seconds: float) -> dict[str, fl
         numbers["completion_length/max"] = float(max(act.num_actions for act in texts))
         numbers["frac_truncated"] = sum(not act.finished for act in texts) / len(texts)
     if pictures:
-        numbers["images_per_second"] = len(pictures) / max(rollout_seconds, 1e-9)
+        numbers["images_per_second"] = pictures / max(rollout_seconds, 1e-9)
     gaps = [
         float((act.behaviour_log_probs - act.log_probs).abs().mean())
         for act in acts

@@ -84,12 +84,12 @@ def resolve(config: RewardConfig, scenario_acts: Mapping[str, ActKind], columns:
     not in the data.
     """
     found = BUILT_INS.find(config.name)
-    entry = found if isinstance(found, BuiltIn) else BuiltIn(found, frozenset())
-    if not callable(entry.function) or inspect.isclass(entry.function):
+    if not isinstance(found, BuiltIn) and (not callable(found) or inspect.isclass(found)):
         raise ConfigError(
-            f"rewards.name={config.name!r} leads to {entry.function!r}, which is no function.",
+            f"rewards.name={config.name!r} leads to {found!r}, which is no function.",
             fix="name a function f(prompts, completions, **columns) -> list[float | None].",
         )
+    entry = found if isinstance(found, BuiltIn) else BuiltIn(found, frozenset())
     accepts = _bind(config, entry, columns, own=found is not entry)
     name = config.name.rpartition(":")[2] if ":" in config.name else config.name
     acts = _acts(config, scenario_acts)

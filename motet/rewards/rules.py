@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from motet.errors import DataError, RewardError
+from motet.errors import ConfigError, DataError, RewardError
 from motet.rewards.answers import extract_answer, same_answer, visible, well_formed
 from motet.rewards.base import reward
 from motet.rewards.choices import chosen_letter, letter_of, options_of
@@ -29,7 +29,7 @@ def exact_answer(
     answer: list[Any],
     question: list[Any] | None = None,
     options: list[Any] | None = None,
-    tagged: bool = True,
+    tagged: Any = True,
 ) -> Scores:
     """`multiple_choice` for rows that offer options, `open_ended` for the others.
 
@@ -52,7 +52,7 @@ def multiple_choice(
     answer: list[Any],
     question: list[Any] | None = None,
     options: list[Any] | None = None,
-    tagged: bool = True,
+    tagged: Any = True,
 ) -> Scores:
     """Whether the answer chooses the gold option, by letter or by text; see `motet.rewards.choices`.
 
@@ -65,7 +65,7 @@ def multiple_choice(
 
 
 @reward("open_ended", options=("tagged",))
-def open_ended(completions: list[Any], answer: list[Any], tagged: bool = True) -> Scores:
+def open_ended(completions: list[Any], answer: list[Any], tagged: Any = True) -> Scores:
     """Whether the answer equals the gold answer in normal form (`motet.rewards.answers.normalise`)."""
     return [
         _open_ended(completion, gold, None, tagged, "open_ended")
@@ -86,16 +86,14 @@ def last_text(completion: Any, name: str) -> str:
     raise RewardError(f"Reward {name!r} was shown a completion without text.", fix="name a text act in rewards.acts.")
 
 
-def _open_ended(completion: Any, gold: Any, _: Sequence[str] | None, tagged: bool, name: str) -> float | None:
+def _open_ended(completion: Any, gold: Any, _: Sequence[str] | None, tagged: Any, name: str) -> float | None:
     if gold is None or not completion:
         return None
     answer = _answer(completion, tagged, name)
     return float(answer is not None and same_answer(answer, _gold(gold)))
 
 
-def _multiple_choice(
-    completion: Any, gold: Any, options: Sequence[str] | None, tagged: bool, name: str
-) -> float | None:
+def _multiple_choice(completion: Any, gold: Any, options: Sequence[str] | None, tagged: Any, name: str) -> float | None:
     if gold is None or not completion:
         return None
     right = letter_of(_gold(gold), options)
@@ -110,7 +108,9 @@ def _multiple_choice(
     return float(answer is not None and chosen_letter(answer, options) == right)
 
 
-def _answer(completion: Any, tagged: bool, name: str) -> str | None:
+def _answer(completion: Any, tagged: Any, name: str) -> str | None:
+    if not isinstance(tagged, bool):
+        raise ConfigError(f"rewards.options.tagged={tagged!r} of {name!r} is no boolean.", fix="use true or false.")
     text = last_text(completion, name)
     return extract_answer(text) if tagged else text
 

@@ -16,7 +16,7 @@ def shapes(
     prompts: list[Any],
     completions: list[Any],
     spec: list[Mapping[str, Any] | None],
-    partial: float = 0.0,
+    partial: Any = 0.0,
     **_: Any,
 ) -> list[float | None]:
     """Whether the last picture shows exactly what its `spec` asks for, by the shapes world's strict checker.

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast, get_args
 
 from PIL import Image
 
@@ -71,16 +71,17 @@ SCENARIOS: Registry[Scenario] = Registry("scenario", key="scenario")
 
 
 def scenario(
-    name: str, *, acts: Mapping[str, ActKind], columns: Collection[str] = (), frozen: Collection[str] = ()
+    name: str, *, acts: Mapping[str, str], columns: Collection[str] = (), frozen: Collection[str] = ()
 ) -> Callable[[Program], Scenario]:
     """Make a generator function `task -> requests` a Scenario.
 
     Raises ConfigError for a declaration without acts, or of an unknown kind.
     """
     for act, kind in acts.items():
-        if kind not in ("text", "image", "denoising"):
+        if kind not in get_args(ActKind):
             raise ConfigError(
-                f"Scenario {name!r} declares the act {act!r} of kind {kind!r}.", fix="use text, image or denoising."
+                f"Scenario {name!r} declares the act {act!r} of kind {kind!r}.",
+                fix=f"use one of {', '.join(get_args(ActKind))}.",
             )
     if not acts or not set(frozen) <= set(acts):
         raise ConfigError(
@@ -89,7 +90,8 @@ def scenario(
         )
 
     def declare(program: Program) -> Scenario:
-        return Scenario(name, program, MappingProxyType(dict(acts)), tuple(columns), frozenset(frozen))
+        kinds = cast(Mapping[str, ActKind], MappingProxyType(dict(acts)))
+        return Scenario(name, program, kinds, tuple(columns), frozenset(frozen))
 
     return declare
 

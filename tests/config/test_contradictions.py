@@ -15,7 +15,10 @@ REFUSED = {
         (["policy.lora={}", "policy.train=[lm_head]"], "policy.train: policy.lora trains adapters only"),
     ],
     "_finite": [
-        (["optimizer.weight_decay=.inf"], "optimizer.weight_decay: inf does not fit; expected a finite number"),
+        (
+            ["optimizer.weight_decay=.inf"],
+            "the recipe: optimizer.weight_decay: inf does not fit; expected a finite number",
+        ),
         (["rewards=[{name: a, weight: .nan}]"], "rewards.0.weight: nan does not fit"),
         (["algorithm.per_kind.text.beta=.inf"], "algorithm.per_kind.text.beta: inf"),
     ],

@@ -38,7 +38,16 @@ def test_defaults_fill_what_the_file_leaves_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("written", "rate"),
-    [("2e-4", 2e-4), ("1e-3", 1e-3), ("2.5E-5", 2.5e-5), (".5", 0.5), ("1.", 1.0), ("1", 1.0), ("+1e-06", 1e-6)],
+    [
+        ("2e-4", 2e-4),
+        ("1e-3", 1e-3),
+        ("2.5E-5", 2.5e-5),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("1e0", 1.0),
+        ("1", 1.0),
+        ("+1e-06", 1e-6),
+    ],
 )
 def test_numbers_of_every_notation_are_numbers(tmp_path: Path, written: str, rate: float) -> None:
     assert load(tmp_path, f"{MINIMAL}optimizer: {{learning_rate: {written}}}").optimizer.learning_rate == rate
@@ -104,7 +113,8 @@ def test_overrides_reach_every_depth_and_the_last_one_wins(tmp_path: Path) -> No
         ("rewards[0].weight=1", "write rewards.0.weight=1."),
         ("run..steps=1", "write run.steps=1."),
         ("=1", "write KEY=1."),
-        ("rewards.2.weight=1", "rewards: has 1 entries; expected an index below 1, got '2'"),
+        ("rewards.1.weight=1", "rewards: has 1 entries; expected an index below 1, got '1'"),
+        ("rewards.².weight=1", "an index below 1, got '²'"),
         ("rewards.first.weight=1", "rewards: has 1 entries; expected an index below 1, got 'first'"),
         ("run.steps.x=1", "run.steps: is 3, which has no keys; got 'x'"),
         ("run.steps=[1", "run.steps: the override's value '[1' is not readable YAML: line 1"),
@@ -115,6 +125,12 @@ def test_overrides_reach_every_depth_and_the_last_one_wins(tmp_path: Path) -> No
 )
 def test_a_wrong_override_is_named(tmp_path: Path, override: str, words: str) -> None:
     assert words in refused(tmp_path, MINIMAL + "rewards: [{name: a}]", override)
+
+
+def test_an_override_makes_the_sections_on_its_way(tmp_path: Path) -> None:
+    assert load(tmp_path, MINIMAL, "data.targets.0=image").data.targets == {"0": "image"}
+    assert load(tmp_path, "policy: {lora: ~}", "policy.path=m", "policy.lora.rank=2", "run.steps=1").policy.lora
+    assert "rewards: has 0 entries; expected an index below 0" in refused(tmp_path, MINIMAL, "rewards.0.weight=1")
 
 
 # --- schema
@@ -156,6 +172,7 @@ def test_an_unknown_key_is_refused_with_what_was_meant(tmp_path: Path, line: str
         ("run.seed=true", "true does not fit; expected a whole number"),
         ("optimizer.learning_rate=true", "true does not fit; expected a number > 0"),
         ("algorithm.normalize_each=yes", "'yes' does not fit; expected true or false"),
+        ("algorithm.normalize_each=off", "Fix: write false, without quotes."),
         ("algorithm.normalize_each=1", "1 does not fit; expected true or false"),
         ("policy.path=3", "Fix: put it in quotes: '3'."),
         ("policy.train=lm_head", "Fix: write a list: [lm_head]."),
@@ -171,6 +188,7 @@ def test_an_unknown_key_is_refused_with_what_was_meant(tmp_path: Path, line: str
         ("algorithm.per_kind.text.beta=-1", "expected a number >= 0, or null"),
         ("run.prompts_per_step=null", "Fix: remove the key to take its default."),
         ("data=shapes", "expected a section with keys among source, split"),
+        ("data=shapes", "Fix: write its keys, indented, on the lines below."),
         ("rewards=[accuracy]", "rewards.0: 'accuracy' does not fit; expected a section with keys among name, weight"),
         ("optimizer.learning_rate=.nan", "optimizer.learning_rate: nan does not fit"),
         ("data.columns={1: x}", "data.columns: the key 1 is not text"),
@@ -196,7 +214,9 @@ def test_several_problems_make_one_message_with_a_line_each(tmp_path: Path) -> N
 
 def test_what_a_recipe_file_could_not_say_is_refused() -> None:
     mapping = {"policy": {"path": "m"}, "run": {"steps": 1}, "data": {"options": {"f": print}}}
-    with pytest.raises(ConfigError, match=r"data\.options\.f: .* is a builtin_function_or_method; expected what YAML"):
+    with pytest.raises(
+        ConfigError, match=r"the recipe: data\.options\.f: .* is a builtin_function_or_method; expected what YAML"
+    ):
         parse_recipe(mapping)
 
 
@@ -277,6 +297,13 @@ def test_a_written_recipe_spells_every_default_out(tmp_path: Path) -> None:
     content = yaml.safe_load(to_yaml(load(tmp_path, FULL)))
     assert content["algorithm"]["num_minibatches"] == 1 and content["run"]["sample_every"] == 20
     assert content["rewards"][0]["options"]["y"] == "2e-4" and content["rewards"][0]["options"]["z"] == "on"
+
+
+def test_a_recipe_that_a_file_could_not_hold_is_not_written() -> None:
+    recipe = parse_recipe({"policy": {"path": "m"}, "run": {"steps": 1}})
+    data = recipe.data.model_copy(update={"options": {"f": print}})
+    with pytest.raises(ConfigError, match=r"data\.options\.f"):
+        to_yaml(recipe.model_copy(update={"data": data}))
 
 
 VALUES = st.recursive(

@@ -138,6 +138,8 @@ def test_scoring_distribution_equals_the_naive_one(
 def test_sample_by_hand() -> None:
     logits = logits_of(0.2, 0.5, 0.3).expand(6, 3)  # cumulative 0.2, 0.7, 1
     assert sample(logits, torch.tensor([0.0, 0.19, 0.21, 0.69, 0.71, 0.99])).tolist() == [0, 0, 1, 1, 2, 2]
+    # intervals are half open: of four equal tokens, a uniform of exactly 1/4 is the second's
+    assert sample(torch.zeros(4, 4), torch.tensor([0.0, 0.25, 0.5, 0.75])).tolist() == [0, 1, 2, 3]
 
 
 def test_sample_follows_the_distribution() -> None:
@@ -176,12 +178,12 @@ def test_sample_finds_the_only_token(only: int) -> None:
     assert sample(logits, EXTREMES).tolist() == [only] * len(EXTREMES)
 
 
-def test_sample_survives_a_cumulative_sum_that_is_not_monotone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parallel prefix sums may round an excluded token's entry above its predecessor's; it still is not drawn."""
-    logits = torch.tensor([[math.log(0.5), -torch.inf, math.log(0.5)]])
-    rounded = torch.tensor([[0.5, 0.5 + 2**-20, 1.0]])
-    monkeypatch.setattr(Tensor, "cumsum", lambda self, dim: rounded)
-    assert sample(logits, torch.tensor([0.5 + 2**-21])).item() in (0, 2)
+def test_sample_survives_a_cumulative_sum_that_is_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parallel prefix sums may rise where an excluded token adds nothing, and may end below 1; here exaggerated."""
+    monkeypatch.setattr(Tensor, "cumsum", lambda self, dim: torch.tensor([[0.5, 0.6, 1.0]]))
+    assert sample(torch.tensor([[0.0, -torch.inf, 0.0]]), torch.tensor([0.55])).item() in (0, 2)
+    monkeypatch.setattr(Tensor, "cumsum", lambda self, dim: torch.tensor([[0.5, 0.9]]))
+    assert sample(logits_of(0.6, 0.4).unsqueeze(0), torch.tensor([0.95])).item() == 1  # 0.95 * 0.9, not past the end
 
 
 # --- log-probs and entropy ------------------------------------------------------------------------------------------
@@ -294,6 +296,18 @@ def test_never_more_logits_than_the_budget() -> None:
     assert all(V not in shape for shape in saved)  # nothing as wide as logits waits for the backward pass
     log_probs.sum().backward()
     assert max(seen) == 3
+
+
+@pytest.mark.parametrize("limits", [{"top_k": 1}, {"top_p": 0.01}], ids=str)
+def test_an_action_that_rounding_excludes_has_a_log_prob(limits: dict[str, Any]) -> None:
+    """Only the likeliest token is left, and another one was taken: both share the mass."""
+    head, hidden, _, _ = states(10)
+    logits = head(hidden)
+    second = logits.topk(2).indices[:, 1]
+    exact = (logits.topk(2).values).log_softmax(-1)[:, 1]
+    for budget in (V, 10 * V):
+        log_probs, _ = hidden_log_probs(hidden, head, second, logits_budget=budget, **limits)
+        torch.testing.assert_close(log_probs, exact)
 
 
 def test_a_budget_below_one_row_still_takes_one_row() -> None:

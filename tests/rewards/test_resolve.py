@@ -79,7 +79,7 @@ def test_an_option_is_never_filled_from_a_column_of_that_name():
 def test_a_user_function_by_file_and_by_module(user_file):
     reward = bound("my_rewards.py:mine", options={"scale": 0.5, "anything": 1})
     assert reward.name == "mine"
-    assert reward(prompts=[[]], completions=[[]], answer=[""], spec=[""]) == [0.5 * 3]
+    assert reward(prompts=[[]], completions=[[]], answer=[""], spec=[""], scale=["a column"]) == [0.5 * 3]
     assert bound("my_rewards:plain")(prompts=[[]], completions=[[]], answer=["4"], spec=[""]) == [1.0]
     assert bound("my_rewards.py:judge")(prompts=[[]], completions=[[]]) == [2.0]
 
@@ -122,6 +122,9 @@ def test_a_module_whose_own_import_fails_is_not_called_missing(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="fails to import: ModuleNotFoundError: No module named 'nothing_like_this'"):
         bound("half_there:f")
+    (tmp_path / "quarter_there.py").write_text("1 / 0")
+    with pytest.raises(ConfigError, match="fails to import: ZeroDivisionError"):
+        bound("quarter_there:f")
 
 
 def test_unknown_acts():

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from motet.errors import DataError, RewardError
+from motet.errors import ConfigError, DataError, RewardError
 from motet.rewards.rules import exact_answer, format_, multiple_choice, open_ended
 
 
@@ -89,3 +89,8 @@ def test_a_picture_has_no_text():
 def test_the_last_text_counts():
     thought_then_answer = [*say("<answer>3</answer>")[0], *say("<answer>4</answer>")[0]]
     assert open_ended([thought_then_answer], ["4"]) == [1.0]
+
+
+def test_tagged_is_a_boolean():
+    with pytest.raises(ConfigError, match="tagged='no' of 'open_ended'"):
+        open_ended(tag("4"), ["4"], tagged="no")

@@ -17,19 +17,35 @@ from torch import Tensor
 from motet.policies.decoding.snapshot import LanguageSnapshot, LayerWeights
 
 
+@dataclass(frozen=True, eq=False)
+class LayerCache:
+    """One layer's keys and values, and the views of them that a step reads and writes: made once, not once per step."""
+
+    keys_values: Float[Tensor, "2 B F K T E"]
+    slots: Float[Tensor, "R 2 K T E"]
+    keys: Float[Tensor, "M E T"]  # M = R * K
+    values: Float[Tensor, "M T E"]
+
+    @classmethod
+    def over(cls, keys_values: Float[Tensor, "2 B F K T E"]) -> LayerCache:
+        """The views of this storage; it may be the head of a larger one."""
+        keys, values = keys_values.flatten(1, 3)
+        return cls(keys_values, keys_values.flatten(1, 2).transpose(0, 1), keys.transpose(1, 2), values)
+
+
 @dataclass(eq=False)
 class Cache:
-    """Keys and values of the rows being decoded. Branches are a dimension of their own, so a pair moves as one.
+    """What the rows being decoded remember. Branches are a dimension of their own, so that a pair moves as one.
 
     `bias` holds -inf at the padded prefix columns, None when there are none. `positions` are the rotary positions of the
     token that `step` takes next, `column` the cache column it is written to.
     """
 
-    keys_values: list[Float[Tensor, "2 B F K T E"]]
+    layers: list[LayerCache]
     bias: Float[Tensor, "B F K 1 T"] | None
     positions: Int[Tensor, "B F"]
-    cos: Float[Tensor, "T E"]
-    sin: Float[Tensor, "T E"]
+    cos: Float[Tensor, "T 1 E"]
+    sin: Float[Tensor, "T 1 E"]
     prefix_length: int
     column: int
 
@@ -44,10 +60,10 @@ class Cache:
         movers = alive[alive >= size]
         holes = order[~torch.isin(order, alive)]
         order[holes] = movers
-        for i, layer in enumerate(self.keys_values):
-            filled = layer[..., : self.column, :]
+        for i, layer in enumerate(self.layers):
+            filled = layer.keys_values[..., : self.column, :]
             filled[:, holes] = filled[:, movers]
-            self.keys_values[i] = layer[:, :size]
+            self.layers[i] = LayerCache.over(layer.keys_values[:, :size])
         self.positions = self.positions[order]
         self.bias = None if self.bias is None else self.bias[order]
         return order
@@ -67,7 +83,7 @@ def prefill(
     num_prefixes, length, width = embeddings.shape
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     cos, sin = snapshot.rotary_tables(capacity)
-    angles = cos[positions].flatten(0, 1).unsqueeze(1), sin[positions].flatten(0, 1).unsqueeze(1)
+    angles = cos[positions.flatten()], sin[positions.flatten()]
     allowed = None if bool(mask.all()) else _allowed(mask)
     hidden = embeddings.to(snapshot.dtype).reshape(-1, width)
     caches = []
@@ -75,10 +91,10 @@ def prefill(
         qkv = _project(snapshot, layer, hidden, *angles).view(num_prefixes, length, -1, snapshot.head_dim)
         queries, keys_values = qkv.transpose(1, 2).tensor_split([snapshot.heads], dim=1)
         keys, values = keys_values.chunk(2, dim=1)
-        cache = keys.new_zeros(2, *rows.shape, snapshot.kv_heads, capacity, snapshot.head_dim)
+        cache = keys.new_empty(2, *rows.shape, snapshot.kv_heads, capacity, snapshot.head_dim)
         cache[0, ..., :length, :] = keys[rows]
         cache[1, ..., :length, :] = values[rows]
-        caches.append(cache)
+        caches.append(LayerCache.over(cache))
         if layer is snapshot.layers[-1]:  # nobody reads what the last layer makes of earlier positions
             queries, hidden = queries[:, :, -1:], hidden.view(num_prefixes, length, width)[:, -1]
             allowed = mask[:, None, None] if allowed is not None else None
@@ -91,7 +107,7 @@ def prefill(
             enable_gqa=snapshot.kv_heads < snapshot.heads,
         )
         hidden = _finish(snapshot, layer, hidden, mixed.transpose(1, 2).flatten(0, 1).flatten(1))
-    hidden = F.rms_norm(hidden, (width,), snapshot.norm, snapshot.eps)
+    hidden = _norm(snapshot, hidden, snapshot.norm)
     bias = None if allowed is None else _bias(mask[rows], snapshot, capacity)
     cache = Cache(caches, bias, positions[rows, -1] + 1, cos, sin, prefix_length=length, column=length)
     return hidden[rows.flatten()], cache
@@ -100,31 +116,28 @@ def prefill(
 def step(snapshot: LanguageSnapshot, cache: Cache, embeddings: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
     """Append one token to every row; returns its hidden state, normed."""
     hidden = embeddings.to(snapshot.dtype)
-    rows, width = hidden.shape
+    rows, heads, kv_heads, head_dim = len(hidden), snapshot.heads, snapshot.kv_heads, snapshot.head_dim
     positions = cache.positions.flatten()
-    cos, sin = cache.cos[positions].unsqueeze(1), cache.sin[positions].unsqueeze(1)
+    cos, sin = cache.cos[positions], cache.sin[positions]
     filled = cache.column + 1
-    bias = None if cache.bias is None else cache.bias.view(-1, 1, cache.bias.shape[-1])
-    for layer, keys_values in zip(snapshot.layers, cache.keys_values, strict=True):
+    bias = None if cache.bias is None else cache.bias.view(rows * kv_heads, 1, -1)
+    for layer, memory in zip(snapshot.layers, cache.layers, strict=True):
         qkv = _project(snapshot, layer, hidden, cos, sin)
-        stored = keys_values.view(2, rows, snapshot.kv_heads, -1, snapshot.head_dim)
-        fresh = qkv[:, snapshot.heads :].view(rows, 2, snapshot.kv_heads, snapshot.head_dim)
-        stored[:, :, :, cache.column] = fresh.transpose(0, 1)
-        keys, values = stored.flatten(1, 2)[:, :, :filled].unbind(0)
+        memory.slots.select(3, cache.column).copy_(qkv.narrow(1, heads, 2 * kv_heads).view(rows, 2, kv_heads, head_dim))
         # The queries that share a key/value head are the rows of one small matrix.
-        queries = qkv[:, : snapshot.heads].reshape(rows * snapshot.kv_heads, -1, snapshot.head_dim)
+        queries = qkv.narrow(1, 0, heads).reshape(rows * kv_heads, -1, head_dim)
+        keys, values = memory.keys.narrow(2, 0, filled), memory.values.narrow(1, 0, filled)
         mixed = _attend(queries, keys, values, bias, cache.prefix_length)
         hidden = _finish(snapshot, layer, hidden, mixed.view(rows, -1))
     cache.positions = cache.positions + 1
     cache.column = filled
-    return F.rms_norm(hidden, (width,), snapshot.norm, snapshot.eps)
+    return _norm(snapshot, hidden, snapshot.norm)
 
 
 def _project(snapshot: LanguageSnapshot, layer: LayerWeights, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Queries, keys and values `[M, H + 2K, E]` of hidden states `[M, D]`, queries and keys turned to their positions."""
-    normed = F.rms_norm(hidden, (hidden.shape[-1],), layer.attention_norm, snapshot.eps)
-    qkv = F.linear(normed, layer.qkv, layer.qkv_bias).view(len(hidden), -1, snapshot.head_dim)
-    turned = qkv[:, : snapshot.heads + snapshot.kv_heads]
+    qkv = layer.qkv(_norm(snapshot, hidden, layer.attention_norm)).view(len(hidden), -1, snapshot.head_dim)
+    turned = qkv.narrow(1, 0, snapshot.heads + snapshot.kv_heads)
     rolled = turned.roll(snapshot.head_dim // 2, -1)
     turned.mul_(cos).addcmul_(rolled, sin)
     return qkv
@@ -132,34 +145,33 @@ def _project(snapshot: LanguageSnapshot, layer: LayerWeights, hidden: Tensor, co
 
 def _finish(snapshot: LanguageSnapshot, layer: LayerWeights, hidden: Tensor, mixed: Tensor) -> Tensor:
     """The rest of a layer after attention: output projection, MLP and both residuals, `[M, D]`."""
-    hidden = _add_product(hidden, mixed, layer.out, layer.out_bias)
-    normed = F.rms_norm(hidden, (hidden.shape[-1],), layer.mlp_norm, snapshot.eps)
-    gate, up = F.linear(normed, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
-    return _add_product(hidden, F.silu(gate).mul_(up), layer.down, layer.down_bias)
-
-
-def _add_product(hidden: Tensor, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    total = torch.addmm(hidden, inputs, weight.t())  # the residual rides along in the matrix product
-    return total if bias is None else total.add_(bias)
+    hidden = layer.out.added_to(hidden, mixed)
+    gate, up = layer.gate_up(_norm(snapshot, hidden, layer.mlp_norm)).chunk(2, dim=-1)
+    return layer.down.added_to(hidden, F.silu(gate).mul_(up))
 
 
 def _attend(
-    queries: Float[Tensor, "R*K H/K E"],
-    keys: Float[Tensor, "R*K T E"],
-    values: Float[Tensor, "R*K T E"],
-    bias: Float[Tensor, "R*K 1 T"] | None,
+    queries: Float[Tensor, "M Q E"],
+    keys: Float[Tensor, "M E T"],
+    values: Float[Tensor, "M T E"],
+    bias: Float[Tensor, "M 1 C"] | None,
     prefix_length: int,
-) -> Float[Tensor, "R*K H/K E"]:
-    """Attention of one token per row over everything cached."""
+) -> Float[Tensor, "M Q E"]:
+    """Attention of one token per row over the T columns filled so far: M = R * K matrices of Q = H / K queries."""
     if queries.is_cpu and queries.dtype in (torch.float32, torch.float64):
         # 1.4-2x faster than the fused kernel for a single query on CPU; in low precision the scores would be rounded.
         scale = 1.0 / math.sqrt(queries.shape[-1])
-        scores = torch.baddbmm(queries.new_empty(()), queries, keys.transpose(1, 2), beta=0, alpha=scale)
+        scores = torch.baddbmm(queries.new_empty(()), queries, keys, beta=0, alpha=scale)
         if bias is not None:
             scores[..., :prefix_length] += bias[..., :prefix_length]
         return torch.bmm(torch.softmax(scores, dim=-1), values)
-    mask = None if bias is None else bias[..., : keys.shape[1]].unsqueeze(1)
+    mask = None if bias is None else bias[..., : values.shape[1]].unsqueeze(1)
+    keys = keys.transpose(1, 2)
     return F.scaled_dot_product_attention(queries[:, None], keys[:, None], values[:, None], attn_mask=mask)[:, 0]
+
+
+def _norm(snapshot: LanguageSnapshot, hidden: Tensor, weight: Tensor) -> Tensor:
+    return torch.rms_norm(hidden, weight.shape, weight, snapshot.eps)
 
 
 def _allowed(mask: Bool[Tensor, "U T"]) -> Bool[Tensor, "U 1 T T"]:

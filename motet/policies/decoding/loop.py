@@ -74,7 +74,17 @@ def decode(
     _require_room(snapshot, prefixes, uniforms.shape[1])
     branches = torch.stack([rows, null_rows] if guided and null_rows is not None else [rows], dim=1)
     with torch.inference_mode():
-        decoded = _Run(snapshot, prefixes, branches, head, embed, uniforms, sampling, stop_id).play()
+        run = _Run(
+            snapshot,
+            prefixes,
+            branches,
+            head=head,
+            embed=embed,
+            uniforms=uniforms,
+            sampling=sampling,
+            stop_id=stop_id,
+        )
+        decoded = run.play()
     # Clones made outside inference mode may meet autograd: losses take the ids and the old log-probs.
     return Decoded(
         ids=decoded.ids.clone(),
@@ -92,6 +102,7 @@ class _Run:
         snapshot: LanguageSnapshot,
         prefixes: Prefixes,
         branches: Int[Tensor, "B F"],
+        *,
         head: Head,
         embed: Embed,
         uniforms: Float[Tensor, "B N"],
@@ -106,7 +117,7 @@ class _Run:
         self.ids = branches.new_zeros(self.num_actions, batch)
         self.log_probs = torch.zeros(self.num_actions, batch, device=branches.device)
         self.behaviour = torch.zeros_like(self.log_probs) if sampling.guidance == "conditional" else None
-        self.slots: Int[Tensor, "S"] | slice = slice(None)  # until somebody leaves, slot b is sequence b
+        self.slots: Tensor | slice = slice(None)  # until somebody leaves, slot b is sequence b
         self.finished = torch.zeros(batch, dtype=torch.bool, device=branches.device)
         # The last action is never fed back, so N actions need N - 1 columns beside the prefix.
         capacity = prefixes.embeddings.shape[1] + self.num_actions - 1

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaModel, LlamaRMSNorm
 
 from motet.errors import CheckpointError
+from motet.policies.decoding.projection import Projection
 
 TABULATED_ROPES = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary embeddings whose angles depend on the position alone: `dynamic` and `longrope` also look at the length."""
@@ -26,15 +27,11 @@ class LayerWeights:
     """One decoder layer. H heads, K key/value heads, E width of a head, D features, I width of the MLP."""
 
     attention_norm: Float[Tensor, "D"]
-    qkv: Float[Tensor, "(H+2K)*E D"]
-    qkv_bias: Float[Tensor, "(H+2K)*E"] | None
-    out: Float[Tensor, "D H*E"]
-    out_bias: Float[Tensor, "D"] | None
+    qkv: Projection  # D -> (H + 2 K) E
+    out: Projection  # H E -> D
     mlp_norm: Float[Tensor, "D"]
-    gate_up: Float[Tensor, "2*I D"]
-    gate_up_bias: Float[Tensor, "2*I"] | None
-    down: Float[Tensor, "D I"]
-    down_bias: Float[Tensor, "D"] | None
+    gate_up: Projection  # D -> 2 I
+    down: Projection  # I -> D
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +91,7 @@ class LanguageSnapshot:
         """Whether the model's weights were updated in place since `take` (writes through `.data` go unseen)."""
         return any(parameter._version != version for parameter, version in self.watched)
 
-    def rotary_tables(self, length: int) -> tuple[Float[Tensor, "T E"], Float[Tensor, "T E"]]:
+    def rotary_tables(self, length: int) -> tuple[Float[Tensor, "T 1 E"], Float[Tensor, "T 1 E"]]:
         """Cosines and signed sines of positions 0 .. length - 1, from the model's own rotary embedding.
 
         `rotate_half(x)` is `roll(x, E / 2)` with its first half negated; the sign is kept in the sine table.
@@ -102,7 +99,7 @@ class LanguageSnapshot:
         positions = torch.arange(length, device=self.device)[None]
         cos, sin = self.rotary(self.norm, positions)
         half = self.head_dim // 2
-        return cos[0], torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
+        return cos[0].unsqueeze(1), torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1).unsqueeze(1)
 
 
 def _refuse(what: str, fix: str) -> NoReturn:
@@ -145,21 +142,13 @@ def _require_reproducible(model: LlamaModel) -> None:
 
 def _layer_weights(layer: Any, name: str, dtype: torch.dtype) -> LayerWeights:
     attention, mlp = layer.self_attn, layer.mlp
-    qkv, qkv_bias = _fused(attention, ("q_proj", "k_proj", "v_proj"), f"{name}.self_attn", dtype)
-    out, out_bias = _fused(attention, ("o_proj",), f"{name}.self_attn", dtype)
-    gate_up, gate_up_bias = _fused(mlp, ("gate_proj", "up_proj"), f"{name}.mlp", dtype)
-    down, down_bias = _fused(mlp, ("down_proj",), f"{name}.mlp", dtype)
     return LayerWeights(
         attention_norm=_norm_weight(layer.input_layernorm, f"{name}.input_layernorm", dtype),
-        qkv=qkv,
-        qkv_bias=qkv_bias,
-        out=out,
-        out_bias=out_bias,
+        qkv=_fused(attention, ("q_proj", "k_proj", "v_proj"), f"{name}.self_attn", dtype),
+        out=_fused(attention, ("o_proj",), f"{name}.self_attn", dtype),
         mlp_norm=_norm_weight(layer.post_attention_layernorm, f"{name}.post_attention_layernorm", dtype),
-        gate_up=gate_up,
-        gate_up_bias=gate_up_bias,
-        down=down,
-        down_bias=down_bias,
+        gate_up=_fused(mlp, ("gate_proj", "up_proj"), f"{name}.mlp", dtype),
+        down=_fused(mlp, ("down_proj",), f"{name}.mlp", dtype),
     )
 
 
@@ -169,16 +158,14 @@ def _norm_weight(norm: nn.Module, name: str, dtype: torch.dtype) -> Tensor:
     return norm.weight.detach().to(dtype)
 
 
-def _fused(
-    parent: nn.Module, names: Iterable[str], where: str, dtype: torch.dtype
-) -> tuple[Float[Tensor, "O D"], Float[Tensor, "O"] | None]:
+def _fused(parent: nn.Module, names: Iterable[str], where: str, dtype: torch.dtype) -> Projection:
     """The named linear layers stacked into one; a single one that needs no cast is shared, not copied."""
     parts = [_merged(getattr(parent, name), f"{where}.{name}") for name in names]
     weights = [weight.detach().to(dtype) for weight, _ in parts]
     biases = [bias.detach().to(dtype) for _, bias in parts if bias is not None]
     if len(parts) == 1:
-        return weights[0], biases[0] if biases else None
-    return torch.cat(weights), torch.cat(biases) if biases else None
+        return Projection.of(weights[0], biases[0] if biases else None)
+    return Projection.of(torch.cat(weights), torch.cat(biases) if biases else None)
 
 
 def _merged(linear: Any, name: str) -> tuple[Tensor, Tensor | None]:

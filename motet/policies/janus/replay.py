@@ -19,52 +19,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from motet.numerics.logprobs import hidden_log_probs
+from motet.policies.janus.embeddings import Embedder
 from motet.protocols import Replay
-from motet.trajectory import Act, Encoding, ImageTokens, TextTokens
+from motet.trajectory import Act, ImageTokens, TextTokens
 
 
-class Embedder:
-    """Embeddings of contexts and of actions, with gradient. Context ids and action ids never share a road."""
-
-    def __init__(self, model: Any, image_id: int) -> None:
-        self.model, self.image_id = model, image_id
-
-    def contexts(self, encodings: Sequence[Encoding], ids: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """`[T, D]` for each encoding (or for other ids of it, such as the unconditional branch)."""
-        inner, device = self.model.model, self.model.lm_head.weight.device
-        embed = inner.language_model.embed_tokens
-        features = self._features(encodings, device)
-        embedded = []
-        for number, encoding in enumerate(encodings):
-            row = (encoding.ids if ids is None else ids[number]).to(device)
-            vectors = embed(row)
-            places = row == self.image_id
-            if encoding.pixels is not None and bool(places.any()):
-                vectors = vectors.masked_scatter(places.unsqueeze(-1), features[number].to(vectors.dtype))
-            embedded.append(vectors)
-        return embedded
-
-    def _features(self, encodings: Sequence[Encoding], device: torch.device) -> dict[int, Tensor]:
-        """Aligned picture features of the encodings that have pictures, all in one pass of the tower."""
-        holders = [(number, e.pixels) for number, e in enumerate(encodings) if e.pixels is not None]
-        if not holders:
-            return {}
-        pixels = torch.cat([p for _, p in holders]).to(device, self.model.model.vision_model.dtype)
-        inner = self.model.model
-        aligned = inner.aligner(inner.vision_model(pixels).last_hidden_state)
-        split = aligned.split([len(p) for _, p in holders])
-        return {number: part.flatten(0, 1) for (number, _), part in zip(holders, split, strict=True)}
-
-    def text(self, ids: Tensor) -> Tensor:
-        """`[..., D]` for text actions."""
-        return self.model.model.language_model.embed_tokens(ids)
-
-    def image(self, ids: Tensor) -> Tensor:
-        """`[..., D]` for image actions."""
-        return self.model.prepare_embeddings_for_image_generation(ids)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Branch:
     """Which distinct context, and the embeddings `[N - 1, D]` of its actions but the last."""
 
@@ -72,17 +32,33 @@ class Branch:
     actions: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Read:
+    """Hidden states `[M, D]` of one pass; branch b's first action is predicted at `first[b]`, the next at `rest[b]`."""
+
+    hidden: Tensor
+    first: Sequence[int]
+    rest: Sequence[int]
+
+    def predictors(self, branch: int, actions: int) -> Tensor:
+        """`[N, D]`: the hidden states that predict a branch's N actions, the context's last one before all."""
+        rest = self.rest[branch]
+        places = [self.first[branch], *range(rest, rest + actions - 1)][:actions]
+        return self.hidden[torch.tensor(places, dtype=torch.long, device=self.hidden.device)]
+
+
 def replay(model: Any, embedder: Embedder, acts: Sequence[Act], needs: Collection[str]) -> list[Replay]:
     """One pass over all acts (and their unconditional branches); see `Policy.replay`."""
     contexts, branches, null_of = _branches(embedder, acts)
     language = model.model.language_model
-    shares = len(branches) >= 2 * len(contexts) and not getattr(language, "gradient_checkpointing", False)
-    hidden, first, rest = (_shared_pass if shares else _plain_pass)(language, contexts, branches)
+    shares = len(branches) >= 2 * len(contexts) and not language.gradient_checkpointing
+    read = (_shared_pass if shares else _plain_pass)(language, contexts, branches)
     results: dict[int, Replay] = {}
     for members in _alike(acts):
-        places = [_places(first[n], rest[n], acts[n].num_actions) for n in members]
-        nulls = [_places(first[k], rest[k], acts[n].num_actions) for n in members if (k := null_of.get(n)) is not None]
-        results |= _score(model, acts, members, hidden, places, nulls, needs)
+        rows = [read.predictors(n, acts[n].num_actions) for n in members]
+        nulls = [read.predictors(null_of[n], acts[n].num_actions) for n in members if n in null_of]
+        scored = _score(model, [acts[n] for n in members], rows, nulls, "entropy" in needs)
+        results |= dict(zip(members, scored, strict=True))
     return [results[n] for n in range(len(acts))]
 
 
@@ -91,7 +67,7 @@ def _branches(embedder: Embedder, acts: Sequence[Act]) -> tuple[list[Tensor], li
     unique = {id(act.encoding): act.encoding for act in acts}
     place = {key: number for number, key in enumerate(unique)}
     contexts = embedder.contexts(list(unique.values()))
-    branches = [Branch(place[id(act.encoding)], _action_embeddings(embedder, act)) for act in acts]
+    branches = [Branch(place[id(act.encoding)], embedder.actions(act)) for act in acts]
     null_of: dict[int, int] = {}
     nulls: dict[tuple[int, ...], int] = {}
     for number, act in enumerate(acts):
@@ -99,22 +75,22 @@ def _branches(embedder: Embedder, acts: Sequence[Act]) -> tuple[list[Tensor], li
             ids = tuple(act.encoding.null_ids.tolist())
             if ids not in nulls:
                 nulls[ids] = len(contexts)
-                contexts.append(embedder.text(act.encoding.null_ids.to(contexts[0].device)))
+                contexts.append(embedder.text(act.encoding.null_ids.to(embedder.device)))
             null_of[number] = len(branches)
             branches.append(Branch(nulls[ids], branches[number].actions))
     return contexts, branches, null_of
 
 
-def _plain_pass(language: Any, contexts: list[Tensor], branches: list[Branch]) -> tuple[Tensor, list[int], list[int]]:
-    """Every branch as one row. Returns hidden states `[M, D]`, and where each branch's first and later predictors lie."""
+def _plain_pass(language: Any, contexts: list[Tensor], branches: list[Branch]) -> Read:
+    """Every branch as one row."""
     rows = pad_sequence([torch.cat([contexts[b.context], b.actions]) for b in branches], batch_first=True)
     hidden = language(inputs_embeds=rows, use_cache=False).last_hidden_state.flatten(0, 1)
     first = [n * rows.shape[1] + len(contexts[b.context]) - 1 for n, b in enumerate(branches)]
-    return hidden, first, [place + 1 for place in first]
+    return Read(hidden, first, [place + 1 for place in first])
 
 
-def _shared_pass(language: Any, contexts: list[Tensor], branches: list[Branch]) -> tuple[Tensor, list[int], list[int]]:
-    """Every context once, then every branch's actions over its keys and values; returns as `_plain_pass` does."""
+def _shared_pass(language: Any, contexts: list[Tensor], branches: list[Branch]) -> Read:
+    """Every context once, then every branch's actions over its keys and values."""
     prefixes = pad_sequence(contexts, batch_first=True)
     suffixes = pad_sequence([b.actions for b in branches], batch_first=True)
     device, (count, longest, width) = prefixes.device, prefixes.shape
@@ -137,20 +113,7 @@ def _shared_pass(language: Any, contexts: list[Tensor], branches: list[Branch]) 
         ).last_hidden_state
         hidden = torch.cat([hidden, continued.reshape(-1, width)])
     first = [b.context * longest + len(contexts[b.context]) - 1 for b in branches]
-    return hidden, first, [count * longest + n * len(steps) for n in range(len(branches))]
-
-
-def _places(first: int, rest: int, actions: int) -> Tensor:
-    """Indices of the hidden states that predict an act's actions: the context's last, then those of the actions."""
-    return torch.cat([torch.tensor([first]), torch.arange(rest, rest + actions - 1)])
-
-
-def _action_embeddings(embedder: Embedder, act: Act) -> Tensor:
-    device = embedder.model.lm_head.weight.device
-    if isinstance(act, ImageTokens):
-        return embedder.image(act.ids[:-1].to(device))
-    assert isinstance(act, TextTokens)
-    return embedder.text(act.ids[:-1].to(device))
+    return Read(hidden, first, [count * longest + n * len(steps) for n in range(len(branches))])
 
 
 def _alike(acts: Sequence[Act]) -> list[list[int]]:
@@ -163,32 +126,24 @@ def _alike(acts: Sequence[Act]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _score(
-    model: Any,
-    acts: Sequence[Act],
-    members: list[int],
-    hidden: Tensor,
-    places: list[Tensor],
-    nulls: list[Tensor],
-    needs: Collection[str],
-) -> dict[int, Replay]:
-    """Replays of acts that share a scoring distribution, from the hidden states `[M, D]` of the pass."""
-    first = acts[members[0]]
-    lengths = [acts[n].num_actions for n in members]
+def _score(model: Any, acts: list[Act], rows: list[Tensor], nulls: list[Tensor], with_entropy: bool) -> list[Replay]:
+    """Replays of acts that share a scoring distribution, from what predicts them `[N, D]` in their branches."""
+    sampling = acts[0].sampling
+    head = model.lm_head if acts[0].kind == "text" else model.model.generation_head
+    lengths = [act.num_actions for act in acts]
     log_probs, entropies = hidden_log_probs(
-        hidden[torch.cat(places).to(hidden.device)],
-        model.lm_head if first.kind == "text" else model.model.generation_head,
-        torch.cat([_ids(acts[n]) for n in members]).to(hidden.device),
-        temperature=first.sampling.scoring_temperature,
-        top_k=first.sampling.top_k,
-        top_p=first.sampling.top_p,
-        unconditional=hidden[torch.cat(nulls).to(hidden.device)] if nulls else None,
-        guidance_scale=first.sampling.guidance_scale,
-        with_entropy="entropy" in needs,
+        torch.cat(rows),
+        head,
+        torch.cat([_ids(act) for act in acts]).to(rows[0].device),
+        temperature=sampling.scoring_temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        unconditional=torch.cat(nulls) if nulls else None,
+        guidance_scale=sampling.guidance_scale,
+        with_entropy=with_entropy,
     )
-    parts = log_probs.split(lengths)
-    spread = [{}] * len(members) if entropies is None else [{"entropy": e} for e in entropies.split(lengths)]
-    return {n: Replay(part, extras) for n, part, extras in zip(members, parts, spread, strict=True)}
+    spread = [{}] * len(acts) if entropies is None else [{"entropy": e} for e in entropies.split(lengths)]
+    return [Replay(part, extras) for part, extras in zip(log_probs.split(lengths), spread, strict=True)]
 
 
 def _ids(act: Act) -> Tensor:

@@ -22,7 +22,8 @@ from transformers import (
     LlamaConfig,
     PreTrainedTokenizerFast,
 )
-from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
+
+from motet.policies.janus.pictures import ImageProcessor
 
 BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
 IMAGE, BEGIN_IMAGE, END_IMAGE = "<image_placeholder>", "<begin_of_image>", "<end_of_image>"
@@ -92,21 +93,19 @@ def tiny_tokenizer(corpus: Iterable[str], vocab_size: int = 1024) -> PreTrainedT
 
 def tiny_processor(tokenizer: PreTrainedTokenizerFast, sizes: TinySizes) -> JanusProcessor:
     """Processor in Janus-Pro's layout; pictures are normalised to [-1, 1]."""
-    image_processor = JanusImageProcessorPil(
+    image_processor = ImageProcessor(
         size={"height": sizes.image, "width": sizes.image}, image_mean=[0.5] * 3, image_std=[0.5] * 3, min_size=14
     )
-    return JanusProcessor(
-        image_processor,
-        tokenizer,
-        chat_template=CHAT_TEMPLATE,
-        use_default_system_prompt=False,
-        num_image_tokens=(sizes.image // sizes.patch) ** 2,
-    )
+    processor = JanusProcessor(image_processor, tokenizer, chat_template=CHAT_TEMPLATE, use_default_system_prompt=False)
+    processor.num_image_tokens = (sizes.image // sizes.patch) ** 2
+    return processor
 
 
 def tiny_janus(tokenizer: PreTrainedTokenizerFast, sizes: TinySizes, seed: int) -> JanusForConditionalGeneration:
     """A randomly initialised `JanusForConditionalGeneration` with an untied head, as in Janus-Pro."""
     torch.manual_seed(seed)
+    ids = [int(tokenizer.convert_tokens_to_ids(token)) for token in (BOS, EOS, PAD, IMAGE, BEGIN_IMAGE)]  # type: ignore[arg-type]
+    bos_id, eos_id, pad_id, image_id, begin_image_id = ids
     text = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=sizes.hidden,
@@ -116,9 +115,9 @@ def tiny_janus(tokenizer: PreTrainedTokenizerFast, sizes: TinySizes, seed: int) 
         num_key_value_heads=sizes.kv_heads or sizes.heads,
         max_position_embeddings=sizes.max_positions,
         rms_norm_eps=1e-6,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=bos_id,
+        eos_token_id=eos_id,
+        pad_token_id=pad_id,
         tie_word_embeddings=False,
     )
     vision = JanusVisionConfig(
@@ -146,16 +145,16 @@ def tiny_janus(tokenizer: PreTrainedTokenizerFast, sizes: TinySizes, seed: int) 
         text_config=text,
         vision_config=vision,
         vq_config=vq,
-        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_token_id=image_id,
         tie_word_embeddings=False,
     )
     model = JanusForConditionalGeneration(config)
     _initialise(model)
     model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        generation_kwargs={"boi_token_id": tokenizer.convert_tokens_to_ids(BEGIN_IMAGE)},
+        bos_token_id=bos_id,
+        eos_token_id=eos_id,
+        pad_token_id=pad_id,
+        generation_kwargs={"boi_token_id": begin_image_id},
     )
     return model.eval()
 

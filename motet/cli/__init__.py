@@ -1,0 +1,29 @@
+"""The door: `motet train | sft | eval | sample | ask | bench | config | doctor`.
+
+An error that a user can mend is one line on stderr and exit status 2; an interruption is status 130. Nothing heavy is
+imported before a command runs, and a recipe is read before anything heavy is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from motet.errors import MotetError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Console entry point; `arguments` default to the process's own."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        from motet.cli.app import app
+
+        raise SystemExit(app(arguments, standalone_mode=True))
+    except MotetError as error:
+        print(f"motet: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("\nmotet: stopped.", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,144 @@
+"""The commands and their arguments; what they do is in the modules beside this one, imported when they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Reinforcement-learning post-training of models that both read and draw.",
+)
+
+RecipePath = Annotated[Path, typer.Argument(help="A recipe (YAML).")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to it: key.subkey=value ...")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Run folder to write.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in that folder.")]
+Checkpoint = Annotated[str, typer.Argument(help="A checkpoint folder, a run folder, or a hub id.")]
+Seed = Annotated[int, typer.Option(help="Seed of the sampling.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")]
+
+
+@app.command()
+def train(recipe: RecipePath, output: Output, overrides: Overrides = None, resume: Resume = False) -> None:
+    """Train a policy by reinforcement learning."""
+    from motet.cli.training import train as run
+
+    run(recipe, output, overrides or [], resume)
+
+
+@app.command()
+def sft(recipe: RecipePath, output: Output, overrides: Overrides = None, resume: Resume = False) -> None:
+    """Train a policy on demonstrations."""
+    from motet.cli.training import sft as run
+
+    run(recipe, output, overrides or [], resume)
+
+
+@app.command("eval")
+def evaluate(
+    checkpoint: Checkpoint,
+    *,
+    suite: Annotated[str, typer.Option(help="Which suite: shapes.")] = "shapes",
+    json_path: Json = None,
+    size: Annotated[int, typer.Option(min=1, help="Held-back items.")] = 2048,
+    held_out_size: Annotated[int, typer.Option(min=1, help="Items of held-out compositions.")] = 512,
+    pass_at: Annotated[int, typer.Option(min=1, help="Samples per item.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of items and sampling.")] = 1234,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 64,
+    world: Annotated[
+        list[str] | None, typer.Option("--world", help="Option of the shapes world, canvas=64; may be repeated.")
+    ] = None,
+) -> None:
+    """Measure a checkpoint on held-back items."""
+    from motet.cli.using import evaluate as run
+    from motet.config import parse_recipe
+
+    # A recipe's own rules check the numbers, and read the options of the world.
+    settings = {"suite": suite, "size": size, "held_out_size": held_out_size, "pass_at": pass_at, "seed": seed}
+    options = [f"data.options.{option}" for option in world or []]
+    recipe = parse_recipe({"policy": {"path": checkpoint}, "run": {"steps": 1}, "eval": settings}, options)
+    run(checkpoint, recipe.eval, dict(recipe.data.options), max_tokens, json_path)
+
+
+@app.command()
+def sample(
+    checkpoint: Checkpoint,
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    *,
+    n: Annotated[int, typer.Option("--n", min=1, help="How many pictures.")] = 8,
+    out: Annotated[Path, typer.Option("--out", help="PNG to write.")] = Path("grid.png"),
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
+    guidance_scale: Annotated[float, typer.Option(min=1.0, help="Above 1: classifier-free guidance.")] = 1.0,
+    seed: Seed = 0,
+) -> None:
+    """Draw a prompt several times into one picture grid."""
+    from motet.cli.using import sample as run
+
+    run(checkpoint, prompt, n, out, seed=seed, temperature=temperature, guidance_scale=guidance_scale)
+
+
+@app.command()
+def ask(
+    checkpoint: Checkpoint,
+    image: Annotated[Path, typer.Argument(help="A picture file.")],
+    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    *,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 128,
+    seed: Seed = 0,
+) -> None:
+    """Ask a question about a picture."""
+    from motet.cli.using import ask as run
+
+    run(checkpoint, image, question, temperature, max_tokens, seed)
+
+
+@app.command()
+def config(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe (YAML).")] = None,
+    overrides: Overrides = None,
+    keys: Annotated[bool, typer.Option("--keys", help="List every key with its type, default and meaning.")] = False,
+    rewards: Annotated[bool, typer.Option("--rewards", help="List the built-in rewards.")] = False,
+) -> None:
+    """Print the resolved recipe, or what a recipe may say."""
+    from motet.cli.inspecting import show_config
+
+    show_config(recipe, overrides or [], keys, rewards)
+
+
+@app.command()
+def doctor() -> None:
+    """Tell what this machine has and what is missing, and play a tiny model once."""
+    from motet.cli.inspecting import doctor as run
+
+    run()
+
+
+bench = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios measured in one run.")
+app.add_typer(bench, name="bench")
+
+
+@bench.callback()
+def _bench() -> None:
+    """Keeps `rollout` a subcommand: a group of one command would swallow its name."""
+
+
+@bench.command("rollout")
+def bench_rollout(
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="A Janus checkpoint or run folder; none: random weights of the tiny size.")
+    ] = None,
+    batch_sizes: Annotated[list[int] | None, typer.Option("--batch", help="Batch sizes; may be repeated.")] = None,
+    guidance_scale: Annotated[float, typer.Option(min=1.0, help="Guidance of the image benchmark.")] = 5.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Interleaved repetitions.")] = 5,
+    json_path: Json = None,
+) -> None:
+    """Images/s and text samples/s beside transformers' generate, same weights, batch, guidance and outputs."""
+    from motet.cli.benching import bench_rollout as run
+
+    run(checkpoint, batch_sizes or [16, 64], guidance_scale, repeats, json_path)

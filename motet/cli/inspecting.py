@@ -1,0 +1,54 @@
+"""`motet config` and `motet doctor`."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from motet.config import Recipe, load_recipe, to_yaml
+from motet.errors import ConfigError
+
+
+def show_config(recipe: Path | None, overrides: list[str], keys: bool, rewards: bool) -> None:
+    """Print the resolved recipe, all keys, or the built-in rewards."""
+    if keys:
+        from motet.config.keys import explain
+
+        print(explain(Recipe))
+    elif rewards:
+        from motet.rewards import built_in_rewards
+
+        for name, meaning in built_in_rewards().items():
+            print(f"{name:<18} {meaning}")
+    elif recipe is None:
+        raise ConfigError("No recipe was given.", fix="motet config RECIPE.yaml, or motet config --keys.")
+    else:
+        print(to_yaml(load_recipe(recipe, overrides)), end="")
+
+
+def doctor() -> None:
+    """Print versions, devices, extras, and a small end-to-end check."""
+    import torch
+
+    print(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
+    for package in ("torch", "transformers", "tokenizers", "safetensors", "pydantic", "datasets"):
+        print(f"{package:<13} {_version(package)}")
+    gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    print(f"gpu           {', '.join(gpus) or 'none: runs on the CPU'}")
+    print(f"cpu threads   {torch.get_num_threads()}")
+    for package, extra in (("peft", "lora"),):
+        state = _version(package) if importlib.util.find_spec(package) else f"missing: pip install 'motet[{extra}]'"
+        print(f"{package:<13} {state}")
+    if importlib.util.find_spec("torchvision") and torch.version.cuda is None:
+        print("torchvision   installed beside a CPU build of torch: transformers' image processors may break")
+    shipped = Path("checkpoints/shapes_janus/config.json")
+    print(f"cold start    {'found' if shipped.is_file() else 'not in this folder: run from the repository root'}")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"

@@ -1,0 +1,166 @@
+"""Runs from beginning to end: build, measure, train, measure again, and leave a folder that other commands can use."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from motet.checkpoint import Progress, latest_checkpoint
+from motet.config import Recipe, to_yaml
+from motet.errors import MotetError
+from motet.evals.shapes import evaluate_shapes
+from motet.interrupt import Interrupt
+from motet.loop import train
+from motet.report.folder import RunFolder
+from motet.report.pictures import picture_grid, save_picture
+from motet.report.progress import ProgressBar
+from motet.report.tables import suite_table
+from motet.run import Run
+from motet.session import prepare, prepare_supervised
+from motet.supervised import supervise
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Where a run is shown, kept and interrupted; `again` is the command that resumes it."""
+
+    recipe: Recipe
+    folder: RunFolder
+    again: str
+    console: Console
+    bar: ProgressBar
+    interrupt: Interrupt
+
+
+def run_training(recipe: Recipe, folder: RunFolder, again: str) -> None:
+    """`motet train`."""
+    session = prepare(recipe)
+    with _staged(recipe, folder, again) as stage:
+        before = folder.read_json("before.json")
+        if before is None and recipe.eval.suite == "shapes" and latest_checkpoint(folder.checkpoints) is None:
+            before = _measure(stage, session.policy, "before")
+            folder.write_json("before.json", before)
+        progress = _finished(stage, train(session, Run(session, folder, stage.bar, stage.interrupt)))
+        after = _measure(stage, session.policy, "after") if before is not None else None
+    folder.write_json("summary.json", _summary(recipe, folder, progress, {"before": before, "after": after}))
+    if before is not None and after is not None:
+        stage.console.print(suite_table({"before": before, "after": after}, "On held-back items, strict"))
+    _say_what_next(stage, progress)
+
+
+def run_supervised(recipe: Recipe, folder: RunFolder, again: str) -> None:
+    """`motet sft`."""
+    session = prepare_supervised(recipe)
+    curve = recipe.eval.every is not None and recipe.eval.suite == "shapes"
+    with _staged(recipe, folder, again) as stage:
+        measure: Callable[[Any], dict[str, float]] | None = (lambda policy: _glimpse(recipe, policy)) if curve else None
+        progress = _finished(stage, supervise(session, Run(session, folder, stage.bar, stage.interrupt), measure))
+        after = _measure(stage, session.policy, "after") if recipe.eval.suite == "shapes" else None
+    folder.write_json("summary.json", _summary(recipe, folder, progress, {"after": after}))
+    if after is not None:
+        stage.console.print(suite_table({"after": after}, "On held-back items, strict"))
+    _say_what_next(stage, progress)
+
+
+@contextmanager
+def _staged(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Stage]:
+    """The folder made, the bar shown, Ctrl-C caught.
+
+    An error before the first step is done leaves no folder behind; a later one tells the newest checkpoint.
+    """
+    console = Console()
+    folder.create(to_yaml(recipe))
+    try:
+        with ProgressBar(console) as bar, Interrupt() as interrupt:
+            yield _Stage(recipe, folder, again, console, bar, interrupt)
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. Resume with: {again}", soft_wrap=True, highlight=False, markup=False)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if not folder.began:
+            folder.discard()
+        elif isinstance(error, MotetError):
+            raise type(error)(f"{error.problem} {_what_is_saved(folder)}", fix=f"{error.fix} Then: {again}") from error
+        raise
+
+
+def _what_is_saved(folder: RunFolder) -> str:
+    newest = latest_checkpoint(folder.checkpoints)
+    done = len(folder.read_metrics())
+    saved = "no checkpoint is saved yet" if newest is None else f"the newest checkpoint is {str(newest)!r}"
+    return f"(After {done} steps; {saved}.)"
+
+
+def _finished(stage: _Stage, progress: Progress) -> Progress:
+    """The progress of a run that is at its end; an interrupted one says how to resume it and exits."""
+    if progress.step < stage.recipe.run.steps:
+        message = f"Saved after step {progress.step}. Resume with: {stage.again}"
+        stage.console.print(message, soft_wrap=True, highlight=False, markup=False)
+        raise typer.Exit(130)
+    return progress
+
+
+def _measure(stage: _Stage, policy: Any, name: str) -> dict[str, Any]:
+    """Run the suite and leave `<name>.png`. An interruption stops it at once: nothing is lost."""
+    recipe = stage.recipe
+
+    def tell(done: int, total: int) -> None:
+        if stage.interrupt.asked:
+            raise KeyboardInterrupt
+        stage.bar.items(f"measure {name}", done, total)
+
+    outcome = evaluate_shapes(policy, recipe.eval, _world(recipe), recipe.text.max_tokens, tell)
+    shown = outcome.specimens[:40]
+    grid = picture_grid(
+        [s.image for s in shown], [s.prompt for s in shown], [s.correct for s in shown], title=f"{name}: first samples"
+    )
+    save_picture(grid, stage.folder.path / f"{name}.png")
+    return outcome.table
+
+
+def _glimpse(recipe: Recipe, policy: Any) -> dict[str, float]:
+    quick = recipe.eval.model_copy(update={"size": 256, "held_out_size": 32, "pass_at": 2})
+    table = evaluate_shapes(policy, quick, _world(recipe), recipe.text.max_tokens).table
+    return {
+        "eval/draw": table["draw"]["overall"],
+        "eval/answer": table["answer"]["overall"],
+        "eval/draw_greedy": table["greedy"]["draw"]["overall"],
+        "eval/answer_greedy": table["greedy"]["answer"]["overall"],
+    }
+
+
+def _world(recipe: Recipe) -> dict[str, Any]:
+    """The shapes world's options: the recipe's own when it trains on the world, else the defaults."""
+    return dict(recipe.data.options) if recipe.data.source == "shapes" else {}
+
+
+def _summary(
+    recipe: Recipe, folder: RunFolder, progress: Progress, measured: dict[str, dict[str, Any] | None]
+) -> dict[str, Any]:
+    speeds = [line["images_per_second"] for line in folder.read_metrics() if line.get("images_per_second")]
+    return {
+        **measured,
+        "seconds": round(progress.seconds, 1),
+        "steps": progress.step,
+        "images_per_second": round(statistics.fmean(speeds), 1) if speeds else None,
+        "seed": recipe.run.seed,
+    }
+
+
+def _say_what_next(stage: _Stage, progress: Progress) -> None:
+    checkpoint, folder = latest_checkpoint(stage.folder.checkpoints), stage.folder.path
+    lines = [f"Trained {progress.step} steps in {progress.seconds:.0f} s: {checkpoint}"]
+    if (folder / "before.png").is_file():
+        lines.append(f"Pictures before and after: {folder / 'before.png'}, {folder / 'after.png'}")
+    prompt = "two red circles" if stage.recipe.data.source == "shapes" else "what to draw"
+    lines.append(f'Try next: motet sample {shlex.quote(str(folder))} "{prompt}" --n 8 --out grid.png')
+    stage.console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)

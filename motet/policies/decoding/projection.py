@@ -1,0 +1,60 @@
+"""A linear layer of the snapshot, with the fastest matrix product that this machine has for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+PACKED_FROM = 1 << 20
+"""Multiply-adds from which oneDNN's packed product is worth its call: it costs 8 microseconds more than a plain one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """`x -> x W^T + b`. `packed` is W in oneDNN's own order, None where it is not used; `transposed` a view of W."""
+
+    weight: Float[Tensor, "O I"]
+    transposed: Float[Tensor, "I O"]
+    bias: Float[Tensor, "O"] | None
+    packed: Tensor | None
+
+    @classmethod
+    def of(cls, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> Projection:
+        """A projection by these weights, packed where that is possible."""
+        return cls(weight, weight.t(), bias, _packed(weight))
+
+    def __call__(self, inputs: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
+        """`[M, O]`."""
+        if self.packed is None or len(inputs) * self.weight.numel() < PACKED_FROM:
+            if self.bias is None:
+                return torch.mm(inputs, self.transposed)
+            return torch.addmm(self.bias, inputs, self.transposed)
+        return torch.ops.mkldnn._linear_pointwise(inputs, self.packed, self.bias, "none", [], "")
+
+    def added_to(self, residual: Float[Tensor, "M O"], inputs: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
+        """`residual + self(inputs)`."""
+        if self.packed is None or len(inputs) * self.weight.numel() < PACKED_FROM:
+            total = torch.addmm(residual, inputs, self.transposed)  # the residual rides along in the product
+            return total if self.bias is None else total.add_(self.bias)
+        return torch.ops.mkldnn._linear_pointwise(inputs, self.packed, self.bias, "none", [], "").add_(residual)
+
+
+def _packed(weight: Float[Tensor, "O I"]) -> Tensor | None:
+    """The weight for oneDNN, or None.
+
+    torch multiplies float32 with MKL, which keeps AMD processors off their AVX-512 units: oneDNN is twice as fast there
+    from 128 rows on. These are the operators that torch's inductor calls; they are not public, hence the guard.
+    """
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+        return None
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        return None  # not measured elsewhere
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        torch.ops.mkldnn._linear_pointwise(weight[:1], packed, None, "none", [], "")
+    except (AttributeError, RuntimeError):
+        return None
+    return packed

@@ -1,0 +1,70 @@
+"""What a step looked like: its first drawings as a grid, its first texts and its failures as lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from PIL import Image
+
+from motet.report.folder import FAILURES, RunFolder
+from motet.report.pictures import picture_grid, save_picture
+from motet.trajectory import Act, DenoisingSteps, Group, ImageTokens, Scores, TextTokens
+
+SIBLINGS, PICTURES = 2, 64
+"""Siblings of each prompt that are shown, and the most pictures of one grid."""
+
+
+@runtime_checkable
+class Rewarding(Protocol):
+    """What the captions need to know of a reward."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def acts(self) -> tuple[str, ...]: ...
+
+
+def save_samples(
+    folder: RunFolder, step: int, groups: Sequence[Group], scores: Sequence[Scores], rewards: Sequence[Rewarding]
+) -> None:
+    """`samples/step_N.png`: drawings with what was asked and earned; `samples/step_N.jsonl`: texts with both."""
+    pictures: list[Image.Image] = []
+    captions: list[str] = []
+    lines: list[str] = []
+    for group, score in zip(groups, scores, strict=True):
+        for sibling in group.alive[:SIBLINGS]:
+            for act in group.trajectories[sibling].acts:
+                earned = _earned(act, score, sibling, rewards)
+                if isinstance(act, TextTokens):
+                    whose = {"row": group.task.index, "sibling": sibling, "act": act.name, "reward": round(earned, 4)}
+                    lines.append(json.dumps({**whose, "prompt": act.context.text, "text": act.text}) + "\n")
+                elif isinstance(act, ImageTokens | DenoisingSteps):
+                    pictures.append(act.image)
+                    captions.append(f"{earned:.2f}  {act.context.text}")
+    (folder.path / "samples").mkdir(exist_ok=True)
+    name = f"samples/step_{step:06d}"
+    if lines:
+        folder.write_text(f"{name}.jsonl", "".join(lines))
+    if pictures:
+        shown = pictures[:PICTURES]
+        grid = picture_grid(shown, captions[:PICTURES], [None] * len(shown), title=f"step {step}")
+        save_picture(grid, folder.path / f"{name}.png")
+
+
+def record_failures(folder: RunFolder, step: int, groups: Sequence[Group], scores: Sequence[Scores]) -> None:
+    """One line of `failures.jsonl` for every trajectory that failed or was dropped, with the reason."""
+    for group, score in zip(groups, scores, strict=True):
+        failures = {g: t.failure for g, t in enumerate(group.trajectories) if t.failure is not None}
+        for sibling, failure in sorted((failures | dict(score.dropped)).items()):
+            place = {"step": step, "row": group.task.index, "sibling": sibling}
+            folder.append_line(FAILURES, {**place, "where": failure.where, "message": failure.message})
+
+
+def _earned(act: Act, score: Scores, sibling: int, rewards: Sequence[Rewarding]) -> float:
+    return sum(r.weight * (score.values[r.name][sibling] or 0.0) for r in rewards if act.name in r.acts)

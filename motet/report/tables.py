@@ -1,0 +1,45 @@
+"""Tables of a suite's numbers for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+
+def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """One row per category and kind, one pair of columns (sampled, greedy) per measurement; with two, the change.
+
+    `columns` maps a heading (before, after) to numbers in the shape of `summary.json`.
+    """
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for heading in columns:
+        table.add_column(f"{heading}\nT=1", justify="right")
+    if len(columns) == 2:
+        table.add_column("change\nT=1", justify="right")
+    for heading in columns:
+        table.add_column(f"{heading}\ngreedy", justify="right")
+    views = list(columns.values())
+    for skill in ("draw", "answer"):
+        for label in views[0][skill]:
+            table.add_row(*_cells(f"{skill}: {label}", views, skill, label), end_section=False)
+        table.add_row(
+            *_cells(f"{skill}: held-out compositions", [_held_out(view) for view in views], skill, "overall"),
+            end_section=True,
+        )
+    return table
+
+
+def _held_out(view: Mapping[str, Any]) -> dict[str, Any]:
+    return {**view["held_out"], "greedy": view["greedy"]["held_out"]}
+
+
+def _cells(name: str, views: list[Mapping[str, Any]], skill: str, label: str) -> list[str]:
+    sampled = [view[skill][label] for view in views]
+    greedy = [view["greedy"][skill][label] for view in views]
+    cells = [name, *(f"{value:.1%}" for value in sampled)]
+    if len(views) == 2:
+        cells.append(f"{100 * (sampled[1] - sampled[0]):+.1f}")
+    return [*cells, *(f"{value:.1%}" for value in greedy)]

@@ -1,0 +1,115 @@
+"""Learn from one rollout: `num_iterations` passes of `num_minibatches` optimizer steps.
+
+Old log-probs (design law 3) are those of sampling when sampling and learning compute in one precision. Under autocast a
+replayed log-prob differs from the sampled one by more than the ratio should, so they are replayed with the learner's
+weights and micro-batches: by a pass before the first of several optimizer steps, or, for a single one, by that step's
+own forward pass. The metric `old_log_probs_recomputed` says which rule applied.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from motet.config import Recipe
+from motet.credit import Credit
+from motet.learner import Learner, Stats, micro_batches
+from motet.objectives import PolicyObjective, kind_settings, reference_needs, sampled_log_probs
+from motet.protocols import LearningPolicy, Replay
+from motet.trajectory import Act, ActKind, Group
+
+
+def update(
+    policy: LearningPolicy, learner: Learner, groups: Sequence[Group], credit: Credit, recipe: Recipe, step: int
+) -> Stats:
+    """The optimizer steps of one rollout. Without a credited action there is none, and `skipped` is 1."""
+    credited = [one for one in credit.acts if one.act.num_actions]
+    if not credited:
+        return {"skipped": 1.0}
+    algorithm, budget = recipe.algorithm, recipe.optimizer.tokens_per_microbatch
+    acts = [one.act for one in credited]
+    settings = kind_settings(algorithm, _longest(acts, recipe.text.max_tokens))
+    recomputed = policy.autocast is not None
+    old: list[Tensor] | None = None if recomputed else [sampled_log_probs(act) for act in acts]
+    if recomputed and algorithm.num_iterations * algorithm.num_minibatches > 1:
+        old = [replay.log_probs for replay in replay_frozen(policy, acts, budget)]
+    reference: list[Replay] | None = None
+    if any(of_kind.beta for of_kind in settings.values()):
+        with policy.reference():
+            reference = replay_frozen(policy, acts, budget, reference_needs(settings))
+    owners = _owners(groups, acts)
+    stats: list[Stats] = []
+    for iteration in range(algorithm.num_iterations):
+        for chosen in minibatches(owners, algorithm.num_minibatches, (recipe.run.seed, step, iteration)):
+            objective = PolicyObjective(
+                algorithm,
+                settings,
+                [credited[n].advantage for n in chosen],
+                None if old is None else [old[n] for n in chosen],
+                None if reference is None else [reference[n] for n in chosen],
+            )
+            stats.append(learner.step([acts[n] for n in chosen], objective))
+    return {**_merged(stats), "old_log_probs_recomputed": float(recomputed)}
+
+
+@torch.no_grad()
+def replay_frozen(
+    policy: LearningPolicy, acts: Sequence[Act], budget: int, needs: Collection[str] = ()
+) -> list[Replay]:
+    """Replays without gradient, in micro-batches of at most `budget` tokens."""
+    result: dict[int, Replay] = {}
+    for members in micro_batches([policy.cost(act) for act in acts], budget):
+        result |= zip(members, policy.replay([acts[n] for n in members], needs), strict=True)
+    return [result[n] for n in range(len(acts))]
+
+
+def minibatches(owners: Sequence[int], count: int, key: tuple[int, int, int]) -> list[list[int]]:
+    """Positions of acts in `count` parts of like size, none of them empty; `owners` are the acts' groups.
+
+    The acts of a group stay together. Groups are shuffled by the key: seed, step and iteration.
+    """
+    groups = sorted(set(owners))
+    if count > 1:
+        draws = random.Random(f"motet {key}")  # Python promises only `random()` to stay as it is, not `shuffle`
+        groups.sort(key=lambda _: draws.random())
+    parts = [set(groups[part::count]) for part in range(count)]
+    return [[n for n, owner in enumerate(owners) if owner in part] for part in parts if part]
+
+
+def _owners(groups: Sequence[Group], acts: Sequence[Act]) -> list[int]:
+    """The number of the group in which each act was played."""
+    group_of = {
+        id(act): number
+        for number, group in enumerate(groups)
+        for trajectory in group.trajectories
+        for act in trajectory.acts
+    }
+    return [group_of[id(act)] for act in acts]
+
+
+def _longest(acts: Sequence[Act], max_tokens: int) -> dict[ActKind, int]:
+    """Dr. GRPO's constant of each kind: the longest act there can be. Pictures of a policy are all of one length."""
+    longest: dict[ActKind, int] = {}
+    for act in acts:
+        floor = max_tokens if act.kind == "text" else 1
+        longest[act.kind] = max(longest.get(act.kind, floor), act.num_actions)
+    return longest
+
+
+def _merged(stats: Sequence[Stats]) -> Stats:
+    """Numbers of several optimizer steps as one: means, maxima, minima; the log-prob gap before the weights moved."""
+    merged: Stats = {}
+    for key in dict.fromkeys(key for one in stats for key in one):
+        values = [one[key] for one in stats if key in one]
+        if "log_prob_gap" in key:
+            merged[key] = values[0]
+        elif key.endswith("_max"):
+            merged[key] = max(values)
+        elif key.endswith("_min"):
+            merged[key] = min(values)
+        else:
+            merged[key] = sum(values) / len(values)
+    return merged

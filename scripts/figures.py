@@ -1,0 +1,85 @@
+"""Make the pictures of the docs from run folders.
+
+    python scripts/figures.py --demo runs/demo --sft runs/sft --out docs/pictures
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+GREEN, BLUE, GREY = "#34a254", "#2f6fde", "#9aa0a8"
+
+
+def before_after(run: Path, out: Path, columns: int = 4, lines: int = 3) -> None:
+    """The top left corners of the run's two grids, side by side."""
+    step, line, head = 142, 176, 40  # tile and gap of motet.report.pictures
+    size = (columns * step + 14, head + lines * line)
+    halves = [Image.open(run / f"{name}.png").crop((0, 0, *size)) for name in ("before", "after")]
+    sheet = Image.new("RGB", (2 * size[0] + 30, size[1]), "white")
+    sheet.paste(halves[0], (0, 0))
+    sheet.paste(halves[1], (size[0] + 30, 0))
+    sheet.save(out / "before_after.png", optimize=True)
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def curve(axis: Any, rows: list[dict[str, Any]], key: str, label: str, colour: str, smooth: int = 1) -> None:
+    points = [(row["step"], row[key]) for row in rows if key in row]
+    steps, values = [p[0] for p in points], [p[1] for p in points]
+    if smooth > 1:
+        axis.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
+        values = [sum(values[max(0, i - smooth) : i + 1]) / len(values[max(0, i - smooth) : i + 1]) for i in range(len(values))]
+    axis.plot(steps, values, label=label, color=colour, linewidth=1.8, marker="o" if smooth == 1 else None, markersize=3)
+
+
+def curves(demo: Path, sft: Path, out: Path) -> None:
+    """Supervised training until it flattens, then reinforcement learning."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), constrained_layout=True)
+    supervised, reinforced = metrics(sft), metrics(demo)
+    for key, label, colour in (
+        ("eval/draw", "drawing, T = 1", GREEN),
+        ("eval/answer", "answering, T = 1", BLUE),
+        ("eval/answer_greedy", "answering, greedy", GREY),
+    ):
+        curve(axes[0], supervised, key, label, colour)
+    axes[0].set(title="supervised cold start (256 held-back items)", xlabel="step", ylim=(0, 1))
+    for key, label, colour in (
+        ("rewards/shapes/mean", "drawing", GREEN),
+        ("rewards/exact_answer/mean", "answering", BLUE),
+    ):
+        curve(axes[1], reinforced, key, label, colour, smooth=10)
+    axes[1].set(title="reinforcement learning (reward on training prompts)", xlabel="step", ylim=(0, 1.02))
+    curve(axes[2], reinforced, "completion_length/mean", "tokens per answer", BLUE, smooth=10)
+    axes[2].set(title="thinking longer", xlabel="step")
+    for axis in axes:
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False)
+    figure.savefig(out / "curves.png", dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", type=Path, required=True)
+    parser.add_argument("--sft", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    before_after(arguments.demo, arguments.out)
+    curves(arguments.demo, arguments.sft, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The order of a run's rows, and its resumption."""
+
+import json
+
+import pytest
+
+from motet.config import DataConfig
+from motet.data import Cursor, open_rows
+from motet.errors import CheckpointError, DataError
+
+
+@pytest.fixture
+def rows(tmp_path):
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps({"prompt": f"p{n}"}) + "\n" for n in range(7)))
+    return open_rows(DataConfig(source=str(tmp_path / "x.jsonl")), ("prompt",))
+
+
+def prompts(tasks):
+    return [task["prompt"] for task in tasks]
+
+
+def test_every_epoch_meets_every_row_once_in_another_order(rows):
+    cursor = Cursor(rows, seed=0)
+    epochs = [prompts(cursor.next(7)) for _ in range(3)]
+    assert all(sorted(epoch) == [f"p{n}" for n in range(7)] for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] and epochs[0] != sorted(epochs[0])
+
+
+def test_the_order_is_pinned(rows):
+    """A changed order would make every old checkpoint resume elsewhere."""
+    assert prompts(Cursor(rows, seed=0).next(7)) == ["p3", "p0", "p5", "p6", "p1", "p4", "p2"]
+
+
+def test_order_depends_on_the_seed_and_not_on_the_batch(rows):
+    cursor, other = Cursor(rows, 5), Cursor(rows, 6)
+    one_by_one = [task for _ in range(14) for task in cursor.next(1)]
+    assert prompts(one_by_one) == prompts(Cursor(rows, 5).next(14))
+    assert prompts(one_by_one) != prompts(other.next(14))
+
+
+def test_a_row_that_comes_again_is_another_task(rows):
+    tasks = Cursor(rows, 0).next(20)
+    assert len({task.index for task in tasks}) == 20
+    assert all(task["prompt"] == f"p{task.index % 7}" for task in tasks)
+    assert sorted(task.index for task in tasks[:7]) == list(range(7))
+
+
+def test_resumed_equals_uninterrupted(rows):
+    cursor = Cursor(rows, 1)
+    cursor.next(5)
+    state = json.loads(json.dumps(cursor.state_dict()))
+    rest = [(t.index, t["prompt"]) for t in cursor.next(12)]
+    resumed = Cursor(rows, 1)
+    resumed.load_state_dict(state)
+    assert [(t.index, t["prompt"]) for t in resumed.next(12)] == rest
+
+
+def test_another_seed_or_size_is_refused(rows, tmp_path):
+    state = Cursor(rows, 1).state_dict()
+    with pytest.raises(CheckpointError, match="data has seed 1, this run's has 2"):
+        Cursor(rows, 2).load_state_dict(state)
+    fewer = open_rows(DataConfig(source=str(tmp_path / "x.jsonl"), size=3))
+    with pytest.raises(CheckpointError, match="data has size 7, this run's has 3"):
+        Cursor(fewer, 1).load_state_dict(state)
+
+
+def test_endless_rows_come_in_their_own_order():
+    world = open_rows(DataConfig(source="shapes"), seed=0)
+    cursor = Cursor(world, 0)
+    assert [t.index for t in cursor.next(2) + cursor.next(2)] == [0, 1, 2, 3]
+    resumed = Cursor(world, 0)
+    resumed.load_state_dict(cursor.state_dict())
+    assert resumed.next(1)[0]["scene"] == world.row(4)["scene"]
+
+
+def test_a_row_that_cannot_be_read_does_not_move_the_cursor(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"prompt": null}\n')
+    cursor = Cursor(open_rows(DataConfig(source=str(tmp_path / "x.jsonl")), ("prompt",)), 0)
+    with pytest.raises(DataError):
+        cursor.next(1)
+    assert cursor.state_dict()["drawn"] == 0

@@ -1,0 +1,59 @@
+"""Reward functions of tests, as a user would write them in a file."""
+
+import math
+import os
+import time
+from typing import Any
+
+
+def reddish(completions: list[Any], **columns: Any) -> list[float]:
+    """How red the drawing is."""
+    return [part(c, "image").resize((1, 1)).getpixel((0, 0))[0] / 255 for c in completions]
+
+
+def spacious(completions: list[Any], **columns: Any) -> list[float]:
+    """The share of letters in the text."""
+    texts = [part(c, "text") for c in completions]
+    return [sum(mark.isalpha() for mark in text) / (len(text) + 1) for text in texts]
+
+
+def part(completion: list[Any], kind: str) -> Any:
+    """The first picture or text of a completion."""
+    for message in completion:
+        content = message["content"]
+        if isinstance(content, str):
+            content = [{"type": "text", "text": content}]
+        for one in content:
+            if one["type"] == kind:
+                return one[kind]
+    raise AssertionError(f"no {kind} in {completion}")
+
+
+def slowly(completions: list[Any], **columns: Any) -> list[float]:
+    """`reddish`, after as many seconds as the environment says: so that a test can interrupt a run in its middle."""
+    time.sleep(float(os.environ.get("MOTET_TEST_SLEEP", "0")))
+    return reddish(completions)
+
+
+def too_few(completions: list[Any], **columns: Any) -> list[float]:
+    """One value short."""
+    return [0.0] * (len(completions) - 1)
+
+
+def broken(completions: list[Any], **columns: Any) -> list[float]:
+    """Raises, as a typo would."""
+    return [completion["contents"] for completion in completions]
+
+
+def undefined(completions: list[Any], **columns: Any) -> list[float]:
+    """NaN for everything."""
+    return [math.nan] * len(completions)
+
+
+def breaks_later(completions: list[Any], **columns: Any) -> list[float]:
+    """Raises at its third call."""
+    breaks_later.calls = getattr(breaks_later, "calls", 0) + 1  # type: ignore[attr-defined]
+    if breaks_later.calls == 3:  # type: ignore[attr-defined]
+        breaks_later.calls = 0  # type: ignore[attr-defined]
+        raise ValueError("the scorer is gone")
+    return reddish(completions)

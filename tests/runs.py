@@ -1,0 +1,146 @@
+"""What tests of whole runs share: a tiny Janus, recipes on a tiny canvas, the command line in this process."""
+
+import copy
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import motet.cli
+from motet.config import Recipe, parse_recipe
+from motet.interrupt import Interrupt
+from motet.loop import train
+from motet.policies.janus.tiny import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
+from motet.report.folder import RunFolder
+from motet.run import Run
+from motet.session import prepare
+from motet.shapes.world import ShapesRows
+from motet.testing import FakePolicy
+
+WORLD = {"canvas": 16, "grid": 2, "max_things": 3, "max_count": 3}
+SIZES = TinySizes(
+    hidden=32, layers=2, heads=2, intermediate=64, image=16, patch=4, codes=32, vision_hidden=32, vision_layers=1,
+    vision_heads=2, max_positions=160,
+)  # fmt: skip
+REWARDS = f"{Path(__file__).parent / 'made_up_rewards.py'}:"
+
+
+def save_tiny_janus(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
+    """A Janus of a few thousand weights, which draws 16 pixels wide, as a checkpoint."""
+    rows = [ShapesRows("train", 0, WORLD).row(index) for index in range(60)]
+    texts = [f": {row['prompt']}\n\n" for row in rows] + [f"\n{row['question']}\n\n" for row in rows]
+    tokenizer = tiny_tokenizer(texts + [row["solution"] for row in rows], vocab_size=320)
+    tiny_janus(tokenizer, SIZES, seed).to(dtype).save_pretrained(folder)
+    tiny_processor(tokenizer, SIZES).save_pretrained(folder)
+    return folder
+
+
+def mapping(checkpoint: Path, **changes: Any) -> dict[str, Any]:
+    """A duet on the tiny canvas as a recipe's mapping; `changes` are sections, merged into it."""
+    content: dict[str, Any] = {
+        "policy": {"path": str(checkpoint), "device": "cpu"},
+        "scenario": "duet",
+        "data": {"source": "shapes", "options": dict(WORLD)},
+        "rewards": [
+            {"name": f"{REWARDS}reddish", "acts": ["drawing"]},
+            {"name": f"{REWARDS}spacious", "acts": ["answer"]},
+        ],
+        "algorithm": {"num_generations": 2, "credit": "factorized"},
+        "text": {"max_tokens": 8},
+        "optimizer": {"learning_rate": 0.003},
+        "run": {"steps": 4, "prompts_per_step": 2, "sample_every": 3},
+    }
+    for section, value in copy.deepcopy(changes).items():
+        if isinstance(value, dict) and isinstance(content.get(section), dict):
+            content[section] |= value
+        elif value is None:
+            content.pop(section)
+        else:
+            content[section] = value
+    return content
+
+
+def write_recipe(path: Path, checkpoint: Path, **changes: Any) -> Path:
+    """`mapping` as a YAML file."""
+    path.write_text(yaml.safe_dump(mapping(checkpoint, **changes)), encoding="utf-8")
+    return path
+
+
+class Notes:
+    """A watcher that remembers, and asks for the run's end after a step."""
+
+    def __init__(self, interrupt: Interrupt, stop_after: int | None = None) -> None:
+        self.interrupt, self.stop_after = interrupt, stop_after
+        self.seen: list[dict[str, float]] = []
+
+    def step(self, step: int, steps: int, numbers: dict[str, float]) -> None:
+        self.seen.append(numbers)
+        self.interrupt.asked = self.interrupt.asked or step == self.stop_after
+
+
+def run_loop(recipe: Recipe | dict[str, Any], folder: Path, stop_after: int | None = None) -> list[dict[str, float]]:
+    """Train in this process, on from the folder's checkpoint if it has one; returns the numbers of the steps played."""
+    recipe = recipe if isinstance(recipe, Recipe) else parse_recipe(recipe)
+    session = prepare(recipe)
+    run_folder = RunFolder(folder, resume=(folder / "recipe.yaml").is_file())
+    run_folder.create("")
+    interrupt = Interrupt()
+    notes = Notes(interrupt, stop_after)
+    train(session, Run(session, run_folder, notes, interrupt))
+    return notes.seen
+
+
+def metrics(folder: Path, timed: bool = False) -> list[dict[str, Any]]:
+    """The lines of a run's metrics, without what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    clocks = ("time/", "step_time", "seconds", "images_per_second")
+    return [{k: v for k, v in line.items() if timed or not k.startswith(clocks)} for line in lines]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def motet_command(capsys: Any, *arguments: object) -> Answer:
+    """Run `motet ARGUMENTS` in this process, errors and exit status included."""
+    capsys.readouterr()
+    try:
+        motet.cli.main([str(argument) for argument in arguments])
+    except SystemExit as stopped:
+        code = stopped.code
+    else:
+        code = None
+    out, err = capsys.readouterr()
+    return Answer(0 if code is None else int(code), out, err)
+
+
+class LearningFake(FakePolicy):
+    """The fake policy with what learning asks for beside it."""
+
+    autocast: torch.dtype | None = None
+    start: dict[str, torch.Tensor] | None = None
+
+    def freeze_reference(self) -> None:
+        self.start = {name: p.detach().clone() for name, p in self.trainable().items()}
+
+    @contextmanager
+    def reference(self):
+        assert self.start is not None
+        now = {name: p.data for name, p in self.trainable().items()}
+        try:
+            for name, parameter in self.trainable().items():
+                parameter.data = self.start[name]
+            with torch.no_grad():
+                yield
+        finally:
+            for name, parameter in self.trainable().items():
+                parameter.data = now[name]
