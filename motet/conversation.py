@@ -96,7 +96,10 @@ def from_chat(chat: Sequence[Mapping[str, Any]], pictures: Sequence[Image.Image]
     for number, message in enumerate(chat):
         content = message.get("content")
         parts: list[Part] = []
-        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content or ():
+        listed: Sequence[Mapping[str, Any]] = (
+            [{"type": "text", "text": content}] if isinstance(content, str) else content or ()
+        )
+        for part in listed:
             if part.get("type") == "text":
                 parts.append(Text(part["text"]))
             elif part.get("type") == "image" and (part.get("image") is not None or remaining):

@@ -119,7 +119,7 @@ class TextTokens(Act):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageTokens(Act):
-    """A picture drawn token by token. `ids` are codebook indices in raster order; `image` their one decoding to uint8."""
+    """A picture drawn token by token. `ids` are codebook indices in raster order; `image` is their one decoding."""
 
     ids: Int[Tensor, "N"]
     image: Image.Image
@@ -214,7 +214,7 @@ class Scores:
     """
 
     values: Mapping[str, tuple[float | None, ...]]
-    dropped: Mapping[int, Failure] = field(default_factory=dict)
+    dropped: Mapping[int, Failure] = field(default_factory=dict[int, Failure])
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Make the pictures of the docs from run folders.
 
-    python scripts/figures.py --demo runs/demo --sft runs/sft --out docs/pictures
+python scripts/figures.py --demo runs/demo --sft runs/sft --out docs/pictures
 """
 
 from __future__ import annotations
@@ -35,8 +35,13 @@ def curve(axis: Any, rows: list[dict[str, Any]], key: str, label: str, colour: s
     steps, values = [p[0] for p in points], [p[1] for p in points]
     if smooth > 1:
         axis.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
-        values = [sum(values[max(0, i - smooth) : i + 1]) / len(values[max(0, i - smooth) : i + 1]) for i in range(len(values))]
-    axis.plot(steps, values, label=label, color=colour, linewidth=1.8, marker="o" if smooth == 1 else None, markersize=3)
+        values = [
+            sum(values[max(0, i - smooth) : i + 1]) / len(values[max(0, i - smooth) : i + 1])
+            for i in range(len(values))
+        ]
+    axis.plot(
+        steps, values, label=label, color=colour, linewidth=1.8, marker="o" if smooth == 1 else None, markersize=3
+    )
 
 
 def curves(demo: Path, sft: Path, out: Path) -> None:

@@ -26,7 +26,6 @@ from motet.shapes.check import read_scenes
 from motet.shapes.scene import COLOURS, SHAPES
 from motet.shapes.world import ShapesRows
 
-
 DISTINCT = 0.05
 """Cosine distance from which two latents deserve a code each."""
 
@@ -83,7 +82,7 @@ def train_image_tokenizer(model: JanusForConditionalGeneration, rows: ShapesRows
 def _locality(latents: Tensor, pixels: Tensor) -> Tensor:
     """Equal patches, equal latents; different patches, different ones (alignment and uniformity, arXiv 2005.10242).
 
-    Attention and group norms let a patch's latent depend on the whole picture. Without this term blank paper alone takes
+    Attention and group norms let a patch's latent depend on the whole picture. Without this term bare paper alone takes
     dozens of codes, 2.6 nats per token that say nothing and that the language model would have to predict.
     """
     side = pixels.shape[-1] // latents.shape[-1]
@@ -134,8 +133,9 @@ def _move_codes(codes: Tensor, usage: Tensor, sums: Tensor, nearest: Tensor, fla
 
 @torch.no_grad()
 def merge_codes(model: JanusForConditionalGeneration, rows: ShapesRows) -> int:
-    """Retire codes that are another's twin: two names for one patch are a coin toss that says nothing. Returns how many.
+    """Retire codes that are another's twin: two names for one patch are a coin toss that says nothing.
 
+    Returns how many.
     A code is a twin when a busier code lies within DISTINCT of it. Retired codes move where no latent is.
     """
     vq = model.model.vqmodel
@@ -221,8 +221,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tokenizer-steps", type=int, default=1600)
-    parser.add_argument("--vision-steps", type=int, default=700)
+    parser.add_argument("--tokenizer-steps", type=int, default=1200)
+    parser.add_argument("--vision-steps", type=int, default=500)
     arguments = parser.parse_args()
     started = time.monotonic()
     rows, test = (ShapesRows(split, arguments.seed, {}) for split in ("train", "test"))

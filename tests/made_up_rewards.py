@@ -7,8 +7,8 @@ from typing import Any
 
 
 def reddish(completions: list[Any], **columns: Any) -> list[float]:
-    """How red the drawing is."""
-    return [part(c, "image").resize((1, 1)).getpixel((0, 0))[0] / 255 for c in completions]
+    """How red the drawing's upper left corner is, which is the doing of its first token for the most part."""
+    return [part(c, "image").crop((0, 0, 4, 4)).resize((1, 1)).getpixel((0, 0))[0] / 255 for c in completions]
 
 
 def spacious(completions: list[Any], **columns: Any) -> list[float]:

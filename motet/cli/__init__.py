@@ -1,7 +1,7 @@
 """The door: `motet train | sft | eval | sample | ask | bench | config | doctor`.
 
-An error that a user can mend is one line on stderr and exit status 2; an interruption is status 130. Nothing heavy is
-imported before a command runs, and a recipe is read before anything heavy is.
+An error that a user can mend is one line on stderr and exit status 2 (MOTET_TRACEBACK=1 shows where it arose); an
+interruption is status 130. Nothing heavy is imported before a command runs, and a recipe is read before anything heavy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         raise SystemExit(app(arguments, standalone_mode=True))
     except MotetError as error:
-        print(f"motet: {error}", file=sys.stderr)
+        if os.environ.get("MOTET_TRACEBACK"):
+            raise
+        hint = "" if error.__cause__ is None else " (MOTET_TRACEBACK=1 shows the traceback.)"
+        print(f"motet: {error}{hint}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("\nmotet: stopped.", file=sys.stderr)

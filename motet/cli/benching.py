@@ -34,20 +34,15 @@ def bench_rollout(
 
 def rollout_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Sequences per second of both sides, their ratio with its extremes, and our time in units of the floor's."""
-    table = Table(title="Sequences per second, same weights and tokens", title_justify="left")
-    table.add_column("task")
-    for heading in ("batch", "motet", "transformers", "ratio", "(lowest .. highest)", "x the floor's time"):
-        table.add_column(heading, justify="right")
+    table = Table(title="Sequences per second, same weights and same tokens", title_justify="left")
+    table.add_column("task", no_wrap=True)
+    for heading in ("batch", "motet", "theirs", "ratio", "lowest", "highest", "floor"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        scale = row["guidance_scale"]
-        guided = "" if scale is None else f", guidance {scale:g}"
-        table.add_row(
-            f"{row['task']}{guided} ({row['tokens']} tokens) against {row['baseline']}",
-            str(row["batch"]),
-            f"{row['per_second']:.1f}",
-            f"{row['baseline_per_second']:.1f}",
-            f"{row['ratio']:.2f}",
-            f"({row['ratio_low']:.2f} .. {row['ratio_high']:.2f})",
-            f"{row['times_the_floor']:.2f}",
-        )
+        guided = "" if row["guidance_scale"] is None else f", guided {row['guidance_scale']:g}"
+        speeds = [f"{row[key]:.1f}" for key in ("per_second", "baseline_per_second")]
+        ratios = [f"{row[key]:.2f}" for key in ("ratio", "ratio_low", "ratio_high", "times_the_floor")]
+        table.add_row(f"{row['task']}{guided}", str(row["batch"]), *speeds, *ratios)
+    baselines = sorted({row["baseline"] for row in rows})
+    table.caption = f"theirs: {', '.join(baselines)} of transformers; floor: our time over that of the matrix products"
     return table

@@ -29,7 +29,7 @@ def show_config(recipe: Path | None, overrides: list[str], keys: bool, rewards: 
 
 
 def doctor() -> None:
-    """Print versions, devices, extras, and a small end-to-end check."""
+    """Print versions, devices, extras, and whether a tiny model acts and replays here."""
     import torch
 
     print(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
@@ -45,6 +45,26 @@ def doctor() -> None:
         print("torchvision   installed beside a CPU build of torch: transformers' image processors may break")
     shipped = Path("checkpoints/shapes_janus/config.json")
     print(f"cold start    {'found' if shipped.is_file() else 'not in this folder: run from the repository root'}")
+    print(f"tiny model    {_tiny_model_check()}")
+
+
+def _tiny_model_check() -> str:
+    """Play a random model once, on the device that a run would take, and compare replayed with sampled log-probs."""
+    from motet.policies.janus import JanusPolicy
+    from motet.policies.janus.tiny import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
+    from motet.policies.load import choose_device
+
+    sizes = TinySizes(hidden=64, layers=2, image=16, vision_hidden=32, vision_layers=1, max_positions=128)
+    tokenizer = tiny_tokenizer(["a red circle"], vocab_size=300)
+    device = choose_device("auto")
+    policy = JanusPolicy(tiny_janus(tokenizer, sizes, seed=0).to(device), tiny_processor(tokenizer, sizes))
+    drawn = policy.draw("a red circle", n=2)
+    acts = [*drawn, *policy.write("what is it?", [drawn[0].image], max_tokens=4)]
+    pairs = zip(acts, policy.log_probs(acts), strict=True)
+    gap = max(float((act.log_probs - replayed).abs().max()) for act, replayed in pairs if act.log_probs is not None)
+    if not gap < 1e-3:
+        return f"BROKEN on {device}: sampled and replayed log-probs differ by {gap:.1e}"
+    return f"draws, writes and replays on {device}; log-probs agree within {gap:.0e}"
 
 
 def _version(package: str) -> str:

@@ -86,7 +86,7 @@ class ImageSamplingConfig(_Section):
     top_p: float | None = Field(default=None, gt=0.0, lt=1.0)
     """As for text; for image tokens only."""
     guidance: Literal["none", "guided", "conditional"] = "none"
-    """`guided`: sample and score the mixture; `conditional`: sample the mixture, score the conditional branch (biased)."""
+    """`guided`: sample and score the mixture; `conditional`: sample it, score the conditional branch (biased)."""
     guidance_scale: PositiveFloat = 5.0
     """Weight s of u + s (c - u), conditional and unconditional logits; used when guidance is not `none`."""
 
@@ -148,7 +148,7 @@ class AlgorithmConfig(_Section):
     """Passes over each rollout (mu in the GRPO paper)."""
     num_minibatches: PositiveInt = 1
     """Optimizer steps per pass; clipping acts only when num_iterations x num_minibatches > 1."""
-    per_kind: dict[ActKind, KindConfig] = Field(default_factory=dict)
+    per_kind: dict[ActKind, KindConfig] = Field(default_factory=dict[ActKind, KindConfig])
     """Settings that differ for one kind of act, e.g. {image: {beta: 0.01}}."""
 
 

@@ -1,7 +1,7 @@
 """How fast we sample, beside transformers' own `generate` on the same weights, prompts and guidance.
 
-Both sides decode greedily and must write the same tokens; runs alternate, so that a busy machine slows both. The *floor*
-is the time of the matrix products alone, by the same kernels: what is left above it is our overhead.
+Both sides decode greedily and must write the same tokens; runs alternate, so that a busy machine slows both. The
+*floor* is the time of the matrix products alone, by the same kernels: what is left above it is our overhead.
 """
 
 from __future__ import annotations
@@ -52,11 +52,12 @@ def bench_rollout(
     """Race our sampler against transformers; one row per task and batch size.
 
     Tasks: guided images and texts against `generate`, unguided images, which `generate` cannot draw, against a loop
-    over transformers' modules. `per_second` counts sequences; `ratio` is the median over the repeats, with its extremes.
+    over transformers' modules. `per_second` counts sequences; `ratio` is the median over the repeats, between its
+    extremes; `times_the_floor` our time over the floor's; `ties` the sequences that part where two logits are equal.
     `policy_path` None races a random model of the tiny reference size. Raises NumericsError if the tokens differ.
     """
     if policy_path is None:
-        model = reference_model(seed)
+        model: Any = reference_model(seed)
     else:
         model = JanusForConditionalGeneration.from_pretrained(policy_path, dtype=torch.float32)
     model = model.to(device).eval()
@@ -81,9 +82,7 @@ def _quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def _race(
-    model: JanusForConditionalGeneration, task: str, prompts: Prompts, guidance_scale: float | None, repeats: int
-) -> dict[str, Any]:
+def _race(model: Any, task: str, prompts: Prompts, guidance_scale: float | None, repeats: int) -> dict[str, Any]:
     """Run ours, theirs and the floor in turns."""
     theirs = _generate if task == "text" or guidance_scale is not None else _module_loop
     runners: list[Callable[[], Any]] = [
@@ -128,9 +127,7 @@ def _seconds(run: Callable[[], Any], device: torch.device) -> float:
 # --- the three runners
 
 
-def _sample(
-    model: JanusForConditionalGeneration, task: str, prompts: Prompts, guidance_scale: float | None
-) -> Int[Tensor, "B N"]:
+def _sample(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Int[Tensor, "B N"]:
     """Ours, with everything that a rollout does anew after a weight update: the snapshot and the code embeddings."""
     snapshot = LanguageSnapshot.take(model.model.language_model)
     ids, mask, null_rows = prompts.ids, prompts.mask, None
@@ -147,8 +144,8 @@ def _sample(
         Prefixes(model.get_input_embeddings()(ids), mask),
         torch.arange(batch, device=ids.device),
         null_rows,
-        head,
-        embed if task == "text" else lambda tokens: table[tokens],
+        head=head,
+        embed=embed if task == "text" else lambda tokens: table[tokens],
         uniforms=torch.zeros(batch, count, device=ids.device),
         sampling=Sampling(
             temperature=0.0,
@@ -159,9 +156,7 @@ def _sample(
     return decoded.ids
 
 
-def _generate(
-    model: JanusForConditionalGeneration, task: str, prompts: Prompts, guidance_scale: float | None
-) -> Int[Tensor, "B N"]:
+def _generate(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Int[Tensor, "B N"]:
     """transformers' `generate`."""
     special = {"bos_token_id": prompts.special["bos"], "pad_token_id": prompts.special["pad"]}
     config = GenerationConfig(
@@ -176,9 +171,7 @@ def _generate(
     return out if task == "image" else out[:, prompts.ids.shape[1] :]
 
 
-def _module_loop(
-    model: JanusForConditionalGeneration, task: str, prompts: Prompts, guidance_scale: float | None
-) -> Int[Tensor, "B N"]:
+def _module_loop(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Int[Tensor, "B N"]:
     """Unguided decoding by transformers' modules with their default cache."""
     assert guidance_scale is None
     embed, head, count = _mouth(model, task)
@@ -194,9 +187,7 @@ def _module_loop(
     return torch.stack(tokens, dim=1)
 
 
-def _products(
-    model: JanusForConditionalGeneration, task: str, prompts: Prompts, guidance_scale: float | None
-) -> Callable[[], None]:
+def _products(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Callable[[], None]:
     """The matrix products of one decode with their real shapes and kernels, and nothing else."""
     snapshot = LanguageSnapshot.take(model.model.language_model)
     _, head, count = _mouth(model, task)
@@ -246,7 +237,7 @@ def _products(
 # --- what they have in common
 
 
-def _mouth(model: JanusForConditionalGeneration, task: str) -> tuple[Callable[[Tensor], Tensor], nn.Module, int]:
+def _mouth(model: Any, task: str) -> tuple[Callable[[Tensor], Tensor], nn.Module, int]:
     """How actions are embedded, the head that predicts them, and how many there are."""
     if task == "text":
         return model.get_input_embeddings(), model.lm_head, TEXT_TOKENS
@@ -255,7 +246,7 @@ def _mouth(model: JanusForConditionalGeneration, task: str) -> tuple[Callable[[T
 
 
 def _count_ties(
-    model: JanusForConditionalGeneration,
+    model: Any,
     task: str,
     prompts: Prompts,
     guidance_scale: float | None,
@@ -284,7 +275,7 @@ def _count_ties(
 
 
 def _forced_logits(
-    model: JanusForConditionalGeneration,
+    model: Any,
     task: str,
     ids: Int[Tensor, "B T"],
     mask: Bool[Tensor, "B T"],
@@ -298,13 +289,13 @@ def _forced_logits(
     return head(out.last_hidden_state[:, ids.shape[1] - 1 :])
 
 
-def make_prompts(model: JanusForConditionalGeneration, batch: int, longest: int, seed: int) -> Prompts:
+def make_prompts(model: Any, batch: int, longest: int, seed: int) -> Prompts:
     """Random prompts BOS ... BOI of several lengths."""
     text = model.config.text_config
-    known = {"bos": text.bos_token_id, "pad": text.pad_token_id, "image": model.config.image_token_id}
+    known: dict[str, Any] = {"bos": text.bos_token_id, "pad": text.pad_token_id, "image": model.config.image_token_id}
     taken = {name: token for name, token in known.items() if token is not None and token < text.vocab_size}
     free = [token for token in range(min(text.vocab_size, 4096)) if token not in taken.values()]
-    special = {name: taken.get(name) if name in taken else free.pop(0) for name in ("bos", "pad", "boi")}
+    special: dict[str, int] = {name: taken[name] if name in taken else free.pop(0) for name in ("bos", "pad", "boi")}
     generator = torch.Generator().manual_seed(seed)
     ids = torch.tensor(free)[torch.randint(len(free), (batch, longest), generator=generator)]
     starts = torch.arange(batch) % (longest // 3 + 1)

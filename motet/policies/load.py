@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import JanusConfig
 
 from motet.config import PolicyConfig
 from motet.errors import CheckpointError
 from motet.lookup import first_line
 from motet.policies.janus import JanusPolicy
-from motet.policies.janus.checkpoint import open_janus, quiet
+from motet.policies.janus.checkpoint import open_janus
 from motet.policies.lora import attach, base_of
 from motet.policies.parts import recompute_activations
+from motet.policies.quiet import quiet
 
 
 def load_policy(path: str | Path, config: PolicyConfig | None = None) -> JanusPolicy:
@@ -87,11 +89,9 @@ def _config_of(source: str, preface: str) -> dict[str, Any]:
             raise CheckpointError(
                 f"{preface}{source}/config.json cannot be read: {first_line(error)}.", fix="restore the file."
             ) from error
-    from transformers import PretrainedConfig
-
     try:
         with quiet():
-            return PretrainedConfig.get_config_dict(source)[0]
+            return JanusConfig.get_config_dict(source)[0]
     except Exception as error:  # offline, no such repository, no access: the hub client has a kind for each
         raise CheckpointError(
             f"{preface}{source!r} is no folder here, and as a hub id it cannot be had: {first_line(error)}",

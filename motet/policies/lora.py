@@ -11,6 +11,7 @@ from safetensors import safe_open
 from motet.config import LoraConfig
 from motet.errors import CheckpointError, ConfigError
 from motet.lookup import first_line
+from motet.policies.quiet import quiet
 
 
 def _peft() -> Any:
@@ -29,7 +30,8 @@ def wrap(model: Any, config: LoraConfig) -> Any:
         r=config.rank, lora_alpha=config.alpha, target_modules=rf".*language_model\..*\.({names})", lora_dropout=0.0
     )
     try:
-        return peft.get_peft_model(model, settings)
+        with quiet():
+            return peft.get_peft_model(model, settings)
     except ValueError as error:
         raise ConfigError(
             f"policy.lora.target_modules={list(config.target_modules)}: {str(error).splitlines()[0]}",
@@ -59,7 +61,8 @@ def attach(model: Any, folder: Path) -> Any:
     """The model with the adapter of a folder, which goes on training. Raises CheckpointError if it does not fit."""
     peft = _peft()
     try:
-        wrapped = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        with quiet():
+            wrapped = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)
         with safe_open(str(folder / "adapter_model.safetensors"), framework="pt") as stored:
             differing = set(stored.keys()) ^ set(peft.get_peft_model_state_dict(wrapped))
     except (

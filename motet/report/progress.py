@@ -77,7 +77,7 @@ class ProgressBar:
     def _show(self, name: str, done: int, total: int, line: str) -> None:
         if not self.console.is_terminal:
             now = time.monotonic()
-            if now - self._printed > 10 or done == total:
+            if now - self._printed > 10 or done in (1, total):
                 self._printed = now
                 self.console.print(f"{name} {done}/{total}  {line}", highlight=False, soft_wrap=True, markup=False)
             return

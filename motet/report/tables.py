@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -16,11 +17,11 @@ def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for heading in columns:
-        table.add_column(f"{heading}\nT=1", justify="right")
+        table.add_column(f"{escape(heading)}\nT=1", justify="right")
     if len(columns) == 2:
         table.add_column("change\nT=1", justify="right")
     for heading in columns:
-        table.add_column(f"{heading}\ngreedy", justify="right")
+        table.add_column(f"{escape(heading)}\ngreedy", justify="right")
     views = list(columns.values())
     for skill in ("draw", "answer"):
         for label in views[0][skill]:

@@ -73,7 +73,7 @@ def _read(pixels: NDArray[np.float32], grid: int) -> Reading:
     whole = np.sqrt(error.mean(axis=(1, 2)))
     edges = np.linspace(0, size, _BLOCKS + 1).round().astype(int)[:-1]
     blocks = np.add.reduceat(np.add.reduceat(error, edges, axis=1), edges, axis=2)
-    extent = np.diff(np.append(edges, size))
+    extent = np.array([*edges[1:], size], np.float32) - edges.astype(np.float32)
     worst = np.sqrt((blocks / (extent[:, None] * extent[None, :])).max(axis=(1, 2)))
     readable = (whole <= CELL_TOLERANCE) & (worst <= BLOCK_TOLERANCE)
     things, unreadable = [], []

@@ -2,10 +2,10 @@
 
 Five kinds: existence, count, colour, shape, relation; each as multiple choice or open-ended.
 
-A solution thinks before it answers. People's rationales are uneven, and so are the ones here: a *careful* thought lists
-what the picture holds, cell by cell in reading order, and reads the answer off the list; a *glance* says at once what it
-looks like. Both end in the right answer. Supervision learns to imitate the mixture; which way of thinking pays is for
-reinforcement learning to find out.
+A solution thinks before it answers. People's rationales are uneven, and so are the ones here. A *careful* thought lists
+what the picture holds, cell by cell in reading order, points at the cells that matter for a count or a relation, and
+reads the answer off; a *glance* says at once what it looks like. Both end in the right answer. Supervision learns to
+imitate the mixture; which way of thinking pays is for reinforcement learning to find out.
 """
 
 from __future__ import annotations
@@ -17,17 +17,23 @@ from motet.shapes.scene import COLOURS, NUMBERS, RELATIONS, SHAPES, Scene, relat
 
 KINDS = ("existence", "count", "colour", "shape", "relation")
 LETTERS = "ABCD"
+_ORDER = ("yes", "no", *NUMBERS, *COLOURS, *SHAPES)
+"""Options come in the order in which anyone would list them."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its answer. `options` is empty for an open-ended one; `answer` is then the word, else the letter."""
+    """A question with its answer. `options` is empty for an open-ended one; `answer` is then the word, else the letter.
+
+    `evidence` are the cells that a count or a relation is read off, in words.
+    """
 
     kind: str
     text: str
     options: tuple[str, ...]
     answer: str
     word: str
+    evidence: str
 
 
 def sample_question(rng: Rng, scene: Scene, kind: str) -> Question | None:
@@ -35,13 +41,13 @@ def sample_question(rng: Rng, scene: Scene, kind: str) -> Question | None:
     asked = _ASK[kind](rng, scene)
     if asked is None:
         return None
-    text, word, wrong = asked
+    text, word, wrong, evidence = asked
     if rng.random() < 0.5:
-        return Question(kind, text, (), word, word)
-    chosen = [str(w) for w in rng.permutation(wrong)[:3]]
-    options = tuple(str(option) for option in rng.permutation([word, *chosen]))
+        return Question(kind, text, (), word, word, evidence)
+    chosen = {word, *(str(w) for w in rng.permutation(wrong)[:3])}
+    options = tuple(option for option in _ORDER if option in chosen)
     lines = " ".join(f"{LETTERS[i]}. {option}" for i, option in enumerate(options))
-    return Question(kind, f"{text} {lines}", options, LETTERS[options.index(word)], word)
+    return Question(kind, f"{text} {lines}", options, LETTERS[options.index(word)], word, evidence)
 
 
 def describe(scene: Scene) -> str:
@@ -51,11 +57,12 @@ def describe(scene: Scene) -> str:
 
 def solution(question: Question, scene: Scene, careful: bool) -> str:
     """A thought and the answer in CoRL's format."""
-    thought = f"{describe(scene)}, so {question.word}" if careful else f"looks like {question.word}"
+    seen = f"{describe(scene)}, {question.evidence}" if question.evidence else describe(scene)
+    thought = f"{seen}, so {question.word}" if careful else f"looks like {question.word}"
     return f"<think> {thought}</think><answer> {question.answer}</answer>"
 
 
-Asked = tuple[str, str, list[str]]  # question, right word, wrong words
+Asked = tuple[str, str, list[str], str]  # question, right word, wrong words, evidence
 
 
 def _existence(rng: Rng, scene: Scene) -> Asked:
@@ -69,7 +76,7 @@ def _existence(rng: Rng, scene: Scene) -> Asked:
         near = sorted({f"{c} {s}" for c in colours for s in shapes} - names)
         every = sorted({f"{c} {s}" for c in COLOURS for s in SHAPES} - names)
         name = choose(rng, near if near and rng.random() < 0.7 else every)
-    return f"is there a {name}?", "yes" if present else "no", ["no" if present else "yes"]
+    return f"is there a {name}?", "yes" if present else "no", ["no" if present else "yes"], ""
 
 
 def _count(rng: Rng, scene: Scene) -> Asked:
@@ -81,7 +88,8 @@ def _count(rng: Rng, scene: Scene) -> Asked:
         return _count(rng, scene)
     name = plural(shape) if shape else f"{colour} things"
     near = [NUMBERS[n] for n in range(max(0, number - 3), min(len(NUMBERS), number + 4)) if n != number]
-    return f"how many {name}?", NUMBERS[number], near
+    cells = " ".join(thing.cell for thing in scene.matching(shape, colour)) or "nothing"
+    return f"how many {name}?", NUMBERS[number], near, f"{name} {cells}"
 
 
 def _colour(rng: Rng, scene: Scene) -> Asked | None:
@@ -90,7 +98,7 @@ def _colour(rng: Rng, scene: Scene) -> Asked | None:
         return None
     shape = choose(rng, unique)
     colour = scene.matching(shape)[0].colour
-    return f"what colour is the {shape}?", colour, [c for c in COLOURS if c != colour]
+    return f"what colour is the {shape}?", colour, [c for c in COLOURS if c != colour], ""
 
 
 def _shape(rng: Rng, scene: Scene) -> Asked | None:
@@ -99,7 +107,7 @@ def _shape(rng: Rng, scene: Scene) -> Asked | None:
         return None
     colour = choose(rng, unique)
     shape = scene.matching(colour=colour)[0].shape
-    return f"what shape is the {colour} thing?", shape, [s for s in SHAPES if s != shape]
+    return f"what shape is the {colour} thing?", shape, [s for s in SHAPES if s != shape], ""
 
 
 def _relation(rng: Rng, scene: Scene) -> Asked | None:
@@ -112,7 +120,7 @@ def _relation(rng: Rng, scene: Scene) -> Asked | None:
     if not relations:
         return None
     text = f"is the {first.name} {choose(rng, relations)} the {second.name}?"
-    return text, "yes" if wanted else "no", ["no" if wanted else "yes"]
+    return text, "yes" if wanted else "no", ["no" if wanted else "yes"], f"{first.cell} and {second.cell}"
 
 
 _ASK = {"existence": _existence, "count": _count, "colour": _colour, "shape": _shape, "relation": _relation}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,8 @@ from PIL import Image
 from motet.errors import ConfigError
 from motet.shapes.scene import COLOURS, PAPER, SHAPES, Scene
 
-Pixels = NDArray[np.float32]
+Pixels = NDArray[Any]
+"""Floating-point pixels, 0..255."""
 
 _SUPERSAMPLING = 8
 
@@ -62,7 +64,7 @@ def render(scene: Scene, canvas: int) -> Image.Image:
     """The picture of a scene, `canvas` x `canvas` pixels; the canvas must be a multiple of the grid."""
     if canvas % scene.grid or canvas // scene.grid < 6:
         raise ConfigError(
-            f"data.options: canvas={canvas} does not give each of {scene.grid} x {scene.grid} cells 6 or more whole pixels.",
+            f"data.options: canvas={canvas} does not give {scene.grid} x {scene.grid} cells of 6 or more whole pixels.",
             fix=f"choose a canvas that is a multiple of the grid, {scene.grid * 8} or larger.",
         )
     size = canvas // scene.grid

@@ -1,4 +1,4 @@
-"""The shapes world as a dataset: rows in the columns that any dataset would have, deterministic by (seed, split, index).
+"""The shapes world as a dataset: rows in the columns of any dataset, deterministic by (seed, split, index).
 
 Splits: `train`; `test`, held-back prompts and scenes of the same kind, disjoint from training by construction;
 `held_out`, compositions (colour-shape pairs, counts of a shape) that no training prompt or picture holds.

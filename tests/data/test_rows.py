@@ -165,6 +165,8 @@ def test_json_rows_may_differ(tmp_path):
     rows = opened(path, "prompt", "x")
     assert rows.row(0) == {"prompt": "p", "spec": {"a": 1}, "x": None}
     assert rows.row(1)["spec"] == {"b": [2]}
+    (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf [{"prompt": "p"}]')
+    assert len(opened(tmp_path / "x.json")) == 1
 
 
 @pytest.mark.parametrize("prompt", [None, "", [], 3])

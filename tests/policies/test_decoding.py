@@ -131,10 +131,10 @@ def draw(
         prefixes,
         rows,
         rows + len(ids) if guided else None,
-        model.model.generation_head,
-        model.prepare_embeddings_for_image_generation,
-        uniforms(len(rows)) if noise is None else noise,
-        sampling,
+        head=model.model.generation_head,
+        embed=model.prepare_embeddings_for_image_generation,
+        uniforms=uniforms(len(rows)) if noise is None else noise,
+        sampling=sampling,
     )
 
 
@@ -146,8 +146,17 @@ def write(
     with torch.no_grad():
         prefixes = Prefixes(embed(ids), mask)
     snapshot = LanguageSnapshot.take(model.model.language_model)
-    noise = torch.zeros(len(ids), num_actions)
-    return decode(snapshot, prefixes, torch.arange(len(ids)), None, model.lm_head, embed, noise, GREEDY, stop_id)
+    return decode(
+        snapshot,
+        prefixes,
+        torch.arange(len(ids)),
+        None,
+        head=model.lm_head,
+        embed=embed,
+        uniforms=torch.zeros(len(ids), num_actions),
+        sampling=GREEDY,
+        stop_id=stop_id,
+    )
 
 
 def forced_logits(language_model: Any, prefix: Tensor, mask: Tensor, continued: Tensor, head: Callable) -> Tensor:
@@ -218,12 +227,8 @@ def test_greedy_unguided_images_equal_a_plain_loop(
     ours = draw(janus, ids, mask, GREEDY)
     tokens = torch.zeros(len(ids), 0, dtype=torch.long)
     for _ in range(IMAGE_TOKENS):  # no cache: the whole sequence again for every token
-        logits = forced_image_logits(
-            janus,
-            ids,
-            mask,
-            torch.cat([tokens, tokens[:, :1]], 1) if tokens.numel() else torch.zeros(len(ids), 1, dtype=torch.long),
-        )
+        padded = torch.nn.functional.pad(tokens, (0, 1))  # the last token is not read
+        logits = forced_image_logits(janus, ids, mask, padded)
         tokens = torch.cat([tokens, logits[:, -1].argmax(-1, keepdim=True)], dim=1)
     assert torch.equal(ours.ids, tokens)
     log_probs = torch.log_softmax(forced_image_logits(janus, ids, mask, tokens), -1).gather(-1, tokens[..., None])
@@ -273,7 +278,17 @@ def test_text_ends_early_when_every_row_has_stopped(janus: JanusForConditionalGe
         return embed(tokens)
 
     rows, noise = torch.zeros(3, dtype=torch.long), torch.zeros(3, 20)
-    out = decode(snapshot, prefixes, rows, None, janus.lm_head, counting, noise, GREEDY, stop)
+    out = decode(
+        snapshot,
+        prefixes,
+        rows,
+        None,
+        head=janus.lm_head,
+        embed=counting,
+        uniforms=noise,
+        sampling=GREEDY,
+        stop_id=stop,
+    )
     first = out.ids[0].tolist().index(stop) + 1
     assert out.lengths.tolist() == [first] * 3
     assert len(calls) == first - 1
@@ -351,7 +366,17 @@ def test_compaction_changes_nothing(
     def run(threshold: float) -> Decoded:
         monkeypatch.setattr(loop, "COMPACT_BELOW", threshold)
         null_rows = rows + 5 if guided else None
-        return decode(snapshot, prefixes, rows, null_rows, janus.lm_head, embed, noise, sampling, stop_id=BOI)
+        return decode(
+            snapshot,
+            prefixes,
+            rows,
+            null_rows,
+            head=janus.lm_head,
+            embed=embed,
+            uniforms=noise,
+            sampling=sampling,
+            stop_id=BOI,
+        )
 
     never = run(0.0)
     assert not sizes

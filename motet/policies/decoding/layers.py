@@ -37,8 +37,8 @@ class LayerCache:
 class Cache:
     """What the rows being decoded remember. Branches are a dimension of their own, so that a pair moves as one.
 
-    `bias` holds -inf at the padded prefix columns, None when there are none. `positions` are the rotary positions of the
-    token that `step` takes next, `column` the cache column it is written to.
+    `bias` holds -inf at the padded prefix columns, None when there are none. `positions` are the rotary positions of
+    the token that `step` takes next, `column` the cache column it is written to.
     """
 
     layers: list[LayerCache]
@@ -135,7 +135,7 @@ def step(snapshot: LanguageSnapshot, cache: Cache, embeddings: Float[Tensor, "R 
 
 
 def _project(snapshot: LanguageSnapshot, layer: LayerWeights, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Queries, keys and values `[M, H + 2K, E]` of hidden states `[M, D]`, queries and keys turned to their positions."""
+    """Queries, keys and values `[M, H + 2K, E]` of hidden states `[M, D]`; the first two turned to their positions."""
     qkv = layer.qkv(_norm(snapshot, hidden, layer.attention_norm)).view(len(hidden), -1, snapshot.head_dim)
     turned = qkv.narrow(1, 0, snapshot.heads + snapshot.kv_heads)
     rolled = turned.roll(snapshot.head_dim // 2, -1)
@@ -175,7 +175,7 @@ def _norm(snapshot: LanguageSnapshot, hidden: Tensor, weight: Tensor) -> Tensor:
 
 
 def _allowed(mask: Bool[Tensor, "U T"]) -> Bool[Tensor, "U 1 T T"]:
-    """Who may look at whom: earlier, unpadded positions, and everyone at itself, so that no padded row is empty (NaN)."""
+    """Who may look where: at earlier, unpadded positions, and at itself, so that no padded row is empty (NaN)."""
     length = mask.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
     itself = torch.eye(length, dtype=torch.bool, device=mask.device)

@@ -15,8 +15,10 @@ from motet.policies.decoding.layers import prefill, step
 from motet.policies.decoding.snapshot import LanguageSnapshot
 from motet.trajectory import Sampling
 
-COMPACT_BELOW = 2 / 3
-"""Finished sequences leave the batch when less than this share of it is still being written."""
+COMPACT_BELOW = 0.85
+"""Finished sequences leave the batch when less than this share of it is still being written.
+
+Measured on lengths spread over 1..64 and 1..128: 0.8-0.9 halves the time of never leaving; 2/3 is 5-10 % behind."""
 
 STOP_CHECK_EVERY = 8
 """On an accelerator, steps between two looks at who has finished: each look waits for the device."""
@@ -52,6 +54,7 @@ def decode(
     prefixes: Prefixes,
     rows: Int[Tensor, "B"],
     null_rows: Int[Tensor, "B"] | None,
+    *,
     head: Head,
     embed: Embed,
     uniforms: Float[Tensor, "B N"],
@@ -60,9 +63,9 @@ def decode(
 ) -> Decoded:
     """Continue prefix `rows[b]` for up to N actions, sequence b drawing its n-th action with `uniforms[b, n]`.
 
-    With guidance, `null_rows[b]` is the prefix of sequence b's unconditional branch; both branches go through the layers
-    as one batch. A sequence's actions depend on its own prefix and noise only, up to rounding. `head` gets hidden states
-    in the snapshot's dtype; `head` and `embed` run in inference mode, so they must not keep what they compute.
+    With guidance, `null_rows[b]` is the prefix of sequence b's unconditional branch; both branches go through the
+    layers as one batch. A sequence's actions depend on its own prefix and noise only, up to rounding. `head` gets
+    hidden states in the snapshot's dtype; it and `embed` run in inference mode and must not keep what they compute.
     """
     guided = sampling.guidance != "none"
     if guided and null_rows is None:
@@ -173,7 +176,7 @@ class _Run:
         if not bool(log_probs.isfinite().all()):
             raise NumericsError(
                 "Log-probs of sampled tokens are not finite: the model's logits are NaN or infinite.",
-                fix="look for NaN in the weights, lower the learning rate, or sample in float32 (policy.autocast=none).",
+                fix="look for NaN in the weights, lower the learning rate, or sample in float32 (autocast: none).",
             )
         behaviour = None if self.behaviour is None else self.behaviour.masked_fill_(beyond, 0.0).t()
         return Decoded(self.ids.masked_fill_(beyond, 0).t(), log_probs.t(), behaviour, lengths)
@@ -181,19 +184,19 @@ class _Run:
 
 def _choose(
     logits: Float[Tensor, "S F V"], uniforms: Float[Tensor, "S"], sampling: Sampling
-) -> tuple[Int[Tensor, "S"], Float[Tensor, "S"], Float[Tensor, "S"] | None]:
-    """One action per slot, its scored log-prob, and its behaviour log-prob where that is another."""
+) -> tuple[Int[Tensor, "S"], Float[Tensor, "S"], Float[Tensor, "S"]]:
+    """One action per slot, its log-prob in the scoring distribution, and in the one that it was drawn from."""
     temperature, top_k, top_p = sampling.scoring_temperature, sampling.top_k, sampling.top_p
     conditional = logits[:, 0]
     mixture = conditional if logits.shape[1] == 1 else guide(conditional, logits[:, 1], sampling.guidance_scale)
     drawn = scoring_logits(mixture, temperature=temperature, top_k=top_k, top_p=top_p)
     tokens = sample(drawn, uniforms) if sampling.temperature else drawn.argmax(dim=-1)
-    log_probs = action_log_probs(drawn, tokens)
+    behaviour = action_log_probs(drawn, tokens)
     if sampling.guidance != "conditional":
-        return tokens, log_probs, None
+        return tokens, behaviour, behaviour
     # The mixture may draw what the conditional branch's own top-k or top-p excludes; replay keeps it too.
     own = scoring_logits(conditional, temperature=temperature, top_k=top_k, top_p=top_p, keep=tokens)
-    return tokens, action_log_probs(own, tokens), log_probs
+    return tokens, action_log_probs(own, tokens), behaviour
 
 
 def _require_room(snapshot: LanguageSnapshot, prefixes: Prefixes, num_actions: int) -> None:

@@ -62,11 +62,11 @@ class LanguageSnapshot:
         _require_reproducible(model)
         attention = model.layers[0].self_attn
         with torch.no_grad():
-            dtype = dtype or model.norm.weight.dtype
-            layers = tuple(_layer_weights(layer, f"layers.{i}", dtype) for i, layer in enumerate(model.layers))
+            target: torch.dtype = dtype or model.norm.weight.dtype
+            layers = tuple(_layer_weights(layer, f"layers.{i}", target) for i, layer in enumerate(model.layers))
             return cls(
                 layers=layers,
-                norm=_norm_weight(model.norm, "norm", dtype),
+                norm=_norm_weight(model.norm, "norm", target),
                 eps=model.config.rms_norm_eps,
                 heads=model.config.num_attention_heads,
                 kv_heads=model.config.num_key_value_heads,
@@ -106,7 +106,7 @@ def _refuse(what: str, fix: str) -> NoReturn:
     raise CheckpointError(f"The fast sampler cannot reproduce this language model: {what}.", fix=fix)
 
 
-def _unwrap(language_model: nn.Module) -> LlamaModel:
+def _unwrap(language_model: nn.Module) -> Any:
     """The Llama model inside peft's wrapper, if there is one."""
     model: Any = language_model
     if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
@@ -121,7 +121,7 @@ def _unwrap(language_model: nn.Module) -> LlamaModel:
     return model
 
 
-def _require_reproducible(model: LlamaModel) -> None:
+def _require_reproducible(model: Any) -> None:
     config = model.config
     if config.hidden_act != "silu":
         _refuse(f"hidden_act is {config.hidden_act!r}", "use a checkpoint with hidden_act='silu'.")

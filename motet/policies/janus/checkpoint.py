@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,12 @@ from transformers import (
     JanusProcessor,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import logging
 
 from motet.errors import CheckpointError
 from motet.lookup import first_line
 from motet.policies.janus.contexts import ContextEncoder
 from motet.policies.janus.pictures import ImageProcessor
+from motet.policies.quiet import quiet
 
 
 def open_janus(source: str, dtype: torch.dtype | str) -> tuple[Any, Any]:
@@ -52,18 +50,25 @@ def open_janus(source: str, dtype: torch.dtype | str) -> tuple[Any, Any]:
     return model, processor
 
 
-def save_janus(folder: Path, wrapped: Any, processor: Any, encoder: ContextEncoder) -> None:
-    """Weights (or the adapter), configs, tokenizer and processor.
+def settle_generation_config(model: Any, encoder: ContextEncoder) -> None:
+    """Give the model what transformers' own `generate` looks up, if it lacks it.
 
-    Raises CheckpointError when they cannot be written.
+    A fresh config, because what is added to one that was derived from the model is lost on reload.
     """
-    if not getattr(wrapped.generation_config, "generation_kwargs", None):  # transformers' generate looks it up there
-        wrapped.generation_config = GenerationConfig(
+    if not getattr(model.generation_config, "generation_kwargs", None):
+        model.generation_config = GenerationConfig(
             bos_token_id=encoder.bos_id,
             eos_token_id=encoder.eos_id,
             pad_token_id=encoder.pad_id,
             generation_kwargs={"boi_token_id": encoder.begin_image_id},
         )
+
+
+def save_janus(folder: Path, wrapped: Any, processor: Any) -> None:
+    """Weights (or the adapter), configs, tokenizer and processor.
+
+    Raises CheckpointError when they cannot be written.
+    """
     try:
         with quiet():
             wrapped.save_pretrained(folder)
@@ -76,22 +81,6 @@ def save_janus(folder: Path, wrapped: Any, processor: Any, encoder: ContextEncod
             f"{str(folder)!r} cannot be written: {first_line(error)}",
             fix="check the disk and the folder's permissions.",
         ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and advice, which a user of the command line can do nothing about."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _open_processor(source: str, num_image_tokens: int) -> JanusProcessor:

@@ -15,7 +15,7 @@ from motet.config import LoraConfig
 from motet.errors import CheckpointError, ConfigError
 from motet.policies.decoding.loop import Decoded, decode
 from motet.policies.door import NotebookDoor
-from motet.policies.janus.checkpoint import save_janus
+from motet.policies.janus.checkpoint import save_janus, settle_generation_config
 from motet.policies.janus.contexts import ContextEncoder
 from motet.policies.janus.embeddings import Embedder
 from motet.policies.janus.pictures import codes_of, decode_pictures
@@ -47,6 +47,7 @@ class JanusPolicy(NotebookDoor):
         self.num_image_tokens = _image_tokens(self.model, self.encoder)
         self._sampler: tuple[int, Sampler] | None = None
         self._reference: Reference | None = None
+        settle_generation_config(self.model, self.encoder)
         self.model.eval()
 
     # ---- acting -----------------------------------------------------------------------------------------------------
@@ -214,7 +215,7 @@ class JanusPolicy(NotebookDoor):
 
     def save(self, folder: Path) -> None:
         """Weights (or the adapter), config, tokenizer and processor, as `from_pretrained` reads them."""
-        save_janus(Path(folder), self.wrapped, self.processor, self.encoder)
+        save_janus(Path(folder), self.wrapped, self.processor)
 
     def _autocasting(self) -> Any:
         return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)

@@ -1,0 +1,39 @@
+"""Make a small data set of your own kind: pictures as PNG files, and questions about them in a JSONL file.
+
+    python examples/own_case/make_data.py data/own_case
+
+Put your own pictures and questions in its place: one JSON object per line, with the picture's path relative to the file.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from motet.shapes.render import render
+from motet.shapes.scene import Scene, Thing
+
+THINGS = ["red circle", "blue square", "green triangle", "yellow cross"]
+
+
+def main(folder: Path) -> None:
+    pictures = folder / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    with (folder / "questions.jsonl").open("w", encoding="utf-8") as file:
+        for number in range(16):
+            colour, shape = THINGS[number % len(THINGS)].split()
+            cells = [(number % 4, 0), (0, 3), (3, 2)][: 1 + number % 3]
+            scene = Scene(4, tuple(sorted(Thing(row, column, colour, shape) for row, column in cells)))
+            name = f"pictures/{number:03d}.png"
+            render(scene, 32).save(folder / name)
+            row = {
+                "image": name,
+                "question": "what colour are the things?",
+                "answer": colour,
+                "prompt": f"{len(cells)} {colour} {shape}{'' if len(cells) == 1 else 's'}",
+            }
+            file.write(json.dumps(row) + "\n")
+    print(f"16 questions in {folder / 'questions.jsonl'}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "data/own_case"))

@@ -1,0 +1,190 @@
+"""Plant faults and see the tests catch them: a test that cannot fail proves nothing.
+
+    python scripts/mutate.py            every fault
+    python scripts/mutate.py shift      those whose name contains "shift"
+
+Each fault is one exact replacement in one file of a private copy of the tree, with the tests meant to catch it.
+First those tests must pass without any fault. Exit status 1 when a fault survives, or no longer finds its place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Replace `search`, which occurs once in `file`, by `replace`; `tests` must then fail."""
+
+    name: str
+    file: str
+    search: str
+    replace: str
+    tests: tuple[str, ...]
+
+
+def numerics(name: str, file: str, search: str, replace: str, test: str) -> Fault:
+    return Fault(name, f"motet/numerics/{file}.py", search, replace, (f"tests/numerics/test_{test}",))
+
+
+FAULTS = (
+    numerics(
+        "wrong temperature: multiplied instead of divided",
+        "logprobs",
+        "logits.float() / temperature",
+        "logits.float() * temperature",
+        "logprobs.py::test_temperature_divides_the_logits",
+    ),
+    numerics(
+        "temperature forgotten at replay",
+        "logprobs",
+        "scoring_logits(logits, temperature=temperature, top_k",
+        "scoring_logits(logits, top_k",
+        "logprobs.py::test_what_was_sampled_is_what_is_replayed",
+    ),
+    numerics(
+        "guidance mixed from the wrong branch",
+        "logprobs",
+        "unconditional + scale * (conditional - unconditional)",
+        "conditional + scale * (conditional - unconditional)",
+        "logprobs.py::test_guidance_by_hand",
+    ),
+    numerics(
+        "ratio upside down",
+        "losses",
+        "log_ratios = log_probs - old_log_probs.detach()",
+        "log_ratios = old_log_probs.detach() - log_probs",
+        "losses.py::test_token_ratios_by_hand",
+    ),
+    numerics(
+        "clip takes the optimistic side",
+        "losses",
+        "-torch.minimum(",
+        "-torch.maximum(",
+        "losses.py::test_clip_by_hand",
+    ),
+    numerics(
+        "sign of the policy loss flipped",
+        "losses",
+        "return -ratios * advantages",
+        "return ratios * advantages",
+        "losses.py::test_epsilon_none_never_clips",
+    ),
+    numerics(
+        "denominator of the micro-batch instead of the step",
+        "losses",
+        "denominator = num_actions",
+        "denominator = len(owner)",
+        "losses.py::test_any_split_into_microbatches_gives_the_same_gradient",
+    ),
+    numerics(
+        "biased standard deviation",
+        "advantages",
+        "(survivors - 1).clamp(min=1)).sqrt()",
+        "survivors.clamp(min=1)).sqrt()",
+        "advantages.py::test_grpo_by_hand",
+    ),
+    numerics(
+        "dropped sibling counted as zero",
+        "advantages",
+        "advantages = rewards - rewards.nanmean(dim=1, keepdim=True)",
+        "advantages = rewards - rewards.nan_to_num(0.0).mean(dim=1, keepdim=True)",
+        "advantages.py::test_a_dropped_sibling_gets_zero_and_moves_nobody",
+    ),
+    numerics(
+        "KL the other way round",
+        "kl",
+        "difference = reference_log_probs.detach() - log_probs",
+        "difference = log_probs - reference_log_probs.detach()",
+        "kl.py::test_by_hand",
+    ),
+    numerics(
+        "mask dropped from the mean",
+        "reductions",
+        "values.masked_fill(~mask, 0.0).sum()",
+        "values.sum()",
+        "reductions.py::test_masked_mean_keeps_nan_out_of_value_and_gradient",
+    ),
+    Fault(
+        "lenient checker: pale shapes pass",
+        "motet/shapes/check.py",
+        "CELL_TOLERANCE = 16.0",
+        "CELL_TOLERANCE = 90.0",
+        ("tests/shapes/test_check.py",),
+    ),
+    Fault(
+        "lenient checker: stray marks drown in the mean",
+        "motet/shapes/check.py",
+        "BLOCK_TOLERANCE = 40.0",
+        "BLOCK_TOLERANCE = 400.0",
+        ("tests/shapes/test_check.py",),
+    ),
+)
+
+
+def copy_tree(target: Path) -> None:
+    for name in ("motet", "tests", "recipes", "examples", "scripts", "docs"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "Makefile"):
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, target / name)
+
+
+def run_tests(tree: Path, tests: tuple[str, ...]) -> tuple[int, str]:
+    """pytest's exit status (0 passed, 1 a test failed) and its last line."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not gpu", *tests]
+    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return done.returncode, lines[-1] if lines else ""
+
+
+def plant(fault: Fault) -> str | None:
+    """None when the fault is caught, else what went wrong."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        copy_tree(tree)
+        path = tree / fault.file
+        source = path.read_text(encoding="utf-8")
+        if source.count(fault.search) != 1:
+            return f"its place occurs {source.count(fault.search)} times in {fault.file}: bring the fault up to date"
+        path.write_text(source.replace(fault.search, fault.replace), encoding="utf-8")
+        status, last = run_tests(tree, fault.tests)
+    if status == 1:
+        return None
+    return "it survived" if status == 0 else f"pytest could not run its tests (exit {status}): {last}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?", default="", help="only faults whose name contains this")
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    chosen = [fault for fault in FAULTS if arguments.name in fault.name]
+    status, last = run_tests(ROOT, tuple(dict.fromkeys(test for fault in chosen for test in fault.tests)))
+    if status != 0:
+        sys.exit(f"without any fault the tests must pass: {last}")
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        outcomes = list(pool.map(plant, chosen))
+    for fault, outcome in zip(chosen, outcomes, strict=True):
+        print(
+            f"{'caught  ' if outcome is None else 'SURVIVED'}  {fault.name}{'' if outcome is None else ': ' + outcome}"
+        )
+    failed = sum(outcome is not None for outcome in outcomes)
+    print(f"{len(chosen) - failed} of {len(chosen)} planted faults were caught")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

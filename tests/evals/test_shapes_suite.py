@@ -1,0 +1,172 @@
+"""The shapes suite: whose numbers they are, that items repeat, and tallies counted by hand."""
+
+import io
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from motet.config import EvalConfig
+from motet.errors import ConfigError
+from motet.evals.shapes import ITEMS_PER_BATCH, evaluate_shapes, is_right
+from motet.report.tables import suite_table
+from motet.shapes.prompts import CATEGORIES
+from motet.shapes.questions import KINDS
+from motet.shapes.world import ShapesRows
+from motet.testing import FakePolicy
+from motet.trajectory import ImageTokens
+
+WORLD = {"canvas": 16, "grid": 2, "max_things": 3, "max_count": 3}
+CONFIG = EvalConfig(suite="shapes", size=40, held_out_size=6, pass_at=3, seed=9)
+
+
+def items(split, size):
+    rows = ShapesRows(split, CONFIG.seed, WORLD, size)
+    return [rows.row(index) for index in range(size)]
+
+
+class Known(FakePolicy):
+    """Knows the items' prompts and questions by heart; what it makes of them is said by `draws_right` and `says`.
+
+    Both are functions of the item's index and of the sample, None for the greedy one.
+    """
+
+    def __init__(self, draws_right, says):
+        super().__init__(writes=self.write)
+        self.draws_right, self.says = draws_right, says
+        self.rows = {}
+        for split, size in (("test", CONFIG.size), ("held_out", CONFIG.held_out_size)):
+            self.rows |= {(r["prompt"], i): r for i, r in enumerate(items(split, size))}
+            self.rows |= {(r["question"], i): r for i, r in enumerate(items(split, size))}
+        self.greedy = False
+
+    def row(self, request):
+        return self.rows[request.context.text.strip(), request.key[1]]
+
+    def write(self, request):
+        return self.says(self.row(request), request.key[1], None if self.greedy else request.key[2])
+
+    def act(self, requests, sampling):
+        self.greedy = sampling.temperature == 0
+        acts = super().act(requests, sampling)
+        if requests[0].kind == "text":
+            return acts
+        return [self.draw(request, act) for request, act in zip(requests, acts, strict=True)]
+
+    def draw(self, request, act):
+        right = self.draws_right(request.key[1], None if self.greedy else request.key[2])
+        image = self.row(request)["target"] if right else Image.new("RGB", (16, 16), "white")
+        return ImageTokens(**{**vars(act), "image": image})
+
+
+def solved(draws_right=lambda index, sample: True, says=lambda row, index, sample: row["solution"]):
+    return evaluate_shapes(Known(draws_right, says), CONFIG, WORLD, 200)
+
+
+def test_the_keys_of_the_summary():
+    table = solved().table
+    assert list(table) == ["draw", "answer", "held_out", "greedy", "pass@3", "items"]
+    assert table["items"] == {"test": 40, "held_out": 6}
+    for section in (table, table["held_out"], table["greedy"], table["pass@3"], table["greedy"]["held_out"]):
+        for skill, labels in (("draw", CATEGORIES), ("answer", KINDS)):
+            names = list(section[skill])
+            assert names[0] == "overall" and set(names[1:]) <= set(labels) and names[1:] == sorted(names[1:])
+    assert set(table["draw"]) == {"overall", *(row["category"] for row in items("test", 40))}
+    assert set(table["answer"]) == {"overall", *(row["kind"] for row in items("test", 40))}
+
+
+def test_one_who_knows_everything_is_always_right():
+    table = solved().table
+    for section in (table, table["held_out"], table["greedy"], table["pass@3"], table["pass@3"]["held_out"]):
+        assert all(value == 1.0 for skill in ("draw", "answer") for value in section[skill].values())
+
+
+def test_tallies_by_hand():
+    """Sample 0 of even items is drawn right, greedy of every third; answers are right in sample 1 of kind count."""
+
+    def draws_right(index, sample):
+        return index % 3 == 0 if sample is None else sample == 0 and index % 2 == 0
+
+    def says(row, index, sample):
+        return row["solution"] if row["kind"] == "count" and sample == 1 else "<answer>I do not know</answer>"
+
+    table = solved(draws_right, says).table
+    assert table["draw"]["overall"] == round(20 / 40 / 3, 4) and table["pass@3"]["draw"]["overall"] == 0.5
+    assert table["greedy"]["draw"]["overall"] == round(14 / 40, 4)
+    assert table["held_out"]["draw"]["overall"] == round(3 / 6 / 3, 4)
+    assert table["greedy"]["held_out"]["draw"]["overall"] == round(2 / 6, 4)
+    rows = items("test", 40)
+    for category in table["draw"].keys() - {"overall"}:
+        mine = [index for index, row in enumerate(rows) if row["category"] == category]
+        even = sum(index % 2 == 0 for index in mine)
+        assert table["draw"][category] == round(even / len(mine) / 3, 4)
+        assert table["pass@3"]["draw"][category] == round(even / len(mine), 4)
+    counts = sum(row["kind"] == "count" for row in rows)
+    assert counts and table["answer"]["count"] == round(1 / 3, 4) and table["pass@3"]["answer"]["count"] == 1.0
+    assert table["answer"]["overall"] == round(counts / 40 / 3, 4) and table["greedy"]["answer"]["count"] == 0.0
+    assert all(table["answer"][kind] == 0 for kind in table["answer"].keys() - {"overall", "count"})
+
+
+def test_the_items_are_the_same_before_and_after():
+    """Seeds alone decide items and noise: a policy that did not change is measured the same."""
+    first, second = FakePolicy(side=16), FakePolicy(side=16)
+    tables = [evaluate_shapes(policy, CONFIG, WORLD, 20).table for policy in (first, second)]
+    assert tables[0] == tables[1]
+    asked = [
+        [[(r.context.text, r.key) for r in requests] for _, requests in policy.calls] for policy in (first, second)
+    ]
+    assert asked[0] == asked[1]
+    sizes = [len(requests) for _, requests in first.calls]
+    assert max(sizes) == ITEMS_PER_BATCH * 3 and sum(sizes) == 2 * (40 + 6) * (3 + 1)
+    assert len({r.key for _, requests in first.calls[:1] for r in requests}) == sizes[0]
+    other = FakePolicy(side=16)
+    evaluate_shapes(other, CONFIG.model_copy(update={"seed": 10}), WORLD, 20)
+    assert [r.context.text for r in other.calls[0][1]] != [text for text, _ in asked[0][0]]
+
+
+def test_items_are_not_those_of_training():
+    trained = {ShapesRows("train", seed, WORLD).row(n)["prompt"] for seed in range(2) for n in range(200)}
+    assert not trained & {row["prompt"] for split in ("test", "held_out") for row in items(split, 6)}
+
+
+def test_progress_and_specimens():
+    told = []
+    policy = FakePolicy(side=16)
+    outcome = evaluate_shapes(policy, CONFIG, WORLD, 20, lambda done, total: told.append((done, total)))
+    assert told == [(32, 92), (64, 92), (72, 92), (80, 92), (86, 92), (92, 92)]
+    assert len(outcome.specimens) == 40 and outcome.specimens[0].prompt == items("test", 1)[0]["prompt"]
+    assert not any(specimen.correct for specimen in outcome.specimens)
+
+
+def test_pictures_that_cannot_be_read_are_an_error_not_a_zero():
+    with pytest.raises(ConfigError, match=r"8 pixels wide, from which a grid of 2 x 2 cells cannot be read"):
+        evaluate_shapes(FakePolicy(side=8), CONFIG, WORLD, 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "right"),
+    [
+        ("<think> a</think><answer> B</answer>", "B", True),
+        ("<answer>b</answer>", "B", True),
+        ("<answer> Two </answer>", "two", True),
+        ("<answer>B. two</answer>", "B", False),
+        ("B", "B", False),
+        ("<answer>B</answer><answer>B</answer>", "B", False),
+        ("<answer></answer>", "B", False),
+        ("<answer>A</answer>", "B", False),
+    ],
+)
+def test_what_counts_as_right(text, answer, right):
+    assert is_right(text, answer) is right
+
+
+def test_the_table_shows_both_columns_and_the_change():
+    before, after = solved(lambda index, sample: False).table, solved().table
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(suite_table({"before": before, "after": after}, "title"))
+    text = console.export_text()
+    for words in ("draw: overall", "answer: count", "draw: held-out compositions", "+100.0", "0.0%", "100.0%"):
+        assert words in text
+    single = Console(width=120, record=True, file=io.StringIO())
+    single.print(suite_table({"a[b]c": after}, "title"))
+    assert "a[b]c" in single.export_text() and "change" not in single.export_text()

@@ -1,0 +1,527 @@
+"""A Janus policy: what it samples, it replays; what it replays is what transformers computes.
+
+Bounds: float32 sampling and replay agree within 1e-4 in log-probability; under bfloat16 autocast within 0.1.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from motet.config import PolicyConfig
+from motet.conversation import Conversation, Message, Text, assistant, user
+from motet.errors import CheckpointError, ConfigError, ContextError, DataError
+from motet.policies import load_policy
+from motet.policies.janus import JanusPolicy
+from motet.policies.janus import replay as replay_module
+from motet.policies.janus.contexts import ContextEncoder
+from motet.protocols import Policy, Request
+from motet.trajectory import Act, Sampling
+from tests.policies.teacher import teacher_forced, unconditional_ids
+
+ATOL = 1e-4
+BFLOAT16_ATOL = 0.1
+
+SAMPLINGS = {
+    "plain": Sampling(max_tokens=12),
+    "temperature": Sampling(max_tokens=12, temperature=0.7),
+    "top_k": Sampling(max_tokens=12, top_k=5),
+    "top_p": Sampling(max_tokens=12, top_p=0.8),
+    "all": Sampling(max_tokens=12, temperature=0.7, top_k=20, top_p=0.8),
+    "guided": Sampling(guidance="guided", guidance_scale=3.0),
+    "guided_all": Sampling(guidance="guided", guidance_scale=3.0, temperature=0.7, top_k=20, top_p=0.8),
+    "conditional": Sampling(guidance="conditional", guidance_scale=3.0),
+    "conditional_all": Sampling(guidance="conditional", guidance_scale=3.0, temperature=0.7, top_k=20, top_p=0.8),
+}
+TEXT = ["plain", "temperature", "top_k", "top_p", "all"]
+
+
+def requests(kind: str, *contexts: Conversation, n: int = 2) -> list[Request]:
+    return [Request(kind, kind, context, (7, k, g)) for k, context in enumerate(contexts) for g in range(n)]
+
+
+def worst(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
+    """Largest absolute difference, of tensors that must agree in shape."""
+    assert [a.shape for a in ours] == [b.shape for b in theirs]
+    return max(float((a - b).detach().abs().max()) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.fixture(scope="module")
+def contexts(picture: Image.Image) -> list[Conversation]:
+    """Of different lengths; one with a picture, one with an earlier answer."""
+    asked = user(picture, "what colour is it?")
+    return [user("draw two red circles"), asked, asked + assistant("red") + user("a blue star left of a green square")]
+
+
+# ---- sampled == replayed == teacher-forced ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SAMPLINGS)
+def test_images_replay_as_sampled_and_as_transformers_scores_them(
+    policy: JanusPolicy, contexts: list[Conversation], name: str
+) -> None:
+    acts = policy.act(requests("image", contexts[0], user("a star")), SAMPLINGS[name])
+    assert all(len(act.ids) == policy.num_image_tokens == 16 for act in acts)
+    assert worst(policy.log_probs(acts), [act.log_probs for act in acts]) < ATOL
+    expected = [teacher_forced(policy, act) for act in acts]
+    if name == "conditional_all":  # the mixture may draw what the conditional branch excludes: -inf there
+        expected = [torch.where(e == -torch.inf, act.log_probs, e) for e, act in zip(expected, acts, strict=True)]
+    assert worst([act.log_probs for act in acts], expected) < ATOL
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_texts_replay_as_sampled_and_as_transformers_scores_them(
+    policy: JanusPolicy, contexts: list[Conversation], name: str
+) -> None:
+    acts = policy.act(requests("text", *contexts), SAMPLINGS[name])
+    assert worst(policy.log_probs(acts), [act.log_probs for act in acts]) < ATOL
+    assert worst([act.log_probs for act in acts], [teacher_forced(policy, act) for act in acts]) < ATOL
+
+
+def test_nothing_truncates_by_default(policy: JanusPolicy) -> None:
+    """Beyond 50 tokens too: transformers' own generate leaves top_k=50 on."""
+    assert (Sampling().temperature, Sampling().top_k, Sampling().top_p) == (1.0, None, None)
+    acts = policy.write("what?", n=64, max_tokens=4, temperature=5.0)
+    ranks = []
+    for act in acts:
+        ids = torch.cat([act.encoding.ids, act.ids])
+        with torch.no_grad():
+            logits = policy.model(input_ids=ids[None]).logits[0, len(act.encoding.ids) - 1 : -1]
+        ranks += [(row > row[token]).sum().item() for row, token in zip(logits, act.ids, strict=True)]
+    assert max(ranks) > 60
+
+
+def test_conditional_guidance_samples_the_mixture_and_scores_the_condition(policy: JanusPolicy) -> None:
+    guided = policy.draw("a red star", n=3, guidance="guided", guidance_scale=3.0)
+    biased = policy.draw("a red star", n=3, guidance="conditional", guidance_scale=3.0)
+    for g, b in zip(guided, biased, strict=True):
+        assert torch.equal(g.ids, b.ids)
+        assert torch.equal(g.log_probs, b.behaviour_log_probs) and g.behaviour_log_probs is None
+        plain = dataclasses.replace(b, sampling=Sampling())
+        assert worst([b.log_probs], policy.log_probs([plain])) < ATOL
+        assert float((b.log_probs - b.behaviour_log_probs).abs().max()) > 0.1
+
+
+def test_the_unconditional_branch_is_that_of_transformers(policy: JanusPolicy, picture: Image.Image) -> None:
+    context = user(picture, "draw it again")
+    act = policy.act(requests("image", context, n=1), SAMPLINGS["guided"])[0]
+    assert torch.equal(act.encoding.null_ids, unconditional_ids(policy, act.encoding.ids))
+    kept = act.encoding.null_ids != policy.encoder.pad_id
+    assert act.encoding.null_ids[kept].tolist() == [
+        policy.encoder.bos_id,
+        policy.encoder.begin_image_id,  # of the picture that is shown
+        policy.encoder.begin_image_id,
+    ]
+    assert policy.draw("a star")[0].encoding.null_ids is None
+
+
+def test_guided_pictures_are_those_of_transformers_generate(policy: JanusPolicy) -> None:
+    act = policy.draw("two red circles", guidance="guided", guidance_scale=4.0, temperature=0.0)[0]
+    ids = act.encoding.ids[None]
+    theirs = policy.model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        generation_mode="image",
+        guidance_scale=4.0,
+        do_sample=False,
+    )
+    assert act.ids.tolist() == theirs[0].tolist()
+
+
+def test_greedy_text_is_that_of_transformers_generate(policy: JanusPolicy, picture: Image.Image) -> None:
+    for act in policy.write(["what?", "what colour is it?"], [picture, picture], temperature=0.0, max_tokens=10):
+        ids = act.encoding.ids[None]
+        theirs = policy.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=act.encoding.pixels,
+            max_new_tokens=10,
+            do_sample=False,
+        )
+        assert act.ids.tolist() == theirs[0, ids.shape[1] :].tolist()
+
+
+def test_a_picture_is_what_its_tokens_decode_to(policy: JanusPolicy) -> None:
+    act = policy.draw("a star")[0]
+    with torch.no_grad():
+        decoded = policy.model.decode_image_tokens(act.ids[None])[0]
+    levels = ((decoded + 1) * 127.5).round().clamp(0, 255)
+    assert act.image.size == (16, 16)
+    assert list(act.image.tobytes()) == levels.flatten().int().tolist()
+    assert len(set(levels.flatten().tolist())) > 20
+
+
+def test_text_is_never_guided(policy: JanusPolicy) -> None:
+    guided = policy.write("what?", max_tokens=5, guidance="guided", guidance_scale=3.0)[0]
+    assert torch.equal(guided.ids, policy.write("what?", max_tokens=5)[0].ids)
+    assert guided.sampling.guidance == "none" and guided.encoding.null_ids is None
+
+
+# ---- replay in one pass -------------------------------------------------------------------------------------------
+
+
+def mixed_acts(policy: JanusPolicy, contexts: list[Conversation]) -> list[Act]:
+    """Texts and pictures, guided and not, of several temperatures, siblings and loners."""
+    acts = policy.act(requests("text", *contexts, n=3), SAMPLINGS["plain"])
+    acts += policy.act(requests("image", *contexts[:1], n=3), SAMPLINGS["guided"])
+    acts += policy.act(requests("image", *contexts[:2], n=2), SAMPLINGS["temperature"])
+    return [acts[k] for k in torch.randperm(len(acts), generator=torch.Generator().manual_seed(0))]
+
+
+def test_mixed_acts_replay_together_as_alone(policy: JanusPolicy, contexts: list[Conversation]) -> None:
+    acts = mixed_acts(policy, contexts)
+    alone = [policy.log_probs([act])[0] for act in acts]
+    assert worst(policy.log_probs(acts), alone) < ATOL
+    assert worst(policy.log_probs(acts), [act.log_probs for act in acts]) < ATOL
+
+
+def test_shared_prefixes_change_neither_log_probs_nor_gradients(
+    policy: JanusPolicy, contexts: list[Conversation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acts = mixed_acts(policy, contexts)
+    passes = {"_shared_pass": replay_module._shared_pass, "_plain_pass": replay_module._plain_pass}
+    results = {}
+    for name, one in passes.items():
+        with monkeypatch.context() as patch:
+            for other in passes:
+                patch.setattr(replay_module, other, one)
+            replays = policy.replay(acts, {"entropy"})
+        weights = torch.linspace(-1, 1, len(acts))
+        loss = sum(w * r.log_probs.mean() + r.extras["entropy"].mean() for w, r in zip(weights, replays, strict=True))
+        gradients = torch.autograd.grad(loss, list(policy.trainable().values()))
+        results[name] = ([r.log_probs.detach() for r in replays], gradients)
+    shared, plain = results["_shared_pass"], results["_plain_pass"]
+    assert worst(shared[0], plain[0]) < ATOL
+    assert worst(shared[1], plain[1]) < ATOL
+    assert max(float(g.abs().max()) for g in plain[1]) > 1e-2
+
+
+def test_siblings_share_their_prefix(
+    policy: JanusPolicy, contexts: list[Conversation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the plain pass was taken")
+
+    acts = policy.act(requests("text", contexts[0], n=4), SAMPLINGS["plain"])
+    monkeypatch.setattr(replay_module, "_plain_pass", refuse)
+    assert len(policy.replay(acts)) == 4
+
+
+def test_entropy_is_that_of_the_scoring_distribution(policy: JanusPolicy) -> None:
+    act = policy.write("what?", max_tokens=6, temperature=0.7)[0]
+    entropy = policy.replay([act], {"entropy"})[0].extras["entropy"]
+    ids = torch.cat([act.encoding.ids, act.ids])
+    logits = policy.model(input_ids=ids[None]).logits[0, len(act.encoding.ids) - 1 : -1]
+    expected = torch.distributions.Categorical(logits=logits / 0.7).entropy()
+    assert worst([entropy], [expected]) < ATOL
+    assert policy.replay([act])[0].extras == {}
+
+
+def test_recomputed_activations_give_the_same_log_probs_and_gradients(
+    fresh: Callable[..., JanusPolicy], contexts: list[Conversation]
+) -> None:
+    results = {}
+    for recompute in (False, True):
+        policy = fresh(gradient_checkpointing=recompute)
+        acts = policy.act(requests("text", contexts[1], n=3), SAMPLINGS["plain"])
+        attention = policy.model.model.language_model.layers[0].self_attn
+        calls: list[bool] = []
+        attention.register_forward_hook(lambda module, *_, calls=calls: calls.append(module.training))
+        replays = policy.replay(acts)
+        forwards = len(calls)
+        gradients = torch.autograd.grad(sum(r.log_probs.sum() for r in replays), list(policy.trainable().values()))
+        assert len(calls) - forwards == (1 if recompute else 0)  # the backward pass computes the layer again
+        assert not any(calls)  # without dropout
+        results[recompute] = ([r.log_probs.detach() for r in replays], gradients)
+    assert worst(results[True][0], results[False][0]) < ATOL
+    assert worst(results[True][1], results[False][1]) < ATOL
+
+
+def test_autocast_stays_near(fresh: Callable[..., JanusPolicy], contexts: list[Conversation]) -> None:
+    policy = fresh(autocast="bfloat16")
+    acts = policy.act(requests("text", *contexts), SAMPLINGS["plain"])
+    acts += policy.act(requests("image", contexts[0]), SAMPLINGS["plain"])
+    replayed = policy.log_probs(acts)
+    assert all(r.dtype == torch.float32 for r in replayed)
+    assert 1e-4 < worst(replayed, [act.log_probs for act in acts]) < BFLOAT16_ATOL
+    guided = policy.act(requests("image", contexts[0]), SAMPLINGS["guided"])  # u + 3 (c - u): 5 roundings
+    assert worst(policy.log_probs(guided), [act.log_probs for act in guided]) < 5 * BFLOAT16_ATOL
+
+
+# ---- randomness ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "name"), [("text", "plain"), ("image", "plain"), ("image", "guided")])
+def test_company_in_the_batch_changes_no_sample(
+    policy: JanusPolicy, contexts: list[Conversation], kind: str, name: str
+) -> None:
+    asked = requests(kind, *contexts[: 3 if kind == "text" else 2], n=4)
+    together = policy.act(asked, SAMPLINGS[name])
+    backwards = policy.act(asked[::-1], SAMPLINGS[name])[::-1]
+    alone = [policy.act([one], SAMPLINGS[name])[0] for one in asked]
+    for a, b, c in zip(together, backwards, alone, strict=True):
+        assert a.ids.tolist() == b.ids.tolist() == c.ids.tolist()
+        assert worst([a.log_probs, a.log_probs], [b.log_probs, c.log_probs]) < ATOL
+
+
+def test_the_key_alone_makes_the_sample(policy: JanusPolicy, contexts: list[Conversation]) -> None:
+    one, other = (Request("text", "text", contexts[0], key) for key in [(1, 2, 3), (1, 2, 4)])
+    a, b, c = (policy.act([r], SAMPLINGS["plain"])[0].ids.tolist() for r in (one, one, other))
+    assert a == b != c
+
+
+def test_more_answers_leave_the_first_ones_as_they_were(policy: JanusPolicy) -> None:
+    few, many = policy.write("what?", n=2, max_tokens=6), policy.write("what?", n=5, max_tokens=6)
+    assert [act.text for act in few] == [act.text for act in many[:2]]
+    assert len({act.text for act in many}) > 1
+    assert policy.write("what?", max_tokens=6, seed=1)[0].text != few[0].text
+
+
+# ---- contexts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["<image_placeholder>", "<begin_of_image>", "<｜end▁of▁sentence｜>", "<|User|>"])
+def test_words_of_users_and_models_never_become_special(policy: JanusPolicy, word: str) -> None:
+    special = policy.encoder.tokenizer.convert_tokens_to_ids(word)
+    for context in (user(f"a {word} b"), user("a") + assistant(f"{word}") + user(f"{word}{word}")):
+        ids = policy.write(context, max_tokens=1)[0].encoding.ids.tolist()
+        clean = policy.write(Conversation(tuple(stripped(m, word) for m in context.messages)), max_tokens=1)[0]
+        assert ids.count(special) == clean.encoding.ids.tolist().count(special)
+        assert word in policy.encoder.tokenizer.decode([i for i in ids if i != special])
+    target = policy.transcribe(requests("text", user("a"), n=1), [f"so {word}"])[0]
+    assert target.ids.tolist().count(special) == (word == "<｜end▁of▁sentence｜>")
+
+
+def stripped(message: Message, word: str) -> Message:
+    return Message(message.role, tuple(Text(part.text.replace(word, "w")) for part in message.parts))
+
+
+def test_role_markers_are_single_tokens(policy: JanusPolicy) -> None:
+    ids = policy.draw("a star")[0].encoding.ids.tolist()
+    names = policy.encoder.tokenizer.convert_ids_to_tokens(ids)
+    assert names[:2] == ["<｜begin▁of▁sentence｜>", "<|User|>"]
+    assert names[-3:] == ["<|Assistant|>", ":", "<begin_of_image>"]
+
+
+def test_an_image_placeholder_that_the_model_wrote_is_a_word(policy: JanusPolicy, picture: Image.Image) -> None:
+    act = policy.write("what?", [picture], max_tokens=4)[0]
+    ids = act.ids.clone()
+    assert ids[0] != policy.encoder.image_id
+    ids[0] = policy.encoder.image_id
+    forced = dataclasses.replace(act, ids=ids)
+    replayed = policy.replay([forced])[0].log_probs.detach()
+    assert worst([replayed], [teacher_forced(policy, forced)]) < ATOL
+    assert worst([replayed[1:]], [act.log_probs[1:]]) > ATOL
+
+
+def test_a_prompt_that_does_not_fit_is_refused(policy: JanusPolicy) -> None:
+    length = len(policy.draw("a")[0].encoding.ids)
+    room = policy.encoder.max_positions + 1 - length  # the last action is never read
+    act = policy.write("a", max_tokens=room, temperature=3.0)[0]
+    assert len(policy.log_probs([act])[0]) == act.num_actions
+    with pytest.raises(ContextError, match=r"The prompt has \d+ tokens and its act may add 161") as caught:
+        policy.write("a", max_tokens=161)
+    assert "\n" not in str(caught.value) and "text.max_tokens" in caught.value.fix
+    with pytest.raises(ContextError, match="the model holds 160: 'star star") as caught:
+        policy.draw("star " * 200)
+    assert "max_tokens" not in caught.value.fix
+
+
+def test_a_template_that_drops_pictures_is_refused(policy: JanusPolicy, picture: Image.Image) -> None:
+    encoder = ContextEncoder(policy.processor, 160)
+    encoder.template = "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}"
+    with pytest.raises(CheckpointError, match="shows 0 of 1 pictures"):
+        encoder.encode(user(picture, "what?"), draws=False, with_null=False, room=1)
+
+
+def test_a_template_that_refuses_is_a_data_error(policy: JanusPolicy) -> None:
+    encoder = ContextEncoder(policy.processor, 160)
+    encoder.template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(DataError, match=r"refuses a conversation of user, user: roles must alternate\."):
+        encoder.encode(user("a") + user("b"), draws=False, with_null=False, room=1)
+
+
+# ---- supervision --------------------------------------------------------------------------------------------------
+
+
+def test_demonstrated_text_costs_what_transformers_says(policy: JanusPolicy, picture: Image.Image) -> None:
+    asked = Request("text", "answer", user(picture, "what colour is it?"), (0,), trained=False)
+    act = policy.transcribe([asked], ["<think>three</think> red"])[0]
+    assert (act.text, act.finished, act.name, act.trained) == ("<think>three</think> red", True, "answer", False)
+    assert act.ids[-1] == policy.encoder.eos_id and act.log_probs is None
+    context = act.encoding.ids
+    labels = torch.cat([torch.full_like(context, -100), act.ids])
+    theirs = policy.model(
+        input_ids=torch.cat([context, act.ids])[None], pixel_values=act.encoding.pixels, labels=labels[None]
+    ).loss
+    ours = -policy.replay([act])[0].log_probs.mean()
+    assert worst([ours], [theirs]) < ATOL
+    assert theirs.item() > 1.0
+
+
+def test_demonstrated_pictures_are_their_nearest_codes(policy: JanusPolicy, picture: Image.Image) -> None:
+    other = Image.new("L", (16, 16), 200)
+    acts = policy.transcribe(requests("image", user("it"), user("other"), n=1), [picture, other])
+    vq = policy.model.model.vqmodel
+    for act, given in zip(acts, [picture, other], strict=True):
+        pixels = policy.processor.image_processor(images=[given.convert("RGB")], return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            latents = F.normalize(vq.quant_conv(vq.encoder(pixels)), dim=1).flatten(2)[0].T
+            nearest = torch.cdist(latents, F.normalize(vq.quantize.embedding.weight, dim=1)).argmin(dim=1)
+        assert act.ids.tolist() == nearest.tolist()
+        assert act.image.mode == "RGB"
+        assert worst(policy.log_probs([act]), [teacher_forced(policy, act)]) < ATOL
+    assert acts[0].ids.tolist() != acts[1].ids.tolist()
+
+
+def test_demonstrations_of_both_kinds_keep_their_order(policy: JanusPolicy, picture: Image.Image) -> None:
+    kinds = ["text", "image", "text"]
+    acts = policy.transcribe([Request(k, k, user("a"), (0,)) for k in kinds], ["one", picture, "two"])
+    assert [act.kind for act in acts] == kinds
+    assert (acts[0].text, acts[2].text) == ("one", "two")
+
+
+# ---- what trains --------------------------------------------------------------------------------------------------
+
+
+def test_only_the_chosen_parts_train(fresh: Callable[..., JanusPolicy]) -> None:
+    policy = fresh(train=("generation_head",))
+    assert policy.trainable() and all(name.startswith("model.generation_head.") for name in policy.trainable())
+    policy.train_parts(["language_model", "lm_head"])
+    assert {name.split(".")[0] + "." + name.split(".")[1] for name in policy.trainable()} == {
+        "model.language_model",
+        "lm_head.weight",
+    }
+    acts = policy.draw("a star", n=2)
+    sum(r.log_probs.sum() for r in policy.replay(acts)).backward()
+    assert {n for n, p in policy.model.named_parameters() if p.grad is not None} == set(policy.trainable()) - {
+        "lm_head.weight"
+    }
+
+
+def test_an_unknown_part_is_refused(fresh: Callable[..., JanusPolicy]) -> None:
+    with pytest.raises(ConfigError, match=r"'languge_model'.*Did you mean 'language_model'\?"):
+        fresh(train=("languge_model",))
+
+
+def test_tied_embeddings_train_if_either_part_does(fresh: Callable[..., JanusPolicy]) -> None:
+    policy = fresh()
+    policy.model.lm_head.weight = policy.model.model.language_model.embed_tokens.weight
+    for part in ("language_model", "lm_head"):
+        policy.train_parts([part])
+        assert policy.model.lm_head.weight.requires_grad
+
+
+def test_the_reference_is_where_the_run_started(fresh: Callable[..., JanusPolicy]) -> None:
+    policy = fresh()
+    with pytest.raises(RuntimeError, match="freeze_reference"), policy.reference():
+        pass
+    policy.freeze_reference()
+    acts = policy.write("what?", n=2, max_tokens=6)
+    before = policy.log_probs(acts)
+    with policy.reference():
+        assert worst(policy.log_probs(acts), before) == 0.0  # the KL starts at zero
+    moved = {name: p.detach().clone().add_(0.05) for name, p in policy.trainable().items()}
+    for name, parameter in policy.trainable().items():
+        parameter.data.copy_(moved[name])
+    policy.version += 1
+    after = policy.log_probs(acts)
+    assert worst(after, before) > 0.01
+    with policy.reference():
+        assert worst(policy.log_probs(acts), before) == 0.0
+        assert [a.text for a in policy.write("what?", n=2, max_tokens=6)] == [a.text for a in acts]
+        assert not policy.replay(acts)[0].log_probs.requires_grad
+    with pytest.raises(KeyError), policy.reference():
+        raise KeyError
+    assert worst(policy.log_probs(acts), after) == 0.0
+    assert all(torch.equal(p, moved[name]) for name, p in policy.trainable().items())
+    assert worst(policy.log_probs(policy.write("what?", n=2, max_tokens=6)), after) > 0  # samples the present weights
+
+
+def test_sampling_follows_every_update(fresh: Callable[..., JanusPolicy]) -> None:
+    policy = fresh()
+    for parts, bump in [(["language_model"], False), (["generation_head"], True)]:
+        policy.train_parts(parts)
+        policy.draw("a star")
+        with torch.no_grad():
+            for parameter in policy.trainable().values():
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        policy.version += bump
+        act = policy.draw("a star")[0]
+        assert worst([act.log_probs], policy.log_probs([act])) < ATOL
+
+
+def test_a_stored_bfloat16_checkpoint_computes_in_the_type_it_was_asked_for(
+    fresh: Callable[..., JanusPolicy], tmp_path_factory: pytest.TempPathFactory, contexts: list[Conversation]
+) -> None:
+    """Published weights are bfloat16: what trains becomes float32, and the types must not meet unprepared."""
+    half, resaved = (tmp_path_factory.mktemp("dtype") / name for name in ("half", "resaved"))
+    policy = fresh()
+    policy.model.to(torch.bfloat16)
+    policy.save(half)
+    full = load_policy(half, PolicyConfig(path=str(half), device="cpu"))
+    assert {p.dtype for p in full.model.parameters()} == {torch.float32}
+    mixed = load_policy(half, PolicyConfig(path=str(half), device="cpu", autocast="bfloat16"))
+    assert {p.dtype for p in mixed.trainable().values()} == {torch.float32}
+    assert {p.dtype for p in mixed.model.parameters()} == {torch.float32, torch.bfloat16}
+    for policy in (full, mixed):
+        acts = policy.act(requests("text", *contexts, n=1), SAMPLINGS["plain"])
+        acts += policy.act(requests("image", contexts[0], n=1), SAMPLINGS["plain"])
+        bound = ATOL if policy is full else BFLOAT16_ATOL
+        assert worst(policy.log_probs(acts), [act.log_probs for act in acts]) < bound
+    with torch.no_grad():
+        mixed.model.lm_head.weight.add_(1e-6)  # lost in bfloat16
+    mixed.save(resaved)
+    again = load_policy(resaved, PolicyConfig(path=str(resaved), device="cpu", autocast="bfloat16"))
+    assert all(torch.equal(p, again.trainable()[name]) for name, p in mixed.trainable().items())
+
+
+# ---- the contract -------------------------------------------------------------------------------------------------
+
+
+def test_it_is_a_policy(policy: JanusPolicy) -> None:
+    assert isinstance(policy, Policy)
+    for name, member in inspect.getmembers(Policy, inspect.isfunction):
+        if not name.startswith("_"):
+            ours = inspect.signature(getattr(JanusPolicy, name)).parameters
+            assert list(ours) == list(inspect.signature(member).parameters)
+    assert policy.kinds == {"text", "image"}
+
+
+def test_nothing_in_nothing_out(policy: JanusPolicy) -> None:
+    assert policy.act([], Sampling()) == policy.replay([]) == policy.transcribe([], []) == []
+    assert policy.draw([]) == policy.write([]) == policy.log_probs([]) == []
+    assert policy.draw("a star", n=0) == []
+
+
+def test_a_call_performs_one_kind(policy: JanusPolicy) -> None:
+    with pytest.raises(ValueError, match="one kind"):
+        policy.act([*requests("text", user("a")), *requests("image", user("a"))], Sampling())
+
+
+def test_acts_remember_what_they_are(policy: JanusPolicy) -> None:
+    context = user("a star")
+    acts = policy.act([Request("image", "sketch", context, (0, g), trained=g == 0) for g in range(2)], Sampling())
+    assert [(a.name, a.trained, a.policy_version) for a in acts] == [("sketch", True, 0), ("sketch", False, 0)]
+    assert acts[0].context is context and acts[0].encoding is acts[1].encoding
+    assert all(a.log_probs.dtype == torch.float32 for a in acts)
+
+
+def test_cost_counts_both_branches(policy: JanusPolicy) -> None:
+    plain, guided = policy.draw("a star")[0], policy.draw("a star", guidance="guided", guidance_scale=2.0)[0]
+    assert policy.cost(guided) == 2 * policy.cost(plain) == 2 * (len(plain.encoding.ids) + 16)
+
+
+def test_the_notebook_door(policy: JanusPolicy, picture: Image.Image) -> None:
+    about = policy.write(["what?", user("and now?")], [picture, picture], n=2, max_tokens=3)
+    assert len(about) == 4 and all(act.encoding.pixels is not None for act in about)
+    assert policy.write("what?", picture, max_tokens=3)[0].text == about[0].text
+    assert about[2].context.to_chat()[0]["content"][0]["type"] == "image"
+    with pytest.raises(DataError, match="1 images for 2 prompts"):
+        policy.write(["a", "b"], [picture])
+    with pytest.raises(TypeError, match="temprature"):
+        policy.draw("a", temprature=1.0)
