@@ -8,12 +8,13 @@ PYTHON   ?= # an interpreter of your own choice; empty: the first of python3, py
 
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: help install install-dev demo test test-slow check lint lint-format lint-rules lint-types lint-floors format clean
+.PHONY: help install install-dev demo test test-slow mutate check lint lint-format lint-rules lint-types lint-floors format clean
 
 help:
 	@echo "make install    the core, in $(VENV)"
 	@echo "make demo       train on coloured shapes and report, on a CPU, into $(DEMO_OUT)"
 	@echo "make test       the fast tests     make test-slow  the long ones"
+	@echo "make mutate     plant faults and see the tests catch them"
 	@echo "make check      format, lint, types, import floors, tests: what CI runs"
 	@echo "make format     let ruff rewrite    make clean      remove $(VENV) and caches"
 
@@ -30,6 +31,9 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) -m "slow and not gpu"
+
+mutate: $(VENV)/.dev
+	$(BIN)/python scripts/mutate.py --jobs $(WORKERS)
 
 # Four independent pieces: `make --keep-going lint` shows what each of them says.
 lint: lint-format lint-rules lint-types lint-floors

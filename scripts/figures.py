@@ -67,7 +67,7 @@ def curves(demo: Path, sft: Path, out: Path) -> None:
         curve(axes[1], reinforced, key, label, colour, smooth=10)
     axes[1].set(title="reinforcement learning (reward on training prompts)", xlabel="step", ylim=(0, 1.02))
     curve(axes[2], reinforced, "completion_length/mean", "tokens per answer", BLUE, smooth=10)
-    axes[2].set(title="thinking longer", xlabel="step")
+    axes[2].set(title="length of answers, thoughts included", xlabel="step")
     for axis in axes:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

@@ -105,7 +105,7 @@ def test_a_picture_that_cannot_be_read(tiny_checkpoint, capsys, tmp_path):
 def test_a_prompt_that_does_not_fit(tiny_checkpoint, capsys, tmp_path):
     data = rows(tmp_path, {"image": "good.png", "question": "why? " * 200})
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **ANSWER, data=data)
-    refused(capsys, tmp_path, recipe, words=["the model holds 160", "why? why?", "shorten the prompt"])
+    refused(capsys, tmp_path, recipe, words=["the model holds 256", "why? why?", "shorten the prompt"])
 
 
 # --- rewards

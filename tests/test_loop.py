@@ -132,7 +132,7 @@ def test_samples_do_not_depend_on_the_batch(tiny_checkpoint):
 
 def test_an_interrupted_run_resumes_to_the_undisturbed_numbers(undisturbed, tiny_checkpoint, tmp_path, capsys):
     """A real SIGINT to a real process; the printed command finishes the run."""
-    recipe, folder = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **CHANGES), tmp_path / "run"
+    recipe, folder = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **CHANGES), tmp_path / "my run"
     command = [sys.executable, "-m", "motet", "train", str(recipe), "run.threads=1", "--output", str(folder)]
     environment = os.environ | {"MOTET_TEST_SLEEP": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -227,6 +227,11 @@ def test_a_torn_line_of_metrics_is_forgotten(undisturbed, tiny_checkpoint, tmp_p
     assert_same_run(undisturbed, folder)
 
 
+def test_a_schedule_is_as_long_as_the_optimizer_steps(tiny_checkpoint):
+    recipe = parse_recipe(mapping(tiny_checkpoint, **CHANGES))
+    assert prepare(recipe).learner.total_steps == 4 * 2 * 2
+
+
 # --- checkpoints
 
 
@@ -249,11 +254,12 @@ def test_checkpoints_are_found_by_number_and_kept_by_count(tiny_checkpoint, tmp_
     from motet.checkpoint import Progress
 
     (tmp_path / "step_final").mkdir()  # a user's own
+    (tmp_path / "step_9999999").mkdir()  # one that is not whole
     for step in (999_999, 1_000_000):
         progress = Progress(step, 1.0, session.cursor.state_dict())
         save_checkpoint(tmp_path, session.policy, session.learner, progress, keep=1)
         assert latest_checkpoint(tmp_path).name == f"step_{step}"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_1000000", "step_final"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_1000000", "step_9999999", "step_final"]
     assert latest_checkpoint(tmp_path / "nowhere") is None
 
 
@@ -319,7 +325,7 @@ def test_supervision_learns_and_resumes(tiny_checkpoint, tmp_path):
 def test_frozen_acts_are_not_taught(tiny_checkpoint, tmp_path):
     recipe = mapping(tiny_checkpoint, **TAUGHT) | {"scenario": f"{__file__}:shown"}
     seen = teach(parse_recipe(recipe), tmp_path / "run", stop_after=1)
-    assert "text/nll" in seen[0]
+    assert "text/nll" in seen[0] and "image/nll" not in seen[0]
 
 
 # --- failures are data
@@ -375,12 +381,12 @@ def test_a_tiny_janus_learns_to_draw_red(tiny_checkpoint, tmp_path):
     recipe = mapping(
         tiny_checkpoint,
         policy={"train": ["language_model", "lm_head", "generation_head"]},
-        algorithm={"num_generations": 8},
+        algorithm={"num_generations": 32},
         optimizer={"learning_rate": 0.02},
-        run={"steps": 25, "prompts_per_step": 2},
+        run={"steps": 25, "prompts_per_step": 1},
     )
     seen = run_loop(recipe, tmp_path / "run")
-    for name, gain in (("reddish", 0.1), ("spacious", 0.35)):  # 0.15 and 0.46 when written
+    for name, gain in (("reddish", 0.08), ("spacious", 0.35)):  # three seeds gained 0.15 and 0.48, or more
         curve = [numbers[f"rewards/{name}/mean"] for numbers in seen]
         first, last = sum(curve[:3]) / 3, sum(curve[-3:]) / 3
         assert last > first + gain, (name, curve)

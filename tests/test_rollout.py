@@ -219,17 +219,19 @@ def test_a_context_that_the_policy_outgrew_loses_its_trajectory():
 
 
 def test_other_errors_of_the_policy_stop_the_run():
-    def broken(request):
-        raise NumericsError("NaN.", fix="x")
+    def program(task):
+        yield Write(task.question)
+        yield Write(task.question)
 
-    with pytest.raises(NumericsError):
-        run(answer, FakePolicy(writes=broken))
+    for error in (NumericsError("NaN.", fix="x"), RuntimeError("out of memory")):
 
-    def bug(request):
-        raise RuntimeError("out of memory")
+        def second_act(request, error=error):
+            if request.key[-1]:
+                raise error
+            return "fine"
 
-    with pytest.raises(RuntimeError, match="out of memory"):
-        run(answer, FakePolicy(writes=bug))
+        with pytest.raises(type(error)):
+            run(custom(program), FakePolicy(writes=second_act))
 
 
 @pytest.mark.parametrize(

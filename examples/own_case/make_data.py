@@ -2,7 +2,7 @@
 
     python examples/own_case/make_data.py data/own_case
 
-Put your own pictures and questions in its place: one JSON object per line, with the picture's path relative to the file.
+Put your own pictures and questions in its place: one JSON object per line, the picture's path relative to the file.
 """
 
 import json

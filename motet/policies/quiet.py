@@ -1,4 +1,4 @@
-"""transformers and peft without their progress bars and advice, which a user of the command line can do nothing about."""
+"""transformers and peft without their progress bars and advice: a user of the command line can do nothing about it."""
 
 from __future__ import annotations
 

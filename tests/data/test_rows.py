@@ -116,6 +116,7 @@ def test_splits(tmp_path):
         ("x.jsonl", b'{"a": "\xff"}\n', r"Line 1 of x.jsonl is not valid JSON: UnicodeDecodeError"),
         ("x.jsonl", "", r"holds no rows"),
         ("x.jsonl", "\n\n", r"holds no rows"),
+        ("x.jsonl", '[{"a": 1}]', r"Line 1 of x.jsonl is a list, not an object"),
         ("x.json", "[]", r"holds no rows"),
         ("x.json", '[{"a": 1}, 2]', r"Item 1 of x.json is a int, not an object"),
         ("x.json", '[{"a": 1}', r"x.json is not valid JSON"),
@@ -157,6 +158,13 @@ def test_csv_keeps_words_and_reads_any_export(tmp_path):
         {"prompt": "two\nlines", "answer": "NA"},
         {"prompt": 'a "b"', "answer": "None"},
     ]
+
+
+def test_lines_inside_csv_values_may_cross_the_blocks_that_it_is_read_in(tmp_path):
+    text = "line\n" * 20_000
+    (tmp_path / "x.csv").write_text("prompt,answer\n" + f'"{text}",4\n' * 30)  # 3 MB; pyarrow reads 1 MB at a time
+    rows = opened(tmp_path / "x.csv", "prompt")
+    assert len(rows) == 30 and rows.row(29) == {"prompt": text, "answer": 4}
 
 
 def test_json_rows_may_differ(tmp_path):
@@ -208,11 +216,11 @@ def test_pictures_of_datasets(tmp_path, kind):
 
 
 def test_a_broken_picture_of_datasets_names_its_row(tmp_path):
-    features = datasets.Features({"image": datasets.Image()})
-    data = datasets.Dataset.from_dict({"image": [RED, {"bytes": b"x", "path": None}]}, features=features)
+    features = datasets.Features({"photo": datasets.Image()})
+    data = datasets.Dataset.from_dict({"photo": [RED, {"bytes": b"x", "path": None}]}, features=features)
     data.save_to_disk(tmp_path / "d")
     with pytest.raises(DataError, match=r"Row 1 of d, column 'image': the picture \(bytes\) cannot be read"):
-        opened(tmp_path / "d").row(1)
+        opened(tmp_path / "d", columns={"image": "photo"}).row(1)
 
 
 def test_image_and_images_stand_for_each_other(tmp_path):

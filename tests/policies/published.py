@@ -46,7 +46,9 @@ CHAT_TEMPLATE = """
       {{ (' ' if not loop.first and loop.previtem['type'] == 'text' else '') + text }}
     {%- endif -%}
   {%- endfor -%}
-  {%- if not loop.last or add_generation_prompt -%}{{ '\n\n' if role == 'user' else '<｜end▁of▁sentence｜>' }}{%- endif -%}
+  {%- if not loop.last or add_generation_prompt -%}
+    {{ '\n\n' if role == 'user' else '<｜end▁of▁sentence｜>' }}
+  {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ '<|Assistant|>:' }}{%- endif -%}
 """
@@ -119,22 +121,21 @@ def _tokenizer(size: str) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - set(LETTERS))  # bytes that no UTF-8 text has
     trainer = trainers.BpeTrainer(vocab_size=340, initial_alphabet=alphabet, show_progress=False)
-    corpus = [
-        "You are a helpful language and vision assistant.",
-        "A photo of two red circles.",
-        "What is in the image?",
-    ]
+    corpus = ["You are a helpful language and vision assistant.", "A photo of two red circles. What is in the image?"]
     tokenizer.train_from_iterator(corpus, trainer)
-    special = lambda name: AddedToken(name, special=True, normalized=False)  # noqa: E731
-    tokenizer.add_special_tokens([special(BOS), special(EOS)])
+    tokenizer.add_special_tokens([_special(BOS), _special(EOS)])
     if size == "7B":
         tokenizer.add_tokens([AddedToken(letter, special=False, normalized=True) for letter in LETTERS])
     image, begin, end = IMAGE.values()
-    tokenizer.add_special_tokens([special(name) for name in [PAD, begin, end, image, *OTHERS, *ROLES]])
+    tokenizer.add_special_tokens([_special(name) for name in [PAD, begin, end, image, *OTHERS, *ROLES]])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
     return tokenizer
+
+
+def _special(name: str) -> AddedToken:
+    return AddedToken(name, special=True, normalized=False)
 
 
 def _tokenizer_config() -> dict[str, Any]:

@@ -363,8 +363,9 @@ def test_compaction_changes_nothing(
     keep = layers.Cache.keep
     monkeypatch.setattr(layers.Cache, "keep", lambda cache, alive: sizes.append(len(alive)) or keep(cache, alive))
 
-    def run(threshold: float) -> Decoded:
+    def run(threshold: float, look_every: int = 1) -> Decoded:
         monkeypatch.setattr(loop, "COMPACT_BELOW", threshold)
+        monkeypatch.setitem(loop.STOP_CHECK_EVERY, "cpu", look_every)
         null_rows = rows + 5 if guided else None
         return decode(
             snapshot,
@@ -381,8 +382,8 @@ def test_compaction_changes_nothing(
     never = run(0.0)
     assert not sizes
     assert len(never.lengths.unique()) > 4
-    for threshold in (1.0, 0.8):
-        often = run(threshold)
+    for threshold, look_every in ((1.0, 1), (0.8, 1), (1.0, 8)):
+        often = run(threshold, look_every)
         assert len(sizes) > 1
         assert torch.equal(often.ids, never.ids)
         assert torch.equal(often.lengths, never.lengths)

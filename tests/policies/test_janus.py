@@ -319,7 +319,7 @@ def test_an_image_placeholder_that_the_model_wrote_is_a_word(policy: JanusPolicy
 
 
 def test_a_prompt_that_does_not_fit_is_refused(policy: JanusPolicy) -> None:
-    length = len(policy.draw("a")[0].encoding.ids)
+    length = len(policy.write("a", max_tokens=1)[0].encoding.ids)
     room = policy.encoder.max_positions + 1 - length  # the last action is never read
     act = policy.write("a", max_tokens=room, temperature=3.0)[0]
     assert len(policy.log_probs([act])[0]) == act.num_actions

@@ -120,6 +120,18 @@ def test_an_adapter_under_autocast_keeps_its_base_as_stored(fresh: Callable[...,
     assert distance(ours, [*ours.write("what?", n=2, max_tokens=6), *ours.draw("a star")]) < 0.2
 
 
+def test_recomputed_activations_give_adapters_the_same_gradients(fresh: Callable[..., JanusPolicy]) -> None:
+    gradients = []
+    for recompute in (False, True):
+        ours = fresh(lora=LORA, gradient_checkpointing=recompute)
+        disturb(ours)
+        act = ours.write("what?", max_tokens=6)[0]
+        loss = ours.replay([act])[0].log_probs.sum()
+        gradients.append(torch.autograd.grad(loss, list(ours.trainable().values())))
+    assert all(torch.allclose(a, b, atol=ATOL) for a, b in zip(*gradients, strict=True))
+    assert all(float(g.abs().max()) > 0 for g in gradients[1])
+
+
 def test_adapters_and_parts_exclude_each_other(adapted: JanusPolicy) -> None:
     with pytest.raises(ConfigError, match="not both"):
         adapted.train_parts(["lm_head"])

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from jinja2 import TemplateError
 from PIL import Image
-from tokenizers import AddedToken
 from torch import Tensor
 from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
 
@@ -93,10 +92,7 @@ class ContextEncoder:
         """
         named = {self.tokenizer.convert_ids_to_tokens(n) for n in (self.bos_id, self.eos_id, self.pad_id)}
         named |= {self.image_token, self.processor.image_start_token, self.processor.image_end_token}
-        flagged = {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
-        unflagged = [AddedToken(name, special=True, normalized=False) for name in sorted(named - flagged)]
-        self.tokenizer.add_tokens(unflagged, special_tokens=True)  # they keep their ids
-        return named | flagged
+        return named | {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
 
     def _rendered(self, chat: list[dict[str, Any]], draws: bool) -> str:
         try:

@@ -36,7 +36,7 @@ CHAT_TEMPLATE = (
     "{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}{% if not loop.first %}{{ '\n' }}{% endif %}<image_placeholder>"
     "{% if not loop.last %}{{ '\n' }}{% endif %}"
-    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% else %}{{ part['text'] | trim }}{% endif %}{% endfor %}"
     "{% if not loop.last or add_generation_prompt %}"
     "{% if message['role'] == 'assistant' %}<｜end▁of▁sentence｜>{% else %}{{ '\n\n' }}{% endif %}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|Assistant|>:{% endif %}"
