@@ -81,4 +81,5 @@ def samplings_of(recipe: Recipe) -> dict[ActKind, Sampling]:
 def _load(recipe: Recipe) -> LearningPolicy:
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
+    torch.manual_seed(recipe.run.seed)  # new adapters begin at random
     return load_policy(recipe.policy.path, recipe.policy)

@@ -1,6 +1,9 @@
 """Every command on a tiny checkpoint, as one types it."""
 
 import json
+import os
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +13,7 @@ import pytest
 from PIL import Image
 
 from motet.config import load_recipe
+from motet.report.progress import ProgressBar
 from tests.runs import WORLD, mapping, motet_command, write_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -80,6 +84,25 @@ def test_train_measures_before_and_after(trained):
     for words in ("measure before", "train 2/2", "reward", "On held-back items", "Trained 2 steps", "Try next: motet"):
         assert words in said
     assert not list(folder.glob("*.partial"))
+
+
+def test_an_interruption_of_the_measurement_stops_at_once(tiny_checkpoint, capsys, tmp_path, monkeypatch):
+    """Nothing is lost: the run has not begun, and the printed command begins it."""
+    recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, eval=SUITE, run={"steps": 1})
+    told = []
+
+    def items(bar, name, done, total):
+        told.append(done)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ProgressBar, "items", items)
+        answer = motet_command(capsys, "train", recipe, "--output", tmp_path / "run")
+    assert answer.code == 130 and len(told) == 1 and "Stopped. Resume with: motet train" in answer.out
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["recipe.yaml"]
+    again = shlex.split(answer.out.rpartition("Resume with: ")[2].splitlines()[0])
+    assert motet_command(capsys, *again[1:]).code == 0
+    assert (tmp_path / "run" / "before.json").is_file() and (tmp_path / "run" / "summary.json").is_file()
 
 
 def test_a_finished_run_may_be_made_longer(trained, capsys, tmp_path):

@@ -50,7 +50,9 @@ def assert_same_run(one: Path, other: Path) -> None:
     """Weights, optimizer and learner state, data order and numbers, to the bit."""
     last, its = latest_checkpoint(one / "checkpoints"), latest_checkpoint(other / "checkpoints")
     assert last is not None and its is not None and last.name == its.name
-    for name in ("learner.safetensors", "model.safetensors"):
+    names = sorted(path.name for path in last.glob("*.safetensors"))
+    assert len(names) == 2 and "learner.safetensors" in names
+    for name in names:
         tensors, theirs = load_file(last / name), load_file(its / name)
         assert tensors.keys() == theirs.keys()
         assert all(torch.equal(tensors[key], theirs[key]) for key in tensors), name
@@ -247,6 +249,20 @@ def test_float32_weights_of_a_bfloat16_checkpoint_survive_a_resume(tmp_path):
     weights = load_file(latest_checkpoint(tmp_path / "whole" / "checkpoints") / "learner.safetensors")
     assert {t.dtype for t in weights.values()} == {torch.float32}
     assert all(line["old_log_probs_recomputed"] == 1 for line in metrics(tmp_path / "whole"))
+
+
+def test_adapters_resume_too(tiny_checkpoint, tmp_path):
+    """With LoRA the reference is the model without its adapter, and a checkpoint is the adapter."""
+    pytest.importorskip("peft")
+    changes = {"policy": {"lora": {"rank": 2}}, "algorithm": {"beta": 0.1}, "run": {"steps": 2, "prompts_per_step": 1}}
+    recipe = mapping(tiny_checkpoint, **changes)
+    run_loop(recipe, tmp_path / "whole")
+    run_loop(recipe, tmp_path / "halves", stop_after=1)
+    run_loop(recipe, tmp_path / "halves")
+    assert_same_run(tmp_path / "whole", tmp_path / "halves")
+    first, second = metrics(tmp_path / "whole")
+    assert first["image/kl"] == 0 < second["image/kl"]
+    assert (latest_checkpoint(tmp_path / "whole" / "checkpoints") / "adapter_model.safetensors").is_file()
 
 
 def test_checkpoints_are_found_by_number_and_kept_by_count(tiny_checkpoint, tmp_path):

@@ -6,6 +6,7 @@ import importlib.util
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from motet.config import Recipe, load_recipe, to_yaml
 from motet.errors import ConfigError
@@ -57,7 +58,8 @@ def _tiny_model_check() -> str:
     sizes = TinySizes(hidden=64, layers=2, image=16, vision_hidden=32, vision_layers=1, max_positions=128)
     tokenizer = tiny_tokenizer(["a red circle"], vocab_size=300)
     device = choose_device("auto")
-    policy = JanusPolicy(tiny_janus(tokenizer, sizes, seed=0).to(device), tiny_processor(tokenizer, sizes))
+    model: Any = tiny_janus(tokenizer, sizes, seed=0)
+    policy = JanusPolicy(model.to(device), tiny_processor(tokenizer, sizes))
     drawn = policy.draw("a red circle", n=2)
     acts = [*drawn, *policy.write("what is it?", [drawn[0].image], max_tokens=4)]
     pairs = zip(acts, policy.log_probs(acts), strict=True)

@@ -94,9 +94,15 @@ def test_two_halves_do_not_make_a_shape() -> None:
     assert not verdict(pixels).correct
 
 
+def test_a_small_stray_mark_in_a_large_cell_is_refused() -> None:
+    # 6 x 6 pixels in a cell of 96 x 96 drown in the cell's mean (12 of 16 allowed): the block of 24 x 24 shows them.
+    pixels = picture(Thing(1, 2, "red", "circle"), canvas=384)
+    pixels[300:306, 4:10] = COLOURS["black"]
+    assert not verdict(pixels).correct
+
+
 @pytest.mark.parametrize("canvas", [32, 96, 384])
 def test_a_stray_mark_is_refused_at_any_size(canvas: int) -> None:
-    # A mark of a sixth of a cell's side drowns in the mean of a large cell: the blocks find it.
     pixels = picture(Thing(1, 2, "red", "circle"), canvas=canvas)
     side = max(1, canvas // 4 // 6)
     pixels[canvas - side - 2 : canvas - 2, 2 : 2 + side] = COLOURS["black"]
