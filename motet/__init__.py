@@ -6,7 +6,10 @@
 Names are loaded when they are first used: importing motet imports no torch.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from motet.policies import load_policy as load_policy
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_policy"]

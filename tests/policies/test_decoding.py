@@ -503,3 +503,23 @@ def test_nothing_to_do_is_done(janus: JanusForConditionalGeneration) -> None:
     out = draw(janus, ids, mask, GREEDY, torch.zeros(0, dtype=torch.long), torch.zeros(0, IMAGE_TOKENS))
     assert out.ids.shape == (0, IMAGE_TOKENS)
     assert out.lengths.shape == (0,)
+    out = write(janus, ids, mask, 0)
+    assert out.ids.shape == out.log_probs.shape == (5, 0)
+    assert out.lengths.tolist() == [0] * 5
+
+
+def test_wrong_use_is_refused(janus: JanusForConditionalGeneration) -> None:
+    ids, mask = padded_prompts()
+    with pytest.raises(ValueError, match="padded on the left"):
+        draw(janus, ids.flip(1), mask.flip(1), GREEDY)
+    with pytest.raises(ValueError, match="'guided' needs null_rows"):
+        decode(
+            LanguageSnapshot.take(janus.model.language_model),
+            Prefixes(janus.get_input_embeddings()(ids).detach(), mask),
+            torch.arange(5),
+            None,
+            head=janus.model.generation_head,
+            embed=janus.prepare_embeddings_for_image_generation,
+            uniforms=uniforms(5),
+            sampling=Sampling(guidance="guided", guidance_scale=2.0),
+        )

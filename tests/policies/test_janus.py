@@ -155,6 +155,17 @@ def test_a_picture_is_what_its_tokens_decode_to(policy: JanusPolicy) -> None:
     assert len(set(levels.flatten().tolist())) > 20
 
 
+def test_texts_end_with_their_end_of_sequence_token(policy: JanusPolicy) -> None:
+    acts = policy.write("what?", n=96, max_tokens=12, temperature=4.0)
+    assert {act.finished for act in acts} == {True, False}
+    for act in acts:
+        ends = (act.ids == policy.encoder.eos_id).nonzero().flatten().tolist()
+        assert ends == ([act.num_actions - 1] if act.finished else [])
+        assert act.finished or act.num_actions == 12
+        assert act.text == policy.encoder.tokenizer.decode(act.ids[: act.num_actions - act.finished])
+    assert worst(policy.log_probs(acts), [act.log_probs for act in acts]) < ATOL
+
+
 def test_text_is_never_guided(policy: JanusPolicy) -> None:
     guided = policy.write("what?", max_tokens=5, guidance="guided", guidance_scale=3.0)[0]
     assert torch.equal(guided.ids, policy.write("what?", max_tokens=5)[0].ids)
@@ -241,13 +252,16 @@ def test_recomputed_activations_give_the_same_log_probs_and_gradients(
     assert worst(results[True][1], results[False][1]) < ATOL
 
 
-def test_autocast_stays_near(fresh: Callable[..., JanusPolicy], contexts: list[Conversation]) -> None:
-    policy = fresh(autocast="bfloat16")
+def test_autocast_stays_near(
+    fresh: Callable[..., JanusPolicy], policy: JanusPolicy, contexts: list[Conversation]
+) -> None:
+    exact, policy = policy, fresh(autocast="bfloat16")
     acts = policy.act(requests("text", *contexts), SAMPLINGS["plain"])
     acts += policy.act(requests("image", contexts[0]), SAMPLINGS["plain"])
     replayed = policy.log_probs(acts)
     assert all(r.dtype == torch.float32 for r in replayed)
-    assert 1e-4 < worst(replayed, [act.log_probs for act in acts]) < BFLOAT16_ATOL
+    assert worst(replayed, [act.log_probs for act in acts]) < BFLOAT16_ATOL
+    assert 1e-4 < worst(replayed, exact.log_probs(acts)) < BFLOAT16_ATOL
     guided = policy.act(requests("image", contexts[0]), SAMPLINGS["guided"])  # u + 3 (c - u): 5 roundings
     assert worst(policy.log_probs(guided), [act.log_probs for act in guided]) < 5 * BFLOAT16_ATOL
 

@@ -173,6 +173,7 @@ def test_quiet_gives_the_settings_back() -> None:
 
 
 def test_saved_files_are_for_everyone_and_for_transformers(policy: JanusPolicy, tmp_path: Path) -> None:
+    weights = {name: weight.clone() for name, weight in policy.model.state_dict().items()}
     mask = os.umask(0o022)
     try:
         policy.save(tmp_path)
@@ -183,7 +184,7 @@ def test_saved_files_are_for_everyone_and_for_transformers(policy: JanusPolicy, 
     with quiet():
         model = JanusForConditionalGeneration.from_pretrained(tmp_path)
         processor = JanusProcessor.from_pretrained(tmp_path)
-    assert all(torch.equal(w, model.state_dict()[name]) for name, w in policy.model.state_dict().items())
+    assert all(torch.equal(w, model.state_dict()[name]) for name, w in weights.items())
     assert processor.num_image_tokens == 16
     again = load_policy(tmp_path, PolicyConfig(path=str(tmp_path), device="cpu"))
     act = policy.draw("a star")[0]
