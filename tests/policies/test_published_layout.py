@@ -131,7 +131,7 @@ def test_heads_are_untied_although_the_config_does_not_say_so(policies: dict[str
 
 def test_a_picture_of_576_tokens_replays_as_drawn(policies: dict[str, JanusPolicy]) -> None:
     policy = policies["7B"]
-    acts = policy.draw("two red circles", n=2, guidance="guided", guidance_scale=2.0)
+    acts = policy.draw("two red circles", guidance="guided", guidance_scale=2.0)
     replayed = policy.log_probs(acts)
     for act, again in zip(acts, replayed, strict=True):
         assert act.image.size == (384, 384) and len(act.ids) == 576 and int(act.ids.max()) > 8192

@@ -1,0 +1,53 @@
+"""The shipped recipes and the shipped cold start: every recipe starts, and the cold start is what it is said to be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from motet.config import load_recipe
+from motet.policies import load_policy
+from motet.shapes.check import check_drawing
+from motet.shapes.world import ShapesRows
+
+ROOT = Path(__file__).resolve().parent.parent
+COLD_START = ROOT / "checkpoints" / "shapes_janus"
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_load_and_say_what_they_do(path: Path) -> None:
+    assert len(load_recipe(path).description) > 80  # what, on which hardware, in which time, with which numbers
+
+
+def test_the_cold_start_is_small() -> None:
+    assert sum(file.stat().st_size for file in COLD_START.iterdir()) < 10_000_000
+
+
+def test_the_cold_start_draws_the_easy_prompts() -> None:
+    rows = ShapesRows("test", 99, {})
+    asked = [row for row in map(rows.row, range(120)) if row["category"] in ("single", "two objects", "colours")][:24]
+    acts = load_policy(COLD_START).draw([row["prompt"] for row in asked])
+    right = [check_drawing(act.image, row["spec"]).correct for act, row in zip(acts, asked, strict=True)]
+    assert sum(right) >= 22  # 99.7 % of such prompts on 2,048 items
+
+
+@pytest.mark.slow
+def test_the_demo_runs_from_beginning_to_end(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    small = ["run.steps=2", "eval.size=64", "eval.held_out_size=16", "eval.pass_at=2"]
+    command = [sys.executable, "-m", "motet", "train", "recipes/shapes_duet.yaml", *small, "--output", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Try next: motet sample" in done.stdout
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert {"before", "after", "seconds", "steps", "images_per_second", "seed"} <= summary.keys()
+    for view in (summary["before"], summary["after"]):
+        assert {"draw", "answer", "held_out", "greedy", "pass@2"} <= view.keys()
+        assert view["draw"]["overall"] > 0.6
+    assert (out / "before.png").is_file()
+    assert (out / "after.png").is_file()
