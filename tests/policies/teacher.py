@@ -49,6 +49,8 @@ def unconditional_ids(policy: JanusPolicy, context: Tensor) -> Tensor:
 
 def truncated(probs: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
     """Probabilities `[N, V]` after top-k and top-p, row by row."""
+    if top_k is None and top_p is None:
+        return probs
     rows = []
     for row in probs:
         order = row.argsort(descending=True).tolist()[: top_k or len(row)]
