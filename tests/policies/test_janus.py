@@ -21,7 +21,7 @@ from motet.policies.janus import replay as replay_module
 from motet.policies.janus.contexts import ContextEncoder
 from motet.protocols import Policy, Request
 from motet.trajectory import Act, Sampling
-from tests.policies.teacher import teacher_forced, unconditional_ids
+from tests.policies.teacher import sound_transformers, teacher_forced, unconditional_ids
 
 ATOL = 1e-4
 BFLOAT16_ATOL = 0.1
@@ -119,6 +119,7 @@ def test_the_unconditional_branch_is_that_of_transformers(policy: JanusPolicy, p
     assert policy.draw("a star")[0].encoding.null_ids is None
 
 
+@sound_transformers
 def test_guided_pictures_are_those_of_transformers_generate(policy: JanusPolicy) -> None:
     act = policy.draw("two red circles", guidance="guided", guidance_scale=4.0, temperature=0.0)[0]
     ids = act.encoding.ids[None]

@@ -16,7 +16,7 @@ from motet.policies.janus import JanusPolicy
 from motet.policies.janus.tiny import BEGIN_IMAGE, BOS, END_IMAGE, EOS, IMAGE, PAD
 from motet.policies.quiet import quiet
 from tests.policies.published import publish
-from tests.policies.teacher import teacher_forced
+from tests.policies.teacher import sound_transformers, teacher_forced
 
 ATOL = 1e-4
 
@@ -66,6 +66,7 @@ def chats(photo: Image.Image) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+@sound_transformers
 @pytest.mark.parametrize("draws", [False, True], ids=["text", "image"])
 @pytest.mark.parametrize("name", chats(Image.new("RGB", (1, 1))))
 @pytest.mark.parametrize("size", ["1B", "7B"])
@@ -77,7 +78,7 @@ def test_ids_and_pixels_are_those_of_the_processor(
     ours = policies[size].encoder.encode(from_chat(chat), draws=draws, with_null=False, room=1)
     rendered = theirs[size].apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     shown = [part["image"] for message in chat for part in message["content"] if part["type"] == "image"]
-    expected = theirs[size](text=rendered, images=shown or None, generation_mode=mode, return_tensors="pt")
+    expected = theirs[size](text=[rendered], images=shown or None, generation_mode=mode, return_tensors="pt")
     assert ours.ids.tolist() == expected["input_ids"][0].tolist()
     if shown:
         assert torch.equal(ours.pixels, expected["pixel_values"])
@@ -172,7 +173,7 @@ def test_a_saved_checkpoint_is_the_same_for_motet_and_for_transformers(
     assert model.generation_config.pad_token_id == policy.encoder.pad_id
     context: Conversation = user(picture, "What is in the image?") + assistant("A photo.") + user("And now?")
     rendered = processor.apply_chat_template(context.to_chat(), add_generation_prompt=True, tokenize=False)
-    expected = processor(text=rendered, images=[picture], return_tensors="pt")["input_ids"][0].tolist()
+    expected = processor(text=[rendered], images=[picture], return_tensors="pt")["input_ids"][0].tolist()
     for one in (policy, again):
         ids = one.encoder.encode(context, draws=False, with_null=False, room=1).ids
         assert ids.tolist() == expected
