@@ -45,8 +45,8 @@ class Projection:
 def _packed(weight: Float[Tensor, "O I"]) -> Tensor | None:
     """The weight for oneDNN, or None.
 
-    torch multiplies float32 with MKL, which keeps AMD processors off their AVX-512 units: oneDNN is twice as fast there
-    from 128 rows on. These are the operators that torch's inductor calls; they are not public, hence the guard.
+    torch multiplies float32 with MKL; on an AMD processor with AVX-512 oneDNN was twice as fast from 128 rows on (no
+    Intel one was measured). These are the operators that torch's inductor calls; not being public, they are guarded.
     """
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
         return None
