@@ -204,6 +204,9 @@ def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(RunFolderError, match=r"'.*run' cannot be used: Permission denied"):
         folder.create("")
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(RunFolderError, match=r"cannot be used: Permission denied"):
+        RunFolder(tmp_path, resume=False)
 
 
 def test_a_run_in_use_says_how_to_go_on(tiny_checkpoint, capsys, tmp_path):

@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -113,6 +112,9 @@ def test_a_finished_run_may_be_made_longer(trained, capsys, tmp_path):
     answer = motet_command(capsys, "train", folder / "recipe.yaml", "run.steps=3", "-o", tmp_path / "run", "--resume")
     assert answer.code == 0 and "train 3/3" in answer.out and "measure before" not in answer.out
     after = json.loads((tmp_path / "run" / "summary.json").read_text())
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # as if the process had been killed in its first steps
+    answer = motet_command(capsys, "train", folder / "recipe.yaml", "run.steps=1", "-o", tmp_path / "run", "--resume")
+    assert answer.code == 0 and "train 1/1" in answer.out and "measure before" not in answer.out
     assert after["steps"] == 3 and after["before"] == json.loads((folder / "before.json").read_text())
 
 
@@ -201,9 +203,7 @@ def test_bench_rollout(tiny_checkpoint, capsys, tmp_path):
 def test_usage_errors_are_status_2(capsys):
     for arguments in (["trian"], ["train"], ["sample", "x", "y", "--n", "0"], ["bench", "rollouts"]):
         answer = motet_command(capsys, *arguments)
-        assert answer.code == 2 and answer.err, arguments
-    started = time.monotonic()
-    assert motet_command(capsys, "--help").code == 0 and time.monotonic() - started < 5
+        assert answer.code == 2 and "Usage" in answer.err, (arguments, answer.err)
 
 
 def test_a_recipe_of_the_repository_resolves(capsys):

@@ -332,8 +332,9 @@ def test_supervision_learns_and_resumes(tiny_checkpoint, tmp_path):
     assert [numbers.get("eval/draw") for numbers in seen] == [None, None, 3.0, None, None, 6.0]
     assert seen[-1]["learning_rate"] < 0.001 < seen[1]["learning_rate"]
     assert {"time/data", "time/learn", "seconds", "loss", "grad_norm"} <= seen[0].keys()
-    teach(recipe, tmp_path / "parts", stop_after=2)
-    teach(recipe, tmp_path / "parts", stop_after=5)
+    for stop_after in (2, 5):  # neither is a multiple of save_every: asking for the end saves
+        teach(recipe, tmp_path / "parts", stop_after)
+        assert latest_checkpoint(tmp_path / "parts" / "checkpoints").name == f"step_{stop_after:06d}"
     teach(recipe, tmp_path / "parts")
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 

@@ -106,9 +106,9 @@ def test_numbers_of_acts(group):
 def test_samples_say_what_was_asked_and_what_it_earned(group, tmp_path):
     folder = folder_at(tmp_path / "run")
     scores = [Scores({"a": (1.0, 0.5, 0.0), "b": (0.25, None, 0.0)}, {1: Failure("reward", "no value")})]
-    save_samples(folder, 20, [group], scores, [reward("a", 1.0, "drawing", "answer"), reward("b", 2.0, "answer")])
+    save_samples(folder, 20, [group], scores, [reward("a", 1.0, "answer"), reward("b", 2.0, "drawing")])
     lines = [json.loads(line) for line in (folder.path / "samples" / "step_000020.jsonl").read_text().splitlines()]
-    assert [(line["row"], line["sibling"], line["reward"]) for line in lines] == [(7, 0, 1.5), (7, 1, 0.5)]
+    assert [(line["row"], line["sibling"], line["reward"]) for line in lines] == [(7, 0, 1.0), (7, 1, 0.5)]
     assert lines[0]["prompt"] == "which?" and lines[0]["text"] == group.trajectories[0].acts[1].text
     assert Image.open(folder.path / "samples" / "step_000020.png").width > 256
     record_failures(folder, 19, [group], scores)
