@@ -95,11 +95,32 @@ class LearningPolicy(Policy, Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Features:
+    """A conversation in the policy's own feature space: the language model's last hidden states, float32.
+
+    `spans[k]` are the positions of the conversation's k-th part (a picture's tokens, a text's tokens), in order.
+    """
+
+    hidden: Float[Tensor, "T D"]
+    spans: tuple[range, ...]
+
+
+@runtime_checkable
+class FeaturePolicy(Policy, Protocol):
+    """A policy that shows its features, for rewards that compare within them (token matching)."""
+
+    def features(self, conversations: Sequence[Conversation]) -> list[Features]:
+        """Features of each conversation under the current weights, without gradient; one forward pass."""
+        ...
+
+
 class RewardFunction(Protocol):
     """TRL's reward signature, sync or async.
 
     `prompts` and `completions` are chats, one per trajectory; every dataset column arrives as a keyword argument, a
-    list with one entry per trajectory. None means that the reward does not apply.
+    list with one entry per trajectory. None means that the reward does not apply. A function whose signature has a
+    parameter called `policy` receives the policy there, bound once when the run is prepared (`motet.rewards.base`).
     """
 
     def __call__(

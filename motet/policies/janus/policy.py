@@ -12,19 +12,21 @@ import torch
 from torch import nn
 
 from motet.config import LoraConfig
+from motet.conversation import Conversation
 from motet.errors import CheckpointError, ConfigError
 from motet.policies.decoding.loop import Decoded, decode
 from motet.policies.door import NotebookDoor
 from motet.policies.janus.checkpoint import save_janus, settle_generation_config
 from motet.policies.janus.contexts import ContextEncoder
 from motet.policies.janus.embeddings import Embedder
+from motet.policies.janus.features import features
 from motet.policies.janus.pictures import codes_of, decode_pictures
 from motet.policies.janus.replay import replay
 from motet.policies.janus.sampling import Sampler, prefixes_of
 from motet.policies.lora import is_identity, wrap
 from motet.policies.noise import uniforms
 from motet.policies.parts import Reference, choose_parts
-from motet.protocols import Replay, Request
+from motet.protocols import Features, Replay, Request
 from motet.trajectory import Act, ActKind, Encoding, ImageTokens, Sampling, TextTokens
 
 
@@ -158,6 +160,12 @@ class JanusPolicy(NotebookDoor):
         """
         with self._autocasting():
             return replay(self.model, self.embedder, acts, needs) if acts else []
+
+    @torch.no_grad()
+    def features(self, conversations: Sequence[Conversation]) -> list[Features]:
+        """Last hidden states of conversations, and where their parts lie in them; see `motet.protocols.Features`."""
+        with self._autocasting():
+            return features(self.model, self.embedder, self.encoder, conversations)
 
     def cost(self, act: Act) -> int:
         """Tokens that replaying the act costs, the unconditional branch included."""

@@ -1,0 +1,113 @@
+"""A conversation in Janus's own feature space: vision tower, aligner, language model, last hidden states.
+
+Where each part lies is read off the encoding: a picture is where the image placeholder's ids stand, a text is where the
+tokenizer says that its characters went. No position is assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from motet.conversation import Conversation, Picture
+from motet.errors import CheckpointError
+from motet.policies.janus.contexts import _SENTINEL, ContextEncoder, _with_sentinels
+from motet.policies.janus.embeddings import Embedder
+from motet.protocols import Features
+
+
+def features(
+    model: Any, embedder: Embedder, encoder: ContextEncoder, conversations: Sequence[Conversation]
+) -> list[Features]:
+    """Features of conversations in one pass. Raises ContextError for one that does not fit the model.
+
+    Rows are padded on the right, where a causal model never looks: the batch changes nothing.
+    """
+    if not conversations:
+        return []
+    encodings = encoder.encode_all(conversations, draws=False, with_null=False, room=1)
+    rows = pad_sequence(embedder.contexts(encodings), batch_first=True)
+    hidden: Tensor = model.model.language_model(inputs_embeds=rows, use_cache=False).last_hidden_state.float()
+    return [
+        Features(hidden[n, : len(encoding.ids)], part_spans(encoder, conversation, encoding.ids.tolist()))
+        for n, (conversation, encoding) in enumerate(zip(conversations, encodings, strict=True))
+    ]
+
+
+def part_spans(encoder: ContextEncoder, conversation: Conversation, ids: Sequence[int]) -> tuple[range, ...]:
+    """Positions in `ids` of every part of the conversation, in order; an empty text has none.
+
+    `ids` are the conversation's encoding, open for text. A token that spells both template and text belongs to the
+    text. Raises CheckpointError when the tokenizer does not give the same ids again.
+    """
+    pictures = _picture_spans(ids, encoder.image_id, encoder.processor.num_image_tokens)
+    texts = _text_spans(encoder, conversation, ids)
+    spans: list[range] = []
+    number = 0
+    for part in (part for message in conversation.messages for part in message.parts):
+        if isinstance(part, Picture):
+            spans.append(next(pictures))
+        else:
+            spans.append(texts.get(number, range(0)))
+            number += 1
+    return tuple(spans)
+
+
+def _picture_spans(ids: Sequence[int], image_id: int, length: int) -> Iterator[range]:
+    place = 0
+    while place < len(ids):
+        if ids[place] == image_id:
+            yield range(place, place + length)
+            place += length
+        else:
+            place += 1
+
+
+def _text_spans(encoder: ContextEncoder, conversation: Conversation, ids: Sequence[int]) -> dict[int, range]:
+    """Text's number -> where its tokens lie: runs of plain ids are tokenised again, with the places of characters."""
+    chat, texts, _ = _with_sentinels(conversation)
+    spans: dict[int, range] = {}
+    runs = _plain_runs(ids, encoder)
+    for piece in encoder._special.split(encoder._rendered(chat, draws=False))[::2]:  # between special tokens
+        written, places = _written(piece, texts)
+        found = encoder.tokenizer(
+            written, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+        )
+        if not found["input_ids"]:
+            continue
+        run = next(runs, range(0))
+        if found["input_ids"] != list(ids[run.start : run.stop]):
+            raise CheckpointError(
+                f"The tokenizer reads {written[:60]!r} in two ways.",
+                fix="use the tokenizer files that belong to this Janus checkpoint.",
+            )
+        for number, (start, stop) in places.items():
+            inside = [n for n, (a, b) in enumerate(found["offset_mapping"]) if a < stop and b > start]
+            spans[number] = range(run.start + inside[0], run.start + inside[-1] + 1)
+    return spans
+
+
+def _plain_runs(ids: Sequence[int], encoder: ContextEncoder) -> Iterator[range]:
+    """Maximal runs of ids that are not special."""
+    special = {encoder.tokenizer.convert_tokens_to_ids(token) for token in encoder._specials()}
+    start = 0
+    for place, token in enumerate([*ids, encoder.eos_id]):
+        if token in special:
+            if place > start:
+                yield range(start, place)
+            start = place + 1
+
+
+def _written(piece: str, texts: Sequence[str]) -> tuple[str, dict[int, tuple[int, int]]]:
+    """A piece of the rendered template with its texts put in; text's number -> the characters that it takes."""
+    written, done = "", 0
+    places: dict[int, tuple[int, int]] = {}
+    for match in _SENTINEL.finditer(piece):
+        written += piece[done : match.start()]
+        number = int(match[1])
+        places[number] = (len(written), len(written) + len(texts[number]))
+        written, done = written + texts[number], match.end()
+    return written + piece[done:], places
