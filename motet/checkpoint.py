@@ -79,6 +79,7 @@ def _save_learner(folder: Path, policy: Policy, learner: Learner, progress: Prog
         "optimizer_steps": learner.steps,
     }
     (folder / _STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
+    shutil.copymode(folder / _STATE, folder / _LEARNER)  # safetensors writes for the owner alone, whatever the umask
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -83,26 +83,24 @@ def prompt_text(spec: Spec, phrase: str = "") -> str:
 
 
 def is_held_out(spec: Spec) -> bool:
-    """Whether the spec names a composition that training never shows."""
+    """Whether the spec names a composition that training never asks for."""
     return any(
         (group["colour"], group["shape"]) in HELD_OUT_PAIRS or (group["count"], group["shape"]) in HELD_OUT_COUNTS
         for group in spec["groups"]
     )
 
 
-def sample_scene(rng: Rng, spec: Spec, held_out_pairs: bool) -> Scene:
+def sample_scene(rng: Rng, spec: Spec) -> Scene:
     """A scene that satisfies the spec, everything it leaves open chosen at random.
 
-    Open colours avoid the held-out pairs unless `held_out_pairs`. A group without a colour is of one colour or mixed.
+    A group without a colour is of one colour or mixed; held-out pairs may turn up there, as they do in the wild.
     """
     grid = spec["grid"]
-    names: list[tuple[str, str]] = []
+    colours, names = list(COLOURS), []
     for group in spec["groups"]:
-        shape = group["shape"]
-        open_colours = [c for c in COLOURS if held_out_pairs or (c, shape) not in HELD_OUT_PAIRS]
-        one = choose(rng, open_colours) if rng.random() < 0.5 else None
+        one = choose(rng, colours) if rng.random() < 0.5 else None
         for _ in range(group["count"]):
-            names.append((group["colour"] or one or choose(rng, open_colours), shape))
+            names.append((group["colour"] or one or choose(rng, colours), group["shape"]))
     while True:
         cells = rng.choice(grid * grid, len(names), replace=False)
         things = [Thing(int(c) // grid, int(c) % grid, *name) for c, name in zip(cells, names, strict=True)]

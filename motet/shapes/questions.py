@@ -3,9 +3,10 @@
 Five kinds: existence, count, colour, shape, relation; each as multiple choice or open-ended.
 
 A solution thinks before it answers. People's rationales are uneven, and so are the ones here. A *careful* thought lists
-what the picture holds, cell by cell in reading order, points at the cells that matter for a count or a relation, and
-reads the answer off; a *glance* says at once what it looks like. Both end in the right answer. Supervision learns to
-imitate the mixture; which way of thinking pays is for reinforcement learning to find out.
+what the picture holds, cell by cell in reading order, gathers the evidence from the list (the shapes of the colour that
+is asked for, the cells to count, the columns or rows to compare) and reads the answer off. A *glance* says at once what
+it looks like. Both end in the right answer. Supervision learns to imitate the mixture; which way of thinking pays is
+for reinforcement learning to find out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from motet.shapes.prompts import Rng, choose, plural
-from motet.shapes.scene import COLOURS, NUMBERS, RELATIONS, SHAPES, Scene, related
+from motet.shapes.scene import (
+    COLOURS,
+    HELD_OUT_COUNTS,
+    HELD_OUT_PAIRS,
+    NUMBERS,
+    RELATIONS,
+    SHAPES,
+    Scene,
+    Thing,
+    related,
+)
 
 KINDS = ("existence", "count", "colour", "shape", "relation")
 LETTERS = "ABCD"
@@ -25,7 +36,8 @@ _ORDER = ("yes", "no", *NUMBERS, *COLOURS, *SHAPES)
 class Question:
     """A question with its answer. `options` is empty for an open-ended one; `answer` is then the word, else the letter.
 
-    `evidence` are the cells that a count or a relation is read off, in words.
+    `evidence` is what the answer is read off, in words; `held_out` says whether question and answer together name a
+    composition that training never asks about.
     """
 
     kind: str
@@ -34,6 +46,7 @@ class Question:
     answer: str
     word: str
     evidence: str
+    held_out: bool
 
 
 def sample_question(rng: Rng, scene: Scene, kind: str) -> Question | None:
@@ -41,13 +54,13 @@ def sample_question(rng: Rng, scene: Scene, kind: str) -> Question | None:
     asked = _ASK[kind](rng, scene)
     if asked is None:
         return None
-    text, word, wrong, evidence = asked
+    text, word, wrong, evidence, held_out = asked
     if rng.random() < 0.5:
-        return Question(kind, text, (), word, word, evidence)
+        return Question(kind, text, (), word, word, evidence, held_out)
     chosen = {word, *(str(w) for w in rng.permutation(wrong)[:3])}
     options = tuple(option for option in _ORDER if option in chosen)
     lines = " ".join(f"{LETTERS[i]}. {option}" for i, option in enumerate(options))
-    return Question(kind, f"{text} {lines}", options, LETTERS[options.index(word)], word, evidence)
+    return Question(kind, f"{text} {lines}", options, LETTERS[options.index(word)], word, evidence, held_out)
 
 
 def describe(scene: Scene) -> str:
@@ -62,21 +75,28 @@ def solution(question: Question, scene: Scene, careful: bool) -> str:
     return f"<think> {thought}</think><answer> {question.answer}</answer>"
 
 
-Asked = tuple[str, str, list[str], str]  # question, right word, wrong words, evidence
+Asked = tuple[str, str, list[str], str, bool]
+"""Question, right word, wrong words, evidence, whether it is held out."""
+
+
+def _list(words: list[str]) -> str:
+    return " ".join(words) or "nothing"
 
 
 def _existence(rng: Rng, scene: Scene) -> Asked:
     present = rng.random() < 0.5
-    names = {thing.name for thing in scene.things}
+    pairs = {(thing.colour, thing.shape) for thing in scene.things}
     if present:
-        name = choose(rng, sorted(names))
+        colour, shape = choose(rng, sorted(pairs))
     else:
         # Near misses: a colour and a shape that are both there, though not on one thing, where such a pair exists.
-        colours, shapes = {t.colour for t in scene.things}, {t.shape for t in scene.things}
-        near = sorted({f"{c} {s}" for c in colours for s in shapes} - names)
-        every = sorted({f"{c} {s}" for c in COLOURS for s in SHAPES} - names)
-        name = choose(rng, near if near and rng.random() < 0.7 else every)
-    return f"is there a {name}?", "yes" if present else "no", ["no" if present else "yes"], ""
+        colours, shapes = {c for c, _ in pairs}, {s for _, s in pairs}
+        near = sorted({(c, s) for c in colours for s in shapes} - pairs)
+        every = sorted({(c, s) for c in COLOURS for s in SHAPES} - pairs)
+        colour, shape = choose(rng, near if near and rng.random() < 0.7 else every)
+    evidence = f"{colour} {_list([thing.shape for thing in scene.matching(colour=colour)])}"
+    answer, wrong = ("yes", "no") if present else ("no", "yes")
+    return f"is there a {colour} {shape}?", answer, [wrong], evidence, (colour, shape) in HELD_OUT_PAIRS
 
 
 def _count(rng: Rng, scene: Scene) -> Asked:
@@ -88,8 +108,8 @@ def _count(rng: Rng, scene: Scene) -> Asked:
         return _count(rng, scene)
     name = plural(shape) if shape else f"{colour} things"
     near = [NUMBERS[n] for n in range(max(0, number - 3), min(len(NUMBERS), number + 4)) if n != number]
-    cells = " ".join(thing.cell for thing in scene.matching(shape, colour)) or "nothing"
-    return f"how many {name}?", NUMBERS[number], near, f"{name} {cells}"
+    evidence = f"{name} {_list([thing.cell for thing in scene.matching(shape, colour)])}"
+    return f"how many {name}?", NUMBERS[number], near, evidence, (number, shape) in HELD_OUT_COUNTS
 
 
 def _colour(rng: Rng, scene: Scene) -> Asked | None:
@@ -98,7 +118,8 @@ def _colour(rng: Rng, scene: Scene) -> Asked | None:
         return None
     shape = choose(rng, unique)
     colour = scene.matching(shape)[0].colour
-    return f"what colour is the {shape}?", colour, [c for c in COLOURS if c != colour], ""
+    wrong = [c for c in COLOURS if c != colour]
+    return f"what colour is the {shape}?", colour, wrong, "", (colour, shape) in HELD_OUT_PAIRS
 
 
 def _shape(rng: Rng, scene: Scene) -> Asked | None:
@@ -107,7 +128,8 @@ def _shape(rng: Rng, scene: Scene) -> Asked | None:
         return None
     colour = choose(rng, unique)
     shape = scene.matching(colour=colour)[0].shape
-    return f"what shape is the {colour} thing?", shape, [s for s in SHAPES if s != shape], ""
+    wrong = [s for s in SHAPES if s != shape]
+    return f"what shape is the {colour} thing?", shape, wrong, "", (colour, shape) in HELD_OUT_PAIRS
 
 
 def _relation(rng: Rng, scene: Scene) -> Asked | None:
@@ -119,8 +141,17 @@ def _relation(rng: Rng, scene: Scene) -> Asked | None:
     relations = [r for r in RELATIONS if related(first, r, second) == wanted]
     if not relations:
         return None
-    text = f"is the {first.name} {choose(rng, relations)} the {second.name}?"
-    return text, "yes" if wanted else "no", ["no" if wanted else "yes"], f"{first.cell} and {second.cell}"
+    relation = choose(rng, relations)
+    held_out = any((t.colour, t.shape) in HELD_OUT_PAIRS for t in (first, second))
+    answer, wrong = ("yes", "no") if wanted else ("no", "yes")
+    text = f"is the {first.name} {relation} the {second.name}?"
+    return text, answer, [wrong], _compared(relation, first, second), held_out
+
+
+def _compared(relation: str, first: Thing, second: Thing) -> str:
+    if relation in ("left of", "right of"):
+        return f"columns {first.cell[0]} and {second.cell[0]}"
+    return f"rows {first.cell[1:]} and {second.cell[1:]}"
 
 
 _ASK = {"existence": _existence, "count": _count, "colour": _colour, "shape": _shape, "relation": _relation}

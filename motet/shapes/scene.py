@@ -20,7 +20,7 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 
 RELATIONS = ("left of", "right of", "above", "below")
 
-# Compositions that training prompts and training pictures never hold: a model that draws them has recombined.
+# No training prompt or question names these compositions, though pictures may hold them: a test of recombining.
 HELD_OUT_PAIRS = frozenset({("red", "triangle"), ("blue", "cross"), ("green", "circle"), ("yellow", "square")})
 HELD_OUT_COUNTS = frozenset({(2, "cross"), (3, "square"), (4, "triangle"), (5, "circle")})
 

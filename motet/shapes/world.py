@@ -1,7 +1,8 @@
 """The shapes world as a dataset: rows in the columns of any dataset, deterministic by (seed, split, index).
 
 Splits: `train`; `test`, held-back prompts and scenes of the same kind, disjoint from training by construction;
-`held_out`, compositions (colour-shape pairs, counts of a shape) that no training prompt or picture holds.
+`held_out`, compositions (colour-shape pairs, counts of a shape) that no training prompt or question names. Training
+pictures may hold them where a prompt leaves the colour open, so that their image codes are known.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from motet.shapes.prompts import (
 )
 from motet.shapes.questions import KINDS, describe, sample_question, solution
 from motet.shapes.render import render
-from motet.shapes.scene import COLOURS, HELD_OUT_PAIRS, SHAPES, Scene, Thing
+from motet.shapes.scene import COLOURS, SHAPES, Scene, Thing
 
 SPLITS = ("train", "test", "held_out")
 COLUMNS = (
     "prompt", "category", "spec", "target", "image", "question", "options", "answer", "kind", "solution", "scene",
 )  # fmt: skip
+HARD_CATEGORIES = ("position", "colour attribution")
+HARD_KINDS = ("existence", "count", "relation")
 _TEST_SHARE = 5  # one in five prompts and scenes is held back for the test split
 
 
@@ -51,6 +54,8 @@ class WorldOptions:
     """Largest number that a counting prompt asks for."""
     careful: float = 0.5
     """Share of the solutions whose thought lists the picture; the rest are glances."""
+    hard: float = 0.0
+    """Share of the training prompts and questions that are of the hard sorts; the rest are of all sorts, evenly."""
 
 
 def world_options(options: Mapping[str, Any]) -> WorldOptions:
@@ -70,6 +75,9 @@ def world_options(options: Mapping[str, Any]) -> WorldOptions:
             f"{chosen.grid} grid.",
             fix="use a grid of 2 to 16 and at most six things, no more than there are cells.",
         )
+    for name in ("careful", "hard"):
+        if not 0 <= getattr(chosen, name) <= 1:
+            raise ConfigError(f"data.options.{name}={getattr(chosen, name)} is not a share.", fix="give 0 to 1.")
     return chosen
 
 
@@ -81,6 +89,7 @@ class ShapesRows:
             raise ConfigError(f"data.split={split!r} is not a split of the shapes world.", fix=f"use one of {SPLITS}.")
         self.split, self.seed, self.size = split, seed, size
         self.options = world_options(options)
+        self._hard = self.options.hard if split == "train" else 0.0  # what is measured stays even
         render(Scene(self.options.grid, ()), self.options.canvas)  # refuses an impossible canvas now, not at row 0
 
     columns = COLUMNS
@@ -91,12 +100,11 @@ class ShapesRows:
         prompt, spec = self._prompt(rng)
         scene, question = self._question(rng)
         careful = bool(rng.random() < self.options.careful)
-        held_out = self.split == "held_out"
         return {
             "prompt": prompt,
             "category": spec["category"],
             "spec": spec,
-            "target": render(sample_scene(rng, spec, held_out), self.options.canvas),
+            "target": render(sample_scene(rng, spec), self.options.canvas),
             "image": render(scene, self.options.canvas),
             "question": question.text,
             "options": list(question.options),
@@ -108,7 +116,7 @@ class ShapesRows:
 
     def _prompt(self, rng: Rng) -> tuple[str, Spec]:
         while True:
-            category = choose(rng, CATEGORIES)
+            category = choose(rng, HARD_CATEGORIES if rng.random() < self._hard else CATEGORIES)
             spec = sample_spec(rng, category, self.options.grid, self.options.max_count)
             text = prompt_text(spec, choose(rng, PHRASES))
             if is_held_out(spec) != (self.split == "held_out"):
@@ -120,15 +128,12 @@ class ShapesRows:
 
     def _question(self, rng: Rng) -> tuple[Scene, Any]:
         while True:
-            kind = choose(rng, KINDS)
+            kind = choose(rng, HARD_KINDS if rng.random() < self._hard else KINDS)
             scene = self._scene(rng)
-            held_out = any((t.colour, t.shape) in HELD_OUT_PAIRS for t in scene.things)
-            if held_out != (self.split == "held_out"):
-                continue
-            if self.split != "held_out" and _held_back(describe(scene)) != (self.split == "test"):
+            if _held_back(describe(scene)) != (self.split != "train"):
                 continue
             question = sample_question(rng, scene, kind)
-            if question is not None:
+            if question is not None and question.held_out == (self.split == "held_out"):
                 return scene, question
 
     def _scene(self, rng: Rng) -> Scene:

@@ -32,9 +32,9 @@ def test_deterministic_and_seeded() -> None:
 def test_golden_row() -> None:
     # Pins the world: a change here makes every published number of the shapes recipes stale.
     row = ShapesRows("train", 0, {}).row(0)
-    assert row["prompt"] == "show a purple triangle and a yellow circle"
-    assert row["question"] == "is the green cross left of the purple square? A. yes B. no"
-    assert row["answer"] == "B"
+    assert row["prompt"] == "a picture of a cross and a square"
+    assert row["question"] == "what shape is the black thing?"
+    assert row["answer"] == "circle"
 
 
 def test_every_category_and_kind_occurs(rows: dict[str, list[dict]]) -> None:
@@ -61,16 +61,31 @@ def test_splits_are_disjoint(rows: dict[str, list[dict]]) -> None:
     assert not kept & {content(r) for r in rows["test"] if r["category"] in rich}
 
 
-def test_held_out_compositions_never_occur_in_training(rows: dict[str, list[dict]]) -> None:
-    for row in (*rows["train"], *rows["test"]):
-        assert not is_held_out(row["spec"])
-        for picture in (row["target"], row["image"]):
-            assert not {(t.colour, t.shape) for t in read_scene(picture, 4).scene.things} & HELD_OUT_PAIRS
-    assert all(is_held_out(row["spec"]) for row in rows["held_out"])
-    for row in rows["held_out"]:
-        assert {(t.colour, t.shape) for t in read_scene(row["image"], 4).scene.things} & HELD_OUT_PAIRS
+def asks_held_out(row: dict) -> bool:
+    """Worked out from words and answer alone: a pair that the two name together, or a count of a shape."""
+    question, answer = row["question"].split(" A. ")[0], row["answer"]
+    word = row["options"]["ABCD".index(answer)] if row["options"] else answer
+    if row["kind"] == "colour":
+        said = f"{word} {question.split()[-1]}"
+    elif row["kind"] == "shape":
+        said = f"{question.split()[-2]} {word}"
+    elif row["kind"] == "count":
+        return any(f"how many {s}" in question and word == NUMBERS[n] for n, s in HELD_OUT_COUNTS)
+    else:
+        said = question
+    return any(f"{colour} {shape}" in said for colour, shape in HELD_OUT_PAIRS)
+
+
+def test_held_out_compositions_are_never_asked_for_in_training(rows: dict[str, list[dict]]) -> None:
+    for split in SPLITS:
+        assert {is_held_out(row["spec"]) for row in rows[split]} == {split == "held_out"}
+        assert {asks_held_out(row) for row in rows[split]} == {split == "held_out"}
     counts = {(g["count"], g["shape"]) for r in rows["held_out"] for g in r["spec"]["groups"]}
     assert counts & HELD_OUT_COUNTS
+    assert {row["kind"] for row in rows["held_out"]} == set(KINDS)
+    # Training pictures may hold such a pair where the prompt leaves the colour open: its image codes can be learned.
+    seen = {(t.colour, t.shape) for r in rows["train"] for t in read_scene(r["target"], 4).scene.things}
+    assert seen & HELD_OUT_PAIRS
 
 
 def answer_of(question: str, scene: Scene) -> str:
@@ -105,6 +120,24 @@ def test_answers_are_right(rows: dict[str, list[dict]]) -> None:
                 assert row["answer"] == right
 
 
+def evidence_of(row: dict) -> str:
+    """What a careful thought gathers, worked out again from the words of the question alone."""
+    question, scene = row["question"].split(" A. ")[0], read_scene(row["image"], 4).scene
+    words = question.strip("?").split()
+    if row["kind"] == "existence":
+        return f"{words[3]} {' '.join(t.shape for t in scene.things if t.colour == words[3]) or 'nothing'}"
+    if row["kind"] == "count":
+        name = " ".join(words[2:])
+        cells = [t.cell for t in scene.things if name in (f"{t.colour} things", f"{t.shape}s", f"{t.shape}es")]
+        return f"{name} {' '.join(cells) or 'nothing'}"
+    if row["kind"] == "relation":
+        (first,), (second,) = scene.matching(words[3], words[2]), scene.matching(words[-1], words[-2])
+        if "of" in words:
+            return f"columns {'abcd'[first.column]} and {'abcd'[second.column]}"
+        return f"rows {first.row + 1} and {second.row + 1}"
+    return ""
+
+
 def test_solutions_think_then_answer(rows: dict[str, list[dict]]) -> None:
     pattern = re.compile(r"<think> (.+)</think><answer> (.+)</answer>")
     careful = 0
@@ -114,8 +147,17 @@ def test_solutions_think_then_answer(rows: dict[str, list[dict]]) -> None:
         assert match[2] == row["answer"]
         if not match[1].startswith("looks like"):
             careful += 1
-            assert match[1].startswith(row["scene"])
+            assert match[1].startswith(row["scene"] + ", ")
+            evidence = match[1].removeprefix(row["scene"] + ", ").rpartition("so ")[0].strip(" ,")
+            assert evidence == evidence_of(row), row["question"]
     assert 0.4 < careful / COUNT < 0.6
+
+
+def test_hard_tilts_training_alone() -> None:
+    tilted, even = ShapesRows("train", 0, {"hard": 1.0}), ShapesRows("test", 0, {"hard": 1.0})
+    assert {tilted.row(i)["category"] for i in range(60)} == {"position", "colour attribution"}
+    assert {tilted.row(i)["kind"] for i in range(60)} == {"existence", "count", "relation"}
+    assert [even.row(i)["prompt"] for i in range(20)] == [ShapesRows("test", 0, {}).row(i)["prompt"] for i in range(20)]
 
 
 def test_answers_are_balanced(rows: dict[str, list[dict]]) -> None:
@@ -132,6 +174,8 @@ def test_answers_are_balanced(rows: dict[str, list[dict]]) -> None:
         ({"canvas": 30}, "canvas=30"),
         ({"grid": "four"}, "grid"),
         ({"max_things": 9}, "9 things"),
+        ({"careful": 1.5}, "careful=1.5"),
+        ({"hard": -0.1}, "hard=-0.1"),
     ],
 )
 def test_bad_options_are_refused(options: dict, named: str) -> None:

@@ -40,10 +40,16 @@ class Read:
     first: Sequence[int]
     rest: Sequence[int]
 
-    def predictors(self, branch: int, actions: int) -> Tensor:
-        """`[N, D]`: the hidden states that predict a branch's N actions, the context's last one before all."""
-        rest = self.rest[branch]
-        places = [self.first[branch], *range(rest, rest + actions - 1)][:actions]
+    def predictors(self, branches: Sequence[int], actions: Sequence[int]) -> Tensor:
+        """`[A, D]`: what predicts the actions of these branches, one after another; `actions[k]` are branch k's.
+
+        A branch's first action is predicted by the last of its context. One gather for all: its gradient is one
+        scatter, where a gather per branch would fill and add a tensor of the whole pass's size each.
+        """
+        places: list[int] = []
+        for branch, count in zip(branches, actions, strict=True):
+            rest = self.rest[branch]
+            places += [self.first[branch], *range(rest, rest + count - 1)][:count]
         return self.hidden[torch.tensor(places, dtype=torch.long, device=self.hidden.device)]
 
 
@@ -55,8 +61,10 @@ def replay(model: Any, embedder: Embedder, acts: Sequence[Act], needs: Collectio
     read = (_shared_pass if shares else _plain_pass)(language, contexts, branches)
     results: dict[int, Replay] = {}
     for members in _alike(acts):
-        rows = [read.predictors(n, acts[n].num_actions) for n in members]
-        nulls = [read.predictors(null_of[n], acts[n].num_actions) for n in members if n in null_of]
+        lengths = [acts[n].num_actions for n in members]
+        rows = read.predictors(members, lengths)
+        guided = acts[members[0]].sampling.guidance == "guided"
+        nulls = read.predictors([null_of[n] for n in members], lengths) if guided else None
         scored = _score(model, [acts[n] for n in members], rows, nulls, "entropy" in needs)
         results |= dict(zip(members, scored, strict=True))
     return [results[n] for n in range(len(acts))]
@@ -126,19 +134,19 @@ def _alike(acts: Sequence[Act]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _score(model: Any, acts: list[Act], rows: list[Tensor], nulls: list[Tensor], with_entropy: bool) -> list[Replay]:
-    """Replays of acts that share a scoring distribution, from what predicts them `[N, D]` in their branches."""
+def _score(model: Any, acts: list[Act], rows: Tensor, nulls: Tensor | None, with_entropy: bool) -> list[Replay]:
+    """Replays of acts that share a scoring distribution, from what predicts them `[A, D]` in their branches."""
     sampling = acts[0].sampling
     head = model.lm_head if acts[0].kind == "text" else model.model.generation_head
     lengths = [act.num_actions for act in acts]
     log_probs, entropies = hidden_log_probs(
-        torch.cat(rows),
+        rows,
         head,
-        torch.cat([_ids(act) for act in acts]).to(rows[0].device),
+        torch.cat([_ids(act) for act in acts]).to(rows.device),
         temperature=sampling.scoring_temperature,
         top_k=sampling.top_k,
         top_p=sampling.top_p,
-        unconditional=torch.cat(nulls) if nulls else None,
+        unconditional=nulls,
         guidance_scale=sampling.guidance_scale,
         with_entropy=with_entropy,
     )

@@ -35,14 +35,15 @@ class Sampler:
         inner = model.model
         dtype = torch.float32 if model.lm_head.weight.device.type == "cpu" else autocast
         language = LanguageSnapshot.take(inner.language_model, dtype)
-        aligner = _in_dtype(inner.generation_aligner, language.dtype)
-        codes = _in_dtype(inner.generation_embeddings, language.dtype)
+        codes = inner.generation_embeddings.weight
+        with torch.no_grad():  # what a picture token looks like to the language model, once per snapshot
+            table = inner.generation_aligner(codes).to(language.dtype)
         return cls(
             language,
             text_head=_in_dtype(model.lm_head, language.dtype),
             text_embed=inner.language_model.embed_tokens,
             image_head=_in_dtype(inner.generation_head, language.dtype),
-            image_embed=lambda ids: aligner(codes(ids)),
+            image_embed=lambda ids: nn.functional.embedding(ids, table),
         )
 
 

@@ -49,7 +49,7 @@ class TinySizes:
 
     hidden: int = 128
     layers: int = 4
-    heads: int = 4
+    heads: int = 8
     kv_heads: int | None = None
     intermediate: int = 352
     image: int = 32
