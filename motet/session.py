@@ -2,70 +2,117 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from motet.config import Recipe
 from motet.credit import check_credit
 from motet.data import Cursor, open_rows
-from motet.errors import ConfigError
+from motet.errors import CheckpointError, ConfigError
 from motet.learner import Learner
 from motet.policies import load_policy
 from motet.protocols import LearningPolicy
-from motet.rewards import BoundReward, resolve_all
+from motet.rewards import BoundReward, bind_policy, resolve_all
 from motet.scenarios import Scenario, resolve_scenario
 from motet.trajectory import ActKind, Sampling
 
 
 @dataclass(frozen=True, eq=False)
-class Session:
-    """What a recipe names. `rewards` are empty, and `samplings` unused, in supervised training."""
+class Track:
+    """One thing that a run practises. `rewards` are empty in supervised training, `targets` in reinforcement learning.
 
-    recipe: Recipe
-    policy: LearningPolicy
+    `number` tells the noise of tracks apart that practise on the same rows.
+    """
+
+    number: int
+    name: str
     scenario: Scenario
     rewards: list[BoundReward]
     cursor: Cursor
+    prompts: int
+    targets: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """What a recipe names. `samplings` are unused in supervised training."""
+
+    recipe: Recipe
+    policy: LearningPolicy
+    tracks: tuple[Track, ...]
     samplings: dict[ActKind, Sampling]
     learner: Learner
+
+    def practised(self, step: int) -> Sequence[Track]:
+        """The tracks of a step: all of them, or the one whose turn it is."""
+        turn = self.recipe.run.turn
+        return self.tracks if turn is None else [self.tracks[step // turn % len(self.tracks)]]
+
+    def cursors(self) -> dict[str, Any]:
+        """JSON-able: where every track stands in its data."""
+        return {track.name: track.cursor.state_dict() for track in self.tracks}
+
+    def move_cursors(self, state: Mapping[str, Any]) -> None:
+        """Go on where `cursors()` stood. Raises CheckpointError when the tracks or their data are others."""
+        names = [track.name for track in self.tracks]
+        if sorted(state) != sorted(names):
+            raise CheckpointError(
+                f"The checkpoint has the tracks {sorted(state)}, this run has {sorted(names)}.",
+                fix="resume with the run's own recipe, or start anew.",
+            )
+        for track in self.tracks:
+            track.cursor.load_state_dict(state[track.name])
 
 
 def prepare(recipe: Recipe) -> Session:
     """Build a run of reinforcement learning; what contradicts itself is refused here, before the first sample."""
-    if not recipe.rewards:
-        raise ConfigError("The recipe names no rewards.", fix="add rewards, or use `motet sft` to imitate data.")
-    scenario = resolve_scenario(recipe.scenario)
-    rows = open_rows(recipe.data, scenario.columns, seed=recipe.run.seed)
-    rewards = resolve_all(recipe.rewards, scenario.acts, rows.columns)
-    check_credit(scenario, rewards)
-    algorithm = recipe.algorithm
+    algorithm, tracks = recipe.algorithm, []
+    for number, (name, config) in enumerate(recipe.practised().items()):
+        if not config.rewards:
+            where = f"The track {name!r}" if name else "The recipe"
+            raise ConfigError(f"{where} names no rewards.", fix="add rewards, or use `motet sft` to imitate data.")
+        scenario = resolve_scenario(config.scenario)
+        rows = open_rows(config.data, scenario.columns, seed=recipe.run.seed)
+        rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
+        check_credit(scenario, rewards)
+        cursor = Cursor(rows, recipe.run.seed)
+        tracks.append(Track(number, name, scenario, rewards, cursor, config.prompts_per_step, {}))
     policy = _load(recipe)
-    if algorithm.beta or any(own.beta for own in algorithm.per_kind.values()):
+    with_kl = algorithm.beta or any(own.beta for own in algorithm.per_kind.values())
+    if with_kl or any(reward.uses_reference for track in tracks for reward in track.rewards):
         policy.freeze_reference()
+    tracks = [replace(track, rewards=bind_policy(track.rewards, policy)) for track in tracks]
     updates = recipe.run.steps * algorithm.num_iterations * algorithm.num_minibatches
-    learner = Learner(policy, recipe.optimizer, updates)
-    return Session(recipe, policy, scenario, rewards, Cursor(rows, recipe.run.seed), samplings_of(recipe), learner)
+    return Session(recipe, policy, tuple(tracks), samplings_of(recipe), Learner(policy, recipe.optimizer, updates))
 
 
 def prepare_supervised(recipe: Recipe) -> Session:
     """Build a supervised run. `data.targets` says which column demonstrates each act of the scenario."""
-    if recipe.rewards:
-        raise ConfigError("Supervised training knows no rewards.", fix="remove `rewards`, or use `motet train`.")
-    scenario = resolve_scenario(recipe.scenario)
-    targets = recipe.data.targets
-    for name in scenario.acts:
-        if name not in targets:
+    tracks = []
+    for number, (name, config) in enumerate(recipe.practised().items()):
+        key = f"tracks.{name}." if name else ""
+        if config.rewards:
             raise ConfigError(
-                f"data.targets names no column for the act {name!r} of scenario {scenario.name!r}.",
-                fix=f"set data.targets.{name}=COLUMN.",
+                "Supervised training knows no rewards.", fix=f"remove `{key}rewards`, or use `motet train`."
             )
-    pictures = [targets[name] for name, kind in scenario.acts.items() if kind != "text"]
-    needed = (*scenario.columns, *targets.values())
-    rows = open_rows(recipe.data, needed, seed=recipe.run.seed, picture_columns=pictures)
+        scenario, targets = resolve_scenario(config.scenario), config.data.targets
+        for act in scenario.acts:
+            if act not in targets:
+                raise ConfigError(
+                    f"{key}data.targets names no column for the act {act!r} of scenario {scenario.name!r}.",
+                    fix=f"set {key}data.targets.{act}=COLUMN.",
+                )
+        pictures = [targets[act] for act, kind in scenario.acts.items() if kind != "text"]
+        needed = (*scenario.columns, *targets.values())
+        rows = open_rows(config.data, needed, seed=recipe.run.seed, picture_columns=pictures)
+        cursor = Cursor(rows, recipe.run.seed)
+        tracks.append(Track(number, name, scenario, [], cursor, config.prompts_per_step, targets))
     policy = _load(recipe)
     learner = Learner(policy, recipe.optimizer, recipe.run.steps)
-    return Session(recipe, policy, scenario, [], Cursor(rows, recipe.run.seed), samplings_of(recipe), learner)
+    return Session(recipe, policy, tuple(tracks), samplings_of(recipe), learner)
 
 
 def samplings_of(recipe: Recipe) -> dict[ActKind, Sampling]:

@@ -4,11 +4,13 @@ A reward function is TRL's: `f(prompts, completions, **columns) -> list[float | 
 """
 
 from motet.rewards import rules, shapes  # registers the built-in rewards
-from motet.rewards.base import BoundReward, built_in_rewards, resolve, resolve_all, reward
+from motet.rewards.base import BoundReward, Judge, bind_policy, built_in_rewards, resolve, resolve_all, reward
 from motet.rewards.scoring import score_groups
 
 __all__ = [
     "BoundReward",
+    "Judge",
+    "bind_policy",
     "built_in_rewards",
     "resolve",
     "resolve_all",

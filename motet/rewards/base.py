@@ -5,18 +5,41 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from motet.config.schema import ActKind, RewardConfig
 from motet.errors import ConfigError, RewardError
 from motet.lookup import Registry, did_you_mean
+from motet.protocols import Policy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class Judge:
+    """A reward with models or settings of its own: register a subclass, whose constructor's parameters are the options.
+
+    The constructor sees that the options are right, so that a recipe is refused before anything is loaded; `prepare`
+    loads; an instance is called like any reward function.
+    """
+
+    uses_reference: ClassVar[bool] | bool = False
+    """Whether it asks `policy.reference()`: the run then freezes the starting weights even without a KL."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns that it cannot do without under its options, besides its signature's parameters without default."""
+        return ()
+
+    def prepare(self, policy: Policy) -> None:
+        """Load models, onto the policy's device; called once, before the first sample."""
+
+    def __call__(self, *_: Any, **columns: Any) -> Any:
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class BuiltIn:
-    """A registered function; `options` are its parameters that recipes set, never filled from columns."""
+    """A registered function, or a class of `Judge`s; `options` are what recipes set, never filled from columns."""
 
     function: Callable[..., Any]
     options: frozenset[str]
@@ -26,10 +49,11 @@ BUILT_INS: Registry[BuiltIn] = Registry("reward", key="rewards.name")
 
 
 def reward(name: str, *, options: Collection[str] = ()) -> Callable[[F], F]:
-    """Register a reward function under a name that recipes can use; the function itself stays as it is."""
+    """Register a reward function, or a class of `Judge`s, under a name that recipes can use; it stays as it is."""
 
     def register(function: F) -> F:
-        BUILT_INS.add(name, BuiltIn(function, frozenset(options)))
+        own = inspect.signature(function).parameters if inspect.isclass(function) else options
+        BUILT_INS.add(name, BuiltIn(function, frozenset(own)))
         return function
 
     return register
@@ -48,6 +72,7 @@ class BoundReward:
 
     `acts` are the acts that it speaks for and whose completions it is shown. `accepts` are the arguments that it takes
     from `prompts`, `completions` and the columns; None: all of them (its signature ends in `**columns`).
+    `takes_policy`: its signature has a parameter `policy`, which `bind_policy` fills.
     """
 
     name: str
@@ -56,9 +81,19 @@ class BoundReward:
     function: Callable[..., Any]
     options: Mapping[str, Any]
     accepts: frozenset[str] | None
+    takes_policy: bool = False
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether it asks the policy's reference; see `Judge`."""
+        return isinstance(self.function, Judge) and self.function.uses_reference
 
     def __call__(self, **arguments: list[Any]) -> Any:
         """Call the function with those of the arguments that it takes; an option hides a column of the same name."""
+        if self.takes_policy and "policy" not in self.options:
+            raise RewardError(
+                f"Reward {self.name!r} needs the policy, and was given none.", fix="call bind_policy(rewards, policy)."
+            )
         taken = {name: value for name, value in arguments.items() if self.accepts is None or name in self.accepts}
         return self.function(**(taken | dict(self.options)))
 
@@ -77,6 +112,14 @@ def resolve_all(
     return list(found.values())
 
 
+def bind_policy(rewards: Sequence[BoundReward], policy: Policy) -> list[BoundReward]:
+    """The rewards, ready to score this policy: models loaded, and a parameter `policy` filled where there is one."""
+    for bound in rewards:
+        if isinstance(bound.function, Judge):
+            bound.function.prepare(policy)
+    return [replace(r, options={**r.options, "policy": policy}) if r.takes_policy else r for r in rewards]
+
+
 def resolve(config: RewardConfig, scenario_acts: Mapping[str, ActKind], columns: Collection[str]) -> BoundReward:
     """The reward that a recipe asks for, on a scenario with these acts and data with these columns.
 
@@ -90,10 +133,20 @@ def resolve(config: RewardConfig, scenario_acts: Mapping[str, ActKind], columns:
             fix="name a function f(prompts, completions, **columns) -> list[float | None].",
         )
     entry = found if isinstance(found, BuiltIn) else BuiltIn(found, frozenset())
-    accepts = _bind(config, entry, columns, own=found is not entry)
     name = config.name.rpartition(":")[2] if ":" in config.name else config.name
     acts = _acts(config, scenario_acts)
-    return BoundReward(name, config.weight, acts, entry.function, dict(config.options), accepts)
+    _check_options(config, entry, own=found is not entry)
+    function, options = entry.function, dict(config.options)
+    if inspect.isclass(function):
+        function, options = function(**options), {}
+    needs = function.needs if isinstance(function, Judge) else ()
+    parameters = _parameters(function)
+    named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    required = [p.name for p in named.values() if p.default is p.empty and p.name not in ("policy", *options)]
+    _check_columns(config, (*required, *needs), columns)
+    takes_anything = not parameters or any(p.kind is p.VAR_KEYWORD for p in parameters)
+    accepts = None if takes_anything and not entry.options else frozenset(named) - entry.options - {"policy"}
+    return BoundReward(name, config.weight, acts, function, options, accepts, "policy" in named)
 
 
 def _acts(config: RewardConfig, scenario_acts: Mapping[str, ActKind]) -> tuple[str, ...]:
@@ -113,31 +166,36 @@ def _acts(config: RewardConfig, scenario_acts: Mapping[str, ActKind]) -> tuple[s
     return tuple(dict.fromkeys(config.acts))
 
 
-def _bind(config: RewardConfig, entry: BuiltIn, columns: Collection[str], own: bool) -> frozenset[str] | None:
-    """Check options and columns against the signature; what the function takes (None: anything)."""
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     try:
-        parameters = inspect.signature(entry.function).parameters.values()
+        return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # some C functions have no signature
-        return None
-    named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    takes_anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    options = set(named) - {"prompts", "completions"} if own else set(entry.options)
+        return []
+
+
+def _check_options(config: RewardConfig, entry: BuiltIn, own: bool) -> None:
+    parameters = _parameters(entry.function)
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    takes_anything = own and (not parameters or any(p.kind is p.VAR_KEYWORD for p in parameters))
+    options = named - {"prompts", "completions", "policy"} if own else entry.options
     for option in config.options:
-        if option not in options and not (own and takes_anything and option not in named):
+        if option not in options and not (takes_anything and option not in named):
             there = f"its options are: {', '.join(sorted(options))}" if options else "it has none"
             raise ConfigError(
                 f"rewards.options of {config.name!r} has {option!r}, which it does not take; {there}."
                 f"{did_you_mean(option, options)}",
                 fix="correct or remove the option.",
             )
-    given = {"prompts", "completions", *columns, *config.options}
+
+
+def _check_columns(config: RewardConfig, needed: Collection[str], columns: Collection[str]) -> None:
+    given = {"prompts", "completions", *columns}
     if "image" in given:
         given.add("images")
-    for name, parameter in named.items():
-        if parameter.default is parameter.empty and name not in given:
+    for name in needed:
+        if name not in given:
             raise RewardError(
                 f"Reward {config.name!r} needs column {name!r}; the data has: {', '.join(sorted(columns))}."
                 f"{did_you_mean(name, columns)}",
                 fix=f"map a column to it with data.columns.{name}=NAME, or set rewards.options.{name}.",
             )
-    return None if takes_anything and not entry.options else frozenset(named) - entry.options

@@ -6,7 +6,8 @@ import pytest
 
 from motet.config import RewardConfig
 from motet.errors import ConfigError, RewardError
-from motet.rewards import built_in_rewards, resolve, resolve_all
+from motet.rewards import bind_policy, built_in_rewards, resolve, resolve_all
+from motet.testing import FakePolicy
 
 ACTS = {"drawing": "image", "answer": "text"}
 COLUMNS = ("prompt", "question", "answer", "spec")
@@ -164,3 +165,69 @@ def test_images_are_there_when_image_is(tmp_path):
 def test_equal_names_are_numbered():
     configs = [RewardConfig(name="format", acts=(act,)) for act in ("answer", "drawing", "answer")]
     assert [r.name for r in resolve_all(configs, ACTS, COLUMNS)] == ["format", "format#2", "format#3"]
+
+
+# --- a reward that asks for the policy, and one with models and settings of its own
+
+ASKS = """
+from motet.rewards.base import Judge
+
+def asks(completions, policy):
+    return [float(policy.version)] * len(completions)
+
+def asks_with_all(completions, *, policy, **columns):
+    return [float(policy.version + len(columns))] * len(completions)
+
+class Careful(Judge):
+    uses_reference = True
+    needs = ("real",)
+    prepared = None
+
+    def prepare(self, policy):
+        self.prepared = policy
+
+    def __call__(self, completions, policy):
+        assert self.prepared is policy
+        return [1.0] * len(completions)
+
+careful = Careful()
+"""
+
+
+@pytest.fixture
+def asks(tmp_path):
+    (tmp_path / "asks.py").write_text(ASKS)
+    return f"{tmp_path}/asks.py:"
+
+
+def test_a_parameter_called_policy_receives_the_policy(asks):
+    policy = FakePolicy()
+    policy.version = 3
+    plain, greedy = bind_policy([bound(asks + "asks"), bound(asks + "asks_with_all")], policy)
+    assert plain(prompts=[[]], completions=[[]], policy=["a column"]) == [3.0]
+    assert greedy(prompts=[[]], completions=[[]], spec=[0]) == [5.0]  # prompts and spec, not policy
+    assert not plain.uses_reference
+
+
+def test_a_reward_without_the_parameter_stays_as_it_is():
+    reward = bound("format")
+    assert bind_policy([reward], FakePolicy()) == [reward]
+
+
+def test_scoring_without_the_policy_says_what_is_missing(asks):
+    with pytest.raises(RewardError, match="'asks' needs the policy"):
+        bound(asks + "asks")(prompts=[[]], completions=[[]])
+
+
+def test_the_policy_is_no_option(asks):
+    with pytest.raises(ConfigError, match="has 'policy', which it does not take"):
+        bound(asks + "asks", options={"policy": 1})
+
+
+def test_a_judge_is_prepared_and_says_what_it_needs(asks):
+    with pytest.raises(RewardError, match="needs column 'real'"):
+        bound(asks + "careful")
+    reward = bound(asks + "careful", columns=("real",))
+    assert reward.uses_reference and reward.accepts == {"completions"}
+    (ready,) = bind_policy([reward], FakePolicy())
+    assert ready(prompts=[[]], completions=[[]], real=[0]) == [1.0]
