@@ -21,6 +21,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in that
 Checkpoint = Annotated[str, typer.Argument(help="A checkpoint folder, a run folder, or a hub id.")]
 Seed = Annotated[int, typer.Option(help="Seed of the sampling.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")]
+ShardGb = Annotated[float, typer.Option("--shard-gb", min=0.001, help="Largest weight file, in GB; held in memory.")]
 
 
 @app.command()
@@ -37,6 +38,14 @@ def sft(recipe: RecipePath, output: Output, overrides: Overrides = None, resume:
     from motet.cli.training import sft as run
 
     run(recipe, output, overrides or [], resume)
+
+
+@app.command()
+def pilot(study: RecipePath, output: Output, overrides: Overrides = None, resume: Resume = False) -> None:
+    """Run strategies over seeds on one budget, and compare them."""
+    from motet.cli.training import pilot as run
+
+    run(study, output, overrides or [], resume)
 
 
 @app.command("eval")
@@ -96,6 +105,39 @@ def ask(
     from motet.cli.using import ask as run
 
     run(checkpoint, image, question, temperature, max_tokens, seed)
+
+
+@app.command()
+def merge(
+    models: Annotated[list[Path], typer.Argument(help="Checkpoints, LoRA adapters or run folders, two or more.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="New folder to write.")],
+    base: Annotated[Path | None, typer.Option("--base", help="What the models were trained from.")] = None,
+    method: Annotated[str, typer.Option(help="gaussian (two models), average (takes no base), or norm.")] = "gaussian",
+    shard_gb: ShardGb = 2.0,
+) -> None:
+    """Merge the weights of models that were trained from one base."""
+    from motet.cli.merging import merge as run
+
+    run(models, base, method, out, shard_gb)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A Janus in DeepSeek's layout or in transformers'.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="New folder to write, in the other layout.")],
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Size of an original without config.json: Janus-1.3B, Janus-Pro-1B, Janus-Pro-7B."),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Read everything back and compare bits.")] = False,
+    shard_gb: ShardGb = 2.0,
+) -> None:
+    """Convert a Janus between DeepSeek's layout and transformers'."""
+    from motet.cli.converting import convert as run
+
+    run(source, out, preset, check, shard_gb)
 
 
 @app.command()

@@ -1,0 +1,39 @@
+"""`motet merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from motet.checkpoint import latest_checkpoint
+from motet.merge import Merged, merge_folders
+
+
+def merge(models: list[Path], base: Path | None, method: str, out: Path, shard_gb: float) -> None:
+    """Merge checkpoints and print what was done."""
+    done = merge_folders(
+        [newest(model) for model in models],
+        out,
+        method=method,
+        base=None if base is None else newest(base),
+        shard_bytes=int(shard_gb * 1e9),
+    )
+    Console().print(_table(done, method))
+    print(out)
+
+
+def newest(folder: Path) -> Path:
+    """The newest checkpoint of a run folder; anything else is a checkpoint itself."""
+    return latest_checkpoint(folder / "checkpoints") or folder
+
+
+def _table(done: Merged, method: str) -> Table:
+    table = Table(title=f"Merged by {method}", show_header=False)
+    table.add_row("tensors", f"{done.tensors}, {done.changed} of them merged")
+    table.add_row("parameters", f"{done.parameters:,}")
+    if done.outlier_share is not None:
+        table.add_row("outliers", f"{100 * done.outlier_share:.2f} % of the changes where both models changed")
+    table.add_row("seconds", f"{done.seconds:.1f}")
+    return table
