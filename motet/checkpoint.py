@@ -32,11 +32,11 @@ _NAME = re.compile(r"step_(\d+)")
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: steps done, seconds of training so far, and the data cursor's state."""
+    """Where a run stands: steps done, seconds of training so far, and where each track stands in its data."""
 
     step: int
     seconds: float
-    cursor: dict[str, Any]
+    cursors: dict[str, Any]
 
 
 def save_checkpoint(folder: Path, policy: Policy, learner: Learner, progress: Progress, keep: int) -> Path:
@@ -74,7 +74,7 @@ def _save_learner(folder: Path, policy: Policy, learner: Learner, progress: Prog
     state = {
         "step": progress.step,
         "seconds": progress.seconds,
-        "cursor": progress.cursor,
+        "cursors": progress.cursors,
         "policy_version": policy.version,
         "optimizer_steps": learner.steps,
     }
@@ -102,7 +102,7 @@ def restore(folder: Path, policy: Policy, learner: Learner) -> Progress:
     try:
         state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
         tensors = load_file(str(folder / _LEARNER))
-        progress = Progress(int(state["step"]), float(state["seconds"]), state["cursor"])
+        progress = Progress(int(state["step"]), float(state["seconds"]), state["cursors"])
         version, optimizer_steps = int(state["policy_version"]), int(state["optimizer_steps"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(

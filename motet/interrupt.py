@@ -11,6 +11,10 @@ from typing import Any
 _NOTICE = b"\nFinishing this step and saving; press Ctrl-C again to stop at once without saving.\n"
 
 
+class Stopped(Exception):
+    """The user stopped a run; the message says what was saved and how to go on."""
+
+
 class Interrupt:
     """While active, SIGINT and SIGTERM set `asked` and end nothing; another SIGINT raises KeyboardInterrupt.
 

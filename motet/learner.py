@@ -21,6 +21,8 @@ from motet.protocols import Policy, Replay
 from motet.trajectory import Act, ActKind
 
 Stats = dict[str, float]
+Counts = Mapping[ActKind, tuple[int, int]]
+"""Acts and actions of each kind."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,15 +87,18 @@ class Learner:
         """The rate of the next optimizer step."""
         return self.config.learning_rate * rate_factor(self.config, self.steps, self.total_steps)
 
-    def step(self, acts: Sequence[Act], objective: Objective) -> Stats:
+    def step(self, acts: Sequence[Act], objective: Objective, counts: Counts | None = None) -> Stats:
         """One optimizer step over these acts; the policy's version grows by one.
+
+        `counts` are the denominators, by default those of `acts`. Whoever leaves acts out because they would add
+        nothing to the gradient gives the counts of all.
 
         Reported sums come back as means over the actions of their kind, as `kind/name`; `loss` is the whole loss.
         Raises NumericsError when a loss or the gradient is not finite, ValueError when no act has an action; the
         weights are then untouched.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        stats = self._accumulate(acts, objective)
+        stats = self._accumulate(acts, objective, counts or count_by_kind(acts))
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
         if not math.isfinite(norm):
             raise NumericsError(
@@ -108,13 +113,13 @@ class Learner:
         self.policy.version += 1
         return {**stats, "grad_norm": norm, "learning_rate": rate}
 
-    def _accumulate(self, acts: Sequence[Act], objective: Objective) -> Stats:
+    def _accumulate(self, acts: Sequence[Act], objective: Objective, counts: Counts) -> Stats:
         """Add the gradient of every micro-batch; returns what the objective reports."""
-        counts = count_by_kind(acts)
         acting = [n for n, act in enumerate(acts) if act.num_actions]
         if not acting:
             raise ValueError("an optimizer step needs an act with an action")
         totals: Stats = {"loss": 0.0}
+        replayed = count_by_kind(acts)
         costs = [self.policy.cost(acts[n]) for n in acting]
         for places in micro_batches(costs, self.config.tokens_per_microbatch):
             members = [acting[place] for place in places]
@@ -126,14 +131,12 @@ class Learner:
                     raise _not_finite(loss, batch)
                 losses.append(loss)
                 totals["loss"] += loss.item()
-                _add(totals, batch.kind, {"loss": loss.item() * batch.num_actions, **reported})
+                _add(totals, batch.kind, {"loss": loss.item() * replayed[batch.kind][1], **reported})
             torch.autograd.backward(losses)  # all at once: kinds may share a forward pass, or live on different devices
-        return _means(totals, counts)
+        return _means(totals, replayed)
 
 
-def pack(
-    acts: Sequence[Act], members: Sequence[int], replays: Sequence[Replay], counts: Mapping[ActKind, tuple[int, int]]
-) -> Iterator[Packed]:
+def pack(acts: Sequence[Act], members: Sequence[int], replays: Sequence[Replay], counts: Counts) -> Iterator[Packed]:
     """Split a replayed micro-batch by kind of act and concatenate each kind's actions."""
     kinds: list[ActKind] = list(dict.fromkeys(acts[n].kind for n in members))
     for kind in kinds:
@@ -201,7 +204,7 @@ def _add(totals: Stats, kind: ActKind, reported: Stats) -> None:
             totals[key] = totals.get(key, 0.0) + value
 
 
-def _means(totals: Stats, counts: Mapping[ActKind, tuple[int, int]]) -> Stats:
+def _means(totals: Stats, counts: Counts) -> Stats:
     """Sums as means over the actions of their kind; extremes and the whole loss as they are."""
     actions: dict[str, int] = {kind: number for kind, (_, number) in counts.items()}
     return {

@@ -2,53 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
-from motet.credit import assign_credit
+from motet.credit import Credit, assign_credit
 from motet.errors import ConfigError
 from motet.report.samples import record_failures, save_samples
-from motet.report.steps import act_numbers, reward_numbers
+from motet.report.steps import Stopwatch, act_numbers, reward_numbers
 from motet.rewards import score_groups
 from motet.rollout import play
 from motet.run import Progress, Run
-from motet.session import Session
+from motet.session import Session, Track
 from motet.trajectory import Group, Scores
 from motet.update import update
 
 
+@dataclass(frozen=True, eq=False)
+class Round:
+    """What a step saw of one track: played, judged, credited."""
+
+    track: Track
+    groups: list[Group]
+    scores: list[Scores]
+    credit: Credit
+
+
 def train(session: Session, run: Run) -> Progress:
     """Play, score, credit, learn, report; until the last step or an interruption. Returns where the run stands."""
-    recipe, policy, rewards = session.recipe, session.policy, session.rewards
-    algorithm, seed = recipe.algorithm, recipe.run.seed
-    G, samplings = algorithm.num_generations, session.samplings
     for step, watch in run.steps():
-        with watch.phase("data"):
-            tasks = session.cursor.next(recipe.run.prompts_per_step)
-        with watch.phase("rollout"):
-            groups = play(policy, session.scenario, tasks, G, samplings=samplings, seed=seed, step=step)
-        with watch.phase("rewards"):
-            scores = score_groups(groups, rewards)
+        rounds = [_play(session, track, step, watch) for track in session.practised(step)]
         if step == run.first:
-            _require_survivors(groups, scores, recipe.scenario)
-        credit = assign_credit(groups, scores, rewards, algorithm)
+            for played in rounds:
+                _require_survivors(played)
+        groups = [group for played in rounds for group in played.groups]
+        credited = [act for played in rounds for act in played.credit.acts]
         with watch.phase("learn"):
-            stats = update(policy, session.learner, groups, credit, recipe, step)
-        weights = {reward.name: reward.weight for reward in rewards}
-        acted = act_numbers(groups, watch.seconds["rollout"])
-        run.report(step, {**reward_numbers(scores, weights), **credit.stats, **acted, **stats})
-        record_failures(run.folder, step, groups, scores)
-        if (step + 1) % recipe.run.sample_every == 0:
-            save_samples(run.folder, step + 1, groups, scores, rewards)
+            stats = update(session.policy, session.learner, groups, credited, session.recipe, step)
+        numbers = {key: value for played in rounds for key, value in _numbers(played).items()}
+        run.report(step, {**numbers, **act_numbers(groups, watch.seconds["rollout"]), **stats})
+        for played in rounds:
+            record_failures(run.folder, step, played.groups, played.scores, played.track.name)
+            if (step + 1) % session.recipe.run.sample_every == 0:
+                track = played.track
+                save_samples(run.folder, step + 1, played.groups, played.scores, track.rewards, track.name)
     return run.progress
 
 
-def _require_survivors(groups: Sequence[Group], scores: Sequence[Scores], scenario: str) -> None:
+def _play(session: Session, track: Track, step: int, watch: Stopwatch) -> Round:
+    recipe = session.recipe
+    with watch.phase("data"):
+        tasks = track.cursor.next(track.prompts)
+    with watch.phase("rollout"):
+        groups = play(
+            session.policy,
+            track.scenario,
+            tasks,
+            recipe.algorithm.num_generations,
+            samplings=session.samplings,
+            seed=recipe.run.seed,
+            step=step,
+            track=track.number,
+        )
+    with watch.phase("rewards"):
+        scores = score_groups(groups, track.rewards)
+    return Round(track, groups, scores, assign_credit(groups, scores, track.rewards, recipe.algorithm))
+
+
+def _numbers(played: Round) -> dict[str, float]:
+    """Rewards and credit of a round, under the track's name where it has one."""
+    weights = {reward.name: reward.weight for reward in played.track.rewards}
+    numbers = {**reward_numbers(played.scores, weights), **played.credit.stats}
+    prefix = f"{played.track.name}/" if played.track.name else ""
+    return {f"{prefix}{key}": value for key, value in numbers.items()}
+
+
+def _require_survivors(played: Round) -> None:
     """A failed trajectory is data; when all of the first step fail, it is a mistake in the scenario or the rewards."""
-    failures = [failure for score in scores for failure in score.dropped.values()]
-    total = sum(len(group.trajectories) for group in groups)
+    failures = [failure for score in played.scores for failure in score.dropped.values()]
+    total = sum(len(group.trajectories) for group in played.groups)
     if len(failures) == total:
         raise ConfigError(
             f"All {total} trajectories of the first step failed, the first of them in the {failures[0].where}: "
             f"{failures[0].message}.",
-            fix=f"mend the scenario {scenario!r}, the rewards or the data.",
+            fix=f"mend the scenario {played.track.scenario.name!r}, the rewards or the data.",
         )

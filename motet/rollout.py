@@ -44,11 +44,13 @@ def play(
     samplings: Mapping[ActKind, Sampling],
     seed: int,
     step: int,
+    track: int = 0,
     progress: Progress | None = None,
 ) -> list[Group]:
     """Play a scenario G = `num_generations` times on each of P tasks: P groups, in the order of the tasks.
 
-    The n-th act of a trajectory draws its noise from `(seed, step, task.index, sibling, n)`, whatever the batch.
+    The n-th act of a trajectory draws its noise from `(seed, step, task.index, sibling, n)`, whatever the batch; on a
+    `track` other than the first, its number follows the step, so that tracks on the same rows do not share noise.
     Raises ConfigError when the scenario asks for acts that it did not declare or that the policy cannot perform.
     """
 
@@ -57,7 +59,8 @@ def play(
             raise ConfigError(f"There is no sampling for acts of kind {kind!r}.", fix=f"pass samplings[{kind!r}].")
         return policy.act([request for _, request in asked], samplings[kind])
 
-    plays = [_Play(scenario, task.for_sibling(g), (seed, step)) for task in tasks for g in range(num_generations)]
+    key = (seed, step, track) if track else (seed, step)
+    plays = [_Play(scenario, task.for_sibling(g), key) for task in tasks for g in range(num_generations)]
     _run(plays, policy, perform, progress)
     ended = [one.trajectory for one in plays]
     starts = range(0, len(ended), num_generations)
@@ -118,7 +121,7 @@ class _Play:
 
     scenario: Scenario
     task: Task
-    key: tuple[int, int]
+    key: tuple[int, ...]
     lenient: bool = True  # whether what goes wrong with it alone is a Failure, or an error
     acts: list[Act] = field(default_factory=list)
     pending: list[Draw | Write] = field(default_factory=list)

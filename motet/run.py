@@ -38,7 +38,7 @@ class Run:
             self._watch = Stopwatch()
             yield step, self._watch
             done = step + 1
-            self.progress = Progress(done, self._seconds(), self.session.cursor.state_dict())
+            self.progress = Progress(done, self._seconds(), self.session.cursors())
             due = settings.save_every is not None and done % settings.save_every == 0
             if due or done == settings.steps or self.interrupt.asked:
                 learner, keep = self.session.learner, settings.keep_checkpoints
@@ -55,11 +55,11 @@ class Run:
     def _resume(self) -> Progress:
         """Continue the folder's newest checkpoint, if it has one."""
         session = self.session
-        progress = Progress(0, 0.0, session.cursor.state_dict())
+        progress = Progress(0, 0.0, session.cursors())
         newest = latest_checkpoint(self.folder.checkpoints)
         if newest is not None:
             progress = restore(newest, session.policy, session.learner)
-            session.cursor.load_state_dict(progress.cursor)
+            session.move_cursors(progress.cursors)
         self.folder.forget_steps_from(progress.step)
         return progress
 

@@ -23,8 +23,11 @@ def supervise(session: Session, run: Run, measure: Measure | None = None) -> Pro
     objective = LikelihoodObjective(weights)
     for step, watch in run.steps():
         with watch.phase("data"):
-            tasks = session.cursor.next(recipe.run.prompts_per_step)
-            shown = demonstrate(policy, session.scenario, tasks, recipe.data.targets)
+            shown = [
+                trajectory
+                for track in session.practised(step)
+                for trajectory in demonstrate(policy, track.scenario, track.cursor.next(track.prompts), track.targets)
+            ]
         acts = [act for trajectory in shown for act in trajectory.acts if act.trained]
         if not acts:
             raise ConfigError("The scenario trains none of its acts.", fix="yield one of them with trained=True.")

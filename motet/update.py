@@ -15,18 +15,25 @@ import torch
 from torch import Tensor
 
 from motet.config import Recipe
-from motet.credit import Credit
-from motet.learner import Learner, Stats, micro_batches
+from motet.learner import Learner, Stats, count_by_kind, micro_batches
 from motet.objectives import PolicyObjective, kind_settings, reference_needs, sampled_log_probs
 from motet.protocols import LearningPolicy, Replay
-from motet.trajectory import Act, ActKind, Group
+from motet.trajectory import Act, ActKind, CreditedAct, Group
 
 
 def update(
-    policy: LearningPolicy, learner: Learner, groups: Sequence[Group], credit: Credit, recipe: Recipe, step: int
+    policy: LearningPolicy,
+    learner: Learner,
+    groups: Sequence[Group],
+    credited: Sequence[CreditedAct],
+    recipe: Recipe,
+    step: int,
 ) -> Stats:
-    """The optimizer steps of one rollout. Without a credited action there is none, and `skipped` is 1."""
-    credited = [one for one in credit.acts if one.act.num_actions]
+    """The optimizer steps of one rollout. Without a credited action there is none, and `skipped` is 1.
+
+    Ratios, gaps, clipping and entropy are reported over the acts that were replayed.
+    """
+    credited = [one for one in credited if one.act.num_actions]
     if not credited:
         return {"skipped": 1.0}
     algorithm, budget = recipe.algorithm, recipe.optimizer.tokens_per_microbatch
@@ -40,10 +47,16 @@ def update(
     if any(of_kind.beta for of_kind in settings.values()):
         with policy.reference():
             reference = replay_frozen(policy, acts, budget, reference_needs(settings))
+    # An act without advantage adds nothing to the gradient when neither a KL nor an entropy bonus asks after it: it
+    # counts in the denominators and is not replayed. Of a policy that is right most of the time that is most acts.
+    quiet = reference is None and algorithm.entropy_bonus == 0
     owners = _owners(groups, acts)
     stats: list[Stats] = []
     for iteration in range(algorithm.num_iterations):
         for chosen in minibatches(owners, algorithm.num_minibatches, (recipe.run.seed, step, iteration)):
+            counts = count_by_kind([acts[n] for n in chosen])
+            if quiet:  # the step is still taken if none speaks: momentum moves on
+                chosen = [n for n in chosen if credited[n].advantage != 0] or chosen[:1]
             objective = PolicyObjective(
                 algorithm,
                 settings,
@@ -51,7 +64,7 @@ def update(
                 None if old is None else [old[n] for n in chosen],
                 None if reference is None else [reference[n] for n in chosen],
             )
-            stats.append(learner.step([acts[n] for n in chosen], objective))
+            stats.append(learner.step([acts[n] for n in chosen], objective, counts))
     return {**_merged(stats), "old_log_probs_recomputed": float(recomputed)}
 
 

@@ -140,7 +140,7 @@ def one_step(policy, learner, recipe, step):
     groups = played(policy, P=2, G=8, step=step)
     scores = score_groups(groups, [reward()])
     credit = assign_credit(groups, scores, [reward()], recipe.algorithm)
-    stats = update(policy, learner, groups, credit, recipe, step)
+    stats = update(policy, learner, groups, credit.acts, recipe, step)
     values = [value for score in scores for value in score.values["bright"]]
     return sum(values) / len(values), stats
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from motet.config import AlgorithmConfig, KindConfig, OptimizerConfig, parse_recipe
-from motet.credit import Credit
 from motet.errors import ConfigError, NumericsError
 from motet.learner import Learner, count_by_kind, micro_batches, rate_factor
 from motet.objectives import KindSettings, LikelihoodObjective, PolicyObjective, kind_settings
@@ -227,13 +226,13 @@ def recipe(**sections):
 
 
 def credited(groups, advantage=lambda number: (-1.0) ** number):
-    return Credit(tuple(CreditedAct(act, advantage(n)) for n, act in enumerate(acts_of(groups))), {})
+    return [CreditedAct(act, advantage(n)) for n, act in enumerate(acts_of(groups))]
 
 
 def updated(policy, groups, credit=None, step=0, **sections):
     made = recipe(**sections)
     learner = Learner(policy, made.optimizer, 10)
-    return learner, update(policy, learner, groups, credit or credited(groups), made, step)
+    return learner, update(policy, learner, groups, credited(groups) if credit is None else credit, made, step)
 
 
 def test_the_fake_learns():
@@ -430,8 +429,43 @@ def test_a_policy_without_trainable_weights():
 def test_a_step_without_credited_acts_is_skipped():
     policy = fake()
     groups = played(policy)
-    learner, stats = updated(policy, groups, Credit((), {}))
+    learner, stats = updated(policy, groups, [])
     assert stats == {"skipped": 1.0} and policy.version == 0 == learner.steps
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
+def test_acts_without_advantage_are_not_replayed_and_change_nothing(loss_type):
+    """The update equals one that replays every act: the denominators still count them all."""
+    scaled = {"scale_rewards": "none"} if loss_type == "dr_grpo" else {}
+    settings = {"algorithm": {"loss_type": loss_type, **scaled}, "optimizer": {"learning_rate": 0.01}}
+    quick, whole = fake(), fake()
+    groups = played(quick)
+    credit = credited(groups, lambda n: [1.5, 0.0, -0.5, 0.0, 0.0][n % 5])
+    calls = []
+    quick.replay, replay = lambda acts, needs=(): calls.extend(acts) or replay(acts, needs), quick.replay
+    updated(quick, groups, credit, **settings)
+    assert {id(act) for act in calls} == {id(one.act) for one in credit if one.advantage}
+    made = recipe(**settings)
+    acts = [one.act for one in credit]
+    kinds = kind_settings(
+        made.algorithm,
+        {
+            act.kind: max(a.num_actions for a in acts if a.kind == act.kind) if act.kind != "text" else 512
+            for act in acts
+        },
+    )
+    objective = PolicyObjective(made.algorithm, kinds, [one.advantage for one in credit], [a.log_probs for a in acts])
+    Learner(whole, made.optimizer, 10).step(acts, objective)
+    for name, parameter in quick.trainable().items():
+        assert torch.allclose(parameter, whole.trainable()[name], atol=1e-6), name
+    assert any(not torch.equal(p, fake().trainable()[name]) for name, p in quick.trainable().items())
+
+
+def test_a_step_in_which_nothing_has_an_advantage_is_still_a_step():
+    policy = fake()
+    groups = played(policy)
+    learner, stats = updated(policy, groups, credited(groups, lambda n: 0.0))
+    assert learner.steps == 1 and stats["grad_norm"] == 0 and "skipped" not in stats
 
 
 # --- the optimizer
@@ -544,7 +578,7 @@ def test_numbers_of_a_kind_that_the_first_minibatch_lacks_are_kept():
     acts = [a for a in groups[order[0]].trajectories[0].acts if a.kind in kept]
     acts += list(groups[order[1]].trajectories[0].acts)
     acts = sorted(acts, key=lambda act: [a is act for a in acts_of(groups)].index(True))
-    credit = Credit(tuple(CreditedAct(act, 1.0) for act in acts), {})
+    credit = [CreditedAct(act, 1.0) for act in acts]
     _, stats = updated(policy, groups, credit, algorithm={"num_minibatches": 2})
     assert {"text/ratio", "image/ratio"} <= stats.keys()
 

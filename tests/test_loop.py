@@ -272,7 +272,7 @@ def test_checkpoints_are_found_by_number_and_kept_by_count(tiny_checkpoint, tmp_
     (tmp_path / "step_final").mkdir()  # a user's own
     (tmp_path / "step_9999999").mkdir()  # one that is not whole
     for step in (999_999, 1_000_000):
-        progress = Progress(step, 1.0, session.cursor.state_dict())
+        progress = Progress(step, 1.0, session.cursors())
         save_checkpoint(tmp_path, session.policy, session.learner, progress, keep=1)
         assert latest_checkpoint(tmp_path).name == f"step_{step}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_1000000", "step_9999999", "step_final"]

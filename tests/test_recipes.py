@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from motet.config import load_recipe
+from motet.config.load import read_mapping
+from motet.config.pilot import load_pilot
+from motet.config.plan import is_plan, load_plan
 from motet.policies import load_policy
 from motet.shapes.check import check_drawing
 from motet.shapes.world import ShapesRows
@@ -21,7 +24,12 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_load_and_say_what_they_do(path: Path) -> None:
-    assert len(load_recipe(path).description) > 80  # what, on which hardware, in which time, with which numbers
+    content = read_mapping(path)
+    if "strategies" in content:
+        read = load_pilot(path, Path("out"))
+    else:
+        read = load_plan(path, Path("out")) if is_plan(path) else load_recipe(path)
+    assert len(read.description) > 80  # what, on which hardware, in which time, with which numbers
 
 
 def test_the_cold_start_is_small() -> None:

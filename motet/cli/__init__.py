@@ -1,4 +1,4 @@
-"""The door: `motet train | sft | eval | sample | ask | bench | config | doctor`.
+"""The door: `motet train | sft | pilot | eval | sample | ask | merge | bench | config | doctor`.
 
 An error that a user can mend is one line on stderr and exit status 2 (MOTET_TRACEBACK=1 shows where it arose); an
 interruption is status 130. Nothing heavy is imported before a command runs, and a recipe is read before anything heavy.
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from motet.errors import MotetError
+from motet.interrupt import Stopped
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         hint = "" if error.__cause__ is None else " (MOTET_TRACEBACK=1 shows the traceback.)"
         print(f"motet: {error}{hint}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Stopped as stop:
+        print(f"\n{stop}")
+        raise SystemExit(130) from None
     except KeyboardInterrupt:
         print("\nmotet: stopped.", file=sys.stderr)
         raise SystemExit(130) from None

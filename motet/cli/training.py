@@ -1,4 +1,4 @@
-"""`motet train` and `motet sft` up to the first heavy import: what is wrong with a recipe or a folder shows at once."""
+"""`motet train`, `sft` and `pilot` up to the first heavy import: what is wrong with a recipe or a folder shows at once."""
 
 from __future__ import annotations
 
@@ -6,18 +6,27 @@ import shlex
 from pathlib import Path
 
 from motet.config import load_recipe
+from motet.config.pilot import load_pilot
+from motet.config.plan import is_plan, load_plan
 from motet.report.folder import RunFolder
 from motet.report.resuming import refuse_changes
 
 
 def train(recipe_path: Path, output: Path, overrides: list[str], resume: bool) -> None:
-    """Measure, train, measure again; leave the run folder and say what to try next."""
+    """Measure, train, measure again; leave the run folder and say what to try next. A plan: stage after stage."""
+    again = _again("train", recipe_path, output, overrides)
+    if is_plan(recipe_path):
+        plan = load_plan(recipe_path, output, overrides)
+        from motet.plan.runner import run_plan
+
+        run_plan(plan, output, again, resume=resume)
+        return
     recipe = load_recipe(recipe_path, overrides)
     folder = RunFolder(output, resume=resume)
     refuse_changes(folder, recipe)
-    from motet.cli.runs import run_training
+    from motet.plan.runs import run_training
 
-    run_training(recipe, folder, _again("train", recipe_path, output, overrides))
+    run_training(recipe, folder, again)
 
 
 def sft(recipe_path: Path, output: Path, overrides: list[str], resume: bool) -> None:
@@ -25,9 +34,17 @@ def sft(recipe_path: Path, output: Path, overrides: list[str], resume: bool) -> 
     recipe = load_recipe(recipe_path, overrides)
     folder = RunFolder(output, resume=resume)
     refuse_changes(folder, recipe)
-    from motet.cli.runs import run_supervised
+    from motet.plan.runs import run_supervised
 
     run_supervised(recipe, folder, _again("sft", recipe_path, output, overrides))
+
+
+def pilot(study_path: Path, output: Path, overrides: list[str], resume: bool) -> None:
+    """All strategies under all seeds, then the comparison; what is finished is skipped."""
+    study = load_pilot(study_path, output, overrides)
+    from motet.plan.pilot import run_pilot
+
+    run_pilot(study, output, _again("pilot", study_path, output, overrides), resume=resume)
 
 
 def _again(command: str, recipe: Path, output: Path, overrides: list[str]) -> str:

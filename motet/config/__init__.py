@@ -14,6 +14,7 @@ from motet.config.schema import (
     RewardConfig,
     RunConfig,
     TextSamplingConfig,
+    TrackConfig,
 )
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "RewardConfig",
     "RunConfig",
     "TextSamplingConfig",
+    "TrackConfig",
     "load_recipe",
     "parse_recipe",
     "to_yaml",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import inf, isfinite
 from typing import Any, cast
 
 from motet.config.problems import Problem
-from motet.config.schema import ActKind, KindConfig, Recipe
+from motet.config.schema import ActKind, KindConfig, Recipe, RewardConfig, TrackConfig
 
 Check = Callable[[Recipe], Iterator[Problem]]
 
@@ -26,13 +26,23 @@ def unused_keys(recipe: Recipe) -> dict[str, Problem]:
     if recipe.policy.lora is not None:
         fix = "remove policy.train, or remove policy.lora."
         unused.append(Problem("policy.train", "policy.lora trains adapters only, not these parts.", fix))
+    if recipe.tracks:
+        for key in ("scenario", "data", "rewards", "run.prompts_per_step"):
+            fix = f"move it into tracks.{next(iter(recipe.tracks))}."
+            unused.append(Problem(key, "has no effect beside tracks, which bring their own.", fix))
+    else:
+        unused.append(Problem("tracks", "is empty.", "name tracks, or remove it."))
+    if len(recipe.tracks) < 2:
+        unused.append(
+            Problem("run.turn", "has no effect without two tracks to take turns.", "remove it, or add tracks.")
+        )
     return {problem.key: problem for problem in unused}
 
 
 def _unused_but_given(recipe: Recipe) -> Iterator[Problem]:
     for key, problem in unused_keys(recipe).items():
-        section, name = key.split(".")
-        if name in getattr(recipe, section).model_fields_set:
+        section, _, name = key.rpartition(".")
+        if name in (getattr(recipe, section) if section else recipe).model_fields_set:
             yield problem
 
 
@@ -53,30 +63,46 @@ def _policy(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("policy.device", "'gpu' is no device name of torch.", "write cuda (or cuda:0, mps, cpu, auto).")
 
 
+def _tracks(recipe: Recipe) -> Iterator[tuple[str, TrackConfig]]:
+    """Every track with the prefix of its keys: empty for a recipe that is its own only track."""
+    for name, track in recipe.practised().items():
+        yield (f"tracks.{name}." if recipe.tracks else ""), track
+
+
+def _track_names(recipe: Recipe) -> Iterator[Problem]:
+    for name in recipe.tracks:
+        if not name.isidentifier():
+            text = f"{name!r} is no name: it is part of file names and of metrics."
+            yield Problem(f"tracks.{name}", text, "use letters, digits and underscores.")
+
+
 def _shapes_data(recipe: Recipe) -> Iterator[Problem]:
-    data = recipe.data
-    if data.source != "shapes":
-        if data.options:
-            text = f"are options of the shapes world, but data.source is '{data.source}'."
-            yield Problem("data.options", text, "remove data.options, or set data.source to shapes.")
-        return
-    if data.columns:
-        text = "renames columns, but the shapes world already has motet's own."
-        yield Problem("data.columns", text, "remove data.columns, or set data.source to your data.")
-    if data.split not in ("train", "test", "held_out"):
-        text = f"the shapes world has no split '{data.split}'; expected train, test or held_out."
-        yield Problem("data.split", text, "set data.split to train.")
-    elif data.split != "train" and recipe.eval.suite == "shapes":
-        text = f"is '{data.split}', which eval.suite shapes measures on: training would see the test."
-        yield Problem("data.split", text, "set data.split to train, or eval.suite to none.")
+    for prefix, track in _tracks(recipe):
+        data, key = track.data, f"{prefix}data"
+        if data.source != "shapes":
+            if data.options:
+                text = f"are options of the shapes world, but {key}.source is '{data.source}'."
+                yield Problem(f"{key}.options", text, f"remove {key}.options, or set {key}.source to shapes.")
+            continue
+        if data.columns:
+            text = "renames columns, but the shapes world already has motet's own."
+            yield Problem(f"{key}.columns", text, f"remove {key}.columns, or set {key}.source to your data.")
+        if data.split not in ("train", "test", "held_out"):
+            text = f"the shapes world has no split '{data.split}'; expected train, test or held_out."
+            yield Problem(f"{key}.split", text, f"set {key}.split to train.")
+        elif data.split != "train" and recipe.eval.suite == "shapes":
+            text = f"is '{data.split}', which eval.suite shapes measures on: training would see the test."
+            yield Problem(f"{key}.split", text, f"set {key}.split to train, or eval.suite to none.")
 
 
 # --- scenario and rewards
 
 
 def _names(recipe: Recipe) -> Iterator[Problem]:
-    named = [("scenario", recipe.scenario)]
-    named += [(f"rewards.{place}.name", reward.name) for place, reward in enumerate(recipe.rewards)]
+    named: list[tuple[str, str]] = []
+    for prefix, track in _tracks(recipe):
+        named.append((f"{prefix}scenario", track.scenario))
+        named += [(f"{prefix}rewards.{place}.name", reward.name) for place, reward in enumerate(track.rewards)]
     for key, name in named:
         if not name.strip():
             yield Problem(key, "is empty.", "give a built-in name, or a path package.module:name.")
@@ -86,9 +112,14 @@ def _names(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _rewards(recipe: Recipe) -> Iterator[Problem]:
+    for prefix, track in _tracks(recipe):
+        yield from _rewards_of(track.rewards, f"{prefix}rewards")
+
+
+def _rewards_of(rewards: Sequence[RewardConfig], section: str) -> Iterator[Problem]:
     seen: dict[tuple[str, frozenset[str] | None], int] = {}
-    for place, reward in enumerate(recipe.rewards):
-        key = f"rewards.{place}"
+    for place, reward in enumerate(rewards):
+        key = f"{section}.{place}"
         if reward.acts is not None and not reward.acts:
             yield Problem(
                 f"{key}.acts", "is empty, so the reward speaks for no act.", "name acts; no key at all means all."
@@ -97,11 +128,11 @@ def _rewards(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"{key}.acts", f"names an act twice: {', '.join(reward.acts)}.", "name each act once.")
         identity = (reward.name, None if reward.acts is None else frozenset(reward.acts))
         if identity in seen:
-            text = f"'{reward.name}' is already rewards.{seen[identity]}, for the same acts."
+            text = f"'{reward.name}' is already {section}.{seen[identity]}, for the same acts."
             yield Problem(key, text, "give one of them the sum of the weights, and remove the other.")
         seen.setdefault(identity, place)
-    if recipe.rewards and not any(reward.weight for reward in recipe.rewards):
-        yield Problem("rewards", "all weights are 0, so nothing is rewarded.", "give one reward a weight (default 1).")
+    if rewards and not any(reward.weight for reward in rewards):
+        yield Problem(section, "all weights are 0, so nothing is rewarded.", "give one reward a weight (default 1).")
 
 
 # --- algorithm
@@ -162,7 +193,9 @@ def _ordered(key: str, low: float | None, high: float | None) -> Iterator[Proble
 
 
 def _minibatches(recipe: Recipe) -> Iterator[Problem]:
-    minibatches, prompts = recipe.algorithm.num_minibatches, recipe.run.prompts_per_step
+    minibatches = recipe.algorithm.num_minibatches
+    each = [track.prompts_per_step for track in recipe.practised().values()]
+    prompts = min(each) if recipe.run.turn is not None else sum(each)
     if minibatches > prompts:
         text = (
             f"{minibatches} minibatches cannot be cut from {prompts} prompts (run.prompts_per_step): groups stay whole."
@@ -200,7 +233,8 @@ def _eval(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _finite(recipe: Recipe) -> Iterator[Problem]:
-    free = {"data": {"options": True}, "rewards": {"__all__": {"options": True}}}
+    free: dict[str, Any] = {"data": {"options": True}, "rewards": {"__all__": {"options": True}}}
+    free["tracks"] = {"__all__": dict(free)}
     for key, value in _leaves(recipe.model_dump(exclude=free), ""):
         if isinstance(value, float) and not isfinite(value):
             yield Problem(key, f"{value} does not fit; expected a finite number.", "write a finite number.")
@@ -221,6 +255,7 @@ CHECKS: tuple[Check, ...] = (
     _unused_but_given,
     _finite,
     _policy,
+    _track_names,
     _shapes_data,
     _names,
     _rewards,

@@ -24,17 +24,31 @@ _DEEPEST = 20
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a YAML file, changed by overrides such as `algorithm.beta=0.01` or `rewards.0.weight=0.5`."""
-    text = _read(Path(path))
-    try:
-        mapping = from_yaml(text)
-    except Unreadable as error:
-        raise ConfigError(f"{path} is not readable YAML: {error}.", fix="correct the file there.") from None
-    return _parse(mapping, overrides, source=str(path))
+    return _parse(_read_yaml(Path(path)), overrides, source=str(path))
 
 
 def parse_recipe(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     """The recipe that nested mappings describe; otherwise as `load_recipe`."""
     return _parse(mapping, overrides, source="the recipe")
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The nested mappings of a YAML file, as they are written there."""
+    mapping = _read_yaml(path)
+    if not isinstance(mapping, dict):
+        raise ConfigError(f"{path} is {show(mapping)}; expected keys with values.", fix="write key: value.")
+    return cast("dict[str, Any]", mapping)
+
+
+def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str], source: str) -> dict[str, Any]:
+    """A plain copy of a mapping, changed by overrides; nothing is checked against the schema."""
+    problems: list[Problem] = []
+    content = _plain(mapping, "", problems)
+    problems += [problem for override in overrides if (problem := _apply(content, override)) is not None]
+    content = _plain(content, "", problems)
+    if problems:
+        raise to_error([_with_override(problem, overrides) for problem in problems], source)
+    return content
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -47,8 +61,8 @@ def to_yaml(recipe: Recipe) -> str:
     if problems:
         raise to_error(problems, "the recipe")
     for key in unused_keys(recipe):
-        section, name = key.split(".")
-        del content[section][name]
+        section, _, name = key.rpartition(".")
+        del (content[section] if section else content)[name]
     return to_yaml_text(content)
 
 
@@ -154,6 +168,13 @@ def _with_override(problem: Problem, overrides: Sequence[str]) -> Problem:
 
 
 # --- files
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return from_yaml(_read(path))
+    except Unreadable as error:
+        raise ConfigError(f"{path} is not readable YAML: {error}.", fix="correct the file there.") from None
 
 
 def _read(path: Path) -> str:

@@ -104,6 +104,19 @@ class RewardConfig(_Section):
     """Keyword arguments bound to the function."""
 
 
+class TrackConfig(_Section):
+    """One thing that a run practises: tasks, the scenario that plays them, and the rewards that judge it."""
+
+    scenario: str = "answer"
+    """A built-in scenario (answer, draw, duet) or a dotted path `package.module:scenario`."""
+    data: DataConfig = DataConfig()
+    """Where the tasks come from."""
+    rewards: tuple[RewardConfig, ...] = ()
+    """What judges the trajectories; credit is assigned within the track."""
+    prompts_per_step: PositiveInt = 8
+    """P: prompts per rollout; the batch is P x num_generations trajectories (`sft`: P rows)."""
+
+
 class KindConfig(_Section):
     """Loss settings of one kind of act; None takes the algorithm's own."""
 
@@ -195,6 +208,8 @@ class RunConfig(_Section):
     """Rollouts (`train`) or optimizer steps (`sft`)."""
     prompts_per_step: PositiveInt = 8
     """P: prompts per rollout; the batch is P x num_generations trajectories (`sft`: P rows)."""
+    turn: PositiveInt | None = None
+    """With several tracks: steps of one before the next takes over; None: every step plays them all."""
     seed: int = 0
     """Seed of the data order and of every trajectory's noise."""
     save_every: PositiveInt | None = None
@@ -217,9 +232,21 @@ class Recipe(_Section):
     """A built-in scenario (answer, draw, duet) or a dotted path `package.module:scenario`."""
     data: DataConfig = DataConfig()
     rewards: tuple[RewardConfig, ...] = ()
+    tracks: dict[str, TrackConfig] = Field(default_factory=dict[str, TrackConfig])
+    """Several things to practise, by name, in place of one scenario with its data, rewards and prompts_per_step."""
     algorithm: AlgorithmConfig = AlgorithmConfig()
     text: TextSamplingConfig = TextSamplingConfig()
     image: ImageSamplingConfig = ImageSamplingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     eval: EvalConfig = EvalConfig()
     run: RunConfig
+
+    def practised(self) -> dict[str, TrackConfig]:
+        """The tracks by name; a recipe without any is one track without a name."""
+        own = TrackConfig(
+            scenario=self.scenario,
+            data=self.data,
+            rewards=self.rewards,
+            prompts_per_step=self.run.prompts_per_step,
+        )
+        return self.tracks or {"": own}

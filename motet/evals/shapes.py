@@ -66,7 +66,7 @@ def evaluate_shapes(
             for name, attempt in (("draw", _draw), ("answer", _answer)):
                 sampled = attempt(policy, tasks, Sampling(max_tokens=max_tokens), config.pass_at, config.seed)
                 greedy = attempt(policy, tasks, Sampling(temperature=0.0, max_tokens=max_tokens), 1, config.seed)
-                tallies[name].add(tasks, "category" if name == "draw" else "kind", sampled, greedy)
+                tallies[name].add([_labels(name, task) for task in tasks], sampled, greedy)
                 if name == "draw" and split == "test" and start < 2 * ITEMS_PER_BATCH:
                     specimens += [s for shots in sampled.specimens for s in shots[:1]]
                 done += len(tasks)
@@ -91,12 +91,19 @@ class _Tally:
         self.greedy: dict[str, list[float]] = {}
         self.passed: dict[str, list[float]] = {}
 
-    def add(self, tasks: Sequence[Task], label: str, sampled: _Attempts, greedy: _Attempts) -> None:
-        for task, shots, best in zip(tasks, sampled.correct, greedy.correct, strict=True):
-            for key in ("overall", task[label]):
+    def add(self, labels: Sequence[Sequence[str]], sampled: _Attempts, greedy: _Attempts) -> None:
+        for own, shots, best in zip(labels, sampled.correct, greedy.correct, strict=True):
+            for key in ("overall", *own):
                 self.sampled.setdefault(key, []).append(sum(shots) / len(shots))
                 self.greedy.setdefault(key, []).append(float(best[0]))
                 self.passed.setdefault(key, []).append(float(any(shots)))
+
+
+def _labels(skill: str, task: Task) -> list[str]:
+    """The rows of the table in which an item counts, beside `overall`."""
+    if skill == "draw":
+        return [task["category"]]
+    return [task["kind"], "multiple choice" if task["options"] else "open-ended"]
 
 
 def _means(values: dict[str, list[float]]) -> Table:

@@ -37,8 +37,11 @@ def describe(numbers: Mapping[str, float]) -> str:
         if key in numbers and not (key == "failures" and numbers[key] == 0)
     ]
     for key, value in numbers.items():
-        if key.startswith("rewards/") and key.endswith("/mean"):
-            parts.insert(1, f"{key.split('/')[1]} {value:.3f}")
+        head, _, tail = key.partition("/")
+        if head == "rewards" and tail.endswith("/mean"):
+            parts.insert(1, f"{tail.removesuffix('/mean')} {value:.3f}")
+        elif tail == "reward":  # of a track
+            parts.insert(0, f"{head} {value:.3f}")
         elif key.startswith("eval/"):
             parts.append(f"{key} {value:.3f}")
     return "  ".join(parts)

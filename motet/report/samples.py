@@ -31,9 +31,17 @@ class Rewarding(Protocol):
 
 
 def save_samples(
-    folder: RunFolder, step: int, groups: Sequence[Group], scores: Sequence[Scores], rewards: Sequence[Rewarding]
+    folder: RunFolder,
+    step: int,
+    groups: Sequence[Group],
+    scores: Sequence[Scores],
+    rewards: Sequence[Rewarding],
+    track: str = "",
 ) -> None:
-    """`samples/step_N.png`: drawings with what was asked and earned; `samples/step_N.jsonl`: texts with both."""
+    """`samples/step_N.png`: drawings with what was asked and earned; `samples/step_N.jsonl`: texts with both.
+
+    A track with a name adds it to the files' names.
+    """
     pictures: list[Image.Image] = []
     captions: list[str] = []
     lines: list[str] = []
@@ -48,7 +56,7 @@ def save_samples(
                     pictures.append(act.image)
                     captions.append(f"{earned:.2f}  {act.context.text}")
     (folder.path / "samples").mkdir(exist_ok=True)
-    name = f"samples/step_{step:06d}"
+    name = f"samples/step_{step:06d}" + (f"_{track}" if track else "")
     if lines:
         folder.write_text(f"{name}.jsonl", "".join(lines))
     if pictures:
@@ -57,12 +65,14 @@ def save_samples(
         save_picture(grid, folder.path / f"{name}.png")
 
 
-def record_failures(folder: RunFolder, step: int, groups: Sequence[Group], scores: Sequence[Scores]) -> None:
+def record_failures(
+    folder: RunFolder, step: int, groups: Sequence[Group], scores: Sequence[Scores], track: str = ""
+) -> None:
     """One line of `failures.jsonl` for every trajectory that failed or was dropped, with the reason."""
     for group, score in zip(groups, scores, strict=True):
         failures = {g: t.failure for g, t in enumerate(group.trajectories) if t.failure is not None}
         for sibling, failure in sorted((failures | dict(score.dropped)).items()):
-            place = {"step": step, "row": group.task.index, "sibling": sibling}
+            place = {"step": step, **({"track": track} if track else {}), "row": group.task.index, "sibling": sibling}
             folder.append_line(FAILURES, {**place, "where": failure.where, "message": failure.message})
 
 

@@ -49,13 +49,13 @@ class Question:
     held_out: bool
 
 
-def sample_question(rng: Rng, scene: Scene, kind: str) -> Question | None:
-    """A question of a kind about the scene, or None if the scene does not allow one."""
+def sample_question(rng: Rng, scene: Scene, kind: str, open_ended: float = 0.5) -> Question | None:
+    """A question of a kind about the scene, with this chance open-ended; None if the scene does not allow one."""
     asked = _ASK[kind](rng, scene)
     if asked is None:
         return None
     text, word, wrong, evidence, held_out = asked
-    if rng.random() < 0.5:
+    if rng.random() < open_ended:
         return Question(kind, text, (), word, word, evidence, held_out)
     chosen = {word, *(str(w) for w in rng.permutation(wrong)[:3])}
     options = tuple(option for option in _ORDER if option in chosen)

@@ -56,6 +56,8 @@ class WorldOptions:
     """Share of the solutions whose thought lists the picture; the rest are glances."""
     hard: float = 0.0
     """Share of the training prompts and questions that are of the hard sorts; the rest are of all sorts, evenly."""
+    open_ended: float = 0.5
+    """Share of the training questions that are open-ended; the rest are multiple choice."""
 
 
 def world_options(options: Mapping[str, Any]) -> WorldOptions:
@@ -75,7 +77,7 @@ def world_options(options: Mapping[str, Any]) -> WorldOptions:
             f"{chosen.grid} grid.",
             fix="use a grid of 2 to 16 and at most six things, no more than there are cells.",
         )
-    for name in ("careful", "hard"):
+    for name in ("careful", "hard", "open_ended"):
         if not 0 <= getattr(chosen, name) <= 1:
             raise ConfigError(f"data.options.{name}={getattr(chosen, name)} is not a share.", fix="give 0 to 1.")
     return chosen
@@ -89,7 +91,9 @@ class ShapesRows:
             raise ConfigError(f"data.split={split!r} is not a split of the shapes world.", fix=f"use one of {SPLITS}.")
         self.split, self.seed, self.size = split, seed, size
         self.options = world_options(options)
-        self._hard = self.options.hard if split == "train" else 0.0  # what is measured stays even
+        trains = split == "train"  # what is measured stays even
+        self._hard = self.options.hard if trains else 0.0
+        self._open_ended = self.options.open_ended if trains else 0.5
         render(Scene(self.options.grid, ()), self.options.canvas)  # refuses an impossible canvas now, not at row 0
 
     columns = COLUMNS
@@ -132,7 +136,7 @@ class ShapesRows:
             scene = self._scene(rng)
             if _held_back(describe(scene)) != (self.split != "train"):
                 continue
-            question = sample_question(rng, scene, kind)
+            question = sample_question(rng, scene, kind, self._open_ended)
             if question is not None and question.held_out == (self.split == "held_out"):
                 return scene, question
 

@@ -13,7 +13,14 @@ REFUSED = {
         (["image.guidance_scale=5.0"], "image.guidance_scale: has no effect while image.guidance is none"),
         (["image.guidance=none", "image.guidance_scale=3"], "image.guidance_scale: has no effect"),
         (["policy.lora={}", "policy.train=[lm_head]"], "policy.train: policy.lora trains adapters only"),
+        (["tracks={}"], "tracks: is empty"),
+        (["tracks.a.scenario=draw", "scenario=duet"], "scenario: has no effect beside tracks"),
+        (["tracks.a.scenario=draw", "data.size=3"], "data: has no effect beside tracks"),
+        (["tracks.a.scenario=draw", "rewards=[{name: a}]"], "rewards: has no effect beside tracks"),
+        (["tracks.a.scenario=draw", "run.prompts_per_step=3"], "run.prompts_per_step: has no effect beside tracks"),
+        (["tracks.a.scenario=draw", "run.turn=3"], "run.turn: has no effect without two tracks"),
     ],
+    "_track_names": [(["tracks={a b: {scenario: draw}}"], "tracks.a b: 'a b' is no name")],
     "_finite": [
         (
             ["optimizer.weight_decay=.inf"],
@@ -34,6 +41,7 @@ REFUSED = {
         (["data.split=validation"], "data.split: the shapes world has no split 'validation'"),
         (["data.split=test", "eval.suite=shapes"], "training would see the test"),
         (["data.split=held_out", "eval.suite=shapes"], "training would see the test"),
+        (["tracks.a.data.split=test", "eval.suite=shapes"], "tracks.a.data.split: is 'test', which eval.suite"),
     ],
     "_names": [
         (["scenario=my.module.play"], "scenario: 'my.module.play' lacks the colon of package.module:name (override"),
@@ -41,6 +49,7 @@ REFUSED = {
         (["rewards=[{name: a.b}]"], "rewards.0.name: 'a.b' lacks the colon of package.module:name. Fix: write a:b."),
     ],
     "_rewards": [
+        (["tracks.a.rewards=[{name: a, acts: []}]"], "tracks.a.rewards.0.acts: is empty, so the reward speaks for"),
         (["rewards=[{name: a, acts: []}]"], "rewards.0.acts: is empty, so the reward speaks for no act"),
         (["rewards=[{name: a, acts: [x, x]}]"], "rewards.0.acts: names an act twice: x, x"),
         (["rewards=[{name: a}, {name: a, weight: 2}]"], "rewards.1: 'a' is already rewards.0, for the same acts"),

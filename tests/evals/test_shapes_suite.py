@@ -17,6 +17,7 @@ from motet.testing import FakePolicy
 from motet.trajectory import ImageTokens
 
 WORLD = {"canvas": 16, "grid": 2, "max_things": 3, "max_count": 3}
+FORMS = ("multiple choice", "open-ended")
 CONFIG = EvalConfig(suite="shapes", size=40, held_out_size=6, pass_at=3, seed=9)
 
 
@@ -68,11 +69,11 @@ def test_the_keys_of_the_summary():
     assert list(table) == ["draw", "answer", "held_out", "greedy", "pass@3", "items"]
     assert table["items"] == {"test": 40, "held_out": 6}
     for section in (table, table["held_out"], table["greedy"], table["pass@3"], table["greedy"]["held_out"]):
-        for skill, labels in (("draw", CATEGORIES), ("answer", KINDS)):
+        for skill, labels in (("draw", CATEGORIES), ("answer", (*KINDS, *FORMS))):
             names = list(section[skill])
             assert names[0] == "overall" and set(names[1:]) <= set(labels) and names[1:] == sorted(names[1:])
     assert set(table["draw"]) == {"overall", *(row["category"] for row in items("test", 40))}
-    assert set(table["answer"]) == {"overall", *(row["kind"] for row in items("test", 40))}
+    assert set(table["answer"]) == {"overall", *FORMS, *(row["kind"] for row in items("test", 40))}
 
 
 def test_one_who_knows_everything_is_always_right():
@@ -104,7 +105,10 @@ def test_tallies_by_hand():
     counts = sum(row["kind"] == "count" for row in rows)
     assert counts and table["answer"]["count"] == round(1 / 3, 4) and table["pass@3"]["answer"]["count"] == 1.0
     assert table["answer"]["overall"] == round(counts / 40 / 3, 4) and table["greedy"]["answer"]["count"] == 0.0
-    assert all(table["answer"][kind] == 0 for kind in table["answer"].keys() - {"overall", "count"})
+    assert all(table["answer"][kind] == 0 for kind in table["answer"].keys() - {"overall", "count", *FORMS})
+    for form, chosen in (("multiple choice", True), ("open-ended", False)):
+        mine = [row["kind"] == "count" for row in rows if bool(row["options"]) == chosen]
+        assert table["answer"][form] == round(sum(mine) / len(mine) / 3, 4)
 
 
 def test_the_items_are_the_same_before_and_after():

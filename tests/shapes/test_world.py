@@ -160,6 +160,14 @@ def test_hard_tilts_training_alone() -> None:
     assert [even.row(i)["prompt"] for i in range(20)] == [ShapesRows("test", 0, {}).row(i)["prompt"] for i in range(20)]
 
 
+def test_the_share_of_open_ended_questions_tilts_training_alone() -> None:
+    for share, expected in ((0.0, {True}), (1.0, {False})):
+        rows = ShapesRows("train", 0, {"open_ended": share})
+        assert {bool(rows.row(i)["options"]) for i in range(40)} == expected
+    even = ShapesRows("test", 0, {"open_ended": 1.0})
+    assert {bool(even.row(i)["options"]) for i in range(40)} == {True, False}
+
+
 def test_answers_are_balanced(rows: dict[str, list[dict]]) -> None:
     # A policy that always says the same must not do well.
     for kind in ("existence", "relation"):

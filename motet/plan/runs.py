@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import typer
 from rich.console import Console
 
 from motet.checkpoint import Progress, latest_checkpoint
 from motet.config import Recipe, to_yaml
 from motet.errors import MotetError
 from motet.evals.shapes import evaluate_shapes
-from motet.interrupt import Interrupt
+from motet.interrupt import Interrupt, Stopped
 from motet.loop import train
+from motet.policies import load_policy
 from motet.report.folder import RunFolder
 from motet.report.pictures import picture_grid, save_picture
 from motet.report.progress import ProgressBar
@@ -28,7 +28,7 @@ from motet.supervised import supervise
 
 
 @dataclass(frozen=True)
-class _Stage:
+class _Desk:
     """Where a run is shown, kept and interrupted; `again` is the command that resumes it."""
 
     recipe: Recipe
@@ -39,38 +39,47 @@ class _Stage:
     interrupt: Interrupt
 
 
-def run_training(recipe: Recipe, folder: RunFolder, again: str) -> None:
-    """`motet train`."""
+def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> None:
+    """Measure, train by reinforcement learning, measure again. `before`: the first measurement, if it is known."""
     session = prepare(recipe)
-    with _staged(recipe, folder, again) as stage:
-        before = folder.read_json("before.json")
+    with _desk(recipe, folder, again) as desk:
+        before = folder.read_json("before.json") or before
         if before is None and recipe.eval.suite == "shapes" and latest_checkpoint(folder.checkpoints) is None:
-            before = _measure(stage, session.policy, "before")
+            before = _measure(desk, session.policy, "before")
+        if before is not None:
             folder.write_json("before.json", before)
-        progress = _finished(stage, train(session, Run(session, folder, stage.bar, stage.interrupt)))
-        after = _measure(stage, session.policy, "after") if before is not None else None
+        progress = _finished(desk, train(session, Run(session, folder, desk.bar, desk.interrupt)))
+        after = _measure(desk, session.policy, "after") if before is not None else None
     folder.write_json("summary.json", _summary(recipe, folder, progress, {"before": before, "after": after}))
     if before is not None and after is not None:
-        stage.console.print(suite_table({"before": before, "after": after}, "On held-back items, strict"))
-    _say_what_next(stage, progress)
+        desk.console.print(suite_table({"before": before, "after": after}, "On held-back items, strict"))
+    _say_what_next(desk, progress)
 
 
 def run_supervised(recipe: Recipe, folder: RunFolder, again: str) -> None:
-    """`motet sft`."""
+    """Supervised training with its learning curve, measured at the end."""
     session = prepare_supervised(recipe)
     curve = recipe.eval.every is not None and recipe.eval.suite == "shapes"
-    with _staged(recipe, folder, again) as stage:
+    with _desk(recipe, folder, again) as desk:
         measure: Callable[[Any], dict[str, float]] | None = (lambda policy: _glimpse(recipe, policy)) if curve else None
-        progress = _finished(stage, supervise(session, Run(session, folder, stage.bar, stage.interrupt), measure))
-        after = _measure(stage, session.policy, "after") if recipe.eval.suite == "shapes" else None
+        progress = _finished(desk, supervise(session, Run(session, folder, desk.bar, desk.interrupt), measure))
+        after = _measure(desk, session.policy, "after") if recipe.eval.suite == "shapes" else None
     folder.write_json("summary.json", _summary(recipe, folder, progress, {"after": after}))
     if after is not None:
-        stage.console.print(suite_table({"after": after}, "On held-back items, strict"))
-    _say_what_next(stage, progress)
+        desk.console.print(suite_table({"after": after}, "On held-back items, strict"))
+    _say_what_next(desk, progress)
+
+
+def run_measurement(recipe: Recipe, folder: RunFolder, again: str) -> None:
+    """Measure the recipe's checkpoint as it is: what a merge, which trains nothing, is judged by."""
+    with _desk(recipe, folder, again) as desk:
+        policy = load_policy(recipe.policy.path, recipe.policy)
+        after = _measure(desk, policy, "after") if recipe.eval.suite == "shapes" else None
+    folder.write_json("summary.json", _summary(recipe, folder, Progress(0, 0.0, {}), {"after": after}))
 
 
 @contextmanager
-def _staged(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Stage]:
+def _desk(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Desk]:
     """The folder made, the bar shown, Ctrl-C caught.
 
     An error before the first step is done leaves no folder behind; a later one tells the newest checkpoint.
@@ -79,12 +88,11 @@ def _staged(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Stage]:
     folder.create(to_yaml(recipe))
     try:
         with ProgressBar(console) as bar, Interrupt() as interrupt:
-            yield _Stage(recipe, folder, again, console, bar, interrupt)
-    except typer.Exit:
+            yield _Desk(recipe, folder, again, console, bar, interrupt)
+    except Stopped:
         raise
     except KeyboardInterrupt:
-        console.print(f"\nStopped. Resume with: {again}", soft_wrap=True, highlight=False, markup=False)
-        raise typer.Exit(130) from None
+        raise Stopped(f"Stopped. Resume with: {again}") from None
     except Exception as error:
         if not folder.began:
             folder.discard()
@@ -100,30 +108,28 @@ def _what_is_saved(folder: RunFolder) -> str:
     return f"(After {done} steps; {saved}.)"
 
 
-def _finished(stage: _Stage, progress: Progress) -> Progress:
+def _finished(desk: _Desk, progress: Progress) -> Progress:
     """The progress of a run that is at its end; an interrupted one says how to resume it and exits."""
-    if progress.step < stage.recipe.run.steps:
-        message = f"Saved after step {progress.step}. Resume with: {stage.again}"
-        stage.console.print(message, soft_wrap=True, highlight=False, markup=False)
-        raise typer.Exit(130)
+    if progress.step < desk.recipe.run.steps:
+        raise Stopped(f"Saved after step {progress.step}. Resume with: {desk.again}")
     return progress
 
 
-def _measure(stage: _Stage, policy: Any, name: str) -> dict[str, Any]:
+def _measure(desk: _Desk, policy: Any, name: str) -> dict[str, Any]:
     """Run the suite and leave `<name>.png`. An interruption stops it at once: nothing is lost."""
-    recipe = stage.recipe
+    recipe = desk.recipe
 
     def tell(done: int, total: int) -> None:
-        if stage.interrupt.asked:
+        if desk.interrupt.asked:
             raise KeyboardInterrupt
-        stage.bar.items(f"measure {name}", done, total)
+        desk.bar.items(f"measure {name}", done, total)
 
     outcome = evaluate_shapes(policy, recipe.eval, _world(recipe), recipe.text.max_tokens, tell)
     shown = outcome.specimens[:40]
     grid = picture_grid(
         [s.image for s in shown], [s.prompt for s in shown], [s.correct for s in shown], title=f"{name}: first samples"
     )
-    save_picture(grid, stage.folder.path / f"{name}.png")
+    save_picture(grid, desk.folder.path / f"{name}.png")
     return outcome.table
 
 
@@ -139,8 +145,9 @@ def _glimpse(recipe: Recipe, policy: Any) -> dict[str, float]:
 
 
 def _world(recipe: Recipe) -> dict[str, Any]:
-    """The shapes world's options: the recipe's own when it trains on the world, else the defaults."""
-    return dict(recipe.data.options) if recipe.data.source == "shapes" else {}
+    """The shapes world's options: those of the first track that trains on the world, else the defaults."""
+    sources = (track.data for track in recipe.practised().values())
+    return next((dict(data.options) for data in sources if data.source == "shapes"), {})
 
 
 def _summary(
@@ -156,11 +163,12 @@ def _summary(
     }
 
 
-def _say_what_next(stage: _Stage, progress: Progress) -> None:
-    checkpoint, folder = latest_checkpoint(stage.folder.checkpoints), stage.folder.path
+def _say_what_next(desk: _Desk, progress: Progress) -> None:
+    checkpoint, folder = latest_checkpoint(desk.folder.checkpoints), desk.folder.path
     lines = [f"Trained {progress.step} steps in {progress.seconds:.0f} s: {checkpoint}"]
     if (folder / "before.png").is_file():
         lines.append(f"Pictures before and after: {folder / 'before.png'}, {folder / 'after.png'}")
-    prompt = "two red circles" if stage.recipe.data.source == "shapes" else "what to draw"
+    shapes = any(track.data.source == "shapes" for track in desk.recipe.practised().values())
+    prompt = "two red circles" if shapes else "what to draw"
     lines.append(f'Try next: motet sample {shlex.quote(str(folder))} "{prompt}" --n 8 --out grid.png')
-    stage.console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+    desk.console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)

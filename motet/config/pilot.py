@@ -1,0 +1,102 @@
+"""A pilot study: strategies, each a plan, over the same seeds on one budget. Imports no torch.
+
+seeds: [0, 1, 2]
+shared: {...}                 what all stages of all strategies have in common
+strategies:
+  unified:  {stages: {...}, result: {draw: STAGE, answer: STAGE}}
+  separate: {stages: {...}, result: {draw: STAGE, answer: STAGE}}
+against: unified              the strategy that the others are compared with, seed by seed
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from motet.config.load import apply_overrides, read_mapping
+from motet.config.plan import COLUMNS, Plan, parse_plan, section
+from motet.errors import ConfigError
+
+KEYS = ("description", "seeds", "shared", "strategies", "against")
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """`plans[strategy][seed]` are what is run; `results[strategy]` says which stage a column is read from."""
+
+    description: str
+    seeds: tuple[int, ...]
+    plans: Mapping[str, Mapping[int, Plan]]
+    results: Mapping[str, Mapping[str, str]]
+    against: str
+
+    def budget(self, strategy: str) -> dict[str, int]:
+        """Trajectories per scenario that one seed of a strategy plays in reinforcement learning."""
+        played: dict[str, int] = {}
+        for stage in next(iter(self.plans[strategy].values())).stages:
+            if stage.kind == "rl":
+                tracks = list(stage.recipe.practised().values())
+                share = len(tracks) if stage.recipe.run.turn is not None else 1
+                for track in tracks:
+                    count = stage.recipe.run.steps * track.prompts_per_step * stage.recipe.algorithm.num_generations
+                    played[track.scenario] = played.get(track.scenario, 0) + count // share
+        return played
+
+
+def folder_of(output: Path, strategy: str, seed: int) -> Path:
+    """Where one strategy's plan runs under one seed."""
+    return output / strategy / f"seed_{seed}"
+
+
+def load_pilot(path: str | os.PathLike[str], output: Path, overrides: Sequence[str] = ()) -> Pilot:
+    """The pilot study in a YAML file, its run folders below `output`. Raises ConfigError for whatever is wrong."""
+    source = str(path)
+    content = apply_overrides(read_mapping(Path(path)), overrides, source)
+    for key in content:
+        if key not in KEYS:
+            raise ConfigError(f"{source}: the key {key!r} is unknown.", fix=f"a pilot study has {', '.join(KEYS)}.")
+    seeds, strategies = content.get("seeds"), content.get("strategies")
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in cast("list[Any]", seeds)):
+        raise ConfigError(f"{source}: seeds is {seeds!r}; expected a list of whole numbers.", fix="seeds: [0, 1, 2].")
+    named = section(strategies, f"{source}: strategies")
+    if len(named) < 2:
+        raise ConfigError(f"{source}: expected two or more strategies to compare.", fix="name them in strategies.")
+    plans: dict[str, dict[int, Plan]] = {}
+    results: dict[str, dict[str, str]] = {}
+    for name, given in named.items():
+        where = f"{source}: strategies.{name}"
+        settings = section(given, where)
+        if set(settings) != {"stages", "result"}:
+            raise ConfigError(f"{where} needs the keys stages and result, and no others.", fix="write both.")
+        plans[name] = {
+            seed: parse_plan(
+                {"shared": _seeded(content.get("shared") or {}, seed), "stages": settings["stages"]},
+                folder_of(output, name, seed),
+                source=where,
+            )
+            for seed in cast("list[int]", seeds)
+        }
+        results[name] = _result(settings["result"], plans[name][seeds[0]], where)
+    against = content.get("against", next(iter(plans)))
+    if against not in plans:
+        raise ConfigError(f"{source}: against is {against!r}.", fix=f"name one of {', '.join(plans)}.")
+    return Pilot(str(content.get("description", "")), tuple(cast("list[int]", seeds)), plans, results, against)
+
+
+def _seeded(shared: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    return {**shared, "run": {**(shared.get("run") or {}), "seed": seed}}
+
+
+def _result(given: Any, plan: Plan, where: str) -> dict[str, str]:
+    """Column -> stage; a single stage stands for all columns."""
+    names = [stage.name for stage in plan.stages]
+    row: dict[str, Any] = dict.fromkeys(COLUMNS, given) if isinstance(given, str) else section(given, f"{where}.result")
+    if not row or set(row) - set(COLUMNS) or set(row.values()) - set(names):
+        raise ConfigError(
+            f"{where}.result is {given!r}.",
+            fix=f"map columns ({', '.join(COLUMNS)}) to stages ({', '.join(names)}).",
+        )
+    return row

@@ -1,0 +1,207 @@
+"""A plan: named stages, each a recipe of its own or a merge of others' weights. Imports no torch.
+
+    shared: {...}             what the stages have in common; each changes what it names
+    stages:
+      unified: {scenario: duet, ...}                         starts from shared.policy.path
+      mc:      {from: unified, scenario: answer, ...}        starts from the weights that `unified` left
+      oe:      {from: unified, scenario: answer, ...}
+      merged:  {kind: merge, from: [mc, oe], base: unified}
+    rows:                     what the closing table compares; default: one row per stage
+      CoRL: {draw: draw, multiple choice: mc}
+
+A stage that brings tracks takes no scenario, data, rewards or prompts_per_step from `shared`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from motet.config.load import apply_overrides, parse_recipe, read_mapping
+from motet.config.schema import Recipe
+from motet.errors import ConfigError
+
+StageKind = Literal["rl", "sft", "merge"]
+MergeMethod = Literal["gaussian", "average", "norm"]
+COLUMNS: tuple[str, ...] = ("draw", "answer", "multiple choice", "open-ended", "held-out draw", "held-out answer")
+"""What a row of the closing table shows."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of a plan. `start` names the stages that it goes on from; empty: the recipe's own checkpoint.
+
+    A training stage has at most one start. A merge has two or more, a method, and the `base` that they were trained
+    from (a stage's checkpoint, or that of `shared`; a plain average has none); its recipe says how the result is
+    measured.
+    """
+
+    name: str
+    kind: StageKind
+    start: tuple[str, ...]
+    recipe: Recipe
+    method: MergeMethod = "gaussian"
+    base: Path | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stages in an order in which each comes after what it needs; `rows`: label -> column -> stage."""
+
+    description: str
+    stages: tuple[Stage, ...]
+    rows: Mapping[str, Mapping[str, str]]
+
+    def stage(self, name: str) -> Stage:
+        """The stage of this name."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+
+def checkpoint_of(stage: Stage, output: Path) -> Path:
+    """Where the weights lie that a finished stage leaves."""
+    if stage.kind == "merge":
+        return output / stage.name / "merged"
+    return output / stage.name / "checkpoints" / f"step_{stage.recipe.run.steps:06d}"
+
+
+def is_plan(path: str | os.PathLike[str]) -> bool:
+    """Whether a YAML file describes a plan and not a single recipe."""
+    return "stages" in read_mapping(Path(path))
+
+
+def load_plan(path: str | os.PathLike[str], output: Path, overrides: Sequence[str] = ()) -> Plan:
+    """The plan in a YAML file, its stages' run folders below `output`; overrides as in `stages.mc.run.steps=5`.
+
+    Raises ConfigError, naming the stage, for whatever is wrong in any of them.
+    """
+    return parse_plan(read_mapping(Path(path)), output, overrides, source=str(path))
+
+
+def parse_plan(
+    mapping: Mapping[str, Any], output: Path, overrides: Sequence[str] = (), source: str = "the plan"
+) -> Plan:
+    """The plan that nested mappings describe; otherwise as `load_plan`."""
+    content = apply_overrides(mapping, overrides, source)
+    for key in content:
+        if key not in ("description", "shared", "stages", "rows"):
+            raise ConfigError(
+                f"{source}: the key {key!r} is unknown; a plan has description, shared, stages and rows.",
+                fix=f"move {key!r} below shared, or below a stage.",
+            )
+    shared = section(content.get("shared") or {}, f"{source}: shared")
+    stages = section(content.get("stages"), f"{source}: stages")
+    if not stages:
+        raise ConfigError(f"{source}: stages is empty.", fix="name a stage.")
+    built: dict[str, Stage] = {}
+    for name, given in stages.items():
+        where = f"{source}: stages.{name}"
+        settings = section(given, where)
+        if not name.replace("-", "_").isidentifier():
+            raise ConfigError(f"{where}: {name!r} is a folder's name.", fix="use letters, digits, _ and -.")
+        built[name] = _stage(name, settings, shared, built, stages, output, where)
+    return Plan(str(content.get("description", "")), tuple(built.values()), _rows(content.get("rows"), built, source))
+
+
+def section(value: Any, where: str) -> dict[str, Any]:
+    """A mapping with keys that are text; raises ConfigError, naming the place, for anything else."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} is {value!r}; expected keys with values.", fix="write them below it, indented.")
+    return cast("dict[str, Any]", value)
+
+
+def _stage(
+    name: str,
+    settings: Mapping[str, Any],
+    shared: Mapping[str, Any],
+    earlier: Mapping[str, Stage],
+    all_stages: Mapping[str, Any],
+    output: Path,
+    where: str,
+) -> Stage:
+    own = dict(settings)
+    kind, method, base = own.pop("kind", "rl"), own.pop("method", "gaussian"), own.pop("base", None)
+    given = own.pop("from", [])
+    names = cast("list[Any]", given) if isinstance(given, list) else [given]
+    start = tuple(str(name) for name in names)
+    if kind not in get_args(StageKind):
+        raise ConfigError(f"{where}.kind is {kind!r}; expected {', '.join(get_args(StageKind))}.", fix="write one.")
+    for needed in (*start, *([base] if base is not None else [])):
+        if needed not in earlier:
+            later = needed in all_stages
+            close = get_close_matches(needed, list(all_stages), n=1)
+            hint = (
+                f"move {needed!r} before {name!r}." if later else f"write {close[0]!r}." if close else "name a stage."
+            )
+            raise ConfigError(f"{where} goes on from {needed!r}, which is no earlier stage.", fix=hint)
+    merges = kind == "merge"
+    if merges and len(start) < 2:
+        raise ConfigError(f"{where} merges {len(start)} stages; expected two or more.", fix="write from: [A, B].")
+    if merges and method not in get_args(MergeMethod):
+        raise ConfigError(f"{where}.method is {method!r}.", fix=f"write one of {', '.join(get_args(MergeMethod))}.")
+    if not merges and (len(start) > 1 or "method" in settings or "base" in settings):
+        raise ConfigError(
+            f"{where} trains from one stage and merges nothing.", fix="name one stage in from, or write kind: merge."
+        )
+    content = _combined(shared, own)
+    if start:
+        begin = output / name / "merged" if merges else checkpoint_of(earlier[start[0]], output)
+        content["policy"] = {**content.get("policy", {}), "path": str(begin)}
+    try:
+        recipe = parse_recipe(content)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error.problem}", fix=error.fix) from None
+    if merges and method == "average" and base is not None:
+        raise ConfigError(f"{where}.base: a plain average knows no base.", fix="remove it, or choose another method.")
+    if not merges or method == "average":
+        return Stage(name, kind, start, recipe, method)
+    ancestor = checkpoint_of(earlier[base], output) if base is not None else Path(_shared_path(shared, where))
+    return Stage(name, kind, start, recipe, method, ancestor)
+
+
+def _shared_path(shared: Mapping[str, Any], where: str) -> str:
+    path = section(shared.get("policy") or {}, f"{where}: shared.policy").get("path")
+    if not isinstance(path, str):
+        raise ConfigError(f"{where} names no base.", fix="write base: STAGE, or give shared.policy.path.")
+    return path
+
+
+def _combined(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` over `shared`, section by section."""
+    content = _merge(shared, own)
+    if "tracks" in own:
+        for key in {"scenario", "data", "rewards"} - own.keys():
+            content.pop(key, None)
+        if isinstance(content.get("run"), dict) and "prompts_per_step" not in (own.get("run") or {}):
+            content["run"].pop("prompts_per_step", None)
+    return content
+
+
+def _merge(under: Any, over: Any) -> Any:
+    if not (isinstance(under, Mapping) and isinstance(over, Mapping)):
+        return over
+    below, above = cast("Mapping[str, Any]", under), cast("Mapping[str, Any]", over)
+    return {
+        key: _merge(below[key], above[key]) if key in below and key in above else above.get(key, below.get(key))
+        for key in (*below, *(key for key in above if key not in below))
+    }
+
+
+def _rows(given: Any, stages: Mapping[str, Stage], source: str) -> dict[str, dict[str, str]]:
+    if given is None:
+        return {name: dict.fromkeys(COLUMNS, name) for name in stages}
+    rows: dict[str, dict[str, str]] = {}
+    for label, cells in section(given, f"{source}: rows").items():
+        where = f"{source}: rows.{label}"
+        row: dict[str, Any] = dict.fromkeys(COLUMNS, cells) if isinstance(cells, str) else section(cells, where)
+        for column, stage in row.items():
+            if column not in COLUMNS or (stage not in stages and stage != "start"):
+                raise ConfigError(
+                    f"{source}: rows.{label} takes {column!r} from {stage!r}.",
+                    fix=f"columns are {', '.join(COLUMNS)}; stages are start, {', '.join(stages)}.",
+                )
+        rows[label] = row
+    return rows

@@ -1,0 +1,85 @@
+"""Runs a plan: every stage in its own run folder below one output; what is finished is skipped, the rest resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from motet.config import to_yaml
+from motet.config.plan import Plan, Stage, checkpoint_of
+from motet.errors import RunFolderError
+from motet.interrupt import Stopped
+from motet.merge import merge_folders
+from motet.plan.runs import run_measurement, run_supervised, run_training
+from motet.plan.table import plan_table
+from motet.report.folder import RECIPE, RunFolder
+from motet.report.resuming import refuse_changes
+
+SUMMARY = "summary.json"
+
+
+def run_plan(plan: Plan, output: Path, again: str, *, resume: bool) -> dict[str, Any]:
+    """Run the stages in order; returns, and writes to `output/summary.json`, what each of them came to.
+
+    `again` is the command that goes on. Raises RunFolderError when the output is in use and `resume` is not given;
+    ConfigError when a stage that was begun had another recipe; Stopped when the user interrupts.
+    """
+    if output.exists() and any(output.iterdir()) and not resume:
+        fix = "add --resume to go on there, or give another --output."
+        raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
+    console = Console()
+    results: dict[str, Any] = {}
+    for number, stage in enumerate(plan.stages, 1):
+        console.rule(f"{number}/{len(plan.stages)}  {stage.name}", align="left")
+        try:
+            results[stage.name] = _run_stage(plan, stage, output, again, results)
+        except KeyboardInterrupt:
+            raise Stopped(f"Stopped in stage {stage.name!r}. Resume with: {again}") from None
+    start = next((result["before"] for result in results.values() if result.get("before")), None)
+    summary = {"description": plan.description, "start": start, "stages": results}
+    partial = output / f"{SUMMARY}.partial"
+    partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, output / SUMMARY)
+    console.print(plan_table(plan, summary))
+    return summary
+
+
+def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, results: dict[str, Any]) -> dict[str, Any]:
+    """The stage's summary: read where it is finished, else what running it comes to."""
+    path = output / stage.name
+    folder = RunFolder(path, resume=(path / RECIPE).is_file())
+    refuse_changes(folder, stage.recipe)
+    finished = folder.read_json(SUMMARY)
+    if finished is not None:
+        Console().print("finished before", highlight=False)
+        return finished
+    if stage.kind == "sft":
+        run_supervised(stage.recipe, folder, again)
+    elif stage.kind == "rl":
+        run_training(stage.recipe, folder, again, _known(plan, stage, results))
+    else:
+        merged, parts = checkpoint_of(stage, output), [plan.stage(name) for name in stage.start]
+        folder.create(to_yaml(stage.recipe))
+        if not merged.exists():
+            merge_folders([checkpoint_of(part, output) for part in parts], merged, method=stage.method, base=stage.base)
+        run_measurement(stage.recipe, RunFolder(path, resume=True), again)
+    summary = folder.read_json(SUMMARY)
+    assert summary is not None  # each of the three has written it, or raised
+    return summary
+
+
+def _known(plan: Plan, stage: Stage, results: dict[str, Any]) -> dict[str, Any] | None:
+    """A measurement of the weights that the stage starts from, if another stage has made it in the same way."""
+    for other in plan.stages:
+        result = results.get(other.name)
+        if result is None or other.recipe.eval != stage.recipe.eval or other.recipe.text != stage.recipe.text:
+            continue
+        if other.name in stage.start:
+            return result["after"]
+        if not stage.start and other.recipe.policy.path == stage.recipe.policy.path and result.get("before"):
+            return result["before"]
+    return None

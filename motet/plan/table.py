@@ -1,0 +1,38 @@
+"""The closing table of a plan: what each of its rows can do, next to where the plan started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from motet.config.plan import COLUMNS, Plan
+
+
+def plan_table(plan: Plan, summary: Mapping[str, Any]) -> Table:
+    """One row per entry of `plan.rows`, under one for the starting point; accuracy at temperature 1 on held-back items.
+
+    A cell is empty where the plan's row names no stage for that column, or the stage was not measured.
+    """
+    table = Table(title="On held-back items, strict, T=1", title_justify="left")
+    table.add_column("")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    measured = {"start": summary["start"], **{name: result.get("after") for name, result in summary["stages"].items()}}
+    for label, cells in {"start": dict.fromkeys(COLUMNS, "start"), **plan.rows}.items():
+        values = [cell(measured.get(cells.get(column, "")), column) for column in COLUMNS]
+        table.add_row(escape(label), *("" if value is None else f"{value:.1%}" for value in values))
+    return table
+
+
+def cell(measured: Mapping[str, Any] | None, column: str) -> float | None:
+    """The number of a column in a measurement of the shapes suite; None where there is none."""
+    if measured is None:
+        return None
+    skill = column.removeprefix("held-out ")
+    if skill in ("draw", "answer"):
+        section = measured["held_out"] if column.startswith("held-out") else measured
+        return section[skill]["overall"]
+    return measured["answer"].get(column)

@@ -1,0 +1,146 @@
+"""Plans: read, refused, run from end to end, stopped and gone on with."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from motet.config.plan import checkpoint_of, parse_plan
+from motet.errors import ConfigError
+from motet.plan.table import cell
+from tests.plan.test_tracks import TRACKS
+from tests.runs import mapping, metrics, motet_command
+
+EVAL = {"suite": "shapes", "size": 4, "held_out_size": 2, "pass_at": 2}
+
+
+def plan_mapping(checkpoint):
+    shared = mapping(checkpoint, eval=EVAL)
+    shared["run"] |= {"steps": 2, "save_every": 1}
+    return {
+        "description": "a small tree",
+        "shared": shared,
+        "stages": {
+            "taught": {"kind": "sft", "rewards": [], "data": {"targets": {"drawing": "target", "answer": "solution"}}},
+            "unified": {"scenario": "duet"},
+            "draw": {"from": "unified", **TRACKS["draws"]} | {"prompts_per_step": None},
+            "turns": {"from": "unified", "tracks": TRACKS, "run": {"turn": 1}},
+            "merged": {"kind": "merge", "from": ["draw", "turns"], "base": "unified", "method": "norm"},
+        },
+        "rows": {"all": "merged", "each": {"draw": "draw", "answer": "turns"}},
+    }
+
+
+@pytest.fixture
+def content(tiny_checkpoint):
+    made = plan_mapping(tiny_checkpoint)
+    del made["stages"]["draw"]["prompts_per_step"]
+    return made
+
+
+def test_a_plan_is_read(content, tiny_checkpoint, tmp_path):
+    plan = parse_plan(content, tmp_path, ["stages.draw.run.steps=7", "shared.optimizer.learning_rate=0.5"])
+    names = [stage.name for stage in plan.stages]
+    assert names == ["taught", "unified", "draw", "turns", "merged"]
+    assert plan.stage("draw").recipe.run.steps == 7 and plan.stage("unified").recipe.run.steps == 2
+    assert {stage.recipe.optimizer.learning_rate for stage in plan.stages} == {0.5}
+    assert plan.stage("unified").recipe.policy.path == str(tiny_checkpoint)
+    assert plan.stage("draw").recipe.policy.path == str(tmp_path / "unified" / "checkpoints" / "step_000002")
+    assert checkpoint_of(plan.stage("draw"), tmp_path) == tmp_path / "draw" / "checkpoints" / "step_000007"
+    assert plan.stage("merged").base == tmp_path / "unified" / "checkpoints" / "step_000002"
+    assert list(plan.stage("turns").recipe.practised()) == ["draws", "answers"]
+    assert plan.rows["each"] == {"draw": "draw", "answer": "turns"} and plan.rows["all"]["answer"] == "merged"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["steps"], 3, "the key 'steps' is unknown; a plan has description, shared, stages and rows"),
+        (["stages"], {}, "stages is empty"),
+        (["stages"], [], "stages is []; expected keys with values"),
+        (["stages", "a/b"], {}, "'a/b' is a folder's name"),
+        (["stages", "draw", "kind"], "grpo", "stages.draw.kind is 'grpo'; expected rl, sft, merge"),
+        (["stages", "draw", "from"], "merged", "no earlier stage. Fix: move 'merged' before 'draw'"),
+        (["stages", "draw", "from"], "unifed", "no earlier stage. Fix: write 'unified'"),
+        (["stages", "merged", "from"], ["draw"], "merges 1 stages; expected two or more"),
+        (["stages", "merged", "method"], "mean", "stages.merged.method is 'mean'"),
+        (["stages", "merged", "method"], "average", "stages.merged.base: a plain average knows no base"),
+        (["stages", "draw", "method"], "average", "trains from one stage and merges nothing"),
+        (["stages", "draw", "algorithm"], {"betta": 1}, "stages.draw: the recipe: algorithm.betta"),
+        (["rows", "each", "draws"], "draw", "rows.each takes 'draws' from 'draw'"),
+        (["rows", "each", "draw"], "drew", "rows.each takes 'draw' from 'drew'"),
+    ],
+)
+def test_what_is_wrong_is_named(content, tmp_path, path, value, message):
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(ConfigError) as error:
+        parse_plan(content, tmp_path)
+    assert message in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plan")
+    made = plan_mapping(tiny_checkpoint)
+    del made["stages"]["draw"]["prompts_per_step"]
+    (folder / "plan.yaml").write_text(yaml.safe_dump(made, sort_keys=False))
+    from motet.config.plan import load_plan
+    from motet.plan.runner import run_plan
+
+    run_plan(load_plan(folder / "plan.yaml", folder / "out"), folder / "out", "again", resume=False)
+    return folder
+
+
+def test_a_plan_runs_from_end_to_end(finished):
+    out = finished / "out"
+    summary = json.loads((out / "summary.json").read_text())
+    assert list(summary["stages"]) == ["taught", "unified", "draw", "turns", "merged"]
+    results = summary["stages"]
+    assert summary["start"] == results["unified"]["before"]
+    for name in ("draw", "turns"):  # what is known is not measured again
+        assert results[name]["before"] == results["unified"]["after"] and not (out / name / "before.png").exists()
+    assert results["merged"]["after"]["draw"].keys() == results["draw"]["after"]["draw"].keys()
+    assert (out / "merged" / "merged" / "model.safetensors").is_file() and (out / "merged" / "after.png").is_file()
+    assert cell(results["draw"]["after"], "held-out draw") == results["draw"]["after"]["held_out"]["draw"]["overall"]
+    assert cell(results["draw"]["after"], "answer") == results["draw"]["after"]["answer"]["overall"]
+    assert cell(None, "draw") is None
+
+
+def test_a_finished_plan_is_left_alone(finished, capsys):
+    out = finished / "out"
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    refused = motet_command(capsys, "train", finished / "plan.yaml", "-o", out)
+    assert refused.code == 2 and "already in use" in refused.err and "--resume" in refused.err
+    again = motet_command(capsys, "train", finished / "plan.yaml", "-o", out, "--resume")
+    assert again.code == 0 and again.out.count("finished before") == 5 and "open-ended" in again.out
+    assert stamps == {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    changed = motet_command(
+        capsys, "train", finished / "plan.yaml", "stages.draw.optimizer.learning_rate=0.1", "-o", out, "--resume"
+    )
+    assert changed.code == 2 and "optimizer.learning_rate was 0.003 and is 0.1" in changed.err
+
+
+def test_a_plan_that_was_killed_goes_on(finished, capsys, tmp_path):
+    """Whatever of a stage is missing is made again, with the same numbers."""
+    shutil.copytree(finished / "out", tmp_path / "out")
+    content = (finished / "plan.yaml").read_text()
+    (tmp_path / "plan.yaml").write_text(content)
+    out = tmp_path / "out"
+    for recipe in out.glob("*/recipe.yaml"):  # stages that start from others name them by their place
+        recipe.write_text(recipe.read_text().replace(str(finished / "out"), str(out)))
+    (out / "draw" / "summary.json").unlink()
+    shutil.rmtree(out / "draw" / "checkpoints" / "step_000002")
+    shutil.rmtree(out / "turns")
+    shutil.rmtree(out / "merged" / "merged")
+    (out / "merged" / "summary.json").unlink()
+    answer = motet_command(capsys, "train", tmp_path / "plan.yaml", "-o", out, "--resume")
+    assert answer.code == 0 and answer.out.count("finished before") == 2
+    first, second = (json.loads((f / "summary.json").read_text())["stages"] for f in (finished / "out", out))
+    for name in first:
+        assert first[name]["after"] == second[name]["after"], name
+    for name in ("draw", "turns"):
+        assert metrics(finished / "out" / name) == metrics(out / name)
