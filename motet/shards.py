@@ -187,7 +187,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
         os.replace(partial, target)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{str(target)!r} cannot be written: {first_line(error)}.",
+            f"{str(target)!r} cannot be written: {first_line(error).rstrip('.')}.",
             fix="check the disk and the folder's permissions.",
         ) from error
     finally:
@@ -212,7 +212,7 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _unreadable(file, first_line(error)) from error
+        raise _unreadable(file, first_line(error).rstrip(".")) from error
     if not isinstance(content, dict):
         raise _unreadable(file, f"it holds a {type(content).__name__} instead of an object")
     return content
@@ -254,7 +254,7 @@ def _reading(file: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # safetensors, torch and pickle each have their kinds for a broken file
-        raise _unreadable(file, first_line(error)) from error
+        raise _unreadable(file, first_line(error).rstrip(".")) from error
 
 
 def _unreadable(path: Path, why: str) -> CheckpointError:

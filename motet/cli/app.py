@@ -124,7 +124,7 @@ def merge(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="A Janus in DeepSeek's layout or in transformers'.")],
+    source: Annotated[Path, typer.Argument(help="A Janus in DeepSeek's layout or in transformers', or a run folder.")],
     *,
     out: Annotated[Path, typer.Option("--out", help="New folder to write, in the other layout.")],
     preset: Annotated[

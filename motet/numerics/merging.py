@@ -92,7 +92,7 @@ def norm_weighted_deltas(deltas: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tens
     if not deltas:
         raise ValueError("no deltas to merge: give one at least.")
     wide = _wide(*deltas)
-    norms = [torch.linalg.vector_norm(one.to(wide)) for one in deltas]
+    norms = [_norm(one.to(wide)) for one in deltas]
     if any(float(norm) == 0 for norm in norms):
         return torch.zeros_like(deltas[0], dtype=wide)
     # Norms relative to the smallest one: 1 / 1e-40 would overflow.
@@ -101,6 +101,12 @@ def norm_weighted_deltas(deltas: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tens
     for share, one in zip(shares / shares.sum(), deltas, strict=True):
         total += share * one.to(wide)
     return total
+
+
+def _norm(one: Shaped[Tensor, "..."]) -> Shaped[Tensor, ""]:
+    """The Frobenius norm. Squares are taken relative to the largest number, so that small ones do not vanish."""
+    peak = one.abs().amax() if one.numel() else one.new_zeros(())
+    return peak * (one / peak).square_().sum().sqrt() if bool(peak > 0) else peak
 
 
 def _wide(*tensors: Tensor) -> torch.dtype:
