@@ -132,9 +132,10 @@ def evidence_of(row: dict) -> str:
         return f"{name} {' '.join(cells) or 'nothing'}"
     if row["kind"] == "relation":
         (first,), (second,) = scene.matching(words[3], words[2]), scene.matching(words[-1], words[-2])
+        places = ", ".join(f"{t.colour} {t.shape} {'abcd'[t.column]}{t.row + 1}" for t in (first, second))
         if "of" in words:
-            return f"columns {'abcd'[first.column]} and {'abcd'[second.column]}"
-        return f"rows {first.row + 1} and {second.row + 1}"
+            return f"{places}, columns {'abcd'[first.column]} and {'abcd'[second.column]}"
+        return f"{places}, rows {first.row + 1} and {second.row + 1}"
     return ""
 
 
