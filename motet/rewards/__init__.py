@@ -3,7 +3,7 @@
 A reward function is TRL's: `f(prompts, completions, **columns) -> list[float | None]`, sync or async.
 """
 
-from motet.rewards import rules, shapes  # registers the built-in rewards
+from motet.rewards import clip, cycle, graded, matching, picture_qa, rules, shapes  # registers the built-in rewards
 from motet.rewards.base import BoundReward, Judge, bind_policy, built_in_rewards, resolve, resolve_all, reward
 from motet.rewards.scoring import score_groups
 
@@ -12,6 +12,11 @@ __all__ = [
     "Judge",
     "bind_policy",
     "built_in_rewards",
+    "clip",
+    "cycle",
+    "graded",
+    "matching",
+    "picture_qa",
     "resolve",
     "resolve_all",
     "reward",

@@ -136,7 +136,8 @@ def resolve(config: RewardConfig, scenario_acts: Mapping[str, ActKind], columns:
     name = config.name.rpartition(":")[2] if ":" in config.name else config.name
     acts = _acts(config, scenario_acts)
     _check_options(config, entry, own=found is not entry)
-    function, options = entry.function, dict(config.options)
+    function: Any = entry.function
+    options = dict(config.options)
     if inspect.isclass(function):
         function, options = function(**options), {}
     needs = function.needs if isinstance(function, Judge) else ()

@@ -44,7 +44,7 @@ def options_of(question: Any, column: Sequence[Any] | None) -> list[str] | None:
             texts = [m[2].strip() for m in own if m is not None]
         return texts
     options: list[str] = []
-    for line in _text_of_question(question).splitlines():
+    for line in text_of_question(question).splitlines():
         match = _LINE.fullmatch(line)
         if match and match[1] == "A":
             options = [match[2]]
@@ -101,7 +101,8 @@ def _strict(text: str, options: Sequence[str] | None) -> str | None:
     return None
 
 
-def _text_of_question(question: Any) -> str:
+def text_of_question(question: Any) -> str:
+    """The words of a question that is a string or chat messages, one part per line."""
     if isinstance(question, str):
         return question
     texts = []

@@ -38,9 +38,9 @@ def exact_answer(
     """
     values: Scores = []
     for n, (completion, gold) in enumerate(zip(completions, answer, strict=True)):
-        row = _row_options(n, question, options)
+        row = row_options(n, question, options)
         if options is None or not options[n]:  # lines of the question may be no options at all
-            row = row if row is not None and gold is not None and letter_of(_gold(gold), row) else None
+            row = row if row is not None and gold is not None and letter_of(gold_text(gold), row) else None
         judge = _open_ended if row is None else _multiple_choice
         values.append(judge(completion, gold, row, tagged, "exact_answer"))
     return values
@@ -59,7 +59,7 @@ def multiple_choice(
     A row without options is judged by its letter if its gold answer is one, else the reward does not apply to it.
     """
     return [
-        _multiple_choice(completion, gold, _row_options(n, question, options), tagged, "multiple_choice")
+        _multiple_choice(completion, gold, row_options(n, question, options), tagged, "multiple_choice")
         for n, (completion, gold) in enumerate(zip(completions, answer, strict=True))
     ]
 
@@ -89,14 +89,14 @@ def last_text(completion: Any, name: str) -> str:
 def _open_ended(completion: Any, gold: Any, _: Sequence[str] | None, tagged: Any, name: str) -> float | None:
     if gold is None or not completion:
         return None
-    answer = _answer(completion, tagged, name)
-    return float(answer is not None and same_answer(answer, _gold(gold)))
+    answer = answer_of(completion, tagged, name)
+    return float(answer is not None and same_answer(answer, gold_text(gold)))
 
 
 def _multiple_choice(completion: Any, gold: Any, options: Sequence[str] | None, tagged: Any, name: str) -> float | None:
     if gold is None or not completion:
         return None
-    right = letter_of(_gold(gold), options)
+    right = letter_of(gold_text(gold), options)
     if right is None and options is None:
         return None
     if right is None:
@@ -104,18 +104,19 @@ def _multiple_choice(completion: Any, gold: Any, options: Sequence[str] | None, 
             f"The gold answer {gold!r} is none of the options {list(options or ())}, or more than one.",
             fix="correct the columns `answer` and `options`: a letter, or one option's text.",
         )
-    answer = _answer(completion, tagged, name)
+    answer = answer_of(completion, tagged, name)
     return float(answer is not None and chosen_letter(answer, options) == right)
 
 
-def _answer(completion: Any, tagged: Any, name: str) -> str | None:
+def answer_of(completion: Any, tagged: Any, name: str) -> str | None:
+    """The answer in a completion: its one `<answer>` block, or with `tagged` False all of its last text."""
     if not isinstance(tagged, bool):
         raise ConfigError(f"rewards.options.tagged={tagged!r} of {name!r} is no boolean.", fix="use true or false.")
     text = last_text(completion, name)
     return extract_answer(text) if tagged else text
 
 
-def _gold(gold: Any) -> str:
+def gold_text(gold: Any) -> str:
     """The gold answer as text; datasets that give whole solutions hold it in an `<answer>` block."""
     if not isinstance(gold, str | int | float):
         raise DataError(
@@ -128,7 +129,7 @@ def _gold(gold: Any) -> str:
     return text
 
 
-def _row_options(n: int, question: list[Any] | None, options: list[Any] | None) -> list[str] | None:
+def row_options(n: int, question: list[Any] | None, options: list[Any] | None) -> list[str] | None:
     column = options[n] if options is not None else None
     if column is not None and not isinstance(column, list | tuple):
         raise DataError(

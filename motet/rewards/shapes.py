@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image
-
-from motet.errors import ConfigError, RewardError
+from motet.errors import ConfigError
 from motet.rewards.base import reward
+from motet.rewards.pixels import last_picture
 
 
 @reward("shapes", options=("partial",))
@@ -32,17 +31,6 @@ def shapes(
         if wanted is None or not completion:
             values.append(None)
             continue
-        verdict = check_drawing(last_picture(completion), wanted)
+        verdict = check_drawing(last_picture(completion, "shapes"), wanted)
         values.append((1.0 - partial) * float(verdict.correct) + partial * float(verdict.partial))
     return values
-
-
-def last_picture(completion: list[Any]) -> Image.Image:
-    """The last picture of a completion. Raises RewardError when it has none."""
-    for message in reversed(completion):
-        for part in reversed(message["content"] if isinstance(message["content"], list) else []):
-            if part.get("type") == "image":
-                return part["image"]
-    raise RewardError(
-        "Reward 'shapes' was shown a completion without a picture.", fix="name a drawing act in rewards.acts."
-    )

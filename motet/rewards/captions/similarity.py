@@ -1,0 +1,123 @@
+"""How close captions come to prompts, in [0, 1]: SPICE, BERTScore, or `tuple_f1`, which needs no Java and no model."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from motet.errors import ConfigError, RewardError
+from motet.lookup import first_line
+from motet.numerics.similarity import greedy_f1
+from motet.rewards.captions.tuples import tuple_f1
+from motet.rewards.models import load_model, load_processor
+
+Similarity = Callable[[Sequence[str], Sequence[str]], list[float]]
+"""Candidates and references -> one number in [0, 1] for each pair."""
+
+SIMILARITIES = ("tuple_f1", "bertscore", "spice")
+
+
+def tuples(candidates: Sequence[str], references: Sequence[str]) -> list[float]:
+    """`tuple_f1` of each pair."""
+    return [tuple_f1(candidate, reference) for candidate, reference in zip(candidates, references, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class BertScore:
+    """BERTScore's F1 over the last hidden states of a text encoder, without its special tokens; negative values are 0.
+
+    CoRL's released code takes bert-base-uncased, the last layer, no idf and no rescaling. Each distinct text is encoded
+    once; texts longer than the encoder are cut.
+    """
+
+    model: Any
+    tokenizer: Any
+    batch_size: int
+
+    @classmethod
+    def open(cls, path: str, device: torch.device, *, key: str, batch_size: int) -> BertScore:
+        """From a folder or hub id. Raises ConfigError."""
+        from transformers import AutoModel, AutoTokenizer
+
+        model = load_model(AutoModel, path, device, key=key, may_lack="pooler")
+        return cls(model, load_processor(AutoTokenizer, path, key=key), batch_size)
+
+    @torch.no_grad()
+    def __call__(self, candidates: Sequence[str], references: Sequence[str]) -> list[float]:
+        if not candidates:
+            return []
+        texts = list(dict.fromkeys([*candidates, *references]))
+        place = {text: n for n, text in enumerate(texts)}
+        states, mask = self._encode(texts)
+        scores: list[float] = []
+        for start in range(0, len(candidates), self.batch_size):
+            ours = [place[text] for text in candidates[start : start + self.batch_size]]
+            theirs = [place[text] for text in references[start : start + self.batch_size]]
+            scores += greedy_f1(states[ours], states[theirs], mask[ours], mask[theirs]).clamp(0, 1).tolist()
+        return scores
+
+    def _encode(self, texts: Sequence[str]) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"]]:
+        longest = min(self.model.config.max_position_embeddings, self.tokenizer.model_max_length)
+        found = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=longest,
+            return_special_tokens_mask=True,
+            return_tensors="pt",
+        ).to(self.model.device)
+        mask = found.pop("special_tokens_mask") == 0
+        rows = [{name: value[n : n + self.batch_size] for name, value in found.items()}
+                for n in range(0, len(texts), self.batch_size)]  # fmt: skip
+        states = torch.cat([self.model(**row).last_hidden_state.float() for row in rows])
+        return states, mask & found["attention_mask"].bool()
+
+
+@dataclass(frozen=True, eq=False)
+class Spice:
+    """SPICE's F (Anderson et al. 2016, arXiv 1607.08822) by its own Java program, started once per step."""
+
+    scorer: Any
+
+    @classmethod
+    def open(cls, reward: str) -> Spice:
+        """Raises ConfigError when pycocoevalcap, Java or the CoreNLP files are missing; downloads nothing."""
+        try:
+            from pycocoevalcap.spice import spice
+        except ImportError:
+            raise _no_spice(reward, "the package pycocoevalcap", "pip install 'motet[captions]'") from None
+        if shutil.which("java") is None:
+            raise _no_spice(reward, "a Java runtime", "install Java 8 or newer")
+        if not list(Path(spice.__file__).parent.glob("lib/stanford-corenlp-*-models.jar")):
+            fetch = "run `python -m pycocoevalcap.spice.get_stanford_models` once, with network"
+            raise _no_spice(reward, "Stanford CoreNLP", fetch)
+        return cls(spice.Spice())
+
+    def __call__(self, candidates: Sequence[str], references: Sequence[str]) -> list[float]:
+        if not candidates:
+            return []
+        try:
+            _, found = self.scorer.compute_score(
+                {n: [text] for n, text in enumerate(references)}, {n: [text] for n, text in enumerate(candidates)}
+            )
+        except Exception as error:  # a Java process, temporary files and JSON, each with errors of its own
+            raise RewardError(
+                f"SPICE failed: {first_line(error)}.", fix="run its Java program by hand, or use rewards.options.text."
+            ) from error
+        scores = [scores["All"]["f"] for scores in found]
+        return [0.0 if math.isnan(score) else float(score) for score in scores]  # NaN: a caption without tuples
+
+
+def _no_spice(reward: str, what: str, fix: str) -> ConfigError:
+    return ConfigError(
+        f"rewards.options.text='spice' of {reward!r} needs {what}, which is not here.",
+        fix=f"{fix}; or choose text: tuple_f1, which is built in.",
+    )

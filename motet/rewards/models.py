@@ -1,0 +1,84 @@
+"""Models that rewards load: frozen, in evaluation mode, on the policy's device, one copy however many rewards ask."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from torch import nn
+
+from motet.errors import ConfigError
+from motet.lookup import first_line
+from motet.protocols import Policy
+
+_LOADED: WeakValueDictionary[tuple[str, str, str], nn.Module] = WeakValueDictionary()
+
+
+def device_of(policy: Policy) -> torch.device:
+    """Where the policy's trainable weights are."""
+    return next((parameter.device for parameter in policy.trainable().values()), torch.device("cpu"))
+
+
+def load_model(
+    auto: Any, path: str, device: torch.device, *, key: str, may_lack: str | None = None, **settings: Any
+) -> Any:
+    """A transformers model from a folder or hub id: float32, frozen, in evaluation mode.
+
+    `auto` is the class whose `from_pretrained` is called, `key` the recipe's key that named the path; a weight whose
+    name begins with `may_lack` may be missing (a head that is not used); `settings` override the model's config.
+    Raises ConfigError when the model cannot be loaded or its weights are incomplete: transformers fills gaps with
+    random weights and only warns.
+    """
+    known = (auto.__name__, path, f"{device} {settings}")
+    model = _LOADED.get(known)
+    if model is None:
+        model, found = _open(auto, path, key, "model", output_loading_info=True, dtype=torch.float32, **settings)
+        lost = [name for name in found["missing_keys"] if may_lack is None or not name.startswith(may_lack)]
+        if lost or found["mismatched_keys"]:
+            named = ", ".join(sorted(map(str, [*lost, *found["mismatched_keys"]]))[:3])
+            raise ConfigError(f"{key}={path!r} lacks weights: {named}.", fix="give a complete checkpoint.")
+        _LOADED[known] = model = frozen(model, device)
+    return model
+
+
+def load_processor(auto: Any, path: str, *, key: str) -> Any:
+    """A tokenizer, an image processor or a config from a folder or hub id. Raises ConfigError."""
+    return _open(auto, path, key, "file")
+
+
+def frozen(model: Any, device: torch.device) -> Any:
+    """The model on the device, in evaluation mode, without gradients."""
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _open(auto: Any, path: str, key: str, what: str, **settings: Any) -> Any:
+    with _quiet():
+        try:
+            return auto.from_pretrained(path, **settings)
+        except Exception as error:  # transformers, tokenizers, safetensors and the hub client raise kinds of their own
+            raise ConfigError(
+                f"{key}={path!r} cannot be loaded as {auto.__name__}: {first_line(error)}",
+                fix=f"give a folder or hub id with a {what} that {auto.__name__} loads.",
+            ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside, transformers says only errors."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
