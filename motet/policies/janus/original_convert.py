@@ -109,8 +109,7 @@ def _to_transformers(
         if not move.fits(stored.shapes[move.original]):
             raise _misfit(stored, f"holds {move.original} in the shape {stored.shapes[move.original]}")
         shapes |= move.shapes(stored.shapes[move.original])
-    # The configuration needs ids, and the tokenizer needs the number of image tokens: ids do not depend on it.
-    processor = read_processor(source, 0)
+    processor = read_processor(source)
     ids = _ids(processor)
     config = original_config.to_transformers(str(source), settings, shapes, ids)
     _require_shapes(stored, shapes, _expected(stored, config), original_name)

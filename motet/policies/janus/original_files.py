@@ -51,8 +51,8 @@ CHAT_TEMPLATE = (
 )
 
 
-def read_processor(folder: Path, num_image_tokens: int) -> JanusProcessor:
-    """The processor of a folder in DeepSeek's layout.
+def read_processor(folder: Path) -> JanusProcessor:
+    """The processor of a folder in DeepSeek's layout; its `num_image_tokens` is left to who knows the model.
 
     Raises CheckpointError when a file is missing, or a special token is not in the vocabulary.
     """
@@ -82,9 +82,7 @@ def read_processor(folder: Path, num_image_tokens: int) -> JanusProcessor:
             folder, f"has a tokenizer or processor that cannot be read: {first_line(error).rstrip('.')}"
         ) from error
     _require_tokens(folder, tokenizer, tags)
-    processor = JanusProcessor(images, tokenizer, chat_template=CHAT_TEMPLATE, use_default_system_prompt=True)
-    processor.num_image_tokens = num_image_tokens
-    return processor
+    return JanusProcessor(images, tokenizer, chat_template=CHAT_TEMPLATE, use_default_system_prompt=True)
 
 
 def write_processor(source: Path, target: Path, num_image_tokens: int) -> None:
