@@ -65,7 +65,7 @@ def test_lpips_over_a_loaded_backbone_equals_the_formula(tmp_path):
                     total += float((linear[str(layer)] * (left - right) ** 2).sum()) / len(places)
             wanted.append(total)
         torch.testing.assert_close(distance(a, b), torch.tensor(wanted))
-    assert min(wanted) > 1e-3
+    assert max(wanted) > 0.1
 
 
 def test_lpips_without_weights_is_a_mean_over_layers(tmp_path):
