@@ -4,7 +4,7 @@ Five kinds: existence, count, colour, shape, relation; each as multiple choice o
 
 A solution thinks before it answers. People's rationales are uneven, and so are the ones here. A *careful* thought lists
 what the picture holds, cell by cell in reading order, gathers the evidence from the list (the shapes of the colour that
-is asked for, the cells to count, the two things to compare with their columns or rows) and reads the answer off. A
+is asked for, the cells to count, the two things to compare and how they stand) and reads the answer off. A
 *glance* says at once what it looks like. Both end in the right answer. Supervision learns to imitate the mixture; which
 way of thinking pays is for reinforcement learning to find out.
 """
@@ -149,11 +149,14 @@ def _relation(rng: Rng, scene: Scene) -> Asked | None:
 
 
 def _compared(relation: str, first: Thing, second: Thing) -> str:
-    """Both things with their cells, then the columns or rows to compare: each word is one look-up from the last."""
+    """Both things with their cells, then how their columns or rows stand to each other: one look-up after the other.
+
+    What is left for the answer is whether that is the relation asked about.
+    """
     sideways = relation in ("left of", "right of")
     one, other = (thing.cell[:1] if sideways else thing.cell[1:] for thing in (first, second))
-    lines = "columns" if sideways else "rows"
-    return f"{first.name} {first.cell}, {second.name} {second.cell}, {lines} {one} and {other}"
+    so = next((r for r in RELATIONS if sideways == r.endswith(" of") and related(first, r, second)), "and")
+    return f"{first.name} {first.cell}, {second.name} {second.cell}, {one} {so} {other}"
 
 
 _ASK = {"existence": _existence, "count": _count, "colour": _colour, "shape": _shape, "relation": _relation}

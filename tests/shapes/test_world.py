@@ -134,8 +134,10 @@ def evidence_of(row: dict) -> str:
         (first,), (second,) = scene.matching(words[3], words[2]), scene.matching(words[-1], words[-2])
         places = ", ".join(f"{t.colour} {t.shape} {'abcd'[t.column]}{t.row + 1}" for t in (first, second))
         if "of" in words:
-            return f"{places}, columns {'abcd'[first.column]} and {'abcd'[second.column]}"
-        return f"{places}, rows {first.row + 1} and {second.row + 1}"
+            one, other, ways = first.column, second.column, ("left of", "and", "right of")
+            return f"{places}, {'abcd'[one]} {ways[(one > other) - (one < other) + 1]} {'abcd'[other]}"
+        one, other, ways = first.row, second.row, ("above", "and", "below")
+        return f"{places}, {one + 1} {ways[(one > other) - (one < other) + 1]} {other + 1}"
     return ""
 
 
