@@ -250,6 +250,7 @@ def test_the_chat_template_is_the_published_one(converted: Path) -> None:
     chats = [
         [("user", ["  two \n spaces\t "])],
         [("user", ["What?", " And?", shown])],
+        [("user", ["  What? ", " And? "])],  # the outer edges alone are stripped
         [("user", [shown, "What?"]), ("assistant", [" This. "]), ("user", ["And", shown, "this?"])],
         [("system", ["Be brief."]), ("User", ["Hello"])],
     ]
