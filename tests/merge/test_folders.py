@@ -97,6 +97,15 @@ def test_only_a_shard_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert held == [2] * 5
 
 
+def test_views_are_copied(tmp_path: Path) -> None:
+    tensor = torch.arange(6.0).reshape(2, 3)
+    writer = ShardWriter(tmp_path)
+    writer.add("turned", tensor.T)
+    tensor.zero_()
+    writer.close()
+    assert read(tmp_path)["turned"].tolist() == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
+
+
 def test_what_was_done_is_counted(family: list[Path], tmp_path: Path) -> None:
     base, a, b = (read(folder) for folder in family[:3])
     b["a.weight"] = base["a.weight"].clone()  # one model alone changed it: not judged
