@@ -181,8 +181,8 @@ FAULTS = (
     Fault(
         "a stage starts from the base, not from the stage before it",
         "motet/config/plan.py",
-        "else checkpoint_of(earlier[start[0]], output)",
-        "else Path(_shared_path(shared, where))",
+        "begin = checkpoint_of(self.built[start[0]], self.output) if start else None",
+        "begin = None",
         ("tests/plan/test_plan.py::test_a_plan_is_read",),
     ),
     Fault(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from motet.config import Recipe, load_recipe, to_yaml
+from motet.config.pilot import is_pilot, load_pilot
+from motet.config.plan import is_plan, load_plan
 from motet.errors import ConfigError
 
 
@@ -26,7 +29,22 @@ def show_config(recipe: Path | None, overrides: list[str], keys: bool, rewards: 
     elif recipe is None:
         raise ConfigError("No recipe was given.", fix="motet config RECIPE.yaml, or motet config --keys.")
     else:
-        print(to_yaml(load_recipe(recipe, overrides)), end="")
+        print("\n".join(_resolved(recipe, overrides)), end="")
+
+
+def _resolved(path: Path, overrides: list[str]) -> Iterator[str]:
+    """The recipe; or those of a plan's stages; or those of a pilot study's strategies under the first seed."""
+    if is_pilot(path):
+        study = load_pilot(path, Path("OUTPUT"), overrides)
+        plans = {name: seeds[study.seeds[0]] for name, seeds in study.plans.items()}
+    elif is_plan(path):
+        plans = {"": load_plan(path, Path("OUTPUT"), overrides)}
+    else:
+        yield to_yaml(load_recipe(path, overrides))
+        return
+    for strategy, plan in plans.items():
+        for stage in plan.stages:
+            yield f"# {f'{strategy}: ' if strategy else ''}{stage.name} ({stage.kind})\n{to_yaml(stage.recipe)}"
 
 
 def doctor() -> None:

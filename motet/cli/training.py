@@ -1,4 +1,4 @@
-"""`motet train`, `sft` and `pilot` up to the first heavy import: what is wrong with a recipe or a folder shows at once."""
+"""`motet train`, `sft` and `pilot` up to the first heavy import: what is wrong with a recipe shows at once."""
 
 from __future__ import annotations
 

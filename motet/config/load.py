@@ -24,7 +24,7 @@ _DEEPEST = 20
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a YAML file, changed by overrides such as `algorithm.beta=0.01` or `rewards.0.weight=0.5`."""
-    return _parse(_read_yaml(Path(path)), overrides, source=str(path))
+    return _parse(read_yaml(Path(path)), overrides, source=str(path))
 
 
 def parse_recipe(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -34,7 +34,7 @@ def parse_recipe(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> R
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """The nested mappings of a YAML file, as they are written there."""
-    mapping = _read_yaml(path)
+    mapping = read_yaml(path)
     if not isinstance(mapping, dict):
         raise ConfigError(f"{path} is {show(mapping)}; expected keys with values.", fix="write key: value.")
     return cast("dict[str, Any]", mapping)
@@ -170,7 +170,8 @@ def _with_override(problem: Problem, overrides: Sequence[str]) -> Problem:
 # --- files
 
 
-def _read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises ConfigError for one that is not there or not readable."""
     try:
         return from_yaml(_read(path))
     except Unreadable as error:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from motet.config.load import apply_overrides, read_mapping
+from motet.config.load import apply_overrides, read_mapping, read_yaml
 from motet.config.plan import COLUMNS, Plan, parse_plan, section
 from motet.errors import ConfigError
 
@@ -44,6 +44,12 @@ class Pilot:
                     count = stage.recipe.run.steps * track.prompts_per_step * stage.recipe.algorithm.num_generations
                     played[track.scenario] = played.get(track.scenario, 0) + count // share
         return played
+
+
+def is_pilot(path: str | os.PathLike[str]) -> bool:
+    """Whether a YAML file describes a pilot study."""
+    content = read_yaml(Path(path))
+    return isinstance(content, dict) and "strategies" in content
 
 
 def folder_of(output: Path, strategy: str, seed: int) -> Path:

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from motet.config.load import apply_overrides, parse_recipe, read_mapping
+from motet.config.load import apply_overrides, parse_recipe, read_mapping, read_yaml
 from motet.config.schema import Recipe
 from motet.errors import ConfigError
 
@@ -70,7 +70,8 @@ def checkpoint_of(stage: Stage, output: Path) -> Path:
 
 def is_plan(path: str | os.PathLike[str]) -> bool:
     """Whether a YAML file describes a plan and not a single recipe."""
-    return "stages" in read_mapping(Path(path))
+    content = read_yaml(Path(path))
+    return isinstance(content, dict) and "stages" in content
 
 
 def load_plan(path: str | os.PathLike[str], output: Path, overrides: Sequence[str] = ()) -> Plan:
@@ -96,13 +97,10 @@ def parse_plan(
     stages = section(content.get("stages"), f"{source}: stages")
     if not stages:
         raise ConfigError(f"{source}: stages is empty.", fix="name a stage.")
-    built: dict[str, Stage] = {}
+    reader = _Reader(source, output, shared, tuple(stages))
     for name, given in stages.items():
-        where = f"{source}: stages.{name}"
-        settings = section(given, where)
-        if not name.replace("-", "_").isidentifier():
-            raise ConfigError(f"{where}: {name!r} is a folder's name.", fix="use letters, digits, _ and -.")
-        built[name] = _stage(name, settings, shared, built, stages, output, where)
+        reader.read(name, section(given, f"{source}: stages.{name}"))
+    built = reader.built
     return Plan(str(content.get("description", "")), tuple(built.values()), _rows(content.get("rows"), built, source))
 
 
@@ -113,60 +111,73 @@ def section(value: Any, where: str) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-def _stage(
-    name: str,
-    settings: Mapping[str, Any],
-    shared: Mapping[str, Any],
-    earlier: Mapping[str, Stage],
-    all_stages: Mapping[str, Any],
-    output: Path,
-    where: str,
-) -> Stage:
-    own = dict(settings)
-    kind, method, base = own.pop("kind", "rl"), own.pop("method", "gaussian"), own.pop("base", None)
-    given = own.pop("from", [])
-    names = cast("list[Any]", given) if isinstance(given, list) else [given]
-    start = tuple(str(name) for name in names)
-    if kind not in get_args(StageKind):
-        raise ConfigError(f"{where}.kind is {kind!r}; expected {', '.join(get_args(StageKind))}.", fix="write one.")
-    for needed in (*start, *([base] if base is not None else [])):
-        if needed not in earlier:
-            later = needed in all_stages
-            close = get_close_matches(needed, list(all_stages), n=1)
-            hint = (
-                f"move {needed!r} before {name!r}." if later else f"write {close[0]!r}." if close else "name a stage."
-            )
-            raise ConfigError(f"{where} goes on from {needed!r}, which is no earlier stage.", fix=hint)
-    merges = kind == "merge"
-    if merges and len(start) < 2:
-        raise ConfigError(f"{where} merges {len(start)} stages; expected two or more.", fix="write from: [A, B].")
-    if merges and method not in get_args(MergeMethod):
-        raise ConfigError(f"{where}.method is {method!r}.", fix=f"write one of {', '.join(get_args(MergeMethod))}.")
-    if not merges and (len(start) > 1 or "method" in settings or "base" in settings):
-        raise ConfigError(
-            f"{where} trains from one stage and merges nothing.", fix="name one stage in from, or write kind: merge."
-        )
-    content = _combined(shared, own)
-    if start:
-        begin = output / name / "merged" if merges else checkpoint_of(earlier[start[0]], output)
-        content["policy"] = {**content.get("policy", {}), "path": str(begin)}
-    try:
-        recipe = parse_recipe(content)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error.problem}", fix=error.fix) from None
-    if merges and method == "average" and base is not None:
-        raise ConfigError(f"{where}.base: a plain average knows no base.", fix="remove it, or choose another method.")
-    if not merges or method == "average":
-        return Stage(name, kind, start, recipe, method)
-    ancestor = checkpoint_of(earlier[base], output) if base is not None else Path(_shared_path(shared, where))
-    return Stage(name, kind, start, recipe, method, ancestor)
+@dataclass
+class _Reader:
+    """Reads stages one after another; `names` are all there will be."""
 
+    source: str
+    output: Path
+    shared: Mapping[str, Any]
+    names: tuple[str, ...]
+    built: dict[str, Stage] = field(default_factory=dict[str, "Stage"])
 
-def _shared_path(shared: Mapping[str, Any], where: str) -> str:
-    path = section(shared.get("policy") or {}, f"{where}: shared.policy").get("path")
-    if not isinstance(path, str):
-        raise ConfigError(f"{where} names no base.", fix="write base: STAGE, or give shared.policy.path.")
-    return path
+    def read(self, name: str, settings: Mapping[str, Any]) -> None:
+        where, own = f"{self.source}: stages.{name}", dict(settings)
+        if not name.replace("-", "_").isidentifier():
+            raise ConfigError(f"{where}: {name!r} is a folder's name.", fix="use letters, digits, _ and -.")
+        kind = own.pop("kind", "rl")
+        if kind not in get_args(StageKind):
+            raise ConfigError(f"{where}.kind is {kind!r}; expected {', '.join(get_args(StageKind))}.", fix="write one.")
+        given = own.pop("from", [])
+        start = tuple(str(name) for name in (cast("list[Any]", given) if isinstance(given, list) else [given]))
+        for needed in start:
+            self._refuse_unknown(needed, name, where)
+        self.built[name] = (self._merge if kind == "merge" else self._training)(name, kind, start, own, where)
+
+    def _training(self, name: str, kind: StageKind, start: tuple[str, ...], own: dict[str, Any], where: str) -> Stage:
+        if len(start) > 1 or "method" in own or "base" in own:
+            fix = "name one stage in from, or write kind: merge."
+            raise ConfigError(f"{where} trains from one stage and merges nothing.", fix=fix)
+        begin = checkpoint_of(self.built[start[0]], self.output) if start else None
+        return Stage(name, kind, start, self._recipe(own, begin, where))
+
+    def _merge(self, name: str, kind: StageKind, start: tuple[str, ...], own: dict[str, Any], where: str) -> Stage:
+        method, base = own.pop("method", "gaussian"), own.pop("base", None)
+        if len(start) < 2:
+            raise ConfigError(f"{where} merges {len(start)} stages; expected two or more.", fix="write from: [A, B].")
+        if method not in get_args(MergeMethod):
+            raise ConfigError(f"{where}.method is {method!r}.", fix=f"write one of {', '.join(get_args(MergeMethod))}.")
+        recipe = self._recipe(own, self.output / name / "merged", where)
+        if method == "average":
+            if base is not None:
+                raise ConfigError(f"{where}.base: a plain average knows no base.", fix="remove it, or change method.")
+            return Stage(name, kind, start, recipe, method)
+        if base is not None:
+            self._refuse_unknown(base, name, where)
+            return Stage(name, kind, start, recipe, method, checkpoint_of(self.built[base], self.output))
+        path = section(self.shared.get("policy") or {}, f"{self.source}: shared.policy").get("path")
+        if not isinstance(path, str):
+            raise ConfigError(f"{where} names no base.", fix="write base: STAGE, or give shared.policy.path.")
+        return Stage(name, kind, start, recipe, method, Path(path))
+
+    def _recipe(self, own: Mapping[str, Any], begin: Path | None, where: str) -> Recipe:
+        """The stage's recipe; `begin` is the checkpoint that it goes on from, None for its own."""
+        content = _combined(self.shared, own)
+        if begin is not None:
+            content["policy"] = {**content.get("policy", {}), "path": str(begin)}
+        try:
+            return parse_recipe(content)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error.problem}", fix=error.fix) from None
+
+    def _refuse_unknown(self, needed: str, name: str, where: str) -> None:
+        if needed in self.built:
+            return
+        close = get_close_matches(needed, self.names, n=1)
+        hint = f"write {close[0]!r}." if close else "name a stage."
+        if needed in self.names:
+            hint = f"move {needed!r} before {name!r}."
+        raise ConfigError(f"{where} goes on from {needed!r}, which is no earlier stage.", fix=hint)
 
 
 def _combined(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

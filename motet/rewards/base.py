@@ -52,7 +52,8 @@ def reward(name: str, *, options: Collection[str] = ()) -> Callable[[F], F]:
     """Register a reward function, or a class of `Judge`s, under a name that recipes can use; it stays as it is."""
 
     def register(function: F) -> F:
-        own = inspect.signature(function).parameters if inspect.isclass(function) else options
+        takes: Callable[..., Any] = function  # narrowing the type variable itself confuses pyright
+        own = inspect.signature(takes).parameters if inspect.isclass(takes) else options
         BUILT_INS.add(name, BuiltIn(function, frozenset(own)))
         return function
 

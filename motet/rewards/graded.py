@@ -85,6 +85,7 @@ def qa_accuracy(
     qa_type: list[Any],
     question: list[Any] | None = None,
     options: list[Any] | None = None,
+    *,
     tagged: Any = True,
     open: Any = "exact",
 ) -> Scores:
