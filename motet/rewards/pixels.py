@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -55,7 +55,7 @@ def once_each(things: Sequence[T]) -> tuple[list[T], list[int]]:
     return distinct, [place[id(thing)] for thing in things]
 
 
-def in_batches(things: Sequence[T], size: int, compute: Callable[[Sequence[T]], Sequence[Any]]) -> list[Any]:
+def in_batches(things: Sequence[T], size: int, compute: Callable[[Sequence[T]], Iterable[Any]]) -> list[Any]:
     """`compute` over at most `size` things at a time, results in order."""
     return [result for start in range(0, len(things), size) for result in compute(things[start : start + size])]
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from motet.config import RewardConfig
+from motet.config import RewardConfig, parse_recipe
 from motet.conversation import user
 from motet.errors import ConfigError
 from motet.protocols import Features
@@ -13,6 +13,7 @@ from motet.rewards import bind_policy, resolve
 from motet.rewards.matching import TokenMatching, match
 from motet.testing import FakePolicy
 from tests.rewards.judges import picture, shows
+from tests.runs import REWARDS, mapping, run_loop
 
 PROMPTS = ["two red circles", "a blue square above a cross and a circle", "a cross"]
 PICTURES = [picture("red"), picture("blue"), picture("green")]
@@ -95,3 +96,18 @@ def test_a_policy_that_cannot_is_refused():
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         TokenMatching(**options)
+
+
+def test_a_run_binds_the_policy_and_keeps_the_start(tiny_checkpoint, tmp_path):
+    """No KL asks for a reference here: the reward does, and two steps are scored with it."""
+    rewards = [
+        {"name": "token_matching", "acts": ["drawing"]},
+        {"name": "cycle", "acts": ["drawing"], "options": {"visual": "none", "max_tokens": 4}},
+        {"name": f"{REWARDS}spacious", "acts": ["answer"]},
+    ]
+    recipe = parse_recipe(mapping(tiny_checkpoint, rewards=rewards, run={"steps": 2}))
+    steps = run_loop(recipe, tmp_path / "run")
+    assert len(steps) == 2
+    for numbers in steps:
+        assert -1 <= numbers["rewards/token_matching/mean"] <= 1
+        assert 0 <= numbers["rewards/cycle/mean"] <= 1

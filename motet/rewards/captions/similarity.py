@@ -91,7 +91,7 @@ class Spice:
     def open(cls, reward: str) -> Spice:
         """Raises ConfigError when pycocoevalcap, Java or the CoreNLP files are missing; downloads nothing."""
         try:
-            from pycocoevalcap.spice import spice
+            from pycocoevalcap.spice import spice  # type: ignore[import-not-found]
         except ImportError:
             raise _no_spice(reward, "the package pycocoevalcap", "pip install 'motet[captions]'") from None
         if shutil.which("java") is None:

@@ -34,6 +34,7 @@ SCENES = [
     ("several sheep grazing in a grassy field",
      "sheep; sheep several; sheep graze; field; field grassy; sheep in field"),
     ("a couple of giraffes near a tree", "giraffe; giraffe 2; tree; giraffe next_to tree"),
+    ("two fruit stands", "stand; stand 2; stand fruit"),
     ("a sleeping cat", "cat; cat sleep"),
     ("a tall brick building", "building; building tall; building brick"),
     ("a large truck parked next to a small building", "truck; truck big; truck park; building; building small; "
