@@ -31,7 +31,7 @@ def test_help_needs_no_torch():
     assert python("-c", code).stdout.strip() == "[]"
     done = python("-m", "motet", "--help")
     assert done.returncode == 0 and done.stderr == ""
-    for command in ("train", "sft", "eval", "sample", "ask", "bench", "config", "doctor"):
+    for command in ("train", "sft", "pilot", "eval", "sample", "ask", "merge", "convert", "bench", "config", "doctor"):
         assert command in done.stdout
 
 
