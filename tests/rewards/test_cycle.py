@@ -149,3 +149,10 @@ def test_a_step_of_a_tiny_janus_is_scored_whole(janus):
         assert all(-1 <= value <= 1 for value in score.values["token_matching"])
         assert score.values["token_matching"][0] != score.values["token_matching"][1]
     assert score_groups(groups, rewards)[0].values == scores[0].values
+
+
+def test_only_a_policy_that_describes_by_its_start_needs_a_reference():
+    assert Cycle(visual="mse").uses_reference
+    assert not Cycle(visual="mse", weights="current").uses_reference
+    assert not Cycle(visual="mse", text="none").uses_reference
+    assert not Cycle(visual="mse", captioner="blip", captioner_path="x").uses_reference
