@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from motet.errors import CheckpointError
 from motet.learner import Learner
 from motet.protocols import Policy
+from motet.shards import save_tensors
 
 _STATE, _LEARNER = "trainer_state.json", "learner.safetensors"
 _WEIGHT = "weight"
@@ -70,7 +71,7 @@ def _save_learner(folder: Path, policy: Policy, learner: Learner, progress: Prog
     for name, parameter in policy.trainable().items():
         for key, value in {_WEIGHT: parameter, **learner.optimizer.state.get(parameter, {})}.items():
             tensors[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
-    save_file(tensors, str(folder / _LEARNER))
+    save_tensors(folder / _LEARNER, tensors)
     state = {
         "step": progress.step,
         "seconds": progress.seconds,
@@ -79,7 +80,6 @@ def _save_learner(folder: Path, policy: Policy, learner: Learner, progress: Prog
         "optimizer_steps": learner.steps,
     }
     (folder / _STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
-    shutil.copymode(folder / _STATE, folder / _LEARNER)  # safetensors writes for the owner alone, whatever the umask
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -92,6 +92,11 @@ def latest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint in a folder, None if there is none."""
     found = checkpoints(folder)
     return found[-1] if found else None
+
+
+def newest_of(path: str | Path) -> str:
+    """The newest checkpoint of a run folder; anything else, as it is written, is a checkpoint or hub id itself."""
+    return str(latest_checkpoint(Path(path) / "checkpoints") or path)
 
 
 def restore(folder: Path, policy: Policy, learner: Learner) -> Progress:

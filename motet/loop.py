@@ -28,11 +28,13 @@ class Round:
 
 def train(session: Session, run: Run) -> Progress:
     """Play, score, credit, learn, report; until the last step or an interruption. Returns where the run stands."""
+    begun: set[str] = set()
     for step, watch in run.steps():
         rounds = [_play(session, track, step, watch) for track in session.practised(step)]
-        if step == run.first:
-            for played in rounds:
+        for played in rounds:
+            if played.track.name not in begun:
                 _require_survivors(played)
+                begun.add(played.track.name)
         groups = [group for played in rounds for group in played.groups]
         credited = [act for played in rounds for act in played.credit.acts]
         with watch.phase("learn"):

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from motet.cli.using import newest_of
+from motet.checkpoint import newest_of
 from motet.errors import CheckpointError
 from motet.evals.bench_rollout import bench_rollout as race
 

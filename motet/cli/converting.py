@@ -7,13 +7,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from motet.cli.merging import newest
+from motet.checkpoint import newest_of
 from motet.policies.janus.original_convert import Converted, convert_folder
 
 
 def convert(source: Path, out: Path, preset: str | None, check: bool, shard_gb: float) -> None:
     """Convert a Janus between the two layouts and print what was done."""
-    done = convert_folder(newest(source), out, preset=preset, compare=check, shard_bytes=int(shard_gb * 1e9))
+    done = convert_folder(Path(newest_of(source)), out, preset=preset, compare=check, shard_bytes=int(shard_gb * 1e9))
     Console().print(_table(done))
     if done.layout == "original" and not done.published:
         print("DeepSeek's own code builds published sizes only; this is none of them.")

@@ -7,26 +7,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from motet.checkpoint import latest_checkpoint
+from motet.checkpoint import newest_of
 from motet.merge import Merged, merge_folders
 
 
 def merge(models: list[Path], base: Path | None, method: str, out: Path, shard_gb: float) -> None:
     """Merge checkpoints and print what was done."""
     done = merge_folders(
-        [newest(model) for model in models],
+        [Path(newest_of(model)) for model in models],
         out,
         method=method,
-        base=None if base is None else newest(base),
+        base=None if base is None else Path(newest_of(base)),
         shard_bytes=int(shard_gb * 1e9),
     )
     Console().print(_table(done, method))
     print(out)
-
-
-def newest(folder: Path) -> Path:
-    """The newest checkpoint of a run folder; anything else is a checkpoint itself."""
-    return latest_checkpoint(folder / "checkpoints") or folder
 
 
 def _table(done: Merged, method: str) -> Table:

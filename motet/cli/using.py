@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from rich.console import Console
 
-from motet.checkpoint import latest_checkpoint
+from motet.checkpoint import newest_of
 from motet.config import EvalConfig
 from motet.errors import ConfigError, DataError
 from motet.evals.shapes import evaluate_shapes
@@ -59,8 +59,3 @@ def ask(checkpoint: str, image: Path, question: str, temperature: float, max_tok
     policy = load_policy(newest_of(checkpoint))
     act = policy.write(question, [picture], seed=seed, temperature=temperature, max_tokens=max_tokens)[0]
     print(act.text if act.finished else f"{act.text} [cut off at {max_tokens} tokens]")
-
-
-def newest_of(checkpoint: str) -> str:
-    """The newest checkpoint of a run folder; anything else is a checkpoint itself."""
-    return str(latest_checkpoint(Path(checkpoint) / "checkpoints") or checkpoint)

@@ -39,10 +39,11 @@ class Pilot:
         for stage in next(iter(self.plans[strategy].values())).stages:
             if stage.kind == "rl":
                 tracks = list(stage.recipe.practised().values())
-                share = len(tracks) if stage.recipe.run.turn is not None else 1
-                for track in tracks:
-                    count = stage.recipe.run.steps * track.prompts_per_step * stage.recipe.algorithm.num_generations
-                    played[track.scenario] = played.get(track.scenario, 0) + count // share
+                turn, steps = stage.recipe.run.turn, range(stage.recipe.run.steps)
+                for place, track in enumerate(tracks):
+                    its = sum(turn is None or step // turn % len(tracks) == place for step in steps)
+                    count = its * track.prompts_per_step * stage.recipe.algorithm.num_generations
+                    played[track.scenario] = played.get(track.scenario, 0) + count
         return played
 
 

@@ -147,6 +147,8 @@ class _Reader:
             raise ConfigError(f"{where} merges {len(start)} stages; expected two or more.", fix="write from: [A, B].")
         if method not in get_args(MergeMethod):
             raise ConfigError(f"{where}.method is {method!r}.", fix=f"write one of {', '.join(get_args(MergeMethod))}.")
+        if method == "gaussian" and len(start) != 2:
+            raise ConfigError(f"{where}: gaussian merges two stages, not {len(start)}.", fix="use average or norm.")
         recipe = self._recipe(own, self.output / name / "merged", where)
         if method == "average":
             if base is not None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +16,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
-from transformers.utils import logging
 
 from motet.errors import NumericsError
 from motet.policies.decoding.loop import Prefixes, decode
 from motet.policies.decoding.snapshot import LanguageSnapshot
+from motet.quiet import quiet
 from motet.trajectory import Sampling
 
 IMAGE_PROMPT, TEXT_PROMPT, TEXT_TOKENS = 12, 85, 64
@@ -62,24 +61,13 @@ def bench_rollout(
         model = JanusForConditionalGeneration.from_pretrained(policy_path, dtype=torch.float32)
     model = model.to(device).eval()
     rows = []
-    with torch.no_grad(), _quiet_transformers():
+    with torch.no_grad(), quiet():
         for batch in batch_sizes:
             drawn, written = (make_prompts(model, batch, length, seed) for length in (IMAGE_PROMPT, TEXT_PROMPT))
             rows.append(_race(model, "image", drawn, guidance_scale, repeats))
             rows.append(_race(model, "image", drawn, None, repeats))
             rows.append(_race(model, "text", written, None, repeats))
     return rows
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Janus' own `generate` trips over deprecations inside transformers and says so."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _race(model: Any, task: str, prompts: Prompts, guidance_scale: float | None, repeats: int) -> dict[str, Any]:

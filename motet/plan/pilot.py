@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def run_pilot(pilot: Pilot, output: Path, again: str, *, resume: bool) -> None:
     if output.exists() and any(output.iterdir()) and not resume:
         fix = "add --resume to go on there, or give another --output."
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
+    if find_spec("matplotlib") is None:  # now, not after hours of runs
+        raise ConfigError("The plot of a pilot study needs matplotlib.", fix="pip install 'motet[plots]'.")
     console = Console()
     for seed in pilot.seeds:
         for strategy, plans in pilot.plans.items():
@@ -114,10 +117,8 @@ def _points(interval: tuple[float, float]) -> str:
 
 def plot(pilot: Pilot, compared: Mapping[str, Mapping[str, Compared]], path: Path) -> None:
     """Gains with their intervals, one panel per column, every seed as a dot. Needs matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise ConfigError("The plot needs matplotlib.", fix="pip install 'motet[plots]'.") from None
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

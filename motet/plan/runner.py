@@ -14,10 +14,11 @@ from motet.config.plan import Plan, Stage, checkpoint_of
 from motet.errors import RunFolderError
 from motet.interrupt import Stopped
 from motet.merge import merge_folders
-from motet.plan.runs import run_measurement, run_supervised, run_training
+from motet.plan.runs import run_measurement, run_supervised, run_training, world_of
 from motet.plan.table import plan_table
 from motet.report.folder import RECIPE, RunFolder
 from motet.report.resuming import refuse_changes
+from motet.shapes.world import TRAINING_ONLY
 
 SUMMARY = "summary.json"
 
@@ -39,7 +40,8 @@ def run_plan(plan: Plan, output: Path, again: str, *, resume: bool) -> dict[str,
             results[stage.name] = _run_stage(plan, stage, output, again, results)
         except KeyboardInterrupt:
             raise Stopped(f"Stopped in stage {stage.name!r}. Resume with: {again}") from None
-    start = next((result["before"] for result in results.values() if result.get("before")), None)
+    first = [results[stage.name].get("before") for stage in plan.stages if not stage.start]
+    start = next((before for before in first if before is not None), None)
     summary = {"description": plan.description, "start": start, "stages": results}
     partial = output / f"{SUMMARY}.partial"
     partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -60,7 +62,7 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, results: dict
     if stage.kind == "sft":
         run_supervised(stage.recipe, folder, again)
     elif stage.kind == "rl":
-        run_training(stage.recipe, folder, again, _known(plan, stage, results))
+        run_training(stage.recipe, folder, again, known(plan, stage, results))
     else:
         merged, parts = checkpoint_of(stage, output), [plan.stage(name) for name in stage.start]
         folder.create(to_yaml(stage.recipe))
@@ -72,14 +74,23 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, results: dict
     return summary
 
 
-def _known(plan: Plan, stage: Stage, results: dict[str, Any]) -> dict[str, Any] | None:
+def known(plan: Plan, stage: Stage, results: dict[str, Any]) -> dict[str, Any] | None:
     """A measurement of the weights that the stage starts from, if another stage has made it in the same way."""
     for other in plan.stages:
         result = results.get(other.name)
-        if result is None or other.recipe.eval != stage.recipe.eval or other.recipe.text != stage.recipe.text:
+        if result is None or not _measured_alike(other, stage):
             continue
         if other.name in stage.start:
             return result["after"]
         if not stage.start and other.recipe.policy.path == stage.recipe.policy.path and result.get("before"):
             return result["before"]
     return None
+
+
+def _measured_alike(one: Stage, other: Stage) -> bool:
+    """Whether the suite asks both the same; options of the world that tilt training alone do not count."""
+    seen = [
+        (recipe.eval, recipe.text, {k: v for k, v in world_of(recipe).items() if k not in TRAINING_ONLY})
+        for recipe in (one.recipe, other.recipe)
+    ]
+    return seen[0] == seen[1]

@@ -124,7 +124,7 @@ def _measure(desk: _Desk, policy: Any, name: str) -> dict[str, Any]:
             raise KeyboardInterrupt
         desk.bar.items(f"measure {name}", done, total)
 
-    outcome = evaluate_shapes(policy, recipe.eval, _world(recipe), recipe.text.max_tokens, tell)
+    outcome = evaluate_shapes(policy, recipe.eval, world_of(recipe), recipe.text.max_tokens, tell)
     shown = outcome.specimens[:40]
     grid = picture_grid(
         [s.image for s in shown], [s.prompt for s in shown], [s.correct for s in shown], title=f"{name}: first samples"
@@ -135,7 +135,7 @@ def _measure(desk: _Desk, policy: Any, name: str) -> dict[str, Any]:
 
 def _glimpse(recipe: Recipe, policy: Any) -> dict[str, float]:
     quick = recipe.eval.model_copy(update={"size": 256, "held_out_size": 32, "pass_at": 2})
-    table = evaluate_shapes(policy, quick, _world(recipe), recipe.text.max_tokens).table
+    table = evaluate_shapes(policy, quick, world_of(recipe), recipe.text.max_tokens).table
     return {
         "eval/draw": table["draw"]["overall"],
         "eval/answer": table["answer"]["overall"],
@@ -144,7 +144,7 @@ def _glimpse(recipe: Recipe, policy: Any) -> dict[str, float]:
     }
 
 
-def _world(recipe: Recipe) -> dict[str, Any]:
+def world_of(recipe: Recipe) -> dict[str, Any]:
     """The shapes world's options: those of the first track that trains on the world, else the defaults."""
     sources = (track.data for track in recipe.practised().values())
     return next((dict(data.options) for data in sources if data.source == "shapes"), {})

@@ -16,7 +16,7 @@ from motet.policies.janus import JanusPolicy
 from motet.policies.janus.checkpoint import open_janus
 from motet.policies.lora import attach, base_of
 from motet.policies.parts import recompute_activations
-from motet.policies.quiet import quiet
+from motet.quiet import quiet
 
 
 def load_policy(path: str | Path, config: PolicyConfig | None = None) -> JanusPolicy:

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from motet.config import LoraConfig
 from motet.errors import CheckpointError, ConfigError
 from motet.lookup import first_line
-from motet.policies.quiet import quiet
+from motet.quiet import quiet
 
 
 def _peft() -> Any:

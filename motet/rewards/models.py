@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -14,6 +11,7 @@ from torch import nn
 from motet.errors import ConfigError
 from motet.lookup import first_line
 from motet.protocols import Policy
+from motet.quiet import quiet
 
 _LOADED: WeakValueDictionary[tuple[str, str, str], nn.Module] = WeakValueDictionary()
 
@@ -56,7 +54,7 @@ def frozen(model: Any, device: torch.device) -> Any:
 
 
 def _open(auto: Any, path: str, key: str, what: str, **settings: Any) -> Any:
-    with _quiet():
+    with quiet():
         try:
             return auto.from_pretrained(path, **settings)
         except Exception as error:  # transformers, tokenizers, safetensors and the hub client raise kinds of their own
@@ -64,21 +62,3 @@ def _open(auto: Any, path: str, key: str, what: str, **settings: Any) -> Any:
                 f"{key}={path!r} cannot be loaded as {auto.__name__}: {first_line(error)}",
                 fix=f"give a folder or hub id with a {what} that {auto.__name__} loads.",
             ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Inside, transformers says only errors."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -37,6 +37,8 @@ COLUMNS = (
 )  # fmt: skip
 HARD_CATEGORIES = ("position", "colour attribution")
 HARD_KINDS = ("existence", "count", "relation")
+TRAINING_ONLY = ("careful", "hard", "open_ended")
+"""Options that change no picture, question or answer of the `test` and `held_out` splits."""
 _TEST_SHARE = 5  # one in five prompts and scenes is held back for the test split
 
 
@@ -77,7 +79,7 @@ def world_options(options: Mapping[str, Any]) -> WorldOptions:
             f"{chosen.grid} grid.",
             fix="use a grid of 2 to 16 and at most six things, no more than there are cells.",
         )
-    for name in ("careful", "hard", "open_ended"):
+    for name in TRAINING_ONLY:
         if not 0 <= getattr(chosen, name) <= 1:
             raise ConfigError(f"data.options.{name}={getattr(chosen, name)} is not a share.", fix="give 0 to 1.")
     return chosen

@@ -51,7 +51,15 @@ def test_a_study_is_read(study, tmp_path):
     assert start == str(tmp_path / "out" / "separate" / "seed_4" / "draw" / "checkpoints" / "step_000002")
     assert pilot.budget("unified") == {"duet": 2 * 2 * 3}
     assert pilot.budget("separate") == {"draw": 2 * 2 * 3, "answer": 2 * 2 * 3}
-    assert pilot.budget("turns") == {"draw": 2 * 3 * 3 // 2, "answer": 2 * 2 * 3 // 2}
+    assert pilot.budget("turns") == {"draw": 1 * 3 * 3, "answer": 1 * 2 * 3}
+    odd = load_pilot(study, tmp_path / "out", ["strategies.turns.stages.both.run.steps=5"])
+    assert odd.budget("turns") == {"draw": 3 * 3 * 3, "answer": 2 * 2 * 3}  # draw, answer, draw, answer, draw
+
+
+def test_a_study_that_cannot_be_plotted_does_not_begin(study, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("motet.plan.pilot.find_spec", lambda name: None)
+    answer = motet_command(capsys, "pilot", study, "-o", tmp_path / "out")
+    assert answer.code == 2 and "pip install 'motet[plots]'" in answer.err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

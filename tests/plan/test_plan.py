@@ -8,6 +8,7 @@ import yaml
 
 from motet.config.plan import checkpoint_of, parse_plan
 from motet.errors import ConfigError
+from motet.plan.runner import known
 from motet.plan.table import cell
 from tests.plan.test_tracks import TRACKS
 from tests.runs import mapping, metrics, motet_command
@@ -64,6 +65,11 @@ def test_a_plan_is_read(content, tiny_checkpoint, tmp_path):
         (["stages", "draw", "from"], "merged", "no earlier stage. Fix: move 'merged' before 'draw'"),
         (["stages", "draw", "from"], "unifed", "no earlier stage. Fix: write 'unified'"),
         (["stages", "merged", "from"], ["draw"], "merges 1 stages; expected two or more"),
+        (
+            ["stages", "merged"],
+            {"kind": "merge", "from": ["draw", "turns", "unified"]},
+            "gaussian merges two stages, not 3",
+        ),
         (["stages", "merged", "method"], "mean", "stages.merged.method is 'mean'"),
         (["stages", "merged", "method"], "average", "stages.merged.base: a plain average knows no base"),
         (["stages", "draw", "method"], "average", "trains from one stage and merges nothing"),
@@ -108,6 +114,16 @@ def test_a_plan_runs_from_end_to_end(finished):
     assert cell(results["draw"]["after"], "held-out draw") == results["draw"]["after"]["held_out"]["draw"]["overall"]
     assert cell(results["draw"]["after"], "answer") == results["draw"]["after"]["answer"]["overall"]
     assert cell(None, "draw") is None
+
+
+def test_what_was_measured_in_another_way_is_measured_again(content, tmp_path):
+    plan = parse_plan(content, tmp_path, ["stages.draw.eval.size=5", "stages.turns.tracks.draws.data.options.hard=0.5"])
+    results = {"unified": {"before": {"a": 1}, "after": {"b": 2}}}
+    assert known(plan, plan.stage("turns"), results) == {"b": 2}  # tilting training changes no measured item
+    assert known(plan, plan.stage("draw"), results) is None
+    assert known(plan, plan.stage("unified"), results) == {"a": 1}
+    wider = parse_plan(content, tmp_path, ["stages.turns.tracks.draws.data.options.max_things=2"])
+    assert known(wider, wider.stage("turns"), results) is None
 
 
 def test_a_finished_plan_is_left_alone(finished, capsys):

@@ -4,6 +4,7 @@ import pytest
 
 from motet.config import load_recipe, parse_recipe, to_yaml
 from motet.errors import CheckpointError, ConfigError
+from motet.scenarios import Write, scenario
 from motet.session import prepare
 from tests.runs import REWARDS, WORLD, mapping, metrics, run_loop
 
@@ -19,6 +20,12 @@ TRACKS = {
     },
 }  # fmt: skip
 ALONE = {"scenario": None, "data": None, "rewards": None, "tracks": TRACKS}
+
+
+@scenario("stumbles", acts={"answer": "text"})
+def stumbles(task):
+    yield Write(task.question, name="answer")
+    raise ValueError("lost the thread")
 
 
 def recipe(checkpoint, **run):
@@ -47,6 +54,14 @@ def test_tracks_take_turns(tiny_checkpoint, tmp_path):
         {"draws": {"seed": 0, "size": None, "drawn": 9}, "answers": {"seed": 0, "size": None, "drawn": 4}}
     )
     assert [task.index for task in session.tracks[0].cursor.next(1)] == [9]
+
+
+def test_a_track_that_fails_whole_is_told_when_its_turn_comes(tiny_checkpoint, tmp_path):
+    content = mapping(tiny_checkpoint, **ALONE)
+    content["tracks"] = {"draws": TRACKS["draws"], "answers": {**TRACKS["answers"], "scenario": f"{__file__}:stumbles"}}
+    content["run"] = {"steps": 4, "turn": 1}
+    with pytest.raises(ConfigError, match="All 4 trajectories of the first step failed"):
+        run_loop(content, tmp_path / "run")
 
 
 def test_a_run_of_tracks_resumes_to_the_bit(tiny_checkpoint, tmp_path):

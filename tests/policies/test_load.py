@@ -20,7 +20,7 @@ from motet.config import PolicyConfig
 from motet.errors import CheckpointError
 from motet.policies import load_policy
 from motet.policies.janus import JanusPolicy
-from motet.policies.quiet import quiet
+from motet.quiet import quiet
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from motet.config import LoraConfig, PolicyConfig
 from motet.errors import CheckpointError, ConfigError
 from motet.policies import load_policy
 from motet.policies.janus import JanusPolicy
-from motet.policies.quiet import quiet
+from motet.quiet import quiet
 from motet.trajectory import Act
 
 peft = pytest.importorskip("peft")

@@ -20,7 +20,7 @@ from motet.policies.janus import original_config
 from motet.policies.janus.original import from_original, from_transformers
 from motet.policies.janus.original_convert import UNREAD_FILE, convert_folder
 from motet.policies.janus.pictures import codes_of
-from motet.policies.quiet import quiet
+from motet.quiet import quiet
 from tests.policies import original_janus as reference
 from tests.policies import published
 from tests.runs import motet_command

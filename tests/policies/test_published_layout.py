@@ -14,7 +14,7 @@ from motet.conversation import Conversation, assistant, from_chat, user
 from motet.policies import load_policy
 from motet.policies.janus import JanusPolicy
 from motet.policies.janus.tiny import BEGIN_IMAGE, BOS, END_IMAGE, EOS, IMAGE, PAD
-from motet.policies.quiet import quiet
+from motet.quiet import quiet
 from tests.policies.published import publish
 from tests.policies.teacher import sound_transformers, teacher_forced
 

@@ -21,7 +21,7 @@ from motet.errors import CheckpointError
 from motet.lookup import first_line
 from motet.policies.janus.contexts import ContextEncoder
 from motet.policies.janus.pictures import ImageProcessor
-from motet.policies.quiet import quiet
+from motet.quiet import quiet
 
 
 def open_janus(source: str, dtype: torch.dtype | str) -> tuple[Any, Any]:

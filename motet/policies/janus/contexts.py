@@ -20,7 +20,7 @@ from motet.conversation import Conversation, Picture
 from motet.errors import CheckpointError, ContextError, DataError
 from motet.trajectory import Encoding
 
-_SENTINEL = re.compile("\ue000(\\d+)\ue001")  # private-use characters around a number: a text's place in the template
+SENTINEL = re.compile("\ue000(\\d+)\ue001")  # private-use characters around a number: a text's place in the template
 
 
 class ContextEncoder:
@@ -39,8 +39,8 @@ class ContextEncoder:
         self.image_id = self._id("image_token", processor.image_token)
         self.begin_image_id = self._id("boi_token", processor.image_start_token)
         self.end_image_id = self._id("eoi_token", processor.image_end_token)
-        specials = sorted(self._specials(), key=len, reverse=True)
-        self._special = re.compile("(" + "|".join(map(re.escape, specials)) + ")")
+        specials = sorted(self.special_tokens(), key=len, reverse=True)
+        self.special_pattern = re.compile("(" + "|".join(map(re.escape, specials)) + ")")
 
     def encode(self, conversation: Conversation, *, draws: bool, with_null: bool, room: int) -> Encoding:
         """Ids, pixels and, for guidance, the unconditional ids of a context.
@@ -48,8 +48,8 @@ class ContextEncoder:
         `draws`: end with the begin-of-image token instead of leaving the turn open for text. `room`: tokens that the
         act may add. Raises ContextError when both do not fit the model.
         """
-        chat, texts, pictures = _with_sentinels(conversation)
-        ids = self._ids(self._rendered(chat, draws), texts, len(pictures))
+        chat, texts, pictures = with_sentinels(conversation)
+        ids = self._ids(self.rendered(chat, draws), texts, len(pictures))
         if draws:
             ids.append(self.begin_image_id)
         if len(ids) + room - 1 > self.max_positions:  # the last token is never read
@@ -85,7 +85,7 @@ class ContextEncoder:
             )
         return int(found)
 
-    def _specials(self) -> set[str]:
+    def special_tokens(self) -> set[str]:
         """Tokens that steer the model; no text ever becomes one of them.
 
         Flags decide, not names: `all_special_tokens` leaves out role markers such as <|User|>.
@@ -94,7 +94,8 @@ class ContextEncoder:
         named |= {self.image_token, self.processor.image_start_token, self.processor.image_end_token}
         return named | {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
 
-    def _rendered(self, chat: list[dict[str, Any]], draws: bool) -> str:
+    def rendered(self, chat: list[dict[str, Any]], draws: bool) -> str:
+        """The chat in the checkpoint's template, sentinels in the place of texts. Raises DataError if it refuses."""
         try:
             rendered = self.processor.apply_chat_template(
                 chat, chat_template=self.template, add_generation_prompt=True, tokenize=False
@@ -110,7 +111,7 @@ class ContextEncoder:
 
     def _ids(self, rendered: str, texts: list[str], num_pictures: int) -> list[int]:
         ids = [self.bos_id]
-        pieces = self._special.split(rendered)
+        pieces = self.special_pattern.split(rendered)
         if pieces.count(self.image_token) != num_pictures:
             raise CheckpointError(
                 f"The chat template shows {pieces.count(self.image_token)} of {num_pictures} pictures.",
@@ -123,7 +124,7 @@ class ContextEncoder:
                 if piece != self.tokenizer.bos_token or len(ids) > 1:  # some templates begin with BOS themselves
                     ids.append(self.tokenizer.convert_tokens_to_ids(piece))
             elif piece:
-                ids += self.text_ids(_SENTINEL.sub(lambda match: texts[int(match[1])], piece))
+                ids += self.text_ids(SENTINEL.sub(lambda match: texts[int(match[1])], piece))
         return ids
 
     def _pixels(self, pictures: list[Image.Image]) -> Tensor | None:
@@ -145,7 +146,7 @@ def _chat_template(processor: Any) -> str:
     return template
 
 
-def _with_sentinels(conversation: Conversation) -> tuple[list[dict[str, Any]], list[str], list[Image.Image]]:
+def with_sentinels(conversation: Conversation) -> tuple[list[dict[str, Any]], list[str], list[Image.Image]]:
     """The chat with every text replaced by its sentinel, the texts, and the pictures in order.
 
     White space around a text stays outside, where the template can strip it.

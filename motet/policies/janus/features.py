@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from motet.conversation import Conversation, Picture
 from motet.errors import CheckpointError
-from motet.policies.janus.contexts import _SENTINEL, ContextEncoder, _with_sentinels
+from motet.policies.janus.contexts import SENTINEL, ContextEncoder, with_sentinels
 from motet.policies.janus.embeddings import Embedder
 from motet.protocols import Features
 
@@ -68,10 +68,10 @@ def _picture_spans(ids: Sequence[int], image_id: int, length: int) -> Iterator[r
 
 def _text_spans(encoder: ContextEncoder, conversation: Conversation, ids: Sequence[int]) -> dict[int, range]:
     """Text's number -> where its tokens lie: runs of plain ids are tokenised again, with the places of characters."""
-    chat, texts, _ = _with_sentinels(conversation)
+    chat, texts, _ = with_sentinels(conversation)
     spans: dict[int, range] = {}
     runs = _plain_runs(ids, encoder)
-    for piece in encoder._special.split(encoder._rendered(chat, draws=False))[::2]:  # between special tokens
+    for piece in encoder.special_pattern.split(encoder.rendered(chat, draws=False))[::2]:  # between special tokens
         written, places = _written(piece, texts)
         found = encoder.tokenizer(
             written, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
@@ -92,7 +92,7 @@ def _text_spans(encoder: ContextEncoder, conversation: Conversation, ids: Sequen
 
 def _plain_runs(ids: Sequence[int], encoder: ContextEncoder) -> Iterator[range]:
     """Maximal runs of ids that are not special."""
-    special = {encoder.tokenizer.convert_tokens_to_ids(token) for token in encoder._specials()}
+    special = {encoder.tokenizer.convert_tokens_to_ids(token) for token in encoder.special_tokens()}
     start = 0
     for place, token in enumerate([*ids, encoder.eos_id]):
         if token in special:
@@ -105,7 +105,7 @@ def _written(piece: str, texts: Sequence[str]) -> tuple[str, dict[int, tuple[int
     """A piece of the rendered template with its texts put in; text's number -> the characters that it takes."""
     written, done = "", 0
     places: dict[int, tuple[int, int]] = {}
-    for match in _SENTINEL.finditer(piece):
+    for match in SENTINEL.finditer(piece):
         written += piece[done : match.start()]
         number = int(match[1])
         places[number] = (len(written), len(written) + len(texts[number]))

@@ -26,7 +26,7 @@ from motet.lookup import did_you_mean, first_line
 from motet.policies.janus import original_config
 from motet.policies.janus.original import Moves, from_original, from_transformers, original_name
 from motet.policies.janus.original_files import read_processor, write_processor
-from motet.policies.quiet import quiet
+from motet.quiet import quiet
 from motet.shards import (
     SHARD_BYTES,
     ShardWriter,

@@ -17,7 +17,7 @@ from transformers import JanusProcessor, PreTrainedTokenizerFast
 from motet.errors import CheckpointError
 from motet.lookup import first_line
 from motet.policies.janus.pictures import ImageProcessor
-from motet.policies.quiet import quiet
+from motet.quiet import quiet
 from motet.shards import read_json, write_json
 
 TAGS = {
