@@ -43,11 +43,10 @@ def _group(count: int, shape: str, colour: str | None) -> dict[str, Any]:
     return {"count": count, "shape": shape, "colour": colour}
 
 
-def _phrase(group: dict[str, Any]) -> str:
-    colour = f"{group['colour']} " if group["colour"] else ""
-    if group["count"] == 1:
-        return f"a {colour}{group['shape']}"
-    return f"{NUMBERS[group['count']]} {colour}{plural(group['shape'])}"
+def phrase(count: int, shape: str, colour: str | None) -> str:
+    """A group in words: `a red circle`, `two circles`."""
+    name = shape if count == 1 else plural(shape)
+    return f"{'a' if count == 1 else NUMBERS[count]} {colour} {name}".replace(" None ", " ")
 
 
 def sample_spec(rng: Rng, category: str, grid: int, max_count: int = 5) -> Spec:
@@ -76,10 +75,10 @@ def sample_spec(rng: Rng, category: str, grid: int, max_count: int = 5) -> Spec:
     return {"category": category, "grid": grid, "groups": groups, "relation": relation}
 
 
-def prompt_text(spec: Spec, phrase: str = "") -> str:
+def prompt_text(spec: Spec, opening: str = "") -> str:
     """The prompt in words: `two red circles`, `a blue square left of a cross`."""
     joiner = f" {spec['relation']} " if spec["relation"] else " and "
-    return phrase + joiner.join(_phrase(group) for group in spec["groups"])
+    return opening + joiner.join(phrase(**group) for group in spec["groups"])
 
 
 def is_held_out(spec: Spec) -> bool:

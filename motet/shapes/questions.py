@@ -7,13 +7,16 @@ what the picture holds, cell by cell in reading order, gathers the evidence from
 is asked for, the cells to count, the two things to compare and how they stand) and reads the answer off. A
 *glance* says at once what it looks like. Both end in the right answer. Supervision learns to imitate the mixture; which
 way of thinking pays is for reinforcement learning to find out.
+
+Beside them stands one request, made in training alone: to say in a sentence what the picture holds.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
-from motet.shapes.prompts import Rng, choose, plural
+from motet.shapes.prompts import Rng, choose, phrase, plural
 from motet.shapes.scene import (
     COLOURS,
     HELD_OUT_COUNTS,
@@ -26,6 +29,7 @@ from motet.shapes.scene import (
     related,
 )
 
+CAPTION = "what is in the picture?"
 KINDS = ("existence", "count", "colour", "shape", "relation")
 LETTERS = "ABCD"
 _ORDER = ("yes", "no", *NUMBERS, *COLOURS, *SHAPES)
@@ -63,13 +67,37 @@ def sample_question(rng: Rng, scene: Scene, kind: str, open_ended: float = 0.5) 
     return Question(kind, f"{text} {lines}", options, LETTERS[options.index(word)], word, evidence, held_out)
 
 
+def caption_question(scene: Scene) -> Question:
+    """The request for a caption, with the caption as its answer."""
+    text, groups = caption(scene), Counter((thing.colour, thing.shape) for thing in scene.things)
+    held_out = any(pair in HELD_OUT_PAIRS or (n, pair[1]) in HELD_OUT_COUNTS for pair, n in groups.items())
+    return Question("caption", CAPTION, (), text, text, "", held_out)
+
+
+def caption(scene: Scene) -> str:
+    """A scene in the words of prompts: `two red circles, a blue square and a black cross`, in reading order.
+
+    Of two different things it says how they stand, along the direction in which they are further apart.
+    """
+    groups = list(Counter((thing.colour, thing.shape) for thing in scene.things).items())
+    if len(scene.things) == len(groups) == 2:
+        one, other = scene.things
+        sideways = abs(one.column - other.column) >= abs(one.row - other.row)
+        relation = next(r for r in RELATIONS if sideways == r.endswith(" of") and related(one, r, other))
+        return f"{phrase(1, one.shape, one.colour)} {relation} {phrase(1, other.shape, other.colour)}"
+    names = [phrase(count, shape, colour) for (colour, shape), count in groups]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else "nothing"
+
+
 def describe(scene: Scene) -> str:
     """All things in reading order with their cells: `a1 red circle, c2 blue square`; `nothing` for bare paper."""
     return ", ".join(f"{thing.cell} {thing.name}" for thing in scene.things) or "nothing"
 
 
 def solution(question: Question, scene: Scene, careful: bool) -> str:
-    """A thought and the answer in CoRL's format."""
+    """A thought and the answer in CoRL's format; a caption as it is."""
+    if question.kind == "caption":
+        return f" {question.answer}"
     seen = f"{describe(scene)}, {question.evidence}" if question.evidence else describe(scene)
     thought = f"{seen}, so {question.word}" if careful else f"looks like {question.word}"
     return f"<think> {thought}</think><answer> {question.answer}</answer>"

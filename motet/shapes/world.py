@@ -27,7 +27,7 @@ from motet.shapes.prompts import (
     sample_scene,
     sample_spec,
 )
-from motet.shapes.questions import KINDS, describe, sample_question, solution
+from motet.shapes.questions import KINDS, caption_question, describe, sample_question, solution
 from motet.shapes.render import render
 from motet.shapes.scene import COLOURS, SHAPES, Scene, Thing
 
@@ -37,7 +37,7 @@ COLUMNS = (
 )  # fmt: skip
 HARD_CATEGORIES = ("position", "colour attribution")
 HARD_KINDS = ("existence", "count", "relation")
-TRAINING_ONLY = ("careful", "hard", "open_ended")
+TRAINING_ONLY = ("careful", "hard", "open_ended", "captions")
 """Options that change no picture, question or answer of the `test` and `held_out` splits."""
 _TEST_SHARE = 5  # one in five prompts and scenes is held back for the test split
 
@@ -60,6 +60,8 @@ class WorldOptions:
     """Share of the training prompts and questions that are of the hard sorts; the rest are of all sorts, evenly."""
     open_ended: float = 0.5
     """Share of the training questions that are open-ended; the rest are multiple choice."""
+    captions: float = 0.0
+    """Share of the training questions that ask for a caption: half of question scenes, half of what prompts ask for."""
 
 
 def world_options(options: Mapping[str, Any]) -> WorldOptions:
@@ -96,6 +98,7 @@ class ShapesRows:
         trains = split == "train"  # what is measured stays even
         self._hard = self.options.hard if trains else 0.0
         self._open_ended = self.options.open_ended if trains else 0.5
+        self._captions = self.options.captions if trains else 0.0
         render(Scene(self.options.grid, ()), self.options.canvas)  # refuses an impossible canvas now, not at row 0
 
     columns = COLUMNS
@@ -133,12 +136,15 @@ class ShapesRows:
                 return text, spec
 
     def _question(self, rng: Rng) -> tuple[Scene, Any]:
+        wants_caption = self._captions > 0 and rng.random() < self._captions
         while True:
             kind = choose(rng, HARD_KINDS if rng.random() < self._hard else KINDS)
-            scene = self._scene(rng)
+            as_prompts = wants_caption and rng.random() < 0.5
+            scene = self._prompted_scene(rng) if as_prompts else self._scene(rng)
             if _held_back(describe(scene)) != (self.split != "train"):
                 continue
-            question = sample_question(rng, scene, kind, self._open_ended)
+            ask = caption_question(scene) if wants_caption else None
+            question = ask or sample_question(rng, scene, kind, self._open_ended)
             if question is not None and question.held_out == (self.split == "held_out"):
                 return scene, question
 
@@ -147,6 +153,10 @@ class ShapesRows:
         count = int(rng.integers(1, self.options.max_things + 1))
         cells = rng.choice(grid * grid, count, replace=False)
         return Scene(grid, tuple(sorted(Thing(int(c) // grid, int(c) % grid, *choose(rng, names)) for c in cells)))
+
+    def _prompted_scene(self, rng: Rng) -> Scene:
+        spec = sample_spec(rng, choose(rng, CATEGORIES), self.options.grid, self.options.max_count)
+        return sample_scene(rng, spec)
 
     def __len__(self) -> int:
         if self.size is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import pytest
 
 from motet.errors import ConfigError
+from motet.rewards.captions.tuples import scene_tuples
 from motet.shapes.check import check_drawing, read_scene
-from motet.shapes.prompts import CATEGORIES, is_held_out
+from motet.shapes.prompts import CATEGORIES, is_held_out, plural
 from motet.shapes.questions import KINDS
 from motet.shapes.scene import COLOURS, HELD_OUT_COUNTS, HELD_OUT_PAIRS, NUMBERS, SHAPES, Scene, related
 from motet.shapes.world import COLUMNS, SPLITS, ShapesRows
@@ -59,6 +61,45 @@ def test_splits_are_disjoint(rows: dict[str, list[dict]]) -> None:
     rich = ("position", "colour attribution")
     kept = {content(r) for r in rows["train"] if r["category"] in rich}
     assert not kept & {content(r) for r in rows["test"] if r["category"] in rich}
+
+
+def caption_rows(count: int, **options: float) -> list[dict]:
+    world = ShapesRows("train", 3, {"captions": 1.0, **options})
+    return [world.row(i) for i in range(count)]
+
+
+def test_captions_say_what_the_picture_holds() -> None:
+    for row in caption_rows(COUNT):
+        scene = read_scene(row["image"], 4).scene
+        groups = Counter((thing.colour, thing.shape) for thing in scene.things)
+        said = scene_tuples(row["answer"])
+        assert (row["question"], row["kind"], row["options"]) == ("what is in the picture?", "caption", [])
+        assert row["solution"] == f" {row['answer']}"
+        assert {(shape, colour) for colour, shape in groups} <= said, row["answer"]
+        for (colour, shape), number in groups.items():
+            name = f"a {colour} {shape}" if number == 1 else f"{NUMBERS[number]} {colour} {plural(shape)}"
+            assert name in row["answer"]
+        if len(scene.things) == len(groups) == 2:
+            one, other = scene.things
+            relation = row["answer"].removeprefix(f"a {one.name} ").removesuffix(f" a {other.name}")
+            assert related(one, relation, other)
+            assert (relation in ("left of", "right of")) == (abs(one.column - other.column) >= abs(one.row - other.row))
+
+
+def test_captions_of_training_name_nothing_held_out_and_are_of_both_sorts_of_scenes() -> None:
+    rows = caption_rows(COUNT)
+    assert not any(f"{colour} {shape}" in row["answer"] for row in rows for colour, shape in HELD_OUT_PAIRS)
+    counted = [Counter(t.name for t in read_scene(row["image"], 4).scene.things) for row in rows]
+    many = sum(max(groups.values()) > 2 for groups in counted)  # what counting prompts ask for, by chance very rare
+    assert COUNT * 0.02 < many < COUNT * 0.2
+
+
+def test_captions_are_asked_for_in_training_alone_and_by_their_share(rows: dict[str, list[dict]]) -> None:
+    share = sum(row["kind"] == "caption" for row in caption_rows(COUNT, captions=0.2)) / COUNT
+    assert 0.13 < share < 0.27
+    for split in ("test", "held_out"):
+        asked = ShapesRows(split, 0, {"captions": 1.0})
+        assert [asked.row(i)["question"] for i in range(9)] == [row["question"] for row in rows[split][:9]]
 
 
 def asks_held_out(row: dict) -> bool:
