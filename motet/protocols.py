@@ -22,13 +22,17 @@ RandomKey = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Request:
-    """One act that a scenario wants: of which kind, in which context, under which name."""
+    """One act that a scenario wants: of which kind, in which context, under which name.
+
+    `blank`: a demonstration whose context is blanked out, as in the unconditional branch of guidance.
+    """
 
     kind: ActKind
     name: str
     context: Conversation
     key: RandomKey
     trained: bool = True
+    blank: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
+import numpy as np
 from PIL import Image
 
 from motet.errors import ConfigError, ContextError, DataError, MotetError
@@ -70,11 +71,21 @@ def play(
 
 
 def demonstrate(
-    policy: Policy, scenario: Scenario, tasks: Sequence[Task], targets: Mapping[str, str]
+    policy: Policy,
+    scenario: Scenario,
+    tasks: Sequence[Task],
+    targets: Mapping[str, str],
+    *,
+    prompt_dropout: float = 0.0,
+    seed: int = 0,
+    step: int = 0,
 ) -> list[Trajectory]:
     """Play a scenario once per task with acts that the dataset gives: act `name` is the column `targets[name]`.
 
-    Nothing here is left to chance, so nothing is only counted: raises ConfigError for an act without a target column
+    A share `prompt_dropout` of the drawings, chosen by `(seed, step, task.index, n)`, is shown without its prompt: the
+    unconditional branch of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, algorithm 1).
+
+    Nothing here fails by chance, so nothing is only counted: raises ConfigError for an act without a target column
     and for a program that raises, DataError for a target that is missing or of the wrong kind, ContextError for a row
     that does not fit.
     """
@@ -88,9 +99,14 @@ def demonstrate(
 
     def perform(kind: ActKind, asked: Sequence[tuple[_Play, Request]]) -> list[Act]:
         shown = [_target(one.task, request, targets) for one, request in asked]
-        return policy.transcribe([request for _, request in asked], shown)
+        blank = [
+            kind != "text" and bool(np.random.default_rng(request.key).random() < prompt_dropout)
+            for _, request in asked
+        ]
+        requests = [replace(request, blank=own) for (_, request), own in zip(asked, blank, strict=True)]
+        return policy.transcribe(requests, shown)
 
-    plays = [_Play(scenario, task, (0, 0), lenient=False) for task in tasks]
+    plays = [_Play(scenario, task, (seed, step), lenient=False) for task in tasks]
     _run(plays, policy, perform, None)
     return [one.trajectory for one in plays]
 

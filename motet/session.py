@@ -70,6 +70,12 @@ class Session:
 def prepare(recipe: Recipe) -> Session:
     """Build a run of reinforcement learning; what contradicts itself is refused here, before the first sample."""
     algorithm, tracks = recipe.algorithm, []
+    if algorithm.prompt_dropout:
+        raise ConfigError(
+            f"algorithm.prompt_dropout={algorithm.prompt_dropout} belongs to supervised training: a rollout that does "
+            "not see its prompt cannot be judged by it.",
+            fix="remove it, or use `motet sft`.",
+        )
     for number, (name, config) in enumerate(recipe.practised().items()):
         if not config.rewards:
             where = f"The track {name!r}" if name else "The recipe"

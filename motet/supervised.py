@@ -19,6 +19,7 @@ Measure = Callable[[Any], dict[str, float]]
 def supervise(session: Session, run: Run, measure: Measure | None = None) -> Progress:
     """One optimizer step per batch of rows until the last step or an interruption. Returns where the run stands."""
     recipe, policy = session.recipe, session.policy
+    dropout, seed = recipe.algorithm.prompt_dropout, recipe.run.seed
     weights: dict[ActKind, float] = {kind: own.weight for kind, own in recipe.algorithm.per_kind.items()}
     objective = LikelihoodObjective(weights)
     for step, watch in run.steps():
@@ -26,7 +27,15 @@ def supervise(session: Session, run: Run, measure: Measure | None = None) -> Pro
             shown = [
                 trajectory
                 for track in session.practised(step)
-                for trajectory in demonstrate(policy, track.scenario, track.cursor.next(track.prompts), track.targets)
+                for trajectory in demonstrate(
+                    policy,
+                    track.scenario,
+                    track.cursor.next(track.prompts),
+                    track.targets,
+                    prompt_dropout=dropout,
+                    seed=seed,
+                    step=step,
+                )
             ]
         acts = [act for trajectory in shown for act in trajectory.acts if act.trained]
         if not acts:

@@ -339,6 +339,21 @@ def test_supervision_learns_and_resumes(tiny_checkpoint, tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_supervision_drops_prompts_of_drawings(tiny_checkpoint, tmp_path, monkeypatch):
+    blank, transcribe = [], JanusPolicy.transcribe
+
+    def remember(self, requests, targets):
+        blank.extend((request.kind, request.key[:2]) for request in requests if request.blank)
+        return transcribe(self, requests, targets)
+
+    monkeypatch.setattr(JanusPolicy, "transcribe", remember)
+    changes = TAUGHT | {"algorithm": {"prompt_dropout": 0.9}, "run": {"steps": 2, "seed": 5, "prompts_per_step": 8}}
+    teach(parse_recipe(mapping(tiny_checkpoint, **changes)), tmp_path / "run")
+    assert set(blank) == {("image", (5, 0)), ("image", (5, 1))}
+    with pytest.raises(ConfigError, match=r"prompt_dropout=0\.5 belongs to supervised training"):
+        prepare(parse_recipe(mapping(tiny_checkpoint, algorithm={"prompt_dropout": 0.5})))
+
+
 def test_frozen_acts_are_not_taught(tiny_checkpoint, tmp_path):
     recipe = mapping(tiny_checkpoint, **TAUGHT) | {"scenario": f"{__file__}:shown"}
     seen = teach(parse_recipe(recipe), tmp_path / "run", stop_after=1)

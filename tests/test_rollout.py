@@ -287,6 +287,29 @@ def test_a_demonstration_takes_its_acts_from_the_columns():
         assert said.text == text and said.context is trajectory.task.question
 
 
+def test_some_drawings_are_demonstrated_without_their_prompt():
+    picture = Image.new("RGB", (4, 4))
+    rows = [Task(n, {"prompt": "p", "question": "q", "target": picture, "solution": "4"}) for n in range(400)]
+
+    def blank(**settings):
+        policy, seen = FakePolicy(), {"text": [], "image": []}
+        transcribe = policy.transcribe
+
+        def remember(requests, targets):
+            seen[requests[0].kind] += [request.blank for request in requests]
+            return transcribe(requests, targets)
+
+        policy.transcribe = remember
+        demonstrate(policy, duet, rows, {"drawing": "target", "answer": "solution"}, **settings)
+        return seen
+
+    first = blank(prompt_dropout=0.25, seed=1, step=2)
+    assert 0.15 < sum(first["image"]) / 400 < 0.35 and not any(first["text"])
+    assert blank(prompt_dropout=0.25, seed=1, step=2) == first
+    assert blank(prompt_dropout=0.25, seed=1, step=3) != first != blank(prompt_dropout=0.25, seed=2, step=2)
+    assert not any(blank()["image"])
+
+
 def test_later_acts_of_a_demonstration_see_the_earlier_ones():
     picture = Image.new("RGB", (4, 4))
     rows = [Task(0, {"prompt": "p", "target": picture, "text": "better"})]

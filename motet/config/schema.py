@@ -157,6 +157,8 @@ class AlgorithmConfig(_Section):
     """Per-action estimator of KL(policy || reference) (Schulman 2020)."""
     entropy_bonus: NonNegativeFloat = 0.0
     """Coefficient of the entropy, subtracted from the loss."""
+    prompt_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """`sft` alone: share of the drawings shown without their prompt, so that guidance has an unconditional branch."""
     num_iterations: PositiveInt = 1
     """Passes over each rollout (mu in the GRPO paper)."""
     num_minibatches: PositiveInt = 1

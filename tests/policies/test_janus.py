@@ -393,6 +393,19 @@ def test_demonstrated_pictures_are_their_nearest_codes(policy: JanusPolicy, pict
     assert acts[0].ids.tolist() != acts[1].ids.tolist()
 
 
+def test_a_blank_demonstration_is_scored_as_the_unconditional_branch(policy: JanusPolicy, picture: Image.Image) -> None:
+    guided = policy.draw("a red star", guidance="guided", guidance_scale=2.0)[0]
+    (asked,) = requests("image", guided.context, n=1)
+    (blank,) = policy.transcribe([dataclasses.replace(asked, blank=True)], [picture])
+    (shown,) = policy.transcribe([asked], [picture])
+    assert torch.equal(blank.encoding.ids, guided.encoding.null_ids) and blank.encoding.null_ids is None
+    # u + s (c - u) is u as s goes to 0.
+    almost = Sampling(guidance="guided", guidance_scale=1e-7)
+    mixed = dataclasses.replace(shown, sampling=almost, encoding=guided.encoding)
+    assert worst(policy.log_probs([blank]), policy.log_probs([mixed])) < ATOL
+    assert worst(policy.log_probs([blank]), policy.log_probs([shown])) > 0.1
+
+
 def test_demonstrations_of_both_kinds_keep_their_order(policy: JanusPolicy, picture: Image.Image) -> None:
     kinds = ["text", "image", "text"]
     acts = policy.transcribe([Request(k, k, user("a"), (0,)) for k in kinds], ["one", picture, "two"])

@@ -139,10 +139,11 @@ class JanusPolicy(NotebookDoor):
         for request, target in zip(requests, targets, strict=True):
             draws = request.kind == "image"
             ids = next(codes) if draws else torch.tensor([*self.encoder.text_ids(target), self.encoder.eos_id])
+            seen = self.encoder.encode(request.context, draws=draws, with_null=request.blank, room=len(ids))
             fields: dict[str, Any] = {
                 "name": request.name,
                 "context": request.context,
-                "encoding": self.encoder.encode(request.context, draws=draws, with_null=False, room=len(ids)),
+                "encoding": Encoding(seen.null_ids) if seen.null_ids is not None else seen,
                 "sampling": Sampling(),
                 "log_probs": None,
                 "trained": request.trained,
