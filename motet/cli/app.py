@@ -57,6 +57,7 @@ def evaluate(
     size: Annotated[int, typer.Option(min=1, help="Held-back items.")] = 2048,
     held_out_size: Annotated[int, typer.Option(min=1, help="Items of held-out compositions.")] = 512,
     pass_at: Annotated[int, typer.Option(min=1, help="Samples per item.")] = 8,
+    guidance_scale: Annotated[float, typer.Option(min=1.0, help="Guidance of the drawings; 1: none.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of items and sampling.")] = 1234,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 64,
     world: Annotated[
@@ -69,6 +70,7 @@ def evaluate(
 
     # A recipe's own rules check the numbers, and read the options of the world.
     settings = {"suite": suite, "size": size, "held_out_size": held_out_size, "pass_at": pass_at, "seed": seed}
+    settings["guidance_scale"] = guidance_scale
     options = [f"data.options.{option}" for option in world or []]
     recipe = parse_recipe({"policy": {"path": checkpoint}, "run": {"steps": 1}, "eval": settings}, options)
     run(checkpoint, recipe.eval, dict(recipe.data.options), max_tokens, json_path)
@@ -165,11 +167,6 @@ bench = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios measured in o
 app.add_typer(bench, name="bench")
 
 
-@bench.callback()
-def _bench() -> None:
-    """Keeps `rollout` a subcommand: a group of one command would swallow its name."""
-
-
 @bench.command("rollout")
 def bench_rollout(
     checkpoint: Annotated[
@@ -184,3 +181,18 @@ def bench_rollout(
     from motet.cli.benching import bench_rollout as run
 
     run(checkpoint, batch_sizes or [16, 64], guidance_scale, repeats, json_path)
+
+
+@bench.command("rewards")
+def bench_rewards(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    *,
+    rollouts: Annotated[int, typer.Option(min=1, help="Rollouts per track, of the recipe's size.")] = 4,
+    against: Annotated[str | None, typer.Option(help="The trusted reward; none: each track's first.")] = None,
+    json_path: Json = None,
+) -> None:
+    """How a recipe's rewards agree with the one that is trusted, before anything is trained."""
+    from motet.cli.benching import bench_rewards as run
+
+    run(recipe, overrides or [], rollouts, against, json_path)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from motet.checkpoint import newest_of
+from motet.config import load_recipe
 from motet.errors import CheckpointError
+from motet.evals.bench_rewards import Agreement, audit_rewards
 from motet.evals.bench_rollout import bench_rollout as race
+from motet.report.progress import ProgressBar
 
 
 def bench_rollout(
@@ -30,6 +35,39 @@ def bench_rollout(
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     Console().print(rollout_table(rows))
+
+
+def bench_rewards(
+    recipe_path: Path, overrides: list[str], rollouts: int, against: str | None, json_path: Path | None
+) -> None:
+    """Play a recipe's first rollouts and print how its rewards agree with the trusted one."""
+    recipe = load_recipe(recipe_path, overrides)
+    console = Console()
+    with ProgressBar(console) as bar:
+        found = audit_rewards(recipe, rollouts, against, lambda done, total: bar.items("play", done, total))
+    if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        json_path.write_text(json.dumps([asdict(row) for row in found], indent=2) + "\n", encoding="utf-8")
+    console.print(rewards_table(found))
+
+
+def rewards_table(found: Sequence[Agreement]) -> Table:
+    """One row per reward: its spread, and its agreement over all, within groups, and over pairs of siblings."""
+    table = Table(title="Agreement with the trusted reward, 95 % intervals over groups", title_justify="left")
+    if any(row.track for row in found):
+        table.add_column("track", no_wrap=True)
+    table.add_column("reward", no_wrap=True)
+    for heading in ("against", "n", "mean", "std", "over all", "within groups", "siblings ranked right"):
+        table.add_column(heading, justify="right")
+    for row in found:
+        track = [row.track] if any(one.track for one in found) else []
+        agreement = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in (row.overall, row.within)]
+        value, low, high = (100 * share for share in row.ranked_right)
+        agreement.append(f"{value:.0f} % [{low:.0f}, {high:.0f}]")
+        numbers = [str(row.siblings), f"{row.mean:.3f}", f"{row.std:.3f}"]
+        table.add_row(*(escape(cell) for cell in (*track, row.reward, row.against, *numbers, *agreement)))
+    table.caption = "siblings ranked right: of sibling pairs that the trusted reward tells apart; 50 % is chance"
+    return table
 
 
 def rollout_table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -84,9 +84,6 @@ def _shapes_data(recipe: Recipe) -> Iterator[Problem]:
                 text = f"are options of the shapes world, but {key}.source is '{data.source}'."
                 yield Problem(f"{key}.options", text, f"remove {key}.options, or set {key}.source to shapes.")
             continue
-        if data.columns:
-            text = "renames columns, but the shapes world already has motet's own."
-            yield Problem(f"{key}.columns", text, f"remove {key}.columns, or set {key}.source to your data.")
         if data.split not in ("train", "test", "held_out"):
             text = f"the shapes world has no split '{data.split}'; expected train, test or held_out."
             yield Problem(f"{key}.split", text, f"set {key}.split to train.")

@@ -197,6 +197,8 @@ class EvalConfig(_Section):
     """Prompts and questions of held-out compositions."""
     pass_at: PositiveInt = 8
     """Samples per item at temperature 1: their mean is the accuracy, any of them correct is pass@k."""
+    guidance_scale: float = Field(default=1.0, ge=1.0)
+    """Guidance with which the suite draws; 1: none."""
     every: PositiveInt | None = None
     """Steps between quick looks at 256 items during `motet sft`, for the learning curve; None: none."""
     seed: int = 1234

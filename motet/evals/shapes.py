@@ -7,7 +7,7 @@ judged by the strict checker and by the strict answer parser; pass@k counts item
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
@@ -64,8 +64,9 @@ def evaluate_shapes(
         for start in range(0, size, ITEMS_PER_BATCH):
             tasks = [Task(i, rows.row(i)) for i in range(start, min(size, start + ITEMS_PER_BATCH))]
             for name, attempt in (("draw", _draw), ("answer", _answer)):
-                sampled = attempt(policy, tasks, Sampling(max_tokens=max_tokens), config.pass_at, config.seed)
-                greedy = attempt(policy, tasks, Sampling(temperature=0.0, max_tokens=max_tokens), 1, config.seed)
+                sampling = _guided(config) if name == "draw" else Sampling(max_tokens=max_tokens)
+                sampled = attempt(policy, tasks, sampling, config.pass_at, config.seed)
+                greedy = attempt(policy, tasks, replace(sampling, temperature=0.0), 1, config.seed)
                 tallies[name].add([_labels(name, task) for task in tasks], sampled, greedy)
                 if name == "draw" and split == "test" and start < 2 * ITEMS_PER_BATCH:
                     specimens += [s for shots in sampled.specimens for s in shots[:1]]
@@ -73,6 +74,12 @@ def evaluate_shapes(
                 progress(done, total)
         measured[split] = tallies
     return Outcome(_summary(measured, config), specimens)
+
+
+def _guided(config: EvalConfig) -> Sampling:
+    if config.guidance_scale == 1:
+        return Sampling()
+    return Sampling(guidance="guided", guidance_scale=config.guidance_scale)
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,13 @@ from motet.shapes.scene import (
     RELATIONS,
     SHAPES,
     Scene,
-    Thing,
     related,
 )
 
 CAPTION = "what is in the picture?"
 KINDS = ("existence", "count", "colour", "shape", "relation")
 LETTERS = "ABCD"
-_ORDER = ("yes", "no", *NUMBERS, *COLOURS, *SHAPES)
+_ORDER = ("yes", "no", *NUMBERS, *COLOURS, *SHAPES, "left", "right", "above", "below")
 """Options come in the order in which anyone would list them."""
 
 
@@ -165,26 +164,16 @@ def _relation(rng: Rng, scene: Scene) -> Asked | None:
     if len(unique) < 2:
         return None
     first, second = (unique[i] for i in rng.permutation(len(unique))[:2])
-    wanted = rng.random() < 0.5
-    relations = [r for r in RELATIONS if related(first, r, second) == wanted]
-    if not relations:
-        return None
-    relation = choose(rng, relations)
-    held_out = any((t.colour, t.shape) in HELD_OUT_PAIRS for t in (first, second))
-    answer, wrong = ("yes", "no") if wanted else ("no", "yes")
-    text = f"is the {first.name} {relation} the {second.name}?"
-    return text, answer, [wrong], _compared(relation, first, second), held_out
-
-
-def _compared(relation: str, first: Thing, second: Thing) -> str:
-    """Both things with their cells, then how their columns or rows stand to each other: one look-up after the other.
-
-    What is left for the answer is whether that is the relation asked about.
-    """
+    holding = [r for r in RELATIONS if related(first, r, second)]
+    relation = choose(rng, holding)
     sideways = relation in ("left of", "right of")
+    words = ("left", "right") if sideways else ("above", "below")
+    word = relation.removesuffix(" of")
+    held_out = any((t.colour, t.shape) in HELD_OUT_PAIRS for t in (first, second))
+    text = f"is the {first.name} {words[0]} or {words[1]}{' of' if sideways else ''} the {second.name}?"
     one, other = (thing.cell[:1] if sideways else thing.cell[1:] for thing in (first, second))
-    so = next((r for r in RELATIONS if sideways == r.endswith(" of") and related(first, r, second)), "and")
-    return f"{first.name} {first.cell}, {second.name} {second.cell}, {one} {so} {other}"
+    evidence = f"{first.name} {first.cell}, {second.name} {second.cell}, {one} {relation} {other}"
+    return text, word, [w for w in words if w != word], evidence, held_out
 
 
 _ASK = {"existence": _existence, "count": _count, "colour": _colour, "shape": _shape, "relation": _relation}

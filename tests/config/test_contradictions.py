@@ -37,7 +37,6 @@ REFUSED = {
     ],
     "_shapes_data": [
         (["data.source=rows.jsonl", "data.options.size=3"], "data.options: are options of the shapes world"),
-        (["data.columns.question=problem"], "data.columns: renames columns"),
         (["data.split=validation"], "data.split: the shapes world has no split 'validation'"),
         (["data.split=test", "eval.suite=shapes"], "training would see the test"),
         (["data.split=held_out", "eval.suite=shapes"], "training would see the test"),

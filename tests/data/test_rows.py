@@ -266,5 +266,9 @@ def test_the_shapes_world():
     assert len(finite) == 3 and finite.row(2)["prompt"] == endless.row(2)["prompt"]
     other = open_rows(DataConfig(source="shapes", size=3), seed=4)
     assert [finite.row(i)["scene"] for i in range(3)] != [other.row(i)["scene"] for i in range(3)]
+    # The target as the real picture, which the cycle compares a drawing with.
+    renamed = open_rows(DataConfig(source="shapes", columns={"image": "target"}), ("prompt", "image"), seed=3)
+    assert "target" not in renamed.columns
+    assert renamed.row(4)["image"].tobytes() == endless.row(4)["target"].tobytes()
     with pytest.raises(DataError, match=r"the shapes world .train. has no column 'solutoin'.*'solution'"):
         open_rows(DataConfig(source="shapes"), ("solutoin",))

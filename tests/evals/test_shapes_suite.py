@@ -111,6 +111,24 @@ def test_tallies_by_hand():
         assert table["answer"][form] == round(sum(mine) / len(mine) / 3, 4)
 
 
+def test_guidance_is_for_drawings_alone():
+    seen = set()
+
+    class Guided(FakePolicy):
+        def act(self, requests, sampling):
+            seen.add((requests[0].kind, sampling.temperature, sampling.guidance, sampling.guidance_scale))
+            return super().act(requests, sampling)
+
+    evaluate_shapes(Guided(side=16), CONFIG.model_copy(update={"guidance_scale": 3.0}), WORLD, 20)
+    assert seen == {(kind, t, *how) for t in (0.0, 1.0) for kind, how in KINDS_GUIDED}
+    seen.clear()
+    evaluate_shapes(Guided(side=16), CONFIG, WORLD, 20)
+    assert {how[2:] for how in seen} == {("none", 1.0)}
+
+
+KINDS_GUIDED = (("image", ("guided", 3.0)), ("text", ("none", 1.0)))
+
+
 def test_the_items_are_the_same_before_and_after():
     """Seeds alone decide items and noise: a policy that did not change is measured the same."""
     first, second = FakePolicy(side=16), FakePolicy(side=16)
