@@ -34,15 +34,19 @@ class JanusPolicy(NotebookDoor):
     """A Janus or Janus-Pro checkpoint that acts. Implements `motet.protocols.Policy`.
 
     `autocast` is the compute type of replay, and of sampling on an accelerator; None computes in the weights' own.
+    `rollout_batch` sequences are sampled at once (guidance doubles each); None: as many as are asked for.
     """
 
     kinds: frozenset[ActKind] = frozenset({"text", "image"})
 
-    def __init__(self, model: Any, processor: Any, *, autocast: torch.dtype | None = None) -> None:
+    def __init__(
+        self, model: Any, processor: Any, *, autocast: torch.dtype | None = None, rollout_batch: int | None = None
+    ) -> None:
         self.wrapped = model  # a peft model when adapters train, else the model itself
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.processor = processor
         self.autocast = autocast
+        self.rollout_batch = rollout_batch
         self.version = 0
         self.encoder = ContextEncoder(processor, self.model.config.text_config.max_position_embeddings)
         self.embedder = Embedder(self.model, self.encoder.image_id)
@@ -68,6 +72,19 @@ class JanusPolicy(NotebookDoor):
         encodings = self.encoder.encode_all(
             [request.context for request in requests], draws=draws, with_null=sampling.guidance != "none", room=room
         )
+        size = self.rollout_batch or len(requests)
+        starts = range(0, len(requests), size)
+        return [
+            act
+            for n in starts
+            for act in self._perform(requests[n : n + size], encodings[n : n + size], sampling, room)
+        ]
+
+    def _perform(
+        self, requests: Sequence[Request], encodings: Sequence[Encoding], sampling: Sampling, room: int
+    ) -> list[Act]:
+        """Requests that are sampled as one batch of up to `room` actions each."""
+        draws = requests[0].kind == "image"
         with self._autocasting():
             prefixes, rows, null_rows = prefixes_of(self.embedder, encodings)
         sampler = self._sampling()
