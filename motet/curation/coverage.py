@@ -26,7 +26,10 @@ NO_ENTITIES = frozenset({"yes", "no", "none", "unk", "unknown", "true", "false",
 
 
 def entities(text: str) -> frozenset[str]:
-    """The words of a text that name things and their kinds: `two red buses` has `bus` and `red`. Numbers and letters are none."""
+    """The words that name a text's things and their kinds: `two red buses` has `bus` and `red`.
+
+    Numbers and single letters are none.
+    """
     things = [chunk for chunk in chunks(text) if chunk.kind in ("thing", "quality")]
     words = [word for thing in things for word in (thing.word, *thing.modifiers) if word]
     return frozenset(PARTICIPLES.get(word, word) for word in words if len(word) > 1) - NO_ENTITIES

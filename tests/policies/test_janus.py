@@ -287,7 +287,11 @@ def test_company_in_the_batch_changes_no_sample(
 
 @pytest.mark.parametrize(("kind", "name"), [("text", "plain"), ("image", "guided")])
 def test_sampling_in_parts_changes_no_sample(
-    fresh: Callable[..., JanusPolicy], contexts: list[Conversation], monkeypatch: pytest.MonkeyPatch, kind: str, name: str
+    fresh: Callable[..., JanusPolicy],
+    contexts: list[Conversation],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    name: str,
 ) -> None:
     asked = requests(kind, *contexts[:2], n=4)
     whole = fresh().act(asked, SAMPLINGS[name])
