@@ -11,7 +11,7 @@ from motet.errors import DataError
 from motet.rewards.answers import extract_answer
 from motet.rewards.choices import letter_of, options_of
 
-BINS = ("none", "up to 1/4", "up to 1/2", "up to 3/4", "below all", "all")
+BINS: tuple[str, ...] = ("none", "up to 1/4", "up to 1/2", "up to 3/4", "below all", "all")
 _ANSWER = {"MC": "the letter of one option", "OE": "one to three words"}
 
 

@@ -92,8 +92,8 @@ def qa_accuracy(
 ) -> Scores:
     """`multiple_choice` where the column `qa_type` says MC; for OE `open_ended`, or `soft_answer` if `open` is soft.
 
-    CoRL's data names the type of each row so (x2x_rft_22k). `unclear` is that of `multiple_choice`. Raises DataError for
-    another type.
+    CoRL's data names the type of each row so (x2x_rft_22k). `unclear` is that of `multiple_choice`.
+    Raises DataError for another type.
     """
     one_of("qa_accuracy", "open", open, ("exact", "soft"))
     values: Scores = []

@@ -59,9 +59,9 @@ def multiple_choice(
 ) -> Scores:
     """Whether the answer chooses the gold option, by letter or by text; see `motet.rewards.choices`.
 
-    A row without options is judged by its letter if its gold answer is one, else the reward does not apply to it. A gold
-    answer that is none of its options, or two, is refused; with `unclear: skip` the reward does not apply to its row:
-    for large sets of others, which no one can mend.
+    A row without options is judged by its letter if its gold answer is one, else the reward does not apply to it.
+    A gold answer that is none of its options, or two, is refused; with `unclear: skip` the reward does not apply to its
+    row: for large sets of others, which no one can mend.
     """
     one_of("multiple_choice", "unclear", unclear, ("refuse", "skip"))
     values: Scores = []

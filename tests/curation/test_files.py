@@ -170,6 +170,9 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path):
     ]
     with pytest.raises(DataError, match=r"x.parquet' cannot be written"):
         write_rows(rows, tmp_path / "x.parquet")
+    rows[1]["x"] = {1, 2}  # the first row is already in the file when this one fails
+    with pytest.raises(DataError, match=r"x.jsonl' cannot be written: TypeError"):
+        write_rows(rows, tmp_path / "x.jsonl")
     assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="no known kind"):
         write_rows(rows, tmp_path / "x.txt")

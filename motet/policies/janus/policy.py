@@ -99,28 +99,8 @@ class JanusPolicy(NotebookDoor):
             sampling=sampling,
             stop_id=None if draws else self.encoder.eos_id,
         )
-        common = self._common(requests, encodings, decoded, sampling)
+        common = _common(requests, encodings, decoded, sampling, self.version)
         return self._image_acts(decoded, common) if draws else self._text_acts(decoded, common)
-
-    def _common(
-        self, requests: Sequence[Request], encodings: Sequence[Encoding], decoded: Decoded, sampling: Sampling
-    ) -> list[dict[str, Any]]:
-        """What acts of both kinds remember."""
-        scored, lengths = decoded.log_probs.cpu(), decoded.lengths.tolist()
-        behaviour = None if decoded.behaviour_log_probs is None else decoded.behaviour_log_probs.cpu()
-        return [
-            {
-                "name": request.name,
-                "context": request.context,
-                "encoding": encoding,
-                "sampling": sampling,
-                "log_probs": scored[n, :length].clone(),
-                "behaviour_log_probs": None if behaviour is None else behaviour[n, :length].clone(),
-                "trained": request.trained,
-                "policy_version": self.version,
-            }
-            for n, (request, encoding, length) in enumerate(zip(requests, encodings, lengths, strict=True))
-        ]
 
     def _image_acts(self, decoded: Decoded, common: Sequence[dict[str, Any]]) -> list[Act]:
         with self._autocasting():
@@ -244,6 +224,27 @@ class JanusPolicy(NotebookDoor):
 
     def _autocasting(self) -> Any:
         return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
+
+
+def _common(
+    requests: Sequence[Request], encodings: Sequence[Encoding], decoded: Decoded, sampling: Sampling, version: int
+) -> list[dict[str, Any]]:
+    """What acts of both kinds remember."""
+    scored, lengths = decoded.log_probs.cpu(), decoded.lengths.tolist()
+    behaviour = None if decoded.behaviour_log_probs is None else decoded.behaviour_log_probs.cpu()
+    return [
+        {
+            "name": request.name,
+            "context": request.context,
+            "encoding": encoding,
+            "sampling": sampling,
+            "log_probs": scored[n, :length].clone(),
+            "behaviour_log_probs": None if behaviour is None else behaviour[n, :length].clone(),
+            "trained": request.trained,
+            "policy_version": version,
+        }
+        for n, (request, encoding, length) in enumerate(zip(requests, encodings, lengths, strict=True))
+    ]
 
 
 def _image_tokens(model: Any, encoder: ContextEncoder) -> int:
