@@ -220,6 +220,34 @@ FAULTS = (
         "True",
         ("tests/rewards/test_choices.py::test_chosen_letter",),
     ),
+    Fault(
+        "sampled in parts, each with the first part's contexts",
+        "motet/policies/janus/policy.py",
+        "encodings[n : n + size], sampling, room)",
+        "encodings[:size][: len(requests[n : n + size])], sampling, room)",
+        ("tests/policies/test_janus.py::test_sampling_in_parts_changes_no_sample",),
+    ),
+    Fault(
+        "gold answers keep their tags",
+        "motet/rewards/rules.py",
+        "text = extract_answer(str(gold)) or str(gold)",
+        "text = str(gold)",
+        ("tests/test_corl_data.py::test_gold_options_and_type_follow_from_the_columns",),
+    ),
+    Fault(
+        "the caption that covers least",
+        "motet/curation/pairing.py",
+        "best = max(",
+        "best = min(",
+        ("tests/curation/test_pairing.py::test_the_caption_that_covers_most_is_taken",),
+    ),
+    Fault(
+        "an option's letter is covered, not its words",
+        "motet/curation/pairing.py",
+        "return answer if letter is None else",
+        "return answer if True else",
+        ("tests/curation/test_pairing.py::test_an_option_is_covered_by_its_words",),
+    ),
 )
 
 

@@ -29,19 +29,19 @@ SIZES = TinySizes(
 REWARDS = f"{Path(__file__).parent / 'made_up_rewards.py'}:"
 
 
-def save_tiny_janus(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
+def save_tiny_janus(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32, sizes: TinySizes = SIZES) -> Path:
     """A Janus of a few thousand weights, which draws 16 pixels wide, as a checkpoint."""
     rows = [ShapesRows("train", 0, WORLD).row(index) for index in range(60)]
     texts = [f": {row['prompt']}\n\n" for row in rows] + [f"\n{row['question']}\n\n" for row in rows]
     tokenizer = tiny_tokenizer(texts + [row["solution"] for row in rows], vocab_size=320)
-    model = tiny_janus(tokenizer, SIZES, seed)
+    model = tiny_janus(tokenizer, sizes, seed)
     for name, weight in model.model.vqmodel.decoder.named_parameters():
         if "conv2" in name or "proj_out" in name:  # skip the blocks: a code then paints its own place, as it should
             weight.data.zero_()
         elif name == "conv_out.weight":
             weight.data *= 5  # and in colour: random codes are all grey otherwise
     model.to(dtype).save_pretrained(folder)
-    tiny_processor(tokenizer, SIZES).save_pretrained(folder)
+    tiny_processor(tokenizer, sizes).save_pretrained(folder)
     return folder
 
 

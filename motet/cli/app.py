@@ -143,6 +143,24 @@ def convert(
 
 
 @app.command()
+def curate(
+    questions: Annotated[Path, typer.Argument(help="Questions: image, question, solution; options, entities.")],
+    captions: Annotated[Path, typer.Argument(help="Captions: image, caption; or COCO's captions file.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="New .jsonl or .parquet file to write.")],
+    pictures: Annotated[
+        str | None, typer.Option(help="Where pictures are: train2017/{image:0>12}.jpg; none: only their ids.")
+    ] = None,
+    min_coverage: Annotated[float, typer.Option(min=0.0, max=1.0, help="Leave out rows that cover less.")] = 0.0,
+    no_entities: Annotated[str, typer.Option(help="Solutions without entities: keep or drop.")] = "keep",
+) -> None:
+    """Pair questions with the captions that cover their solutions, as rows for CoRL."""
+    from motet.cli.curating import run
+
+    run(questions, captions, out, pictures=pictures, min_coverage=min_coverage, no_entities=no_entities)
+
+
+@app.command()
 def config(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe (YAML).")] = None,
     overrides: Overrides = None,

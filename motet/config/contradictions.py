@@ -7,7 +7,7 @@ from math import inf, isfinite
 from typing import Any, cast
 
 from motet.config.problems import Problem
-from motet.config.schema import ActKind, KindConfig, Recipe, RewardConfig, TrackConfig
+from motet.config.schema import HUB_OPTIONS, ActKind, KindConfig, Recipe, RewardConfig, TrackConfig
 
 Check = Callable[[Recipe], Iterator[Problem]]
 
@@ -80,7 +80,7 @@ def _shapes_data(recipe: Recipe) -> Iterator[Problem]:
     for prefix, track in _tracks(recipe):
         data, key = track.data, f"{prefix}data"
         if data.source != "shapes":
-            if data.options:
+            if set(data.options) - set(HUB_OPTIONS):  # whether it is on the hub shows when it is opened
                 text = f"are options of the shapes world, but {key}.source is '{data.source}'."
                 yield Problem(f"{key}.options", text, f"remove {key}.options, or set {key}.source to shapes.")
             continue

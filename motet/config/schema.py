@@ -44,6 +44,12 @@ class PolicyConfig(_Section):
     """Compute type of forward passes. Weights that train, log-probs and ratios stay float32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    rollout_batch: PositiveInt | None = None
+    """Sample at most this many sequences at once; None: all of a step's. Less memory, the same samples but rounding."""
+
+
+HUB_OPTIONS = ("name", "revision", "data_dir", "data_files")
+"""What `data.options` may say of a hub dataset."""
 
 
 class DataConfig(_Section):
@@ -58,7 +64,7 @@ class DataConfig(_Section):
     size: PositiveInt | None = None
     """Use this many rows; None: all of a file. The shapes world makes rows as they are asked for."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the shapes world, by name (see `motet.shapes.world.WorldOptions`)."""
+    """Options of the shapes world (see `motet.shapes.world.WorldOptions`), or a hub dataset's name, revision, ..."""
     targets: dict[str, str] = Field(default_factory=dict)
     """For `motet sft`: act name -> column that demonstrates it, e.g. {drawing: image, answer: solution}."""
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from motet.config.schema import DataConfig
+from motet.config.schema import HUB_OPTIONS, DataConfig
 from motet.errors import ConfigError, DataError
 from motet.lookup import did_you_mean, first_line
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
-HUB_OPTIONS = ("name", "revision", "data_dir", "data_files")
 Row = dict[str, Any]
 
 

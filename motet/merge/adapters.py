@@ -89,12 +89,24 @@ class AdaptedWeights:
 def base_folder(folder: Path) -> Path:
     """The local folder of the base that an adapter names. Raises CheckpointError unless there is one."""
     base = read_json(folder / CONFIG).get("base_model_name_or_path")
-    if not isinstance(base, str) or not Path(base).is_dir():
+    found = Path(base) if isinstance(base, str) and Path(base).is_dir() else cached_folder(base)
+    if found is None:
         raise CheckpointError(
-            f"The adapter in {str(folder)!r} names the base {base!r}, which is no folder here.",
+            f"The adapter in {str(folder)!r} names the base {base!r}, which is no folder here, nor in the hub's cache.",
             fix="download the base, and write its folder into base_model_name_or_path of adapter_config.json.",
         )
-    return Path(base)
+    return found
+
+
+def cached_folder(name: Any) -> Path | None:
+    """Where the hub's cache holds a model id that was loaded before; None when it does not. Downloads nothing."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True)) if isinstance(name, str) and name else None
+    except (HFValidationError, LocalEntryNotFoundError):  # no id at all, or one that was never loaded
+        return None
 
 
 def _refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from motet.errors import CheckpointError, ConfigError, NumericsError
-from motet.merge.adapters import CONFIG, AdaptedWeights, base_folder
+from motet.merge.adapters import CONFIG, AdaptedWeights, base_folder, cached_folder
 from motet.numerics.merging import average, delta, gaussian_deltas, moved, norm_weighted
 from motet.shards import (
     SHARD_BYTES,
@@ -88,7 +88,8 @@ def merge_folders(
 
 
 def open_weights(folder: Path) -> Weights:
-    """The weights of a folder; an adapter's are those of its base with the adapter on them."""
+    """The weights of a folder, or of a hub id in the hub's cache; an adapter's are its base's with the adapter on."""
+    folder = folder if folder.exists() else cached_folder(folder.as_posix()) or folder
     if (folder / CONFIG).is_file():
         return AdaptedWeights(folder, open_weights(base_folder(folder)))
     return StoredWeights(folder)

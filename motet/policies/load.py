@@ -39,7 +39,7 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> JanusPo
         model.set_attn_implementation("eager")
     if adapter:
         model = attach(model, folder)
-    policy = JanusPolicy(model, processor, autocast=autocast)
+    policy = JanusPolicy(model, processor, autocast=autocast, rollout_batch=settings.rollout_batch)
     if settings.lora is not None and not adapter:
         policy.add_lora(settings.lora)
     elif not adapter:

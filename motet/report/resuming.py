@@ -14,6 +14,7 @@ FREE = frozenset(
         "description",
         "policy.device",
         "policy.gradient_checkpointing",
+        "policy.rollout_batch",
         "optimizer.tokens_per_microbatch",
         "eval.every",
         "run.steps",

@@ -78,7 +78,7 @@ def object_class(
     return values
 
 
-@reward("qa_accuracy", options=("tagged", "open"))
+@reward("qa_accuracy", options=("tagged", "open", "unclear"))
 def qa_accuracy(
     completions: list[Any],
     answer: list[Any],
@@ -88,17 +88,19 @@ def qa_accuracy(
     *,
     tagged: Any = True,
     open: Any = "exact",
+    unclear: Any = "refuse",
 ) -> Scores:
     """`multiple_choice` where the column `qa_type` says MC; for OE `open_ended`, or `soft_answer` if `open` is soft.
 
-    CoRL's data names the type of each row so (x2x_rft_22k). Raises DataError for another type.
+    CoRL's data names the type of each row so (x2x_rft_22k). `unclear` is that of `multiple_choice`.
+    Raises DataError for another type.
     """
     one_of("qa_accuracy", "open", open, ("exact", "soft"))
     values: Scores = []
     for n, (completion, gold, kind) in enumerate(zip(completions, answer, qa_type, strict=True)):
         if kind == "MC":
             own = [None if column is None else [column[n]] for column in (question, options)]
-            values += multiple_choice([completion], [gold], *own, tagged=tagged)
+            values += multiple_choice([completion], [gold], *own, tagged=tagged, unclear=unclear)
         elif kind == "OE":
             values += (soft_answer if open == "soft" else open_ended)([completion], [gold], tagged=tagged)
         else:

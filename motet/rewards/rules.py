@@ -13,6 +13,7 @@ from motet.errors import ConfigError, DataError, RewardError
 from motet.rewards.answers import extract_answer, same_answer, visible, well_formed
 from motet.rewards.base import reward
 from motet.rewards.choices import chosen_letter, letter_of, options_of
+from motet.rewards.options import one_of
 
 Scores = list[float | None]
 
@@ -46,22 +47,29 @@ def exact_answer(
     return values
 
 
-@reward("multiple_choice", options=("tagged",))
+@reward("multiple_choice", options=("tagged", "unclear"))
 def multiple_choice(
     completions: list[Any],
     answer: list[Any],
     question: list[Any] | None = None,
     options: list[Any] | None = None,
     tagged: Any = True,
+    *,
+    unclear: Any = "refuse",
 ) -> Scores:
     """Whether the answer chooses the gold option, by letter or by text; see `motet.rewards.choices`.
 
     A row without options is judged by its letter if its gold answer is one, else the reward does not apply to it.
+    A gold answer that is none of its options, or two, is refused; with `unclear: skip` the reward does not apply to its
+    row: for large sets of others, which no one can mend.
     """
-    return [
-        _multiple_choice(completion, gold, row_options(n, question, options), tagged, "multiple_choice")
-        for n, (completion, gold) in enumerate(zip(completions, answer, strict=True))
-    ]
+    one_of("multiple_choice", "unclear", unclear, ("refuse", "skip"))
+    values: Scores = []
+    for n, (completion, gold) in enumerate(zip(completions, answer, strict=True)):
+        row = row_options(n, question, options)
+        skipped = unclear == "skip" and gold is not None and letter_of(gold_text(gold), row) is None
+        values.append(None if skipped else _multiple_choice(completion, gold, row, tagged, "multiple_choice"))
+    return values
 
 
 @reward("open_ended", options=("tagged",))

@@ -113,6 +113,7 @@ LEGAL = [
     ["data.source=rows.jsonl", "data.columns.question=problem", "data.split=validation"],
     ["data.source=rows.jsonl", "data.split=test", "eval.suite=shapes"],
     ["data.options.size=3", "data.split=test"],
+    ["data.source=somebody/something", "data.options.revision=main", "data.options.name=en"],
     ["scenario=folder/my.py:play", "rewards=[{name: my_module:score}]"],
     ["rewards=[{name: a, acts: [x]}, {name: a, acts: [y]}, {name: a}]"],
     ["rewards=[{name: a, weight: 0}, {name: b, weight: -1}]"],

@@ -1,6 +1,7 @@
 """LoRA adapters merge by their products, never by their factors."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,22 @@ def test_other_adapters_are_refused(
     with pytest.raises(CheckpointError, match=words):
         merge_folders([adapters[1][0], broken(**settings)], tmp_path / "out", method="average")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_base_of_the_hub_is_found_in_its_cache(
+    adapters: Any, broken: Any, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    cached = tmp_path / "hub" / "models--someone--somewhere"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("a" * 40)
+    shutil.copytree(tiny_checkpoint, cached / "snapshots" / ("a" * 40))
+    named = broken(base_model_name_or_path="someone/somewhere")
+    merge_folders([adapters[1][0], named], tmp_path / "cached", method="gaussian", base=Path("someone/somewhere"))
+    local = [folder for folder, _ in adapters][::-1]
+    merge_folders(local, tmp_path / "local", method="gaussian", base=tiny_checkpoint)
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("cached", "local"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def without(part: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:

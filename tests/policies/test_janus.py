@@ -16,7 +16,9 @@ from motet.config import PolicyConfig
 from motet.conversation import Conversation, Message, Text, assistant, user
 from motet.errors import CheckpointError, ConfigError, ContextError, DataError
 from motet.policies import load_policy
+from motet.policies.decoding.loop import decode
 from motet.policies.janus import JanusPolicy
+from motet.policies.janus import policy as policy_module
 from motet.policies.janus import replay as replay_module
 from motet.policies.janus.contexts import ContextEncoder
 from motet.protocols import Policy, Request
@@ -281,6 +283,30 @@ def test_company_in_the_batch_changes_no_sample(
     for a, b, c in zip(together, backwards, alone, strict=True):
         assert a.ids.tolist() == b.ids.tolist() == c.ids.tolist()
         assert worst([a.log_probs, a.log_probs], [b.log_probs, c.log_probs]) < ATOL
+
+
+@pytest.mark.parametrize(("kind", "name"), [("text", "plain"), ("image", "guided")])
+def test_sampling_in_parts_changes_no_sample(
+    fresh: Callable[..., JanusPolicy],
+    contexts: list[Conversation],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    name: str,
+) -> None:
+    asked = requests(kind, *contexts[:2], n=4)
+    whole = fresh().act(asked, SAMPLINGS[name])
+    policy, sizes = fresh(rollout_batch=3), []
+
+    def counted(*arguments: object, uniforms: torch.Tensor, **settings: object) -> object:
+        sizes.append(len(uniforms))
+        return decode(*arguments, uniforms=uniforms, **settings)
+
+    monkeypatch.setattr(policy_module, "decode", counted)
+    parts = policy.act(asked, SAMPLINGS[name])
+    assert sizes == [3, 3, 2]
+    assert [act.ids.tolist() for act in parts] == [act.ids.tolist() for act in whole]
+    assert worst([act.log_probs for act in parts], [act.log_probs for act in whole]) < ATOL
+    assert len({id(act.encoding) for act in parts}) == 2  # siblings still share their prefix in replay
 
 
 def test_the_key_alone_makes_the_sample(policy: JanusPolicy, contexts: list[Conversation]) -> None:

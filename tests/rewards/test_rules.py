@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from motet.errors import ConfigError, DataError, RewardError
+from motet.rewards.graded import qa_accuracy
 from motet.rewards.rules import exact_answer, format_, multiple_choice, open_ended
 
 
@@ -62,6 +63,14 @@ def test_an_act_that_did_not_happen_is_not_judged():
 def test_gold_that_is_no_option(gold):
     with pytest.raises(DataError, match=r"none of the options \['cat', 'dog'\]"):
         multiple_choice(tag("A"), [gold], None, [["cat", "dog"]])
+
+
+def test_gold_that_is_no_option_may_be_skipped():
+    gold, options = ["bird", "B", None, "dog"], [["cat", "dog"]] * 4
+    assert multiple_choice(tag("A", "B", "A", "A"), gold, None, options, unclear="skip") == [None, 1.0, None, 0.0]
+    assert qa_accuracy(tag("A", "B"), ["E", "A"], ["MC", "MC"], None, options[:2], unclear="skip") == [None, 0.0]
+    with pytest.raises(ConfigError, match="unclear='maybe' of 'multiple_choice' is none of refuse, skip"):
+        multiple_choice(tag("A"), ["A"], unclear="maybe")
 
 
 @pytest.mark.parametrize("gold", ["", " ", "\u200b"])

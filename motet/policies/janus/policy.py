@@ -34,15 +34,19 @@ class JanusPolicy(NotebookDoor):
     """A Janus or Janus-Pro checkpoint that acts. Implements `motet.protocols.Policy`.
 
     `autocast` is the compute type of replay, and of sampling on an accelerator; None computes in the weights' own.
+    `rollout_batch` sequences are sampled at once (guidance doubles each); None: as many as are asked for.
     """
 
     kinds: frozenset[ActKind] = frozenset({"text", "image"})
 
-    def __init__(self, model: Any, processor: Any, *, autocast: torch.dtype | None = None) -> None:
+    def __init__(
+        self, model: Any, processor: Any, *, autocast: torch.dtype | None = None, rollout_batch: int | None = None
+    ) -> None:
         self.wrapped = model  # a peft model when adapters train, else the model itself
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.processor = processor
         self.autocast = autocast
+        self.rollout_batch = rollout_batch
         self.version = 0
         self.encoder = ContextEncoder(processor, self.model.config.text_config.max_position_embeddings)
         self.embedder = Embedder(self.model, self.encoder.image_id)
@@ -68,6 +72,19 @@ class JanusPolicy(NotebookDoor):
         encodings = self.encoder.encode_all(
             [request.context for request in requests], draws=draws, with_null=sampling.guidance != "none", room=room
         )
+        size = self.rollout_batch or len(requests)
+        starts = range(0, len(requests), size)
+        return [
+            act
+            for n in starts
+            for act in self._perform(requests[n : n + size], encodings[n : n + size], sampling, room)
+        ]
+
+    def _perform(
+        self, requests: Sequence[Request], encodings: Sequence[Encoding], sampling: Sampling, room: int
+    ) -> list[Act]:
+        """Requests that are sampled as one batch of up to `room` actions each."""
+        draws = requests[0].kind == "image"
         with self._autocasting():
             prefixes, rows, null_rows = prefixes_of(self.embedder, encodings)
         sampler = self._sampling()
@@ -82,28 +99,8 @@ class JanusPolicy(NotebookDoor):
             sampling=sampling,
             stop_id=None if draws else self.encoder.eos_id,
         )
-        common = self._common(requests, encodings, decoded, sampling)
+        common = _common(requests, encodings, decoded, sampling, self.version)
         return self._image_acts(decoded, common) if draws else self._text_acts(decoded, common)
-
-    def _common(
-        self, requests: Sequence[Request], encodings: Sequence[Encoding], decoded: Decoded, sampling: Sampling
-    ) -> list[dict[str, Any]]:
-        """What acts of both kinds remember."""
-        scored, lengths = decoded.log_probs.cpu(), decoded.lengths.tolist()
-        behaviour = None if decoded.behaviour_log_probs is None else decoded.behaviour_log_probs.cpu()
-        return [
-            {
-                "name": request.name,
-                "context": request.context,
-                "encoding": encoding,
-                "sampling": sampling,
-                "log_probs": scored[n, :length].clone(),
-                "behaviour_log_probs": None if behaviour is None else behaviour[n, :length].clone(),
-                "trained": request.trained,
-                "policy_version": self.version,
-            }
-            for n, (request, encoding, length) in enumerate(zip(requests, encodings, lengths, strict=True))
-        ]
 
     def _image_acts(self, decoded: Decoded, common: Sequence[dict[str, Any]]) -> list[Act]:
         with self._autocasting():
@@ -228,6 +225,27 @@ class JanusPolicy(NotebookDoor):
 
     def _autocasting(self) -> Any:
         return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
+
+
+def _common(
+    requests: Sequence[Request], encodings: Sequence[Encoding], decoded: Decoded, sampling: Sampling, version: int
+) -> list[dict[str, Any]]:
+    """What acts of both kinds remember."""
+    scored, lengths = decoded.log_probs.cpu(), decoded.lengths.tolist()
+    behaviour = None if decoded.behaviour_log_probs is None else decoded.behaviour_log_probs.cpu()
+    return [
+        {
+            "name": request.name,
+            "context": request.context,
+            "encoding": encoding,
+            "sampling": sampling,
+            "log_probs": scored[n, :length].clone(),
+            "behaviour_log_probs": None if behaviour is None else behaviour[n, :length].clone(),
+            "trained": request.trained,
+            "policy_version": version,
+        }
+        for n, (request, encoding, length) in enumerate(zip(requests, encodings, lengths, strict=True))
+    ]
 
 
 def _image_tokens(model: Any, encoder: ContextEncoder) -> int:
