@@ -49,7 +49,7 @@ def test_schedules_are_well_formed(num_steps: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [[1.0], [1.0, 0.5], [1.0, 0.5, 0.5, 0.0], [0.0, 0.5, 0.0], [1.1, 0.5, 0.0], [1.0, float("nan"), 0.0]]
+    "values", [[0.0], [1.0, 0.5], [1.0, 0.5, 0.5, 0.0], [0.0, 0.5, 0.0], [1.1, 0.5, 0.0], [1.0, float("nan"), 0.0]]
 )
 def test_what_is_no_schedule_is_refused(values: list[float]) -> None:
     with pytest.raises(ValueError, match="fall strictly"):

@@ -6,7 +6,8 @@ flow_sde (`D = sigma' - sigma`, `a` the noise level, sigma below 1), it is
     KL = (mean - mean_ref)^2 / (2 std^2) = (1 + a^2 / 2)^2 (-D) (1 - sigma) / (2 a^2 sigma) * (v - v_ref)^2
 
 whose weight vanishes towards sigma 1: there the policy may drift almost for nothing. UniGRPO therefore penalises the
-velocities themselves.
+velocities themselves. (Flow-GRPO's code divides by `s^2` instead of `std^2 = s^2 (-D)`: a beta of its recipes is for
+this KL times the step's length.)
 """
 
 from __future__ import annotations

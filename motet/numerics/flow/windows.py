@@ -23,7 +23,7 @@ def stochastic_steps(times: Float[Tensor, "S1"], start: int = 0, size: int | Non
     Raises ValueError for a window without any step: an act without actions cannot be trained.
     """
     check_times(times)
-    end = len(times) - 2 if size is None else start + size
+    end = len(times) if size is None else start + size
     chosen = tuple(start <= step < end for step in range(len(times) - 2))
     if start < 0 or not any(chosen):
         raise ValueError(f"no stochastic step in a window of size {size} from step {start} of {len(times) - 1} steps.")
