@@ -1,19 +1,9 @@
 """The smallest policy that draws by denoising: a velocity network on tiny latents, sampled by Flow-GRPO's SDE.
 
-A flow takes noise (sigma 1) to a picture (sigma 0) along `dx = v dsigma`. Flow-GRPO (arXiv 2505.05470) adds noise to
-each step without changing the marginals. With D = sigma' - sigma < 0 and S = sigma, or the schedule's second sigma
-where sigma = 1 (the formula would divide by zero there):
-
-    s    = a sqrt(sigma / (1 - S))
-    mean = x (1 + s^2 D / (2 sigma)) + v (1 + s^2 (1 - sigma) / (2 sigma)) D
-    std  = s sqrt(-D)
-
-The log-density is averaged over the latent's dimensions, not summed: a ratio's clip range then sits near 1e-4.
-The last step is deterministic, so it is no action.
+The steps are those of `motet.numerics.flow`, in sampling and in replay; the last one is deterministic, no action.
 """
 
 import hashlib
-import math
 from contextlib import contextmanager
 
 import torch
@@ -22,6 +12,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from motet.errors import ConfigError
+from motet.numerics.flow.schedules import linear_sigmas
+from motet.numerics.flow.steps import draw, log_density, ode_step, sde_step
+from motet.numerics.flow.windows import stochastic_steps
 from motet.protocols import Replay
 from motet.testing import number_of
 from motet.trajectory import DenoisingSteps, Encoding
@@ -56,9 +49,9 @@ class FlowExpert(nn.Module):
         replays = []
         for act in acts:
             taken = torch.tensor(act.stochastic)
-            means, stds = self._steps(act.states[:-1], act.times, act.encoding, act.sampling.noise_level)
-            log_probs = log_density(act.states[1:].to(means)[taken], means[taken], stds[taken])
-            offers = {"mean": means[taken], "std": stds[taken]}
+            x, sigma, after = act.states[:-1][taken], act.times[:-1][taken], act.times[1:][taken]
+            step = sde_step(x, self._velocity(x, sigma, act.encoding), sigma, after, act.sampling.noise_level)
+            log_probs, offers = log_density(act.states[1:][taken], *step), step._asdict()
             replays.append(Replay(log_probs, {name: offers[name] for name in needs if name in offers}))
         return replays
 
@@ -90,18 +83,19 @@ class FlowExpert(nn.Module):
     def _draw(self, request, sampling):
         generator = torch.Generator().manual_seed(number_of(request.key))
         noise = torch.randn(sampling.num_steps + 1, CHANNELS, SIDE, SIDE, generator=generator)
-        times = torch.linspace(1.0, 0.0, sampling.num_steps + 1)
-        stochastic = (True,) * (sampling.num_steps - 1) + (False,)
-        encoding, states, log_probs = encode(request.context), [noise[0]], []
-        for step, noisy in enumerate(stochastic):
-            x, sigma = states[-1][None], times[step : step + 1]
+        times = linear_sigmas(sampling.num_steps)
+        stochastic = stochastic_steps(times)
+        encoding, x, states, log_probs = encode(request.context), noise[:1], [noise[0]], []
+        for n, noisy in enumerate(stochastic):
+            sigma, after = times[n : n + 1], times[n + 1 : n + 2]
+            velocity = self._velocity(x, sigma, encoding)
             if noisy:
-                mean, std = self._steps(x, times, encoding, sampling.noise_level, slice(step, step + 1))
-                states.append((mean + std.view(-1, 1, 1, 1) * noise[step + 1])[0].float())
-                log_probs.append(log_density(states[-1][None], mean, std))
+                step = sde_step(x, velocity, sigma, after, sampling.noise_level)
+                x = draw(step, noise[n + 1 : n + 2]).float()
+                log_probs.append(log_density(x, *step))
             else:
-                velocity = self._velocity(x, sigma, encoding)
-                states.append((x + velocity * (times[step + 1] - sigma))[0].float())
+                x = ode_step(x, velocity, sigma, after).float()
+            states.append(x[0])
         return DenoisingSteps(
             name=request.name,
             context=request.context,
@@ -116,27 +110,10 @@ class FlowExpert(nn.Module):
             image=to_picture(states[-1]),
         )
 
-    def _steps(self, x, times, encoding, noise_level, which=slice(None)):
-        """Means `[S, C, H, W]` and standard deviations `[S]` of the steps that leave the states `x`."""
-        sigma, after = times[:-1][which], times[1:][which]
-        safe = torch.where(sigma == 1, times[1], sigma)
-        s, D = noise_level * (sigma / (1 - safe)).sqrt(), after - sigma
-        velocity = self._velocity(x, sigma, encoding)
-        keep, move = 1 + s**2 * D / (2 * sigma), (1 + s**2 * (1 - sigma) / (2 * sigma)) * D
-        mean = x.to(velocity) * keep.view(-1, 1, 1, 1) + velocity * move.view(-1, 1, 1, 1)
-        return mean, s * (-D).sqrt()
-
     def _velocity(self, x, sigma, encoding):
         words = (encoding.ids.float() / 128 - 1).expand(len(x), -1)
         inputs = torch.cat([x.flatten(1), sigma.view(-1, 1), words], dim=1).to(self.velocity[0].weight)
         return self.velocity(inputs).view(-1, CHANNELS, SIDE, SIDE)
-
-
-def log_density(x, mean, std):
-    """Of N(mean, std^2), averaged over the latent's dimensions."""
-    std = std.view(-1, 1, 1, 1).to(mean)
-    density = -((x.to(mean) - mean) ** 2) / (2 * std**2) - std.log() - 0.5 * math.log(2 * math.pi)
-    return density.mean(dim=(1, 2, 3))
 
 
 def encode(context):

@@ -1,0 +1,45 @@
+"""GRPO-Guard: importance ratios of denoising steps that clip alike at every step.
+
+Wang et al., arXiv 2510.22319. For an action `x' = mean_old + std noise` the averaged log-ratio is
+
+    log r = mean_d( -(mean - mean_old)^2 / (2 std^2) + (mean - mean_old) noise / std )
+
+Its first part is never positive, so ratios sit left of 1 and a positive advantage never meets its clip; and its spread
+goes with `1 / std`, so no one clip range fits all steps. RatioNorm removes both: it adds the first part back and
+multiplies by std. What remains is `mean_d((mean - mean_old) noise)`.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from motet.numerics.flow.path import row_mean
+
+
+def normalized_log_ratios(
+    x_next: Float[Tensor, "A *D"],
+    mean: Float[Tensor, "A *D"],
+    old_mean: Float[Tensor, "A *D"],
+    std: Float[Tensor, "A"],
+) -> Float[Tensor, "A"]:
+    """RatioNorm: `std (log p - log p_old + mean_d((mean - mean_old)^2) / (2 std^2))`; its exponential is the ratio.
+
+    Computed as `mean_d((mean - mean_old)(x' - mean_old)) / std`, which is the same without subtracting two log-probs:
+    the ratios differ from 1 by as little as 1e-6, which float32 log-probs cannot tell, and on-policy the ratio is 1
+    exactly. `x_next` are the states that were sampled, `old_mean` the means that they were sampled from. No gradient
+    flows into either.
+    """
+    old = old_mean.detach().to(mean)
+    return row_mean((mean - old) * (x_next.detach().to(mean) - old)) / std.to(mean)
+
+
+def step_weights(sigma: Float[Tensor, "A"], sigma_next: Float[Tensor, "A"]) -> Float[Tensor, "A"]:
+    """`1 / (sigma - sigma_next)`: what each step's policy loss is multiplied by (GRPO-Guard's gradient reweighting).
+
+    The gradient of a normalised log-ratio by the velocity is `dmean/dv noise`, and for flow_sde
+    `dmean/dv = (1 + a^2 / 2)(sigma_next - sigma)` at every sigma below 1. So with this weight each step pulls equally.
+    It does not equalise dance_sde or cps. Clip before weighting, as the weight is none of the ratio's.
+    """
+    return torch.reciprocal(sigma - sigma_next)

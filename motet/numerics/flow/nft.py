@@ -1,0 +1,86 @@
+"""DiffusionNFT: learning from rewards through the forward process, without any ratio.
+
+Zheng et al., arXiv 2509.16117. No likelihood and no stored step is needed: only the final picture `x_0` of an act,
+sampled by any solver under an old policy, and its advantage. Like flow matching, it noises the picture to `x_sigma` and
+asks for velocities there. Two implicit policies are built from the velocities of the trained and the old policy, and
+the picture teaches one or the other, in proportion to how good it was:
+
+    v+ = (1 - beta) v_old + beta v        v- = (1 + beta) v_old - beta v
+    loss = r |v+ - (noise - x_0)|^2 + (1 - r) |v- - (noise - x_0)|^2
+
+Its optimum is `v_old + (2 / beta) E[r | x_sigma] (v_good - v_old)`, with `v_good` the velocity of the old policy's
+pictures weighted by r: the direction in which good pictures lie, and no reward's gradient.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from motet.numerics.flow.path import row_mean, spread, target_velocity
+
+SMALLEST_SCALE = 1e-5
+"""Floor of the adaptive normaliser: the released code's."""
+
+
+def optimality(advantages: Float[Tensor, "B"], max_advantage: float = 5.0) -> Float[Tensor, "B"]:
+    """`r = 1/2 + clip(A / A_max, -1, 1) / 2` in [0, 1]: how probably a picture is a good one.
+
+    `max_advantage` 5 is the released code's, for advantages in units of standard deviations.
+    """
+    return 0.5 + 0.5 * (advantages / max_advantage).clamp(-1.0, 1.0)
+
+
+def implicit_velocities(
+    velocity: Float[Tensor, "B *D"], old_velocity: Float[Tensor, "B *D"], beta: float
+) -> tuple[Float[Tensor, "B *D"], Float[Tensor, "B *D"]]:
+    """The positive and the negative policy's velocity; no gradient flows into the old one.
+
+    Their mean is the old velocity: what one goes, the other goes back. `beta` 1 or 0.1 in the released code; a smaller
+    one goes further, as the optimum's `2 / beta` says.
+    """
+    old = old_velocity.detach()
+    return old + beta * (velocity - old), old - beta * (velocity - old)
+
+
+def nft_loss(
+    velocity: Float[Tensor, "B *D"],
+    old_velocity: Float[Tensor, "B *D"],
+    clean: Float[Tensor, "B *D"],
+    noise: Float[Tensor, "B *D"],
+    r: Float[Tensor, "B"],
+    *,
+    beta: float,
+    sigma: Float[Tensor, "B"] | None = None,
+) -> Float[Tensor, "B"]:
+    """The loss of each picture, averaged over its dimensions; `r` is its `optimality`.
+
+    With `sigma`, both terms have the paper's adaptive weight: the error of the *picture*, `sigma` times that of the
+    velocity, squared and divided by its own mean size, so that no noise level dominates. That is
+    `sigma mean_d(e^2) / mean_d(|e|)`, where no gradient flows through the denominator.
+    The released code multiplies all by `max_advantage / beta`; leave that to the weight of the term.
+    """
+    target = target_velocity(clean, noise)
+    errors = [implicit - target for implicit in implicit_velocities(velocity, old_velocity, beta)]
+    positive, negative = (_squared(error) if sigma is None else _adaptive(error, sigma) for error in errors)
+    return r * positive + (1 - r) * negative
+
+
+def old_policy_decay(step: int, *, rate: float = 0.001, most: float = 0.5, flat: int = 0) -> float:
+    """`min(rate (step - flat), most)`, 0 before `flat`: how much of the old policy's weights stays at each step.
+
+    `old <- decay old + (1 - decay) new`: on-policy at first, for speed, then slower, for stability. The released code
+    has 0.001, 0.5 and 0, or 0.0075, 0.999 and 75, or keeps decay at 0.
+    """
+    return min(max(step - flat, 0) * rate, most)
+
+
+def _squared(error: Float[Tensor, "B *D"]) -> Float[Tensor, "B"]:
+    return row_mean(error.square())
+
+
+def _adaptive(error: Float[Tensor, "B *D"], sigma: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
+    """The picture's squared error over its detached mean absolute error."""
+    of_picture = spread(sigma, error) * error
+    scale = row_mean(of_picture.detach().abs()).clamp(min=SMALLEST_SCALE)
+    return row_mean(of_picture.square()) / scale

@@ -1,0 +1,52 @@
+"""The straight path between a picture and noise, and what a velocity says about its two ends.
+
+Rectified flow (Liu et al., arXiv 2209.03003; Esser et al., arXiv 2403.03206, section 2) with sigma as time:
+
+    x_sigma = (1 - sigma) x_0 + sigma noise        sigma 1 is noise, sigma 0 the picture
+    v       = dx / dsigma = noise - x_0            what the network is trained to say, given x_sigma and sigma
+
+so a velocity at `x_sigma` is also an estimate of both ends, `x - sigma v` and `x + (1 - sigma) v`, and of the score,
+`-(x + (1 - sigma) v) / sigma`. Rows are states of any shape `*D`; every row has its own sigma.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def interpolate(
+    clean: Float[Tensor, "B *D"], noise: Float[Tensor, "B *D"], sigma: Float[Tensor, "B"]
+) -> Float[Tensor, "B *D"]:
+    """`(1 - sigma) x_0 + sigma noise`: the forward process."""
+    level = spread(sigma, clean)
+    return (1 - level) * clean + level * noise
+
+
+def target_velocity(clean: Float[Tensor, "B *D"], noise: Float[Tensor, "B *D"]) -> Float[Tensor, "B *D"]:
+    """`noise - x_0`: the velocity of the straight path, the same at every sigma."""
+    return noise - clean
+
+
+def clean_estimate(
+    x: Float[Tensor, "B *D"], velocity: Float[Tensor, "B *D"], sigma: Float[Tensor, "B"]
+) -> Float[Tensor, "B *D"]:
+    """`x - sigma v`: the picture at the end of the path, if the velocity stayed as it is."""
+    return x - spread(sigma, velocity) * velocity
+
+
+def noise_estimate(
+    x: Float[Tensor, "B *D"], velocity: Float[Tensor, "B *D"], sigma: Float[Tensor, "B"]
+) -> Float[Tensor, "B *D"]:
+    """`x + (1 - sigma) v`: the noise at the start of the path."""
+    return x + (1 - spread(sigma, velocity)) * velocity
+
+
+def spread(values: Float[Tensor, "B"], like: Float[Tensor, "B *D"]) -> Tensor:
+    """One value per row, shaped and typed to multiply states: `[B, 1, ...]`."""
+    return values.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+
+
+def row_mean(values: Float[Tensor, "B *D"]) -> Float[Tensor, "B"]:
+    """Mean over a state's dimensions: the convention of every loss and log-density of a flow."""
+    return values.flatten(1).mean(dim=1)
