@@ -31,7 +31,9 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def curve(axis: Any, rows: list[dict[str, Any]], key: str, label: str, colour: str, smooth: int = 1) -> None:
-    points = [(row["step"], row[key]) for row in rows if key in row]
+    # A track's metrics carry its name before them.
+    named = next((name for row in rows for name in row if name == key or name.endswith(f"/{key}")), key)
+    points = [(row["step"], row[named]) for row in rows if named in row]
     steps, values = [p[0] for p in points], [p[1] for p in points]
     if smooth > 1:
         axis.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
