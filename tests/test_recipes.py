@@ -41,7 +41,7 @@ def test_the_cold_start_draws_the_easy_prompts() -> None:
     asked = [row for row in map(rows.row, range(120)) if row["category"] in ("single", "two objects", "colours")][:24]
     acts = load_policy(COLD_START).draw([row["prompt"] for row in asked])
     right = [check_drawing(act.image, row["spec"]).correct for act, row in zip(acts, asked, strict=True)]
-    assert sum(right) >= 22  # 99.7 % of such prompts on 2,048 items
+    assert sum(right) >= 22  # 99.9 % of such prompts on 2,048 items
 
 
 @pytest.mark.slow

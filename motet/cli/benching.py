@@ -53,20 +53,26 @@ def bench_rewards(
 
 def rewards_table(found: Sequence[Agreement]) -> Table:
     """One row per reward: its spread, and its agreement over all, within groups, and over pairs of siblings."""
-    table = Table(title="Agreement with the trusted reward, 95 % intervals over groups", title_justify="left")
-    if any(row.track for row in found):
-        table.add_column("track", no_wrap=True)
-    table.add_column("reward", no_wrap=True)
-    for heading in ("against", "n", "mean", "std", "over all", "within groups", "siblings ranked right"):
-        table.add_column(heading, justify="right")
+    trusted = ", ".join(sorted({row.against for row in found}))
+    table = Table(title=f"Agreement with {escape(trusted)}", title_justify="left")
+    table.add_column("reward", overflow="fold")
+    for heading in ("mean", "over all", "within groups", "ranked right"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in found:
-        track = [row.track] if any(one.track for one in found) else []
-        agreement = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in (row.overall, row.within)]
-        value, low, high = (100 * share for share in row.ranked_right)
-        agreement.append(f"{value:.0f} % [{low:.0f}, {high:.0f}]")
-        numbers = [str(row.siblings), f"{row.mean:.3f}", f"{row.std:.3f}"]
-        table.add_row(*(escape(cell) for cell in (*track, row.reward, row.against, *numbers, *agreement)))
-    table.caption = "siblings ranked right: of sibling pairs that the trusted reward tells apart; 50 % is chance"
+        name = f"{row.track}: {row.reward}" if row.track else row.reward
+        within, ranked = row.within, [100 * share for share in row.ranked_right]
+        table.add_row(
+            escape(name),
+            f"{row.mean:.2f}\u00b1{row.std:.2f}",
+            f"{row.overall[0]:.2f}",
+            f"{within[0]:.2f} [{within[1]:.2f}, {within[2]:.2f}]",
+            f"{ranked[0]:.0f} % [{ranked[1]:.0f}, {ranked[2]:.0f}]",
+        )
+    counts = " and ".join(str(count) for count in sorted({row.siblings for row in found}))
+    table.caption = (
+        f"{counts} trajectories. Correlations; sibling pairs that the trusted reward tells apart, 50 % ranked right is "
+        "chance. In brackets 95 % intervals over groups."
+    )
     return table
 
 
