@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -47,8 +48,18 @@ def bench_rewards(
         found = audit_rewards(recipe, rollouts, against, lambda done, total: bar.items("play", done, total))
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps([asdict(row) for row in found], indent=2) + "\n", encoding="utf-8")
+        rows = [_without_nan(asdict(row)) for row in found]
+        json_path.write_text(json.dumps(rows, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     console.print(rewards_table(found))
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: what is not known (a correlation with a constant) is null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def rewards_table(found: Sequence[Agreement]) -> Table:

@@ -79,6 +79,7 @@ def test_the_command(tiny_checkpoint, tmp_path, capsys):
         and "-1.00 [-1.00, -1.00]" in answer.out
     )
     rows = json.loads((tmp_path / "out.json").read_text())
+    assert rows[1]["within"] == [None, None, None] and "NaN" not in (tmp_path / "out.json").read_text()
     assert [row["reward"] for row in rows] == ["brightness", "of_the_prompt"] and rows[0]["siblings"] == 12
     refused = motet_command(capsys, "bench", "rewards", recipe, "--against", "nobody")
     assert refused.code == 2 and "has no reward 'nobody'" in refused.err
