@@ -64,7 +64,7 @@ def test_a_step_is_that_of_the_paper():
     for step, (sigma, after, safe) in enumerate([(1.0, 0.8, 0.8), (0.8, 0.6, 0.8)]):
         s, D = 0.7 * (sigma / (1 - safe)) ** 0.5, after - sigma
         x = act.states[step]
-        v = policy._velocity(x[None], torch.tensor([sigma]), act.encoding)[0].detach()
+        v = policy._velocity(x[None], torch.tensor([sigma]), [act.encoding])[0].detach()
         mean = x * (1 + s**2 / (2 * sigma) * D) + v * (1 + s**2 * (1 - sigma) / (2 * sigma)) * D
         step_density = torch.distributions.Normal(mean, s * (-D) ** 0.5).log_prob(act.states[step + 1]).mean()
         assert float(act.log_probs[step]) == pytest.approx(float(step_density), abs=1e-5)

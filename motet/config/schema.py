@@ -97,6 +97,40 @@ class ImageSamplingConfig(_Section):
     """Weight s of u + s (c - u), conditional and unconditional logits; used when guidance is not `none`."""
 
 
+class SdeWindowConfig(_Section):
+    """A window of stochastic steps, outside which the flow is followed without noise (MixGRPO, arXiv 2507.21802)."""
+
+    size: PositiveInt
+    """Steps that are stochastic, and so trained."""
+    moves: Literal["fixed", "progressive", "random"] = "progressive"
+    """Stay at the first steps; slide from noise to picture as training goes on; or stand anywhere, by chance."""
+    stride: PositiveInt = 1
+    """Steps between two places of the window."""
+    interval: PositiveInt = 25
+    """Rollouts at each place of a progressive window."""
+
+
+class DenoisingSamplingConfig(_Section):
+    """How denoising acts are sampled, and so scored."""
+
+    num_steps: PositiveInt = 10
+    """Steps from noise to picture."""
+    noise_level: PositiveFloat = 0.7
+    """Noise of the stochastic steps: Flow-GRPO's a, DanceGRPO's eta, or the share of new noise of cps (at most 1)."""
+    sde_type: Literal["flow_sde", "dance_sde", "cps"] = "flow_sde"
+    """Which stochastic step; see docs/algorithms.md."""
+    sde_window: SdeWindowConfig | None = None
+    """Make a window of steps stochastic; None: all but the last."""
+    shift: PositiveFloat | None = None
+    """Shift of the schedule towards noise; None: what the checkpoint's scheduler says."""
+    guidance: Literal["none", "guided", "conditional"] = "none"
+    """As for image tokens: of velocities instead of logits."""
+    guidance_scale: PositiveFloat = 3.5
+    """Weight of the prompt in the mixture; used when guidance is not `none`."""
+    image_guidance_scale: PositiveFloat = 1.0
+    """Weight of an edit's source picture in the mixture; used when guidance is not `none`."""
+
+
 class RewardConfig(_Section):
     """One reward: which function, with which weight, for which acts."""
 
@@ -247,6 +281,7 @@ class Recipe(_Section):
     algorithm: AlgorithmConfig = AlgorithmConfig()
     text: TextSamplingConfig = TextSamplingConfig()
     image: ImageSamplingConfig = ImageSamplingConfig()
+    denoising: DenoisingSamplingConfig = DenoisingSamplingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     eval: EvalConfig = EvalConfig()
     run: RunConfig
