@@ -229,6 +229,19 @@ def _denoising(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("denoising.num_steps", "is 1, and the last step is never stochastic.", "set it to 2 or more.")
 
 
+def _flow_algorithm(recipe: Recipe) -> Iterator[Problem]:
+    flow = recipe.algorithm.flow
+    if flow.guard and recipe.denoising.sde_type != "flow_sde":
+        text = f"weights the steps of flow_sde alike, but denoising.sde_type is {recipe.denoising.sde_type}."
+        yield Problem("algorithm.flow.guard", text, "set denoising.sde_type to flow_sde, or guard to false.")
+    if flow.objective == "nft":
+        if flow.guard:
+            yield Problem("algorithm.flow.guard", "normalises ratios, which nft has none of.", "set it to false.")
+        if flow.penalty == "kl":
+            text = "is kl, but nft replays no stochastic step, so there is no KL of one."
+            yield Problem("algorithm.flow.penalty", text, "set it to velocity_mse.")
+
+
 def _optimizer(recipe: Recipe) -> Iterator[Problem]:
     optimizer = recipe.optimizer
     for place, beta in enumerate(optimizer.betas):
@@ -281,6 +294,7 @@ CHECKS: tuple[Check, ...] = (
     _minibatches,
     _guidance,
     _denoising,
+    _flow_algorithm,
     _optimizer,
     _eval,
 )

@@ -170,6 +170,19 @@ class KindConfig(_Section):
     """Weight of this kind's loss in the sum."""
 
 
+class FlowAlgorithmConfig(_Section):
+    """What the loss of denoising acts can do beside the ratio, clip and KL that all kinds share."""
+
+    objective: Literal["grpo", "nft"] = "grpo"
+    """Ratios of the stochastic steps (Flow-GRPO), or DiffusionNFT's loss on re-noised pictures, without any ratio."""
+    guard: bool = False
+    """GRPO-Guard: ratios normalised per step and steps weighted alike (arXiv 2510.22319); for flow_sde."""
+    penalty: Literal["kl", "velocity_mse"] = "kl"
+    """What beta weighs: the exact KL of the steps, or the velocities' squared distance (UniGRPO, arXiv 2603.23500)."""
+    nft_beta: PositiveFloat = 1.0
+    """How near DiffusionNFT's implicit policies are to the old one: smaller goes further."""
+
+
 class AlgorithmConfig(_Section):
     """Advantage estimator x loss x KL, and credit. Paper names: docs/algorithms.md maps each to these settings."""
 
@@ -203,6 +216,8 @@ class AlgorithmConfig(_Section):
     """Passes over each rollout (mu in the GRPO paper)."""
     num_minibatches: PositiveInt = 1
     """Optimizer steps per pass; clipping acts only when num_iterations x num_minibatches > 1."""
+    flow: FlowAlgorithmConfig = FlowAlgorithmConfig()
+    """What concerns denoising acts alone."""
     per_kind: dict[ActKind, KindConfig] = Field(default_factory=dict[ActKind, KindConfig])
     """Settings that differ for one kind of act, e.g. {image: {beta: 0.01}}."""
 
@@ -220,6 +235,8 @@ class OptimizerConfig(_Section):
     """Optimizer steps of linear warm-up."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Shape after the warm-up, down to zero at the last step."""
+    learning_rates: dict[str, PositiveFloat] = Field(default_factory=dict[str, PositiveFloat])
+    """Peak rates of parts that have their own, by a name in `policy.train`, e.g. {transformer: 2e-7}."""
     max_grad_norm: PositiveFloat = 1.0
     """Global gradient norm above which gradients are scaled down."""
     tokens_per_microbatch: PositiveInt = 16384

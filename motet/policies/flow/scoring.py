@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,6 +53,12 @@ def demonstrated(
     clean = clean.float().cpu()
     noisy = interpolate(clean, noise, sigma)
     return [(torch.stack([noisy[n], clean[n]]), torch.stack([sigma[n], torch.zeros(())])) for n in range(len(clean))]
+
+
+def renoised(act: DenoisingSteps, key: RandomKey) -> DenoisingSteps:
+    """The act's final picture as a demonstration of itself, at a noise level and with noise named by the key."""
+    ((states, times),) = demonstrated(act.states[-1:], [key])
+    return replace(act, states=states, times=times, stochastic=(True,), log_probs=None, behaviour_log_probs=None)
 
 
 def _scored(
