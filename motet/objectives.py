@@ -128,7 +128,7 @@ class PolicyObjective:
         noise = clean + (noisy - clean) / spread(sigma, clean)
         good = optimality(batch.spread(self.advantages))
         return nft_loss(
-            velocity, self._old('velocity', batch), clean, noise, good, beta=self.config.flow.nft_beta, sigma=sigma
+            velocity, self._old("velocity", batch), clean, noise, good, beta=self.config.flow.nft_beta, sigma=sigma
         )
 
     def _divergence(self, batch: Packed, reference: Sequence[Replay]) -> Float[Tensor, "A"]:

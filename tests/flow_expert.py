@@ -6,14 +6,14 @@ The steps are those of `motet.numerics.flow`, in sampling and in replay; the las
 import hashlib
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from motet.errors import ConfigError
 from motet.numerics.flow.schedules import linear_sigmas
-from motet.policies.flow import branches_of, paint, rescore
+from motet.policies.flow import branches_of, demonstrated, paint, rescore
 from motet.trajectory import DenoisingSteps, Encoding, Sampling
 
 CHANNELS, SIDE, WORDS = 1, 4, 4
@@ -39,7 +39,23 @@ class FlowExpert(nn.Module):
         return [self._draw(request, sampling) for request in requests]
 
     def transcribe(self, requests, targets):
-        raise ConfigError("The flow expert has no encoder.", fix="sample its acts.")
+        """Grey pictures as latents."""
+        clean = torch.stack([to_latent(picture) for picture in targets])
+        steps = demonstrated(clean, [request.key for request in requests])
+        return [
+            DenoisingSteps(
+                name=request.name,
+                context=request.context,
+                encoding=encode(request.context),
+                sampling=Sampling(),
+                log_probs=None,
+                states=states,
+                times=times,
+                stochastic=(True,),
+                image=picture,
+            )
+            for request, picture, (states, times) in zip(requests, targets, steps, strict=True)
+        ]
 
     def replay(self, acts, needs=()):
         """The stored states under the current weights, on the stored schedule."""
@@ -103,6 +119,12 @@ def branches(encoding):
 def encode(context):
     """The prompt as four bytes of its hash."""
     return Encoding(torch.tensor([*hashlib.blake2b(context.text.encode(), digest_size=WORDS).digest()]))
+
+
+def to_latent(picture):
+    """The inverse of `to_picture`, up to rounding."""
+    levels = torch.tensor(np.asarray(picture.convert("L")), dtype=torch.float32)
+    return ((levels / 255 - 0.5) * 4)[None]
 
 
 def to_picture(latent):

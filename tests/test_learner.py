@@ -454,7 +454,9 @@ def test_acts_without_advantage_are_not_replayed_and_change_nothing(loss_type):
             for act in acts
         },
     )
-    objective = PolicyObjective(made.algorithm, kinds, [one.advantage for one in credit], [Replay(a.log_probs) for a in acts])
+    objective = PolicyObjective(
+        made.algorithm, kinds, [one.advantage for one in credit], [Replay(a.log_probs) for a in acts]
+    )
     Learner(whole, made.optimizer, 10).step(acts, objective)
     for name, parameter in quick.trainable().items():
         assert torch.allclose(parameter, whole.trainable()[name], atol=1e-6), name

@@ -29,7 +29,10 @@ REFUSED = {
         (["denoising.num_steps=1"], "denoising.num_steps: is 1, and the last step is never stochastic"),
     ],
     "_flow_algorithm": [
-        (["algorithm.flow.guard=true", "denoising.sde_type=cps"], "algorithm.flow.guard: weights the steps of flow_sde"),
+        (
+            ["algorithm.flow.guard=true", "denoising.sde_type=cps"],
+            "algorithm.flow.guard: weights the steps of flow_sde",
+        ),
         (["algorithm.flow.objective=nft"], "algorithm.flow.penalty: is kl, but nft replays no stochastic step"),
         (
             ["algorithm.flow={objective: nft, penalty: velocity_mse, guard: true}"],

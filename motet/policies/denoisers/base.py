@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from PIL import Image
@@ -25,6 +25,7 @@ class Condition:
     sources: tuple[Float[Tensor, "..."], ...] = ()
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """A transformer with its schedule and the autoencoder of its latents. Velocities are `noise - picture`."""
 

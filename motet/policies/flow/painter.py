@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -17,6 +17,7 @@ from motet.protocols import Replay, Request
 from motet.trajectory import Act, DenoisingSteps, Sampling
 
 
+@runtime_checkable
 class Conditioner(Protocol):
     """From conversations to what a denoiser is told."""
 

@@ -76,8 +76,7 @@ class QueryConditioner:
         """Conditional, source alone, and null, as the guidance asks."""
         conditions = self._conditions(encodings)
         return [
-            _guided(conditions[id(encoding)], sampling)
-            for encoding, sampling in zip(encodings, samplings, strict=True)
+            _guided(conditions[id(encoding)], sampling) for encoding, sampling in zip(encodings, samplings, strict=True)
         ]
 
     def tokens(self, encoding: DrawingEncoding) -> int:
@@ -121,6 +120,4 @@ def _without_prompt(condition: Condition) -> Condition:
 
 def _guided(condition: Condition, sampling: Sampling) -> Branches:
     of_picture = _without_prompt(condition)
-    return branches_of(
-        sampling, condition, replace(of_picture, sources=()), of_picture if condition.sources else None
-    )
+    return branches_of(sampling, condition, replace(of_picture, sources=()), of_picture if condition.sources else None)
