@@ -96,6 +96,14 @@ def prepare(recipe: Recipe) -> Session:
     return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, updates))
 
 
+def prepare_measurement(recipe: Recipe) -> Session:
+    """Build a run that only measures: a recipe may do without rewards if its suite does not ask for them."""
+    if recipe.eval.suite == "rewards":
+        return prepare(recipe)
+    policy = _load(recipe)
+    return Session(recipe, policy, (), Learner(policy, recipe.optimizer, recipe.run.steps))
+
+
 def prepare_supervised(recipe: Recipe) -> Session:
     """Build a supervised run. `data.targets` says which column demonstrates each act of the scenario."""
     tracks = []

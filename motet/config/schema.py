@@ -246,10 +246,12 @@ class OptimizerConfig(_Section):
 class EvalConfig(_Section):
     """The before/after measurement of `motet train`, on items that training never sees."""
 
-    suite: Literal["shapes", "none"] = "none"
-    """Which suite to run before the first and after the last step."""
+    suite: Literal["shapes", "rewards", "none"] = "none"
+    """What to run before the first and after the last step: the shapes suite, or every track with its own rewards."""
+    split: str = "test"
+    """Split of the tracks' data that the suite `rewards` plays; training must not see it."""
     size: PositiveInt = 2048
-    """Held-back prompts and questions of the suite."""
+    """Held-back prompts and questions of the suite (`rewards`: rows of every track)."""
     held_out_size: PositiveInt = 512
     """Prompts and questions of held-out compositions."""
     pass_at: PositiveInt = 8
