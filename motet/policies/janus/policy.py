@@ -102,7 +102,7 @@ class JanusPolicy(LearningModel):
 
     def _sampling(self) -> Sampler:
         """The sampler of the present weights."""
-        known: tuple[int, Sampler] | None = self._sampler
+        known = self._sampler  # of which version, and the sampler
         if known is None or known[0] != self.version or known[1].language.stale:
             self._sampler = None  # free the old one first
             known = self._sampler = (self.version, Sampler.take(self.model, self.autocast))
