@@ -19,6 +19,7 @@ from motet.policies.vlm import replay as replay_module
 from motet.policies.vlm.reading import Continuation
 from motet.protocols import LearningPolicy, Policy, Request
 from motet.trajectory import Act, Sampling, TextTokens
+from tests.policies.teacher import sound_transformers
 from tests.policies.vlms import conversations, generated, open_policy, requests, save_tiny, teacher_forced, worst
 
 ATOL = 1e-5
@@ -45,6 +46,7 @@ def texts(policy: VlmPolicy, contexts: list[Conversation], n: int = 2, **samplin
 # ---- sampled == replayed == teacher-forced ------------------------------------------------------------------------
 
 
+@sound_transformers
 def test_greedy_text_is_that_of_transformers_generate(vlm: VlmPolicy, contexts: list[Conversation]) -> None:
     """All prompts in one batch here, one by one there."""
     acts = texts(vlm, contexts, temperature=0.0)
@@ -54,6 +56,7 @@ def test_greedy_text_is_that_of_transformers_generate(vlm: VlmPolicy, contexts: 
         assert act.ids.tolist() == generated(vlm, act.encoding, 12)
 
 
+@sound_transformers
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
 def test_unmerged_patches_and_tied_heads_too(family: str, tmp_path: Path, contexts: list[Conversation]) -> None:
     policy = open_policy(save_tiny(tmp_path, family, merge=1, window=8, image=16, tied=True))
@@ -64,6 +67,7 @@ def test_unmerged_patches_and_tied_heads_too(family: str, tmp_path: Path, contex
     assert worst(policy.log_probs(acts), [teacher_forced(policy, act) for act in acts]) < ATOL
 
 
+@sound_transformers
 @pytest.mark.parametrize("name", SAMPLINGS)
 def test_texts_replay_as_sampled_and_as_transformers_scores_them(
     vlm: VlmPolicy, contexts: list[Conversation], name: str
@@ -199,6 +203,7 @@ def test_recomputed_activations_give_the_same_samples_log_probs_and_gradients(
     assert worst(results[True][2], results[False][2]) < 10 * ATOL
 
 
+@sound_transformers
 def test_an_image_pad_that_the_model_wrote_is_a_word(vlm: VlmPolicy, contexts: list[Conversation]) -> None:
     act = texts(vlm, contexts[1:2], n=1)[0]
     ids = act.ids.clone()
@@ -268,6 +273,7 @@ def test_the_key_alone_makes_the_sample(vlm: VlmPolicy, contexts: list[Conversat
 # ---- supervision and the contract ---------------------------------------------------------------------------------
 
 
+@sound_transformers
 def test_demonstrated_text_costs_what_transformers_says(vlm: VlmPolicy, contexts: list[Conversation]) -> None:
     asked = Request("text", "answer", contexts[1], (0,), trained=False)
     act = vlm.transcribe([asked], ["<think>three</think> red <|im_end|>"])[0]

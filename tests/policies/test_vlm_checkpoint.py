@@ -16,11 +16,13 @@ from motet.policies.vlm.checkpoint import open_vlm
 from motet.policies.vlm.tiny import make_tiny_vlm
 from motet.quiet import quiet
 from motet.trajectory import Sampling
+from tests.policies.teacher import sound_transformers
 from tests.policies.vlms import conversations, open_policy, requests, save_tiny, shown, worst
 
 ATOL = 1e-5
 
 
+@sound_transformers
 def test_what_is_saved_loads_in_transformers_and_here(vlm: VlmPolicy, tmp_path: Path) -> None:
     vlm.save(tmp_path)
     with quiet():
@@ -91,7 +93,7 @@ def test_a_template_beside_the_processor_alone_is_found(vlm_checkpoint: Path, tm
 def refused(folder: Path | str) -> str:
     with pytest.raises(CheckpointError) as caught:
         open_vlm(str(folder), torch.float32)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 900  # transformers names the folder thrice
     return str(caught.value)
 
 

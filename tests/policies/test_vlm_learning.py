@@ -14,6 +14,7 @@ from motet.policies.parts import recompute_activations
 from motet.policies.vlm import VlmPolicy
 from motet.policies.vlm.contexts import VlmEncoding
 from motet.trajectory import Act, Sampling
+from tests.policies.teacher import sound_transformers
 from tests.policies.vlms import conversations, open_policy, requests, shown, worst
 
 ATOL = 1e-5
@@ -150,6 +151,7 @@ def one_by_one(policy: VlmPolicy, encoding: VlmEncoding, appended: Tensor) -> Te
         hook.remove()
 
 
+@sound_transformers
 @pytest.mark.parametrize("recompute", [False, True])
 def test_hidden_states_after_a_context_are_those_of_transformers(
     fresh: Callable[..., VlmPolicy], contexts: list[Conversation], recompute: bool

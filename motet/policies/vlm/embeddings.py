@@ -71,10 +71,18 @@ class VlmEmbedder:
     def _positions(self, encoding: VlmEncoding) -> Int[Tensor, "3 T"]:
         """The model's own `get_rope_index`, computed on the CPU: it walks through Python numbers."""
         ids = encoding.ids.unsqueeze(0)
-        positions, _ = self.model.model.get_rope_index(
-            input_ids=ids, mm_token_type_ids=(ids == self.image_id).int(), image_grid_thw=encoding.grids
+        visual = ids == self.image_id
+        found, _ = self.model.model.get_rope_index(
+            input_ids=ids, mm_token_type_ids=visual.int(), image_grid_thw=encoding.grids
         )
-        return positions[:, 0]
+        positions = found[:, 0]
+        if encoding.grids is not None:
+            # A still picture is one moment, that of its first row. Older versions of transformers multiply Qwen2.5-VL's
+            # as if it were a video's (transformers issue 45325); elsewhere this changes nothing.
+            lengths = encoding.grids.prod(dim=1) // self.model.model.visual.spatial_merge_size**2
+            for places in visual[0].nonzero().flatten().split(lengths.tolist()):
+                positions[0, places] = positions[1, places[0]]
+        return positions
 
     def _features(self, encodings: Sequence[VlmEncoding]) -> dict[int, list[Tensor]]:
         """Encoding's number -> its pictures' merged features `[I, D]`, then those for the first layers (DeepStack)."""
