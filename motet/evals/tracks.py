@@ -42,9 +42,7 @@ class Played:
     specimens: list[Shown]
 
 
-def evaluate_tracks(
-    session: Session, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Played:
+def evaluate_tracks(session: Session, progress: Callable[[int, int], None] = lambda done, total: None) -> Played:
     """Play every track of a session on the rows of `eval.split`; `progress(done, total)` after every batch of rows."""
     recipe, table = session.recipe, {}
     specimens: list[Shown] = []
@@ -82,9 +80,7 @@ def _greedy(recipe: Recipe) -> dict[ActKind, Sampling]:
     return {kind: replace(sampling, temperature=0.0) for kind, sampling in samplings_of(recipe).items()}
 
 
-def _summary(
-    sampled: Sequence[Sequence[float | None]], greedy: Sequence[Sequence[float | None]]
-) -> dict[str, float]:
+def _summary(sampled: Sequence[Sequence[float | None]], greedy: Sequence[Sequence[float | None]]) -> dict[str, float]:
     """Rows to which the reward does not apply are left out; a failed sibling counts as no sample."""
     means = [statistics.fmean(own) for values in sampled if (own := [v for v in values if v is not None])]
     best = [value for values in greedy for value in values if value is not None]

@@ -18,7 +18,7 @@ from motet.trajectory import Act, ActKind, Sampling
 
 
 class Ensemble(NotebookDoor):
-    """Implements `motet.protocols.LearningPolicy` over members that do. No two members name a part or a parameter alike.
+    """Implements `motet.protocols.LearningPolicy` over members that do; no two of them name a part or parameter alike.
 
     `members`: which policy performs which kind of act; one policy may perform several.
     """
@@ -80,6 +80,11 @@ class Ensemble(NotebookDoor):
                 )
         for member in self.distinct:
             member.train_parts([name for name in names if name in member.parts])
+
+    def recompute_activations(self) -> None:
+        """Compute activations again in the backward pass instead of keeping them, in every member."""
+        for member in self.distinct:
+            member.recompute_activations()
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name."""

@@ -13,7 +13,7 @@ from motet.config import LoraConfig
 from motet.errors import ConfigError
 from motet.policies.door import NotebookDoor
 from motet.policies.lora import is_identity, wrap
-from motet.policies.parts import Reference, choose_parts
+from motet.policies.parts import Reference, choose_parts, recompute_activations
 
 
 class LearningModel(NotebookDoor):
@@ -51,6 +51,10 @@ class LearningModel(NotebookDoor):
         """Train adapters on the language model's linear layers instead of weights."""
         self.wrapped = wrap(self.model, config)
         self._sampler = None
+
+    def recompute_activations(self) -> None:
+        """Compute the language model's activations again in the backward pass instead of keeping them."""
+        recompute_activations(self.model.model.language_model)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name."""

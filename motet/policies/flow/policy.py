@@ -62,6 +62,10 @@ class PaintingPolicy(NotebookDoor):
         """Choose what trains; everything else is frozen."""
         choose_parts(self.parts, names)
 
+    def recompute_activations(self) -> None:
+        """Compute the transformer's activations again in the backward pass instead of keeping them."""
+        self.parts["transformer"].enable_gradient_checkpointing()  # type: ignore[operator]  # diffusers' own
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """Trainable parameters as `part.name`."""
         return {

@@ -38,7 +38,7 @@ class UnifiedPolicy(Ensemble):
     ) -> None:
         self.reader, self.bridge, self.denoiser, self.size = reader, bridge, denoiser, (height, width)
         painter = Painter(denoiser, QueryConditioner(reader, bridge, denoiser, self.size), height, width)
-        parts = {"queries": bridge.queries, "connector": bridge.connector, "transformer": denoiser.transformer}
+        parts = {"queries": bridge.queries, "connector": bridge.connector, **denoiser.parts}
         drawer = PaintingPolicy(painter, parts, autocast=autocast, rollout_batch=rollout_batch)
         super().__init__({"text": reader, "denoising": drawer})
 
