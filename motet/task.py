@@ -71,7 +71,7 @@ class Task:
         return self.built[key]
 
     def filled(self, template: str, column: str, *, pictures: bool = False) -> Conversation:
-        """A user's turn: the row's pictures if asked for, then `template` with the column's words in place of `{column}`.
+        """A user's turn: the row's pictures if asked for, then `template` with the column's words at `{column}`.
 
         One object for all siblings. Raises ConfigError when the template has no such place, or another one.
         """
@@ -80,7 +80,7 @@ class Task:
             place, content = f"{{{column}}}", self[column]
             if place not in template or "{" in template.replace(place, ""):
                 raise ConfigError(
-                    f"The instruction {template!r} is to hold the row's {column!r} at {place}, and nothing else in braces.",
+                    f"The instruction {template!r} is to hold the row's {column!r} at {place}, and no other braces.",
                     fix=f"write {place} where it belongs.",
                 )
             words = content if isinstance(content, str) else from_chat(content, self.images).text

@@ -51,7 +51,10 @@ class Write:
 
 
 Program = Callable[..., Generator[Any, Any, Any]]
-"""Takes the task, and options as keyword-only parameters. Yields `Draw | Write | tuple | list` of them; receives the act, or a tuple of acts in the order of the requests."""
+"""Takes the task, and options as keyword-only parameters.
+
+Yields `Draw | Write | tuple | list` of them; receives the act, or a tuple of acts in the order of the requests.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +93,8 @@ class Scenario:
             default = known[name]
             if default not in (None, inspect.Parameter.empty) and not _fits(value, default):
                 raise ConfigError(
-                    f"The option {name}={value!r} of the scenario {self.name!r} is a {type(value).__name__}; expected "
-                    f"a {type(default).__name__}, such as {default!r}.",
+                    f"The option {name}={value!r} of the scenario {self.name!r} is no {type(default).__name__}, such "
+                    f"as {default!r}.",
                     fix="correct the value.",
                 )
         for name, default in known.items():

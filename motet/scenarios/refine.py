@@ -1,7 +1,8 @@
 """Rewrite the prompt or the instruction, then draw from the rewritten one alone: PromptRL (arXiv 2602.01382).
 
-*Partial refinement*: the first `keep` siblings of a group keep the original and write nothing, and all siblings share one
-baseline. So rewriting has to beat not rewriting, and the drawing part keeps seeing prompts as people write them.
+*Partial refinement*: the first `keep` siblings of a group keep the original and write nothing, and all siblings share
+one baseline. So rewriting has to beat not rewriting, and the drawing part keeps seeing prompts as people write them.
+(A demonstration is sibling 0: supervise with `keep` 0.)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ REFINE_EDIT = (
 
 @scenario("refine_draw", acts={"refined": "text", "drawing": "image"}, columns=("prompt",))
 def refine_draw(task: Task, *, keep: int = 0, instruction: str = REFINE) -> Generator[Any, Any, None]:
-    """A text act `refined`, unless this sibling keeps the original, then a picture act `drawing` from what it came to."""
+    """A text act `refined`, unless this sibling keeps the original; a picture act `drawing` from what it came to."""
     if keeps_original(task, keep):
         yield Draw(task.prompt, name="drawing")
         return

@@ -28,6 +28,6 @@ def reflect(
 
 @scenario("redraw", acts={"draft": "image", "revision": "image"}, columns=("prompt",))
 def redraw(task: Task, *, again: str = AGAIN, train_draft: bool = True) -> Generator[Any, Any, None]:
-    """`reflect` without its question and its critique, all else equal: what `revision` gains there beyond this is theirs."""
+    """`reflect` without its question and critique, all else equal: what they are worth is what it gains beyond this."""
     draft = yield Draw(task.prompt, name="draft", trained=train_draft)
     yield Draw(task.prompt + shows(draft) + asks(again), name="revision")
