@@ -167,7 +167,8 @@ def resolve(config: RewardConfig, scenario_acts: Mapping[str, ActKind], columns:
     if columns is not None:
         _check_columns(config, needs, columns)
     takes_anything = not parameters or any(p.kind is p.VAR_KEYWORD for p in parameters)
-    accepts = None if takes_anything and not entry.options else frozenset(named) - entry.options - {"policy"}
+    bound = frozenset() if isinstance(function, Judge) else entry.options  # a judge's are not among its parameters
+    accepts = None if takes_anything and not bound else frozenset(named) - bound - {"policy"}
     return BoundReward(name, config.weight, acts, function, options, accepts, "policy" in named, sees, needs)
 
 

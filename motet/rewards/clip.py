@@ -20,6 +20,9 @@ from motet.rewards.options import filled, number, whole
 from motet.rewards.pairs import PairJudge
 from motet.rewards.pixels import drawn, in_batches, once_each, spread
 
+STILL = 1e-3
+"""Length below which a difference of unit embeddings fades to no direction: rounding alone would have one."""
+
 
 @dataclass(frozen=True, eq=False)
 class Clip:
@@ -146,7 +149,7 @@ class ClipDirection(PairJudge, ClipJudge):
 
     Gal et al. 2021 (StyleGAN-NADA, arXiv 2108.00946); UniRL-Zero's `sim_direction`, which it weights by 4 beside
     `clip_sim`. Embeddings have length 1 before they are subtracted. A picture or a caption that does not move has no
-    direction: 0. The columns `caption` and `target_caption` describe source and edit; a row without one gets None.
+    direction: 0 (shorter than `STILL`, it counts less). The columns `caption` and `target_caption` describe source and edit; a row without one gets None.
     """
 
     name: ClassVar[str] = "clip_direction"
@@ -168,5 +171,5 @@ class ClipDirection(PairJudge, ClipJudge):
             return spread(len(completions), [], [])
         drawings, sources = (self._clip.pictures([pair[side] for pair in pairs]) for side in (0, 1))
         before, after = (self._clip.texts([column[place] for place in places]) for column in (caption, target_caption))
-        values = F.cosine_similarity(drawings - sources, after - before, dim=-1)
+        values = F.cosine_similarity(drawings - sources, after - before, dim=-1, eps=STILL)
         return spread(len(completions), places, values.tolist())
