@@ -31,7 +31,7 @@ def unused_keys(recipe: Recipe) -> dict[str, Problem]:
         fix = "remove policy.train, or remove policy.lora."
         unused.append(Problem("policy.train", "policy.lora trains adapters only, not these parts.", fix))
     if recipe.tracks:
-        for key in ("scenario", "data", "rewards", "run.prompts_per_step"):
+        for key in ("scenario", "scenario_options", "data", "rewards", "run.prompts_per_step"):
             fix = f"move it into tracks.{next(iter(recipe.tracks))}."
             unused.append(Problem(key, "has no effect beside tracks, which bring their own.", fix))
     else:
