@@ -128,7 +128,7 @@ def test_the_ode_is_the_pipelines(family, folders, scale):
             denoiser._to_pixels(mine.clean), pipeline.vae.decode(latents)[0], rtol=1e-4, atol=1e-4
         )
     else:
-        torch.testing.assert_close(mine.clean, latents, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(mine.clean, latents, rtol=3e-4, atol=3e-4)
     assert close_pictures(denoiser.decode(mine.clean)[0], picture)
     greedy = Sampling(num_steps=STEPS, temperature=0.0, guidance=guidance, guidance_scale=scale)
     torch.testing.assert_close(painted(denoiser, SIZES[family], [branches], greedy).clean, mine.clean)

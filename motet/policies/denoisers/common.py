@@ -177,6 +177,9 @@ class DiffusersDenoiser:
             return to_pictures(latents)
         return to_pictures(self._to_pixels(latents.to(next(self.vae.parameters()))))
 
+    def save_adapter(self, folder: Path) -> None:
+        """Write what stands beside the transformer, if there is anything."""
+
     def save(self, folder: Path) -> None:
         """`transformer/`, `vae/` and `scheduler/` as diffusers loads them; adapters are merged into the weights.
 
@@ -188,6 +191,7 @@ class DiffusersDenoiser:
             if self.vae is not None:
                 self.vae.save_pretrained(folder / "vae")
             self.scheduler.save_pretrained(folder / "scheduler")
+            self.save_adapter(folder)
             for file in folder.rglob("*.safetensors"):  # safetensors writes for the owner only
                 shutil.copymode(folder / "transformer" / "config.json", file)
         except OSError as error:

@@ -47,7 +47,8 @@ def diffusers_library() -> Any:
 def open_denoiser(
     source: str | Path,
     *,
-    dtype: torch.dtype | None = torch.float32,
+    dtype: torch.dtype = torch.float32,
+    frozen_dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     embedded_guidance: float | None = None,
     source_adapter: bool = False,
@@ -55,20 +56,20 @@ def open_denoiser(
     """The denoiser of a pipeline folder or hub id, or of a folder with `transformer/` alone; all of it frozen.
 
     Its class is the one that `model_index.json` names, else `transformer/config.json`. Without `vae/` latents are
-    pixels, without `scheduler/` the schedule is unshifted. `dtype` None keeps what is stored. `source_adapter` gives
-    SANA a place for source pictures; a folder that holds one has it anyway. Raises CheckpointError for a folder that is
-    missing, broken or of another class, ConfigError for options that the class does not have.
+    pixels, without `scheduler/` the schedule is unshifted. `dtype` is the transformer's, `frozen_dtype` the
+    autoencoder's, None: the same. `source_adapter` gives SANA a place for source pictures; a folder that holds one has
+    it anyway. Raises CheckpointError for a folder that is missing, broken or of another class, ConfigError for options
+    that the class does not have.
     """
     library = diffusers_library()
     source = str(source)
-    index = _index_of(source)
+    index = index_of(source)
     config = _config_of(source, "transformer", "config.json")
     name = (index.get("transformer") or (None, None))[1] or config.get("_class_name")
     family = family_of(source, name)
-    options: dict[str, Any] = {"torch_dtype": dtype or "auto"}
-    transformer = _load(getattr(library, family.transformer_class), source, "transformer", options)
+    transformer = _load(getattr(library, family.transformer_class), source, "transformer", dtype)
     vae_class = _config_of(source, "vae", "config.json").get("_class_name")
-    vae = _load(getattr(library, vae_class, None), source, "vae", options) if vae_class else None
+    vae = _load(getattr(library, vae_class, None), source, "vae", frozen_dtype or dtype) if vae_class else None
     scheduler = _scheduler_of(library, source)
     pipeline_class = index.get("_class_name")
     return denoiser_of(
@@ -116,7 +117,7 @@ def family_of(source: str, name: str | None) -> type[DiffusersDenoiser]:
     return DENOISERS[name]
 
 
-def _index_of(source: str) -> dict[str, Any]:
+def index_of(source: str) -> dict[str, Any]:
     """`model_index.json`, empty where a folder has none."""
     folder = Path(source)
     if folder.is_dir():
@@ -157,11 +158,13 @@ def _scheduler_of(library: Any, source: str) -> Any:
     return scheduler_class.from_pretrained(source, subfolder="scheduler")
 
 
-def _load(model_class: Any, source: str, part: str, options: dict[str, Any]) -> Any:
+def _load(model_class: Any, source: str, part: str, dtype: torch.dtype) -> Any:
     """A part's model. Raises CheckpointError unless its weights are all there and fit."""
     try:
         with quiet():
-            model, found = model_class.from_pretrained(source, subfolder=part, output_loading_info=True, **options)
+            model, found = model_class.from_pretrained(
+                source, subfolder=part, output_loading_info=True, torch_dtype=dtype
+            )
     except Exception as error:  # a missing or broken file: diffusers, safetensors and torch each have their kinds
         raise CheckpointError(
             f"{source}/{part} cannot be loaded: {first_line(error)}",

@@ -102,9 +102,8 @@ class SanaDenoiser(DiffusersDenoiser):
                 fix="use the file that was saved with this transformer.",
             ) from error
 
-    def save(self, folder: Path) -> None:
-        """Transformer, autoencoder and scheduler in subfolders, and the adapter in a file of its own."""
-        super().save(folder)
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter, in a file of its own."""
         if self.source_adapter is not None:
             state = {
                 name: value.detach().cpu().contiguous() for name, value in self.source_adapter.state_dict().items()
