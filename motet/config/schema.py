@@ -29,6 +29,21 @@ class LoraConfig(_Section):
     """Names of the language model's linear layers that get an adapter."""
 
 
+class ExpertConfig(_Section):
+    """A diffusers pipeline that draws: beside the language model at `policy.path`, or that path itself."""
+
+    path: str | None = None
+    """A pipeline folder or hub id (SD3, SANA, FLUX, Qwen-Image); None: `policy.path` is one, or holds one."""
+    height: PositiveInt | None = None
+    """Height of its pictures in pixels; None: the checkpoint's own."""
+    width: PositiveInt | None = None
+    """Width of its pictures in pixels; None: the checkpoint's own."""
+    embedded_guidance: float | None = Field(default=None, ge=0.0)
+    """Guidance scale that distilled checkpoints (FLUX.1-dev, Kontext) take as an input; None: their pipeline's own."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters on the transformer instead of its weights; the default layers are its attention's."""
+
+
 class PolicyConfig(_Section):
     """Which model acts, and which of its parts train."""
 
@@ -38,6 +53,8 @@ class PolicyConfig(_Section):
     """Parts that train, by name. The default is CoRL's: the language model with its embeddings, and the text head."""
     lora: LoraConfig | None = None
     """Train low-rank adapters on the language model instead of its weights."""
+    expert: ExpertConfig | None = None
+    """The diffusion pipeline of a policy of two experts (PromptRL), or of drawings alone."""
     device: str = "auto"
     """`auto` takes CUDA, then MPS, then the CPU; or a torch device name."""
     autocast: Literal["none", "bfloat16"] = "none"

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from transformers import JanusConfig
 
-from motet.config import PolicyConfig
+from motet.config import ExpertConfig, PolicyConfig
 from motet.errors import CheckpointError
 from motet.lookup import first_line
+from motet.policies.ensemble import Ensemble
 from motet.policies.janus import JanusPolicy
 from motet.policies.janus.checkpoint import open_janus
 from motet.policies.lora import attach, base_of
@@ -21,37 +22,35 @@ from motet.policies.vlm import VlmPolicy
 from motet.policies.vlm.checkpoint import FAMILIES, open_vlm
 from motet.quiet import quiet
 
-UNIFIED = "motet_unified"
-"""The `model_type` of a unified model's config.json."""
-
 
 def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
     """Load a checkpoint folder (or hub id), or a LoRA adapter folder: its config.json says which policy it is.
 
-    Janus in the transformers layout, Qwen2.5-VL and Qwen3-VL, and motet's own unified models. With a `config`, its
+    Janus in the transformers layout, Qwen2.5-VL and Qwen3-VL, diffusers pipelines (as `policy.expert` beside a language
+    model, or alone), and motet's own unified models. With a `config`, its
     device, precision and trainable parts apply; without one the policy is ready to sample and trains the default parts.
     Raises CheckpointError for a missing, broken or unsupported checkpoint.
     """
     settings = config or PolicyConfig(path=str(path))
-    folder = Path(path)
-    adapter = (folder / "adapter_config.json").is_file()
-    source = base_of(folder) if adapter else str(path)
-    opened = Opening(
-        source,
-        folder if adapter else None,
-        choose_device(settings.device),
-        torch.bfloat16 if settings.autocast == "bfloat16" else None,
-        settings.rollout_batch,
-    )
-    preface = f"The adapter in {str(folder)!r} needs its base model. " if adapter else ""
-    policy = _OPENERS[_model_type(source, preface)](opened)
-    if settings.lora is not None and not adapter:
-        policy.add_lora(settings.lora)
-    elif not adapter:
-        policy.train_parts(settings.train)
+    opened = Opening.at(path, settings)
+    policy = _OPENERS[_model_type(opened)](opened)
+    _let_train(policy, settings, adapter=opened.adapter is not None)
     if settings.gradient_checkpointing:
         policy.recompute_activations()
     return policy
+
+
+def _let_train(policy: Any, settings: PolicyConfig, *, adapter: bool) -> None:
+    """Choose what trains: a loaded adapter, new adapters, or parts."""
+    expert = settings.expert
+    if expert is not None and expert.lora is not None:
+        (policy.drawer if isinstance(policy, Ensemble) else policy).add_lora(expert.lora)
+        if isinstance(policy, Ensemble) and settings.lora is None:
+            policy.writer.train_parts([name for name in settings.train if name in policy.writer.parts])
+    if settings.lora is not None and not adapter:
+        policy.add_lora(settings.lora)
+    elif not adapter and not (expert is not None and expert.lora is not None):
+        policy.train_parts(settings.train)
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,21 @@ class Opening:
 
     source: str
     adapter: Path | None
+    settings: PolicyConfig
     device: torch.device
-    autocast: torch.dtype | None
-    rollout_batch: int | None
+
+    @classmethod
+    def at(cls, path: str | Path, settings: PolicyConfig) -> Opening:
+        """Of a checkpoint folder or hub id, or of an adapter folder, whose base model is the source."""
+        folder = Path(path)
+        adapter = (folder / "adapter_config.json").is_file()
+        source = base_of(folder) if adapter else str(path)
+        return cls(source, folder if adapter else None, settings, choose_device(settings.device))
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """Compute type of forward passes, None: the weights' own."""
+        return torch.bfloat16 if self.settings.autocast == "bfloat16" else None
 
     @property
     def dtype(self) -> torch.dtype | str:
@@ -80,38 +91,80 @@ class Opening:
         return model if self.adapter is None else attach(model, self.adapter)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def common(self) -> dict[str, Any]:
         """What every policy takes."""
-        return {"autocast": self.autocast, "rollout_batch": self.rollout_batch}
+        return {"autocast": self.autocast, "rollout_batch": self.settings.rollout_batch}
+
+    @property
+    def preface(self) -> str:
+        """What an error about the source begins with."""
+        return "" if self.adapter is None else f"The adapter in {str(self.adapter)!r} needs its base model. "
 
 
 def _janus(opened: Opening) -> JanusPolicy:
     model, processor = open_janus(opened.source, opened.dtype)
-    return JanusPolicy(opened.placed(model), processor, **opened.settings)
+    return JanusPolicy(opened.placed(model), processor, **opened.common)
 
 
-def _vlm(opened: Opening) -> VlmPolicy:
+def _vlm(opened: Opening) -> Any:
     model, processor = open_vlm(opened.source, opened.dtype)
-    return VlmPolicy(opened.placed(model), processor, **opened.settings)
+    writer = VlmPolicy(opened.placed(model), processor, **opened.common)
+    expert = opened.settings.expert
+    if expert is None or expert.path is None:
+        return writer
+    return _beside(writer, expert.path, opened)
+
+
+def _beside(writer: VlmPolicy, pipeline: str | Path, opened: Opening) -> Any:
+    """A language model with a pipeline."""
+    from motet.policies.experts import ExpertsPolicy
+
+    return ExpertsPolicy(writer, _pipeline_at(pipeline, opened))
+
+
+def _experts(opened: Opening) -> Any:
+    from motet.policies.experts.policy import LANGUAGE, PIPELINE
+
+    folder, plain = Path(opened.source), opened.settings.model_copy(update={"expert": None})
+    return _beside(_vlm(Opening.at(folder / LANGUAGE, plain)), folder / PIPELINE, opened)
+
+
+def _pipeline(opened: Opening) -> Any:
+    return _pipeline_at(opened.source, opened)
+
+
+def _pipeline_at(source: str | Path, opened: Opening) -> Any:
+    from motet.policies.pipelines.checkpoint import open_pipeline  # diffusers is an extra
+
+    expert = opened.settings.expert or ExpertConfig()
+    return open_pipeline(
+        source,
+        device=opened.device,
+        embedded_guidance=expert.embedded_guidance,
+        height=expert.height,
+        width=expert.width,
+        **opened.common,
+    )
 
 
 def _unified(opened: Opening) -> Any:
-    from motet.policies.unified import UnifiedPolicy  # diffusers is an extra
-    from motet.policies.unified.checkpoint import open_unified
+    from motet.policies.unified import UnifiedPolicy
+    from motet.policies.unified.checkpoint import LANGUAGE, open_unified
 
-    if opened.adapter is not None:
-        raise CheckpointError(
-            f"{str(opened.adapter)!r} is an adapter of a unified model, which is saved whole.",
-            fix="give the unified model's own folder.",
-        )
-    return UnifiedPolicy(**open_unified(Path(opened.source), opened), **opened.settings)
+    folder, plain = Path(opened.source), opened.settings.model_copy(update={"expert": None})
+    reader = _vlm(Opening.at(folder / LANGUAGE, plain))
+    dtype = None if opened.dtype == "auto" else opened.dtype
+    return UnifiedPolicy(reader, **open_unified(folder, reader, dtype, opened.device), **opened.common)
 
 
 _OPENERS: dict[str, Callable[[Opening], Any]] = {
     "janus": _janus,
     **dict.fromkeys(FAMILIES, _vlm),
-    UNIFIED: _unified,
+    "motet_unified": _unified,
+    "motet_experts": _experts,
+    "diffusers": _pipeline,
 }
+"""By the `model_type` of config.json; a folder with model_index.json is a diffusers pipeline."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -128,9 +181,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _model_type(source: str, preface: str) -> str:
+def _model_type(opened: Opening) -> str:
     """What config.json says, before anything is built: transformers would build a Janus around any config."""
+    source, preface = opened.source, opened.preface
     folder = Path(source)
+    if (folder / "model_index.json").is_file():
+        return "diffusers"
     if not folder.exists() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):  # not a hub id either
         raise CheckpointError(f"{preface}There is no checkpoint at {source!r}.", fix="check the path.")
     if folder.exists() and not (folder / "config.json").is_file():
@@ -142,7 +198,7 @@ def _model_type(source: str, preface: str) -> str:
         raise CheckpointError(
             f"{preface}{source!r} is a {model_type!r} model, which motet has no policy for.",
             fix="use a Janus or Janus-Pro checkpoint in transformers format (deepseek-community/Janus-Pro-1B), a "
-            "Qwen2.5-VL or Qwen3-VL, or a unified model that motet saved.",
+            "Qwen2.5-VL or Qwen3-VL, a diffusers pipeline, or a model that motet saved.",
         )
     return model_type
 

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -16,18 +17,17 @@ from motet.lookup import first_line
 from motet.policies.denoisers import Denoiser, open_denoiser
 from motet.policies.unified.connector import Bridge, ConnectorConfig
 from motet.policies.vlm import VlmPolicy
-from motet.policies.vlm.checkpoint import open_vlm
 from motet.shards import save_tensors
 
 MODEL_TYPE = "motet_unified"
-_LANGUAGE, _BRIDGE = "language_model", "bridge.safetensors"
+LANGUAGE, _BRIDGE = "language_model", "bridge.safetensors"
 
 
 def save_unified(folder: Path, reader: VlmPolicy, bridge: Bridge, denoiser: Denoiser, size: tuple[int, int]) -> None:
     """Write all parts. Raises CheckpointError when they cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        reader.save(folder / _LANGUAGE)
+        reader.save(folder / LANGUAGE)
         denoiser.save(folder)
         save_tensors(folder / _BRIDGE, {name: value.detach().cpu() for name, value in bridge.state_dict().items()})
         config = {
@@ -44,12 +44,11 @@ def save_unified(folder: Path, reader: VlmPolicy, bridge: Bridge, denoiser: Deno
         ) from error
 
 
-def open_unified(folder: Path, opened: Any) -> dict[str, Any]:
-    """What `UnifiedPolicy` is made of: `reader`, `bridge`, `denoiser`, `height` and `width`.
+def open_unified(folder: Path, reader: VlmPolicy, dtype: torch.dtype | None, device: torch.device) -> dict[str, Any]:
+    """What `UnifiedPolicy` is made of beside its reader: `bridge`, `denoiser`, `height` and `width`.
 
-    `opened` says how the weights are to compute (`motet.policies.load.Opening`).
-
-    Raises CheckpointError for a folder in which a part is missing, broken, or of other sizes than its neighbours.
+    `dtype` None keeps the denoiser as it is stored. Raises CheckpointError for a folder in which a part is missing,
+    broken, or of other sizes than its neighbours.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -61,11 +60,8 @@ def open_unified(folder: Path, opened: Any) -> dict[str, Any]:
             f"{str(folder)!r} is no whole unified model: {first_line(error)}.",
             fix=f"give a folder that motet saved, with config.json and {_BRIDGE}.",
         ) from error
-    model, processor = open_vlm(str(folder / _LANGUAGE), opened.dtype)
-    reader = VlmPolicy(opened.placed(model), processor, **opened.settings)
-    dtype = None if opened.dtype == "auto" else opened.dtype
-    denoiser = open_denoiser(folder, dtype=dtype, device=opened.device)
-    bridge = Bridge(sizes).to(opened.device)
+    denoiser = open_denoiser(folder, dtype=dtype, device=device)
+    bridge = Bridge(sizes).to(device)
     _require_fit(folder, sizes, reader, denoiser)
     try:
         bridge.load_state_dict(weights)
@@ -73,7 +69,7 @@ def open_unified(folder: Path, opened: Any) -> dict[str, Any]:
         raise CheckpointError(
             f"{str(folder / _BRIDGE)!r} does not fit config.json: {first_line(error)}.", fix="restore both files."
         ) from error
-    return {"reader": reader, "bridge": bridge, "denoiser": denoiser, "height": height, "width": width}
+    return {"bridge": bridge, "denoiser": denoiser, "height": height, "width": width}
 
 
 def _require_fit(folder: Path, sizes: ConnectorConfig, reader: VlmPolicy, denoiser: Denoiser) -> None:

@@ -1,0 +1,45 @@
+"""Disjoint experts (PromptRL, arXiv 2602.01382): a language model and a diffusion pipeline without a shared weight."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from motet.config import LoraConfig
+from motet.errors import CheckpointError
+from motet.lookup import first_line
+from motet.policies.ensemble import Ensemble
+from motet.policies.pipelines.policy import PipelinePolicy
+from motet.policies.vlm import VlmPolicy
+
+MODEL_TYPE = "motet_experts"
+LANGUAGE, PIPELINE = "language_model", "pipeline"
+
+
+class ExpertsPolicy(Ensemble):
+    """The language model writes, the pipeline draws; `policy.train` names parts of either, or of both.
+
+    No gradient passes between them: what the language model wrote reaches the pipeline as text.
+    """
+
+    def __init__(self, writer: VlmPolicy, drawer: PipelinePolicy) -> None:
+        self.writer, self.drawer = writer, drawer
+        super().__init__({"text": writer, "denoising": drawer})
+
+    def add_lora(self, config: LoraConfig) -> None:
+        """Train adapters on the language model's linear layers; the pipeline's are `policy.expert.lora`."""
+        self.writer.add_lora(config)
+
+    def save(self, folder: Path) -> None:
+        """`language_model/` (or its adapter) as transformers and peft load it, `pipeline/` as diffusers does."""
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.writer.save(folder / LANGUAGE)
+            self.drawer.save(folder / PIPELINE)
+            (folder / "config.json").write_text(json.dumps({"model_type": MODEL_TYPE}) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise CheckpointError(
+                f"{str(folder)!r} cannot be written: {first_line(error)}",
+                fix="check the disk and the folder's permissions.",
+            ) from error
