@@ -149,7 +149,8 @@ class ClipDirection(PairJudge, ClipJudge):
 
     Gal et al. 2021 (StyleGAN-NADA, arXiv 2108.00946); UniRL-Zero's `sim_direction`, which it weights by 4 beside
     `clip_sim`. Embeddings have length 1 before they are subtracted. A picture or a caption that does not move has no
-    direction: 0 (shorter than `STILL`, it counts less). The columns `caption` and `target_caption` describe source and edit; a row without one gets None.
+    direction: 0 (one that moves by less than `STILL` counts less). The columns `caption` and `target_caption` describe
+    source and edit; a row without one gets None.
     """
 
     name: ClassVar[str] = "clip_direction"

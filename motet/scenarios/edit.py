@@ -22,4 +22,5 @@ def edit_cycle(task: Task) -> Generator[Any, Any, None]:
     The source is not shown again: whatever the edit destroyed cannot be restored (UniRL-Zero's editing cycle).
     """
     edited = yield Draw(task.instruction, name="edit")
-    yield Draw(asks(edited.image, task["inverse"]), name="restored")
+    back = task.filled("{inverse}", "inverse").text  # in words, also where the data has chat messages
+    yield Draw(asks(edited.image, back), name="restored")

@@ -15,7 +15,11 @@ class Pieces(Protocol):
 
     split: str
     options: Any
-    open_ended: float
+
+    @property
+    def open_ended(self) -> float:
+        """Share of open-ended questions."""
+        ...
 
     def prompt(self, rng: Rng) -> tuple[str, Spec]:
         """A prompt that belongs to the split, and its spec."""

@@ -107,7 +107,7 @@ class ShapesRows:
         self.options = world_options(options)
         trains = split == "train"  # what is measured stays even
         self._hard = self.options.hard if trains else 0.0
-        self.open_ended = self.options.open_ended if trains else 0.5
+        self._open_ended = self.options.open_ended if trains else 0.5
         self._captions = self.options.captions if trains else 0.0
         render(Scene(self.options.grid, ()), self.options.canvas)  # refuses an impossible canvas now, not at row 0
         self.columns = COLUMNS if self.options.task == PROMPTS else tuple(self.row(0))
@@ -152,6 +152,11 @@ class ShapesRows:
             if self.split == "held_out" or _held_back(key) == (self.split == "test"):
                 return text, spec
 
+    @property
+    def open_ended(self) -> float:
+        """Share of open-ended questions; even where it is measured."""
+        return self._open_ended
+
     def kind(self, rng: Rng) -> str:
         """A kind of question, tilted as the options say."""
         return choose(rng, HARD_KINDS if rng.random() < self._hard else KINDS)
@@ -169,7 +174,7 @@ class ShapesRows:
             if _held_back(describe(scene)) != (self.split != "train"):
                 continue
             ask = caption_question(scene) if wants_caption else None
-            question = ask or sample_question(rng, scene, kind, self.open_ended)
+            question = ask or sample_question(rng, scene, kind, self._open_ended)
             if question is not None and question.held_out == (self.split == "held_out"):
                 return scene, question
 
