@@ -466,11 +466,33 @@ def test_broken_checkpoints_are_refused(folders, tmp_path):
     with pytest.raises(CheckpointError, match="proj_out"):
         open_denoiser(folder)
     weights.write_bytes(b"nonsense")
-    with pytest.raises(CheckpointError, match="transformer cannot be loaded"):
+    with pytest.raises(CheckpointError, match="transformer' cannot be loaded"):
         open_denoiser(folder)
     (folder / "model_index.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
         open_denoiser(folder)
+
+
+def test_a_hub_id_is_fetched_in_parts(folders, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def fetched(source, allow_patterns):
+        asked.append((source, allow_patterns))
+        return str(folders["sana"])
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
+    assert type(open_denoiser("someone/something")).__name__ == "SanaDenoiser"
+    assert asked[0][0] == "someone/something" and "transformer/*" in asked[0][1]
+    assert not any("text_encoder" in pattern for pattern in asked[0][1])  # a denoiser needs none
+
+    def offline(source, allow_patterns):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(CheckpointError, match="no route"):
+        open_denoiser("someone/something")
 
 
 def test_schedulers_that_are_no_flows_are_refused(folders, tmp_path):
