@@ -240,10 +240,10 @@ def test_a_shift_replaces_the_checkpoints_own(family, denoiser):
 
 
 def test_every_shift_starts_at_pure_noise():
-    """1.15 / (1 + 0.15) is 0.99999994 in some roundings, where flow_sde's noise would explode."""
+    """In float32, 0.71 / (1 - 0.29) is 0.99999994, where flow_sde's noise would explode, and 0.54 gives more than 1."""
     from motet.policies.denoisers.schedule import sigmas_of
 
-    for shift in (1.0, 1.15, 1.7, 3.0, 3.3):
+    for shift in (0.54, 0.58, 0.71, 1.0, 3.0):
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
         assert float(sigmas_of(scheduler, 7, mu=0.0, linear_grid=False)[0]) == 1.0
 
@@ -466,11 +466,33 @@ def test_broken_checkpoints_are_refused(folders, tmp_path):
     with pytest.raises(CheckpointError, match="proj_out"):
         open_denoiser(folder)
     weights.write_bytes(b"nonsense")
-    with pytest.raises(CheckpointError, match="transformer cannot be loaded"):
+    with pytest.raises(CheckpointError, match="transformer' cannot be loaded"):
         open_denoiser(folder)
     (folder / "model_index.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
         open_denoiser(folder)
+
+
+def test_a_hub_id_is_fetched_in_parts(folders, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def fetched(source, allow_patterns):
+        asked.append((source, allow_patterns))
+        return str(folders["sana"])
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
+    assert type(open_denoiser("someone/something")).__name__ == "SanaDenoiser"
+    assert asked[0][0] == "someone/something" and "transformer/*" in asked[0][1]
+    assert not any("text_encoder" in pattern for pattern in asked[0][1])  # a denoiser needs none
+
+    def offline(source, allow_patterns):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(CheckpointError, match="no route"):
+        open_denoiser("someone/something")
 
 
 def test_schedulers_that_are_no_flows_are_refused(folders, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ EDITING = (
     "QwenImageEditPlusPipeline",
 )
 """Pipelines whose transformer was trained with source pictures."""
+_FILES = ("model_index.json", "transformer/*", "vae/*", "scheduler/*", ADAPTER_FILE)
+"""What a denoiser needs of a repository on the hub."""
 
 
 def diffusers_library() -> Any:
@@ -62,15 +65,14 @@ def open_denoiser(
     that the class does not have.
     """
     library = diffusers_library()
-    source = str(source)
-    index = index_of(source)
-    config = _config_of(source, "transformer", "config.json")
-    name = (index.get("transformer") or (None, None))[1] or config.get("_class_name")
-    family = family_of(source, name)
-    transformer = _load(getattr(library, family.transformer_class), source, "transformer", dtype)
-    vae_class = _config_of(source, "vae", "config.json").get("_class_name")
-    vae = _load(getattr(library, vae_class, None), source, "vae", frozen_dtype or dtype) if vae_class else None
-    scheduler = _scheduler_of(library, source)
+    folder = local_folder(str(source), _FILES)
+    index = read_json(folder / "model_index.json")
+    config = read_json(folder / "transformer" / "config.json")
+    family = family_of(str(source), (index.get("transformer") or (None, None))[1] or config.get("_class_name"))
+    transformer = _load(getattr(library, family.transformer_class), folder, "transformer", dtype)
+    vae_class = read_json(folder / "vae" / "config.json").get("_class_name")
+    vae = _load(getattr(library, vae_class, None), folder, "vae", frozen_dtype or dtype) if vae_class else None
+    scheduler = _scheduler_of(library, folder)
     pipeline_class = index.get("_class_name")
     return denoiser_of(
         transformer.to(device),
@@ -78,7 +80,7 @@ def open_denoiser(
         scheduler,
         edits=pipeline_class is None or pipeline_class in EDITING,
         embedded_guidance=embedded_guidance,
-        adapter=(Path(source) if (Path(source) / ADAPTER_FILE).is_file() else source_adapter),
+        adapter=folder if (folder / ADAPTER_FILE).is_file() else source_adapter,
     )
 
 
@@ -117,16 +119,17 @@ def family_of(source: str, name: str | None) -> type[DiffusersDenoiser]:
     return DENOISERS[name]
 
 
-def index_of(source: str) -> dict[str, Any]:
-    """`model_index.json`, empty where a folder has none."""
-    folder = Path(source)
-    if folder.is_dir():
-        return _read(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
+def local_folder(source: str, files: Sequence[str]) -> Path:
+    """The folder itself, or the one in the hub's cache with these files of a hub id. Raises CheckpointError."""
+    if Path(source).is_dir():
+        return Path(source)
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise CheckpointError(f"There is no checkpoint at {source!r}.", fix="check the path.")
+    import huggingface_hub
+
     try:
         with quiet():
-            return dict(diffusers_library().DiffusionPipeline.load_config(source))
+            return Path(huggingface_hub.snapshot_download(source, allow_patterns=list(files)))
     except Exception as error:  # offline, no such repository, no access: the hub client has a kind for each
         raise CheckpointError(
             f"{source!r} is no folder here, and as a hub id it cannot be had: {first_line(error)}",
@@ -134,54 +137,46 @@ def index_of(source: str) -> dict[str, Any]:
         ) from error
 
 
-def _config_of(source: str, part: str, file: str) -> dict[str, Any]:
-    """A part's config; empty where the checkpoint has no such part."""
-    folder = Path(source)
-    if folder.is_dir():
-        return _read(folder / part / file) if (folder / part / file).is_file() else {}
-    try:
-        with quiet():
-            return dict(diffusers_library().ModelMixin.load_config(source, subfolder=part))
-    except OSError:
+def read_json(file: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where there is no such file. Raises CheckpointError for a broken one."""
+    if not file.is_file():
         return {}
-
-
-def _scheduler_of(library: Any, source: str) -> Any:
-    name = _config_of(source, "scheduler", "scheduler_config.json").get("_class_name")
-    if name is None:
-        return library.FlowMatchEulerDiscreteScheduler()
-    scheduler_class = getattr(library, name, None)
-    if scheduler_class is None:
-        raise CheckpointError(
-            f"{source!r} names the scheduler {name!r}, which diffusers does not have.", fix="update diffusers."
-        )
-    return scheduler_class.from_pretrained(source, subfolder="scheduler")
-
-
-def _load(model_class: Any, source: str, part: str, dtype: torch.dtype) -> Any:
-    """A part's model. Raises CheckpointError unless its weights are all there and fit."""
-    try:
-        with quiet():
-            model, found = model_class.from_pretrained(
-                source, subfolder=part, output_loading_info=True, torch_dtype=dtype
-            )
-    except Exception as error:  # a missing or broken file: diffusers, safetensors and torch each have their kinds
-        raise CheckpointError(
-            f"{source}/{part} cannot be loaded: {first_line(error)}",
-            fix="give a complete folder that diffusers' save_pretrained wrote, or a hub id.",
-        ) from error
-    wrong = [*found["missing_keys"], *found["unexpected_keys"], *(str(key) for key in found["mismatched_keys"])]
-    if wrong:
-        raise CheckpointError(
-            f"{source}/{part} lacks weights or has others than its config.json says: {', '.join(sorted(wrong)[:3])}.",
-            fix="give the complete checkpoint.",
-        )
-    return model
-
-
-def _read(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{str(file)!r} cannot be read: {first_line(error)}.", fix="restore the file.") from error
     return found if isinstance(found, dict) else {}
+
+
+def _scheduler_of(library: Any, folder: Path) -> Any:
+    name = read_json(folder / "scheduler" / "scheduler_config.json").get("_class_name")
+    if name is None:
+        return library.FlowMatchEulerDiscreteScheduler()
+    scheduler_class = getattr(library, name, None)
+    if scheduler_class is None:
+        raise CheckpointError(
+            f"{str(folder)!r} names the scheduler {name!r}, which diffusers does not have.", fix="update diffusers."
+        )
+    return scheduler_class.from_pretrained(folder, subfolder="scheduler")
+
+
+def _load(model_class: Any, folder: Path, part: str, dtype: torch.dtype) -> Any:
+    """A part's model. Raises CheckpointError unless its weights are all there and fit."""
+    try:
+        with quiet():
+            model, found = model_class.from_pretrained(
+                folder, subfolder=part, output_loading_info=True, torch_dtype=dtype, use_safetensors=True
+            )
+    except Exception as error:  # a missing or broken file: diffusers, safetensors and torch each have their kinds
+        raise CheckpointError(
+            f"{str(folder / part)!r} cannot be loaded: {first_line(error)}",
+            fix="give a complete folder that diffusers' save_pretrained wrote, or a hub id.",
+        ) from error
+    wrong = [*found["missing_keys"], *found["unexpected_keys"], *(str(key) for key in found["mismatched_keys"])]
+    if wrong:
+        raise CheckpointError(
+            f"{str(folder / part)!r} lacks weights or has others than its config.json says: "
+            f"{', '.join(sorted(wrong)[:3])}.",
+            fix="give the complete checkpoint.",
+        )
+    return model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 
 from motet.errors import CheckpointError
 from motet.lookup import first_line
-from motet.policies.denoisers.open import diffusers_library, index_of, open_denoiser
+from motet.policies.denoisers.open import diffusers_library, local_folder, open_denoiser, read_json
 from motet.policies.pipelines.policy import PipelinePolicy
 from motet.policies.pipelines.prompts import check_pipeline
 from motet.quiet import quiet
@@ -32,13 +34,11 @@ def open_pipeline(
     broken or of a pipeline that is not known, ConfigError for options that it does not have.
     """
     library = diffusers_library()
-    source = str(source)
-    index = index_of(source)
-    check_pipeline(str(index.get("_class_name")), source)
-    if not Path(source).is_dir():
-        source = _downloaded(library, source)
+    name = str(read_json(local_folder(str(source), ["model_index.json"]) / "model_index.json").get("_class_name"))
+    check_pipeline(name, str(source))
+    folder = Path(source) if Path(source).is_dir() else _downloaded(library, str(source))
     denoiser = open_denoiser(
-        source,
+        folder,
         dtype=dtype,
         frozen_dtype=frozen_dtype,
         device=device,
@@ -46,31 +46,47 @@ def open_pipeline(
         source_adapter=source_adapter,
     )
     try:
-        with quiet():
-            pipeline = getattr(library, index["_class_name"]).from_pretrained(
-                source,
+        with quiet(), _no_bars(library):
+            pipeline = getattr(library, name).from_pretrained(
+                folder,
                 transformer=denoiser.transformer,
                 vae=denoiser.vae,
                 scheduler=denoiser.scheduler,
                 torch_dtype=frozen_dtype or dtype,
+                use_safetensors=True,
             )
     except Exception as error:  # diffusers, transformers and tokenizers each have their kinds
         raise CheckpointError(
-            f"{source!r} cannot be loaded: {first_line(error)}",
+            f"{str(source)!r} cannot be loaded: {first_line(error)}",
             fix="give a complete folder that a pipeline's save_pretrained wrote, or a hub id.",
         ) from error
-    for name, part in pipeline.components.items():
-        if isinstance(part, torch.nn.Module) and name not in ("transformer", "vae"):
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
             part.to(device)
-    return PipelinePolicy(pipeline, denoiser, folder=Path(source), **settings)
+    return PipelinePolicy(pipeline, denoiser, folder=folder, **settings)
 
 
-def _downloaded(library: Any, source: str) -> str:
+def _downloaded(library: Any, source: str) -> Path:
     """The folder in the hub's cache that holds a hub id's files."""
     try:
-        with quiet():
-            return str(library.DiffusionPipeline.download(source))
+        with quiet(), _no_bars(library):
+            return Path(library.DiffusionPipeline.download(source, use_safetensors=True))
     except Exception as error:  # offline, no access: the hub client has a kind for each
         raise CheckpointError(
             f"{source!r} cannot be downloaded: {first_line(error)}", fix="check the network and `hf auth login`."
         ) from error
+
+
+@contextmanager
+def _no_bars(library: Any) -> Iterator[None]:
+    """diffusers without its progress bars and advice, as `motet.quiet` keeps transformers."""
+    logging = library.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

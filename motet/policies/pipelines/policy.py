@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +12,19 @@ from PIL import Image
 from torch import Tensor, nn
 
 from motet.config import LoraConfig
-from motet.conversation import Conversation
 from motet.errors import ConfigError
 from motet.policies.denoisers import Condition, denoiser_of
 from motet.policies.denoisers.common import DiffusersDenoiser
-from motet.policies.denoisers.conditions import moved
 from motet.policies.denoisers.lora import ATTENTION, add_adapters, has_adapters
 from motet.policies.denoisers.open import EDITING
-from motet.policies.flow import Branches, branches_of, demonstrated, paint, rescore
+from motet.policies.flow import branches_of, demonstrated, paint, rescore
 from motet.policies.lora import is_identity
 from motet.policies.parts import Reference, choose_parts
-from motet.policies.pipelines.prompts import check_pipeline, encode_prompt, encode_sources, pictures_of, prompt_of
+from motet.policies.pipelines.encoding import DrawingEncoder, DrawingEncoding, branches_near
+from motet.policies.pipelines.prompts import check_pipeline
 from motet.policies.pipelines.saving import save_pipeline
 from motet.protocols import Replay, Request
 from motet.trajectory import Act, ActKind, DenoisingSteps, Sampling
-
-
-@dataclass(frozen=True, eq=False)
-class DrawingEncoding:
-    """What a drawing was conditioned on, on the CPU: kept with the act, so that replay runs no text encoder.
-
-    `null` has neither prompt nor sources, `picture_only` the sources alone; both None without guidance, and
-    `picture_only` without sources.
-    """
-
-    conditional: Condition
-    null: Condition | None = None
-    picture_only: Condition | None = None
 
 
 class PipelinePolicy:
@@ -70,11 +55,10 @@ class PipelinePolicy:
         self.denoiser = denoiser or denoiser_of(
             pipeline.transformer, pipeline.vae, pipeline.scheduler, edits=name in EDITING
         )
-        for part in pipeline.components.values():
-            if isinstance(part, nn.Module):
-                part.requires_grad_(False).eval()
+        _freeze(pipeline)
         self.height, self.width = height or _own_side(pipeline), width or _own_side(pipeline)
         self.shape = self.denoiser.latent_shape(self.height, self.width)
+        self.encoder = DrawingEncoder(pipeline, self.denoiser, self.height, self.width)
         self.autocast, self.rollout_batch, self.folder = autocast, rollout_batch, folder
         self.version = 0
         self._reference: Reference | None = None
@@ -84,9 +68,7 @@ class PipelinePolicy:
     @torch.no_grad()
     def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
         """Draw for every request, in order. A prompt or source that several share is encoded once."""
-        if not requests:
-            return []
-        if {request.kind for request in requests} != self.kinds:
+        if any(request.kind not in self.kinds for request in requests):
             raise ValueError("A pipeline performs acts of kind 'denoising' alone.")
         guided = sampling.guidance != "none"
         if guided and self.pipeline.config.get("is_distilled", False):
@@ -95,8 +77,8 @@ class PipelinePolicy:
                 "no null prompt.",
                 fix="use denoising.guidance: none.",
             )
-        encodings = self._encode([request.context for request in requests], guided)
-        size = self.rollout_batch or len(requests)
+        encodings = self.encoder.encode([request.context for request in requests], guided)
+        size = self.rollout_batch or len(requests) or 1
         return [
             act
             for n in range(0, len(requests), size)
@@ -106,10 +88,10 @@ class PipelinePolicy:
     def _draw(self, requests: Sequence[Request], encodings: Sequence[DrawingEncoding], sampling: Sampling) -> list[Act]:
         """Requests that are drawn as one batch."""
         times = self.denoiser.schedule(sampling.num_steps, self.shape, sampling.shift)
-        branches = self._branches(encodings, [sampling] * len(requests))
+        branches = branches_near(self.denoiser, encodings, [sampling] * len(requests))
         keys = [request.key for request in requests]
         painted = paint(self._velocity, branches, keys, self.shape, times.to(self.device), sampling)
-        behaviour = painted.behaviour_log_probs
+        behaviour, pictures = painted.behaviour_log_probs, self.denoiser.decode(painted.clean)
         return [
             DenoisingSteps(
                 name=request.name,
@@ -125,9 +107,7 @@ class PipelinePolicy:
                 stochastic=painted.stochastic,
                 image=picture,
             )
-            for n, (request, encoding, picture) in enumerate(
-                zip(requests, encodings, self.denoiser.decode(painted.clean), strict=True)
-            )
+            for n, (request, encoding, picture) in enumerate(zip(requests, encodings, pictures, strict=True))
         ]
 
     # ---- learning ---------------------------------------------------------------------------------------------------
@@ -139,7 +119,7 @@ class PipelinePolicy:
             return []
         clean = self.denoiser.encode(targets, self.height, self.width)
         shown = demonstrated(clean, [request.key for request in requests])
-        encodings = self._encode([request.context for request in requests], any(r.blank for r in requests))
+        encodings = self.encoder.encode([r.context for r in requests], any(r.blank for r in requests))
         acts: list[Act] = []
         for request, target, encoding, (states, times) in zip(requests, targets, encodings, shown, strict=True):
             seen = encoding.null if request.blank and encoding.null is not None else encoding.conditional
@@ -169,14 +149,14 @@ class PipelinePolicy:
             raise ValueError("A pipeline replays acts of kind 'denoising' alone.")
         if not acts:
             return []
-        branches = self._branches([act.encoding for act in drawn], [act.sampling for act in drawn])
+        branches = branches_near(self.denoiser, [act.encoding for act in drawn], [act.sampling for act in drawn])
         return rescore(self._velocity, drawn, branches, self.device, needs)
 
     def cost(self, act: Act) -> int:
         """Tokens that replaying the act costs: those of its picture, sources and prompt, for every branch and step."""
         assert isinstance(act, DenoisingSteps)
         encoding: DrawingEncoding = act.encoding
-        (own,) = self._branches([encoding], [act.sampling], near=False)
+        own = branches_of(act.sampling, encoding.conditional, encoding.null, encoding.picture_only)
         drawing = self.denoiser.tokens(act.states.shape[1:])
         return act.num_actions * sum(
             drawing + len(c.embeddings) + sum(self.denoiser.tokens(source.shape) for source in c.sources)
@@ -243,57 +223,8 @@ class PipelinePolicy:
         """A complete pipeline folder that diffusers and `open_pipeline` load; see `save_pipeline`."""
         save_pipeline(Path(folder), self.pipeline, self.denoiser, self.folder)
 
-    # ---- conditions -------------------------------------------------------------------------------------------------
-
-    def _encode(self, contexts: Sequence[Conversation], guided: bool) -> list[DrawingEncoding]:
-        """What each context conditions on; prompts, sources and whole contexts that recur are encoded once."""
-        texts: dict[str, Condition] = {}
-        known: dict[int, tuple[Tensor, ...]] = {}
-        made: dict[int, DrawingEncoding] = {}
-        null = encode_prompt(self.pipeline, "", null=True) if guided else None
-        for context in contexts:
-            if id(context) in made:
-                continue
-            prompt = prompt_of(context)
-            if prompt not in texts:
-                texts[prompt] = encode_prompt(self.pipeline, prompt)
-            pictures = pictures_of(context)
-            for picture in pictures:
-                if id(picture) not in known:
-                    known[id(picture)] = encode_sources(self.denoiser, [picture], self.height, self.width)
-            sources = tuple(source for picture in pictures for source in known[id(picture)])
-            picture_only = replace(null, sources=sources) if null is not None and sources else None
-            made[id(context)] = DrawingEncoding(replace(texts[prompt], sources=sources), null, picture_only)
-        return [made[id(context)] for context in contexts]
-
-    def _branches(
-        self, encodings: Sequence[DrawingEncoding], samplings: Sequence[Sampling], near: bool = True
-    ) -> list[Branches]:
-        """The acts' branches, `near` the transformer: what several acts share is moved there once."""
-        weight = next(self.denoiser.transformer.parameters())
-        there: dict[int, Condition] = {}
-
-        def placed(condition: Condition | None) -> Condition | None:
-            if condition is None or not near:
-                return condition
-            if id(condition) not in there:
-                there[id(condition)] = moved(condition, weight)
-            return there[id(condition)]
-
-        return [
-            branches_of(
-                sampling,
-                placed(encoding.conditional),
-                placed(encoding.null),
-                placed(encoding.picture_only),
-                self.denoiser.rescale,
-            )
-            for encoding, sampling in zip(encodings, samplings, strict=True)
-        ]
-
     def _velocity(self, x: Tensor, sigma: Tensor, conditions: Sequence[Condition]) -> Tensor:
-        context = nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
-        with context:
+        with nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast):
             return self.denoiser.velocity(x, sigma, conditions)
 
 
@@ -304,6 +235,12 @@ def _adapters_off(transformer: Any) -> Iterator[None]:
         yield
     finally:
         transformer.enable_adapters()
+
+
+def _freeze(pipeline: Any) -> None:
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False).eval()
 
 
 def _own_side(pipeline: Any) -> int:

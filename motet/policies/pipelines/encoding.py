@@ -1,0 +1,84 @@
+"""What a drawing is conditioned on: encoded once, kept with the act, and near the transformer while it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from motet.conversation import Conversation
+from motet.policies.denoisers import Condition
+from motet.policies.denoisers.common import DiffusersDenoiser
+from motet.policies.denoisers.conditions import moved
+from motet.policies.flow import Branches, branches_of
+from motet.policies.pipelines.prompts import encode_prompt, encode_sources, pictures_of, prompt_of
+from motet.trajectory import Sampling
+
+
+@dataclass(frozen=True, eq=False)
+class DrawingEncoding:
+    """What a drawing was conditioned on, on the CPU: kept with the act, so that replay runs no text encoder.
+
+    `null` has neither prompt nor sources, `picture_only` the sources alone; both None without guidance, and
+    `picture_only` without sources.
+    """
+
+    conditional: Condition
+    null: Condition | None = None
+    picture_only: Condition | None = None
+
+
+class DrawingEncoder:
+    """Conversations -> encodings, through a pipeline's frozen text encoders and autoencoder."""
+
+    def __init__(self, pipeline: Any, denoiser: DiffusersDenoiser, height: int, width: int) -> None:
+        self.pipeline, self.denoiser, self.height, self.width = pipeline, denoiser, height, width
+
+    def encode(self, contexts: Sequence[Conversation], guided: bool) -> list[DrawingEncoding]:
+        """What each context conditions on; prompts, sources and whole contexts that recur are encoded once."""
+        texts: dict[str, Condition] = {}
+        known: dict[int, tuple[Tensor, ...]] = {}
+        made: dict[int, DrawingEncoding] = {}
+        null = encode_prompt(self.pipeline, "", null=True) if guided else None
+        for context in contexts:
+            if id(context) in made:
+                continue
+            prompt = prompt_of(context)
+            if prompt not in texts:
+                texts[prompt] = encode_prompt(self.pipeline, prompt)
+            pictures = pictures_of(context)
+            for picture in pictures:
+                if id(picture) not in known:
+                    known[id(picture)] = encode_sources(self.denoiser, [picture], self.height, self.width)
+            sources = tuple(source for picture in pictures for source in known[id(picture)])
+            picture_only = replace(null, sources=sources) if null is not None and sources else None
+            made[id(context)] = DrawingEncoding(replace(texts[prompt], sources=sources), null, picture_only)
+        return [made[id(context)] for context in contexts]
+
+
+def branches_near(
+    denoiser: DiffusersDenoiser, encodings: Sequence[DrawingEncoding], samplings: Sequence[Sampling]
+) -> list[Branches]:
+    """The acts' branches, their conditions where the transformer is: what several acts share is moved there once."""
+    weight = next(denoiser.transformer.parameters())
+    there: dict[int, Condition] = {}
+
+    def placed(condition: Condition | None) -> Condition | None:
+        if condition is None:
+            return None
+        if id(condition) not in there:
+            there[id(condition)] = moved(condition, weight)
+        return there[id(condition)]
+
+    return [
+        branches_of(
+            sampling,
+            placed(encoding.conditional),
+            placed(encoding.null),
+            placed(encoding.picture_only),
+            denoiser.rescale,
+        )
+        for encoding, sampling in zip(encodings, samplings, strict=True)
+    ]
