@@ -1,6 +1,7 @@
 """Questions about a scene, with CoRL's `<think> ... </think><answer> ... </answer>` solutions.
 
-Five kinds: existence, count, colour, shape, relation; each as multiple choice or open-ended.
+Six kinds: existence, count, colour, shape, relation, order (what comes next as one reads); each as multiple choice or
+open-ended.
 
 A solution thinks before it answers. People's rationales are uneven, and so are the ones here. A *careful* thought lists
 what the picture holds, cell by cell in reading order, gathers the evidence from the list (the shapes of the colour that
@@ -13,6 +14,7 @@ Beside them stands one request, made in training alone: to say in a sentence wha
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 
@@ -29,7 +31,7 @@ from motet.shapes.scene import (
 )
 
 CAPTION = "what is in the picture?"
-KINDS = ("existence", "count", "colour", "shape", "relation")
+KINDS = ("existence", "count", "colour", "shape", "relation", "order")
 LETTERS = "ABCD"
 _ORDER = ("yes", "no", *NUMBERS, *COLOURS, *SHAPES, "left", "right", "above", "below")
 """Options come in the order in which anyone would list them."""
@@ -176,4 +178,28 @@ def _relation(rng: Rng, scene: Scene) -> Asked | None:
     return text, word, [w for w in words if w != word], evidence, held_out
 
 
-_ASK = {"existence": _existence, "count": _count, "colour": _colour, "shape": _shape, "relation": _relation}
+def _order(rng: Rng, scene: Scene) -> Asked | None:
+    """What comes next in reading order: one look-up in a list of the picture, a search at a glance."""
+    pairs = [
+        (first, after)
+        for first, after in itertools.pairwise(scene.things)
+        if len(scene.matching(first.shape, first.colour)) == 1
+    ]
+    if not pairs:
+        return None
+    first, after = choose(rng, pairs)
+    asks_colour = rng.random() < 0.5
+    word, words = (after.colour, list(COLOURS)) if asks_colour else (after.shape, list(SHAPES))
+    text = f"what {'colour' if asks_colour else 'shape'} comes after the {first.name}?"
+    evidence = f"{first.name}, {after.cell} {after.name}"
+    return text, word, [w for w in words if w != word], evidence, (first.colour, first.shape) in HELD_OUT_PAIRS
+
+
+_ASK = {
+    "existence": _existence,
+    "count": _count,
+    "colour": _colour,
+    "shape": _shape,
+    "relation": _relation,
+    "order": _order,
+}

@@ -36,7 +36,7 @@ COLUMNS = (
     "prompt", "category", "spec", "target", "image", "question", "options", "answer", "kind", "solution", "scene",
 )  # fmt: skip
 HARD_CATEGORIES = ("position", "colour attribution")
-HARD_KINDS = ("existence", "count", "relation")
+HARD_KINDS = ("count", "relation", "order")
 TRAINING_ONLY = ("careful", "hard", "open_ended", "captions")
 """Options that change no picture, question or answer of the `test` and `held_out` splits."""
 _TEST_SHARE = 5  # one in five prompts and scenes is held back for the test split

@@ -144,6 +144,10 @@ def answer_of(question: str, scene: Scene) -> str:
     if match := re.fullmatch(r"what shape is the (\w+) thing\?", question):
         (only,) = scene.matching(colour=match[1])
         return only.shape
+    if match := re.fullmatch(r"what (colour|shape) comes after the (\w+) (\w+)\?", question):
+        (first,) = scene.matching(match[3], match[2])
+        after = min(t for t in scene.things if (t.row, t.column) > (first.row, first.column))
+        return after.colour if match[1] == "colour" else after.shape
     match = re.fullmatch(r"is the (\w+) (\w+) (left or right of|above or below) the (\w+) (\w+)\?", question)
     assert match, question
     (first,), (second,) = scene.matching(match[2], match[1]), scene.matching(match[5], match[4])
@@ -175,6 +179,10 @@ def evidence_of(row: dict) -> str:
         name = " ".join(words[2:])
         cells = [t.cell for t in scene.things if name in (f"{t.colour} things", f"{t.shape}s", f"{t.shape}es")]
         return f"{name} {' '.join(cells) or 'nothing'}"
+    if row["kind"] == "order":
+        (first,) = scene.matching(words[-1], words[-2])
+        after = min(t for t in scene.things if (t.row, t.column) > (first.row, first.column))
+        return f"{first.name}, {after.cell} {after.name}"
     if row["kind"] == "relation":
         (first,), (second,) = scene.matching(words[3], words[2]), scene.matching(words[-1], words[-2])
         places = ", ".join(f"{t.colour} {t.shape} {'abcd'[t.column]}{t.row + 1}" for t in (first, second))
@@ -204,7 +212,7 @@ def test_solutions_think_then_answer(rows: dict[str, list[dict]]) -> None:
 def test_hard_tilts_training_alone() -> None:
     tilted, even = ShapesRows("train", 0, {"hard": 1.0}), ShapesRows("test", 0, {"hard": 1.0})
     assert {tilted.row(i)["category"] for i in range(60)} == {"position", "colour attribution"}
-    assert {tilted.row(i)["kind"] for i in range(60)} == {"existence", "count", "relation"}
+    assert {tilted.row(i)["kind"] for i in range(60)} == {"count", "relation", "order"}
     assert [even.row(i)["prompt"] for i in range(20)] == [ShapesRows("test", 0, {}).row(i)["prompt"] for i in range(20)]
 
 
