@@ -15,14 +15,14 @@ from PIL import Image
 GREEN, BLUE, GREY = "#34a254", "#2f6fde", "#9aa0a8"
 
 
-def before_after(run: Path, out: Path, columns: int = 4, lines: int = 3) -> None:
-    """The top left corners of the run's two grids, side by side."""
-    step, line, head = 142, 176, 40  # tile and gap of motet.report.pictures
-    size = (columns * step + 14, head + lines * line)
-    halves = [Image.open(run / f"{name}.png").crop((0, 0, *size)) for name in ("before", "after")]
-    sheet = Image.new("RGB", (2 * size[0] + 30, size[1]), "white")
-    sheet.paste(halves[0], (0, 0))
-    sheet.paste(halves[1], (size[0] + 30, 0))
+def before_after(run: Path, out: Path, lines: int = 3) -> None:
+    """The first lines of the run's two grids, one above the other."""
+    line, head = 188, 40  # of motet.report.pictures
+    grids = [Image.open(run / f"{name}.png") for name in ("before", "after")]
+    height = head + lines * line
+    sheet = Image.new("RGB", (grids[0].width, 2 * height + 10), "white")
+    for place, grid in enumerate(grids):
+        sheet.paste(grid.crop((0, 0, grid.width, height - 12)), (0, place * (height + 10)))
     sheet.save(out / "before_after.png", optimize=True)
 
 

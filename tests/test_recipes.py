@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,9 @@ def test_recipes_load_and_say_what_they_do(path: Path) -> None:
         read = load_pilot(path, Path("out"))
     else:
         read = load_plan(path, Path("out")) if is_plan(path) else load_recipe(path)
-    assert len(read.description) > 80  # what, on which hardware, in which time, with which numbers
+    said = " ".join(read.description.split()).lower()
+    assert len(said) > 80 and ("cores" in said or "gb" in said)  # what, and on which hardware
+    assert re.search(r"\d\s?%|not (yet )?run", said)  # which numbers to expect, or that there are none yet
 
 
 def test_the_cold_start_is_small() -> None:
@@ -41,7 +44,7 @@ def test_the_cold_start_draws_the_easy_prompts() -> None:
     asked = [row for row in map(rows.row, range(120)) if row["category"] in ("single", "two objects", "colours")][:24]
     acts = load_policy(COLD_START).draw([row["prompt"] for row in asked])
     right = [check_drawing(act.image, row["spec"]).correct for act, row in zip(acts, asked, strict=True)]
-    assert sum(right) >= 22  # 99.7 % of such prompts on 2,048 items
+    assert sum(right) >= 22  # 99.9 % of such prompts on 2,048 items
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -47,26 +48,42 @@ def bench_rewards(
         found = audit_rewards(recipe, rollouts, against, lambda done, total: bar.items("play", done, total))
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps([asdict(row) for row in found], indent=2) + "\n", encoding="utf-8")
+        rows = [_without_nan(asdict(row)) for row in found]
+        json_path.write_text(json.dumps(rows, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     console.print(rewards_table(found))
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: what is not known (a correlation with a constant) is null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def rewards_table(found: Sequence[Agreement]) -> Table:
     """One row per reward: its spread, and its agreement over all, within groups, and over pairs of siblings."""
-    table = Table(title="Agreement with the trusted reward, 95 % intervals over groups", title_justify="left")
-    if any(row.track for row in found):
-        table.add_column("track", no_wrap=True)
-    table.add_column("reward", no_wrap=True)
-    for heading in ("against", "n", "mean", "std", "over all", "within groups", "siblings ranked right"):
-        table.add_column(heading, justify="right")
+    trusted = ", ".join(sorted({row.against for row in found}))
+    table = Table(title=f"Agreement with {escape(trusted)}", title_justify="left")
+    table.add_column("reward", overflow="fold")
+    for heading in ("mean", "over all", "within groups", "ranked right"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in found:
-        track = [row.track] if any(one.track for one in found) else []
-        agreement = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in (row.overall, row.within)]
-        value, low, high = (100 * share for share in row.ranked_right)
-        agreement.append(f"{value:.0f} % [{low:.0f}, {high:.0f}]")
-        numbers = [str(row.siblings), f"{row.mean:.3f}", f"{row.std:.3f}"]
-        table.add_row(*(escape(cell) for cell in (*track, row.reward, row.against, *numbers, *agreement)))
-    table.caption = "siblings ranked right: of sibling pairs that the trusted reward tells apart; 50 % is chance"
+        name = f"{row.track}: {row.reward}" if row.track else row.reward
+        within, ranked = row.within, [100 * share for share in row.ranked_right]
+        table.add_row(
+            escape(name),
+            f"{row.mean:.2f}\u00b1{row.std:.2f}",
+            f"{row.overall[0]:.2f}",
+            f"{within[0]:.2f} [{within[1]:.2f}, {within[2]:.2f}]",
+            f"{ranked[0]:.0f} % [{ranked[1]:.0f}, {ranked[2]:.0f}]",
+        )
+    counts = " and ".join(str(count) for count in sorted({row.siblings for row in found}))
+    table.caption = (
+        f"{counts} trajectories. Correlations; sibling pairs that the trusted reward tells apart, 50 % ranked right is "
+        "chance. In brackets 95 % intervals over groups."
+    )
     return table
 
 

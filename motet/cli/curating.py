@@ -28,8 +28,12 @@ def run(
     if done.without_caption:
         first = done.without_caption[0]
         print(f"First without a caption: {first.place}, picture {first.image!r}.")
+    if done.unclear:
+        first = done.unclear[0]
+        print(f"First without a clear option: {first.place}, solution {first.solution!r:.80}.")
     if not done.rows:
-        raise DataError(f"No row is left to write to {str(out)!r}.", fix="lower --min-coverage.")
+        fix = "lower --min-coverage." if done.below else "see above why the questions were left out."
+        raise DataError(f"No row is left to write to {str(out)!r}.", fix=fix)
     write_rows(done.rows, out, pictures)
     print(out)
 
@@ -41,6 +45,7 @@ def _table(done: Curated, keep: bool) -> Table:
     table.add_row("left out", f"{done.below} below --min-coverage")
     table.add_row("", f"{done.duplicates} that came before")
     table.add_row("", f"{len(done.without_caption)} whose picture has no caption")
+    table.add_row("", f"{len(done.unclear)} whose solution is none of their options, or two")
     table.add_row("without entities", f"{done.without_entities}, {'kept, coverage null' if keep else 'left out'}")
     for label, count in done.histogram().items():
         table.add_row(f"covered: {label}", f"{count}")

@@ -139,7 +139,11 @@ class _Reader:
             fix = "name one stage in from, or write kind: merge."
             raise ConfigError(f"{where} trains from one stage and merges nothing.", fix=fix)
         begin = checkpoint_of(self.built[start[0]], self.output) if start else None
-        return Stage(name, kind, start, self._recipe(own, begin, where))
+        recipe = self._recipe(own, begin, where)
+        if kind == "rl" and recipe.algorithm.prompt_dropout:
+            fix = "give it to the stages of kind sft alone."
+            raise ConfigError(f"{where}: algorithm.prompt_dropout belongs to supervised training.", fix=fix)
+        return Stage(name, kind, start, recipe)
 
     def _merge(self, name: str, kind: StageKind, start: tuple[str, ...], own: dict[str, Any], where: str) -> Stage:
         method, base = own.pop("method", "gaussian"), own.pop("base", None)

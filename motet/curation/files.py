@@ -77,9 +77,9 @@ def write_rows(rows: Sequence[Mapping[str, Any]], out: Path, pictures: str | Non
     """
     refuse_output(out)
     files = [_picture(row["real_image"], pictures) for row in rows]
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".partial_{out.name}")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix.lower() == ".parquet":
             _write_parquet(rows, files, partial)
         else:

@@ -44,6 +44,7 @@ class Curated:
     without_caption: list[Question]
     without_entities: int
     below: int
+    unclear: list[Question] = field(default_factory=list[Question])
 
     @property
     def mean(self) -> float | None:
@@ -68,9 +69,10 @@ def curate(
 ) -> Curated:
     """Pair questions with captions; of captions that cover equally much, the first of the file is taken.
 
-    Left out and counted: a question that comes again with the same solution, one whose picture has no caption, and one
-    whose best caption covers less than `floor`. A solution without entities (a number, yes) has no coverage: its row
-    gets None and the picture's first caption, whatever the floor, or with `keep_without_entities` False is left out.
+    Left out and counted: a question that comes again with the same solution, one whose solution is none of its options
+    or two, one whose picture has no caption, and one whose best caption covers less than `floor`. A solution without
+    entities (a number, yes) has no coverage: its row gets None and the picture's first caption, whatever the floor, or
+    with `keep_without_entities` False is left out.
 
     Raises DataError when no question's picture has a caption.
     """
@@ -83,6 +85,9 @@ def curate(
         if key in seen:
             continue
         seen.add(key)
+        if question.options and _letter(question) is None:
+            done.unclear.append(question)
+            continue
         offered = captions.get(question.image)
         if not offered:
             done.without_caption.append(question)
@@ -99,13 +104,13 @@ def curate(
         below += share < floor
         if share >= floor:
             done.rows.append(_row(question, best, share))
-    if questions and len(done.without_caption) == len(seen):
+    if done.without_caption and len(done.without_caption) + len(done.unclear) == len(seen):
         raise DataError(
             f"No question's picture has a caption: questions name {questions[0].image!r}, captions "
             f"{next(iter(captions), None)!r}.",
             fix="name pictures alike in both files.",
         )
-    return Curated(done.rows, done.coverages, duplicates, done.without_caption, without, below)
+    return Curated(done.rows, done.coverages, duplicates, done.without_caption, without, below, done.unclear)
 
 
 def _wanted(question: Question) -> frozenset[str]:
@@ -149,12 +154,15 @@ def _row(question: Question, caption: str, share: float | None) -> dict[str, Any
 
 def _problem(question: Question, kind: str) -> str:
     """The question, its options as lines, and what the format reward asks for, unless its text names the tags."""
-    if "<answer>" in question.text:
+    whole = "<answer>" in question.text
+    if whole and not question.options:
         return question.text
-    lines = [f"Question: {question.text.strip()}"]
+    lines = [question.text.strip() if whole else f"Question: {question.text.strip()}"]
     if question.options:
         lettered = [f"{chr(ord('A') + n)}. {option}" for n, option in enumerate(_options(question))]
         lines += ["Options:", *lettered]
+    if whole:
+        return "\n".join(lines)
     wish = f"Think first, then give {_ANSWER[kind]}, in this form: <think>...</think><answer>...</answer>"
     return "\n".join([*lines, "", wish])
 

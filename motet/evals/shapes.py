@@ -17,12 +17,13 @@ from motet.errors import ConfigError
 from motet.protocols import Policy, Request
 from motet.rewards.answers import extract_answer
 from motet.shapes.check import judge, read_scenes
-from motet.shapes.world import ShapesRows
+from motet.shapes.world import HARD_CATEGORIES, ShapesRows
 from motet.task import Task
 from motet.trajectory import ActKind, ImageTokens, Sampling, TextTokens
 
 Table = dict[str, float]
 ITEMS_PER_BATCH = 32
+SPECIMENS = 40
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Specimen:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Numbers of the suite in the shape of `summary.json`, and specimens of the first greedy and sampled drawings."""
+    """Numbers of the suite in the shape of `summary.json`, and the first samples of 40 prompts, hard ones first."""
 
     table: dict[str, Any]
     specimens: list[Specimen]
@@ -56,7 +57,7 @@ def evaluate_shapes(
     splits = [("test", config.size), ("held_out", config.held_out_size)]
     total = 2 * sum(size for _, size in splits)
     measured: dict[str, dict[str, _Tally]] = {}
-    specimens: list[Specimen] = []
+    specimens: dict[bool, list[Specimen]] = {True: [], False: []}
     done = 0
     for split, size in splits:
         rows = ShapesRows(split, config.seed, options, size)
@@ -68,12 +69,13 @@ def evaluate_shapes(
                 sampled = attempt(policy, tasks, sampling, config.pass_at, config.seed)
                 greedy = attempt(policy, tasks, replace(sampling, temperature=0.0), 1, config.seed)
                 tallies[name].add([_labels(name, task) for task in tasks], sampled, greedy)
-                if name == "draw" and split == "test" and start < 2 * ITEMS_PER_BATCH:
-                    specimens += [s for shots in sampled.specimens for s in shots[:1]]
+                if name == "draw" and split == "test":
+                    for task, shots in zip(tasks, sampled.specimens, strict=True):
+                        specimens[task["category"] in HARD_CATEGORIES].append(shots[0])
                 done += len(tasks)
                 progress(done, total)
         measured[split] = tallies
-    return Outcome(_summary(measured, config), specimens)
+    return Outcome(_summary(measured, config), (specimens[True] + specimens[False])[:SPECIMENS])
 
 
 def _guided(config: EvalConfig) -> Sampling:

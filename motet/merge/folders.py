@@ -70,6 +70,7 @@ def merge_folders(
     """
     _refuse_mismatched_method(len(models), method, base)
     start = time.monotonic()
+    models = [_located(model) for model in models]
     opened = [open_weights(folder) for folder in models]
     ancestor = None if base is None else open_weights(base)
     _refuse_different_tensors([*opened, *([] if ancestor is None else [ancestor])])
@@ -89,10 +90,14 @@ def merge_folders(
 
 def open_weights(folder: Path) -> Weights:
     """The weights of a folder, or of a hub id in the hub's cache; an adapter's are its base's with the adapter on."""
-    folder = folder if folder.exists() else cached_folder(folder.as_posix()) or folder
+    folder = _located(folder)
     if (folder / CONFIG).is_file():
         return AdaptedWeights(folder, open_weights(base_folder(folder)))
     return StoredWeights(folder)
+
+
+def _located(folder: Path) -> Path:
+    return folder if folder.exists() else cached_folder(folder.as_posix()) or folder
 
 
 class _Step:

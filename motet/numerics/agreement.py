@@ -25,7 +25,7 @@ def within(groups: Sequence[Pairs]) -> float:
     for group in groups:
         means = [statistics.fmean(pair[n] for pair in group) for n in (0, 1)] if group else []
         rest += [(one - means[0], other - means[1]) for one, other in group]
-    return _pearson(rest)
+    return _pearson(rest, max((abs(score) for group in groups for pair in group for score in pair), default=1.0))
 
 
 def ranked_right(groups: Sequence[Pairs]) -> float:
@@ -66,10 +66,11 @@ def bootstrap(
     return values[int(tail * len(values))], values[min(len(values) - 1, int((1 - tail) * len(values)))]
 
 
-def _pearson(pairs: Pairs) -> float:
+def _pearson(pairs: Pairs, size: float = 1.0) -> float:
+    """NaN for a constant: one whose spread is rounding, beside scores of this `size`."""
     if len(pairs) < 2:
         return math.nan
     ones, others = zip(*pairs, strict=True)
-    if max(ones) - min(ones) < 1e-12 or max(others) - min(others) < 1e-12:
+    if any(max(scores) - min(scores) < 1e-9 * max(1.0, size) for scores in (ones, others)):
         return math.nan
     return statistics.correlation(ones, others)

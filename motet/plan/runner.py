@@ -40,9 +40,8 @@ def run_plan(plan: Plan, output: Path, again: str, *, resume: bool) -> dict[str,
             results[stage.name] = _run_stage(plan, stage, output, again, results)
         except KeyboardInterrupt:
             raise Stopped(f"Stopped in stage {stage.name!r}. Resume with: {again}") from None
-    first = [results[stage.name].get("before") for stage in plan.stages if not stage.start]
-    start = next((before for before in first if before is not None), None)
-    summary = {"description": plan.description, "start": start, "stages": results}
+    starts = starts_of(plan, results)
+    summary = {"description": plan.description, "start": starts.get("start"), "starts": starts, "stages": results}
     partial = output / f"{SUMMARY}.partial"
     partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, output / SUMMARY)
@@ -85,6 +84,18 @@ def known(plan: Plan, stage: Stage, results: dict[str, Any]) -> dict[str, Any] |
         if not stage.start and other.recipe.policy.path == stage.recipe.policy.path and result.get("before"):
             return result["before"]
     return None
+
+
+def starts_of(plan: Plan, results: dict[str, Any]) -> dict[str, Any]:
+    """What the plan began with: the first measurement, and each made in another way (with another guidance, say)."""
+    found: dict[str, Any] = {}
+    seen: list[Stage] = []
+    for stage in plan.stages:
+        before = None if stage.start else results[stage.name].get("before")
+        if before is not None and not any(_measured_alike(stage, other) for other in seen):
+            found["start" if not seen else f"start of {stage.name}"] = before
+            seen.append(stage)
+    return found
 
 
 def _measured_alike(one: Stage, other: Stage) -> bool:

@@ -125,9 +125,12 @@ def _measure(desk: _Desk, policy: Any, name: str) -> dict[str, Any]:
         desk.bar.items(f"measure {name}", done, total)
 
     outcome = evaluate_shapes(policy, recipe.eval, world_of(recipe), recipe.text.max_tokens, tell)
-    shown = outcome.specimens[:40]
+    shown = outcome.specimens
     grid = picture_grid(
-        [s.image for s in shown], [s.prompt for s in shown], [s.correct for s in shown], title=f"{name}: first samples"
+        [s.image for s in shown],
+        [s.prompt for s in shown],
+        [s.correct for s in shown],
+        title=f"{name}: first samples, hard prompts first",
     )
     save_picture(grid, desk.folder.path / f"{name}.png")
     return outcome.table

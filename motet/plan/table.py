@@ -12,16 +12,18 @@ from motet.config.plan import COLUMNS, Plan
 
 
 def plan_table(plan: Plan, summary: Mapping[str, Any]) -> Table:
-    """One row per entry of `plan.rows`, under one for the starting point; accuracy at temperature 1 on held-back items.
+    """One row per entry of `plan.rows`, under one for each way in which the starting point was measured.
 
-    A cell is empty where the plan's row names no stage for that column, or the stage was not measured.
+    Accuracy at temperature 1 on held-back items. A cell is empty where the plan's row names no stage for that column,
+    or the stage was not measured.
     """
     table = Table(title="On held-back items, strict, T=1", title_justify="left")
     table.add_column("")
     for column in COLUMNS:
         table.add_column(column, justify="right")
-    measured = {"start": summary["start"], **{name: result.get("after") for name, result in summary["stages"].items()}}
-    for label, cells in {"start": dict.fromkeys(COLUMNS, "start"), **plan.rows}.items():
+    starts: Mapping[str, Any] = summary["starts"]
+    measured = {**{name: result.get("after") for name, result in summary["stages"].items()}, **starts}
+    for label, cells in {**{name: dict.fromkeys(COLUMNS, name) for name in starts}, **plan.rows}.items():
         values = [cell(measured.get(cells.get(column, "")), column) for column in COLUMNS]
         table.add_row(escape(label), *("" if value is None else f"{value:.1%}" for value in values))
     return table

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-_TILE, _GAP, _CAPTION = 128, 14, 34
+_TILE, _GAP, _CAPTION = 128, 14, 46
 _PAPER, _INK, _RIGHT, _WRONG = "#ffffff", "#2b2f36", "#34a254", "#db3a34"
 
 
@@ -39,7 +39,7 @@ def picture_grid(
             (_TILE, _TILE), Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
         )
         sheet.paste(tile, (left, top))
-        for row, text in enumerate(_wrapped(caption, 24)[:2]):
+        for row, text in enumerate(_wrapped(caption, 24)[:3]):
             pen.text((left, top + _TILE + 5 + 13 * row), text, fill=_INK, font=small)
     return sheet
 

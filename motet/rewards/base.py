@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 from motet.config.schema import ActKind, RewardConfig
@@ -39,22 +39,30 @@ class Judge:
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """A registered function, or a class of `Judge`s; `options` are what recipes set, never filled from columns."""
+    """A registered function, or a class of `Judge`s; `options` are what recipes set, never filled from columns.
+
+    `known` are the values that an option may have, where they can be listed: another is refused with the recipe.
+    """
 
     function: Callable[..., Any]
     options: frozenset[str]
+    known: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
 
 
 BUILT_INS: Registry[BuiltIn] = Registry("reward", key="rewards.name")
 
 
-def reward(name: str, *, options: Collection[str] = ()) -> Callable[[F], F]:
-    """Register a reward function, or a class of `Judge`s, under a name that recipes can use; it stays as it is."""
+def reward(name: str, *, options: Mapping[str, tuple[Any, ...]] | None = None) -> Callable[[F], F]:
+    """Register a reward function, or a class of `Judge`s, under a name that recipes can use; it stays as it is.
+
+    `options` are a function's options with the values that each may have.
+    """
 
     def register(function: F) -> F:
         takes: Callable[..., Any] = function  # narrowing the type variable itself confuses pyright
-        own = inspect.signature(takes).parameters if inspect.isclass(takes) else options
-        BUILT_INS.add(name, BuiltIn(function, frozenset(own)))
+        known = options or {}
+        own = inspect.signature(takes).parameters if inspect.isclass(takes) else known
+        BUILT_INS.add(name, BuiltIn(function, frozenset(own), known))
         return function
 
     return register
@@ -180,7 +188,13 @@ def _check_options(config: RewardConfig, entry: BuiltIn, own: bool) -> None:
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     takes_anything = own and (not parameters or any(p.kind is p.VAR_KEYWORD for p in parameters))
     options = named - {"prompts", "completions", "policy"} if own else entry.options
-    for option in config.options:
+    for option, value in config.options.items():
+        if option in entry.known and not any(value is one or value == one for one in entry.known[option]):
+            raise ConfigError(
+                f"rewards.options.{option}={value!r} of {config.name!r} is none of "
+                f"{', '.join(map(str, entry.known[option]))}.",
+                fix="choose one of them.",
+            )
         if option not in options and not (takes_anything and option not in named):
             there = f"its options are: {', '.join(sorted(options))}" if options else "it has none"
             raise ConfigError(

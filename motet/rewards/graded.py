@@ -35,7 +35,7 @@ def format_tags(completions: list[Any]) -> Scores:
     return [_tags(last_text(c, "format_tags")) if c else None for c in completions]
 
 
-@reward("soft_answer", options=("tagged",))
+@reward("soft_answer", options={"tagged": (True, False)})
 def soft_answer(completions: list[Any], answer: list[Any], tagged: Any = True) -> Scores:
     """1 for an answer that equals the gold one in normal form, else the soft Jaccard overlap of their words.
 
@@ -52,7 +52,7 @@ def soft_answer(completions: list[Any], answer: list[Any], tagged: Any = True) -
     return values
 
 
-@reward("object_class", options=("tagged", "graded"))
+@reward("object_class", options={"tagged": (True, False), "graded": (True, False)})
 def object_class(
     completions: list[Any],
     answer: list[Any],
@@ -78,7 +78,7 @@ def object_class(
     return values
 
 
-@reward("qa_accuracy", options=("tagged", "open", "unclear"))
+@reward("qa_accuracy", options={"tagged": (True, False), "open": ("exact", "soft"), "unclear": ("refuse", "skip")})
 def qa_accuracy(
     completions: list[Any],
     answer: list[Any],
@@ -96,6 +96,7 @@ def qa_accuracy(
     Raises DataError for another type.
     """
     one_of("qa_accuracy", "open", open, ("exact", "soft"))
+    one_of("qa_accuracy", "unclear", unclear, ("refuse", "skip"))
     values: Scores = []
     for n, (completion, gold, kind) in enumerate(zip(completions, answer, qa_type, strict=True)):
         if kind == "MC":

@@ -24,7 +24,7 @@ def format_(completions: list[Any]) -> Scores:
     return [float(well_formed(last_text(c, "format"))) if c else None for c in completions]
 
 
-@reward("exact_answer", options=("tagged",))
+@reward("exact_answer", options={"tagged": (True, False)})
 def exact_answer(
     completions: list[Any],
     answer: list[Any],
@@ -47,7 +47,7 @@ def exact_answer(
     return values
 
 
-@reward("multiple_choice", options=("tagged", "unclear"))
+@reward("multiple_choice", options={"tagged": (True, False), "unclear": ("refuse", "skip")})
 def multiple_choice(
     completions: list[Any],
     answer: list[Any],
@@ -60,19 +60,23 @@ def multiple_choice(
     """Whether the answer chooses the gold option, by letter or by text; see `motet.rewards.choices`.
 
     A row without options is judged by its letter if its gold answer is one, else the reward does not apply to it.
-    A gold answer that is none of its options, or two, is refused; with `unclear: skip` the reward does not apply to its
-    row: for large sets of others, which no one can mend.
+    A gold answer that is empty, none of its options, or two, is refused; with `unclear: skip` the reward does not apply
+    to its row: for large sets of others, which no one can mend.
     """
     one_of("multiple_choice", "unclear", unclear, ("refuse", "skip"))
     values: Scores = []
     for n, (completion, gold) in enumerate(zip(completions, answer, strict=True)):
         row = row_options(n, question, options)
-        skipped = unclear == "skip" and gold is not None and letter_of(gold_text(gold), row) is None
+        skipped = unclear == "skip" and gold is not None and not _names_an_option(gold, row)
         values.append(None if skipped else _multiple_choice(completion, gold, row, tagged, "multiple_choice"))
     return values
 
 
-@reward("open_ended", options=("tagged",))
+def _names_an_option(gold: Any, row: Any) -> bool:
+    return isinstance(gold, str) and bool(gold.strip()) and letter_of(gold_text(gold), row) is not None
+
+
+@reward("open_ended", options={"tagged": (True, False)})
 def open_ended(completions: list[Any], answer: list[Any], tagged: Any = True) -> Scores:
     """Whether the answer equals the gold answer in normal form (`motet.rewards.answers.normalise`)."""
     return [

@@ -10,7 +10,7 @@ from motet.rewards.base import reward
 from motet.rewards.pixels import last_picture
 
 
-@reward("shapes", options=("partial",))
+@reward("shapes", options={"partial": (True, False)})
 def shapes(
     prompts: list[Any],
     completions: list[Any],

@@ -61,7 +61,7 @@ class WorldOptions:
     open_ended: float = 0.5
     """Share of the training questions that are open-ended; the rest are multiple choice."""
     captions: float = 0.0
-    """Share of the training questions that ask for a caption: half of question scenes, half of what prompts ask for."""
+    """Share of the training questions that ask for a caption, of scenes like those of questions and of prompts."""
 
 
 def world_options(options: Mapping[str, Any]) -> WorldOptions:

@@ -132,6 +132,18 @@ def test_what_is_whole_stays_as_it_is():
     assert row["concept_coverage"] == 1  # of `a dog` alone
 
 
+def test_options_stay_with_a_question_that_is_whole():
+    text = "Which? Write <answer> </answer>."
+    (row,) = curate([question("B", text=text, options=("a cat", "a dog"))], {"1": ["a dog"]}).rows
+    assert row["qa_problem"] == f"{text}\nOptions:\nA. a cat\nB. a dog" and row["qa_type"] == "MC"
+
+
+def test_a_solution_that_is_none_of_its_options_is_left_out():
+    unclear = question("E", options=("a cat", "a dog"))
+    done = curate([unclear, question("a dog")], {"1": ["a dog"]})
+    assert done.unclear == [unclear] and [row["qa_type"] for row in done.rows] == ["OE"]
+
+
 def test_words_to_cover_may_be_given():
     done = curate([question("pepperoni", wanted=("pizza", "person"))], {"1": ["a cat", "people eat pizza", "pizza"]})
     assert (done.rows[0]["prompt"], done.rows[0]["concept_coverage"]) == ("people eat pizza", 1)

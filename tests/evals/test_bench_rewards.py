@@ -72,8 +72,14 @@ def test_what_cannot_be_compared_is_refused(tiny_checkpoint):
 def test_the_command(tiny_checkpoint, tmp_path, capsys):
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **CHANGES, **SMALL)
     answer = motet_command(capsys, "bench", "rewards", recipe, "--rollouts", 1, "--json", tmp_path / "out.json")
-    assert answer.code == 0 and "brightness" in answer.out and "siblings ranked right" in answer.out
+    assert (
+        answer.code == 0
+        and "brightness" in answer.out
+        and "ranked right" in answer.out
+        and "-1.00 [-1.00, -1.00]" in answer.out
+    )
     rows = json.loads((tmp_path / "out.json").read_text())
+    assert rows[1]["within"] == [None, None, None] and "NaN" not in (tmp_path / "out.json").read_text()
     assert [row["reward"] for row in rows] == ["brightness", "of_the_prompt"] and rows[0]["siblings"] == 12
     refused = motet_command(capsys, "bench", "rewards", recipe, "--against", "nobody")
     assert refused.code == 2 and "has no reward 'nobody'" in refused.err

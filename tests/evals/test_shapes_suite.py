@@ -12,7 +12,7 @@ from motet.evals.shapes import ITEMS_PER_BATCH, evaluate_shapes, is_right
 from motet.report.tables import suite_table
 from motet.shapes.prompts import CATEGORIES
 from motet.shapes.questions import KINDS
-from motet.shapes.world import ShapesRows
+from motet.shapes.world import HARD_CATEGORIES, ShapesRows
 from motet.testing import FakePolicy
 from motet.trajectory import ImageTokens
 
@@ -156,7 +156,10 @@ def test_progress_and_specimens():
     policy = FakePolicy(side=16)
     outcome = evaluate_shapes(policy, CONFIG, WORLD, 20, lambda done, total: told.append((done, total)))
     assert told == [(32, 92), (64, 92), (72, 92), (80, 92), (86, 92), (92, 92)]
-    assert len(outcome.specimens) == 40 and outcome.specimens[0].prompt == items("test", 1)[0]["prompt"]
+    rows = items("test", 40)
+    hard = [row["prompt"] for row in rows if row["category"] in HARD_CATEGORIES]
+    easy = [row["prompt"] for row in rows if row["category"] not in HARD_CATEGORIES]
+    assert hard and easy and [specimen.prompt for specimen in outcome.specimens] == hard + easy
     assert not any(specimen.correct for specimen in outcome.specimens)
 
 

@@ -26,6 +26,11 @@ def test_correlations_by_hand():
     assert math.isnan(overall([])) and math.isnan(overall([[(1.0, 2.0)]]))
 
 
+def test_what_is_constant_within_groups_is_so_at_any_size():
+    large = [[(chance, 123456789.1 * group) for chance in (0.1, 0.7, 0.3)] for group in (1, 2, 3)]
+    assert math.isnan(within(large)) and within([[(0.1, 1e-6), (0.7, 9e-6), (0.3, 3e-6)]]) > 0.9
+
+
 def random_groups(seed, count=40, size=5):
     chance = random.Random(seed)
     return [

@@ -119,3 +119,16 @@ def test_the_old_policys_decay() -> None:
     assert [old_policy_decay(step) for step in (0, 1, 100, 500, 9999)] == pytest.approx([0, 0.001, 0.1, 0.5, 0.5])
     slow = [old_policy_decay(step, rate=0.0075, most=0.999, flat=75) for step in (0, 75, 76, 175, 999)]
     assert slow == pytest.approx([0, 0, 0.0075, 0.75, 0.999])
+
+
+def test_bfloat16_velocities_are_compared_in_float32() -> None:
+    generator = torch.Generator().manual_seed(3)
+    clean, noise, velocity = (torch.randn(2, 8, generator=generator).bfloat16() for _ in range(3))
+    old = velocity + torch.randn(2, 8, generator=generator).bfloat16() * 0.01
+    r, sigma = torch.tensor([0.9, 0.2]), torch.tensor([0.999, 0.3])
+    for level in (None, sigma):
+        low = nft_loss(velocity, old, clean, noise, r, beta=0.1, sigma=level)
+        wide = [x.double() for x in (velocity, old, clean, noise, r)]
+        high = nft_loss(*wide, beta=0.1, sigma=None if level is None else level.double())
+        assert low.dtype == torch.float32
+        torch.testing.assert_close(low.double(), high, rtol=1e-5, atol=0)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 from motet.numerics.flow.schedules import check_times, dynamic_shift, linear_sigmas, scheduler_sigmas, shift_sigmas
 
@@ -74,8 +75,7 @@ def test_senseless_numbers_are_refused() -> None:
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 @pytest.mark.parametrize("num_steps", [2, 10, 28])
 def test_as_diffusers_spaces_them(num_steps: int, shift: float) -> None:
-    diffusers = pytest.importorskip("diffusers")
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(num_steps)
     torch.testing.assert_close(scheduler_sigmas(num_steps, shift), scheduler.sigmas, rtol=0, atol=3e-7)
     scheduler.set_timesteps(sigmas=[1 - step / num_steps for step in range(num_steps)])  # as FLUX's pipeline does
@@ -85,8 +85,7 @@ def test_as_diffusers_spaces_them(num_steps: int, shift: float) -> None:
 @pytest.mark.parametrize("kind", ["exponential", "linear"])
 @pytest.mark.parametrize("image_seq_len", [256, 1024, 4096])
 def test_as_diffusers_shifts_them_dynamically(image_seq_len: int, kind: str) -> None:
-    diffusers = pytest.importorskip("diffusers")
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type=kind)
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type=kind)
     shift = dynamic_shift(image_seq_len)
     mu = math.log(shift) if kind == "exponential" else shift
     scheduler.set_timesteps(sigmas=[1 - step / 20 for step in range(20)], mu=mu)

@@ -88,6 +88,13 @@ def test_what_is_wrong_is_named(content, tmp_path, path, value, message):
     assert message in str(error.value)
 
 
+def test_prompt_dropout_of_an_rl_stage_is_refused_before_anything_runs(tiny_checkpoint, tmp_path):
+    content = plan_mapping(tiny_checkpoint)
+    content["stages"]["unified"].setdefault("algorithm", {})["prompt_dropout"] = 0.1
+    with pytest.raises(ConfigError, match=r"stages\.unified: algorithm\.prompt_dropout belongs to supervised training"):
+        parse_plan(content, tmp_path)
+
+
 @pytest.fixture(scope="module")
 def finished(tiny_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("plan")
@@ -106,7 +113,7 @@ def test_a_plan_runs_from_end_to_end(finished):
     summary = json.loads((out / "summary.json").read_text())
     assert list(summary["stages"]) == ["taught", "unified", "draw", "turns", "merged"]
     results = summary["stages"]
-    assert summary["start"] == results["unified"]["before"]
+    assert summary["start"] == results["unified"]["before"] and list(summary["starts"]) == ["start"]
     for name in ("draw", "turns"):  # what is known is not measured again
         assert results[name]["before"] == results["unified"]["after"] and not (out / name / "before.png").exists()
     assert results["merged"]["after"]["draw"].keys() == results["draw"]["after"]["draw"].keys()
@@ -160,3 +167,16 @@ def test_a_plan_that_was_killed_goes_on(finished, capsys, tmp_path):
         assert first[name]["after"] == second[name]["after"], name
     for name in ("draw", "turns"):
         assert metrics(finished / "out" / name) == metrics(out / name)
+
+
+def test_starts_that_were_measured_in_two_ways_are_two_rows(tiny_checkpoint, tmp_path):
+    from motet.plan.runner import starts_of
+
+    content = plan_mapping(tiny_checkpoint)
+    content["stages"]["draw"].pop("from")
+    del content["stages"]["draw"]["prompts_per_step"]
+    content["stages"]["draw"]["eval"] = {**content["shared"]["eval"], "guidance_scale": 2.0}
+    plan = parse_plan(content, tmp_path)
+    results = {stage.name: {"before": stage.name} for stage in plan.stages}
+    found = starts_of(plan, results)
+    assert found["start of draw"] == "draw" and len(found) == 2 and "start" in found

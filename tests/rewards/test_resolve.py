@@ -231,3 +231,17 @@ def test_a_judge_is_prepared_and_says_what_it_needs(asks):
     assert reward.uses_reference and reward.accepts == {"completions"}
     (ready,) = bind_policy([reward], FakePolicy())
     assert ready(prompts=[[]], completions=[[]], real=[0]) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "known"),
+    [
+        ("multiple_choice", "unclear", "Skip", "refuse, skip"),
+        ("qa_accuracy", "open", "loose", "exact, soft"),
+        ("open_ended", "tagged", "yes", "True, False"),
+    ],
+)
+def test_a_value_that_an_option_cannot_have_is_refused_with_the_recipe(name, option, value, known):
+    config = RewardConfig(name=name, options={option: value})
+    with pytest.raises(ConfigError, match=f"rewards.options.{option}={value!r} of {name!r} is none of {known}"):
+        resolve(config, {"answer": "text"}, ("question", "answer", "qa_type"))

@@ -69,6 +69,9 @@ def test_gold_that_is_no_option_may_be_skipped():
     gold, options = ["bird", "B", None, "dog"], [["cat", "dog"]] * 4
     assert multiple_choice(tag("A", "B", "A", "A"), gold, None, options, unclear="skip") == [None, 1.0, None, 0.0]
     assert qa_accuracy(tag("A", "B"), ["E", "A"], ["MC", "MC"], None, options[:2], unclear="skip") == [None, 0.0]
+    assert multiple_choice(tag("A", "A"), ["", " "], None, [["x", "y"]] * 2, unclear="skip") == [None, None]
+    with pytest.raises(ConfigError, match="unclear='maybe' of 'qa_accuracy' is none of refuse, skip"):
+        qa_accuracy(tag("A"), ["A"], ["OE"], unclear="maybe")
     with pytest.raises(ConfigError, match="unclear='maybe' of 'multiple_choice' is none of refuse, skip"):
         multiple_choice(tag("A"), ["A"], unclear="maybe")
 

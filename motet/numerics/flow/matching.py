@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motet.numerics.flow.path import row_mean, target_velocity
+from motet.numerics.flow.path import row_mean, target_velocity, wide
 
 
 def flow_matching_loss(
     velocity: Float[Tensor, "B *D"], clean: Float[Tensor, "B *D"], noise: Float[Tensor, "B *D"]
 ) -> Float[Tensor, "B"]:
     """`(v - (noise - x_0))^2` of each picture, averaged over its dimensions (arXiv 2210.02747, eq. 23)."""
-    return row_mean((velocity - target_velocity(clean, noise)).square())
+    return row_mean((wide(velocity) - target_velocity(clean, noise)).square())
 
 
 def uniform_sigmas(uniforms: Float[Tensor, "B"], low: float = 0.0, high: float = 1.0) -> Float[Tensor, "B"]:

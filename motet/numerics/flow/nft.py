@@ -17,7 +17,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from motet.numerics.flow.path import row_mean, spread, target_velocity
+from motet.numerics.flow.path import row_mean, spread, target_velocity, wide
 
 SMALLEST_SCALE = 1e-5
 """Floor of the adaptive normaliser: the released code's."""
@@ -39,8 +39,9 @@ def implicit_velocities(
     Their mean is the old velocity: what one goes, the other goes back. `beta` 1 or 0.1 in the released code; a smaller
     one goes further, as the optimum's `2 / beta` says.
     """
-    old = old_velocity.detach()
-    return old + beta * (velocity - old), old - beta * (velocity - old)
+    old = wide(old_velocity.detach())
+    step = beta * (wide(velocity) - old)
+    return old + step, old - step
 
 
 def nft_loss(

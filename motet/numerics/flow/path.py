@@ -11,6 +11,7 @@ so a velocity at `x_sigma` is also an estimate of both ends, `x - sigma v` and `
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,7 +26,7 @@ def interpolate(
 
 def target_velocity(clean: Float[Tensor, "B *D"], noise: Float[Tensor, "B *D"]) -> Float[Tensor, "B *D"]:
     """`noise - x_0`: the velocity of the straight path, the same at every sigma."""
-    return noise - clean
+    return wide(noise) - wide(clean)
 
 
 def clean_estimate(
@@ -43,10 +44,15 @@ def noise_estimate(
 
 
 def spread(values: Float[Tensor, "B"], like: Float[Tensor, "B *D"]) -> Tensor:
-    """One value per row, shaped and typed to multiply states: `[B, 1, ...]`."""
-    return values.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+    """One value per row, shaped and typed to multiply states: `[B, 1, ...]`, float32 at least."""
+    return values.to(torch.promote_types(like.dtype, torch.float32)).view(-1, *[1] * (like.dim() - 1))
+
+
+def wide(values: Tensor) -> Tensor:
+    """In float32 at least: differences of velocities lie in digits that bfloat16 lacks (design law 3)."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def row_mean(values: Float[Tensor, "B *D"]) -> Float[Tensor, "B"]:
     """Mean over a state's dimensions: the convention of every loss and log-density of a flow."""
-    return values.flatten(1).mean(dim=1)
+    return wide(values).flatten(1).mean(dim=1)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from motet.numerics.flow.path import row_mean
+from motet.numerics.flow.path import row_mean, wide
 
 
 def velocity_mse(velocity: Float[Tensor, "A *D"], reference_velocity: Float[Tensor, "A *D"]) -> Float[Tensor, "A"]:
@@ -24,4 +24,4 @@ def velocity_mse(velocity: Float[Tensor, "A *D"], reference_velocity: Float[Tens
     Defined for every step, stochastic or not. The paper writes the squared norm, which is this times the number of
     dimensions: scale its weight (1.5e-5) accordingly. No gradient flows into the reference.
     """
-    return row_mean((velocity - reference_velocity.detach()).square())
+    return row_mean((wide(velocity) - wide(reference_velocity.detach())).square())
