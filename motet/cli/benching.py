@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from motet.checkpoint import newest_of
+from motet.cli.numbers import write_numbers
 from motet.config import load_recipe
 from motet.errors import CheckpointError
 from motet.evals.bench_rewards import Agreement, audit_rewards
@@ -32,9 +31,7 @@ def bench_rollout(
         raise CheckpointError(
             f"{path!r} cannot be raced: {str(error).splitlines()[0]}", fix="give a Janus checkpoint, or none at all."
         ) from error
-    if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    write_numbers(json_path, rows)
     Console().print(rollout_table(rows))
 
 
@@ -46,20 +43,8 @@ def bench_rewards(
     console = Console()
     with ProgressBar(console) as bar:
         found = audit_rewards(recipe, rollouts, against, lambda done, total: bar.items("play", done, total))
-    if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [_without_nan(asdict(row)) for row in found]
-        json_path.write_text(json.dumps(rows, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_numbers(json_path, [asdict(row) for row in found])
     console.print(rewards_table(found))
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: what is not known (a correlation with a constant) is null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, tuple):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def rewards_table(found: Sequence[Agreement]) -> Table:

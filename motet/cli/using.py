@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from PIL import Image
 from rich.console import Console
 
 from motet.checkpoint import newest_of
+from motet.cli.numbers import write_numbers
 from motet.config import EvalConfig
 from motet.errors import ConfigError, DataError
 from motet.evals.shapes import evaluate_shapes
@@ -29,9 +29,7 @@ def evaluate(
     policy = load_policy(newest_of(checkpoint))
     with ProgressBar(console) as bar:
         table = evaluate_shapes(policy, settings, world, max_tokens, lambda d, t: bar.items("measure", d, t)).table
-    if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    write_numbers(json_path, table)
     console.print(suite_table({Path(checkpoint).name: table}, "On held-back items, strict"))
 
 

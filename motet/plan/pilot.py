@@ -84,7 +84,7 @@ def _ends(result: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, tu
     for column in COLUMNS:
         stage = result.get(column)
         end = cell(summary["stages"][stage].get("after"), column) if stage is not None else None
-        start = cell(summary["start"], column)
+        start = cell(summary["starts"].get("start"), column)
         if start is not None and end is not None:
             found[column] = (start, end)
     return found

@@ -40,8 +40,7 @@ def run_plan(plan: Plan, output: Path, again: str, *, resume: bool) -> dict[str,
             results[stage.name] = _run_stage(plan, stage, output, again, results)
         except KeyboardInterrupt:
             raise Stopped(f"Stopped in stage {stage.name!r}. Resume with: {again}") from None
-    starts = starts_of(plan, results)
-    summary = {"description": plan.description, "start": starts.get("start"), "starts": starts, "stages": results}
+    summary = {"description": plan.description, "starts": starts_of(plan, results), "stages": results}
     partial = output / f"{SUMMARY}.partial"
     partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, output / SUMMARY)

@@ -102,7 +102,7 @@ def test_the_comparison_by_hand(study, tmp_path):
         folder = tmp_path / "out" / strategy / f"seed_{seed}"
         folder.mkdir(parents=True)
         stages = {stage.name: {"after": table(value)} for stage in pilot.plans[strategy][seed].stages}
-        (folder / "summary.json").write_text(json.dumps({"start": table(0.3), "stages": stages}))
+        (folder / "summary.json").write_text(json.dumps({"starts": {"start": table(0.3)}, "stages": stages}))
     compared = compare(pilot, tmp_path / "out")
     unified = compared["unified"]["draw"]
     assert unified.values == (0.5, 0.7) and unified.difference is None

@@ -57,45 +57,25 @@ def sde_step(
     """The named stochastic step. `noise_level` is the papers' `a` or `eta`: 0.7 (Flow-GRPO), 0.3 (DanceGRPO)."""
     if noise_level < 0:
         raise ValueError(f"noise_level is {noise_level}: it cannot be negative; 0 is the ODE.")
-    return _STEPS[sde_type](x, velocity, sigma, sigma_next, noise_level)
+    return _STEPS[sde_type](*_widened(x, velocity, sigma, sigma_next), noise_level)
 
 
-def flow_sde_step(
-    x: Float[Tensor, "A *D"],
-    velocity: Float[Tensor, "A *D"],
-    sigma: Float[Tensor, "A"],
-    sigma_next: Float[Tensor, "A"],
-    noise_level: float,
-) -> GaussianStep:
+def _flow_sde(x: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor, noise_level: float) -> GaussianStep:
     """Flow-GRPO's step: diffusion `s = a sqrt(sigma / (1 - sigma))` (arXiv 2505.05470).
 
     At sigma 1 the formula divides by zero. Flow-GRPO's code puts the schedule's second sigma in its place, which is
     where a step from sigma 1 goes: `sigma_next`.
     """
-    x, velocity, sigma, sigma_next = _widened(x, velocity, sigma, sigma_next)
     guarded = torch.where(sigma == 1, sigma_next, sigma)
     return _marginal_preserving_step(x, velocity, sigma, sigma_next, noise_level * (sigma / (1 - guarded)).sqrt())
 
 
-def dance_sde_step(
-    x: Float[Tensor, "A *D"],
-    velocity: Float[Tensor, "A *D"],
-    sigma: Float[Tensor, "A"],
-    sigma_next: Float[Tensor, "A"],
-    noise_level: float,
-) -> GaussianStep:
+def _dance_sde(x: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor, noise_level: float) -> GaussianStep:
     """DanceGRPO's step: the same diffusion `s = eta` at every sigma (arXiv 2505.07818; `flux_step` of its code)."""
-    x, velocity, sigma, sigma_next = _widened(x, velocity, sigma, sigma_next)
     return _marginal_preserving_step(x, velocity, sigma, sigma_next, torch.full_like(sigma, noise_level))
 
 
-def cps_step(
-    x: Float[Tensor, "A *D"],
-    velocity: Float[Tensor, "A *D"],
-    sigma: Float[Tensor, "A"],
-    sigma_next: Float[Tensor, "A"],
-    noise_level: float,
-) -> GaussianStep:
+def _cps(x: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor, noise_level: float) -> GaussianStep:
     """Coefficients-preserving sampling: DDIM's idea for flows (arXiv 2509.05952). `noise_level` is in [0, 1].
 
         mean = (1 - sigma') x_0^ + sigma' cos(eta pi / 2) noise^      std = sigma' sin(eta pi / 2)
@@ -107,7 +87,6 @@ def cps_step(
     """
     if noise_level > 1:
         raise ValueError(f"noise_level is {noise_level}: cps takes 0 to 1, where all noise is new.")
-    x, velocity, sigma, sigma_next = _widened(x, velocity, sigma, sigma_next)
     angle = noise_level * math.pi / 2
     kept = spread(sigma_next * math.cos(angle), x) * noise_estimate(x, velocity, sigma)
     mean = (1 - spread(sigma_next, x)) * clean_estimate(x, velocity, sigma) + kept
@@ -140,11 +119,7 @@ def log_density(
 
 
 def _marginal_preserving_step(
-    x: Float[Tensor, "A *D"],
-    velocity: Float[Tensor, "A *D"],
-    sigma: Float[Tensor, "A"],
-    sigma_next: Float[Tensor, "A"],
-    diffusion: Float[Tensor, "A"],
+    x: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor, diffusion: Tensor
 ) -> GaussianStep:
     """Euler-Maruyama's step of `dx = (v - s^2 score / 2) dsigma + s dw`, whose marginals are the ODE's for any s.
 
@@ -165,4 +140,4 @@ def _widened(x: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor) -> 
     return x.to(wide), velocity.to(wide), sigma.to(wide), sigma_next.to(wide)
 
 
-_STEPS = {"flow_sde": flow_sde_step, "dance_sde": dance_sde_step, "cps": cps_step}
+_STEPS = {"flow_sde": _flow_sde, "dance_sde": _dance_sde, "cps": _cps}
