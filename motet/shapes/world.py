@@ -37,7 +37,7 @@ COLUMNS = (
 )  # fmt: skip
 HARD_CATEGORIES = ("position", "colour attribution")
 HARD_KINDS = ("count", "relation", "order")
-TRAINING_ONLY = ("careful", "hard", "open_ended", "captions")
+TRAINING_ONLY = ("careful", "located", "hard", "open_ended", "captions")
 """Options that change no picture, question or answer of the `test` and `held_out` splits."""
 _TEST_SHARE = 5  # one in five prompts and scenes is held back for the test split
 
@@ -56,6 +56,8 @@ class WorldOptions:
     """Largest number that a counting prompt asks for."""
     careful: float = 0.5
     """Share of the solutions whose thought lists the picture; the rest are glances."""
+    located: float = 1.0
+    """Of the careful thoughts about existence: 1, all name the thing's cell; 0, the shapes that its colour has."""
     hard: float = 0.0
     """Share of the training prompts and questions that are of the hard sorts; the rest are of all sorts, evenly."""
     open_ended: float = 0.5
@@ -81,6 +83,8 @@ def world_options(options: Mapping[str, Any]) -> WorldOptions:
             f"{chosen.grid} grid.",
             fix="use a grid of 2 to 16 and at most six things, no more than there are cells.",
         )
+    if chosen.located not in (0, 1):
+        raise ConfigError(f"data.options.located={chosen.located} is not 0 or 1.", fix="give one of them.")
     for name in TRAINING_ONLY:
         if not 0 <= getattr(chosen, name) <= 1:
             raise ConfigError(f"data.options.{name}={getattr(chosen, name)} is not a share.", fix="give 0 to 1.")
@@ -144,7 +148,9 @@ class ShapesRows:
             if _held_back(describe(scene)) != (self.split != "train"):
                 continue
             ask = caption_question(scene) if wants_caption else None
-            question = ask or sample_question(rng, scene, kind, self._open_ended)
+            question = ask or sample_question(
+                rng, scene, kind, self._open_ended, located=self.options.located == 1
+            )
             if question is not None and question.held_out == (self.split == "held_out"):
                 return scene, question
 
