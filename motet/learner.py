@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -43,9 +43,10 @@ class Packed:
     num_acts: int
     num_actions: int
 
-    def pack(self, per_act: Sequence[Float[Tensor, "_ ..."]]) -> Float[Tensor, "A ..."]:
-        """One stored `[N, ...]` tensor per act of the step -> this micro-batch's `[A, ...]`."""
-        return torch.cat([per_act[n] for n in self.numbers]).to(self.log_probs)
+    def of(self, replays: Sequence[Replay], extra: str | None = None) -> Float[Tensor, "A ..."]:
+        """This micro-batch's part of other replays of the step's acts: their log-probs, or an extra by name."""
+        own = [replays[n] for n in self.numbers]
+        return torch.cat([r.log_probs if extra is None else r.extras[extra] for r in own]).to(self.log_probs)
 
     def spread(self, per_act: Sequence[float]) -> Float[Tensor, "A"]:
         """One number per act of the step -> this micro-batch's `[A]`."""
@@ -78,14 +79,18 @@ class Learner:
         self.parameters = list(policy.trainable().values())
         if not self.parameters:
             raise ConfigError("The policy has no parameters that train.", fix="name parts in policy.train.")
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
-        )
+        groups = _parameter_groups(policy, config)
+        self.peaks = [group["lr"] for group in groups]
+        self.optimizer = torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay)
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next optimizer step."""
-        return self.config.learning_rate * rate_factor(self.config, self.steps, self.total_steps)
+        """The rate of the next optimizer step, of parts without a rate of their own."""
+        return self.config.learning_rate * self._factor
+
+    @property
+    def _factor(self) -> float:
+        return rate_factor(self.config, self.steps, self.total_steps)
 
     def step(self, acts: Sequence[Act], objective: Objective, counts: Counts | None = None) -> Stats:
         """One optimizer step over these acts; the policy's version grows by one.
@@ -106,8 +111,8 @@ class Learner:
                 fix="lower optimizer.learning_rate, or set policy.autocast to none.",
             )
         rate = self.learning_rate
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * self._factor
         self.optimizer.step()
         self.steps += 1
         self.policy.version += 1
@@ -134,6 +139,24 @@ class Learner:
                 _add(totals, batch.kind, {"loss": loss.item() * replayed[batch.kind][1], **reported})
             torch.autograd.backward(losses)  # all at once: kinds may share a forward pass, or live on different devices
         return _means(totals, replayed)
+
+
+def _parameter_groups(policy: Policy, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Parameters by peak rate. A part's name is one of the dotted names of its parameters."""
+    groups: dict[str | None, list[torch.nn.Parameter]] = {}
+    for name, parameter in policy.trainable().items():
+        own = [part for part in config.learning_rates if part in name.split(".")]
+        groups.setdefault(own[0] if own else None, []).append(parameter)
+    for part in config.learning_rates:
+        if part not in groups:
+            raise ConfigError(
+                f"optimizer.learning_rates.{part}={config.learning_rates[part]:g} concerns no parameter that trains.",
+                fix="name a part that policy.train names.",
+            )
+    return [
+        {"params": members, "lr": config.learning_rate if part is None else config.learning_rates[part]}
+        for part, members in groups.items()
+    ]
 
 
 def pack(acts: Sequence[Act], members: Sequence[int], replays: Sequence[Replay], counts: Counts) -> Iterator[Packed]:

@@ -11,7 +11,7 @@ from motet.report.steps import Stopwatch, act_numbers, reward_numbers
 from motet.rewards import score_groups
 from motet.rollout import play
 from motet.run import Progress, Run
-from motet.session import Session, Track
+from motet.session import Session, Track, samplings_of
 from motet.trajectory import Group, Scores
 from motet.update import update
 
@@ -59,7 +59,7 @@ def _play(session: Session, track: Track, step: int, watch: Stopwatch) -> Round:
             track.scenario,
             tasks,
             recipe.algorithm.num_generations,
-            samplings=session.samplings,
+            samplings=samplings_of(recipe, step),
             seed=recipe.run.seed,
             step=step,
             track=track.number,

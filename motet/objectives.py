@@ -11,10 +11,14 @@ from torch import Tensor
 
 from motet.config import AlgorithmConfig
 from motet.learner import Packed, Stats
+from motet.numerics.flow.guard import normalized_log_ratios, step_weights
+from motet.numerics.flow.nft import nft_loss, optimality
+from motet.numerics.flow.path import spread
+from motet.numerics.flow.penalties import velocity_mse
 from motet.numerics.kl import gaussian_kl, kl
 from motet.numerics.losses import action_weights, importance_ratios, is_clipped, nll, policy_loss
 from motet.protocols import Replay
-from motet.trajectory import Act, ActKind
+from motet.trajectory import Act, ActKind, DenoisingSteps
 
 
 @dataclass(frozen=True)
@@ -47,62 +51,118 @@ def kind_settings(config: AlgorithmConfig, max_actions: Mapping[ActKind, int]) -
 class PolicyObjective:
     """`sum_a w_a (policy_loss_a + beta kl_a - entropy_bonus entropy_a)` over the acts of one optimizer step.
 
-    `advantages`, `old_log_probs` and `reference` (replays under the reference's weights) are indexed by the acts'
-    positions in the step. With `old_log_probs` None the replayed log-probs themselves are the old ones: the ratio is 1
-    and the gradient on-policy. The KL of tokens is `config.kl_estimator` of their log-probs; that of denoising steps is
-    exact, from the Gaussians' means. The entropy of a denoising step does not depend on the weights: it has no bonus.
+    `advantages`, `old` (replays under the weights that sampled) and `reference` (replays under the reference's weights)
+    are indexed by the acts' positions in the step. With `old` None the replayed log-probs themselves are the old ones:
+    the ratio is 1 and the gradient on-policy. The KL of tokens is `config.kl_estimator` of their log-probs; that of
+    denoising steps is exact, from the Gaussians' means. The entropy of a denoising step does not depend on the weights:
+    it has no bonus. Demonstrated denoising acts among them are DiffusionNFT's: `motet.update` made them of pictures.
     """
 
     config: AlgorithmConfig
     settings: Mapping[ActKind, KindSettings]
     advantages: Sequence[float]
-    old_log_probs: Sequence[Tensor] | None = None
+    old: Sequence[Replay] | None = None
     reference: Sequence[Replay] | None = None
 
     @property
     def needs(self) -> Collection[str]:
         """Entropy is always asked for: it is among the numbers that people watch."""
-        return ("entropy", *reference_needs(self.settings)) if self.reference is not None else ("entropy",)
+        return ("entropy", *flow_needs(self.config, self.settings, with_reference=self.reference is not None))
 
     def __call__(self, batch: Packed) -> tuple[Tensor, Stats]:
         """The loss; reports ratios, clipping, the gap to the sampled log-probs, entropy and KL."""
-        settings, config = self.settings[batch.kind], self.config
-        old = batch.log_probs.detach() if self.old_log_probs is None else batch.pack(self.old_log_probs)
-        advantages = batch.spread(self.advantages)
-        ratios = importance_ratios(batch.log_probs, old, batch.owner, len(batch.acts), config.importance_sampling_level)
-        per_action = policy_loss(ratios, advantages, settings.epsilon, settings.epsilon_high)
-        clipped = is_clipped(ratios, advantages, settings.epsilon, settings.epsilon_high)
-        report = {**_ratio_report(ratios.detach()), "clip_fraction": clipped.sum().item(), **_gap_report(batch)}
+        settings = self.settings[batch.kind]
+        if batch.kind == "denoising" and self.config.flow.objective == "nft":
+            per_action, report = self._forward_process(batch), {}
+        else:
+            per_action, report = self._policy_gradient(batch, settings)
         if self.reference is not None:
             divergence = self._divergence(batch, self.reference)
             per_action = per_action + settings.beta * divergence
             report["kl"] = divergence.detach().sum().item()
         if "entropy" in batch.extras:
             report["entropy"] = batch.extras["entropy"].detach().sum().item()
-            per_action = per_action - config.entropy_bonus * batch.extras["entropy"]
+            per_action = per_action - self.config.entropy_bonus * batch.extras["entropy"]
         weights = action_weights(
             batch.owner,
             batch.lengths,
-            config.loss_type,
+            self.config.loss_type,
             num_acts=batch.num_acts,
             num_actions=batch.num_actions,
             max_tokens=settings.max_actions,
         )
         return settings.weight * (weights * per_action).sum(), report
 
+    def _policy_gradient(self, batch: Packed, settings: KindSettings) -> tuple[Float[Tensor, "A"], Stats]:
+        """Clipped ratios times advantages; GRPO-Guard's for denoising steps if the recipe asks for it."""
+        advantages = batch.spread(self.advantages)
+        guard = self.config.flow.guard and batch.kind == "denoising"
+        ratios = self._guarded_ratios(batch) if guard else self._ratios(batch)
+        per_action = policy_loss(ratios, advantages, settings.epsilon, settings.epsilon_high)
+        if guard:
+            per_action = per_action * step_weights(batch.extras["sigma"], batch.extras["sigma_next"])
+        clipped = is_clipped(ratios, advantages, settings.epsilon, settings.epsilon_high)
+        report = {**_ratio_report(ratios.detach()), "clip_fraction": clipped.sum().item(), **_gap_report(batch)}
+        return per_action, report
+
+    def _ratios(self, batch: Packed) -> Float[Tensor, "A"]:
+        old = batch.log_probs.detach() if self.old is None else batch.of(self.old)
+        return importance_ratios(
+            batch.log_probs, old, batch.owner, len(batch.acts), self.config.importance_sampling_level
+        )
+
+    def _guarded_ratios(self, batch: Packed) -> Float[Tensor, "A"]:
+        mean, std = batch.extras["mean"], batch.extras["std"]
+        return normalized_log_ratios(_ends(batch), mean, self._old("mean", batch), std).exp()
+
+    def _old(self, name: str, batch: Packed) -> Tensor:
+        """An extra under the weights that sampled; those of this forward pass where it was not replayed before."""
+        if self.old is None or name not in self.old[batch.numbers[0]].extras:
+            return batch.extras[name].detach()
+        return batch.of(self.old, name)
+
+    def _forward_process(self, batch: Packed) -> Float[Tensor, "A"]:
+        """DiffusionNFT's loss of every re-noised picture (arXiv 2509.16117)."""
+        velocity, sigma = batch.extras["velocity"], batch.extras["sigma"]
+        clean, noisy = _ends(batch), torch.cat([_steps(act).states[:1] for act in batch.acts]).to(velocity)
+        noise = clean + (noisy - clean) / spread(sigma, clean)
+        good = optimality(batch.spread(self.advantages))
+        return nft_loss(
+            velocity, self._old("velocity", batch), clean, noise, good, beta=self.config.flow.nft_beta, sigma=sigma
+        )
+
     def _divergence(self, batch: Packed, reference: Sequence[Replay]) -> Float[Tensor, "A"]:
-        """KL(policy || reference) of every action."""
-        theirs = [reference[n] for n in batch.numbers]
+        """KL(policy || reference) of every action, or the velocities' squared distance in its place."""
         if batch.kind == "denoising":
-            means = torch.cat([replay.extras["mean"] for replay in theirs]).to(batch.log_probs)
-            return gaussian_kl(batch.extras["mean"], means, batch.extras["std"])
-        log_probs = torch.cat([replay.log_probs for replay in theirs]).to(batch.log_probs)
-        return kl(batch.log_probs, log_probs, self.config.kl_estimator)
+            if self.config.flow.penalty == "velocity_mse":
+                return velocity_mse(batch.extras["velocity"], batch.of(reference, "velocity"))
+            return gaussian_kl(batch.extras["mean"], batch.of(reference, "mean"), batch.extras["std"])
+        return kl(batch.log_probs, batch.of(reference), self.config.kl_estimator)
 
 
-def reference_needs(kinds: Collection[ActKind]) -> Collection[str]:
-    """What the KL of these kinds asks of a replay beside log-probs."""
-    return ("mean", "std") if "denoising" in kinds else ()
+def flow_needs(
+    config: AlgorithmConfig, kinds: Collection[ActKind], *, with_reference: bool, of_old: bool = False
+) -> Collection[str]:
+    """What the loss asks of replays of denoising acts beside log-probs; `of_old`: of the old ones alone."""
+    if "denoising" not in kinds:
+        return ()
+    if config.flow.objective == "nft":
+        return ("velocity",) if of_old else ("velocity", "sigma")
+    if of_old:
+        return ("mean",) if config.flow.guard else ()
+    penalty = () if not with_reference else ("velocity",) if config.flow.penalty == "velocity_mse" else ("mean", "std")
+    return (*penalty, *(("mean", "std", "sigma", "sigma_next") if config.flow.guard else ()))
+
+
+def _steps(act: Act) -> DenoisingSteps:
+    assert isinstance(act, DenoisingSteps)
+    return act
+
+
+def _ends(batch: Packed) -> Float[Tensor, "A *D"]:
+    """Where each stochastic step went."""
+    ends = [_steps(act).states[1:][torch.tensor(_steps(act).stochastic)] for act in batch.acts]
+    return torch.cat(ends).to(batch.log_probs)
 
 
 def _ratio_report(ratios: Tensor) -> Stats:
@@ -111,9 +171,8 @@ def _ratio_report(ratios: Tensor) -> Stats:
 
 def _gap_report(batch: Packed) -> Stats:
     """How far replayed log-probs are from those that sampling computed: on-policy, the error of law 1."""
-    gap = (
-        batch.log_probs.detach() - torch.cat([sampled_log_probs(act) for act in batch.acts]).to(batch.log_probs)
-    ).abs()
+    sampled = torch.cat([sampled_log_probs(act) for act in batch.acts]).to(batch.log_probs)
+    gap = (batch.log_probs.detach() - sampled).abs()
     return {"log_prob_gap": gap.sum().item(), "log_prob_gap_max": gap.max().item()}
 
 

@@ -13,7 +13,9 @@ from motet.credit import check_credit
 from motet.data import Cursor, open_rows
 from motet.errors import CheckpointError, ConfigError
 from motet.learner import Learner
+from motet.numerics.flow.windows import progressive_start, random_start, window_starts
 from motet.policies import load_policy
+from motet.policies.noise import uniforms
 from motet.protocols import LearningPolicy
 from motet.rewards import BoundReward, bind_policy, resolve_all
 from motet.scenarios import Scenario, resolve_scenario
@@ -38,12 +40,11 @@ class Track:
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """What a recipe names. `samplings` are unused in supervised training."""
+    """What a recipe names."""
 
     recipe: Recipe
     policy: LearningPolicy
     tracks: tuple[Track, ...]
-    samplings: dict[ActKind, Sampling]
     learner: Learner
 
     def practised(self, step: int) -> Sequence[Track]:
@@ -92,7 +93,7 @@ def prepare(recipe: Recipe) -> Session:
         policy.freeze_reference()
     tracks = [replace(track, rewards=bind_policy(track.rewards, policy)) for track in tracks]
     updates = recipe.run.steps * algorithm.num_iterations * algorithm.num_minibatches
-    return Session(recipe, policy, tuple(tracks), samplings_of(recipe), Learner(policy, recipe.optimizer, updates))
+    return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, updates))
 
 
 def prepare_supervised(recipe: Recipe) -> Session:
@@ -117,18 +118,45 @@ def prepare_supervised(recipe: Recipe) -> Session:
         cursor = Cursor(rows, recipe.run.seed)
         tracks.append(Track(number, name, scenario, [], cursor, config.prompts_per_step, targets))
     policy = _load(recipe)
-    learner = Learner(policy, recipe.optimizer, recipe.run.steps)
-    return Session(recipe, policy, tuple(tracks), samplings_of(recipe), learner)
+    return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, recipe.run.steps))
 
 
-def samplings_of(recipe: Recipe) -> dict[ActKind, Sampling]:
-    """The recipe's sampling of each kind of act."""
-    text, image = recipe.text, recipe.image
-    scale = image.guidance_scale if image.guidance != "none" else 1.0
+def samplings_of(recipe: Recipe, step: int = 0) -> dict[ActKind, Sampling]:
+    """The recipe's sampling of each kind of act, at a step: a window of stochastic steps may move."""
+    text, image, flow = recipe.text, recipe.image, recipe.denoising
     return {
         "text": Sampling(text.temperature, text.top_k, text.top_p, max_tokens=text.max_tokens),
-        "image": Sampling(image.temperature, image.top_k, image.top_p, image.guidance, scale),
+        "image": Sampling(
+            image.temperature,
+            image.top_k,
+            image.top_p,
+            image.guidance,
+            image.guidance_scale if image.guidance != "none" else 1.0,
+        ),
+        "denoising": Sampling(
+            guidance=flow.guidance,
+            guidance_scale=flow.guidance_scale if flow.guidance != "none" else 1.0,
+            image_guidance_scale=flow.image_guidance_scale,
+            num_steps=flow.num_steps,
+            noise_level=flow.noise_level,
+            sde_type=flow.sde_type,
+            sde_window=_window(recipe, step),
+            shift=flow.shift,
+        ),
     }
+
+
+def _window(recipe: Recipe, step: int) -> tuple[int, int] | None:
+    """First step and size of the window of stochastic steps."""
+    window = recipe.denoising.sde_window
+    if window is None:
+        return None
+    starts = window_starts(recipe.denoising.num_steps - 1, window.size, window.stride)
+    if window.moves == "progressive":
+        return progressive_start(step, starts, interval=window.interval), window.size
+    if window.moves == "random":
+        return random_start(float(uniforms([(recipe.run.seed, step)], 1)), starts), window.size
+    return 0, window.size
 
 
 def _load(recipe: Recipe) -> LearningPolicy:

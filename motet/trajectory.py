@@ -23,6 +23,7 @@ from motet.task import Task
 
 ActKind = Literal["text", "image", "denoising"]
 Guidance = Literal["none", "guided", "conditional"]
+SdeType = Literal["flow_sde", "dance_sde", "cps"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,11 @@ class Sampling:
     `guidance`: `none` samples and scores the conditional distribution; `guided` samples the mixture
     `u + scale * (c - u)` of conditional and unconditional logits, scores it and replays both branches; `conditional`
     samples the mixture but scores the conditional branch, as the CoRL and T2I-R1 code does (a biased choice).
-    `noise_level` scales the noise of a stochastic denoising step (Flow-GRPO's `a`).
+    Denoising has no temperature but `noise_level`, which scales the noise of a stochastic step of `sde_type`
+    (`motet.numerics.flow.steps`); temperature 0 walks the ODE: the first noise alone is random. `sde_window` (first
+    step, size) makes the steps outside it deterministic, and so no actions; None: all but the last are stochastic.
+    `image_guidance_scale` is the weight of the source picture in an edit's guidance, `shift` the schedule's, None: the
+    checkpoint's own.
     """
 
     temperature: float = 1.0
@@ -44,6 +49,10 @@ class Sampling:
     max_tokens: int = 512
     num_steps: int = 10
     noise_level: float = 0.7
+    sde_type: SdeType = "flow_sde"
+    sde_window: tuple[int, int] | None = None
+    image_guidance_scale: float = 1.0
+    shift: float | None = None
 
     @property
     def scoring_temperature(self) -> float:
@@ -143,9 +152,12 @@ class DenoisingSteps(Act):
     `times` are the schedule's noise levels sigma, from 1 (noise) to 0 (picture): the schedule of the rollout is stored,
     so replay cannot use another. Latents and log-probs are float32; a step's log-density is averaged over the latent
     dimensions (Flow-GRPO, arXiv 2505.05470), so its clip range sits near 1e-4.
+
+    A demonstrated act (`log_probs` None) is one step from `x_sigma = (1 - sigma) x_0 + sigma noise` to the picture
+    `x_0`. Its log-prob is minus the flow-matching loss there: the likelihood of supervised training.
     """
 
-    states: Float[Tensor, "S1 C H W"]
+    states: Float[Tensor, "S1 *D"]
     times: Float[Tensor, "S1"]
     stochastic: tuple[bool, ...]
     image: Image.Image

@@ -9,16 +9,16 @@ own forward pass. The metric `old_log_probs_recomputed` says which rule applied.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
-from torch import Tensor
 
 from motet.config import Recipe
 from motet.learner import Learner, Stats, count_by_kind, micro_batches
-from motet.objectives import PolicyObjective, kind_settings, reference_needs, sampled_log_probs
+from motet.objectives import KindSettings, PolicyObjective, flow_needs, kind_settings
+from motet.policies.flow import renoised
 from motet.protocols import LearningPolicy, Replay
-from motet.trajectory import Act, ActKind, CreditedAct, Group
+from motet.trajectory import Act, ActKind, CreditedAct, DenoisingSteps, Group
 
 
 def update(
@@ -37,20 +37,19 @@ def update(
     if not credited:
         return {"skipped": 1.0}
     algorithm, budget = recipe.algorithm, recipe.optimizer.tokens_per_microbatch
-    acts = [one.act for one in credited]
+    played = [one.act for one in credited]
+    acts = [_as_trained(act, recipe, (recipe.run.seed, step, n)) for n, act in enumerate(played)]
     settings = kind_settings(algorithm, _longest(acts, recipe.text.max_tokens))
     recomputed = policy.autocast is not None
-    old: list[Tensor] | None = None if recomputed else [sampled_log_probs(act) for act in acts]
-    if recomputed and algorithm.num_iterations * algorithm.num_minibatches > 1:
-        old = [replay.log_probs for replay in replay_frozen(policy, acts, budget)]
+    old = _old_replays(policy, acts, settings, recipe)
     reference: list[Replay] | None = None
     if any(of_kind.beta for of_kind in settings.values()):
         with policy.reference():
-            reference = replay_frozen(policy, acts, budget, reference_needs(settings))
+            reference = replay_frozen(policy, acts, budget, flow_needs(algorithm, settings, with_reference=True))
     # An act without advantage adds nothing to the gradient when neither a KL nor an entropy bonus asks after it: it
     # counts in the denominators and is not replayed. Of a policy that is right most of the time that is most acts.
-    quiet = reference is None and algorithm.entropy_bonus == 0
-    owners = _owners(groups, acts)
+    quiet = reference is None and algorithm.entropy_bonus == 0 and algorithm.flow.objective != "nft"
+    owners = _owners(groups, played)
     stats: list[Stats] = []
     for iteration in range(algorithm.num_iterations):
         for chosen in minibatches(owners, algorithm.num_minibatches, (recipe.run.seed, step, iteration)):
@@ -66,6 +65,30 @@ def update(
             )
             stats.append(learner.step([acts[n] for n in chosen], objective, counts))
     return {**_merged(stats), "old_log_probs_recomputed": float(recomputed)}
+
+
+def _as_trained(act: Act, recipe: Recipe, key: tuple[int, ...]) -> Act:
+    """The act that the objective takes: DiffusionNFT learns from the final picture, noised anew."""
+    if recipe.algorithm.flow.objective == "nft" and isinstance(act, DenoisingSteps):
+        return renoised(act, key)
+    return act
+
+
+def _old_replays(
+    policy: LearningPolicy, acts: Sequence[Act], settings: Mapping[ActKind, KindSettings], recipe: Recipe
+) -> list[Replay] | None:
+    """What the acts' ratios start from, by the rule above. None, and extras left out: the step's own forward pass."""
+    algorithm, recomputed = recipe.algorithm, policy.autocast is not None
+    needs = flow_needs(algorithm, settings, with_reference=False, of_old=True)
+    replays: list[Replay] | None = None
+    if algorithm.num_iterations * algorithm.num_minibatches > 1 and (recomputed or needs):
+        replays = replay_frozen(policy, acts, recipe.optimizer.tokens_per_microbatch, needs)
+    if recomputed:
+        return replays
+    extras = [{}] * len(acts) if replays is None else [replay.extras for replay in replays]
+    nothing = torch.zeros(0)  # DiffusionNFT has no ratio
+    sampled = [nothing if act.log_probs is None else act.log_probs for act in acts]
+    return [Replay(log_probs, own) for log_probs, own in zip(sampled, extras, strict=True)]
 
 
 @torch.no_grad()

@@ -6,18 +6,15 @@ The steps are those of `motet.numerics.flow`, in sampling and in replay; the las
 import hashlib
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from motet.errors import ConfigError
 from motet.numerics.flow.schedules import linear_sigmas
-from motet.numerics.flow.steps import draw, log_density, ode_step, sde_step
-from motet.numerics.flow.windows import stochastic_steps
-from motet.protocols import Replay
-from motet.testing import number_of
-from motet.trajectory import DenoisingSteps, Encoding
+from motet.policies.flow import branches_of, demonstrated, paint, rescore
+from motet.trajectory import DenoisingSteps, Encoding, Sampling
 
 CHANNELS, SIDE, WORDS = 1, 4, 4
 DIMENSIONS = CHANNELS * SIDE * SIDE
@@ -42,18 +39,27 @@ class FlowExpert(nn.Module):
         return [self._draw(request, sampling) for request in requests]
 
     def transcribe(self, requests, targets):
-        raise ConfigError("The flow expert has no encoder.", fix="sample its acts.")
+        """Grey pictures as latents."""
+        clean = torch.stack([to_latent(picture) for picture in targets])
+        steps = demonstrated(clean, [request.key for request in requests])
+        return [
+            DenoisingSteps(
+                name=request.name,
+                context=request.context,
+                encoding=encode(request.context),
+                sampling=Sampling(),
+                log_probs=None,
+                states=states,
+                times=times,
+                stochastic=(True,),
+                image=picture,
+            )
+            for request, picture, (states, times) in zip(requests, targets, steps, strict=True)
+        ]
 
     def replay(self, acts, needs=()):
         """The stored states under the current weights, on the stored schedule."""
-        replays = []
-        for act in acts:
-            taken = torch.tensor(act.stochastic)
-            x, sigma, after = act.states[:-1][taken], act.times[:-1][taken], act.times[1:][taken]
-            step = sde_step(x, self._velocity(x, sigma, act.encoding), sigma, after, act.sampling.noise_level)
-            log_probs, offers = log_density(act.states[1:][taken], *step), step._asdict()
-            replays.append(Replay(log_probs, {name: offers[name] for name in needs if name in offers}))
-        return replays
+        return rescore(self._velocity, acts, [branches(act.encoding) for act in acts], torch.device("cpu"), needs)
 
     def cost(self, act):
         return len(act.states)
@@ -81,44 +87,44 @@ class FlowExpert(nn.Module):
                 parameter.data = now[name]
 
     def _draw(self, request, sampling):
-        generator = torch.Generator().manual_seed(number_of(request.key))
-        noise = torch.randn(sampling.num_steps + 1, CHANNELS, SIDE, SIDE, generator=generator)
+        encoding = encode(request.context)
         times = linear_sigmas(sampling.num_steps)
-        stochastic = stochastic_steps(times)
-        encoding, x, states, log_probs = encode(request.context), noise[:1], [noise[0]], []
-        for n, noisy in enumerate(stochastic):
-            sigma, after = times[n : n + 1], times[n + 1 : n + 2]
-            velocity = self._velocity(x, sigma, encoding)
-            if noisy:
-                step = sde_step(x, velocity, sigma, after, sampling.noise_level)
-                x = draw(step, noise[n + 1 : n + 2]).float()
-                log_probs.append(log_density(x, *step))
-            else:
-                x = ode_step(x, velocity, sigma, after).float()
-            states.append(x[0])
+        shape = (CHANNELS, SIDE, SIDE)
+        painted = paint(self._velocity, [branches(encoding)], [request.key], shape, times, sampling)
         return DenoisingSteps(
             name=request.name,
             context=request.context,
             encoding=encoding,
             sampling=sampling,
-            log_probs=torch.cat(log_probs).float(),
+            log_probs=painted.log_probs[0],
             trained=request.trained,
             policy_version=self.version,
-            states=torch.stack(states),
+            states=painted.states[0],
             times=times,
-            stochastic=stochastic,
-            image=to_picture(states[-1]),
+            stochastic=painted.stochastic,
+            image=to_picture(painted.clean[0]),
         )
 
-    def _velocity(self, x, sigma, encoding):
-        words = (encoding.ids.float() / 128 - 1).expand(len(x), -1)
+    def _velocity(self, x, sigma, encodings):
+        words = torch.stack([encoding.ids.float() / 128 - 1 for encoding in encodings])
         inputs = torch.cat([x.flatten(1), sigma.view(-1, 1), words], dim=1).to(self.velocity[0].weight)
         return self.velocity(inputs).view(-1, CHANNELS, SIDE, SIDE)
+
+
+def branches(encoding):
+    """Without guidance: the encoding alone."""
+    return branches_of(Sampling(), encoding)
 
 
 def encode(context):
     """The prompt as four bytes of its hash."""
     return Encoding(torch.tensor([*hashlib.blake2b(context.text.encode(), digest_size=WORDS).digest()]))
+
+
+def to_latent(picture):
+    """The inverse of `to_picture`, up to rounding."""
+    levels = torch.tensor(np.asarray(picture.convert("L")), dtype=torch.float32)
+    return ((levels / 255 - 0.5) * 4)[None]
 
 
 def to_picture(latent):

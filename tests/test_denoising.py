@@ -64,7 +64,7 @@ def test_a_step_is_that_of_the_paper():
     for step, (sigma, after, safe) in enumerate([(1.0, 0.8, 0.8), (0.8, 0.6, 0.8)]):
         s, D = 0.7 * (sigma / (1 - safe)) ** 0.5, after - sigma
         x = act.states[step]
-        v = policy._velocity(x[None], torch.tensor([sigma]), act.encoding)[0].detach()
+        v = policy._velocity(x[None], torch.tensor([sigma]), [act.encoding])[0].detach()
         mean = x * (1 + s**2 / (2 * sigma) * D) + v * (1 + s**2 * (1 - sigma) / (2 * sigma)) * D
         step_density = torch.distributions.Normal(mean, s * (-D) ** 0.5).log_prob(act.states[step + 1]).mean()
         assert float(act.log_probs[step]) == pytest.approx(float(step_density), abs=1e-5)
@@ -77,7 +77,7 @@ def test_replay_equals_sampling_and_the_ratio_is_one():
         torch.testing.assert_close(replay.log_probs, act.log_probs, rtol=0, atol=2e-6)
     config = AlgorithmConfig(scale_rewards="none", per_kind={"denoising": KindConfig(epsilon=1e-4)})
     objective = PolicyObjective(
-        config, kind_settings(config, {"denoising": 4}), [1.0] * len(acts), [act.log_probs for act in acts]
+        config, kind_settings(config, {"denoising": 4}), [1.0] * len(acts), [Replay(act.log_probs) for act in acts]
     )
     stats = Learner(policy, OptimizerConfig(), 1).step(acts, objective)
     assert stats["denoising/ratio_max"] == pytest.approx(1.0, abs=5e-6)  # well inside the clip range of 1e-4
@@ -98,7 +98,7 @@ def test_the_gradient_is_that_of_finite_differences():
         reference = replay_frozen(policy, acts, 10**9, ("mean", "std"))
     config = AlgorithmConfig(scale_rewards="none", epsilon=None, beta=0.3)
     settings = kind_settings(config, {"denoising": 4})
-    objective = PolicyObjective(config, settings, [1.0, -0.5, 2.0], [act.log_probs for act in acts], reference)
+    objective = PolicyObjective(config, settings, [1.0, -0.5, 2.0], [Replay(act.log_probs) for act in acts], reference)
 
     def step():
         learner = Learner(policy, OptimizerConfig(learning_rate=1e-30, max_grad_norm=1e9), 1)
@@ -109,11 +109,11 @@ def test_the_gradient_is_that_of_finite_differences():
         gradient, flat = parameter.grad.clone().flatten(), parameter.data.view(-1)
         for place in range(0, len(flat), max(1, len(flat) // 3)):
             before, values = flat[place].item(), []
-            for change in (1e-5, -1e-5):
+            for change in (1e-6, -1e-6):
                 flat[place] = before + change
                 values.append(step())
             flat[place] = before
-            assert float(gradient[place]) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4, abs=1e-8), name
+            assert float(gradient[place]) == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-4, abs=1e-8), name
         assert gradient.abs().max() > 1e-6
 
 

@@ -74,7 +74,7 @@ def mixed_step(policy, algorithm_config, order=None, budget=10**9, weights=None)
         algorithm_config,
         settings,
         [advantages[n] for n in order],
-        [acts[n].log_probs for n in order],
+        [Replay(acts[n].log_probs) for n in order],
         [reference[n] for n in order],
     )
     stats = Learner(policy, optimizer(budget), 10).step([acts[n] for n in order], objective)
@@ -170,7 +170,7 @@ def test_micro_batches_of_a_real_model_do_not_change_the_gradient(tiny_checkpoin
         settings = kind_settings(config, dict.fromkeys(KINDS, 16))
         chosen = list(range(len(acts)))[::order]
         objective = PolicyObjective(
-            config, settings, [(-1.0) ** n for n in chosen], [acts[n].log_probs for n in chosen], None
+            config, settings, [(-1.0) ** n for n in chosen], [Replay(acts[n].log_probs) for n in chosen], None
         )
         Learner(policy, optimizer(budget), 1).step([acts[n] for n in chosen], objective)
         results.append({name: p.grad for name, p in policy.trainable().items() if p.grad is not None})
@@ -209,7 +209,7 @@ def test_ratios_on_policy_are_one(janus, janus_groups):
     acts = acts_of(janus_groups)
     config = algorithm()
     objective = PolicyObjective(
-        config, kind_settings(config, dict.fromkeys(KINDS, 16)), [0.0] * len(acts), [a.log_probs for a in acts]
+        config, kind_settings(config, dict.fromkeys(KINDS, 16)), [0.0] * len(acts), [Replay(a.log_probs) for a in acts]
     )
     stats = Learner(janus, optimizer(), 1).step(acts, objective)
     for kind in KINDS:
@@ -376,7 +376,7 @@ def test_what_is_not_finite_is_an_error_and_leaves_the_weights():
     settings = kind_settings(config, dict.fromkeys(KINDS, 4))
     bad = [math.nan if act.kind == "image" and n > 8 else 1.0 for n, act in enumerate(acts)]
     refuse(policy, acts, PolicyObjective(config, settings, bad), r"image acts \(drawing\) is nan: .*an advantage")
-    old = [torch.full_like(act.log_probs, -math.inf) for act in acts]
+    old = [Replay(torch.full_like(act.log_probs, -math.inf)) for act in acts]
     refuse(policy, acts, PolicyObjective(config, settings, [-1.0] * len(acts), old), "the .* acts .* is inf: .*an old")
     refuse(policy, acts, PolicyObjective(config, settings, [1.0] * len(acts), old), "gradient norm is nan")  # clipped
     broken = fake()
@@ -454,7 +454,9 @@ def test_acts_without_advantage_are_not_replayed_and_change_nothing(loss_type):
             for act in acts
         },
     )
-    objective = PolicyObjective(made.algorithm, kinds, [one.advantage for one in credit], [a.log_probs for a in acts])
+    objective = PolicyObjective(
+        made.algorithm, kinds, [one.advantage for one in credit], [Replay(a.log_probs) for a in acts]
+    )
     Learner(whole, made.optimizer, 10).step(acts, objective)
     for name, parameter in quick.trainable().items():
         assert torch.allclose(parameter, whole.trainable()[name], atol=1e-6), name

@@ -23,6 +23,10 @@ def unused_keys(recipe: Recipe) -> dict[str, Problem]:
     if recipe.image.guidance == "none":
         fix = "remove it, or set image.guidance to guided."
         unused.append(Problem("image.guidance_scale", "has no effect while image.guidance is none.", fix))
+    if recipe.denoising.guidance == "none":
+        fix = "remove it, or set denoising.guidance to guided."
+        for key in ("denoising.guidance_scale", "denoising.image_guidance_scale"):
+            unused.append(Problem(key, "has no effect while denoising.guidance is none.", fix))
     if recipe.policy.lora is not None:
         fix = "remove policy.train, or remove policy.lora."
         unused.append(Problem("policy.train", "policy.lora trains adapters only, not these parts.", fix))
@@ -209,6 +213,35 @@ def _guidance(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("image.guidance_scale", text, "set image.guidance to none and remove the scale, or raise it.")
 
 
+def _denoising(recipe: Recipe) -> Iterator[Problem]:
+    denoising = recipe.denoising
+    if denoising.guidance != "none" and denoising.guidance_scale == 1 and denoising.image_guidance_scale == 1:
+        text = "1 is the conditional velocity itself, computed at twice the price."
+        yield Problem("denoising.guidance_scale", text, "set denoising.guidance to none, or raise the scale.")
+    if denoising.sde_type == "cps" and denoising.noise_level > 1:
+        text = f"is {denoising.noise_level:g}, but cps takes the share of new noise, 0 to 1."
+        yield Problem("denoising.noise_level", text, "0.7 is usual, or choose flow_sde.")
+    window, stochastic = denoising.sde_window, denoising.num_steps - 1
+    if window is not None and window.size > stochastic:
+        text = f"is {window.size}, but of {denoising.num_steps} steps only {stochastic} can be stochastic."
+        yield Problem("denoising.sde_window.size", text, f"lower it to {stochastic}, or raise denoising.num_steps.")
+    elif stochastic < 1:
+        yield Problem("denoising.num_steps", "is 1, and the last step is never stochastic.", "set it to 2 or more.")
+
+
+def _flow_algorithm(recipe: Recipe) -> Iterator[Problem]:
+    flow = recipe.algorithm.flow
+    if flow.guard and recipe.denoising.sde_type != "flow_sde":
+        text = f"weights the steps of flow_sde alike, but denoising.sde_type is {recipe.denoising.sde_type}."
+        yield Problem("algorithm.flow.guard", text, "set denoising.sde_type to flow_sde, or guard to false.")
+    if flow.objective == "nft":
+        if flow.guard:
+            yield Problem("algorithm.flow.guard", "normalises ratios, which nft has none of.", "set it to false.")
+        if flow.penalty == "kl":
+            text = "is kl, but nft replays no stochastic step, so there is no KL of one."
+            yield Problem("algorithm.flow.penalty", text, "set it to velocity_mse.")
+
+
 def _optimizer(recipe: Recipe) -> Iterator[Problem]:
     optimizer = recipe.optimizer
     for place, beta in enumerate(optimizer.betas):
@@ -260,6 +293,8 @@ CHECKS: tuple[Check, ...] = (
     _clip_range,
     _minibatches,
     _guidance,
+    _denoising,
+    _flow_algorithm,
     _optimizer,
     _eval,
 )

@@ -97,6 +97,40 @@ class ImageSamplingConfig(_Section):
     """Weight s of u + s (c - u), conditional and unconditional logits; used when guidance is not `none`."""
 
 
+class SdeWindowConfig(_Section):
+    """A window of stochastic steps, outside which the flow is followed without noise (MixGRPO, arXiv 2507.21802)."""
+
+    size: PositiveInt
+    """Steps that are stochastic, and so trained."""
+    moves: Literal["fixed", "progressive", "random"] = "progressive"
+    """Stay at the first steps; slide from noise to picture as training goes on; or stand anywhere, by chance."""
+    stride: PositiveInt = 1
+    """Steps between two places of the window."""
+    interval: PositiveInt = 25
+    """Rollouts at each place of a progressive window."""
+
+
+class DenoisingSamplingConfig(_Section):
+    """How denoising acts are sampled, and so scored."""
+
+    num_steps: PositiveInt = 10
+    """Steps from noise to picture."""
+    noise_level: PositiveFloat = 0.7
+    """Noise of the stochastic steps: Flow-GRPO's a, DanceGRPO's eta, or the share of new noise of cps (at most 1)."""
+    sde_type: Literal["flow_sde", "dance_sde", "cps"] = "flow_sde"
+    """Which stochastic step; see docs/algorithms.md."""
+    sde_window: SdeWindowConfig | None = None
+    """Make a window of steps stochastic; None: all but the last."""
+    shift: PositiveFloat | None = None
+    """Shift of the schedule towards noise; None: what the checkpoint's scheduler says."""
+    guidance: Literal["none", "guided", "conditional"] = "none"
+    """As for image tokens: of velocities instead of logits."""
+    guidance_scale: PositiveFloat = 3.5
+    """Weight of the prompt in the mixture; used when guidance is not `none`."""
+    image_guidance_scale: PositiveFloat = 1.0
+    """Weight of an edit's source picture in the mixture; used when guidance is not `none`."""
+
+
 class RewardConfig(_Section):
     """One reward: which function, with which weight, for which acts."""
 
@@ -136,6 +170,19 @@ class KindConfig(_Section):
     """Weight of this kind's loss in the sum."""
 
 
+class FlowAlgorithmConfig(_Section):
+    """What the loss of denoising acts can do beside the ratio, clip and KL that all kinds share."""
+
+    objective: Literal["grpo", "nft"] = "grpo"
+    """Ratios of the stochastic steps (Flow-GRPO), or DiffusionNFT's loss on re-noised pictures, without any ratio."""
+    guard: bool = False
+    """GRPO-Guard: ratios normalised per step and steps weighted alike (arXiv 2510.22319); for flow_sde."""
+    penalty: Literal["kl", "velocity_mse"] = "kl"
+    """What beta weighs: the exact KL of the steps, or the velocities' squared distance (UniGRPO, arXiv 2603.23500)."""
+    nft_beta: PositiveFloat = 1.0
+    """How near DiffusionNFT's implicit policies are to the old one: smaller goes further."""
+
+
 class AlgorithmConfig(_Section):
     """Advantage estimator x loss x KL, and credit. Paper names: docs/algorithms.md maps each to these settings."""
 
@@ -169,6 +216,8 @@ class AlgorithmConfig(_Section):
     """Passes over each rollout (mu in the GRPO paper)."""
     num_minibatches: PositiveInt = 1
     """Optimizer steps per pass; clipping acts only when num_iterations x num_minibatches > 1."""
+    flow: FlowAlgorithmConfig = FlowAlgorithmConfig()
+    """What concerns denoising acts alone."""
     per_kind: dict[ActKind, KindConfig] = Field(default_factory=dict[ActKind, KindConfig])
     """Settings that differ for one kind of act, e.g. {image: {beta: 0.01}}."""
 
@@ -186,6 +235,8 @@ class OptimizerConfig(_Section):
     """Optimizer steps of linear warm-up."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Shape after the warm-up, down to zero at the last step."""
+    learning_rates: dict[str, PositiveFloat] = Field(default_factory=dict[str, PositiveFloat])
+    """Peak rates of parts that have their own, by a name in `policy.train`, e.g. {transformer: 2e-7}."""
     max_grad_norm: PositiveFloat = 1.0
     """Global gradient norm above which gradients are scaled down."""
     tokens_per_microbatch: PositiveInt = 16384
@@ -247,6 +298,7 @@ class Recipe(_Section):
     algorithm: AlgorithmConfig = AlgorithmConfig()
     text: TextSamplingConfig = TextSamplingConfig()
     image: ImageSamplingConfig = ImageSamplingConfig()
+    denoising: DenoisingSamplingConfig = DenoisingSamplingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     eval: EvalConfig = EvalConfig()
     run: RunConfig

@@ -17,7 +17,7 @@ from motet.lookup import did_you_mean
 from motet.numerics.agreement import Pairs, bootstrap, overall, ranked_right, within
 from motet.rewards.scoring import score_groups
 from motet.rollout import play
-from motet.session import Session, Track, prepare
+from motet.session import Session, Track, prepare, samplings_of
 from motet.trajectory import Scores
 
 
@@ -82,7 +82,7 @@ def _scores(session: Session, track: Track, step: int) -> list[Scores]:
         track.scenario,
         track.cursor.next(track.prompts),
         recipe.algorithm.num_generations,
-        samplings=session.samplings,
+        samplings=samplings_of(recipe),
         seed=recipe.run.seed,
         step=step,
     )

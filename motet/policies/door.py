@@ -12,7 +12,7 @@ from torch import Tensor
 from motet.conversation import Conversation, user
 from motet.errors import DataError
 from motet.protocols import Replay, Request
-from motet.trajectory import Act, ActKind, ImageTokens, Sampling, TextTokens
+from motet.trajectory import Act, ActKind, DenoisingSteps, ImageTokens, Sampling, TextTokens
 
 Prompt = str | Conversation
 
@@ -24,6 +24,8 @@ class NotebookDoor:
     they were.
     """
 
+    kinds: frozenset[ActKind] = frozenset()
+
     def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
         raise NotImplementedError
 
@@ -32,9 +34,15 @@ class NotebookDoor:
 
     def draw(
         self, prompts: Prompt | Sequence[Prompt], n: int = 1, *, seed: int = 0, **sampling: Any
-    ) -> list[ImageTokens]:
-        """Draw `n` pictures for each prompt, in prompt order; each act has `.image`. Keywords as in `Sampling`."""
-        return self._ask("image", _listed(prompts), n, seed, Sampling(**sampling))  # type: ignore[return-value]
+    ) -> list[ImageTokens] | list[DenoisingSteps]:
+        """Draw `n` pictures for each prompt, in prompt order; each act has `.image`. Keywords as in `Sampling`.
+
+        A policy that denoises walks the ODE unless a `temperature` other than 0 asks for its stochastic steps.
+        """
+        kind: ActKind = "image" if "image" in self.kinds else "denoising"
+        if kind == "denoising":
+            sampling.setdefault("temperature", 0.0)
+        return self._ask(kind, _listed(prompts), n, seed, Sampling(**sampling))  # type: ignore[return-value]
 
     def write(
         self,

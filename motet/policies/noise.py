@@ -19,3 +19,20 @@ def uniforms(keys: Sequence[RandomKey], count: int) -> Float[Tensor, "B N"]:
         seed = np.random.SeedSequence([number & 0xFFFFFFFF for number in key])
         noise[row] = np.random.Generator(np.random.Philox(seed)).random(count, dtype=np.float32)
     return torch.from_numpy(noise)
+
+
+class Normals:
+    """Standard normal noise of one shape for each key, draw after draw; a key's n-th draw is the same in any batch.
+
+    Its numbers are others than those of `uniforms` for the same key.
+    """
+
+    def __init__(self, keys: Sequence[RandomKey], shape: Sequence[int]) -> None:
+        self._shape = tuple(shape)
+        seeds = [np.random.SeedSequence([number & 0xFFFFFFFF for number in key]) for key in keys]
+        self._generators = [np.random.Generator(np.random.Philox(seed.spawn(1)[0])) for seed in seeds]
+
+    def next(self) -> Float[Tensor, "B *D"]:
+        """The next draw of every key, float32."""
+        drawn = [generator.standard_normal(self._shape, dtype=np.float32) for generator in self._generators]
+        return torch.from_numpy(np.stack(drawn))

@@ -12,6 +12,8 @@ REFUSED = {
     "_unused_but_given": [
         (["image.guidance_scale=5.0"], "image.guidance_scale: has no effect while image.guidance is none"),
         (["image.guidance=none", "image.guidance_scale=3"], "image.guidance_scale: has no effect"),
+        (["denoising.guidance_scale=3"], "denoising.guidance_scale: has no effect while denoising.guidance is none"),
+        (["denoising.image_guidance_scale=3"], "denoising.image_guidance_scale: has no effect"),
         (["policy.lora={}", "policy.train=[lm_head]"], "policy.train: policy.lora trains adapters only"),
         (["tracks={}"], "tracks: is empty"),
         (["tracks.a.scenario=draw", "scenario=duet"], "scenario: has no effect beside tracks"),
@@ -19,6 +21,23 @@ REFUSED = {
         (["tracks.a.scenario=draw", "rewards=[{name: a}]"], "rewards: has no effect beside tracks"),
         (["tracks.a.scenario=draw", "run.prompts_per_step=3"], "run.prompts_per_step: has no effect beside tracks"),
         (["tracks.a.scenario=draw", "run.turn=3"], "run.turn: has no effect without two tracks"),
+    ],
+    "_denoising": [
+        (["denoising.guidance=guided", "denoising.guidance_scale=1"], "denoising.guidance_scale: 1 is the conditional"),
+        (["denoising.sde_type=cps", "denoising.noise_level=1.5"], "denoising.noise_level: is 1.5, but cps takes"),
+        (["denoising.sde_window.size=10"], "denoising.sde_window.size: is 10, but of 10 steps only 9 can be"),
+        (["denoising.num_steps=1"], "denoising.num_steps: is 1, and the last step is never stochastic"),
+    ],
+    "_flow_algorithm": [
+        (
+            ["algorithm.flow.guard=true", "denoising.sde_type=cps"],
+            "algorithm.flow.guard: weights the steps of flow_sde",
+        ),
+        (["algorithm.flow.objective=nft"], "algorithm.flow.penalty: is kl, but nft replays no stochastic step"),
+        (
+            ["algorithm.flow={objective: nft, penalty: velocity_mse, guard: true}"],
+            "algorithm.flow.guard: normalises ratios, which nft has none of",
+        ),
     ],
     "_track_names": [(["tracks={a b: {scenario: draw}}"], "tracks.a b: 'a b' is no name")],
     "_finite": [

@@ -1,0 +1,69 @@
+"""Guidance of denoising: a velocity as a weighted sum of branches, each under its own condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from motet.numerics.flow.path import spread, wide
+from motet.trajectory import Sampling
+
+Velocity = Callable[[Float[Tensor, "A *D"], Float[Tensor, "A"], Sequence[Any]], Float[Tensor, "A *D"]]
+"""A network: states, their sigmas and a condition for each -> velocities `noise - picture`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Branches:
+    """What an act's velocity is made of: `sum_k weights[k] v(x, conditions[k])`; the weights add up to 1.
+
+    `scored` are the branches of the scoring distribution where it differs from the sampled one (`conditional`).
+    """
+
+    conditions: tuple[Any, ...]
+    weights: tuple[float, ...]
+    scored: Branches | None = None
+
+    @property
+    def scoring(self) -> Branches:
+        """The branches that the act's log-probs speak of."""
+        return self.scored or self
+
+
+def branches_of(sampling: Sampling, condition: Any, null: Any = None, picture_only: Any = None) -> Branches:
+    """The branches of an act under its guidance.
+
+    `null`: the condition without prompt and source; `picture_only`: with the source picture, without the instruction.
+    Without a source `u + s (c - u)` (Ho & Salimans, arXiv 2207.12598); with one `u + i (p - u) + s (c - p)`, where `i`
+    is `image_guidance_scale` (InstructPix2Pix, arXiv 2211.09800, eq. 3).
+    """
+    alone = Branches((condition,), (1.0,))
+    if sampling.guidance == "none":
+        return alone
+    scale, of_picture = sampling.guidance_scale, sampling.image_guidance_scale
+    if picture_only is None:
+        mixed = ((condition, null), (scale, 1 - scale))
+    else:
+        mixed = ((condition, picture_only, null), (scale, of_picture - scale, 1 - of_picture))
+    kept = [(one, weight) for one, weight in zip(*mixed, strict=True) if weight]
+    conditions, weights = (tuple(part) for part in zip(*kept, strict=True))
+    return Branches(conditions, weights, alone if sampling.guidance == "conditional" else None)
+
+
+def velocity_of(
+    network: Velocity, x: Float[Tensor, "A *D"], sigma: Float[Tensor, "A"], branches: Sequence[Branches]
+) -> Float[Tensor, "A *D"]:
+    """Row a's velocity under `branches[a]`, in float32 at least; all branches of all rows are one batch."""
+    counts = torch.tensor([len(own.conditions) for own in branches], device=x.device)
+    owner = torch.repeat_interleave(torch.arange(len(branches), device=x.device), counts)
+    conditions = [condition for own in branches for condition in own.conditions]
+    velocities = wide(network(x[owner], sigma[owner], conditions))
+    if len(conditions) == len(branches):
+        return velocities
+    weights = velocities.new_tensor([weight for own in branches for weight in own.weights])
+    mixed = torch.zeros(x.shape, dtype=velocities.dtype, device=x.device)
+    return mixed.index_add(0, owner, spread(weights, velocities) * velocities)

@@ -1,0 +1,124 @@
+"""The denoising half of a policy: performs, demonstrates and replays drawings, whatever their conditions come from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from PIL import Image
+
+from motet.conversation import Conversation
+from motet.policies.denoisers import Denoiser
+from motet.policies.flow.branches import Branches
+from motet.policies.flow.sampling import paint
+from motet.policies.flow.scoring import demonstrated, rescore
+from motet.protocols import Replay, Request
+from motet.trajectory import Act, DenoisingSteps, Sampling
+
+
+@runtime_checkable
+class Conditioner(Protocol):
+    """From conversations to what a denoiser is told."""
+
+    def encode(self, contexts: Sequence[Conversation]) -> list[Any]:
+        """What acts keep of their contexts; a conversation that occurs again shares its encoding."""
+        ...
+
+    def blanked(self, encoding: Any, request: Request) -> Any:
+        """The encoding of a demonstration that goes without its prompt, its source picture, or both."""
+        ...
+
+    def branches(self, encodings: Sequence[Any], samplings: Sequence[Sampling]) -> list[Branches]:
+        """Each act's conditions under its guidance, with gradient to what trains; equal encodings once."""
+        ...
+
+    def tokens(self, encoding: Any) -> int:
+        """What reading a context costs."""
+        ...
+
+
+class Painter:
+    """Draws pictures of `height` x `width` pixels with a denoiser, under a conditioner's conditions."""
+
+    def __init__(self, denoiser: Denoiser, conditioner: Conditioner, height: int, width: int) -> None:
+        self.denoiser, self.conditioner = denoiser, conditioner
+        self.height, self.width = height, width
+        self.shape = denoiser.latent_shape(height, width)
+
+    @torch.no_grad()
+    def act(self, requests: Sequence[Request], sampling: Sampling, batch: int | None, version: int) -> list[Act]:
+        """Perform drawings, at most `batch` at once; identical contexts are read once."""
+        encodings = self.conditioner.encode([request.context for request in requests])
+        size = batch or len(requests) or 1
+        return [
+            act
+            for n in range(0, len(requests), size)
+            for act in self._draw(requests[n : n + size], encodings[n : n + size], sampling, version)
+        ]
+
+    def _draw(
+        self, requests: Sequence[Request], encodings: Sequence[Any], sampling: Sampling, version: int
+    ) -> list[Act]:
+        times = self.denoiser.schedule(sampling.num_steps, self.shape, sampling.shift).to(self.device)
+        branches = self.conditioner.branches(encodings, [sampling] * len(requests))
+        keys = [request.key for request in requests]
+        painted = paint(self.denoiser.velocity, branches, keys, self.shape, times, sampling)
+        behaviour = painted.behaviour_log_probs
+        return [
+            DenoisingSteps(
+                name=request.name,
+                context=request.context,
+                encoding=encodings[n],
+                sampling=sampling,
+                log_probs=painted.log_probs[n],
+                behaviour_log_probs=None if behaviour is None else behaviour[n],
+                trained=request.trained,
+                policy_version=version,
+                states=painted.states[n],
+                times=times.cpu(),
+                stochastic=painted.stochastic,
+                image=picture,
+            )
+            for n, (request, picture) in enumerate(zip(requests, self.denoiser.decode(painted.clean), strict=True))
+        ]
+
+    @torch.no_grad()
+    def transcribe(self, requests: Sequence[Request], pictures: Sequence[Image.Image]) -> list[Act]:
+        """The acts that demonstrate pictures; see `DenoisingSteps`."""
+        pictures = [picture.convert("RGB") for picture in pictures]
+        clean = self.denoiser.encode(pictures, self.height, self.width)
+        steps = demonstrated(clean, [request.key for request in requests])
+        encodings = self.conditioner.encode([request.context for request in requests])
+        return [
+            DenoisingSteps(
+                name=request.name,
+                context=request.context,
+                encoding=self.conditioner.blanked(encoding, request) if request.blank else encoding,
+                sampling=Sampling(),
+                log_probs=None,
+                trained=request.trained,
+                states=states,
+                times=times,
+                stochastic=(True,),
+                image=picture,
+            )
+            for request, encoding, (states, times), picture in zip(requests, encodings, steps, pictures, strict=True)
+        ]
+
+    def replay(self, acts: Sequence[DenoisingSteps], needs: Collection[str] = ()) -> list[Replay]:
+        """Log-probs under the current weights, with gradient; offers what `motet.policies.flow.rescore` does."""
+        branches = self.conditioner.branches([act.encoding for act in acts], [act.sampling for act in acts])
+        return rescore(self.denoiser.velocity, acts, branches, self.device, needs)
+
+    def cost(self, act: Act) -> int:
+        """Tokens that replaying the act costs at most: its context's, and the transformer's of every step and branch."""
+        own = act.sampling
+        branches = 1 if own.guidance != "guided" else 2 if own.image_guidance_scale == 1 else 3
+        context = self.conditioner.tokens(act.encoding)
+        return context + branches * act.num_actions * self.denoiser.tokens(self.shape)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer is."""
+        return next(self.denoiser.transformer.parameters()).device

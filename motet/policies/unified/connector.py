@@ -1,0 +1,101 @@
+"""Between the experts: learned queries that the language model reads last, and the network that turns what it makes of
+them into the condition of a diffusion transformer (MetaQuery, arXiv 2504.06256; BLIP3o; UniRL-Zero, arXiv 2510.17937).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class ConnectorConfig:
+    """Sizes. `input_width` is the language model's, `output_width` the denoiser's `condition_width`.
+
+    `pooled_width` is the denoiser's, None where it takes no pooled vector. UniRL-Zero's: 256 queries, 12 blocks of
+    width 2048 (the language model's own), 8 heads, feed-forward 4096.
+    """
+
+    input_width: int
+    output_width: int
+    pooled_width: int | None = None
+    num_queries: int = 256
+    num_blocks: int = 12
+    num_heads: int = 8
+    feed_forward: int = 4096
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+class Connector(nn.Module):
+    """Bidirectional pre-norm blocks over the queries' hidden states, then a projection: `[B, Q, D] -> [B, Q, E]`.
+
+    Queries have no positions of their own here: the language model has told them apart.
+    """
+
+    def __init__(self, config: ConnectorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.num_blocks))
+        self.norm = nn.RMSNorm(config.input_width)
+        self.project = nn.Linear(config.input_width, config.output_width)
+        self.pool = None if config.pooled_width is None else nn.Linear(config.input_width, config.pooled_width)
+
+    def forward(self, hidden: Float[Tensor, "B Q D"]) -> tuple[Float[Tensor, "B Q E"], Float[Tensor, "B P"] | None]:
+        """Embeddings for the denoiser and, if it takes one, the pooled vector: of the mean over queries."""
+        for block in self.blocks:
+            hidden = block(hidden)
+        hidden = self.norm(hidden)
+        return self.project(hidden), None if self.pool is None else self.pool(hidden.mean(dim=1))
+
+
+class _Block(nn.Module):
+    """Self-attention with normalised queries and keys, and a gated feed-forward layer (SwiGLU)."""
+
+    def __init__(self, config: ConnectorConfig) -> None:
+        super().__init__()
+        width, inner = config.input_width, config.feed_forward
+        if width % config.num_heads:
+            raise ValueError(f"num_heads={config.num_heads} does not divide the width {width}.")
+        self.heads = config.num_heads
+        self.before_attention, self.before_feed_forward = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.query_norm, self.key_norm = nn.RMSNorm(width // self.heads), nn.RMSNorm(width // self.heads)
+        self.attend = nn.Linear(width, 3 * width, bias=False)
+        self.attended = nn.Linear(width, width, bias=False)
+        self.gate_and_value = nn.Linear(width, 2 * inner, bias=False)
+        self.fed = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Float[Tensor, "B Q D"]) -> Float[Tensor, "B Q D"]:
+        """Residual attention, then residual feed-forward."""
+        batch, count, width = x.shape
+        heads = self.attend(self.before_attention(x)).view(batch, count, 3, self.heads, width // self.heads)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(self.query_norm(query), self.key_norm(key), value)
+        x = x + self.attended(mixed.transpose(1, 2).reshape(batch, count, width))
+        gate, kept = self.gate_and_value(self.before_feed_forward(x)).chunk(2, dim=-1)
+        return x + self.fed(functional.silu(gate) * kept)
+
+
+def new_queries(num_queries: int, width: int, scale: float, generator: torch.Generator) -> nn.Parameter:
+    """A bank of learned queries at random, of the embeddings' own scale: root mean square `scale`."""
+    return nn.Parameter(scale * torch.randn(num_queries, width, generator=generator))
+
+
+class Bridge(nn.Module):
+    """What is new between two pretrained experts: a bank of queries per task, and the connector."""
+
+    def __init__(self, config: ConnectorConfig, *, scale: float = 1.0, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        banks = {
+            task: new_queries(config.num_queries, config.input_width, scale, generator) for task in ("draw", "edit")
+        }
+        self.queries = nn.ParameterDict(banks)
+        self.connector = Connector(config)
