@@ -62,6 +62,8 @@ class WorldOptions:
     """Share of the training prompts and questions that are of the hard sorts; the rest are of all sorts, evenly."""
     open_ended: float = 0.5
     """Share of the training questions that are open-ended; the rest are multiple choice."""
+    kinds: str = " ".join(KINDS)
+    """Kinds of the training questions, with spaces between them; `hard` does not widen them."""
     captions: float = 0.0
     """Share of the training questions that ask for a caption, of scenes like those of questions and of prompts."""
 
@@ -74,8 +76,9 @@ def world_options(options: Mapping[str, Any]) -> WorldOptions:
             close = get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(known)}."
             raise ConfigError(f"data.options has an unknown key {name!r}.", fix=hint)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise ConfigError(f"data.options.{name}={value!r} is not a number.", fix="give a number.")
+        wanted = "text" if name == "kinds" else "a number"
+        if not isinstance(value, str if name == "kinds" else int | float) or isinstance(value, bool):
+            raise ConfigError(f"data.options.{name}={value!r} is not {wanted}.", fix=f"give {wanted}.")
     chosen = WorldOptions(**options)
     if chosen.grid > 16 or chosen.max_things > min(6, chosen.grid**2) or chosen.max_count > min(6, chosen.grid**2):
         raise ConfigError(
@@ -85,6 +88,12 @@ def world_options(options: Mapping[str, Any]) -> WorldOptions:
         )
     if chosen.located not in (0, 1):
         raise ConfigError(f"data.options.located={chosen.located} is not 0 or 1.", fix="give one of them.")
+    unknown = [kind for kind in chosen.kinds.split() if kind not in KINDS]
+    if unknown or not chosen.kinds.strip():
+        raise ConfigError(
+            f"data.options.kinds={chosen.kinds!r} names {unknown[0] if unknown else 'no kind'}.",
+            fix=f"use some of {' '.join(KINDS)}.",
+        )
     for name in TRAINING_ONLY:
         if not 0 <= getattr(chosen, name) <= 1:
             raise ConfigError(f"data.options.{name}={getattr(chosen, name)} is not a share.", fix="give 0 to 1.")
@@ -101,6 +110,8 @@ class ShapesRows:
         self.options = world_options(options)
         trains = split == "train"  # what is measured stays even
         self._hard = self.options.hard if trains else 0.0
+        self._kinds = tuple(self.options.kinds.split()) if trains else KINDS
+        self._hard_kinds = tuple(kind for kind in self._kinds if kind in HARD_KINDS) or self._kinds
         self._open_ended = self.options.open_ended if trains else 0.5
         self._captions = self.options.captions if trains else 0.0
         render(Scene(self.options.grid, ()), self.options.canvas)  # refuses an impossible canvas now, not at row 0
@@ -142,7 +153,7 @@ class ShapesRows:
     def _question(self, rng: Rng) -> tuple[Scene, Any]:
         wants_caption = self._captions > 0 and rng.random() < self._captions
         while True:
-            kind = choose(rng, HARD_KINDS if rng.random() < self._hard else KINDS)
+            kind = choose(rng, self._hard_kinds if rng.random() < self._hard else self._kinds)
             as_prompts = wants_caption and rng.random() < 0.5
             scene = self._prompted_scene(rng) if as_prompts else self._scene(rng)
             if _held_back(describe(scene)) != (self.split != "train"):

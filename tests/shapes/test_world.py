@@ -174,7 +174,8 @@ def evidence_of(row: dict) -> str:
     question, scene = row["question"].split(" A. ")[0], read_scene(row["image"], 4).scene
     words = question.strip("?").split()
     if row["kind"] == "existence":
-        return f"{words[3]} {' '.join(t.shape for t in scene.things if t.colour == words[3]) or 'nothing'}"
+        cells = " ".join(t.cell for t in scene.matching(words[4], words[3]))
+        return f"{words[3]} {words[4]} {cells or 'nothing'}"
     if row["kind"] == "count":
         name = " ".join(words[2:])
         cells = [t.cell for t in scene.things if name in (f"{t.colour} things", f"{t.shape}s", f"{t.shape}es")]
@@ -214,6 +215,33 @@ def test_hard_tilts_training_alone() -> None:
     assert {tilted.row(i)["category"] for i in range(60)} == {"position", "colour attribution"}
     assert {tilted.row(i)["kind"] for i in range(60)} == {"count", "relation", "order"}
     assert [even.row(i)["prompt"] for i in range(20)] == [ShapesRows("test", 0, {}).row(i)["prompt"] for i in range(20)]
+
+
+def test_kinds_narrow_training_alone() -> None:
+    narrow, even = ShapesRows("train", 0, {"kinds": "count order"}), ShapesRows("test", 0, {"kinds": "count order"})
+    assert {narrow.row(i)["kind"] for i in range(60)} == {"count", "order"}
+    assert {even.row(i)["kind"] for i in range(60)} == set(KINDS)
+    hard = ShapesRows("train", 0, {"kinds": "shape order", "hard": 1.0})
+    assert {hard.row(i)["kind"] for i in range(30)} == {"order"}
+    with pytest.raises(ConfigError, match=r"data.options.kinds='count colours' names colours"):
+        ShapesRows("train", 0, {"kinds": "count colours"})
+    with pytest.raises(ConfigError, match=r"data.options.kinds=3 is not text"):
+        ShapesRows("train", 0, {"kinds": 3})
+
+
+def test_located_evidence_of_existence_is_a_choice() -> None:
+    located, listed = (ShapesRows("train", 0, {"located": n, "careful": 1.0}) for n in (1, 0))
+    for index in range(80):
+        row, other = located.row(index), listed.row(index)
+        assert (row["question"], row["answer"]) == (other["question"], other["answer"])
+        if row["kind"] != "existence":
+            assert row["solution"] == other["solution"]
+            continue
+        colour, scene = row["question"].split()[3], read_scene(row["image"], 4).scene
+        shapes = " ".join(t.shape for t in scene.things if t.colour == colour) or "nothing"
+        assert f", {colour} {shapes}, so " in other["solution"]
+    with pytest.raises(ConfigError, match=r"data.options.located=0.5 is not 0 or 1"):
+        ShapesRows("train", 0, {"located": 0.5})
 
 
 def test_the_share_of_open_ended_questions_tilts_training_alone() -> None:
