@@ -81,7 +81,7 @@ def prepare(recipe: Recipe) -> Session:
         if not config.rewards:
             where = f"The track {name!r}" if name else "The recipe"
             raise ConfigError(f"{where} names no rewards.", fix="add rewards, or use `motet sft` to imitate data.")
-        scenario = resolve_scenario(config.scenario)
+        scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
         rows = open_rows(config.data, scenario.columns, seed=recipe.run.seed)
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
         check_credit(scenario, rewards)
@@ -96,6 +96,14 @@ def prepare(recipe: Recipe) -> Session:
     return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, updates))
 
 
+def prepare_measurement(recipe: Recipe) -> Session:
+    """Build a run that only measures: a recipe may do without rewards if its suite does not ask for them."""
+    if recipe.eval.suite == "rewards":
+        return prepare(recipe)
+    policy = _load(recipe)
+    return Session(recipe, policy, (), Learner(policy, recipe.optimizer, recipe.run.steps))
+
+
 def prepare_supervised(recipe: Recipe) -> Session:
     """Build a supervised run. `data.targets` says which column demonstrates each act of the scenario."""
     tracks = []
@@ -105,7 +113,8 @@ def prepare_supervised(recipe: Recipe) -> Session:
             raise ConfigError(
                 "Supervised training knows no rewards.", fix=f"remove `{key}rewards`, or use `motet train`."
             )
-        scenario, targets = resolve_scenario(config.scenario), config.data.targets
+        scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
+        targets = config.data.targets
         for act in scenario.acts:
             if act not in targets:
                 raise ConfigError(

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from motet.conversation import Conversation, from_chat, user
-from motet.errors import DataError
+from motet.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +57,35 @@ class Task:
     def question(self) -> Conversation:
         """What to answer: the row's pictures, then the column `question` (a string or chat messages)."""
         return self._conversation("question", self.images)
+
+    @property
+    def instruction(self) -> Conversation:
+        """What to change: the row's pictures, then the column `instruction` (a string or chat messages)."""
+        return self._conversation("instruction", self.images)
+
+    def looking(self, words: str) -> Conversation:
+        """A user's turn: the row's pictures, then words that are the scenario's own. One object for all siblings."""
+        key = f"pictures, then {words}"
+        if key not in self.built:
+            self.built[key] = user(*self.images, words)
+        return self.built[key]
+
+    def filled(self, template: str, column: str, *, pictures: bool = False) -> Conversation:
+        """A user's turn: the row's pictures if asked for, then `template` with the column's words at `{column}`.
+
+        One object for all siblings. Raises ConfigError when the template has no such place, or another one.
+        """
+        key = f"{column} in {template} {pictures}"
+        if key not in self.built:
+            place, content = f"{{{column}}}", self[column]
+            if place not in template or "{" in template.replace(place, ""):
+                raise ConfigError(
+                    f"The instruction {template!r} is to hold the row's {column!r} at {place}, and no other braces.",
+                    fix=f"write {place} where it belongs.",
+                )
+            words = content if isinstance(content, str) else from_chat(content, self.images).text
+            self.built[key] = user(*(self.images if pictures else ()), template.replace(place, words))
+        return self.built[key]
 
     def _conversation(self, column: str, pictures: Sequence[Image.Image]) -> Conversation:
         if column not in self.built:

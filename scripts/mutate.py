@@ -152,7 +152,7 @@ FAULTS = (
     ),
     Fault(
         "guidance ignored at replay",
-        "motet/policies/janus/replay.py",
+        "motet/policies/scoring.py",
         "guidance_scale=sampling.guidance_scale",
         "guidance_scale=1.0",
         ("tests/policies/test_janus.py::test_images_replay_as_sampled_and_as_transformers_scores_them",),

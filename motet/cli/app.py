@@ -166,11 +166,12 @@ def config(
     overrides: Overrides = None,
     keys: Annotated[bool, typer.Option("--keys", help="List every key with its type, default and meaning.")] = False,
     rewards: Annotated[bool, typer.Option("--rewards", help="List the built-in rewards.")] = False,
+    scenarios: Annotated[bool, typer.Option("--scenarios", help="List the built-in scenarios.")] = False,
 ) -> None:
     """Print the resolved recipe, or what a recipe may say."""
     from motet.cli.inspecting import show_config
 
-    show_config(recipe, overrides or [], keys, rewards)
+    show_config(recipe, overrides or [], keys, rewards, scenarios)
 
 
 @app.command()

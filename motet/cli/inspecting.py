@@ -15,8 +15,8 @@ from motet.config.plan import is_plan, load_plan
 from motet.errors import ConfigError
 
 
-def show_config(recipe: Path | None, overrides: list[str], keys: bool, rewards: bool) -> None:
-    """Print the resolved recipe, all keys, or the built-in rewards."""
+def show_config(recipe: Path | None, overrides: list[str], keys: bool, rewards: bool, scenarios: bool) -> None:
+    """Print the resolved recipe, all keys, the built-in rewards, or the built-in scenarios."""
     if keys:
         from motet.config.keys import explain
 
@@ -26,6 +26,13 @@ def show_config(recipe: Path | None, overrides: list[str], keys: bool, rewards: 
 
         for name, meaning in built_in_rewards().items():
             print(f"{name:<18} {meaning}")
+    elif scenarios:
+        from motet.scenarios import built_in_scenarios
+
+        for name, one in built_in_scenarios().items():
+            acts = ", ".join(f"{act} ({kind})" for act, kind in one.acts.items())
+            options = f"; options: {', '.join(one.options)}" if one.options else ""
+            print(f"{name:<18} acts: {acts}; columns: {', '.join(one.columns) or 'none'}{options}")
     elif recipe is None:
         raise ConfigError("No recipe was given.", fix="motet config RECIPE.yaml, or motet config --keys.")
     else:

@@ -31,7 +31,7 @@ def unused_keys(recipe: Recipe) -> dict[str, Problem]:
         fix = "remove policy.train, or remove policy.lora."
         unused.append(Problem("policy.train", "policy.lora trains adapters only, not these parts.", fix))
     if recipe.tracks:
-        for key in ("scenario", "data", "rewards", "run.prompts_per_step"):
+        for key in ("scenario", "scenario_options", "data", "rewards", "run.prompts_per_step"):
             fix = f"move it into tracks.{next(iter(recipe.tracks))}."
             unused.append(Problem(key, "has no effect beside tracks, which bring their own.", fix))
     else:
@@ -91,8 +91,8 @@ def _shapes_data(recipe: Recipe) -> Iterator[Problem]:
         if data.split not in ("train", "test", "held_out"):
             text = f"the shapes world has no split '{data.split}'; expected train, test or held_out."
             yield Problem(f"{key}.split", text, f"set {key}.split to train.")
-        elif data.split != "train" and recipe.eval.suite == "shapes":
-            text = f"is '{data.split}', which eval.suite shapes measures on: training would see the test."
+        elif data.split != "train" and recipe.eval.suite != "none":
+            text = f"is '{data.split}', which eval.suite {recipe.eval.suite} measures on: training would see the test."
             yield Problem(f"{key}.split", text, f"set {key}.split to train, or eval.suite to none.")
 
 

@@ -148,7 +148,9 @@ class TrackConfig(_Section):
     """One thing that a run practises: tasks, the scenario that plays them, and the rewards that judge it."""
 
     scenario: str = "answer"
-    """A built-in scenario (answer, draw, duet) or a dotted path `package.module:scenario`."""
+    """A built-in scenario (`motet config --scenarios` lists them) or a dotted path `package.module:scenario`."""
+    scenario_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the scenario, e.g. {keep: 2} for refine_draw."""
     data: DataConfig = DataConfig()
     """Where the tasks come from."""
     rewards: tuple[RewardConfig, ...] = ()
@@ -246,10 +248,12 @@ class OptimizerConfig(_Section):
 class EvalConfig(_Section):
     """The before/after measurement of `motet train`, on items that training never sees."""
 
-    suite: Literal["shapes", "none"] = "none"
-    """Which suite to run before the first and after the last step."""
+    suite: Literal["shapes", "rewards", "none"] = "none"
+    """What to run before the first and after the last step: the shapes suite, or every track with its own rewards."""
+    split: str = "test"
+    """Split of the tracks' data that the suite `rewards` plays; training must not see it."""
     size: PositiveInt = 2048
-    """Held-back prompts and questions of the suite."""
+    """Held-back prompts and questions of the suite (`rewards`: rows of every track)."""
     held_out_size: PositiveInt = 512
     """Prompts and questions of held-out compositions."""
     pass_at: PositiveInt = 8
@@ -290,7 +294,9 @@ class Recipe(_Section):
     """What the recipe does, the hardware and the time it takes, and the numbers to expect."""
     policy: PolicyConfig
     scenario: str = "answer"
-    """A built-in scenario (answer, draw, duet) or a dotted path `package.module:scenario`."""
+    """A built-in scenario (`motet config --scenarios` lists them) or a dotted path `package.module:scenario`."""
+    scenario_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the scenario, e.g. {keep: 2} for refine_draw."""
     data: DataConfig = DataConfig()
     rewards: tuple[RewardConfig, ...] = ()
     tracks: dict[str, TrackConfig] = Field(default_factory=dict[str, TrackConfig])
@@ -307,6 +313,7 @@ class Recipe(_Section):
         """The tracks by name; a recipe without any is one track without a name."""
         own = TrackConfig(
             scenario=self.scenario,
+            scenario_options=self.scenario_options,
             data=self.data,
             rewards=self.rewards,
             prompts_per_step=self.run.prompts_per_step,

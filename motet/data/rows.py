@@ -14,7 +14,7 @@ from motet.errors import ConfigError, DataError
 from motet.lookup import did_you_mean
 from motet.task import Task
 
-CONVERSATIONS = ("prompt", "question")
+CONVERSATIONS = ("prompt", "question", "instruction", "inverse")
 """Columns that become conversations: a string or chat messages, never empty in a row that a scenario reads."""
 
 

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import shlex
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from motet.checkpoint import Progress, latest_checkpoint
 from motet.config import Recipe, to_yaml
 from motet.errors import MotetError
 from motet.evals.shapes import evaluate_shapes
+from motet.evals.tracks import evaluate_tracks
 from motet.interrupt import Interrupt, Stopped
 from motet.loop import train
-from motet.policies import load_policy
 from motet.report.folder import RunFolder
 from motet.report.pictures import picture_grid, save_picture
 from motet.report.progress import ProgressBar
-from motet.report.tables import suite_table
+from motet.report.tables import rewards_table, suite_table
 from motet.run import Run
-from motet.session import prepare, prepare_supervised
+from motet.session import Session, prepare, prepare_measurement, prepare_supervised
 from motet.supervised import supervise
 
 
@@ -44,15 +45,15 @@ def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str
     session = prepare(recipe)
     with _desk(recipe, folder, again) as desk:
         before = folder.read_json("before.json") or before
-        if before is None and recipe.eval.suite == "shapes" and latest_checkpoint(folder.checkpoints) is None:
-            before = _measure(desk, session.policy, "before")
+        if before is None and recipe.eval.suite != "none" and latest_checkpoint(folder.checkpoints) is None:
+            before = _measure(desk, session, "before")
         if before is not None:
             folder.write_json("before.json", before)
         progress = _finished(desk, train(session, Run(session, folder, desk.bar, desk.interrupt)))
-        after = _measure(desk, session.policy, "after") if before is not None else None
+        after = _measure(desk, session, "after") if before is not None else None
     folder.write_json("summary.json", _summary(recipe, folder, progress, {"before": before, "after": after}))
     if before is not None and after is not None:
-        desk.console.print(suite_table({"before": before, "after": after}, "On held-back items, strict"))
+        desk.console.print(_table(recipe, {"before": before, "after": after}))
     _say_what_next(desk, progress)
 
 
@@ -63,18 +64,17 @@ def run_supervised(recipe: Recipe, folder: RunFolder, again: str) -> None:
     with _desk(recipe, folder, again) as desk:
         measure: Callable[[Any], dict[str, float]] | None = (lambda policy: _glimpse(recipe, policy)) if curve else None
         progress = _finished(desk, supervise(session, Run(session, folder, desk.bar, desk.interrupt), measure))
-        after = _measure(desk, session.policy, "after") if recipe.eval.suite == "shapes" else None
+        after = _measure(desk, session, "after") if recipe.eval.suite == "shapes" else None
     folder.write_json("summary.json", _summary(recipe, folder, progress, {"after": after}))
     if after is not None:
-        desk.console.print(suite_table({"after": after}, "On held-back items, strict"))
+        desk.console.print(_table(recipe, {"after": after}))
     _say_what_next(desk, progress)
 
 
 def run_measurement(recipe: Recipe, folder: RunFolder, again: str) -> None:
     """Measure the recipe's checkpoint as it is: what a merge, which trains nothing, is judged by."""
     with _desk(recipe, folder, again) as desk:
-        policy = load_policy(recipe.policy.path, recipe.policy)
-        after = _measure(desk, policy, "after") if recipe.eval.suite == "shapes" else None
+        after = _measure(desk, prepare_measurement(recipe), "after") if recipe.eval.suite != "none" else None
     folder.write_json("summary.json", _summary(recipe, folder, Progress(0, 0.0, {}), {"after": after}))
 
 
@@ -115,7 +115,7 @@ def _finished(desk: _Desk, progress: Progress) -> Progress:
     return progress
 
 
-def _measure(desk: _Desk, policy: Any, name: str) -> dict[str, Any]:
+def _measure(desk: _Desk, session: Session, name: str) -> dict[str, Any]:
     """Run the suite and leave `<name>.png`. An interruption stops it at once: nothing is lost."""
     recipe = desk.recipe
 
@@ -124,16 +124,26 @@ def _measure(desk: _Desk, policy: Any, name: str) -> dict[str, Any]:
             raise KeyboardInterrupt
         desk.bar.items(f"measure {name}", done, total)
 
-    outcome = evaluate_shapes(policy, recipe.eval, world_of(recipe), recipe.text.max_tokens, tell)
+    if recipe.eval.suite == "rewards":
+        outcome = evaluate_tracks(session, tell)
+    else:
+        outcome = evaluate_shapes(session.policy, recipe.eval, world_of(recipe), recipe.text.max_tokens, tell)
     shown = outcome.specimens
-    grid = picture_grid(
-        [s.image for s in shown],
-        [s.prompt for s in shown],
-        [s.correct for s in shown],
-        title=f"{name}: first samples, hard prompts first",
-    )
-    save_picture(grid, desk.folder.path / f"{name}.png")
+    if shown:
+        grid = picture_grid(
+            [s.image for s in shown],
+            [s.prompt for s in shown],
+            [s.correct for s in shown],
+            title=f"{name}: first samples" + (", hard prompts first" if recipe.eval.suite == "shapes" else ""),
+        )
+        save_picture(grid, desk.folder.path / f"{name}.png")
     return outcome.table
+
+
+def _table(recipe: Recipe, columns: Mapping[str, Any]) -> Table:
+    if recipe.eval.suite == "rewards":
+        return rewards_table(columns, "Rewards on held-back rows, with 95 % intervals")
+    return suite_table(columns, "On held-back items, strict")
 
 
 def _glimpse(recipe: Recipe, policy: Any) -> dict[str, float]:

@@ -33,6 +33,30 @@ def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     return table
 
 
+def rewards_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """One row per track and reward: its mean with the interval per measurement, the change, and the greedy means.
+
+    `columns` maps a heading (before, after) to `table[track][reward]` of the rewards suite.
+    """
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for heading in columns:
+        table.add_column(escape(heading), justify="right")
+    if len(columns) == 2:
+        table.add_column("change", justify="right")
+    for heading in columns:
+        table.add_column(f"{escape(heading)}\ngreedy", justify="right")
+    views = list(columns.values())
+    for track, rewards in views[0].items():
+        for reward in rewards:
+            own = [view[track][reward] for view in views]
+            cells = [f"{one['mean']:.3f} \u00b1 {one['interval']:.3f}" for one in own]
+            if len(own) == 2:
+                cells.append(f"{own[1]['mean'] - own[0]['mean']:+.3f}")
+            table.add_row(escape(f"{track}: {reward}"), *cells, *(f"{one['greedy']:.3f}" for one in own))
+    return table
+
+
 def _held_out(view: Mapping[str, Any]) -> dict[str, Any]:
     return {**view["held_out"], "greedy": view["greedy"]["held_out"]}
 

@@ -3,7 +3,20 @@
 A reward function is TRL's: `f(prompts, completions, **columns) -> list[float | None]`, sync or async.
 """
 
-from motet.rewards import clip, cycle, graded, matching, picture_qa, rules, shapes  # registers the built-in rewards
+from motet.rewards import (  # registers the built-in rewards
+    clip,
+    critique,
+    cycle,
+    graded,
+    improvement,
+    jpeg,
+    matching,
+    picture_qa,
+    psnr,
+    rules,
+    scenes,
+    shapes,
+)
 from motet.rewards.base import BoundReward, Judge, bind_policy, built_in_rewards, resolve, resolve_all, reward
 from motet.rewards.scoring import score_groups
 
@@ -13,14 +26,19 @@ __all__ = [
     "bind_policy",
     "built_in_rewards",
     "clip",
+    "critique",
     "cycle",
     "graded",
+    "improvement",
+    "jpeg",
     "matching",
     "picture_qa",
+    "psnr",
     "resolve",
     "resolve_all",
     "reward",
     "rules",
+    "scenes",
     "score_groups",
     "shapes",
 ]

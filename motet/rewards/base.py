@@ -30,6 +30,11 @@ class Judge:
         """Columns that it cannot do without under its options, besides its signature's parameters without default."""
         return ()
 
+    @property
+    def sees(self) -> tuple[str, ...]:
+        """Acts whose completions it is shown besides those of the acts that it speaks for, under its options."""
+        return ()
+
     def prepare(self, policy: Policy) -> None:
         """Load models, onto the policy's device; called once, before the first sample."""
 
@@ -79,7 +84,8 @@ def built_in_rewards() -> dict[str, str]:
 class BoundReward:
     """A reward ready to be called.
 
-    `acts` are the acts that it speaks for and whose completions it is shown. `accepts` are the arguments that it takes
+    `acts` are the acts that it speaks for; it is shown their completions, and those of the acts that it `sees`. `needs`
+    are the columns that it cannot do without. `accepts` are the arguments that it takes
     from `prompts`, `completions` and the columns; None: all of them (its signature ends in `**columns`).
     `takes_policy`: its signature has a parameter `policy`, which `bind_policy` fills.
     """
@@ -91,6 +97,8 @@ class BoundReward:
     options: Mapping[str, Any]
     accepts: frozenset[str] | None
     takes_policy: bool = False
+    sees: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
     @property
     def uses_reference(self) -> bool:
@@ -129,8 +137,8 @@ def bind_policy(rewards: Sequence[BoundReward], policy: Policy) -> list[BoundRew
     return [replace(r, options={**r.options, "policy": policy}) if r.takes_policy else r for r in rewards]
 
 
-def resolve(config: RewardConfig, scenario_acts: Mapping[str, ActKind], columns: Collection[str]) -> BoundReward:
-    """The reward that a recipe asks for, on a scenario with these acts and data with these columns.
+def resolve(config: RewardConfig, scenario_acts: Mapping[str, ActKind], columns: Collection[str] | None) -> BoundReward:
+    """The reward that a recipe asks for, on a scenario with these acts and data with these columns (None: not known).
 
     Raises ConfigError for an unknown name, path, act or option; RewardError for a column that it needs and that is
     not in the data.
@@ -149,31 +157,41 @@ def resolve(config: RewardConfig, scenario_acts: Mapping[str, ActKind], columns:
     options = dict(config.options)
     if inspect.isclass(function):
         function, options = function(**options), {}
-    needs = function.needs if isinstance(function, Judge) else ()
+    needs, sees = (function.needs, function.sees) if isinstance(function, Judge) else ((), ())
+    fix = "name the scenario's act in rewards.options (act, to, draft, before or after)."
+    _check_acts(f"rewards.options of {config.name!r} look at the act", sees, scenario_acts, fix)
     parameters = _parameters(function)
     named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     required = [p.name for p in named.values() if p.default is p.empty and p.name not in ("policy", *options)]
-    _check_columns(config, (*required, *needs), columns)
+    needs = tuple(name for name in (*required, *needs) if name not in ("prompts", "completions"))
+    if columns is not None:
+        _check_columns(config, needs, columns)
     takes_anything = not parameters or any(p.kind is p.VAR_KEYWORD for p in parameters)
-    accepts = None if takes_anything and not entry.options else frozenset(named) - entry.options - {"policy"}
-    return BoundReward(name, config.weight, acts, function, options, accepts, "policy" in named)
+    bound = frozenset() if isinstance(function, Judge) else entry.options  # a judge's are not among its parameters
+    accepts = None if takes_anything and not bound else frozenset(named) - bound - {"policy"}
+    return BoundReward(name, config.weight, acts, function, options, accepts, "policy" in named, sees, needs)
 
 
 def _acts(config: RewardConfig, scenario_acts: Mapping[str, ActKind]) -> tuple[str, ...]:
     if config.acts is None:
         return tuple(scenario_acts)
-    for act in config.acts:
-        if act not in scenario_acts:
-            raise ConfigError(
-                f"rewards.acts of {config.name!r} names {act!r}, which the scenario does not perform; its acts are: "
-                f"{', '.join(scenario_acts)}.{did_you_mean(act, scenario_acts)}",
-                fix="name acts of the scenario, or leave rewards.acts out for all of them.",
-            )
     if not config.acts:
         raise ConfigError(
             f"rewards.acts of {config.name!r} is empty.", fix="name an act, or leave it out for all of them."
         )
+    fix = "name acts of the scenario, or leave rewards.acts out for all of them."
+    _check_acts(f"rewards.acts of {config.name!r} names", config.acts, scenario_acts, fix)
     return tuple(dict.fromkeys(config.acts))
+
+
+def _check_acts(who: str, acts: Collection[str], scenario_acts: Mapping[str, ActKind], fix: str) -> None:
+    for act in acts:
+        if act not in scenario_acts:
+            raise ConfigError(
+                f"{who} {act!r}, which the scenario does not perform; its acts are: "
+                f"{', '.join(scenario_acts)}.{did_you_mean(act, scenario_acts)}",
+                fix=fix,
+            )
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:

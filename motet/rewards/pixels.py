@@ -18,13 +18,22 @@ T = TypeVar("T")
 
 def last_picture(completion: list[Any], name: str) -> Image.Image:
     """The last picture of a completion. Raises RewardError, naming the reward, when it has none."""
+    picture = picture_of(completion, None)
+    if picture is None:
+        raise RewardError(
+            f"Reward {name!r} was shown a completion without a picture.", fix="name a drawing act in rewards.acts."
+        )
+    return picture
+
+
+def picture_of(completion: Sequence[Any], act: str | None) -> Image.Image | None:
+    """The last picture of the act of that name (None: of any act), or None where there is none."""
     for message in reversed(completion):
-        for part in reversed(message["content"] if isinstance(message["content"], list) else []):
-            if part.get("type") == "image":
-                return part["image"]
-    raise RewardError(
-        f"Reward {name!r} was shown a completion without a picture.", fix="name a drawing act in rewards.acts."
-    )
+        if act is None or message.get("name") == act:
+            for part in reversed(message["content"] if isinstance(message["content"], list) else []):
+                if part.get("type") == "image":
+                    return part["image"]
+    return None
 
 
 def drawn(completions: Sequence[Any], applies: Sequence[bool], name: str) -> tuple[list[int], list[Image.Image]]:

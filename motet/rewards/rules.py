@@ -24,6 +24,16 @@ def format_(completions: list[Any]) -> Scores:
     return [float(well_formed(last_text(c, "format"))) if c else None for c in completions]
 
 
+@reward("answer_format")
+def answer_format(completions: list[Any]) -> Scores:
+    """Whether the text has exactly one `<answer>` block that holds something; what stands around it is free.
+
+    For thoughts and rewritten prompts. Not inside a thought, and without another tag in it; UniRL-Zero's code takes any
+    block, or none but at the very start (`format` in its two versions).
+    """
+    return [float(extract_answer(last_text(c, "answer_format")) is not None) if c else None for c in completions]
+
+
 @reward("exact_answer", options={"tagged": (True, False)})
 def exact_answer(
     completions: list[Any],

@@ -25,8 +25,12 @@ def score_groups(groups: Sequence[Group], rewards: Sequence[BoundReward]) -> lis
     """Score P groups of G siblings: one `Scores` per group, in order.
 
     A reward sees all trajectories that did not fail, group by group: `prompts` (the chat before the first act that it
-    speaks for), `completions` (of the acts that it speaks for; empty where a trajectory has none of them), every
-    dataset column, and `images` as a list per row. Async rewards run concurrently, sync ones one after the other.
+    speaks for), `completions` (of the acts that it speaks for or sees; empty where a trajectory has none of them),
+    every dataset column, and `images` as a list per row. Async rewards run concurrently, sync ones one after the other.
+
+    A sibling that performed none of the acts that a reward speaks for, and got None from it, gets the mean of its
+    siblings' values: under the group's baseline the reward is then neither for nor against it. (PromptRL does so with
+    the format of prompts that some siblings do not rewrite, arXiv 2602.01382.)
 
     A trajectory is dropped, with the reason, when it failed before, when a reward gave it NaN or infinity, and when a
     reward gave it None but gave a sibling a value. None for all survivors of a group: the reward does not apply there.
@@ -40,6 +44,7 @@ def score_groups(groups: Sequence[Group], rewards: Sequence[BoundReward]) -> lis
         {g: t.failure for g, t in enumerate(group.trajectories) if t.failure is not None} for group in groups
     ]
     for reward, values in zip(rewards, returned, strict=True):
+        values = _with_absent(reward, alive, values)
         for (p, g, _), value in zip(alive, values, strict=True):
             if value is None or math.isfinite(value):
                 table[p][reward.name][g] = value
@@ -52,6 +57,20 @@ def score_groups(groups: Sequence[Group], rewards: Sequence[BoundReward]) -> lis
     return [
         Scores({name: tuple(values) for name, values in rows.items()}, lost)
         for rows, lost in zip(table, dropped, strict=True)
+    ]
+
+
+def _with_absent(reward: BoundReward, alive: Sequence[tuple[int, int, Trajectory]], values: Values) -> Values:
+    """The values, with the mean of the siblings' for those that performed none of the reward's acts."""
+    given: dict[int, list[float]] = {}
+    for (p, _, _), value in zip(alive, values, strict=True):
+        if value is not None and math.isfinite(value):
+            given.setdefault(p, []).append(value)
+    return [
+        sum(given[p]) / len(given[p])
+        if value is None and p in given and not any(act.name in reward.acts for act in trajectory.acts)
+        else value
+        for (p, _, trajectory), value in zip(alive, values, strict=True)
     ]
 
 
@@ -94,8 +113,9 @@ def _dialogue(reward: BoundReward, trajectories: Sequence[Trajectory]) -> dict[s
     prompts, completions = [], []
     for trajectory in trajectories:
         acts = [act for act in trajectory.acts if act.name in reward.acts]
+        shown = [act for act in trajectory.acts if act.name in reward.acts or act.name in reward.sees]
         prompts.append((acts or trajectory.acts)[0].context.to_chat())
-        completions.append(completion_of(acts))
+        completions.append(completion_of(shown))
     return {"prompts": prompts, "completions": completions}
 
 

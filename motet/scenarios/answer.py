@@ -1,4 +1,4 @@
-"""Answer the row's question, about its pictures if it has any."""
+"""Answer the row's question, about its pictures if it has any; without pictures this is reasoning about text alone."""
 
 from __future__ import annotations
 

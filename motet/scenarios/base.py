@@ -1,20 +1,25 @@
 """What a scenario is made of.
 
     @scenario("reflect", acts={"draft": "image", "critique": "text", "revision": "image"}, columns=("prompt",))
-    def reflect(task):
+    def reflect(task, *, question="What is wrong?"):
         draft = yield Draw(task.prompt, name="draft")
-        critique = yield Write(task.prompt + shows(draft) + asks("What is wrong?"), name="critique")
-        yield Draw(task.prompt + shows(draft) + says(critique), name="revision")
+        looked = task.prompt + shows(draft) + asks(question)
+        critique = yield Write(looked, name="critique")
+        yield Draw(looked + says(critique), name="revision")
 
 A program yields a request, or several independent ones at once as a tuple, and receives the act, or a tuple of acts.
 It holds no tensors and no batching: `motet.rollout` plays P x G programs in lockstep. Siblings whose requests share one
-Conversation object share one prefill, so pass `task.prompt` and `task.question` on as they are.
+Conversation object share one prefill, so pass `task.prompt` and `task.question` on as they are. Keyword-only parameters
+are the scenario's options. A sibling need not perform every act: see `motet.rewards.scoring` on rewards of absent acts.
 """
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Collection, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, cast, get_args
 
@@ -22,7 +27,7 @@ from PIL import Image
 
 from motet.conversation import Conversation, user
 from motet.errors import ConfigError
-from motet.lookup import Registry
+from motet.lookup import Registry, did_you_mean
 from motet.task import Task
 from motet.trajectory import Act, ActKind, TextTokens
 
@@ -45,8 +50,11 @@ class Write:
     trained: bool = True
 
 
-Program = Callable[[Task], Generator[Any, Any, Any]]
-"""Yields `Draw | Write | tuple | list` of them; receives the act, or a tuple of acts in the order of the requests."""
+Program = Callable[..., Generator[Any, Any, Any]]
+"""Takes the task, and options as keyword-only parameters.
+
+Yields `Draw | Write | tuple | list` of them; receives the act, or a tuple of acts in the order of the requests.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +74,37 @@ class Scenario:
     def __call__(self, task: Task) -> Any:
         return self.program(task)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The program's keyword-only parameters with what they are set to; `inspect.Parameter.empty`: not yet set."""
+        parameters = inspect.signature(self.program).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def with_options(self, options: Mapping[str, Any]) -> Scenario:
+        """This scenario with options set. Raises ConfigError for an unknown, a missing or a mistyped one."""
+        known = self.options
+        for name, value in options.items():
+            if name not in known:
+                there = f"its options are: {', '.join(known)}" if known else "it has none"
+                raise ConfigError(
+                    f"The scenario {self.name!r} has no option {name!r}; {there}.{did_you_mean(name, known)}",
+                    fix="correct or remove the option.",
+                )
+            default = known[name]
+            if default not in (None, inspect.Parameter.empty) and not _fits(value, default):
+                raise ConfigError(
+                    f"The option {name}={value!r} of the scenario {self.name!r} is no {type(default).__name__}, such "
+                    f"as {default!r}.",
+                    fix="correct the value.",
+                )
+        for name, default in known.items():
+            if default is inspect.Parameter.empty and name not in options:
+                raise ConfigError(f"The scenario {self.name!r} needs the option {name!r}.", fix="set it.")
+        return replace(self, program=partial(self.program, **options)) if options else self
+
 
 SCENARIOS: Registry[Scenario] = Registry("scenario", key="scenario")
+_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 
 
 def scenario(
@@ -129,3 +166,25 @@ def says(act: Act) -> Conversation:
 def asks(*contents: str | Image.Image) -> Conversation:
     """A user's turn: texts, and pictures if need be (`asks(draft.image, "What is wrong?")`)."""
     return user(*contents)
+
+
+def extract_refined(text: str) -> str:
+    """What a thought comes to: its last `<answer>` block that holds something, else the whole text; trimmed.
+
+    Lenient where the reward `answer_format` is strict: the picture has to be drawn from something.
+    """
+    blocks = [block.strip() for block in _ANSWER.findall(text)]
+    return next((block for block in reversed(blocks) if block), text.strip())
+
+
+def keeps_original(task: Task, keep: int) -> bool:
+    """Whether this sibling is one of the first `keep`, which go on with what the row says. Raises ConfigError."""
+    if keep < 0:
+        raise ConfigError(f"The option keep={keep} is no number of siblings.", fix="give 0 or more.")
+    return task.sibling < keep
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    return isinstance(value, int | float if isinstance(default, float) else type(default))

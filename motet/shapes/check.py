@@ -120,3 +120,15 @@ def judge(reading: Reading, spec: Mapping[str, Any]) -> Verdict:
     if not holds:
         return Verdict(False, partial, f"not {relation}")
     return Verdict(True, 1.0, "")
+
+
+def compare(reading: Reading, wanted: Scene) -> Verdict:
+    """The verdict on a picture that is to show exactly this scene; the partial score is the share of right cells.
+
+    An empty cell that stays empty is right too: a picture that changes nothing has a high share where little is asked.
+    """
+    there, asked = ({(t.row, t.column): t for t in scene.things} for scene in (reading.scene, wanted))
+    every = [(row, column) for row in range(wanted.grid) for column in range(wanted.grid)]
+    wrong = [cell for cell in every if cell in reading.unreadable or there.get(cell) != asked.get(cell)]
+    reason = f"{len(wanted.things)} things asked for, {len(wrong)} of {len(every)} cells wrong" if wrong else ""
+    return Verdict(not wrong, 1 - len(wrong) / len(every), reason)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from motet.errors import ConfigError
+from motet.lookup import did_you_mean
 from motet.shapes.prompts import (
     CATEGORIES,
     PHRASES,
@@ -30,6 +31,7 @@ from motet.shapes.prompts import (
 from motet.shapes.questions import KINDS, caption_question, describe, sample_question, solution
 from motet.shapes.render import render
 from motet.shapes.scene import COLOURS, SHAPES, Scene, Thing
+from motet.shapes.tasks import PROMPTS, TASKS
 
 SPLITS = ("train", "test", "held_out")
 COLUMNS = (
@@ -56,7 +58,7 @@ class WorldOptions:
     """Largest number that a counting prompt asks for."""
     careful: float = 0.5
     """Share of the solutions whose thought lists the picture; the rest are glances."""
-    located: float = 1.0
+    located: int = 1
     """Of the careful thoughts about existence: 1, all name the thing's cell; 0, the shapes that its colour has."""
     hard: float = 0.0
     """Share of the training prompts and questions that are of the hard sorts; the rest are of all sorts, evenly."""
@@ -66,6 +68,8 @@ class WorldOptions:
     """Kinds of the training questions, with spaces between them; `hard` does not widen them."""
     captions: float = 0.0
     """Share of the training questions that ask for a caption, of scenes like those of questions and of prompts."""
+    task: str = PROMPTS
+    """Which rows: `prompts` (with questions), `reasoning`, `plans`, `edits` or `drafts`; see `motet.shapes.tasks`."""
 
 
 def world_options(options: Mapping[str, Any]) -> WorldOptions:
@@ -76,6 +80,13 @@ def world_options(options: Mapping[str, Any]) -> WorldOptions:
             close = get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(known)}."
             raise ConfigError(f"data.options has an unknown key {name!r}.", fix=hint)
+        if name == "task":
+            if value not in (PROMPTS, *TASKS):
+                raise ConfigError(
+                    f"data.options.task={value!r} is no task of the shapes world.{did_you_mean(str(value), TASKS)}",
+                    fix=f"use one of {', '.join((PROMPTS, *TASKS))}.",
+                )
+            continue
         wanted = "text" if name == "kinds" else "a number"
         if not isinstance(value, str if name == "kinds" else int | float) or isinstance(value, bool):
             raise ConfigError(f"data.options.{name}={value!r} is not {wanted}.", fix=f"give {wanted}.")
@@ -112,16 +123,22 @@ class ShapesRows:
         self._hard = self.options.hard if trains else 0.0
         self._kinds = tuple(self.options.kinds.split()) if trains else KINDS
         self._hard_kinds = tuple(kind for kind in self._kinds if kind in HARD_KINDS) or self._kinds
-        self._open_ended = self.options.open_ended if trains else 0.5
+        self.open_ended = self.options.open_ended if trains else 0.5
         self._captions = self.options.captions if trains else 0.0
         render(Scene(self.options.grid, ()), self.options.canvas)  # refuses an impossible canvas now, not at row 0
-
-    columns = COLUMNS
+        self.columns = COLUMNS if self.options.task == PROMPTS else tuple(self.row(0))
 
     def row(self, index: int) -> dict[str, Any]:
-        """A prompt with a demonstration, and a picture with a question: one row serves drawing, answering and duets."""
-        rng = np.random.default_rng([self.seed, SPLITS.index(self.split), index])
-        prompt, spec = self._prompt(rng)
+        """A prompt with a demonstration, and a picture with a question: one row serves drawing, answering and duets.
+
+        Of another `task` its own columns.
+        """
+        key = [self.seed, SPLITS.index(self.split), index]
+        if self.options.task != PROMPTS:
+            number = 1 + list(TASKS).index(self.options.task)  # tasks do not share their random numbers
+            return TASKS[self.options.task](self, np.random.default_rng([*key, number]))
+        rng = np.random.default_rng(key)
+        prompt, spec = self.prompt(rng)
         scene, question = self._question(rng)
         careful = bool(rng.random() < self.options.careful)
         return {
@@ -138,7 +155,8 @@ class ShapesRows:
             "scene": describe(scene),
         }
 
-    def _prompt(self, rng: Rng) -> tuple[str, Spec]:
+    def prompt(self, rng: Rng) -> tuple[str, Spec]:
+        """A prompt that belongs to the split, and its spec."""
         while True:
             category = choose(rng, HARD_CATEGORIES if rng.random() < self._hard else CATEGORIES)
             spec = sample_spec(rng, category, self.options.grid, self.options.max_count)
@@ -150,22 +168,29 @@ class ShapesRows:
             if self.split == "held_out" or _held_back(key) == (self.split == "test"):
                 return text, spec
 
+    def kind(self, rng: Rng) -> str:
+        """A kind of question, tilted as the options say."""
+        return choose(rng, self._hard_kinds if rng.random() < self._hard else self._kinds)
+
+    def keeps(self, *keys: str) -> bool:
+        """Whether the split may show what these keys stand for: each key is either trained on or held back."""
+        return all(_held_back(key) == (self.split != "train") for key in keys)
+
     def _question(self, rng: Rng) -> tuple[Scene, Any]:
         wants_caption = self._captions > 0 and rng.random() < self._captions
         while True:
-            kind = choose(rng, self._hard_kinds if rng.random() < self._hard else self._kinds)
+            kind = self.kind(rng)
             as_prompts = wants_caption and rng.random() < 0.5
-            scene = self._prompted_scene(rng) if as_prompts else self._scene(rng)
+            scene = self._prompted_scene(rng) if as_prompts else self.scene(rng)
             if _held_back(describe(scene)) != (self.split != "train"):
                 continue
             ask = caption_question(scene) if wants_caption else None
-            question = ask or sample_question(
-                rng, scene, kind, self._open_ended, located=self.options.located == 1
-            )
+            question = ask or sample_question(rng, scene, kind, self.open_ended, located=self.options.located == 1)
             if question is not None and question.held_out == (self.split == "held_out"):
                 return scene, question
 
-    def _scene(self, rng: Rng) -> Scene:
+    def scene(self, rng: Rng) -> Scene:
+        """A random scene of any content."""
         grid, names = self.options.grid, [(c, s) for c in COLOURS for s in SHAPES]
         count = int(rng.integers(1, self.options.max_things + 1))
         cells = rng.choice(grid * grid, count, replace=False)

@@ -1,4 +1,4 @@
-"""One tiny Janus checkpoint for the session, with heads sharp enough that distributions are far from uniform."""
+"""Tiny checkpoints for the session, with heads sharp enough that distributions are far from uniform."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +11,8 @@ from motet.config import PolicyConfig
 from motet.policies import load_policy
 from motet.policies.janus import JanusPolicy
 from motet.policies.janus.tiny import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
+from motet.policies.vlm import VlmPolicy
+from tests.policies.vlms import FAMILIES, open_policy, save_tiny
 
 WORDS = ["draw two red circles", "a blue star left of a green square", "what colour is it?", "<think>three</think>"]
 SIZES = TinySizes(
@@ -68,3 +70,15 @@ def picture() -> Image.Image:
     canvas = Image.new("RGB", (20, 12), "red")
     canvas.paste("blue", (10, 0, 20, 12))
     return canvas
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def vlm_checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved tiny Qwen-VL of each family. Do not write into it."""
+    return save_tiny(tmp_path_factory.mktemp("tiny") / request.param, request.param)
+
+
+@pytest.fixture(scope="session")
+def vlm(vlm_checkpoint: Path) -> VlmPolicy:
+    """For tests that leave it as it was."""
+    return open_policy(vlm_checkpoint)

@@ -1,9 +1,13 @@
-"""The decode loop of text and image tokens alike: prefill once per distinct context, then one step per action."""
+"""The decode loop of text and image tokens alike: prefill once per distinct context, then one step per action.
+
+`decode` runs it over a snapshot of a Llama language model; `continue_sequences` over whatever remembers sequences.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,7 +15,7 @@ from torch import Tensor
 
 from motet.errors import ContextError, NumericsError
 from motet.numerics.logprobs import action_log_probs, guide, sample, scoring_logits
-from motet.policies.decoding.layers import prefill, step
+from motet.policies.decoding.layers import Cache, prefill, step
 from motet.policies.decoding.snapshot import LanguageSnapshot
 from motet.trajectory import Sampling
 
@@ -49,6 +53,19 @@ class Decoded:
     lengths: Int[Tensor, "B"]
 
 
+@runtime_checkable
+class Memory(Protocol):
+    """A language model with what the sequences being decoded have told it: R rows, F for each of B slots."""
+
+    def step(self, embeddings: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+        """Append one token to every row; returns its hidden state, normed."""
+        ...
+
+    def keep(self, alive: Int[Tensor, "B2"]) -> Int[Tensor, "B2"]:
+        """Drop all slots but `alive` (ascending). Returns for every remaining slot the slot it was before."""
+        ...
+
+
 def decode(
     snapshot: LanguageSnapshot,
     prefixes: Prefixes,
@@ -76,17 +93,39 @@ def decode(
         return _empty(uniforms, sampling)
     _require_room(snapshot, prefixes, uniforms.shape[1])
     branches = torch.stack([rows, null_rows] if guided and null_rows is not None else [rows], dim=1)
+    # The last action is never fed back, so N actions need N - 1 columns beside the prefix.
+    capacity = prefixes.embeddings.shape[1] + uniforms.shape[1] - 1
     with torch.inference_mode():
-        run = _Run(
-            snapshot,
-            prefixes,
-            branches,
-            head=head,
-            embed=embed,
-            uniforms=uniforms,
-            sampling=sampling,
-            stop_id=stop_id,
-        )
+        hidden, cache = prefill(snapshot, prefixes.embeddings, prefixes.mask, branches, capacity)
+    return continue_sequences(
+        hidden,
+        _SnapshotMemory(snapshot, cache),
+        head=head,
+        embed=embed,
+        uniforms=uniforms,
+        sampling=sampling,
+        stop_ids=() if stop_id is None else (stop_id,),
+    )
+
+
+def continue_sequences(
+    hidden: Float[Tensor, "R D"],
+    memory: Memory,
+    *,
+    head: Head,
+    embed: Embed,
+    uniforms: Float[Tensor, "B N"],
+    sampling: Sampling,
+    stop_ids: Sequence[int] = (),
+) -> Decoded:
+    """Continue sequences for up to N actions from the hidden states of their last tokens; see `decode`.
+
+    Sequence b ends after the first of `stop_ids` that it writes. `memory` is used up.
+    """
+    if 0 in uniforms.shape:
+        return _empty(uniforms, sampling)
+    with torch.inference_mode():
+        run = _Run(hidden, memory, head=head, embed=embed, uniforms=uniforms, sampling=sampling, stop_ids=stop_ids)
         decoded = run.play()
     # Clones made outside inference mode may meet autograd: losses take the ids and the old log-probs.
     return Decoded(
@@ -97,47 +136,58 @@ def decode(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _SnapshotMemory:
+    """A `Memory` of a snapshot."""
+
+    snapshot: LanguageSnapshot
+    cache: Cache
+
+    def step(self, embeddings: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+        return step(self.snapshot, self.cache, embeddings)
+
+    def keep(self, alive: Int[Tensor, "B2"]) -> Int[Tensor, "B2"]:
+        return self.cache.keep(alive)
+
+
 class _Run:
     """One batch being decoded. A *slot* is a place in the shrinking batch; `slots` says whose sequence is in it."""
 
     def __init__(
         self,
-        snapshot: LanguageSnapshot,
-        prefixes: Prefixes,
-        branches: Int[Tensor, "B F"],
+        hidden: Float[Tensor, "R D"],
+        memory: Memory,
         *,
         head: Head,
         embed: Embed,
         uniforms: Float[Tensor, "B N"],
         sampling: Sampling,
-        stop_id: int | None,
+        stop_ids: Sequence[int],
     ) -> None:
-        self.snapshot, self.head, self.embed = snapshot, head, embed
-        self.sampling, self.stop_id = sampling, stop_id
+        self.hidden, self.memory, self.head, self.embed = hidden, memory, head, embed
+        self.sampling = sampling
         batch, self.num_actions = uniforms.shape
-        self.num_branches = branches.shape[1]
+        self.num_branches = len(hidden) // batch
+        self.stop_ids = torch.tensor(stop_ids, dtype=torch.long, device=hidden.device) if stop_ids else None
         self.uniforms = uniforms.t().contiguous()
-        self.ids = torch.zeros(self.num_actions, batch, dtype=torch.long, device=branches.device)
-        self.log_probs = torch.zeros(self.num_actions, batch, device=branches.device)
+        self.ids = torch.zeros(self.num_actions, batch, dtype=torch.long, device=hidden.device)
+        self.log_probs = torch.zeros(self.num_actions, batch, device=hidden.device)
         self.behaviour = torch.zeros_like(self.log_probs) if sampling.guidance == "conditional" else None
         self.slots: Tensor | slice = slice(None)  # until somebody leaves, slot b is sequence b
-        self.finished = torch.zeros(batch, dtype=torch.bool, device=branches.device)
-        # The last action is never fed back, so N actions need N - 1 columns beside the prefix.
-        capacity = prefixes.embeddings.shape[1] + self.num_actions - 1
-        self.hidden, self.cache = prefill(snapshot, prefixes.embeddings, prefixes.mask, branches, capacity)
+        self.finished = torch.zeros(batch, dtype=torch.bool, device=hidden.device)
 
     def play(self) -> Decoded:
         """Step until every sequence has stopped or has N actions."""
         for n in range(self.num_actions):
             tokens = self._act(n)
-            if self.stop_id is not None:
-                tokens = self._let_go(n, tokens)
+            if self.stop_ids is not None:
+                tokens = self._let_go(n, tokens, self.stop_ids)
             if n + 1 == self.num_actions or not len(tokens):
                 break
             embedded = self.embed(tokens)
             if self.num_branches > 1:
                 embedded = embedded.repeat_interleave(self.num_branches, dim=0)
-            self.hidden = step(self.snapshot, self.cache, embedded)
+            self.hidden = self.memory.step(embedded)
         return self._result()
 
     def _act(self, n: int) -> Int[Tensor, "S"]:
@@ -151,9 +201,9 @@ class _Run:
             self.behaviour[n, self.slots] = behaviour
         return tokens
 
-    def _let_go(self, n: int, tokens: Int[Tensor, "S"]) -> Int[Tensor, "S2"]:
+    def _let_go(self, n: int, tokens: Int[Tensor, "S"], stop_ids: Int[Tensor, "E"]) -> Int[Tensor, "S2"]:
         """Note who has stopped and, when it pays, drop them; returns the tokens of the slots that remain."""
-        self.finished |= tokens == self.stop_id
+        self.finished |= torch.isin(tokens, stop_ids)
         if (n + 1) % STOP_CHECK_EVERY.get(tokens.device.type, 8):
             return tokens
         alive = (~self.finished).nonzero().squeeze(1)
@@ -161,15 +211,15 @@ class _Run:
             return tokens  # finished slots decode on; what they write is erased at the end
         if not len(alive):
             return tokens[:0]
-        order = self.cache.keep(alive)
+        order = self.memory.keep(alive)
         self.slots = order if isinstance(self.slots, slice) else self.slots[order]
         self.finished = self.finished[order]
         return tokens[order]
 
     def _result(self) -> Decoded:
         lengths = torch.full_like(self.ids[0], self.num_actions)
-        if self.stop_id is not None:
-            stops = (self.ids == self.stop_id).int()
+        if self.stop_ids is not None:
+            stops = torch.isin(self.ids, self.stop_ids).int()
             lengths = torch.where(stops.any(dim=0), stops.argmax(dim=0) + 1, lengths)
         beyond = torch.arange(self.num_actions, device=lengths.device)[:, None] >= lengths
         log_probs = self.log_probs.masked_fill_(beyond, 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -33,6 +33,15 @@ class Denoiser(Protocol):
     """What trains."""
     vae: nn.Module | None
     """Pictures <-> latents, frozen; None: latents are pixels in [-1, 1]."""
+    edits: bool
+    """Whether conditions may hold sources."""
+    rescale: Callable[[Float[Tensor, "B *D"], Float[Tensor, "B *D"]], Float[Tensor, "B *D"]] | None
+    """What the class does to a guided velocity, given the conditional one; None: nothing. For `Branches.rescale`."""
+
+    @property
+    def parts(self) -> Mapping[str, nn.Module]:
+        """What may train, by name: `transformer`, and `source_adapter` where there is one."""
+        ...
 
     @property
     def condition_width(self) -> int:
@@ -49,7 +58,10 @@ class Denoiser(Protocol):
         ...
 
     def schedule(self, num_steps: int, shape: Sequence[int], shift: float | None = None) -> Float[Tensor, "S1"]:
-        """Sigmas from 1 to 0 for a latent of a shape, by the checkpoint's scheduler; `shift` replaces its own."""
+        """Sigmas from 1 to 0 for a latent of a shape, by the checkpoint's scheduler; `shift` replaces its own.
+
+        float32, on the CPU.
+        """
         ...
 
     def velocity(

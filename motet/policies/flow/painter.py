@@ -112,7 +112,7 @@ class Painter:
         return rescore(self.denoiser.velocity, acts, branches, self.device, needs)
 
     def cost(self, act: Act) -> int:
-        """Tokens that replaying the act costs at most: its context's, and the transformer's of every step and branch."""
+        """Tokens that replaying the act costs at most: of its context, and of every step and branch."""
         own = act.sampling
         branches = 1 if own.guidance != "guided" else 2 if own.image_guidance_scale == 1 else 3
         context = self.conditioner.tokens(act.encoding)

@@ -1,15 +1,10 @@
-"""A Janus checkpoint in and out: the files of `JanusForConditionalGeneration` and `JanusProcessor`."""
+"""Opening a Janus checkpoint: the files of `JanusForConditionalGeneration` and `JanusProcessor`."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     GenerationConfig,
     JanusForConditionalGeneration,
@@ -19,6 +14,7 @@ from transformers import (
 
 from motet.errors import CheckpointError
 from motet.lookup import first_line
+from motet.policies.checkpoints import load_model, require_complete
 from motet.policies.janus.contexts import ContextEncoder
 from motet.policies.janus.pictures import ImageProcessor
 from motet.quiet import quiet
@@ -27,24 +23,18 @@ from motet.quiet import quiet
 def open_janus(source: str, dtype: torch.dtype | str) -> tuple[Any, Any]:
     """Model and processor of a folder or hub id; `dtype` "auto" keeps what is stored.
 
-    Raises CheckpointError unless the weights are all there and nothing else is: transformers fills gaps with random
-    weights and only warns.
+    Raises CheckpointError unless the weights are all there and nothing else is.
     """
     with quiet():
         try:
-            loaded: Any = JanusForConditionalGeneration.from_pretrained(
-                source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
-            )
-            model, found = loaded
+            model, found = load_model(JanusForConditionalGeneration, source, dtype)
             processor = _open_processor(source, model.config.vision_config.num_image_tokens)
         except Exception as error:  # each library below raises its own kinds on a broken file
             raise CheckpointError(
                 f"{source!r} cannot be loaded: {first_line(error)}",
                 fix="give a folder that JanusForConditionalGeneration and JanusProcessor saved, or a hub id.",
             ) from error
-    _require_same_keys(source, "lacks", found["missing_keys"])
-    _require_same_keys(source, "has unknown", found["unexpected_keys"])
-    _require_same_keys(source, "has, in another shape,", [key[0] for key in found["mismatched_keys"]])
+    require_complete(source, found, "Janus or Janus-Pro")
     if model.lm_head.weight is not model.get_input_embeddings().weight:
         model.config.tie_word_embeddings = False  # JanusConfig's default is True, and published configs do not say
     return model, processor
@@ -62,25 +52,6 @@ def settle_generation_config(model: Any, encoder: ContextEncoder) -> None:
             pad_token_id=encoder.pad_id,
             generation_kwargs={"boi_token_id": encoder.begin_image_id},
         )
-
-
-def save_janus(folder: Path, wrapped: Any, processor: Any) -> None:
-    """Weights (or the adapter), configs, tokenizer and processor.
-
-    Raises CheckpointError when they cannot be written.
-    """
-    try:
-        with quiet():
-            wrapped.save_pretrained(folder)
-            processor.save_pretrained(folder)
-        _declare_dtype(folder, {parameter.dtype for parameter in wrapped.parameters()})
-        for file in folder.glob("*.safetensors"):  # safetensors writes for the owner only
-            shutil.copymode(folder / "tokenizer_config.json", file)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{str(folder)!r} cannot be written: {first_line(error)}",
-            fix="check the disk and the folder's permissions.",
-        ) from error
 
 
 def _open_processor(source: str, num_image_tokens: int) -> JanusProcessor:
@@ -101,23 +72,3 @@ def _open_processor(source: str, num_image_tokens: int) -> JanusProcessor:
     )
     processor.num_image_tokens = settings.get("num_image_tokens", num_image_tokens)  # transformers 5.0 does not save it
     return processor
-
-
-def _require_same_keys(source: str, verb: str, keys: Collection[str]) -> None:
-    if keys:
-        named = ", ".join(sorted(keys)[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-        raise CheckpointError(
-            f"{source!r} {verb} weights: {named}.",
-            fix="give the complete checkpoint of a Janus or Janus-Pro model in transformers format.",
-        )
-
-
-def _declare_dtype(folder: Path, dtypes: set[torch.dtype]) -> None:
-    """Weights that train are float32 beside frozen ones of the checkpoint's type.
-
-    transformers writes the type of the first weight into config.json and casts all to it on loading: name the widest.
-    """
-    file = folder / "config.json"
-    if torch.float32 in dtypes and len(dtypes) > 1 and file.is_file():
-        config = json.loads(file.read_text(encoding="utf-8"))
-        file.write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n", encoding="utf-8")

@@ -14,8 +14,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from motet.conversation import Conversation, Picture
 from motet.errors import CheckpointError
-from motet.policies.janus.contexts import SENTINEL, ContextEncoder, with_sentinels
+from motet.policies.janus.contexts import ContextEncoder
 from motet.policies.janus.embeddings import Embedder
+from motet.policies.templates import SENTINEL, with_sentinels
 from motet.protocols import Features
 
 
@@ -71,7 +72,7 @@ def _text_spans(encoder: ContextEncoder, conversation: Conversation, ids: Sequen
     chat, texts, _ = with_sentinels(conversation)
     spans: dict[int, range] = {}
     runs = _plain_runs(ids, encoder)
-    for piece in encoder.special_pattern.split(encoder.rendered(chat, draws=False))[::2]:  # between special tokens
+    for piece in encoder.special_pattern.split(encoder.greeted(chat, draws=False))[::2]:  # between special tokens
         written, places = _written(piece, texts)
         found = encoder.tokenizer(
             written, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True

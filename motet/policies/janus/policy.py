@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Sequence
 from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from motet.config import LoraConfig
 from motet.conversation import Conversation
-from motet.errors import CheckpointError, ConfigError
+from motet.errors import CheckpointError
+from motet.policies.acts import sampled_fields, text_acts
+from motet.policies.checkpoints import save_checkpoint
 from motet.policies.decoding.loop import Decoded, decode
-from motet.policies.door import NotebookDoor
-from motet.policies.janus.checkpoint import save_janus, settle_generation_config
+from motet.policies.janus.checkpoint import settle_generation_config
 from motet.policies.janus.contexts import ContextEncoder
 from motet.policies.janus.embeddings import Embedder
 from motet.policies.janus.features import features
 from motet.policies.janus.pictures import codes_of, decode_pictures
 from motet.policies.janus.replay import replay
 from motet.policies.janus.sampling import Sampler, prefixes_of
-from motet.policies.lora import is_identity, wrap
+from motet.policies.learning import LearningModel
 from motet.policies.noise import uniforms
-from motet.policies.parts import Reference, choose_parts
 from motet.protocols import Features, Replay, Request
 from motet.trajectory import Act, ActKind, Encoding, ImageTokens, Sampling, TextTokens
 
 
-class JanusPolicy(NotebookDoor):
+class JanusPolicy(LearningModel):
     """A Janus or Janus-Pro checkpoint that acts. Implements `motet.protocols.Policy`.
 
     `autocast` is the compute type of replay, and of sampling on an accelerator; None computes in the weights' own.
@@ -42,19 +39,12 @@ class JanusPolicy(NotebookDoor):
     def __init__(
         self, model: Any, processor: Any, *, autocast: torch.dtype | None = None, rollout_batch: int | None = None
     ) -> None:
-        self.wrapped = model  # a peft model when adapters train, else the model itself
-        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        super().__init__(model, autocast=autocast, rollout_batch=rollout_batch)
         self.processor = processor
-        self.autocast = autocast
-        self.rollout_batch = rollout_batch
-        self.version = 0
         self.encoder = ContextEncoder(processor, self.model.config.text_config.max_position_embeddings)
         self.embedder = Embedder(self.model, self.encoder.image_id)
         self.num_image_tokens = _image_tokens(self.model, self.encoder)
-        self._sampler: tuple[int, Sampler] | None = None
-        self._reference: Reference | None = None
         settle_generation_config(self.model, self.encoder)
-        self.model.eval()
 
     # ---- acting -----------------------------------------------------------------------------------------------------
 
@@ -99,27 +89,20 @@ class JanusPolicy(NotebookDoor):
             sampling=sampling,
             stop_id=None if draws else self.encoder.eos_id,
         )
-        common = _common(requests, encodings, decoded, sampling, self.version)
-        return self._image_acts(decoded, common) if draws else self._text_acts(decoded, common)
+        fields = sampled_fields(requests, encodings, decoded, sampling, self.version)
+        if draws:
+            return self._image_acts(decoded, fields)
+        return text_acts(decoded, fields, self.encoder.tokenizer, (self.encoder.eos_id,))
 
-    def _image_acts(self, decoded: Decoded, common: Sequence[dict[str, Any]]) -> list[Act]:
+    def _image_acts(self, decoded: Decoded, fields: Sequence[dict[str, Any]]) -> list[Act]:
         with self._autocasting():
             pictures = decode_pictures(self.model, decoded.ids)
-        each = zip(decoded.ids.cpu(), pictures, common, strict=True)
-        return [ImageTokens(ids=ids.clone(), image=picture, **fields) for ids, picture, fields in each]
-
-    def _text_acts(self, decoded: Decoded, common: Sequence[dict[str, Any]]) -> list[Act]:
-        acts: list[Act] = []
-        for row, length, fields in zip(decoded.ids.cpu(), decoded.lengths.tolist(), common, strict=True):
-            ids = row[:length].clone()
-            finished = bool(length) and int(ids[-1]) == self.encoder.eos_id
-            text = self.encoder.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=False)
-            acts.append(TextTokens(ids=ids, text=text, finished=finished, **fields))
-        return acts
+        each = zip(decoded.ids.cpu(), pictures, fields, strict=True)
+        return [ImageTokens(ids=ids.clone(), image=picture, **remembered) for ids, picture, remembered in each]
 
     def _sampling(self) -> Sampler:
         """The sampler of the present weights."""
-        known = self._sampler
+        known = self._sampler  # of which version, and the sampler
         if known is None or known[0] != self.version or known[1].language.stale:
             self._sampler = None  # free the old one first
             known = self._sampler = (self.version, Sampler.take(self.model, self.autocast))
@@ -170,82 +153,9 @@ class JanusPolicy(NotebookDoor):
         tokens = len(act.encoding.ids) + act.num_actions
         return 2 * tokens if act.sampling.guidance == "guided" else tokens
 
-    @property
-    def parts(self) -> dict[str, nn.Module]:
-        """What can train, by the names that `policy.train` uses."""
-        return {**dict(self.model.model.named_children()), "lm_head": self.model.lm_head}
-
-    def train_parts(self, names: Sequence[str]) -> None:
-        """Choose what trains; everything else is frozen."""
-        if self.wrapped is not self.model:
-            raise ConfigError("Adapters train already.", fix="choose policy.train or policy.lora, not both.")
-        choose_parts(self.parts, names)
-        if self.autocast is None:
-            self.model.float()  # what trains is float32, and without autocast all must be of one type
-        self._sampler = None
-
-    def add_lora(self, config: LoraConfig) -> None:
-        """Train adapters on the language model's linear layers instead of weights."""
-        self.wrapped = wrap(self.model, config)
-        self._sampler = None
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """Trainable parameters by name."""
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-
-    def freeze_reference(self) -> None:
-        """Remember the present weights as the reference of the KL.
-
-        Fresh adapters need no copy: they are switched off. A loaded adapter is copied, because the run starts from it.
-        """
-        fresh = self.wrapped is not self.model and is_identity(self.wrapped)
-        self._reference = None if fresh else Reference(self.trainable())
-
-    @contextmanager
-    def reference(self) -> Iterator[None]:
-        """Inside, the policy answers with the reference's weights, without gradient."""
-        if self._reference is None and self.wrapped is self.model:
-            raise RuntimeError("freeze_reference() was never called")
-        swapped = self.wrapped.disable_adapter() if self._reference is None else self._reference.active()
-        sampler, self._sampler = self._sampler, None
-        try:
-            with swapped, torch.no_grad():
-                yield
-        finally:
-            self._sampler = sampler
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return self.embedder.device
-
     def save(self, folder: Path) -> None:
         """Weights (or the adapter), config, tokenizer and processor, as `from_pretrained` reads them."""
-        save_janus(Path(folder), self.wrapped, self.processor)
-
-    def _autocasting(self) -> Any:
-        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
-
-
-def _common(
-    requests: Sequence[Request], encodings: Sequence[Encoding], decoded: Decoded, sampling: Sampling, version: int
-) -> list[dict[str, Any]]:
-    """What acts of both kinds remember."""
-    scored, lengths = decoded.log_probs.cpu(), decoded.lengths.tolist()
-    behaviour = None if decoded.behaviour_log_probs is None else decoded.behaviour_log_probs.cpu()
-    return [
-        {
-            "name": request.name,
-            "context": request.context,
-            "encoding": encoding,
-            "sampling": sampling,
-            "log_probs": scored[n, :length].clone(),
-            "behaviour_log_probs": None if behaviour is None else behaviour[n, :length].clone(),
-            "trained": request.trained,
-            "policy_version": version,
-        }
-        for n, (request, encoding, length) in enumerate(zip(requests, encodings, lengths, strict=True))
-    ]
+        save_checkpoint(Path(folder), self.wrapped, self.processor)
 
 
 def _image_tokens(model: Any, encoder: ContextEncoder) -> int:

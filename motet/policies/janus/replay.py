@@ -1,7 +1,7 @@
 """Replay: the log-probs of acts under the current weights, with gradient.
 
-A *branch* is a context followed by actions; the hidden state before action n predicts it (the shift by one). An act has
-one branch, or two when it was guided. Branches of text and image acts share the forward pass and part at the heads.
+An act has one branch (see `motet.policies.scoring`), or two when it was guided. Branches of text and image acts share
+the forward pass and part at the heads.
 
 Siblings share their context. Where that pays, each distinct context is read once and its keys and values are handed to
 the branches that continue it, gradient included; otherwise every branch is one row. Rows are padded on the right.
@@ -10,7 +10,6 @@ the branches that continue it, gradient included; otherwise every branch is one 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,39 +17,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from motet.numerics.logprobs import hidden_log_probs
 from motet.policies.janus.embeddings import Embedder
+from motet.policies.scoring import Branch, Read, alike, score
 from motet.protocols import Replay
-from motet.trajectory import Act, ImageTokens, TextTokens
-
-
-@dataclass(frozen=True, eq=False)
-class Branch:
-    """Which distinct context, and the embeddings `[N - 1, D]` of its actions but the last."""
-
-    context: int
-    actions: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Read:
-    """Hidden states `[M, D]` of one pass; branch b's first action is predicted at `first[b]`, the next at `rest[b]`."""
-
-    hidden: Tensor
-    first: Sequence[int]
-    rest: Sequence[int]
-
-    def predictors(self, branches: Sequence[int], actions: Sequence[int]) -> Tensor:
-        """`[A, D]`: what predicts the actions of these branches, one after another; `actions[k]` are branch k's.
-
-        A branch's first action is predicted by the last of its context. One gather for all: its gradient is one
-        scatter, where a gather per branch would fill and add a tensor of the whole pass's size each.
-        """
-        places: list[int] = []
-        for branch, count in zip(branches, actions, strict=True):
-            rest = self.rest[branch]
-            places += [self.first[branch], *range(rest, rest + count - 1)][:count]
-        return self.hidden[torch.tensor(places, dtype=torch.long, device=self.hidden.device)]
+from motet.trajectory import Act
 
 
 def replay(model: Any, embedder: Embedder, acts: Sequence[Act], needs: Collection[str]) -> list[Replay]:
@@ -60,12 +30,13 @@ def replay(model: Any, embedder: Embedder, acts: Sequence[Act], needs: Collectio
     shares = len(branches) >= 2 * len(contexts) and not language.gradient_checkpointing
     read = (_shared_pass if shares else _plain_pass)(language, contexts, branches)
     results: dict[int, Replay] = {}
-    for members in _alike(acts):
+    for members in alike(acts):
         lengths = [acts[n].num_actions for n in members]
         rows = read.predictors(members, lengths)
         guided = acts[members[0]].sampling.guidance == "guided"
         nulls = read.predictors([null_of[n] for n in members], lengths) if guided else None
-        scored = _score(model, [acts[n] for n in members], rows, nulls, "entropy" in needs)
+        head = model.lm_head if acts[members[0]].kind == "text" else model.model.generation_head
+        scored = score(head, [acts[n] for n in members], rows, nulls, "entropy" in needs)
         results |= dict(zip(members, scored, strict=True))
     return [results[n] for n in range(len(acts))]
 
@@ -122,38 +93,3 @@ def _shared_pass(language: Any, contexts: list[Tensor], branches: list[Branch]) 
         hidden = torch.cat([hidden, continued.reshape(-1, width)])
     first = [b.context * longest + len(contexts[b.context]) - 1 for b in branches]
     return Read(hidden, first, [count * longest + n * len(steps) for n in range(len(branches))])
-
-
-def _alike(acts: Sequence[Act]) -> list[list[int]]:
-    """Acts that one call of a head scores: same kind, same scoring distribution."""
-    groups: dict[Any, list[int]] = {}
-    for number, act in enumerate(acts):
-        s = act.sampling
-        scale = s.guidance_scale if s.guidance == "guided" else None
-        groups.setdefault((act.kind, s.scoring_temperature, s.top_k, s.top_p, scale), []).append(number)
-    return list(groups.values())
-
-
-def _score(model: Any, acts: list[Act], rows: Tensor, nulls: Tensor | None, with_entropy: bool) -> list[Replay]:
-    """Replays of acts that share a scoring distribution, from what predicts them `[A, D]` in their branches."""
-    sampling = acts[0].sampling
-    head = model.lm_head if acts[0].kind == "text" else model.model.generation_head
-    lengths = [act.num_actions for act in acts]
-    log_probs, entropies = hidden_log_probs(
-        rows,
-        head,
-        torch.cat([_ids(act) for act in acts]).to(rows.device),
-        temperature=sampling.scoring_temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        unconditional=nulls,
-        guidance_scale=sampling.guidance_scale,
-        with_entropy=with_entropy,
-    )
-    spread = [{}] * len(acts) if entropies is None else [{"entropy": e} for e in entropies.split(lengths)]
-    return [Replay(part, extras) for part, extras in zip(log_probs.split(lengths), spread, strict=True)]
-
-
-def _ids(act: Act) -> Tensor:
-    assert isinstance(act, TextTokens | ImageTokens)
-    return act.ids

@@ -1,7 +1,6 @@
 """Small Janus models of the real class: for the shapes world, for tests and for benchmarks.
 
-The weights are random. At small width transformers' own initialisation (standard deviation 0.02) is far too timid:
-visual questions then stay at chance for as long as anyone waits, so linear layers start at 0.7 / sqrt(fan_in).
+The weights are random; see `motet.policies.tiny` on how they start.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import (
     GenerationConfig,
@@ -24,11 +22,11 @@ from transformers import (
 )
 
 from motet.policies.janus.pictures import ImageProcessor
+from motet.policies.tiny import byte_level_tokenizer, initialise
 
 BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
 IMAGE, BEGIN_IMAGE, END_IMAGE = "<image_placeholder>", "<begin_of_image>", "<end_of_image>"
 USER, ASSISTANT = "<|User|>", "<|Assistant|>"
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -66,23 +64,9 @@ class TinySizes:
 
 def tiny_tokenizer(corpus: Iterable[str], vocab_size: int = 1024) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with Janus's special tokens: frequent words are one token, any text can be written."""
-    tokenizer = Tokenizer(models.BPE())
-    word = Regex(r" ?[^\s,.?:<>]+|[,.?:<>]|\s+")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(word, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
     specials = [BOS, EOS, PAD, IMAGE, BEGIN_IMAGE, END_IMAGE, USER, ASSISTANT]
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=specials,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(corpus, trainer)
-    tokenizer.add_tokens(list(TAGS))
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=byte_level_tokenizer(corpus, vocab_size, specials),
         bos_token=BOS,
         eos_token=EOS,
         pad_token=PAD,
@@ -162,18 +146,9 @@ def tiny_janus(tokenizer: PreTrainedTokenizerFast, sizes: TinySizes, seed: int) 
 @torch.no_grad()
 def _initialise(model: JanusForConditionalGeneration) -> None:
     inner = model.model
-    for part in (
-        inner.language_model,
-        inner.vision_model,
-        inner.aligner,
-        inner.generation_aligner,
-        inner.generation_head,
-    ):
-        for module in part.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.7 / module.in_features**0.5)
-            elif isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=0.5)
+    initialise(
+        (inner.language_model, inner.vision_model, inner.aligner, inner.generation_aligner, inner.generation_head)
+    )
     nn.init.normal_(inner.generation_embeddings.weight, std=1.0)
     nn.init.normal_(model.lm_head.weight, std=0.02)
     nn.init.normal_(inner.generation_head.vision_head.weight, std=0.02)

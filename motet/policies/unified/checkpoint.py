@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -16,7 +15,8 @@ from motet.errors import CheckpointError
 from motet.lookup import first_line
 from motet.policies.denoisers import Denoiser, open_denoiser
 from motet.policies.unified.connector import Bridge, ConnectorConfig
-from motet.policies.vlm import VlmPolicy, open_vlm
+from motet.policies.vlm import VlmPolicy
+from motet.policies.vlm.checkpoint import open_vlm
 from motet.shards import save_tensors
 
 MODEL_TYPE = "motet_unified"
@@ -44,8 +44,10 @@ def save_unified(folder: Path, reader: VlmPolicy, bridge: Bridge, denoiser: Deno
         ) from error
 
 
-def open_unified(folder: Path, dtype: torch.dtype | str, device: torch.device) -> dict[str, Any]:
+def open_unified(folder: Path, opened: Any) -> dict[str, Any]:
     """What `UnifiedPolicy` is made of: `reader`, `bridge`, `denoiser`, `height` and `width`.
+
+    `opened` says how the weights are to compute (`motet.policies.load.Opening`).
 
     Raises CheckpointError for a folder in which a part is missing, broken, or of other sizes than its neighbours.
     """
@@ -59,10 +61,11 @@ def open_unified(folder: Path, dtype: torch.dtype | str, device: torch.device) -
             f"{str(folder)!r} is no whole unified model: {first_line(error)}.",
             fix=f"give a folder that motet saved, with config.json and {_BRIDGE}.",
         ) from error
-    model, processor = open_vlm(str(folder / _LANGUAGE), dtype)
-    reader = VlmPolicy(model.to(device), processor)
-    denoiser = open_denoiser(str(folder), dtype=dtype, device=device)
-    bridge = Bridge(sizes).to(device)
+    model, processor = open_vlm(str(folder / _LANGUAGE), opened.dtype)
+    reader = VlmPolicy(opened.placed(model), processor, **opened.settings)
+    dtype = None if opened.dtype == "auto" else opened.dtype
+    denoiser = open_denoiser(folder, dtype=dtype, device=opened.device)
+    bridge = Bridge(sizes).to(opened.device)
     _require_fit(folder, sizes, reader, denoiser)
     try:
         bridge.load_state_dict(weights)

@@ -118,6 +118,7 @@ def _without_prompt(condition: Condition) -> Condition:
     return replace(condition, embeddings=torch.zeros_like(condition.embeddings), pooled=pooled)
 
 
-def _guided(condition: Condition, sampling: Sampling) -> Branches:
+def _guided(condition: Condition, sampling: Sampling, denoiser: Denoiser) -> Branches:
     of_picture = _without_prompt(condition)
-    return branches_of(sampling, condition, replace(of_picture, sources=()), of_picture if condition.sources else None)
+    null = replace(of_picture, sources=())
+    return branches_of(sampling, condition, null, of_picture if condition.sources else None, denoiser.rescale)

@@ -1,0 +1,105 @@
+"""The rewards suite: what a recipe's own rewards say of its scenarios on rows that training never sees.
+
+Every track is played on held-back rows, `pass_at` times as it trains and once greedily. A reward's number is the mean
+over rows of the mean over siblings, with a 95 % interval over rows.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from motet.config import Recipe
+from motet.data import open_rows
+from motet.numerics.intervals import mean_interval
+from motet.rewards import score_groups
+from motet.rollout import play
+from motet.session import Session, Track, samplings_of
+from motet.trajectory import ActKind, Group, Sampling, Scores, TextTokens
+
+ROWS_PER_BATCH = 32
+SPECIMENS = 40
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A drawing with what it was asked for, and whether the track's first reward was at its full 1."""
+
+    prompt: str
+    image: Image.Image
+    correct: bool
+
+
+@dataclass(frozen=True)
+class Played:
+    """`table[track][reward]` is {"mean", "interval", "greedy", "rows"}; and the first drawings."""
+
+    table: dict[str, dict[str, dict[str, float]]]
+    specimens: list[Shown]
+
+
+def evaluate_tracks(session: Session, progress: Callable[[int, int], None] = lambda done, total: None) -> Played:
+    """Play every track of a session on the rows of `eval.split`; `progress(done, total)` after every batch of rows."""
+    recipe, table = session.recipe, {}
+    specimens: list[Shown] = []
+    configs = recipe.practised()
+    total = len(session.tracks) * recipe.eval.size
+    for number, track in enumerate(session.tracks):
+        data = configs[track.name].data.model_copy(update={"split": recipe.eval.split})
+        rows = open_rows(data, track.scenario.columns, seed=recipe.eval.seed)
+        sampled: list[Scores] = []
+        greedy: list[Scores] = []
+        for start in range(0, recipe.eval.size, ROWS_PER_BATCH):
+            tasks = [rows.task(n) for n in range(start, min(recipe.eval.size, start + ROWS_PER_BATCH))]
+            played, scores = _play(session, track, tasks, recipe.eval.pass_at, samplings_of(recipe))
+            sampled += scores
+            greedy += _play(session, track, tasks, 1, _greedy(recipe))[1]
+            if len(specimens) < SPECIMENS:
+                specimens += _specimens(played, scores, track.rewards[0].name)
+            progress(number * recipe.eval.size + start + len(tasks), total)
+        table[track.name or track.scenario.name] = {
+            reward.name: _summary([s.values[reward.name] for s in sampled], [s.values[reward.name] for s in greedy])
+            for reward in track.rewards
+        }
+    return Played(table, specimens[:SPECIMENS])
+
+
+def _play(
+    session: Session, track: Track, tasks: Sequence[Any], siblings: int, samplings: Mapping[ActKind, Sampling]
+) -> tuple[list[Group], list[Scores]]:
+    seed = session.recipe.eval.seed
+    groups = play(session.policy, track.scenario, tasks, siblings, samplings=samplings, seed=seed, step=0)
+    return groups, score_groups(groups, track.rewards)
+
+
+def _greedy(recipe: Recipe) -> dict[ActKind, Sampling]:
+    return {kind: replace(sampling, temperature=0.0) for kind, sampling in samplings_of(recipe).items()}
+
+
+def _summary(sampled: Sequence[Sequence[float | None]], greedy: Sequence[Sequence[float | None]]) -> dict[str, float]:
+    """Rows to which the reward does not apply are left out; a failed sibling counts as no sample."""
+    means = [statistics.fmean(own) for values in sampled if (own := [v for v in values if v is not None])]
+    best = [value for values in greedy for value in values if value is not None]
+    mean, interval = mean_interval(means) if len(means) > 1 else (statistics.fmean(means or [0.0]), 0.0)
+    return {
+        "mean": round(mean, 4),
+        "interval": round(interval, 4),
+        "greedy": round(statistics.fmean(best or [0.0]), 4),
+        "rows": float(len(means)),
+    }
+
+
+def _specimens(groups: Sequence[Group], scores: Sequence[Scores], reward: str) -> list[Shown]:
+    shown: list[Shown] = []
+    for group, score in zip(groups, scores, strict=True):
+        drawings = [act for act in group.trajectories[0].acts if not isinstance(act, TextTokens)]
+        if drawings:
+            value = score.values[reward][0]
+            image: Any = drawings[-1]
+            asked = str(group.task.columns.get("prompt") or group.task.columns.get("instruction") or "")
+            shown.append(Shown(asked, image.image, value is not None and value >= 1))
+    return shown

@@ -1,0 +1,187 @@
+"""Open a diffusion transformer: which class it is says the checkpoint itself, never its path."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from motet.errors import CheckpointError, ConfigError
+from motet.lookup import first_line
+from motet.policies.denoisers.common import DiffusersDenoiser
+from motet.policies.denoisers.flux import FluxDenoiser
+from motet.policies.denoisers.flux2 import Flux2Denoiser
+from motet.policies.denoisers.qwen_image import QwenImageDenoiser
+from motet.policies.denoisers.sana import ADAPTER_FILE, SanaDenoiser
+from motet.policies.denoisers.sd3 import Sd3Denoiser
+from motet.quiet import quiet
+
+DENOISERS: dict[str, type[DiffusersDenoiser]] = {
+    family.transformer_class: family
+    for family in (Sd3Denoiser, SanaDenoiser, FluxDenoiser, Flux2Denoiser, QwenImageDenoiser)
+}
+"""The families, by the class of their transformer."""
+EDITING = (
+    "FluxKontextPipeline",
+    "Flux2Pipeline",
+    "Flux2KleinPipeline",
+    "QwenImageEditPipeline",
+    "QwenImageEditPlusPipeline",
+)
+"""Pipelines whose transformer was trained with source pictures."""
+
+
+def diffusers_library() -> Any:
+    """The module diffusers, which is an extra. Raises ConfigError without it."""
+    try:
+        import diffusers
+    except ImportError:
+        raise ConfigError(
+            "Diffusion transformers need the package diffusers.", fix="pip install 'motet[diffusion]'."
+        ) from None
+    return diffusers
+
+
+def open_denoiser(
+    source: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    frozen_dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    embedded_guidance: float | None = None,
+    source_adapter: bool = False,
+) -> DiffusersDenoiser:
+    """The denoiser of a pipeline folder or hub id, or of a folder with `transformer/` alone; all of it frozen.
+
+    Its class is the one that `model_index.json` names, else `transformer/config.json`. Without `vae/` latents are
+    pixels, without `scheduler/` the schedule is unshifted. `dtype` is the transformer's, `frozen_dtype` the
+    autoencoder's, None: the same. `source_adapter` gives SANA a place for source pictures; a folder that holds one has
+    it anyway. Raises CheckpointError for a folder that is missing, broken or of another class, ConfigError for options
+    that the class does not have.
+    """
+    library = diffusers_library()
+    source = str(source)
+    index = index_of(source)
+    config = _config_of(source, "transformer", "config.json")
+    name = (index.get("transformer") or (None, None))[1] or config.get("_class_name")
+    family = family_of(source, name)
+    transformer = _load(getattr(library, family.transformer_class), source, "transformer", dtype)
+    vae_class = _config_of(source, "vae", "config.json").get("_class_name")
+    vae = _load(getattr(library, vae_class, None), source, "vae", frozen_dtype or dtype) if vae_class else None
+    scheduler = _scheduler_of(library, source)
+    pipeline_class = index.get("_class_name")
+    return denoiser_of(
+        transformer.to(device),
+        None if vae is None else vae.to(device),
+        scheduler,
+        edits=pipeline_class is None or pipeline_class in EDITING,
+        embedded_guidance=embedded_guidance,
+        adapter=(Path(source) if (Path(source) / ADAPTER_FILE).is_file() else source_adapter),
+    )
+
+
+def denoiser_of(
+    transformer: Any,
+    vae: Any,
+    scheduler: Any,
+    *,
+    edits: bool = False,
+    embedded_guidance: float | None = None,
+    adapter: Path | bool = False,
+) -> DiffusersDenoiser:
+    """The denoiser around components that are loaded already. `adapter`: make SANA's, or load that of a folder."""
+    family = family_of("transformer", type(transformer).__name__)
+    if family is SanaDenoiser:
+        made = SanaDenoiser(
+            transformer, vae, scheduler, embedded_guidance=embedded_guidance, source_adapter=adapter is not False
+        )
+        if isinstance(adapter, Path):
+            made.load_adapter(adapter)
+        return made
+    if adapter is not False:
+        raise ConfigError(
+            f"source_adapter is SANA's: a {family.transformer_class} has no place for one.", fix="leave it out."
+        )
+    return family(transformer, vae, scheduler, edits=edits, embedded_guidance=embedded_guidance)
+
+
+def family_of(source: str, name: str | None) -> type[DiffusersDenoiser]:
+    """The denoiser class for a transformer class. Raises CheckpointError for any other."""
+    if name not in DENOISERS:
+        raise CheckpointError(
+            f"{source!r} has a transformer of class {name!r}, which motet has no denoiser for.",
+            fix=f"use a checkpoint with one of: {', '.join(DENOISERS)}.",
+        )
+    return DENOISERS[name]
+
+
+def index_of(source: str) -> dict[str, Any]:
+    """`model_index.json`, empty where a folder has none."""
+    folder = Path(source)
+    if folder.is_dir():
+        return _read(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise CheckpointError(f"There is no checkpoint at {source!r}.", fix="check the path.")
+    try:
+        with quiet():
+            return dict(diffusers_library().DiffusionPipeline.load_config(source))
+    except Exception as error:  # offline, no such repository, no access: the hub client has a kind for each
+        raise CheckpointError(
+            f"{source!r} is no folder here, and as a hub id it cannot be had: {first_line(error)}",
+            fix="check the path or the hub id, the network, and `hf auth login`.",
+        ) from error
+
+
+def _config_of(source: str, part: str, file: str) -> dict[str, Any]:
+    """A part's config; empty where the checkpoint has no such part."""
+    folder = Path(source)
+    if folder.is_dir():
+        return _read(folder / part / file) if (folder / part / file).is_file() else {}
+    try:
+        with quiet():
+            return dict(diffusers_library().ModelMixin.load_config(source, subfolder=part))
+    except OSError:
+        return {}
+
+
+def _scheduler_of(library: Any, source: str) -> Any:
+    name = _config_of(source, "scheduler", "scheduler_config.json").get("_class_name")
+    if name is None:
+        return library.FlowMatchEulerDiscreteScheduler()
+    scheduler_class = getattr(library, name, None)
+    if scheduler_class is None:
+        raise CheckpointError(
+            f"{source!r} names the scheduler {name!r}, which diffusers does not have.", fix="update diffusers."
+        )
+    return scheduler_class.from_pretrained(source, subfolder="scheduler")
+
+
+def _load(model_class: Any, source: str, part: str, dtype: torch.dtype) -> Any:
+    """A part's model. Raises CheckpointError unless its weights are all there and fit."""
+    try:
+        with quiet():
+            model, found = model_class.from_pretrained(
+                source, subfolder=part, output_loading_info=True, torch_dtype=dtype
+            )
+    except Exception as error:  # a missing or broken file: diffusers, safetensors and torch each have their kinds
+        raise CheckpointError(
+            f"{source}/{part} cannot be loaded: {first_line(error)}",
+            fix="give a complete folder that diffusers' save_pretrained wrote, or a hub id.",
+        ) from error
+    wrong = [*found["missing_keys"], *found["unexpected_keys"], *(str(key) for key in found["mismatched_keys"])]
+    if wrong:
+        raise CheckpointError(
+            f"{source}/{part} lacks weights or has others than its config.json says: {', '.join(sorted(wrong)[:3])}.",
+            fix="give the complete checkpoint.",
+        )
+    return model
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{str(file)!r} cannot be read: {first_line(error)}.", fix="restore the file.") from error
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,90 @@
+"""What policies over one transformers model share: what trains, adapters, the reference, the compute type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from motet.config import LoraConfig
+from motet.errors import ConfigError
+from motet.policies.door import NotebookDoor
+from motet.policies.lora import is_identity, wrap
+from motet.policies.parts import Reference, choose_parts, recompute_activations
+
+
+class LearningModel(NotebookDoor):
+    """A `...ForConditionalGeneration` whose `model` holds a `language_model`, with an `lm_head` beside it.
+
+    `autocast` is the compute type of forward passes; None computes in the weights' own. `rollout_batch` sequences are
+    sampled at once; None: as many as are asked for.
+    """
+
+    def __init__(self, model: Any, *, autocast: torch.dtype | None, rollout_batch: int | None) -> None:
+        self.wrapped = model  # a peft model when adapters train, else the model itself
+        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.autocast = autocast
+        self.rollout_batch = rollout_batch
+        self.version = 0
+        self._sampler: Any = None  # what a policy derived from the present weights in order to sample
+        self._reference: Reference | None = None
+        self.model.eval()
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """What can train, by the names that `policy.train` uses."""
+        return {**dict(self.model.model.named_children()), "lm_head": self.model.lm_head}
+
+    def train_parts(self, names: Sequence[str]) -> None:
+        """Choose what trains; everything else is frozen. Raises ConfigError for an unknown part, or beside adapters."""
+        if self.wrapped is not self.model:
+            raise ConfigError("Adapters train already.", fix="choose policy.train or policy.lora, not both.")
+        choose_parts(self.parts, names)
+        if self.autocast is None:
+            self.model.float()  # what trains is float32, and without autocast all must be of one type
+        self._sampler = None
+
+    def add_lora(self, config: LoraConfig) -> None:
+        """Train adapters on the language model's linear layers instead of weights."""
+        self.wrapped = wrap(self.model, config)
+        self._sampler = None
+
+    def recompute_activations(self) -> None:
+        """Compute the language model's activations again in the backward pass instead of keeping them."""
+        recompute_activations(self.model.model.language_model)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Trainable parameters by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def freeze_reference(self) -> None:
+        """Remember the present weights as the reference of the KL.
+
+        Fresh adapters need no copy: they are switched off. A loaded adapter is copied, because the run starts from it.
+        """
+        fresh = self.wrapped is not self.model and is_identity(self.wrapped)
+        self._reference = None if fresh else Reference(self.trainable())
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, the policy answers with the reference's weights, without gradient."""
+        if self._reference is None and self.wrapped is self.model:
+            raise RuntimeError("freeze_reference() was never called")
+        swapped = self.wrapped.disable_adapter() if self._reference is None else self._reference.active()
+        sampler, self._sampler = self._sampler, None
+        try:
+            with swapped, torch.no_grad():
+                yield
+        finally:
+            self._sampler = sampler
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.lm_head.weight.device
+
+    def _autocasting(self) -> Any:
+        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)

@@ -1,0 +1,21 @@
+"""The reverse cycle: describe a picture, then draw it again from the description alone."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from motet.scenarios.base import Draw, Write, asks, extract_refined, scenario
+from motet.task import Task
+
+QUESTION = "what is in the picture?"
+
+
+@scenario("caption_redraw", acts={"caption": "text", "redrawn": "image"}, columns=("image",))
+def caption_redraw(task: Task, *, question: str = QUESTION) -> Generator[Any, Any, None]:
+    """A text act `caption` of the row's picture, then a picture act `redrawn` that sees nothing but the caption.
+
+    A caption is worth what can be drawn from it.
+    """
+    caption = yield Write(task.looking(question), name="caption")
+    yield Draw(asks(extract_refined(caption.text)), name="redrawn")

@@ -1,0 +1,242 @@
+"""The unified policy: drawings conditioned by a language model's queries, in one replay with its texts."""
+
+from contextlib import suppress
+
+import pytest
+import torch
+from diffusers import SanaTransformer2DModel, SD3Transformer2DModel
+from PIL import Image
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+import motet
+from motet.config import AlgorithmConfig, OptimizerConfig, PolicyConfig
+from motet.conversation import user
+from motet.errors import CheckpointError, ConfigError
+from motet.learner import Learner
+from motet.objectives import LikelihoodObjective, PolicyObjective, kind_settings
+from motet.policies.flow.branches import velocity_of
+from motet.policies.unified.drawing import edited_picture
+from motet.protocols import LearningPolicy, Request
+from motet.trajectory import Sampling
+from tests.policies.unified import SIDE, build, save
+
+GUIDED = Sampling(num_steps=4, guidance="guided", guidance_scale=2.5, image_guidance_scale=1.5)
+PLAIN = Sampling(num_steps=4)
+PICTURE = Image.new("RGB", (SIDE, SIDE), (200, 30, 30))
+
+
+def drawings(contexts, kind="denoising"):
+    return [Request(kind, "act", context, (1, n)) for n, context in enumerate(contexts)]
+
+
+def contexts(edits=True):
+    asked = user("a blue star left of a green square")
+    return [asked, asked, user("three")] + ([user(PICTURE, "what colour is it?")] if edits else [])
+
+
+def test_it_is_a_policy_of_texts_and_drawings():
+    policy = build()
+    assert isinstance(policy, LearningPolicy) and policy.kinds == {"text", "denoising"}
+    assert {"language_model", "visual", "lm_head", "queries", "connector", "transformer", "source_adapter"} <= set(
+        policy.parts
+    )
+
+
+@pytest.mark.parametrize("family", ["sana", "sd3"])
+@pytest.mark.parametrize("sampling", [PLAIN, GUIDED], ids=["plain", "guided"])
+def test_replay_equals_sampling(family, sampling):
+    """In other batches than it was sampled in, with texts among them."""
+    policy = build(family)
+    acts = policy.act(drawings(contexts(family == "sana")), sampling)
+    texts = policy.act(drawings(contexts()[2:], "text"), Sampling(max_tokens=5))
+    assert acts[0].encoding is acts[1].encoding and acts[0].num_actions == 3
+    for chosen in ([3, 1] if family == "sana" else [2, 1], [0, 2]):
+        mixed = [acts[chosen[0]], texts[0], acts[chosen[1]], texts[-1]]
+        for act, replay in zip(mixed, policy.replay(mixed), strict=True):
+            torch.testing.assert_close(replay.log_probs, act.log_probs, rtol=0, atol=2e-5)
+
+
+def test_what_a_drawing_is_conditioned_on():
+    """Another prompt, another source, another first noise: another picture. The null branch knows none of them."""
+    policy = build()
+    zero = Sampling(temperature=0.0, num_steps=4)
+
+    def picture(context, key=(1, 0)):
+        return policy.act([Request("denoising", "d", context, key)], zero)[0].states[-1]
+
+    base = picture(user(PICTURE, "make it blue"))
+    for other in (user(PICTURE, "make it green"), user(Image.new("RGB", (SIDE, SIDE), "white"), "make it blue")):
+        assert (picture(other) - base).abs().max() > 1e-3
+    assert (picture(user(PICTURE, "make it blue"), (1, 1)) - base).abs().max() > 1e-2
+    torch.testing.assert_close(picture(user(PICTURE, "make it blue")), base, rtol=0, atol=0)
+
+
+def test_guidance_by_hand():
+    """`u + i (p - u) + s (c - p)` of three velocities that are asked for one by one."""
+    policy = build()
+    (act,) = policy.act([Request("denoising", "d", user(PICTURE, "make it blue"), (1,))], GUIDED)
+    conditioner = policy.members["denoising"].painter.conditioner
+    (branches,) = conditioner.branches([act.encoding], [GUIDED])
+    whole, picture, null = branches.conditions
+    assert len(whole.sources) == len(picture.sources) == 1 and not null.sources
+    assert not picture.embeddings.any() and not null.embeddings.any() and whole.embeddings.any()
+    x, sigma = act.states[:1], act.times[:1]
+    c, p, u = (policy.denoiser.velocity(x, sigma, [one]) for one in (whole, picture, null))
+    expected = u + 1.5 * (p - u) + 2.5 * (c - p)
+    torch.testing.assert_close(velocity_of(policy.denoiser.velocity, x, sigma, [branches]), expected)
+
+
+def test_conditions_equal_a_naive_reading():
+    """The connector over the language model's hidden states at the queries, context by context."""
+    policy = build()
+    encodings = policy.members["denoising"].painter.conditioner.encode(contexts())
+    branches = policy.members["denoising"].painter.conditioner.branches(encodings, [PLAIN] * 4)
+    for encoding, found in zip(encodings, branches, strict=True):
+        queries = policy.bridge.queries["edit" if encoding.sources else "draw"]
+        hidden = policy.reader.hidden_after([encoding.context], queries)
+        embeddings, pooled = policy.bridge.connector(hidden)
+        torch.testing.assert_close(found.conditions[0].embeddings, embeddings[0], rtol=1e-4, atol=1e-5)
+        assert pooled is None
+
+
+def test_the_last_picture_is_the_one_that_is_edited():
+    other = Image.new("RGB", (SIDE, SIDE))
+    assert edited_picture(user(PICTURE, "a") + user(other, "b")) is other
+    assert edited_picture(user("a")) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "moved"),
+    [
+        (["transformer"], {"transformer"}),
+        (["queries", "connector"], {"queries", "connector"}),
+        (["language_model", "transformer"], {"language_model", "transformer"}),
+    ],
+)
+def test_gradients_reach_what_trains_and_nothing_else(names, moved):
+    """The gradient of a drawing goes through the denoiser and the connector into the language model."""
+    policy = build()
+    policy.train_parts(names)
+    acts = policy.act(drawings(contexts()), PLAIN)
+    loss = sum(replay.log_probs.sum() for replay in policy.replay(acts))
+    loss.backward()
+    with_gradient = {
+        part
+        for part, module in policy.parts.items()
+        if any(p.grad is not None and bool(p.grad.any()) for p in module.parameters())
+    }
+    assert with_gradient == moved
+    assert all(name.split(".")[0] in names or "language_model" in name for name in policy.trainable())
+
+
+def test_frozen_conditions_are_computed_once():
+    policy = build()
+    policy.train_parts(["transformer"])
+    acts = policy.act(drawings(contexts()), PLAIN)
+    calls = []
+    hidden_after = policy.reader.hidden_after
+    policy.reader.hidden_after = lambda *given: calls.append(1) or hidden_after(*given)
+    policy.replay(acts)
+    policy.replay(acts[:2])
+    assert not calls  # `act` has read these contexts
+    policy.train_parts(["queries"])
+    policy.replay(acts)
+    assert len(calls) == 2  # the drawing's queries, and the edit's
+
+
+def test_a_step_of_reinforcement_over_texts_and_drawings_with_a_kl():
+    policy = build()
+    policy.train_parts(["language_model", "lm_head", "queries", "connector", "transformer"])
+    policy.freeze_reference()
+    acts = [*policy.act(drawings(contexts()), PLAIN), *policy.act(drawings(contexts(), "text"), Sampling(max_tokens=4))]
+    config = AlgorithmConfig(scale_rewards="none", beta=0.1)
+    rates = OptimizerConfig(learning_rate=1e-3, learning_rates={"transformer": 1e-4, "language_model": 1e-5})
+    learner = Learner(policy, rates, 2)
+    settings = kind_settings(config, {"text": 4, "denoising": 3})
+    before = {name: p.detach().clone() for name, p in policy.trainable().items()}
+    for _ in range(2):
+        with policy.reference():
+            reference = policy.replay(acts, ("mean", "std"))
+        objective = PolicyObjective(config, settings, [1.0, -1.0] * 4, None, reference)
+        stats = learner.step(acts, objective)
+    assert stats["denoising/kl"] > 0 and stats["text/kl"] > 0 and policy.version == 2 == policy.reader.version
+    assert len(learner.optimizer.param_groups) == 3
+    assert all((p != before[name]).any() for name, p in policy.trainable().items() if "queries.edit" in name)
+
+
+def test_supervision_of_drawings_and_edits_lowers_the_loss():
+    policy = build()
+    policy.train_parts(["queries", "connector", "transformer", "source_adapter"])
+    learner = Learner(policy, OptimizerConfig(learning_rate=3e-3), 60)
+    losses = []
+    for step in range(60):
+        asked = [Request("denoising", "d", context, (step, n)) for n, context in enumerate(contexts())]
+        acts = policy.transcribe(asked, [PICTURE] * 4)
+        losses.append(learner.step(acts, LikelihoodObjective({}))["denoising/nll"])
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+
+
+def test_blank_demonstrations_are_the_branches_of_guidance():
+    policy = build()
+    asked = [Request("denoising", "d", user(PICTURE, "make it blue"), (n,), blank=True) for n in range(60)]
+    acts = policy.transcribe(asked, [PICTURE] * 60)
+    kinds = {(act.encoding.blank, act.encoding.blank_source) for act in acts}
+    assert kinds == {(True, False), (True, True), (False, True)}
+    alone = policy.transcribe([Request("denoising", "d", user("three"), (1,), blank=True)], [PICTURE])
+    assert alone[0].encoding.blank
+    branches = policy.members["denoising"].painter.conditioner.branches(
+        [alone[0].encoding, *(act.encoding for act in acts)], [PLAIN] * 61
+    )
+    assert not branches[0].conditions[0].embeddings.any()
+    for act, found in zip(acts, branches[1:], strict=True):
+        assert bool(found.conditions[0].embeddings.any()) != act.encoding.blank
+        assert bool(found.conditions[0].sources) != act.encoding.blank_source
+
+
+@pytest.mark.parametrize("family", ["sana", "sd3"])
+def test_saved_parts_load_in_their_own_libraries_and_as_one(tmp_path, family):
+    folder = save(tmp_path / "model", family)
+    policy = build(family)
+    theirs = {"sana": SanaTransformer2DModel, "sd3": SD3Transformer2DModel}[family].from_pretrained(
+        folder, subfolder="transformer"
+    )
+    for name, weight in policy.denoiser.transformer.state_dict().items():
+        torch.testing.assert_close(theirs.state_dict()[name], weight, rtol=0, atol=0)
+    reader = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder / "language_model")
+    assert torch.equal(reader.lm_head.weight, policy.reader.model.lm_head.weight)
+    loaded = motet.load_policy(folder, PolicyConfig(path=str(folder), train=("queries", "transformer"), device="cpu"))
+    assert {name.split(".")[0] for name in loaded.trainable()} == {"queries", "transformer"}
+    for act, other in zip(
+        *(p.act(drawings(contexts(family == "sana")), GUIDED) for p in (policy, loaded)), strict=True
+    ):
+        torch.testing.assert_close(act.states, other.states, rtol=0, atol=1e-5)
+
+
+def test_the_notebooks_door_draws(tmp_path):
+    policy = motet.load_policy(save(tmp_path / "model"))
+    acts = policy.draw(["three", "a blue star"], n=2, num_steps=3)
+    assert [act.image.size for act in acts] == [(SIDE, SIDE)] * 4 and acts[0].num_actions == 0
+    assert policy.log_probs(policy.draw("three", num_steps=3, temperature=1.0))[0].shape == (2,)
+    assert policy.write("what colour is it?", images=[acts[0].image], max_tokens=3)[0].text is not None
+
+
+def test_parts_that_do_not_belong_together(tmp_path):
+    folder = save(tmp_path / "model")
+    config = folder / "config.json"
+    whole = config.read_text()
+    config.write_text(whole.replace('"output_width": 24', '"output_width": 25'))
+    with pytest.raises(CheckpointError, match=r"connector.output_width=25, but the expert beside it has 24"):
+        motet.load_policy(folder)
+    config.write_text(whole)
+    (folder / "bridge.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="is no whole unified model"):
+        motet.load_policy(folder)
+    with suppress(FileNotFoundError):
+        (folder / "bridge.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="is no whole unified model"):
+        motet.load_policy(folder)
+
+
+def test_unknown_parts_are_refused():
+    with pytest.raises(ConfigError, match=r"names a part .transformers. that this model does not have.*transformer"):
+        build().train_parts(["transformers"])
