@@ -9,7 +9,7 @@ from motet.errors import ConfigError
 from motet.report.samples import record_failures, save_samples
 from motet.report.steps import Stopwatch, act_numbers, reward_numbers
 from motet.rewards import score_groups
-from motet.rollout import play
+from motet.rollout import Cast, play_together
 from motet.run import Progress, Run
 from motet.session import Session, Track, samplings_of
 from motet.trajectory import Group, Scores
@@ -30,7 +30,7 @@ def train(session: Session, run: Run) -> Progress:
     """Play, score, credit, learn, report; until the last step or an interruption. Returns where the run stands."""
     begun: set[str] = set()
     for step, watch in run.steps():
-        rounds = [_play(session, track, step, watch) for track in session.practised(step)]
+        rounds = _play(session, step, watch)
         for played in rounds:
             if played.track.name not in begun:
                 _require_survivors(played)
@@ -49,24 +49,26 @@ def train(session: Session, run: Run) -> Progress:
     return run.progress
 
 
-def _play(session: Session, track: Track, step: int, watch: Stopwatch) -> Round:
-    recipe = session.recipe
+def _play(session: Session, step: int, watch: Stopwatch) -> list[Round]:
+    """The tracks of a step: played together, judged and credited each on its own."""
+    recipe, tracks = session.recipe, session.practised(step)
     with watch.phase("data"):
-        tasks = track.cursor.next(track.prompts)
+        casts = [Cast(track.scenario, track.cursor.next(track.prompts), track.number) for track in tracks]
     with watch.phase("rollout"):
-        groups = play(
+        played = play_together(
             session.policy,
-            track.scenario,
-            tasks,
+            casts,
             recipe.algorithm.num_generations,
             samplings=samplings_of(recipe, step),
             seed=recipe.run.seed,
             step=step,
-            track=track.number,
         )
-    with watch.phase("rewards"):
-        scores = score_groups(groups, track.rewards)
-    return Round(track, groups, scores, assign_credit(groups, scores, track.rewards, recipe.algorithm))
+    rounds: list[Round] = []
+    for track, groups in zip(tracks, played, strict=True):
+        with watch.phase("rewards"):
+            scores = score_groups(groups, track.rewards)
+        rounds.append(Round(track, groups, scores, assign_credit(groups, scores, track.rewards, recipe.algorithm)))
+    return rounds
 
 
 def _numbers(played: Round) -> dict[str, float]:

@@ -36,6 +36,15 @@ Progress = Callable[[int, int], None]
 Perform = Callable[[ActKind, Sequence[tuple["_Play", Request]]], list[Act]]
 
 
+@dataclass(frozen=True, eq=False)
+class Cast:
+    """What one track brings to a rollout: a scenario and the tasks that it is played on; `track` is its number."""
+
+    scenario: Scenario
+    tasks: Sequence[Task]
+    track: int = 0
+
+
 def play(
     policy: Policy,
     scenario: Scenario,
@@ -54,19 +63,45 @@ def play(
     `track` other than the first, its number follows the step, so that tracks on the same rows do not share noise.
     Raises ConfigError when the scenario asks for acts that it did not declare or that the policy cannot perform.
     """
+    cast = Cast(scenario, tasks, track)
+    (groups,) = play_together(
+        policy, [cast], num_generations, samplings=samplings, seed=seed, step=step, progress=progress
+    )
+    return groups
+
+
+def play_together(
+    policy: Policy,
+    casts: Sequence[Cast],
+    num_generations: int,
+    *,
+    samplings: Mapping[ActKind, Sampling],
+    seed: int,
+    step: int,
+    progress: Progress | None = None,
+) -> list[list[Group]]:
+    """`play` for several tracks at once: requests of a kind go to the policy in one call, whatever track they are of."""
 
     def perform(kind: ActKind, asked: Sequence[tuple[_Play, Request]]) -> list[Act]:
         if kind not in samplings:
             raise ConfigError(f"There is no sampling for acts of kind {kind!r}.", fix=f"pass samplings[{kind!r}].")
         return policy.act([request for _, request in asked], samplings[kind])
 
-    key = (seed, step, track) if track else (seed, step)
-    plays = [_Play(scenario, task.for_sibling(g), key) for task in tasks for g in range(num_generations)]
-    _run(plays, policy, perform, progress)
-    ended = [one.trajectory for one in plays]
-    starts = range(0, len(ended), num_generations)
+    plays = [
+        [
+            _Play(cast.scenario, task.for_sibling(g), (seed, step, cast.track) if cast.track else (seed, step))
+            for task in cast.tasks
+            for g in range(num_generations)
+        ]
+        for cast in casts
+    ]
+    _run([one for own in plays for one in own], policy, perform, progress)
     return [
-        Group(task, tuple(ended[start : start + num_generations])) for task, start in zip(tasks, starts, strict=True)
+        [
+            Group(task, tuple(one.trajectory for one in own[n * num_generations : (n + 1) * num_generations]))
+            for n, task in enumerate(cast.tasks)
+        ]
+        for cast, own in zip(casts, plays, strict=True)
     ]
 
 

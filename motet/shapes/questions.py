@@ -1,9 +1,10 @@
 """Questions about a scene, with CoRL's `<think> ... </think><answer> ... </answer>` solutions.
 
-Five kinds: existence, count, colour, shape, relation; each as multiple choice or open-ended.
+Six kinds: existence, count, colour, shape, relation, order (what comes next as one reads); each as multiple choice or
+open-ended.
 
 A solution thinks before it answers. People's rationales are uneven, and so are the ones here. A *careful* thought lists
-what the picture holds, cell by cell in reading order, gathers the evidence from the list (the shapes of the colour that
+what the picture holds, cell by cell in reading order, gathers the evidence from the list (the cell of the thing that
 is asked for, the cells to count, the two things to compare and how they stand) and reads the answer off. A
 *glance* says at once what it looks like. Both end in the right answer. Supervision learns to imitate the mixture; which
 way of thinking pays is for reinforcement learning to find out.
@@ -13,6 +14,7 @@ Beside them stands one request, made in training alone: to say in a sentence wha
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 
@@ -29,7 +31,7 @@ from motet.shapes.scene import (
 )
 
 CAPTION = "what is in the picture?"
-KINDS = ("existence", "count", "colour", "shape", "relation")
+KINDS = ("existence", "count", "colour", "shape", "relation", "order")
 LETTERS = "ABCD"
 _ORDER = ("yes", "no", *NUMBERS, *COLOURS, *SHAPES, "left", "right", "above", "below")
 """Options come in the order in which anyone would list them."""
@@ -52,12 +54,20 @@ class Question:
     held_out: bool
 
 
-def sample_question(rng: Rng, scene: Scene, kind: str, open_ended: float = 0.5) -> Question | None:
-    """A question of a kind about the scene, with this chance open-ended; None if the scene does not allow one."""
+def sample_question(
+    rng: Rng, scene: Scene, kind: str, open_ended: float = 0.5, *, located: bool = True
+) -> Question | None:
+    """A question of a kind about the scene, with this chance open-ended; None if the scene does not allow one.
+
+    `located`: evidence of existence is the cell, else the shapes of the colour (see `WorldOptions`).
+    """
     asked = _ASK[kind](rng, scene)
     if asked is None:
         return None
     text, word, wrong, evidence, held_out = asked
+    if kind == "existence" and not located:
+        colour = evidence.split()[0]
+        evidence = f"{colour} {_list([thing.shape for thing in scene.matching(colour=colour)])}"
     if rng.random() < open_ended:
         return Question(kind, text, (), word, word, evidence, held_out)
     chosen = {word, *(str(w) for w in rng.permutation(wrong)[:3])}
@@ -121,7 +131,7 @@ def _existence(rng: Rng, scene: Scene) -> Asked:
         near = sorted({(c, s) for c in colours for s in shapes} - pairs)
         every = sorted({(c, s) for c in COLOURS for s in SHAPES} - pairs)
         colour, shape = choose(rng, near if near and rng.random() < 0.7 else every)
-    evidence = f"{colour} {_list([thing.shape for thing in scene.matching(colour=colour)])}"
+    evidence = f"{colour} {shape} {_list([thing.cell for thing in scene.matching(shape, colour)])}"
     answer, wrong = ("yes", "no") if present else ("no", "yes")
     return f"is there a {colour} {shape}?", answer, [wrong], evidence, (colour, shape) in HELD_OUT_PAIRS
 
@@ -176,4 +186,28 @@ def _relation(rng: Rng, scene: Scene) -> Asked | None:
     return text, word, [w for w in words if w != word], evidence, held_out
 
 
-_ASK = {"existence": _existence, "count": _count, "colour": _colour, "shape": _shape, "relation": _relation}
+def _order(rng: Rng, scene: Scene) -> Asked | None:
+    """What comes next in reading order: one look-up in a list of the picture, a search at a glance."""
+    pairs = [
+        (first, after)
+        for first, after in itertools.pairwise(scene.things)
+        if len(scene.matching(first.shape, first.colour)) == 1
+    ]
+    if not pairs:
+        return None
+    first, after = choose(rng, pairs)
+    asks_colour = rng.random() < 0.5
+    word, words = (after.colour, list(COLOURS)) if asks_colour else (after.shape, list(SHAPES))
+    text = f"what {'colour' if asks_colour else 'shape'} comes after the {first.name}?"
+    evidence = f"{first.name}, {after.cell} {after.name}"
+    return text, word, [w for w in words if w != word], evidence, (first.colour, first.shape) in HELD_OUT_PAIRS
+
+
+_ASK = {
+    "existence": _existence,
+    "count": _count,
+    "colour": _colour,
+    "shape": _shape,
+    "relation": _relation,
+    "order": _order,
+}

@@ -38,8 +38,8 @@ COLUMNS = (
     "prompt", "category", "spec", "target", "image", "question", "options", "answer", "kind", "solution", "scene",
 )  # fmt: skip
 HARD_CATEGORIES = ("position", "colour attribution")
-HARD_KINDS = ("existence", "count", "relation")
-TRAINING_ONLY = ("careful", "hard", "open_ended", "captions")
+HARD_KINDS = ("count", "relation", "order")
+TRAINING_ONLY = ("careful", "located", "hard", "open_ended", "captions")
 """Options that change no picture, question or answer of the `test` and `held_out` splits."""
 _TEST_SHARE = 5  # one in five prompts and scenes is held back for the test split
 
@@ -58,10 +58,14 @@ class WorldOptions:
     """Largest number that a counting prompt asks for."""
     careful: float = 0.5
     """Share of the solutions whose thought lists the picture; the rest are glances."""
+    located: int = 1
+    """Of the careful thoughts about existence: 1, all name the thing's cell; 0, the shapes that its colour has."""
     hard: float = 0.0
     """Share of the training prompts and questions that are of the hard sorts; the rest are of all sorts, evenly."""
     open_ended: float = 0.5
     """Share of the training questions that are open-ended; the rest are multiple choice."""
+    kinds: str = " ".join(KINDS)
+    """Kinds of the training questions, with spaces between them; `hard` does not widen them."""
     captions: float = 0.0
     """Share of the training questions that ask for a caption, of scenes like those of questions and of prompts."""
     task: str = PROMPTS
@@ -82,14 +86,24 @@ def world_options(options: Mapping[str, Any]) -> WorldOptions:
                     f"data.options.task={value!r} is no task of the shapes world.{did_you_mean(str(value), TASKS)}",
                     fix=f"use one of {', '.join((PROMPTS, *TASKS))}.",
                 )
-        elif not isinstance(value, int | float) or isinstance(value, bool):
-            raise ConfigError(f"data.options.{name}={value!r} is not a number.", fix="give a number.")
+            continue
+        wanted = "text" if name == "kinds" else "a number"
+        if not isinstance(value, str if name == "kinds" else int | float) or isinstance(value, bool):
+            raise ConfigError(f"data.options.{name}={value!r} is not {wanted}.", fix=f"give {wanted}.")
     chosen = WorldOptions(**options)
     if chosen.grid > 16 or chosen.max_things > min(6, chosen.grid**2) or chosen.max_count > min(6, chosen.grid**2):
         raise ConfigError(
             f"data.options asks for {chosen.max_things} things and counts to {chosen.max_count} on a {chosen.grid} x "
             f"{chosen.grid} grid.",
             fix="use a grid of 2 to 16 and at most six things, no more than there are cells.",
+        )
+    if chosen.located not in (0, 1):
+        raise ConfigError(f"data.options.located={chosen.located} is not 0 or 1.", fix="give one of them.")
+    unknown = [kind for kind in chosen.kinds.split() if kind not in KINDS]
+    if unknown or not chosen.kinds.strip():
+        raise ConfigError(
+            f"data.options.kinds={chosen.kinds!r} names {unknown[0] if unknown else 'no kind'}.",
+            fix=f"use some of {' '.join(KINDS)}.",
         )
     for name in TRAINING_ONLY:
         if not 0 <= getattr(chosen, name) <= 1:
@@ -107,6 +121,8 @@ class ShapesRows:
         self.options = world_options(options)
         trains = split == "train"  # what is measured stays even
         self._hard = self.options.hard if trains else 0.0
+        self._kinds = tuple(self.options.kinds.split()) if trains else KINDS
+        self._hard_kinds = tuple(kind for kind in self._kinds if kind in HARD_KINDS) or self._kinds
         self._open_ended = self.options.open_ended if trains else 0.5
         self._captions = self.options.captions if trains else 0.0
         render(Scene(self.options.grid, ()), self.options.canvas)  # refuses an impossible canvas now, not at row 0
@@ -159,7 +175,7 @@ class ShapesRows:
 
     def kind(self, rng: Rng) -> str:
         """A kind of question, tilted as the options say."""
-        return choose(rng, HARD_KINDS if rng.random() < self._hard else KINDS)
+        return choose(rng, self._hard_kinds if rng.random() < self._hard else self._kinds)
 
     def keeps(self, *keys: str) -> bool:
         """Whether the split may show what these keys stand for: each key is either trained on or held back."""
@@ -174,7 +190,7 @@ class ShapesRows:
             if _held_back(describe(scene)) != (self.split != "train"):
                 continue
             ask = caption_question(scene) if wants_caption else None
-            question = ask or sample_question(rng, scene, kind, self._open_ended)
+            question = ask or sample_question(rng, scene, kind, self.open_ended, located=self.options.located == 1)
             if question is not None and question.held_out == (self.split == "held_out"):
                 return scene, question
 

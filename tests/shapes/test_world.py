@@ -144,6 +144,10 @@ def answer_of(question: str, scene: Scene) -> str:
     if match := re.fullmatch(r"what shape is the (\w+) thing\?", question):
         (only,) = scene.matching(colour=match[1])
         return only.shape
+    if match := re.fullmatch(r"what (colour|shape) comes after the (\w+) (\w+)\?", question):
+        (first,) = scene.matching(match[3], match[2])
+        after = min(t for t in scene.things if (t.row, t.column) > (first.row, first.column))
+        return after.colour if match[1] == "colour" else after.shape
     match = re.fullmatch(r"is the (\w+) (\w+) (left or right of|above or below) the (\w+) (\w+)\?", question)
     assert match, question
     (first,), (second,) = scene.matching(match[2], match[1]), scene.matching(match[5], match[4])
@@ -170,11 +174,16 @@ def evidence_of(row: dict) -> str:
     question, scene = row["question"].split(" A. ")[0], read_scene(row["image"], 4).scene
     words = question.strip("?").split()
     if row["kind"] == "existence":
-        return f"{words[3]} {' '.join(t.shape for t in scene.things if t.colour == words[3]) or 'nothing'}"
+        cells = " ".join(t.cell for t in scene.matching(words[4], words[3]))
+        return f"{words[3]} {words[4]} {cells or 'nothing'}"
     if row["kind"] == "count":
         name = " ".join(words[2:])
         cells = [t.cell for t in scene.things if name in (f"{t.colour} things", f"{t.shape}s", f"{t.shape}es")]
         return f"{name} {' '.join(cells) or 'nothing'}"
+    if row["kind"] == "order":
+        (first,) = scene.matching(words[-1], words[-2])
+        after = min(t for t in scene.things if (t.row, t.column) > (first.row, first.column))
+        return f"{first.name}, {after.cell} {after.name}"
     if row["kind"] == "relation":
         (first,), (second,) = scene.matching(words[3], words[2]), scene.matching(words[-1], words[-2])
         places = ", ".join(f"{t.colour} {t.shape} {'abcd'[t.column]}{t.row + 1}" for t in (first, second))
@@ -204,8 +213,35 @@ def test_solutions_think_then_answer(rows: dict[str, list[dict]]) -> None:
 def test_hard_tilts_training_alone() -> None:
     tilted, even = ShapesRows("train", 0, {"hard": 1.0}), ShapesRows("test", 0, {"hard": 1.0})
     assert {tilted.row(i)["category"] for i in range(60)} == {"position", "colour attribution"}
-    assert {tilted.row(i)["kind"] for i in range(60)} == {"existence", "count", "relation"}
+    assert {tilted.row(i)["kind"] for i in range(60)} == {"count", "relation", "order"}
     assert [even.row(i)["prompt"] for i in range(20)] == [ShapesRows("test", 0, {}).row(i)["prompt"] for i in range(20)]
+
+
+def test_kinds_narrow_training_alone() -> None:
+    narrow, even = ShapesRows("train", 0, {"kinds": "count order"}), ShapesRows("test", 0, {"kinds": "count order"})
+    assert {narrow.row(i)["kind"] for i in range(60)} == {"count", "order"}
+    assert {even.row(i)["kind"] for i in range(60)} == set(KINDS)
+    hard = ShapesRows("train", 0, {"kinds": "shape order", "hard": 1.0})
+    assert {hard.row(i)["kind"] for i in range(30)} == {"order"}
+    with pytest.raises(ConfigError, match=r"data.options.kinds='count colours' names colours"):
+        ShapesRows("train", 0, {"kinds": "count colours"})
+    with pytest.raises(ConfigError, match=r"data.options.kinds=3 is not text"):
+        ShapesRows("train", 0, {"kinds": 3})
+
+
+def test_located_evidence_of_existence_is_a_choice() -> None:
+    located, listed = (ShapesRows("train", 0, {"located": n, "careful": 1.0}) for n in (1, 0))
+    for index in range(80):
+        row, other = located.row(index), listed.row(index)
+        assert (row["question"], row["answer"]) == (other["question"], other["answer"])
+        if row["kind"] != "existence":
+            assert row["solution"] == other["solution"]
+            continue
+        colour, scene = row["question"].split()[3], read_scene(row["image"], 4).scene
+        shapes = " ".join(t.shape for t in scene.things if t.colour == colour) or "nothing"
+        assert f", {colour} {shapes}, so " in other["solution"]
+    with pytest.raises(ConfigError, match=r"data.options.located=0.5 is not 0 or 1"):
+        ShapesRows("train", 0, {"located": 0.5})
 
 
 def test_the_share_of_open_ended_questions_tilts_training_alone() -> None:
