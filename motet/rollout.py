@@ -80,7 +80,7 @@ def play_together(
     step: int,
     progress: Progress | None = None,
 ) -> list[list[Group]]:
-    """`play` for several tracks at once: requests of a kind go to the policy in one call, whatever track they are of."""
+    """`play` for several tracks at once: requests of a kind go to the policy in one call, whatever their track."""
 
     def perform(kind: ActKind, asked: Sequence[tuple[_Play, Request]]) -> list[Act]:
         if kind not in samplings:

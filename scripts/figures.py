@@ -1,6 +1,6 @@
 """Make the pictures of the docs from run folders.
 
-python scripts/figures.py --demo runs/demo --sft runs/sft --out docs/pictures
+python scripts/figures.py --demo runs/demo --sft runs/cold_start/first runs/cold_start/second --out docs/pictures
 """
 
 from __future__ import annotations
@@ -46,7 +46,16 @@ def curve(axis: Any, rows: list[dict[str, Any]], key: str, label: str, colour: s
     )
 
 
-def curves(demo: Path, sft: Path, out: Path) -> None:
+def one_after_another(runs: list[Path]) -> list[dict[str, Any]]:
+    """Metrics of runs that went on from each other, their steps counted through."""
+    rows: list[dict[str, Any]] = []
+    for run in runs:
+        before = rows[-1]["step"] + 1 if rows else 0
+        rows += [{**row, "step": row["step"] + before} for row in metrics(run)]
+    return rows
+
+
+def curves(demo: Path, sft: list[Path], out: Path) -> None:
     """Supervised training until it flattens, then reinforcement learning."""
     import matplotlib
 
@@ -54,7 +63,7 @@ def curves(demo: Path, sft: Path, out: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), constrained_layout=True)
-    supervised, reinforced = metrics(sft), metrics(demo)
+    supervised, reinforced = one_after_another(sft), metrics(demo)
     for key, label, colour in (
         ("eval/draw", "drawing, T = 1", GREEN),
         ("eval/answer", "answering, T = 1", BLUE),
@@ -80,7 +89,7 @@ def curves(demo: Path, sft: Path, out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, required=True)
-    parser.add_argument("--sft", type=Path, required=True)
+    parser.add_argument("--sft", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ Three stages, all from random weights, none of them reinforcement learning:
 1. a byte-level BPE tokenizer on the world's prompts, questions and solutions;
 2. the image tokenizer (VQ): a plain autoencoder, then k-means codes on the unit sphere trained with the codes in place;
 3. the vision tower: each cell's colour and shape from its patches, so that perception does not start from noise.
-What follows is `motet sft recipes/shapes_sft.yaml`.
+What follows is `motet train recipes/shapes_cold_start.yaml`.
 """
 
 from __future__ import annotations

@@ -27,13 +27,15 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
     """Load a checkpoint folder (or hub id), or a LoRA adapter folder: its config.json says which policy it is.
 
     Janus in the transformers layout, Qwen2.5-VL and Qwen3-VL, diffusers pipelines (as `policy.expert` beside a language
-    model, or alone), and motet's own unified models. With a `config`, its
-    device, precision and trainable parts apply; without one the policy is ready to sample and trains the default parts.
-    Raises CheckpointError for a missing, broken or unsupported checkpoint.
+    model, or alone), and motet's own unified models. With a `config`, its device, precision and trainable parts apply;
+    without one the policy is ready to sample and trains the default parts. Raises CheckpointError for a missing, broken
+    or unsupported checkpoint.
     """
     settings = config or PolicyConfig(path=str(path))
     opened = Opening.at(path, settings)
     policy = _OPENERS[_model_type(opened)](opened)
+    if config is None:  # the default parts are a language model's: a pipeline has none of them
+        settings = settings.model_copy(update={"train": [name for name in settings.train if name in policy.parts]})
     _let_train(policy, settings, adapter=opened.adapter is not None)
     if settings.gradient_checkpointing:
         policy.recompute_activations()

@@ -1,0 +1,133 @@
+"""Two experts side by side, pipelines alone, and what `load_policy` makes of folders and settings."""
+
+import pytest
+import torch
+from diffusers import StableDiffusion3Pipeline
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+import motet
+from motet.config import AlgorithmConfig, ExpertConfig, LoraConfig, OptimizerConfig, PolicyConfig
+from motet.conversation import user
+from motet.learner import Learner
+from motet.objectives import PolicyObjective, kind_settings
+from motet.policies.experts import ExpertsPolicy
+from motet.policies.pipelines.policy import PipelinePolicy
+from motet.protocols import LearningPolicy, Request
+from motet.rollout import play
+from motet.scenarios import resolve_scenario
+from motet.task import Task
+from motet.trajectory import Sampling
+from tests.policies.tiny_pipelines import SIZES, write
+from tests.policies.vlms import save_tiny
+
+STEPS = Sampling(num_steps=3)
+HEIGHT, WIDTH = SIZES["sd3"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    base = tmp_path_factory.mktemp("experts")
+    return save_tiny(base / "writer", "qwen2_5_vl"), write("sd3", base / "pipeline")
+
+
+def opened(folders, train=("language_model", "transformer"), lora=None, **expert):
+    writer, pipeline = folders
+    settings = ExpertConfig(path=str(pipeline), height=HEIGHT, width=WIDTH, **expert)
+    return motet.load_policy(writer, PolicyConfig(path=str(writer), expert=settings, train=train, lora=lora))
+
+
+def asked(kind, count=2):
+    context = user("a blue star")
+    return [Request(kind, "act", context, (1, n)) for n in range(count)]
+
+
+def test_a_writer_beside_a_pipeline(folders):
+    policy = opened(folders)
+    assert isinstance(policy, ExpertsPolicy) and isinstance(policy, LearningPolicy)
+    assert policy.kinds == {"text", "denoising"} and {"language_model", "transformer"} <= set(policy.parts)
+    acts = [*policy.act(asked("denoising"), STEPS), *policy.act(asked("text"), Sampling(max_tokens=4))]
+    assert acts[0].image.size == (WIDTH, HEIGHT)
+    for act, replay in zip(acts, policy.replay(acts), strict=True):
+        torch.testing.assert_close(replay.log_probs, act.log_probs, rtol=0, atol=2e-5)
+
+
+def test_partial_refinement_in_one_rollout_and_one_step(folders):
+    """PromptRL: the first `keep` siblings draw the prompt as it is; the others rewrite it first."""
+    policy = opened(folders)
+    policy.freeze_reference()
+    refine = resolve_scenario("refine_draw").with_options({"keep": 1})
+    samplings = {"text": Sampling(max_tokens=4), "denoising": STEPS}
+    (group,) = play(policy, refine, [Task(0, {"prompt": "a blue star"})], 3, samplings=samplings, seed=0, step=0)
+    assert [[act.kind for act in t.acts] for t in group.trajectories] == [["denoising"], *[["text", "denoising"]] * 2]
+    acts = [act for trajectory in group.trajectories for act in trajectory.acts]
+    config = AlgorithmConfig(scale_rewards="none", beta=0.01)
+    with policy.reference():
+        reference = policy.replay(acts, ("mean", "std"))
+    objective = PolicyObjective(
+        config, kind_settings(config, {"text": 4, "denoising": 2}), [1.0, -1.0, 0.5, 1.0, -0.5], None, reference
+    )
+    rates = OptimizerConfig(learning_rate=1e-3, learning_rates={"transformer": 1e-4})
+    before = {name: p.detach().clone() for name, p in policy.trainable().items()}
+    stats = Learner(policy, rates, 1).step(acts, objective)
+    assert stats["text/kl"] == pytest.approx(0, abs=1e-6) and stats["denoising/kl"] == pytest.approx(0, abs=1e-6)
+    moved = {name.split(".")[0] for name, p in policy.trainable().items() if bool((p != before[name]).any())}
+    assert moved == {"model", "transformer"}
+
+
+@pytest.mark.parametrize(("train", "kinds"), [(("language_model",), {"model"}), (("transformer",), {"transformer"})])
+def test_one_expert_trains_alone(folders, train, kinds):
+    assert {name.split(".")[0] for name in opened(folders, train).trainable()} == kinds
+
+
+def test_adapters_on_either_expert(folders, tmp_path):
+    pytest.importorskip("peft")
+    small = LoraConfig(rank=2, alpha=4.0)
+    on_writer = opened(folders, train=("language_model",), lora=small)
+    assert all(".lora_" in name or name.startswith("transformer") for name in on_writer.trainable())
+    on_drawer = opened(folders, train=("lm_head",), lora=None)
+    on_drawer = motet.load_policy(
+        folders[0],
+        PolicyConfig(
+            path=str(folders[0]),
+            train=("lm_head",),
+            expert=ExpertConfig(path=str(folders[1]), height=HEIGHT, width=WIDTH, lora=small),
+        ),
+    )
+    names = set(on_drawer.trainable())
+    assert "lm_head.weight" in names and any(".lora_" in name for name in names)
+    assert not any(name.startswith("transformer") and ".lora_" not in name for name in names)
+
+
+def test_a_saved_pair_loads_as_one_and_in_both_libraries(folders, tmp_path):
+    policy = opened(folders)
+    with torch.no_grad():
+        for parameter in policy.trainable().values():
+            parameter.add_(0.01)
+    policy.save(tmp_path / "pair")
+    again = motet.load_policy(
+        tmp_path / "pair",
+        PolicyConfig(
+            path=str(tmp_path / "pair"),
+            train=("transformer",),
+            expert=ExpertConfig(height=HEIGHT, width=WIDTH),
+        ),
+    )
+    assert isinstance(again, ExpertsPolicy)
+    for one, other in zip(*(p.act(asked("denoising"), STEPS) for p in (policy, again)), strict=True):
+        torch.testing.assert_close(one.states, other.states, rtol=0, atol=1e-5)
+    theirs = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "pair" / "language_model")
+    assert torch.equal(theirs.lm_head.weight, policy.writer.model.lm_head.weight)
+    StableDiffusion3Pipeline.from_pretrained(tmp_path / "pair" / "pipeline")
+
+
+def test_a_pipeline_alone(folders):
+    pipeline = folders[1]
+    settings = PolicyConfig(path=str(pipeline), train=("transformer",), expert=ExpertConfig(height=HEIGHT, width=WIDTH))
+    policy = motet.load_policy(pipeline, settings)
+    assert isinstance(policy, PipelinePolicy) and policy.kinds == {"denoising"}
+    assert {name.split(".")[0] for name in policy.trainable()} == {"transformer"}
+
+
+def test_a_language_model_alone(folders):
+    policy = motet.load_policy(folders[0])
+    assert policy.kinds == {"text"} and policy.write("what colour is it?", max_tokens=3)[0].kind == "text"
