@@ -225,7 +225,8 @@ def main() -> None:
     parser.add_argument("--vision-steps", type=int, default=800)
     arguments = parser.parse_args()
     started = time.monotonic()
-    rows, test = (ShapesRows(split, arguments.seed, {}) for split in ("train", "test"))
+    options = {"located": 0}  # as in the first stage of the cold start, whose words the tokenizer is made of
+    rows, test = (ShapesRows(split, arguments.seed, options) for split in ("train", "test"))
     sizes = TinySizes()
     tokenizer = tiny_tokenizer(corpus(rows, 5000))
     model = tiny_janus(tokenizer, sizes, arguments.seed)

@@ -327,8 +327,8 @@ def teach(recipe, folder, stop_after=None):
 def test_supervision_learns_and_resumes(tiny_checkpoint, tmp_path):
     recipe = parse_recipe(mapping(tiny_checkpoint, **TAUGHT, eval={"suite": "shapes", "every": 3}))
     seen = teach(recipe, tmp_path / "whole")
-    assert len(seen) == 6 and seen[-1]["text/nll"] < seen[0]["text/nll"] - 0.3
-    assert seen[-1]["loss"] < seen[0]["loss"] - 0.3
+    assert len(seen) == 6 and seen[-1]["text/nll"] < seen[0]["text/nll"] - 0.1
+    assert seen[-1]["loss"] < seen[0]["loss"] - 0.1
     assert [numbers.get("eval/draw") for numbers in seen] == [None, None, 3.0, None, None, 6.0]
     assert seen[-1]["learning_rate"] < 0.001 < seen[1]["learning_rate"]
     assert {"time/data", "time/learn", "seconds", "loss", "grad_norm"} <= seen[0].keys()

@@ -58,7 +58,7 @@ class WorldOptions:
     """Largest number that a counting prompt asks for."""
     careful: float = 0.5
     """Share of the solutions whose thought lists the picture; the rest are glances."""
-    located: int = 1
+    located: float | int = 1
     """Of the careful thoughts about existence: 1, all name the thing's cell; 0, the shapes that its colour has."""
     hard: float = 0.0
     """Share of the training prompts and questions that are of the hard sorts; the rest are of all sorts, evenly."""

@@ -18,7 +18,7 @@ from motet.policies.denoisers.packing import packed, unpacked
 from motet.policies.noise import Normals
 from motet.policies.pipelines import PipelinePolicy, open_pipeline
 from motet.policies.pipelines.prompts import encode_prompt, prompt_of, source_size
-from motet.protocols import LearningPolicy, Request
+from motet.protocols import LearningPolicy, Replay, Request
 from motet.trajectory import Sampling
 from motet.update import replay_frozen
 from tests.policies.tiny_pipelines import FAMILIES, SIZES, write
@@ -223,7 +223,9 @@ def test_one_optimizer_step(family, policy, sampling):
         reference = replay_frozen(policy, acts, 10**9, ("mean", "std"))
     config = AlgorithmConfig(scale_rewards="none", beta=0.01)
     settings = kind_settings(config, {"denoising": 3})
-    objective = PolicyObjective(config, settings, [1.0, -1.0, 0.5, -0.5], [a.log_probs for a in acts], reference)
+    objective = PolicyObjective(
+        config, settings, [1.0, -1.0, 0.5, -0.5], [Replay(a.log_probs) for a in acts], reference
+    )
     cost = max(policy.cost(act) for act in acts)
     before = {name: p.detach().clone() for name, p in policy.trainable().items()}
     frozen = {name: p.detach().clone() for name, p in policy.pipeline.vae.named_parameters()}
@@ -277,7 +279,9 @@ def test_adapters_train_alone_and_are_their_own_reference(family, folders, polic
     policy.freeze_reference()
     acts = policy.act(requests("a cube"), STEPS)
     config = AlgorithmConfig(scale_rewards="none")
-    objective = PolicyObjective(config, kind_settings(config, {"denoising": 3}), [1.0], [a.log_probs for a in acts])
+    objective = PolicyObjective(
+        config, kind_settings(config, {"denoising": 3}), [1.0], [Replay(a.log_probs) for a in acts]
+    )
     Learner(policy, OptimizerConfig(learning_rate=1e-2), 1).step(acts, objective)
     moved_away(policy, 0.1)
     (now,) = policy.replay(acts)

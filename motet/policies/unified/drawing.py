@@ -76,7 +76,8 @@ class QueryConditioner:
         """Conditional, source alone, and null, as the guidance asks."""
         conditions = self._conditions(encodings)
         return [
-            _guided(conditions[id(encoding)], sampling) for encoding, sampling in zip(encodings, samplings, strict=True)
+            _guided(conditions[id(encoding)], sampling, self.denoiser)
+            for encoding, sampling in zip(encodings, samplings, strict=True)
         ]
 
     def tokens(self, encoding: DrawingEncoding) -> int:
