@@ -14,7 +14,6 @@ from transformers import JanusConfig
 from motet.config import ExpertConfig, PolicyConfig
 from motet.errors import CheckpointError
 from motet.lookup import first_line
-from motet.policies.ensemble import Ensemble
 from motet.policies.janus import JanusPolicy
 from motet.policies.janus.checkpoint import open_janus
 from motet.policies.lora import attach, base_of
@@ -46,9 +45,10 @@ def _let_train(policy: Any, settings: PolicyConfig, *, adapter: bool) -> None:
     """Choose what trains: a loaded adapter, new adapters, or parts."""
     expert = settings.expert
     if expert is not None and expert.lora is not None:
-        (policy.drawer if isinstance(policy, Ensemble) else policy).add_lora(expert.lora)
-        if isinstance(policy, Ensemble) and settings.lora is None:
-            policy.writer.train_parts([name for name in settings.train if name in policy.writer.parts])
+        writer = getattr(policy, "writer", None)  # of two experts side by side
+        (policy if writer is None else policy.drawer).add_lora(expert.lora)
+        if writer is not None and settings.lora is None:
+            writer.train_parts([name for name in settings.train if name in writer.parts])
     if settings.lora is not None and not adapter:
         policy.add_lora(settings.lora)
     elif not adapter and not (expert is not None and expert.lora is not None):
@@ -155,8 +155,7 @@ def _unified(opened: Opening) -> Any:
 
     folder, plain = Path(opened.source), opened.settings.model_copy(update={"expert": None})
     reader = _vlm(Opening.at(folder / LANGUAGE, plain))
-    dtype = None if opened.dtype == "auto" else opened.dtype
-    return UnifiedPolicy(reader, **open_unified(folder, reader, dtype, opened.device), **opened.common)
+    return UnifiedPolicy(reader, **open_unified(folder, reader, opened.device), **opened.common)
 
 
 _OPENERS: dict[str, Callable[[Opening], Any]] = {

@@ -44,11 +44,10 @@ def save_unified(folder: Path, reader: VlmPolicy, bridge: Bridge, denoiser: Deno
         ) from error
 
 
-def open_unified(folder: Path, reader: VlmPolicy, dtype: torch.dtype | None, device: torch.device) -> dict[str, Any]:
-    """What `UnifiedPolicy` is made of beside its reader: `bridge`, `denoiser`, `height` and `width`.
+def open_unified(folder: Path, reader: VlmPolicy, device: torch.device) -> dict[str, Any]:
+    """What `UnifiedPolicy` is made of beside its reader: `bridge`, `denoiser`, `height` and `width`, in float32.
 
-    `dtype` None keeps the denoiser as it is stored. Raises CheckpointError for a folder in which a part is missing,
-    broken, or of other sizes than its neighbours.
+    Raises CheckpointError for a folder in which a part is missing, broken, or of other sizes than its neighbours.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -60,7 +59,7 @@ def open_unified(folder: Path, reader: VlmPolicy, dtype: torch.dtype | None, dev
             f"{str(folder)!r} is no whole unified model: {first_line(error)}.",
             fix=f"give a folder that motet saved, with config.json and {_BRIDGE}.",
         ) from error
-    denoiser = open_denoiser(folder, dtype=dtype, device=device)
+    denoiser = open_denoiser(folder, device=device)
     bridge = Bridge(sizes).to(device)
     _require_fit(folder, sizes, reader, denoiser)
     try:
