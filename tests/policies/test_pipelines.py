@@ -296,7 +296,7 @@ def test_adapters_train_alone_and_are_their_own_reference(family, folders, polic
     torch.testing.assert_close(again.replay(acts)[0].log_probs, now.log_probs.detach(), rtol=0, atol=1e-5)
     assert set(again.denoiser.transformer.state_dict()) == set(base)
     plain = diffusers.DiffusionPipeline.from_pretrained(folders[family])
-    plain.load_lora_weights(tmp_path / "lora")
+    plain.load_lora_weights(tmp_path / "lora", weight_name="pytorch_lora_weights.safetensors")
     onto_base = PipelinePolicy(plain, height=SIZES[family][0], width=SIZES[family][1])
     torch.testing.assert_close(onto_base.replay(acts)[0].log_probs, now.log_probs.detach(), rtol=0, atol=1e-5)
     with pytest.raises(ConfigError, match="Adapters train already"):
