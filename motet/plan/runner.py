@@ -11,13 +11,14 @@ from rich.console import Console
 
 from motet.config import to_yaml
 from motet.config.plan import Plan, Stage, checkpoint_of
-from motet.errors import RunFolderError
+from motet.errors import MotetError, RunFolderError
 from motet.interrupt import Stopped
 from motet.merge import merge_folders
 from motet.plan.runs import run_measurement, run_supervised, run_training, world_of
 from motet.plan.table import plan_table
 from motet.report.folder import RECIPE, RunFolder
 from motet.report.resuming import refuse_changes
+from motet.session import demonstrated_tracks, rewarded_tracks
 from motet.shapes.world import TRAINING_ONLY
 
 SUMMARY = "summary.json"
@@ -27,11 +28,13 @@ def run_plan(plan: Plan, output: Path, again: str, *, resume: bool) -> dict[str,
     """Run the stages in order; returns, and writes to `output/summary.json`, what each of them came to.
 
     `again` is the command that goes on. Raises RunFolderError when the output is in use and `resume` is not given;
-    ConfigError when a stage that was begun had another recipe; Stopped when the user interrupts.
+    ConfigError when a stage that was begun had another recipe, or when the data, scenario or rewards of any stage do not
+    fit each other, before the first of them runs; Stopped when the user interrupts.
     """
     if output.exists() and any(output.iterdir()) and not resume:
         fix = "add --resume to go on there, or give another --output."
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
+    _rehearse(plan, output)
     console = Console()
     results: dict[str, Any] = {}
     for number, stage in enumerate(plan.stages, 1):
@@ -46,6 +49,18 @@ def run_plan(plan: Plan, output: Path, again: str, *, resume: bool) -> dict[str,
     os.replace(partial, output / SUMMARY)
     console.print(plan_table(plan, summary))
     return summary
+
+
+def _rehearse(plan: Plan, output: Path) -> None:
+    """Open what every unfinished stage practises: a mistake in the last stage shows now, not hours from now."""
+    for stage in plan.stages:
+        if stage.kind == "merge" or (output / stage.name / SUMMARY).is_file():
+            continue
+        tracks_of = demonstrated_tracks if stage.kind == "sft" else rewarded_tracks
+        try:
+            tracks_of(stage.recipe)
+        except MotetError as error:
+            raise type(error)(f"Stage {stage.name!r}: {error.problem}", fix=error.fix) from error
 
 
 def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, results: dict[str, Any]) -> dict[str, Any]:

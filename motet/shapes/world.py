@@ -73,7 +73,8 @@ class WorldOptions:
     open_ended: float = 0.5
     """Share of the training questions that are open-ended; the rest are multiple choice."""
     kinds: str = " ".join(KINDS)
-    """Kinds of the training questions, with spaces between them; `hard` does not widen them."""
+    """Kinds of the training questions, with spaces between them, one named twice asked twice as often; `hard` does not
+    widen them."""
     captions: float = 0.0
     """Share of the training questions that ask for a caption, of scenes like those of questions and of prompts."""
     task: str = PROMPTS

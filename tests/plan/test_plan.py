@@ -95,6 +95,14 @@ def test_prompt_dropout_of_an_rl_stage_is_refused_before_anything_runs(tiny_chec
         parse_plan(content, tmp_path)
 
 
+def test_a_mistake_in_the_last_stage_shows_before_the_first_runs(content, tmp_path, capsys):
+    content["stages"]["late"] = {"scenario": "draw", "data": {"columns": {"wish": "prompt"}}}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    refused = motet_command(capsys, "train", tmp_path / "plan.yaml", "-o", tmp_path / "out")
+    assert refused.code == 2 and "Stage 'late': " in refused.err and "no column 'prompt'" in refused.err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture(scope="module")
 def finished(tiny_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("plan")
