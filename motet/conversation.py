@@ -22,9 +22,13 @@ class Text:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture inside a message: an RGB PIL image whose pixels never change afterwards."""
+    """A picture inside a message: an RGB PIL image whose pixels never change afterwards.
+
+    `codes` are the image tokens that a policy drew it with, for whoever paints it anew from them; most read the pixels.
+    """
 
     image: Image.Image
+    codes: tuple[int, ...] | None = None
 
 
 Part = Text | Picture

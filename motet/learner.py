@@ -100,7 +100,7 @@ class Learner:
 
         Reported sums come back as means over the actions of their kind, as `kind/name`; `loss` is the whole loss.
         Raises NumericsError when a loss or the gradient is not finite, ValueError when no act has an action; the
-        weights are then untouched.
+        weights are then untouched; ConfigError when nothing that trains makes any of these acts.
         """
         self.optimizer.zero_grad(set_to_none=True)
         stats = self._accumulate(acts, objective, counts or count_by_kind(acts))
@@ -124,6 +124,7 @@ class Learner:
         if not acting:
             raise ValueError("an optimizer step needs an act with an action")
         totals: Stats = {"loss": 0.0}
+        learnt = False
         replayed = count_by_kind(acts)
         costs = [self.policy.cost(acts[n]) for n in acting]
         for places in micro_batches(costs, self.config.tokens_per_microbatch):
@@ -134,10 +135,18 @@ class Learner:
                 loss, reported = objective(batch)
                 if not torch.isfinite(loss):
                     raise _not_finite(loss, batch)
-                losses.append(loss)
+                if loss.requires_grad:  # nothing of what made frozen acts trains: they are reported, no more
+                    losses.append(loss)
                 totals["loss"] += loss.item()
                 _add(totals, batch.kind, {"loss": loss.item() * replayed[batch.kind][1], **reported})
-            torch.autograd.backward(losses)  # all at once: kinds may share a forward pass, or live on different devices
+            if losses:  # all at once: kinds may share a forward pass, or live on different devices
+                torch.autograd.backward(losses)
+                learnt = True
+        if not learnt:
+            raise ConfigError(
+                f"No part that trains has a say in the acts of this step ({', '.join(replayed)}).",
+                fix="name a part in policy.train that makes them.",
+            )
         return _means(totals, replayed)
 
 

@@ -273,9 +273,12 @@ class _Play:
         return asked
 
     def _kind(self, asked: Draw | Write, kinds: frozenset[ActKind]) -> ActKind:
-        """Text for Write; for Draw the declared kind if the policy has it, else the other way of drawing."""
-        declared = self.scenario.acts[asked.name]
-        others: tuple[ActKind, ...] = () if declared == "text" else ("image", "denoising")
+        """Text for Write; for Draw the declared kind if the policy has it, else the other way of drawing.
+
+        A scenario that declares both ways of drawing tells them apart: there is then no other.
+        """
+        declared, either = self.scenario.acts[asked.name], {"image", "denoising"}
+        others = set() if declared == "text" or either <= set(self.scenario.acts.values()) else either
         for kind in (declared, *others):
             if kind in kinds:
                 return kind

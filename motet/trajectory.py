@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from motet.conversation import Conversation, assistant
+from motet.conversation import Conversation, Message, Picture, assistant
 from motet.task import Task
 
 ActKind = Literal["text", "image", "denoising"]
@@ -142,7 +142,7 @@ class ImageTokens(Act):
         return len(self.ids)
 
     def to_conversation(self) -> Conversation:
-        return assistant(self.image)
+        return Conversation((Message("assistant", (Picture(self.image, tuple(map(int, self.ids))),)),))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

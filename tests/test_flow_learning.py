@@ -1,5 +1,7 @@
 """What only denoising acts have: guidance by branches, windows, flow matching, GRPO-Guard, NFT, velocity-MSE."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -56,6 +58,21 @@ def test_a_guided_velocity_is_the_weighted_sum():
     velocity = velocity_of(constant, x, sigma, [guided, alone])
     assert velocity[0].unique().item() == pytest.approx(3 * 2.0 - 2 * 1.0)
     assert velocity[1].unique().item() == pytest.approx(5.0)
+
+
+def test_a_drawing_along_the_ode_replays_to_nothing():
+    """It has no action: neither alone nor beside one that has is there a velocity to ask for."""
+    policy = FlowExpert()
+    ode, sde = (
+        acts_of(played(policy, P=1, G=1, samplings={"denoising": replace(STEPS, temperature=value)}))[0]
+        for value in (0.0, 1.0)
+    )
+    for acts in ([ode], [ode, sde]):
+        branches = [branches_of(Sampling(), act.encoding) for act in acts]
+        replays = rescore(policy._velocity, acts, branches, torch.device("cpu"), ("mean",))
+        assert [len(replay.log_probs) for replay in replays] == [0, 4][: len(acts)]
+    branches = [branches_of(Sampling(), ode.encoding)]
+    assert len(rescore(constant, [ode], branches, torch.device("cpu"))[0].log_probs) == 0
 
 
 def test_conditional_guidance_samples_the_mixture_and_scores_the_condition():

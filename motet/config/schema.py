@@ -30,10 +30,10 @@ class LoraConfig(_Section):
 
 
 class ExpertConfig(_Section):
-    """A diffusers pipeline that draws: beside the language model at `policy.path`, or that path itself."""
+    """What draws by denoising: a diffusers pipeline beside the language model at `policy.path`, or that path itself."""
 
     path: str | None = None
-    """A pipeline folder or hub id (SD3, SANA, FLUX, Qwen-Image); None: `policy.path` is one, or holds one."""
+    """A pipeline folder or hub id (SD3, SANA, FLUX, Qwen-Image); None: `policy.path` is one, or holds what draws."""
     height: PositiveInt | None = None
     """Height of its pictures in pixels; None: the checkpoint's own."""
     width: PositiveInt | None = None

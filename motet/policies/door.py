@@ -68,7 +68,7 @@ class NotebookDoor:
         """Log-probs `[N]` of each act under the current weights, without gradient."""
         return [replayed.log_probs.cpu() for replayed in self.replay(acts)]
 
-    def _ask(self, kind: ActKind, prompts: list[Prompt], n: int, seed: int, sampling: Sampling) -> list[Act]:
+    def _ask(self, kind: ActKind, prompts: Sequence[Prompt], n: int, seed: int, sampling: Sampling) -> list[Act]:
         contexts = [user(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
         requests = [Request(kind, kind, context, (seed, k, g)) for k, context in enumerate(contexts) for g in range(n)]
         return self.act(requests, sampling)

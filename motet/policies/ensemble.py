@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from motet.errors import ConfigError
-from motet.lookup import did_you_mean
+from motet.config import LoraConfig
 from motet.policies.door import NotebookDoor
+from motet.policies.parts import require_parts
 from motet.protocols import Replay, Request
 from motet.trajectory import Act, ActKind, Sampling
 
@@ -31,6 +31,16 @@ class Ensemble(NotebookDoor):
     def distinct(self) -> list[Any]:
         """The members, each once."""
         return list({id(member): member for member in self.members.values()}.values())
+
+    @property
+    def writer(self) -> Any:
+        """The member that writes: a language model."""
+        return self.members["text"]
+
+    @property
+    def drawer(self) -> Any:
+        """The member that draws by denoising."""
+        return self.members["denoising"]
 
     def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
         """Perform requests of one kind, in order."""
@@ -70,16 +80,13 @@ class Ensemble(NotebookDoor):
 
     def train_parts(self, names: Sequence[str]) -> None:
         """Choose what trains; everything else is frozen. Raises ConfigError for a part that no member has."""
-        known = self.parts
-        for name in names:
-            if name not in known:
-                raise ConfigError(
-                    f"policy.train names a part {name!r} that this model does not have; its parts are: "
-                    f"{', '.join(known)}.{did_you_mean(name, known)}",
-                    fix="name parts of the model in policy.train.",
-                )
+        require_parts(self.parts, names)
         for member in self.distinct:
             member.train_parts([name for name in names if name in member.parts])
+
+    def add_lora(self, config: LoraConfig) -> None:
+        """Train adapters on the language model's linear layers instead of its weights; see `drawer` for its own."""
+        self.writer.add_lora(config)
 
     def recompute_activations(self) -> None:
         """Compute activations again in the backward pass instead of keeping them, in every member."""

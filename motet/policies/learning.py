@@ -34,13 +34,18 @@ class LearningModel(NotebookDoor):
         self.model.eval()
 
     @property
+    def adapted(self) -> bool:
+        """Whether adapters train instead of weights."""
+        return self.wrapped is not self.model
+
+    @property
     def parts(self) -> dict[str, nn.Module]:
         """What can train, by the names that `policy.train` uses."""
         return {**dict(self.model.model.named_children()), "lm_head": self.model.lm_head}
 
     def train_parts(self, names: Sequence[str]) -> None:
         """Choose what trains; everything else is frozen. Raises ConfigError for an unknown part, or beside adapters."""
-        if self.wrapped is not self.model:
+        if self.adapted:
             raise ConfigError("Adapters train already.", fix="choose policy.train or policy.lora, not both.")
         choose_parts(self.parts, names)
         if self.autocast is None:
@@ -65,13 +70,13 @@ class LearningModel(NotebookDoor):
 
         Fresh adapters need no copy: they are switched off. A loaded adapter is copied, because the run starts from it.
         """
-        fresh = self.wrapped is not self.model and is_identity(self.wrapped)
+        fresh = self.adapted and is_identity(self.wrapped)
         self._reference = None if fresh else Reference(self.trainable())
 
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Inside, the policy answers with the reference's weights, without gradient."""
-        if self._reference is None and self.wrapped is self.model:
+        if self._reference is None and not self.adapted:
             raise RuntimeError("freeze_reference() was never called")
         swapped = self.wrapped.disable_adapter() if self._reference is None else self._reference.active()
         sampler, self._sampler = self._sampler, None

@@ -12,7 +12,7 @@ import torch
 from transformers import JanusConfig
 
 from motet.config import ExpertConfig, PolicyConfig
-from motet.errors import CheckpointError
+from motet.errors import CheckpointError, ConfigError
 from motet.lookup import first_line
 from motet.policies.janus import JanusPolicy
 from motet.policies.janus.checkpoint import open_janus
@@ -26,32 +26,50 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
     """Load a checkpoint folder (or hub id), or a LoRA adapter folder: its config.json says which policy it is.
 
     Janus in the transformers layout, Qwen2.5-VL and Qwen3-VL, diffusers pipelines (as `policy.expert` beside a language
-    model, or alone), and motet's own unified models. With a `config`, its device, precision and trainable parts apply;
-    without one the policy is ready to sample and trains the default parts. Raises CheckpointError for a missing, broken
-    or unsupported checkpoint.
+    model, or alone), and motet's own unified models around any of those language models. With a `config`, its device,
+    precision and trainable parts apply; without one the policy is ready to sample and trains the default parts. Raises
+    CheckpointError for a missing, broken or unsupported checkpoint, ConfigError for settings that it has no use for.
     """
     settings = config or PolicyConfig(path=str(path))
     opened = Opening.at(path, settings)
-    policy = _OPENERS[_model_type(opened)](opened)
+    model_type = _model_type(opened)
+    policy = _OPENERS[model_type](opened)
+    _require_use(settings.expert, policy, model_type)
     if config is None:  # the default parts are a language model's: a pipeline has none of them
         settings = settings.model_copy(update={"train": [name for name in settings.train if name in policy.parts]})
-    _let_train(policy, settings, adapter=opened.adapter is not None)
+    _let_train(policy, settings)
     if settings.gradient_checkpointing:
         policy.recompute_activations()
     return policy
 
 
-def _let_train(policy: Any, settings: PolicyConfig, *, adapter: bool) -> None:
-    """Choose what trains: a loaded adapter, new adapters, or parts."""
-    expert = settings.expert
-    if expert is not None and expert.lora is not None:
-        writer = getattr(policy, "writer", None)  # of two experts side by side
-        (policy if writer is None else policy.drawer).add_lora(expert.lora)
-        if writer is not None and settings.lora is None:
-            writer.train_parts([name for name in settings.train if name in writer.parts])
-    if settings.lora is not None and not adapter:
+def _require_use(expert: ExpertConfig | None, policy: Any, model_type: str) -> None:
+    """Raise ConfigError for a pipeline, or for settings of one, where there is no place for it."""
+    if expert is not None and expert.path is not None and model_type not in FAMILIES:
+        raise ConfigError(
+            f"policy.expert.path={expert.path!r}: a {model_type!r} model takes no pipeline beside it.",
+            fix="remove policy.expert.path, or set policy.path to a Qwen2.5-VL or Qwen3-VL.",
+        )
+    if expert is not None and "denoising" not in policy.kinds:
+        raise ConfigError(
+            f"policy.expert: a {model_type!r} model alone has no diffusion transformer.",
+            fix="remove policy.expert, or set policy.expert.path to a pipeline.",
+        )
+
+
+def _let_train(policy: Any, settings: PolicyConfig) -> None:
+    """Choose what trains: a loaded adapter, new adapters on either expert, or parts."""
+    of_expert = None if settings.expert is None else settings.expert.lora
+    if of_expert is not None:
+        drawer = getattr(policy, "drawer", policy)
+        drawer.add_lora(of_expert)
+        if drawer is policy:  # a pipeline alone, in which nothing else trains
+            return
+    if getattr(getattr(policy, "writer", policy), "adapted", False):
+        return  # it was loaded with the checkpoint
+    if settings.lora is not None:
         policy.add_lora(settings.lora)
-    elif not adapter and not (expert is not None and expert.lora is not None):
+    else:
         policy.train_parts(settings.train)
 
 
@@ -154,8 +172,10 @@ def _unified(opened: Opening) -> Any:
     from motet.policies.unified.checkpoint import LANGUAGE, open_unified
 
     folder, plain = Path(opened.source), opened.settings.model_copy(update={"expert": None})
-    reader = _vlm(Opening.at(folder / LANGUAGE, plain))
-    return UnifiedPolicy(reader, **open_unified(folder, reader, opened.device), **opened.common)
+    inner = Opening.at(folder / LANGUAGE, plain)
+    reader = _OPENERS[_model_type(inner)](inner)
+    whole = open_unified(folder, reader, opened.device, opened.settings.expert or ExpertConfig())
+    return UnifiedPolicy(reader, **whole, **opened.common)
 
 
 _OPENERS: dict[str, Callable[[Opening], Any]] = {

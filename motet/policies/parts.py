@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +14,8 @@ from motet.errors import ConfigError
 from motet.lookup import did_you_mean
 
 
-def choose_parts(parts: Mapping[str, nn.Module], chosen: Sequence[str]) -> None:
-    """Let the parameters of the chosen parts train, in float32, and freeze all others.
-
-    A parameter that two parts share (tied embeddings) trains if either is chosen.
-    """
+def require_parts(parts: Collection[str], chosen: Sequence[str]) -> None:
+    """Raise ConfigError for a name that is none of these parts'."""
     for name in chosen:
         if name not in parts:
             raise ConfigError(
@@ -26,6 +23,14 @@ def choose_parts(parts: Mapping[str, nn.Module], chosen: Sequence[str]) -> None:
                 f"{', '.join(parts)}.{did_you_mean(name, parts)}",
                 fix="name parts of the model in policy.train.",
             )
+
+
+def choose_parts(parts: Mapping[str, nn.Module], chosen: Sequence[str]) -> None:
+    """Let the parameters of the chosen parts train, in float32, and freeze all others; see `require_parts`.
+
+    A parameter that two parts share (tied embeddings) trains if either is chosen.
+    """
+    require_parts(parts, chosen)
     for part in parts.values():
         part.requires_grad_(False)
     for name in chosen:

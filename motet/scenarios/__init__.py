@@ -20,13 +20,14 @@ from motet.scenarios.caption_redraw import caption_redraw
 from motet.scenarios.draw import draw
 from motet.scenarios.duet import duet
 from motet.scenarios.edit import edit, edit_cycle
+from motet.scenarios.paint import paint, think_paint
 from motet.scenarios.refine import refine_draw, refine_edit
 from motet.scenarios.reflect import redraw, reflect
 from motet.scenarios.think_draw import think_draw
 
 for _built_in in (
     *(answer, draw, duet, think_draw, edit, edit_cycle),
-    *(reflect, redraw, caption_redraw, refine_draw, refine_edit),
+    *(reflect, redraw, caption_redraw, refine_draw, refine_edit, paint, think_paint),
 ):
     SCENARIOS.add(_built_in.name, _built_in)
 
@@ -45,6 +46,7 @@ __all__ = [
     "edit_cycle",
     "extract_refined",
     "keeps_original",
+    "paint",
     "redraw",
     "refine_draw",
     "refine_edit",
@@ -54,4 +56,5 @@ __all__ = [
     "scenario",
     "shows",
     "think_draw",
+    "think_paint",
 ]

@@ -8,6 +8,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 import motet
 from motet.config import AlgorithmConfig, ExpertConfig, LoraConfig, OptimizerConfig, PolicyConfig
 from motet.conversation import user
+from motet.errors import ConfigError
 from motet.learner import Learner
 from motet.objectives import PolicyObjective, kind_settings
 from motet.policies.experts import ExpertsPolicy
@@ -118,6 +119,33 @@ def test_a_saved_pair_loads_as_one_and_in_both_libraries(folders, tmp_path):
     theirs = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "pair" / "language_model")
     assert torch.equal(theirs.lm_head.weight, policy.writer.model.lm_head.weight)
     StableDiffusion3Pipeline.from_pretrained(tmp_path / "pair" / "pipeline")
+
+
+def test_a_saved_pair_with_an_adapted_writer_loads(folders, tmp_path):
+    pytest.importorskip("peft")
+    policy = opened(folders, lora=LoraConfig(rank=2, alpha=4.0))
+    assert policy.trainable() and all(".lora_" in name for name in policy.trainable())
+    with torch.no_grad():
+        for parameter in policy.trainable().values():
+            parameter.add_(0.05)
+    policy.save(tmp_path / "pair")
+    again = motet.load_policy(tmp_path / "pair", PolicyConfig(path=str(tmp_path / "pair"), lora=LoraConfig(rank=2)))
+    assert set(again.trainable()) == set(policy.trainable())
+    for one, other in zip(*(p.act(asked("text"), Sampling(max_tokens=4)) for p in (policy, again)), strict=True):
+        torch.testing.assert_close(one.log_probs, other.log_probs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("expert", "words"),
+    [
+        ({"path": "somewhere"}, r"policy.expert.path='somewhere': a 'diffusers' model takes no pipeline beside it"),
+        ({"height": 16}, r"policy.expert: a 'qwen2_5_vl' model alone has no diffusion transformer"),
+    ],
+)
+def test_settings_of_a_pipeline_without_a_place_are_refused(folders, expert, words):
+    path = str(folders["path" in expert])
+    with pytest.raises(ConfigError, match=words):
+        motet.load_policy(path, PolicyConfig(path=path, train=(), expert=ExpertConfig(**expert)))
 
 
 def test_a_pipeline_alone(folders):

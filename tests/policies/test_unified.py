@@ -9,9 +9,9 @@ from PIL import Image
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 import motet
-from motet.config import AlgorithmConfig, OptimizerConfig, PolicyConfig
+from motet.config import AlgorithmConfig, LoraConfig, OptimizerConfig, PolicyConfig
 from motet.conversation import user
-from motet.errors import CheckpointError, ConfigError
+from motet.errors import CheckpointError, ConfigError, ContextError
 from motet.learner import Learner
 from motet.objectives import LikelihoodObjective, PolicyObjective, kind_settings
 from motet.policies.flow.branches import velocity_of
@@ -235,6 +235,25 @@ def test_parts_that_do_not_belong_together(tmp_path):
         (folder / "bridge.safetensors").unlink()
     with pytest.raises(CheckpointError, match="is no whole unified model"):
         motet.load_policy(folder)
+
+
+def test_the_last_query_has_a_place_too():
+    """Unlike an act's last token it is read: contexts must leave room for all of them."""
+    policy = build()
+    conditioner, queries = policy.drawer.painter.conditioner, 3
+    (encoding,) = conditioner.encode([user("three")])
+    policy.reader.encoder.max_positions = len(encoding.context.ids) + queries
+    assert conditioner.encode([user("three")])
+    policy.reader.encoder.max_positions -= 1
+    with pytest.raises(ContextError):
+        conditioner.encode([user("three")])
+
+
+def test_adapters_of_the_language_model_train_alone():
+    pytest.importorskip("peft")
+    policy = build()
+    policy.add_lora(LoraConfig(rank=2))
+    assert policy.trainable() and all(".lora_" in name for name in policy.trainable())
 
 
 def test_unknown_parts_are_refused():

@@ -79,7 +79,7 @@ def test_a_users_own(tmp_path, monkeypatch):
 
 def test_unknown_scenarios():
     with pytest.raises(
-        ConfigError, match=r"scenario='dueet' is no scenario.*answer, .*think_draw. Did you mean 'duet'"
+        ConfigError, match=r"scenario='dueet' is no scenario.*answer, .*think_draw.*\. Did you mean 'duet'"
     ):
         resolve_scenario("dueet")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from motet.config import LoraConfig
 from motet.errors import CheckpointError
 from motet.lookup import first_line
 from motet.policies.ensemble import Ensemble
@@ -23,12 +22,7 @@ class ExpertsPolicy(Ensemble):
     """
 
     def __init__(self, writer: VlmPolicy, drawer: PipelinePolicy) -> None:
-        self.writer, self.drawer = writer, drawer
         super().__init__({"text": writer, "denoising": drawer})
-
-    def add_lora(self, config: LoraConfig) -> None:
-        """Train adapters on the language model's linear layers; the pipeline's are `policy.expert.lora`."""
-        self.writer.add_lora(config)
 
     def save(self, folder: Path) -> None:
         """`language_model/` (or its adapter) as transformers and peft load it, `pipeline/` as diffusers does."""

@@ -66,6 +66,8 @@ def velocity_of(
     network: Velocity, x: Float[Tensor, "A *D"], sigma: Float[Tensor, "A"], branches: Sequence[Branches]
 ) -> Float[Tensor, "A *D"]:
     """Row a's velocity under `branches[a]`, in float32 at least; all branches of all rows are one batch."""
+    if not branches:  # acts without an action: drawings along the ODE
+        return wide(x)
     counts = torch.tensor([len(own.conditions) for own in branches], device=x.device)
     owner = torch.repeat_interleave(torch.arange(len(branches), device=x.device), counts)
     conditions = [condition for own in branches for condition in own.conditions]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -13,6 +14,7 @@ from motet.policies.denoisers import Denoiser
 from motet.policies.flow.branches import Branches
 from motet.policies.flow.sampling import paint
 from motet.policies.flow.scoring import demonstrated, rescore
+from motet.policies.noise import uniforms
 from motet.protocols import Replay, Request
 from motet.trajectory import Act, DenoisingSteps, Sampling
 
@@ -21,35 +23,61 @@ from motet.trajectory import Act, DenoisingSteps, Sampling
 class Conditioner(Protocol):
     """From conversations to what a denoiser is told."""
 
-    def encode(self, contexts: Sequence[Conversation]) -> list[Any]:
-        """What acts keep of their contexts; a conversation that occurs again shares its encoding."""
+    def encode(self, contexts: Sequence[Conversation], guided: bool = False) -> list[Any]:
+        """What acts keep of their contexts; a conversation that occurs again shares its encoding.
+
+        `guided`: the null branch will be asked for as well.
+        """
         ...
 
     def blanked(self, encoding: Any, request: Request) -> Any:
-        """The encoding of a demonstration that goes without its prompt, its source picture, or both."""
+        """The encoding, made with `guided`, of a demonstration that goes without what `blanks` says."""
         ...
 
     def branches(self, encodings: Sequence[Any], samplings: Sequence[Sampling]) -> list[Branches]:
         """Each act's conditions under its guidance, with gradient to what trains; equal encodings once."""
         ...
 
-    def tokens(self, encoding: Any) -> int:
-        """What reading a context costs."""
+    def cost(self, act: DenoisingSteps) -> int:
+        """Tokens that replaying an act costs: of its context, and of every step and branch."""
         ...
 
 
-class Painter:
-    """Draws pictures of `height` x `width` pixels with a denoiser, under a conditioner's conditions."""
+def blanks(request: Request, edits: bool) -> tuple[bool, bool]:
+    """Whether a blank demonstration goes without its prompt, and without its source pictures.
 
-    def __init__(self, denoiser: Denoiser, conditioner: Conditioner, height: int, width: int) -> None:
-        self.denoiser, self.conditioner = denoiser, conditioner
+    An edit goes without the prompt, the sources or both, a third each by the request's key: those are the branches of
+    its guidance. A drawing from scratch has only a prompt to go without.
+    """
+    if not edits:
+        return True, False
+    chance = float(uniforms([(*request.key, 1)], 1))
+    return chance < 2 / 3, chance >= 1 / 3
+
+
+class Painter:
+    """Draws pictures of `height` x `width` pixels with a denoiser, under a conditioner's conditions.
+
+    `autocast` is the compute type of the transformer and of conditions that are computed anew in every replay, None:
+    the weights' own. Whatever is frozen (text encoders, autoencoder) computes in its own.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        conditioner: Conditioner,
+        height: int,
+        width: int,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.denoiser, self.conditioner, self.autocast = denoiser, conditioner, autocast
         self.height, self.width = height, width
         self.shape = denoiser.latent_shape(height, width)
 
     @torch.no_grad()
     def act(self, requests: Sequence[Request], sampling: Sampling, batch: int | None, version: int) -> list[Act]:
         """Perform drawings, at most `batch` at once; identical contexts are read once."""
-        encodings = self.conditioner.encode([request.context for request in requests])
+        encodings = self.conditioner.encode([r.context for r in requests], sampling.guidance != "none")
         size = batch or len(requests) or 1
         return [
             act
@@ -61,9 +89,10 @@ class Painter:
         self, requests: Sequence[Request], encodings: Sequence[Any], sampling: Sampling, version: int
     ) -> list[Act]:
         times = self.denoiser.schedule(sampling.num_steps, self.shape, sampling.shift).to(self.device)
-        branches = self.conditioner.branches(encodings, [sampling] * len(requests))
         keys = [request.key for request in requests]
-        painted = paint(self.denoiser.velocity, branches, keys, self.shape, times, sampling)
+        with self._autocasting():
+            branches = self.conditioner.branches(encodings, [sampling] * len(requests))
+            painted = paint(self.denoiser.velocity, branches, keys, self.shape, times, sampling)
         behaviour = painted.behaviour_log_probs
         return [
             DenoisingSteps(
@@ -71,11 +100,11 @@ class Painter:
                 context=request.context,
                 encoding=encodings[n],
                 sampling=sampling,
-                log_probs=painted.log_probs[n],
-                behaviour_log_probs=None if behaviour is None else behaviour[n],
+                log_probs=painted.log_probs[n].clone(),
+                behaviour_log_probs=None if behaviour is None else behaviour[n].clone(),
                 trained=request.trained,
                 policy_version=version,
-                states=painted.states[n],
+                states=painted.states[n].clone(),
                 times=times.cpu(),
                 stochastic=painted.stochastic,
                 image=picture,
@@ -89,7 +118,7 @@ class Painter:
         pictures = [picture.convert("RGB") for picture in pictures]
         clean = self.denoiser.encode(pictures, self.height, self.width)
         steps = demonstrated(clean, [request.key for request in requests])
-        encodings = self.conditioner.encode([request.context for request in requests])
+        encodings = self.conditioner.encode([r.context for r in requests], any(r.blank for r in requests))
         return [
             DenoisingSteps(
                 name=request.name,
@@ -108,17 +137,14 @@ class Painter:
 
     def replay(self, acts: Sequence[DenoisingSteps], needs: Collection[str] = ()) -> list[Replay]:
         """Log-probs under the current weights, with gradient; offers what `motet.policies.flow.rescore` does."""
-        branches = self.conditioner.branches([act.encoding for act in acts], [act.sampling for act in acts])
-        return rescore(self.denoiser.velocity, acts, branches, self.device, needs)
-
-    def cost(self, act: Act) -> int:
-        """Tokens that replaying the act costs at most: of its context, and of every step and branch."""
-        own = act.sampling
-        branches = 1 if own.guidance != "guided" else 2 if own.image_guidance_scale == 1 else 3
-        context = self.conditioner.tokens(act.encoding)
-        return context + branches * act.num_actions * self.denoiser.tokens(self.shape)
+        with self._autocasting():
+            branches = self.conditioner.branches([act.encoding for act in acts], [act.sampling for act in acts])
+            return rescore(self.denoiser.velocity, acts, branches, self.device, needs)
 
     @property
     def device(self) -> torch.device:
         """Where the transformer is."""
         return next(self.denoiser.transformer.parameters()).device
+
+    def _autocasting(self) -> Any:
+        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from motet.config import LoraConfig
+from motet.errors import ConfigError
+from motet.policies.denoisers.lora import ATTENTION, add_adapters, has_adapters
 from motet.policies.door import NotebookDoor
 from motet.policies.flow.painter import Painter
 from motet.policies.parts import Reference, choose_parts
@@ -20,47 +23,57 @@ from motet.trajectory import Act, ActKind, DenoisingSteps, Sampling
 class PaintingPolicy(NotebookDoor):
     """Implements `motet.protocols.LearningPolicy` for denoising acts.
 
-    `parts` are the modules that may train, by the names that `policy.train` uses. `autocast` is the compute type of
-    forward passes, None: the weights' own; `rollout_batch` drawings are made at once, None: as many as are asked for.
+    `parts` are the modules that may train, by the names that `policy.train` uses. `rollout_batch` drawings are made at
+    once, None: as many as are asked for.
     """
 
     kinds: frozenset[ActKind] = frozenset({"denoising"})
 
-    def __init__(
-        self,
-        painter: Painter,
-        parts: Mapping[str, nn.Module],
-        *,
-        autocast: torch.dtype | None = None,
-        rollout_batch: int | None = None,
-    ) -> None:
+    def __init__(self, painter: Painter, parts: Mapping[str, nn.Module], *, rollout_batch: int | None = None) -> None:
         self.painter, self.parts = painter, dict(parts)
-        self.autocast, self.rollout_batch = autocast, rollout_batch
+        self.rollout_batch = rollout_batch
         self.version = 0
         self._reference: Reference | None = None
 
     def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
         """Draw, in order. A context that several share is encoded and read once."""
-        with self._autocasting():
-            return self.painter.act(requests, sampling, self.rollout_batch, self.version)
+        _require_denoising(requests)
+        return self.painter.act(requests, sampling, self.rollout_batch, self.version) if requests else []
 
     def transcribe(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
         """The acts that demonstrate the targets, which are pictures."""
-        with self._autocasting():
-            return self.painter.transcribe(requests, targets)
+        _require_denoising(requests)
+        return self.painter.transcribe(requests, targets) if requests else []
 
     def replay(self, acts: Sequence[Act], needs: Collection[str] = ()) -> list[Replay]:
         """Log-probs under the current weights, with gradient; offers what `motet.policies.flow.rescore` does."""
-        with self._autocasting():
-            return self.painter.replay([cast(DenoisingSteps, act) for act in acts], needs)
+        _require_denoising(acts)
+        return self.painter.replay([cast(DenoisingSteps, act) for act in acts], needs) if acts else []
 
     def cost(self, act: Act) -> int:
         """Tokens that replaying the act costs: those of every step and branch, and of its context."""
-        return self.painter.cost(act)
+        return self.painter.conditioner.cost(cast(DenoisingSteps, act))
 
     def train_parts(self, names: Sequence[str]) -> None:
-        """Choose what trains; everything else is frozen."""
-        choose_parts(self.parts, names)
+        """Choose what trains; everything else is frozen. Beside adapters the transformer's weights cannot train."""
+        parts = self.parts
+        if has_adapters(parts["transformer"]):
+            if "transformer" in names:
+                raise ConfigError("Adapters train already.", fix="choose policy.train or policy.lora, not both.")
+            parts = {name: part for name, part in parts.items() if name != "transformer"}
+        choose_parts(parts, names)
+        if self.autocast is None:
+            self.parts["transformer"].float()  # what trains is float32, and without autocast all must be of one type
+
+    def add_lora(self, config: LoraConfig) -> None:
+        """Train adapters on linear layers of the transformer instead of its weights.
+
+        The default `target_modules`, which are a language model's, mean the transformer's attention.
+        """
+        chosen = config.target_modules
+        if chosen == LoraConfig.model_fields["target_modules"].default:
+            chosen = ATTENTION
+        add_adapters(self.parts["transformer"], rank=config.rank, alpha=config.alpha, target_modules=chosen)
 
     def recompute_activations(self) -> None:
         """Compute the transformer's activations again in the backward pass instead of keeping them."""
@@ -76,7 +89,7 @@ class PaintingPolicy(NotebookDoor):
         }
 
     def freeze_reference(self) -> None:
-        """Remember the present weights as the reference of the KL."""
+        """Remember the present weights as the reference of the KL; of adapters these alone are copied."""
         self._reference = Reference(self.trainable())
 
     @contextmanager
@@ -88,6 +101,11 @@ class PaintingPolicy(NotebookDoor):
             yield
 
     @property
+    def autocast(self) -> torch.dtype | None:
+        """Compute type of forward passes, None: the weights' own."""
+        return self.painter.autocast
+
+    @property
     def device(self) -> torch.device:
         """Where the transformer is."""
         return self.painter.device
@@ -96,5 +114,8 @@ class PaintingPolicy(NotebookDoor):
         """The denoiser alone, as diffusers loads it; the policy around it saves the rest."""
         self.painter.denoiser.save(folder)
 
-    def _autocasting(self) -> Any:
-        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
+
+def _require_denoising(items: Sequence[Request] | Sequence[Act]) -> None:
+    others = sorted({item.kind for item in items} - {"denoising"})
+    if others:
+        raise ValueError(f"A painter performs acts of kind 'denoising' alone, not {', '.join(others)}.")

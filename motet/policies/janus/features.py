@@ -1,4 +1,5 @@
-"""A conversation in Janus's own feature space: vision tower, aligner, language model, last hidden states.
+"""Last hidden states of Janus's language model: of a conversation, whose pictures go through vision tower and aligner,
+and at image tokens that it drew.
 
 Where each part lies is read off the encoding: a picture is where the image placeholder's ids stand, a text is where the
 tokenizer says that its characters went. No position is assumed.
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -18,6 +21,7 @@ from motet.policies.janus.contexts import ContextEncoder
 from motet.policies.janus.embeddings import Embedder
 from motet.policies.templates import SENTINEL, with_sentinels
 from motet.protocols import Features
+from motet.trajectory import Encoding
 
 
 def features(
@@ -36,6 +40,19 @@ def features(
         Features(hidden[n, : len(encoding.ids)], part_spans(encoder, conversation, encoding.ids.tolist()))
         for n, (conversation, encoding) in enumerate(zip(conversations, encodings, strict=True))
     ]
+
+
+def hidden_at(
+    model: Any, embedder: Embedder, encodings: Sequence[Encoding], codes: Int[Tensor, "B N"]
+) -> Float[Tensor, "B N D"]:
+    """Hidden states at the image tokens that follow each context, in one pass; rows are padded on the right."""
+    unique = {id(encoding): encoding for encoding in encodings}
+    contexts = dict(zip(unique, embedder.contexts(list(unique.values())), strict=True))
+    drawn = embedder.image(codes.to(embedder.device))
+    before = [contexts[id(encoding)] for encoding in encodings]
+    rows = pad_sequence([torch.cat(pair) for pair in zip(before, drawn, strict=True)], batch_first=True)
+    hidden: Tensor = model.model.language_model(inputs_embeds=rows, use_cache=False).last_hidden_state
+    return torch.stack([row[len(own) : len(own) + codes.shape[1]] for row, own in zip(hidden, before, strict=True)])
 
 
 def part_spans(encoder: ContextEncoder, conversation: Conversation, ids: Sequence[int]) -> tuple[range, ...]:

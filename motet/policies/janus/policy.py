@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
 
 from motet.conversation import Conversation
 from motet.errors import CheckpointError
@@ -17,7 +20,7 @@ from motet.policies.decoding.loop import Decoded, decode
 from motet.policies.janus.checkpoint import settle_generation_config
 from motet.policies.janus.contexts import ContextEncoder
 from motet.policies.janus.embeddings import Embedder
-from motet.policies.janus.features import features
+from motet.policies.janus.features import features, hidden_at
 from motet.policies.janus.pictures import codes_of, decode_pictures
 from motet.policies.janus.replay import replay
 from motet.policies.janus.sampling import Sampler, prefixes_of
@@ -115,7 +118,7 @@ class JanusPolicy(LearningModel):
         """The acts that demonstrate the targets: a string for a text request, a picture for an image request."""
         acts: list[Act] = []
         pictures = [target for r, target in zip(requests, targets, strict=True) if r.kind == "image"]
-        codes = iter(codes_of(self.model, self.processor, pictures) if pictures else ())
+        codes = iter(self.codes_of(pictures) if pictures else ())
         for request, target in zip(requests, targets, strict=True):
             draws = request.kind == "image"
             ids = next(codes) if draws else torch.tensor([*self.encoder.text_ids(target), self.encoder.eos_id])
@@ -147,6 +150,19 @@ class JanusPolicy(LearningModel):
         """Last hidden states of conversations, and where their parts lie in them; see `motet.protocols.Features`."""
         with self._autocasting():
             return features(self.model, self.embedder, self.encoder, conversations)
+
+    @torch.no_grad()
+    def codes_of(self, pictures: Sequence[Image.Image]) -> Int[Tensor, "B N"]:
+        """The image tokens of pictures that were not drawn here; see `motet.policies.janus.pictures.codes_of`."""
+        return codes_of(self.model, self.processor, pictures)
+
+    def hidden_at(self, encodings: Sequence[Encoding], codes: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
+        """Last hidden states, normed, at the N image tokens that follow each of B contexts, with gradient.
+
+        Each state has read its own token and all before it. Encode with `encoder.encode(..., draws=True, room=N + 1)`.
+        """
+        with self._autocasting():
+            return hidden_at(self.model, self.embedder, encodings, codes)
 
     def cost(self, act: Act) -> int:
         """Tokens that replaying the act costs, the unconditional branch included."""

@@ -1,4 +1,4 @@
-"""What a drawing is conditioned on: encoded once, kept with the act, and near the transformer while it is used."""
+"""What a pipeline's drawing is conditioned on: encoded once, kept with the act, near the transformer while in use."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from motet.conversation import Conversation
+from motet.errors import ConfigError
 from motet.policies.denoisers import Condition
 from motet.policies.denoisers.common import DiffusersDenoiser
 from motet.policies.denoisers.conditions import moved
 from motet.policies.flow import Branches, branches_of
+from motet.policies.flow.painter import blanks
 from motet.policies.pipelines.prompts import encode_prompt, encode_sources, pictures_of, prompt_of
-from motet.trajectory import Sampling
+from motet.protocols import Request
+from motet.trajectory import DenoisingSteps, Sampling
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +33,22 @@ class DrawingEncoding:
     picture_only: Condition | None = None
 
 
-class DrawingEncoder:
-    """Conversations -> encodings, through a pipeline's frozen text encoders and autoencoder."""
+class PromptConditioner:
+    """A `motet.policies.flow.Conditioner`: a pipeline's frozen text encoders and autoencoder."""
 
     def __init__(self, pipeline: Any, denoiser: DiffusersDenoiser, height: int, width: int) -> None:
         self.pipeline, self.denoiser, self.height, self.width = pipeline, denoiser, height, width
 
-    def encode(self, contexts: Sequence[Conversation], guided: bool) -> list[DrawingEncoding]:
-        """What each context conditions on; prompts, sources and whole contexts that recur are encoded once."""
+    def encode(self, contexts: Sequence[Conversation], guided: bool = False) -> list[DrawingEncoding]:
+        """What each context conditions on; prompts, sources and whole contexts that recur are encoded once.
+
+        Raises ConfigError for guidance of a distilled checkpoint.
+        """
+        if guided and self.pipeline.config.get("is_distilled", False):
+            raise ConfigError(
+                f"This {type(self.pipeline).__name__} is distilled, and knows no null prompt.",
+                fix="use denoising.guidance: none, and no algorithm.prompt_dropout.",
+            )
         texts: dict[str, Condition] = {}
         known: dict[int, tuple[Tensor, ...]] = {}
         made: dict[int, DrawingEncoding] = {}
@@ -57,28 +68,42 @@ class DrawingEncoder:
             made[id(context)] = DrawingEncoding(replace(texts[prompt], sources=sources), null, picture_only)
         return [made[id(context)] for context in contexts]
 
+    def blanked(self, encoding: DrawingEncoding, request: Request) -> DrawingEncoding:
+        """Without the prompt, the sources, or both, as `blanks` says."""
+        assert encoding.null is not None
+        prompt, sources = blanks(request, encoding.picture_only is not None)
+        kept = replace(encoding.conditional, sources=()) if sources else encoding.conditional
+        return DrawingEncoding(replace(encoding.null, sources=kept.sources) if prompt else kept)
 
-def branches_near(
-    denoiser: DiffusersDenoiser, encodings: Sequence[DrawingEncoding], samplings: Sequence[Sampling]
-) -> list[Branches]:
-    """The acts' branches, their conditions where the transformer is: what several acts share is moved there once."""
-    weight = next(denoiser.transformer.parameters())
-    there: dict[int, Condition] = {}
+    def branches(self, encodings: Sequence[DrawingEncoding], samplings: Sequence[Sampling]) -> list[Branches]:
+        """The acts' branches, their conditions where the transformer is: what several share is moved there once."""
+        weight = next(self.denoiser.transformer.parameters())
+        there: dict[int, Condition] = {}
 
-    def placed(condition: Condition | None) -> Condition | None:
-        if condition is None:
-            return None
-        if id(condition) not in there:
-            there[id(condition)] = moved(condition, weight)
-        return there[id(condition)]
+        def placed(condition: Condition | None) -> Condition | None:
+            if condition is None:
+                return None
+            if id(condition) not in there:
+                there[id(condition)] = moved(condition, weight)
+            return there[id(condition)]
 
-    return [
-        branches_of(
-            sampling,
-            placed(encoding.conditional),
-            placed(encoding.null),
-            placed(encoding.picture_only),
-            denoiser.rescale,
+        return [
+            branches_of(
+                sampling,
+                placed(encoding.conditional),
+                placed(encoding.null),
+                placed(encoding.picture_only),
+                self.denoiser.rescale,
+            )
+            for encoding, sampling in zip(encodings, samplings, strict=True)
+        ]
+
+    def cost(self, act: DenoisingSteps) -> int:
+        """Tokens of the picture, its sources and the prompt, for every branch and step."""
+        encoding: DrawingEncoding = act.encoding
+        own = branches_of(act.sampling, encoding.conditional, encoding.null, encoding.picture_only)
+        tokens = self.denoiser.tokens
+        return act.num_actions * sum(
+            tokens(act.states.shape[1:]) + len(c.embeddings) + sum(tokens(source.shape) for source in c.sources)
+            for c in own.scoring.conditions
         )
-        for encoding, sampling in zip(encodings, samplings, strict=True)
-    ]

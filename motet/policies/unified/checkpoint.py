@@ -12,18 +12,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from motet.config import ExpertConfig
 from motet.errors import CheckpointError
 from motet.lookup import first_line
 from motet.policies.denoisers import Denoiser, open_denoiser
 from motet.policies.unified.connector import Bridge, ConnectorConfig
-from motet.policies.vlm import VlmPolicy
 from motet.shards import save_tensors
 
 MODEL_TYPE = "motet_unified"
 LANGUAGE, _BRIDGE = "language_model", "bridge.safetensors"
 
 
-def save_unified(folder: Path, reader: VlmPolicy, bridge: Bridge, denoiser: Denoiser, size: tuple[int, int]) -> None:
+def save_unified(folder: Path, reader: Any, bridge: Bridge, denoiser: Denoiser, size: tuple[int, int]) -> None:
     """Write all parts. Raises CheckpointError when they cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,22 +44,23 @@ def save_unified(folder: Path, reader: VlmPolicy, bridge: Bridge, denoiser: Deno
         ) from error
 
 
-def open_unified(folder: Path, reader: VlmPolicy, device: torch.device) -> dict[str, Any]:
+def open_unified(folder: Path, reader: Any, device: torch.device, settings: ExpertConfig) -> dict[str, Any]:
     """What `UnifiedPolicy` is made of beside its reader: `bridge`, `denoiser`, `height` and `width`, in float32.
 
-    Raises CheckpointError for a folder in which a part is missing, broken, or of other sizes than its neighbours.
+    `settings` may give another size of pictures than the checkpoint's own. Raises CheckpointError for a folder in which
+    a part is missing, broken, or of other sizes than its neighbours.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         sizes = ConnectorConfig(**config["connector"])
-        height, width = int(config["height"]), int(config["width"])
+        height, width = settings.height or int(config["height"]), settings.width or int(config["width"])
         weights = load_file(str(folder / _BRIDGE))
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise CheckpointError(
             f"{str(folder)!r} is no whole unified model: {first_line(error)}.",
             fix=f"give a folder that motet saved, with config.json and {_BRIDGE}.",
         ) from error
-    denoiser = open_denoiser(folder, device=device)
+    denoiser = open_denoiser(folder, device=device, embedded_guidance=settings.embedded_guidance)
     bridge = Bridge(sizes).to(device)
     _require_fit(folder, sizes, reader, denoiser)
     try:
@@ -71,12 +72,15 @@ def open_unified(folder: Path, reader: VlmPolicy, device: torch.device) -> dict[
     return {"bridge": bridge, "denoiser": denoiser, "height": height, "width": width}
 
 
-def _require_fit(folder: Path, sizes: ConnectorConfig, reader: VlmPolicy, denoiser: Denoiser) -> None:
-    """The connector's sizes are those of the experts beside it."""
+def _require_fit(folder: Path, sizes: ConnectorConfig, reader: Any, denoiser: Denoiser) -> None:
+    """The connector reads what the experts beside it have, and is of their sizes."""
+    draws = "image" in reader.kinds
     expected = {
         "input_width": reader.model.config.text_config.hidden_size,
         "output_width": denoiser.condition_width,
         "pooled_width": denoiser.pooled_width,
+        "reads": "tokens" if draws else "queries",
+        "num_queries": reader.num_image_tokens if draws else sizes.num_queries,
     }
     for name, value in expected.items():
         if getattr(sizes, name) != value:

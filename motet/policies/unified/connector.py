@@ -1,11 +1,13 @@
-"""Between the experts: learned queries that the language model reads last, and the network that turns what it makes of
-them into the condition of a diffusion transformer (MetaQuery, arXiv 2504.06256; BLIP3o; UniRL-Zero, arXiv 2510.17937).
+"""Between the experts: what of the language model's reading conditions the diffusion transformer, and how.
+
+It reads learned queries that stand behind the context (MetaQuery, arXiv 2504.06256; BLIP3o; UniRL-Zero, arXiv
+2510.17937), or the tokens of a picture that the language model drew (BLIP3o-NEXT).
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,7 +20,8 @@ class ConnectorConfig:
     """Sizes. `input_width` is the language model's, `output_width` the denoiser's `condition_width`.
 
     `pooled_width` is the denoiser's, None where it takes no pooled vector. UniRL-Zero's: 256 queries, 12 blocks of
-    width 2048 (the language model's own), 8 heads, feed-forward 4096.
+    width 2048 (the language model's own), 8 heads, feed-forward 4096. `reads` says what is read; of image tokens
+    `num_queries` is their number.
     """
 
     input_width: int
@@ -28,6 +31,7 @@ class ConnectorConfig:
     num_blocks: int = 12
     num_heads: int = 8
     feed_forward: int = 4096
+    reads: Literal["queries", "tokens"] = "queries"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -35,14 +39,17 @@ class ConnectorConfig:
 
 
 class Connector(nn.Module):
-    """Bidirectional pre-norm blocks over the queries' hidden states, then a projection: `[B, Q, D] -> [B, Q, E]`.
+    """Bidirectional pre-norm blocks over hidden states, then a projection: `[B, Q, D] -> [B, Q, E]`.
 
-    Queries have no positions of their own here: the language model has told them apart.
+    Queries have no positions of their own here: the language model has told them apart. Image tokens get a learned
+    vector for their `place` in the raster, from zero: cross-attention would not know where in the picture they stand.
     """
 
     def __init__(self, config: ConnectorConfig) -> None:
         super().__init__()
         self.config = config
+        zeros = torch.zeros(config.num_queries, config.input_width)
+        self.place = nn.Parameter(zeros) if config.reads == "tokens" else None
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.num_blocks))
         self.norm = nn.RMSNorm(config.input_width)
         self.project = nn.Linear(config.input_width, config.output_width)
@@ -50,6 +57,8 @@ class Connector(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "B Q D"]) -> tuple[Float[Tensor, "B Q E"], Float[Tensor, "B P"] | None]:
         """Embeddings for the denoiser and, if it takes one, the pooled vector: of the mean over queries."""
+        if self.place is not None:
+            hidden = hidden + self.place
         for block in self.blocks:
             hidden = block(hidden)
         hidden = self.norm(hidden)
@@ -89,13 +98,17 @@ def new_queries(num_queries: int, width: int, scale: float, generator: torch.Gen
 
 
 class Bridge(nn.Module):
-    """What is new between two pretrained experts: a bank of queries per task, and the connector."""
+    """What is new between two pretrained experts: a bank of queries per task, unless it reads tokens; the connector."""
 
     def __init__(self, config: ConnectorConfig, *, scale: float = 1.0, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        banks = {
-            task: new_queries(config.num_queries, config.input_width, scale, generator) for task in ("draw", "edit")
-        }
+        tasks = ("draw", "edit") if config.reads == "queries" else ()
+        banks = {task: new_queries(config.num_queries, config.input_width, scale, generator) for task in tasks}
         self.queries = nn.ParameterDict(banks)
         self.connector = Connector(config)
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """What may train, by name."""
+        return {"queries": self.queries, "connector": self.connector} if self.queries else {"connector": self.connector}

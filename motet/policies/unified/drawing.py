@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
@@ -16,34 +16,30 @@ from motet.conversation import Conversation, Picture
 from motet.policies.denoisers import Condition, Denoiser
 from motet.policies.flow import Branches, branches_of
 from motet.policies.noise import uniforms
+from motet.policies.templates import once_each
 from motet.policies.unified.connector import Bridge
 from motet.protocols import Request
-from motet.trajectory import Sampling
+from motet.trajectory import DenoisingSteps, Sampling
 
 
 @dataclass(frozen=True, eq=False)
 class DrawingEncoding:
     """What the model saw of the context of a drawing, kept so that replay never derives it again.
 
-    `context` is the language model's encoding; `sources` are the latents of the picture that is edited, none for a
-    drawing from scratch. `blank` and `blank_source` tell which of both a demonstration goes without, as the branches of
-    guidance do.
+    `context` is the language model's encoding; `tokens` are the codes of the picture that is painted anew, None where
+    the language model draws none; `sources` are the latents of the picture that is edited, none for a drawing from
+    scratch. `blank` and `blank_source` tell which of both a demonstration goes without, as the branches of guidance do.
     """
 
     context: Any
+    tokens: Int[Tensor, "N"] | None = None
     sources: tuple[Float[Tensor, "..."], ...] = ()
     blank: bool = False
     blank_source: bool = False
 
 
-def edited_picture(conversation: Conversation) -> Image.Image | None:
-    """The picture that a drawing in this context edits: the last one shown, None to draw from scratch."""
-    pictures = [part.image for m in conversation.messages for part in m.parts if isinstance(part, Picture)]
-    return pictures[-1] if pictures else None
-
-
-class QueryConditioner:
-    """Runs the language model over contexts and queries, and the connector over what it made of the queries.
+class BridgeConditioner:
+    """Runs the language model and the connector; how the language model is read is up to the subclass.
 
     The null branch is zeros in place of the connector's words. Where nothing trains on that road, an encoding's
     condition is computed once and kept as long as the encoding.
@@ -54,16 +50,9 @@ class QueryConditioner:
         self._known: WeakKeyDictionary[DrawingEncoding, Condition] = WeakKeyDictionary()
 
     @torch.no_grad()
-    def encode(self, contexts: Sequence[Conversation]) -> list[DrawingEncoding]:
-        """The language model's encoding, and the latent of the picture that is edited."""
-        unique = {id(context): context for context in contexts}
-        room = self.bridge.connector.config.num_queries
-        read = self.reader.encoder.encode_all(list(unique.values()), room=room)
-        known = {
-            key: DrawingEncoding(encoding, self._sources(context))
-            for (key, context), encoding in zip(unique.items(), read, strict=True)
-        }
-        return [known[id(context)] for context in contexts]
+    def encode(self, contexts: Sequence[Conversation], guided: bool = False) -> list[DrawingEncoding]:
+        """The language model's encoding and what else a drawing is told of its context, guided or not."""
+        return once_each(contexts, self._encode)
 
     def blanked(self, encoding: DrawingEncoding, request: Request) -> DrawingEncoding:
         """Without the prompt; of an edit without the prompt, the source or both, a third each, by the request's key."""
@@ -80,17 +69,24 @@ class QueryConditioner:
             for encoding, sampling in zip(encodings, samplings, strict=True)
         ]
 
-    def tokens(self, encoding: DrawingEncoding) -> int:
-        """The context's and the queries'."""
-        return len(encoding.context.ids) + self.bridge.connector.config.num_queries
+    def cost(self, act: DenoisingSteps) -> int:
+        """Tokens of the context and of what the connector reads, once, and of the picture for every branch and step."""
+        edits = bool(act.encoding.sources)
+        branches = branches_of(act.sampling, "whole", "null", "picture alone" if edits else None).scoring.conditions
+        context = len(act.encoding.context.ids) + self.bridge.connector.config.num_queries
+        return context + len(branches) * act.num_actions * self.denoiser.tokens(act.states.shape[1:])
 
-    def _sources(self, context: Conversation) -> tuple[Tensor, ...]:
-        picture = edited_picture(context)
-        return () if picture is None else (self.denoiser.encode([picture], *self.size)[0],)
+    def _encode(self, context: Conversation) -> DrawingEncoding:
+        raise NotImplementedError
+
+    def _hidden(self, encodings: Sequence[DrawingEncoding]) -> Float[Tensor, "B Q D"]:
+        """What the connector reads, with gradient to all that trains."""
+        raise NotImplementedError
 
     def _conditions(self, encodings: Sequence[DrawingEncoding]) -> dict[int, Condition]:
         unique = {id(encoding): encoding for encoding in encodings}
         if any(p.requires_grad for p in (*self.reader.model.parameters(), *self.bridge.parameters())):
+            self._known.clear()  # of weights that will have moved by the time that they are frozen
             return self._computed(list(unique.values()))
         missing = [encoding for encoding in unique.values() if encoding not in self._known]
         with torch.no_grad():
@@ -99,19 +95,43 @@ class QueryConditioner:
         return {key: self._known[encoding] for key, encoding in unique.items()}
 
     def _computed(self, encodings: Sequence[DrawingEncoding]) -> dict[int, Condition]:
+        if not encodings:
+            return {}
+        connector = self.bridge.connector
+        embeddings, pooled = connector(self._hidden(encodings).to(connector.project.weight))
         found: dict[int, Condition] = {}
+        for n, encoding in enumerate(encodings):
+            sources = () if encoding.blank_source else encoding.sources
+            condition = Condition(embeddings[n], None, None if pooled is None else pooled[n], sources)
+            found[id(encoding)] = _without_prompt(condition) if encoding.blank else condition
+        return found
+
+
+class QueryConditioner(BridgeConditioner):
+    """Reads learned queries after the whole context: a bank for drawings, another for edits.
+
+    A drawing whose context shows a picture is an edit of the last one.
+    """
+
+    def _encode(self, context: Conversation) -> DrawingEncoding:
+        room = self.bridge.connector.config.num_queries + 1  # an act's last token is never read, the last query is
+        picture = edited_picture(context)
+        sources = () if picture is None else (self.denoiser.encode([picture], *self.size)[0],)
+        return DrawingEncoding(self.reader.encoder.encode(context, room=room), sources=sources)
+
+    def _hidden(self, encodings: Sequence[DrawingEncoding]) -> Float[Tensor, "B Q D"]:
+        found: dict[int, Tensor] = {}
         for task in ("draw", "edit"):
             own = [encoding for encoding in encodings if bool(encoding.sources) == (task == "edit")]
-            if not own:
-                continue
-            queries = self.bridge.queries[task]
-            hidden = self.reader.hidden_after([encoding.context for encoding in own], queries)
-            embeddings, pooled = self.bridge.connector(hidden.to(queries))
-            for n, encoding in enumerate(own):
-                sources = () if encoding.blank_source else encoding.sources
-                condition = Condition(embeddings[n], None, None if pooled is None else pooled[n], sources)
-                found[id(encoding)] = _without_prompt(condition) if encoding.blank else condition
-        return found
+            hidden = self.reader.hidden_after([encoding.context for encoding in own], self.bridge.queries[task])
+            found |= zip(map(id, own), hidden, strict=True)
+        return torch.stack([found[id(encoding)] for encoding in encodings])
+
+
+def edited_picture(conversation: Conversation) -> Image.Image | None:
+    """The picture that a drawing in this context edits: the last one shown, None to draw from scratch."""
+    pictures = [part.image for m in conversation.messages for part in m.parts if isinstance(part, Picture)]
+    return pictures[-1] if pictures else None
 
 
 def _without_prompt(condition: Condition) -> Condition:

@@ -1,12 +1,13 @@
-"""The unified policy: a vision-language model that writes, and conditions a diffusion transformer that draws."""
+"""The unified policy: a language model that writes, and conditions a diffusion transformer that draws."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from motet.config import LoraConfig
 from motet.policies.denoisers import Denoiser
 from motet.policies.ensemble import Ensemble
 from motet.policies.flow import Painter
@@ -14,20 +15,23 @@ from motet.policies.flow.policy import PaintingPolicy
 from motet.policies.unified.checkpoint import save_unified
 from motet.policies.unified.connector import Bridge
 from motet.policies.unified.drawing import QueryConditioner
-from motet.policies.vlm import VlmPolicy
+from motet.policies.unified.tokens import TokenConditioner
+from motet.trajectory import Act, ImageTokens, Sampling
 
 
 class UnifiedPolicy(Ensemble):
-    """A language model and a diffusion transformer in one (UniRL-Zero, arXiv 2510.17937).
+    """A language model and a diffusion transformer in one. `height` and `width` are those of its pictures, in pixels.
 
-    `height` and `width` are those of its pictures, in pixels. A drawing whose context shows a picture is an edit of the
-    last one: the language model sees it, and the denoiser has its latent. The gradient of drawings reaches the language
-    model through the queries, where it trains.
+    `reader` is a `VlmPolicy` whose reading of learned queries conditions drawings (UniRL-Zero, arXiv 2510.17937), or a
+    `JanusPolicy`, of whose image tokens the diffusion transformer is the decoder (BLIP3o-NEXT): the bridge says which.
+    The gradient of drawings reaches the language model, where it trains. A drawing whose context shows a picture is an
+    edit of the last one for the former, which sees it, and whose denoiser has its latent; see `TokenConditioner` for
+    the latter.
     """
 
     def __init__(
         self,
-        reader: VlmPolicy,
+        reader: Any,
         bridge: Bridge,
         denoiser: Denoiser,
         *,
@@ -37,14 +41,21 @@ class UnifiedPolicy(Ensemble):
         rollout_batch: int | None = None,
     ) -> None:
         self.reader, self.bridge, self.denoiser, self.size = reader, bridge, denoiser, (height, width)
-        painter = Painter(denoiser, QueryConditioner(reader, bridge, denoiser, self.size), height, width)
-        parts = {"queries": bridge.queries, "connector": bridge.connector, **denoiser.parts}
-        drawer = PaintingPolicy(painter, parts, autocast=autocast, rollout_batch=rollout_batch)
-        super().__init__({"text": reader, "denoising": drawer})
+        bridge.requires_grad_(False)  # as the experts are, until parts are chosen
+        reads_tokens = bridge.connector.config.reads == "tokens"
+        conditioner = (TokenConditioner if reads_tokens else QueryConditioner)(reader, bridge, denoiser, self.size)
+        painter = Painter(denoiser, conditioner, height, width, autocast)
+        parts = {**bridge.parts, **denoiser.parts}
+        drawer = PaintingPolicy(painter, parts, rollout_batch=rollout_batch)
+        super().__init__({**dict.fromkeys(reader.kinds, reader), "denoising": drawer})
 
-    def add_lora(self, config: LoraConfig) -> None:
-        """Train adapters on the language model's linear layers instead of its weights."""
-        self.reader.add_lora(config)
+    def paint(self, acts: Sequence[ImageTokens], n: int = 1, *, seed: int = 0, **sampling: Any) -> list[Act]:
+        """Paint what `draw` drew with image tokens anew, `n` pictures of each; keywords as in `Sampling`.
+
+        The ODE is walked unless a `temperature` other than 0 asks for its stochastic steps.
+        """
+        contexts = [act.context + act.to_conversation() for act in acts]
+        return self._ask("denoising", contexts, n, seed, Sampling(**{"temperature": 0.0, **sampling}))
 
     def save(self, folder: Path) -> None:
         """Both experts in the layouts of transformers and diffusers, the bridge as safetensors between them."""
