@@ -12,7 +12,7 @@ import torch
 from transformers import JanusConfig
 
 from motet.config import ExpertConfig, PolicyConfig
-from motet.errors import CheckpointError
+from motet.errors import CheckpointError, ConfigError
 from motet.lookup import first_line
 from motet.policies.janus import JanusPolicy
 from motet.policies.janus.checkpoint import open_janus
@@ -28,11 +28,16 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
     Janus in the transformers layout, Qwen2.5-VL and Qwen3-VL, diffusers pipelines (as `policy.expert` beside a language
     model, or alone), and motet's own unified models. With a `config`, its device, precision and trainable parts apply;
     without one the policy is ready to sample and trains the default parts. Raises CheckpointError for a missing, broken
-    or unsupported checkpoint.
+    or unsupported checkpoint, ConfigError for a setting that it does not have.
     """
     settings = config or PolicyConfig(path=str(path))
     opened = Opening.at(path, settings)
-    policy = _OPENERS[_model_type(opened)](opened)
+    model_type = _model_type(opened)
+    if settings.max_pixels is not None and model_type in ("janus", "diffusers"):
+        raise ConfigError(
+            f"policy.max_pixels={settings.max_pixels} is a Qwen-VL's, and {str(path)!r} has none.", fix="remove it."
+        )
+    policy = _OPENERS[model_type](opened)
     if config is None:  # the default parts are a language model's: a pipeline has none of them
         settings = settings.model_copy(update={"train": [name for name in settings.train if name in policy.parts]})
     _let_train(policy, settings, adapter=opened.adapter is not None)
@@ -109,7 +114,7 @@ def _janus(opened: Opening) -> JanusPolicy:
 
 
 def _vlm(opened: Opening) -> Any:
-    model, processor = open_vlm(opened.source, opened.dtype)
+    model, processor = open_vlm(opened.source, opened.dtype, opened.settings.max_pixels)
     writer = VlmPolicy(opened.placed(model), processor, **opened.common)
     expert = opened.settings.expert
     if expert is None or expert.path is None:
