@@ -61,6 +61,8 @@ class PolicyConfig(_Section):
     """Compute type of forward passes. Weights that train, log-probs and ratios stay float32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    max_pixels: PositiveInt | None = None
+    """Largest picture that a Qwen-VL reads, in pixels; larger ones are scaled down. None: the checkpoint's own."""
     rollout_batch: PositiveInt | None = None
     """Sample at most this many sequences at once; None: all of a step's. Less memory, the same samples but rounding."""
 
