@@ -239,3 +239,18 @@ def bench_scenarios(
 
     choice = Choice(tuple(seeds or [0]), tuple(only or ()), tuple(policies or ()), budget)
     run(plan, output, choice, overrides or [], resume=resume)
+
+
+@bench.command("step")
+def bench_step(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    *,
+    steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 3,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 1,
+    json_path: Json = None,
+) -> None:
+    """Seconds by phase, images/s and peak memory of a recipe's training steps; nothing is kept."""
+    from motet.cli.benching import bench_step as run
+
+    run(recipe, overrides or [], steps, warmup, json_path)

@@ -64,6 +64,26 @@ def bench_scenarios(path: Path, output: Path, choice: Choice, overrides: list[st
     console.print(f"Tables: {output / 'scenarios.md'}", soft_wrap=True, highlight=False, markup=False)
 
 
+def bench_step(recipe_path: Path, overrides: list[str], steps: int, warmup: int, json_path: Path | None) -> None:
+    """Run some training steps and print what they took."""
+    recipe = load_recipe(recipe_path, overrides)
+    from motet.plan.bench_step import bench_step as measure
+
+    console = Console()
+    with ProgressBar(console) as bar:
+        found = measure(recipe, steps, warmup, bar)
+    write_numbers(json_path, asdict(found))
+    table = Table(title=f"One step of {found.trajectories} trajectories on {escape(found.device)}", show_header=False)
+    table.add_column(""), table.add_column("", justify="right")
+    for phase, seconds in found.seconds.items():
+        table.add_row(f"{escape(phase)}, s", f"{seconds:.2f}")
+    table.add_row("whole step, s", f"{found.step_seconds:.2f}")
+    table.add_row("images/s over the whole step", f"{found.images_per_second:.3g}")
+    table.add_row("peak memory, GB", f"{found.peak_gb:.2f}")
+    table.add_row("trained numbers, M", f"{found.trained / 1e6:,.1f}")
+    console.print(table)
+
+
 def _again(path: Path, output: Path, choice: Choice, overrides: Sequence[str]) -> str:
     """The command that goes on, as one types it into a shell."""
     options = [

@@ -43,11 +43,11 @@ def rewards_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table
     paired: both measurements are of the same rows.
     """
     table = Table(title=title, title_justify="left")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for heading in columns:
-        table.add_column(escape(heading), justify="right")
+        table.add_column(escape(heading), justify="right", no_wrap=True)
     if len(columns) == 2:
-        table.add_column("change", justify="right")
+        table.add_column("change", justify="right", no_wrap=True)
     for heading in columns:
         table.add_column(f"{escape(heading)}\ngreedy", justify="right")
     views = list(columns.values())

@@ -110,7 +110,9 @@ class Verdict:
 
 def clauses(given: Any) -> list[Mapping[str, Any]]:
     """A row's clauses, checked; what parquet fills with None is left out. Raises DataError."""
-    read = [{key: value for key, value in clause.items() if value is not None} for clause in given or []]
+    read: list[Mapping[str, Any]] = [
+        {key: value for key, value in clause.items() if value is not None} for clause in given or []
+    ]
     for place, clause in enumerate(read):
         relation, target = clause.get("position", ("above", 0))
         if (

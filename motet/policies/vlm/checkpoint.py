@@ -18,7 +18,6 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen3VLForConditionalGeneration,
 )
-from transformers.image_utils import SizeDict
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from motet.errors import CheckpointError
@@ -86,7 +85,7 @@ def _open_processor(source: str, max_pixels: int | None) -> VlmProcessor:
     images = Qwen2VLImageProcessorPil.from_pretrained(source)
     if max_pixels is not None:
         shortest = min(images.size["shortest_edge"], max_pixels)
-        images.size = SizeDict(shortest_edge=shortest, longest_edge=max_pixels)
+        images.size = {"shortest_edge": shortest, "longest_edge": max_pixels}
     return VlmProcessor(tokenizer, images)
 
 
