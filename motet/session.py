@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from motet.config import Recipe
+from motet.config import DROPOUTS, Recipe
 from motet.credit import check_credit
 from motet.data import Cursor, open_rows
 from motet.errors import CheckpointError, ConfigError
@@ -71,12 +71,13 @@ class Session:
 def prepare(recipe: Recipe) -> Session:
     """Build a run of reinforcement learning; what contradicts itself is refused here, before the first sample."""
     algorithm, tracks = recipe.algorithm, []
-    if algorithm.prompt_dropout:
-        raise ConfigError(
-            f"algorithm.prompt_dropout={algorithm.prompt_dropout} belongs to supervised training: a rollout that does "
-            "not see its prompt cannot be judged by it.",
-            fix="remove it, or use `motet sft`.",
-        )
+    for name in DROPOUTS:
+        if getattr(algorithm, name):
+            raise ConfigError(
+                f"algorithm.{name}={getattr(algorithm, name)} belongs to supervised training: a rollout that does not "
+                "see what it is asked cannot be judged by it.",
+                fix="remove it, or use `motet sft`.",
+            )
     for number, (name, config) in enumerate(recipe.practised().items()):
         if not config.rewards:
             where = f"The track {name!r}" if name else "The recipe"
@@ -127,6 +128,13 @@ def prepare_supervised(recipe: Recipe) -> Session:
         cursor = Cursor(rows, recipe.run.seed)
         tracks.append(Track(number, name, scenario, [], cursor, config.prompts_per_step, targets))
     policy = _load(recipe)
+    for name in ("source_dropout", "joint_dropout"):
+        if getattr(recipe.algorithm, name) and "denoising" not in policy.kinds:
+            raise ConfigError(
+                f"algorithm.{name}={getattr(recipe.algorithm, name)} withholds source pictures from denoising, which "
+                "this policy does not do.",
+                fix="remove it: of image tokens prompt_dropout withholds all.",
+            )
     return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, recipe.run.steps))
 
 

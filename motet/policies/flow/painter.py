@@ -94,7 +94,9 @@ class Painter:
             DenoisingSteps(
                 name=request.name,
                 context=request.context,
-                encoding=self.conditioner.blanked(encoding, request) if request.blank else encoding,
+                encoding=self.conditioner.blanked(encoding, request)
+                if request.blank or request.blank_source
+                else encoding,
                 sampling=Sampling(),
                 log_probs=None,
                 trained=request.trained,

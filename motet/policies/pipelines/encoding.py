@@ -29,6 +29,14 @@ class DrawingEncoding:
     null: Condition | None = None
     picture_only: Condition | None = None
 
+    def shown(self, blank: bool, blank_source: bool) -> Condition:
+        """The condition without the prompt, the sources, or both; made for guidance where the prompt goes."""
+        if not blank:
+            return replace(self.conditional, sources=()) if blank_source else self.conditional
+        without = self.null if blank_source or self.picture_only is None else self.picture_only
+        assert without is not None
+        return without
+
 
 class DrawingEncoder:
     """Conversations -> encodings, through a pipeline's frozen text encoders and autoencoder."""

@@ -114,7 +114,7 @@ class PipelinePolicy:
 
     @torch.no_grad()
     def transcribe(self, requests: Sequence[Request], targets: Sequence[Image.Image]) -> list[Act]:
-        """Acts that demonstrate pictures, each one noisy state of it; a blank request has the null condition."""
+        """Acts that demonstrate pictures, each one noisy state of it; a blank request has the condition of a branch."""
         if not requests:
             return []
         clean = self.denoiser.encode(targets, self.height, self.width)
@@ -122,12 +122,11 @@ class PipelinePolicy:
         encodings = self.encoder.encode([r.context for r in requests], any(r.blank for r in requests))
         acts: list[Act] = []
         for request, target, encoding, (states, times) in zip(requests, targets, encodings, shown, strict=True):
-            seen = encoding.null if request.blank and encoding.null is not None else encoding.conditional
             acts.append(
                 DenoisingSteps(
                     name=request.name,
                     context=request.context,
-                    encoding=DrawingEncoding(seen),
+                    encoding=DrawingEncoding(encoding.shown(request.blank, request.blank_source)),
                     sampling=Sampling(),
                     log_probs=None,
                     trained=request.trained,
