@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from motet.config import Recipe
+from motet.config import DROPOUTS, Recipe
 from motet.credit import check_credit
 from motet.data import Cursor, open_rows
 from motet.errors import CheckpointError, ConfigError
@@ -85,12 +85,13 @@ def rewarded_tracks(recipe: Recipe) -> list[Track]:
 
     Raises ConfigError where they do not fit each other.
     """
-    if recipe.algorithm.prompt_dropout:
-        raise ConfigError(
-            f"algorithm.prompt_dropout={recipe.algorithm.prompt_dropout} belongs to supervised training: a rollout "
-            "that does not see its prompt cannot be judged by it.",
-            fix="remove it, or use `motet sft`.",
-        )
+    for name in DROPOUTS:
+        if getattr(recipe.algorithm, name):
+            raise ConfigError(
+                f"algorithm.{name}={getattr(recipe.algorithm, name)} belongs to supervised training: a rollout that does "
+                "not see what it is asked cannot be judged by it.",
+                fix="remove it, or use `motet sft`.",
+            )
     tracks = []
     for number, (name, config) in enumerate(recipe.practised().items()):
         if not config.rewards:
@@ -117,6 +118,13 @@ def prepare_supervised(recipe: Recipe) -> Session:
     """Build a supervised run. `data.targets` says which column demonstrates each act of the scenario."""
     tracks = demonstrated_tracks(recipe)
     policy = _load(recipe)
+    for name in ("source_dropout", "joint_dropout"):
+        if getattr(recipe.algorithm, name) and "denoising" not in policy.kinds:
+            raise ConfigError(
+                f"algorithm.{name}={getattr(recipe.algorithm, name)} withholds source pictures from denoising, which "
+                "this policy does not do.",
+                fix="remove it: of image tokens prompt_dropout withholds all.",
+            )
     return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, recipe.run.steps))
 
 

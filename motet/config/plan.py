@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from motet.config.load import apply_overrides, parse_recipe, read_mapping, read_yaml
-from motet.config.schema import Recipe
+from motet.config.schema import DROPOUTS, Recipe
 from motet.errors import ConfigError
 
 StageKind = Literal["rl", "sft", "merge"]
@@ -157,9 +157,10 @@ class _Reader:
             raise ConfigError(f"{where} trains from one stage and merges nothing.", fix=fix)
         begin = checkpoint_of(self.built[start[0]], self.output) if start else None
         recipe = self._recipe(own, begin, where)
-        if kind == "rl" and recipe.algorithm.prompt_dropout:
+        given = [name for name in DROPOUTS if getattr(recipe.algorithm, name)]
+        if kind == "rl" and given:
             fix = "give it to the stages of kind sft alone."
-            raise ConfigError(f"{where}: algorithm.prompt_dropout belongs to supervised training.", fix=fix)
+            raise ConfigError(f"{where}: algorithm.{given[0]} belongs to supervised training.", fix=fix)
         return Stage(name, kind, start, recipe)
 
     def _merge(self, name: str, kind: StageKind, start: tuple[str, ...], own: dict[str, Any], where: str) -> Stage:

@@ -14,7 +14,6 @@ from motet.policies.denoisers import Condition
 from motet.policies.denoisers.common import DiffusersDenoiser
 from motet.policies.denoisers.conditions import moved
 from motet.policies.flow import Branches, branches_of
-from motet.policies.flow.painter import blanks
 from motet.policies.pipelines.prompts import encode_prompt, encode_sources, pictures_of, prompt_of
 from motet.protocols import Request
 from motet.trajectory import DenoisingSteps, Sampling
@@ -69,11 +68,12 @@ class PromptConditioner:
         return [made[id(context)] for context in contexts]
 
     def blanked(self, encoding: DrawingEncoding, request: Request) -> DrawingEncoding:
-        """Without the prompt, the sources, or both, as `blanks` says."""
+        """Without the prompt, the sources, or both, as the request says; where the prompt goes, it was made guided."""
+        kept = replace(encoding.conditional, sources=()) if request.blank_source else encoding.conditional
+        if not request.blank:
+            return DrawingEncoding(kept)
         assert encoding.null is not None
-        prompt, sources = blanks(request, encoding.picture_only is not None)
-        kept = replace(encoding.conditional, sources=()) if sources else encoding.conditional
-        return DrawingEncoding(replace(encoding.null, sources=kept.sources) if prompt else kept)
+        return DrawingEncoding(replace(encoding.null, sources=kept.sources))
 
     def branches(self, encodings: Sequence[DrawingEncoding], samplings: Sequence[Sampling]) -> list[Branches]:
         """The acts' branches, their conditions where the transformer is: what several share is moved there once."""
