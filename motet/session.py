@@ -88,8 +88,8 @@ def rewarded_tracks(recipe: Recipe) -> list[Track]:
     for name in DROPOUTS:
         if getattr(recipe.algorithm, name):
             raise ConfigError(
-                f"algorithm.{name}={getattr(recipe.algorithm, name)} belongs to supervised training: a rollout that does "
-                "not see what it is asked cannot be judged by it.",
+                f"algorithm.{name}={getattr(recipe.algorithm, name)} belongs to supervised training: a rollout that "
+                "does not see what it is asked cannot be judged by it.",
                 fix="remove it, or use `motet sft`.",
             )
     tracks = []
