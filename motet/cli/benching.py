@@ -74,7 +74,8 @@ def bench_step(recipe_path: Path, overrides: list[str], steps: int, warmup: int,
         found = measure(recipe, steps, warmup, bar)
     write_numbers(json_path, asdict(found))
     table = Table(title=f"One step of {found.trajectories} trajectories on {escape(found.device)}", show_header=False)
-    table.add_column(""), table.add_column("", justify="right")
+    table.add_column("")
+    table.add_column("", justify="right")
     for phase, seconds in found.seconds.items():
         table.add_row(f"{escape(phase)}, s", f"{seconds:.2f}")
     table.add_row("whole step, s", f"{found.step_seconds:.2f}")

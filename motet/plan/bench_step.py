@@ -49,7 +49,7 @@ def bench_step(recipe: Recipe, steps: int, warmup: int, watcher: Watcher) -> Ste
         folder.create(to_yaml(session.recipe))
         train(session, _Unsaved(session, folder, watcher, Interrupt()))
         lines = folder.read_metrics()[warmup:]
-    device = session.policy.device if hasattr(session.policy, "device") else torch.device("cpu")
+    device: torch.device = getattr(session.policy, "device", torch.device("cpu"))
     phases = [key.removeprefix("time/") for key in lines[0] if key.startswith("time/")]
     step_seconds = statistics.fmean(line["step_time"] for line in lines)
     images = statistics.fmean(line.get("images_per_second", 0.0) * line["time/rollout"] for line in lines)
