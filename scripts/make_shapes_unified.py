@@ -84,7 +84,8 @@ def cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_sched
 
 def train_autoencoder(policy: UnifiedPolicy, steps: int, seed: int, options: Any) -> None:
     """Latents of unit scale and mean zero that are decoded well under noise; then its scale is fixed."""
-    vae: Any = policy.denoiser.vae.requires_grad_(True)
+    denoiser: Any = policy.denoiser
+    vae = denoiser.vae.requires_grad_(True)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=3e-3, weight_decay=0.0)
     schedule = cosine(optimizer, steps)
     rng = np.random.default_rng(seed)

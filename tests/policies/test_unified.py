@@ -205,6 +205,8 @@ def test_saved_parts_load_in_their_own_libraries_and_as_one(tmp_path, family):
         *(p.act(drawings(contexts(family == "sana")), GUIDED) for p in (policy, loaded)), strict=True
     ):
         torch.testing.assert_close(act.states, other.states, rtol=0, atol=1e-5)
+    loaded.save(tmp_path / "again")  # diffusers would note where the first was loaded from
+    assert not [file for file in (tmp_path / "again").rglob("*.json") if str(tmp_path) in file.read_text()]
 
 
 def test_the_notebooks_door_draws(tmp_path):

@@ -5,6 +5,7 @@ A class says how its transformer is called (`_forward`) and how its autoencoder'
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -192,6 +193,7 @@ class DiffusersDenoiser:
                 self.vae.save_pretrained(folder / "vae")
             self.scheduler.save_pretrained(folder / "scheduler")
             self.save_adapter(folder)
+            _forget_origin(folder / "transformer", folder / "vae")
             for file in folder.rglob("*.safetensors"):  # safetensors writes for the owner only
                 shutil.copymode(folder / "transformer" / "config.json", file)
         except OSError as error:
@@ -227,3 +229,12 @@ def _guidance(denoiser: DiffusersDenoiser, asked: float | None) -> float | None:
             fix="remove it, and guide with two branches (denoising.guidance).",
         )
     return (denoiser.own_guidance if asked is None else asked) if embeds else None
+
+
+def _forget_origin(*folders: Path) -> None:
+    """Take out of each config where its weights were loaded from: a path of one machine."""
+    for config in (folder / "config.json" for folder in folders):
+        if config.is_file():
+            said = json.loads(config.read_text(encoding="utf-8"))
+            said.pop("_name_or_path", None)
+            config.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")

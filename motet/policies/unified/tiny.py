@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
-from diffusers.models.transformers.sana_transformer import SanaTransformer2DModel
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from motet.policies.denoisers import denoiser_of
+from motet.policies.denoisers.open import diffusers_library
 from motet.policies.tiny import initialise
 from motet.policies.unified.connector import Bridge, ConnectorConfig
 from motet.policies.unified.policy import UnifiedPolicy
@@ -59,7 +57,7 @@ def make_tiny_unified(tokenizer: PreTrainedTokenizerFast, sizes: TinyUnifiedSize
     side, cells = sizes.vlm.image, 2 ** (len(sizes.vae_channels) - 1)
     torch.manual_seed(seed)
     transformer = tiny_sana(sizes, side // cells)
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
+    scheduler = diffusers_library().FlowMatchEulerDiscreteScheduler(shift=1.0)
     denoiser = denoiser_of(transformer, tiny_autoencoder(sizes), scheduler, adapter=True)
     connector = ConnectorConfig(
         input_width=sizes.vlm.hidden,
@@ -76,7 +74,7 @@ def make_tiny_unified(tokenizer: PreTrainedTokenizerFast, sizes: TinyUnifiedSize
 
 def tiny_sana(sizes: TinyUnifiedSizes, side: int) -> Any:
     """A transformer over latents of `side` x `side`, one token each, with positions; its velocities start at zero."""
-    transformer = SanaTransformer2DModel(
+    transformer = diffusers_library().SanaTransformer2DModel(
         in_channels=sizes.latent,
         out_channels=sizes.latent,
         num_attention_heads=sizes.heads,
@@ -98,13 +96,12 @@ def tiny_autoencoder(sizes: TinyUnifiedSizes) -> Any:
     """An AutoencoderDC whose first stage only halves."""
     count = len(sizes.vae_channels)
     layers = (0, *(1,) * (count - 1))
-    kind: Any = AutoencoderDC  # its annotations allow one stage alone
-    return kind(
+    return diffusers_library().AutoencoderDC(
         in_channels=3,
         latent_channels=sizes.latent,
         attention_head_dim=sizes.latent,
-        encoder_block_types=("ResBlock",) * count,
-        decoder_block_types=("ResBlock",) * count,
+        encoder_block_types="ResBlock",
+        decoder_block_types="ResBlock",
         encoder_block_out_channels=sizes.vae_channels,
         decoder_block_out_channels=sizes.vae_channels,
         encoder_layers_per_block=layers,
