@@ -14,7 +14,6 @@ from motet.policies.denoisers import Denoiser
 from motet.policies.flow.branches import Branches
 from motet.policies.flow.sampling import paint
 from motet.policies.flow.scoring import demonstrated, rescore
-from motet.policies.noise import uniforms
 from motet.protocols import Replay, Request
 from motet.trajectory import Act, DenoisingSteps, Sampling
 
@@ -31,7 +30,7 @@ class Conditioner(Protocol):
         ...
 
     def blanked(self, encoding: Any, request: Request) -> Any:
-        """The encoding, made with `guided`, of a demonstration that goes without what `blanks` says."""
+        """The encoding, made with `guided`, of a demonstration that goes without its prompt, its source picture, or both."""
         ...
 
     def branches(self, encodings: Sequence[Any], samplings: Sequence[Sampling]) -> list[Branches]:
@@ -41,18 +40,6 @@ class Conditioner(Protocol):
     def cost(self, act: DenoisingSteps) -> int:
         """Tokens that replaying an act costs: of its context, and of every step and branch."""
         ...
-
-
-def blanks(request: Request, edits: bool) -> tuple[bool, bool]:
-    """Whether a blank demonstration goes without its prompt, and without its source pictures.
-
-    An edit goes without the prompt, the sources or both, a third each by the request's key: those are the branches of
-    its guidance. A drawing from scratch has only a prompt to go without.
-    """
-    if not edits:
-        return True, False
-    chance = float(uniforms([(*request.key, 1)], 1))
-    return chance < 2 / 3, chance >= 1 / 3
 
 
 class Painter:

@@ -14,8 +14,7 @@ from motet.policies.denoisers import Condition
 from motet.policies.denoisers.common import DiffusersDenoiser
 from motet.policies.denoisers.conditions import moved
 from motet.policies.flow import Branches, branches_of
-from motet.policies.flow.painter import blanks
-from motet.policies.pipelines.prompts import encode_prompt, encode_sources, pictures_of, prompt_of
+from motet.policies.pipelines.prompts import encode_prompt, encode_sources, prompt_of
 from motet.protocols import Request
 from motet.trajectory import DenoisingSteps, Sampling
 
@@ -59,7 +58,7 @@ class PromptConditioner:
             prompt = prompt_of(context)
             if prompt not in texts:
                 texts[prompt] = encode_prompt(self.pipeline, prompt)
-            pictures = pictures_of(context)
+            pictures = context.pictures
             for picture in pictures:
                 if id(picture) not in known:
                     known[id(picture)] = encode_sources(self.denoiser, [picture], self.height, self.width)
@@ -69,11 +68,9 @@ class PromptConditioner:
         return [made[id(context)] for context in contexts]
 
     def blanked(self, encoding: DrawingEncoding, request: Request) -> DrawingEncoding:
-        """Without the prompt, the sources, or both, as `blanks` says."""
+        """Without the prompt and the sources: the null branch of guidance."""
         assert encoding.null is not None
-        prompt, sources = blanks(request, encoding.picture_only is not None)
-        kept = replace(encoding.conditional, sources=()) if sources else encoding.conditional
-        return DrawingEncoding(replace(encoding.null, sources=kept.sources) if prompt else kept)
+        return DrawingEncoding(encoding.null)
 
     def branches(self, encodings: Sequence[DrawingEncoding], samplings: Sequence[Sampling]) -> list[Branches]:
         """The acts' branches, their conditions where the transformer is: what several share is moved there once."""
