@@ -24,7 +24,8 @@ RandomKey = tuple[int, ...]
 class Request:
     """One act that a scenario wants: of which kind, in which context, under which name.
 
-    `blank`: a demonstration whose context is blanked out, as in the unconditional branch of guidance.
+    `blank`: a demonstration without its prompt, as in the unconditional branch of guidance; `blank_source`: of an edit
+    by denoising, without the picture that it edits.
     """
 
     kind: ActKind
@@ -33,6 +34,7 @@ class Request:
     key: RandomKey
     trained: bool = True
     blank: bool = False
+    blank_source: bool = False
 
 
 @dataclass(frozen=True)

@@ -112,13 +112,17 @@ def demonstrate(
     targets: Mapping[str, str],
     *,
     prompt_dropout: float = 0.0,
+    source_dropout: float = 0.0,
+    joint_dropout: float = 0.0,
     seed: int = 0,
     step: int = 0,
 ) -> list[Trajectory]:
     """Play a scenario once per task with acts that the dataset gives: act `name` is the column `targets[name]`.
 
     A share `prompt_dropout` of the drawings, chosen by `(seed, step, task.index, n)`, is shown without its prompt: the
-    unconditional branch of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, algorithm 1).
+    unconditional branch of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, algorithm 1). Of the edits,
+    drawings whose context shows a picture, further shares go without that, and without both (InstructPix2Pix, arXiv
+    2211.09800, section 3.2.1).
 
     Nothing here fails by chance, so nothing is only counted: raises ConfigError for an act without a target column
     and for a program that raises, DataError for a target that is missing or of the wrong kind, ContextError for a row
@@ -134,16 +138,23 @@ def demonstrate(
 
     def perform(kind: ActKind, asked: Sequence[tuple[_Play, Request]]) -> list[Act]:
         shown = [_target(one.task, request, targets) for one, request in asked]
-        blank = [
-            kind != "text" and bool(np.random.default_rng(request.key).random() < prompt_dropout)
-            for _, request in asked
-        ]
-        requests = [replace(request, blank=own) for (_, request), own in zip(asked, blank, strict=True)]
-        return policy.transcribe(requests, shown)
+        dropouts = (prompt_dropout, source_dropout, joint_dropout)
+        return policy.transcribe([_blanked(request, *dropouts) for _, request in asked], shown)
 
     plays = [_Play(scenario, task, (seed, step), lenient=False) for task in tasks]
     _run(plays, policy, perform, None)
     return [one.trajectory for one in plays]
+
+
+def _blanked(request: Request, prompt: float, source: float, joint: float) -> Request:
+    """The request without its prompt, its source picture, or both, by chance."""
+    if request.kind == "text":
+        return request
+    chance = np.random.default_rng(request.key).random()
+    if not request.context.pictures:
+        source = joint = 0.0
+    gone = chance < prompt + joint, prompt <= chance < prompt + joint + source
+    return replace(request, blank=bool(gone[0]), blank_source=bool(gone[1]))
 
 
 def _target(task: Task, request: Request, targets: Mapping[str, str]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from motet.config import Recipe
+from motet.config import DROPOUTS, Recipe
 from motet.credit import check_credit
 from motet.data import Cursor, open_rows
 from motet.errors import CheckpointError, ConfigError
@@ -70,13 +70,29 @@ class Session:
 
 def prepare(recipe: Recipe) -> Session:
     """Build a run of reinforcement learning; what contradicts itself is refused here, before the first sample."""
-    algorithm, tracks = recipe.algorithm, []
-    if algorithm.prompt_dropout:
-        raise ConfigError(
-            f"algorithm.prompt_dropout={algorithm.prompt_dropout} belongs to supervised training: a rollout that does "
-            "not see its prompt cannot be judged by it.",
-            fix="remove it, or use `motet sft`.",
-        )
+    algorithm, tracks = recipe.algorithm, rewarded_tracks(recipe)
+    policy = _load(recipe)
+    with_kl = algorithm.beta or any(own.beta for own in algorithm.per_kind.values())
+    if with_kl or any(reward.uses_reference for track in tracks for reward in track.rewards):
+        policy.freeze_reference()
+    tracks = [replace(track, rewards=bind_policy(track.rewards, policy)) for track in tracks]
+    updates = recipe.run.steps * algorithm.num_iterations * algorithm.num_minibatches
+    return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, updates))
+
+
+def rewarded_tracks(recipe: Recipe) -> list[Track]:
+    """What a run of reinforcement learning practises: scenarios, rewards and data, opened and checked, without weights.
+
+    Raises ConfigError where they do not fit each other.
+    """
+    for name in DROPOUTS:
+        if getattr(recipe.algorithm, name):
+            raise ConfigError(
+                f"algorithm.{name}={getattr(recipe.algorithm, name)} belongs to supervised training: a rollout that "
+                "does not see what it is asked cannot be judged by it.",
+                fix="remove it, or use `motet sft`.",
+            )
+    tracks = []
     for number, (name, config) in enumerate(recipe.practised().items()):
         if not config.rewards:
             where = f"The track {name!r}" if name else "The recipe"
@@ -87,13 +103,7 @@ def prepare(recipe: Recipe) -> Session:
         check_credit(scenario, rewards)
         cursor = Cursor(rows, recipe.run.seed)
         tracks.append(Track(number, name, scenario, rewards, cursor, config.prompts_per_step, {}))
-    policy = _load(recipe)
-    with_kl = algorithm.beta or any(own.beta for own in algorithm.per_kind.values())
-    if with_kl or any(reward.uses_reference for track in tracks for reward in track.rewards):
-        policy.freeze_reference()
-    tracks = [replace(track, rewards=bind_policy(track.rewards, policy)) for track in tracks]
-    updates = recipe.run.steps * algorithm.num_iterations * algorithm.num_minibatches
-    return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, updates))
+    return tracks
 
 
 def prepare_measurement(recipe: Recipe) -> Session:
@@ -106,6 +116,23 @@ def prepare_measurement(recipe: Recipe) -> Session:
 
 def prepare_supervised(recipe: Recipe) -> Session:
     """Build a supervised run. `data.targets` says which column demonstrates each act of the scenario."""
+    tracks = demonstrated_tracks(recipe)
+    policy = _load(recipe)
+    for name in ("source_dropout", "joint_dropout"):
+        if getattr(recipe.algorithm, name) and "denoising" not in policy.kinds:
+            raise ConfigError(
+                f"algorithm.{name}={getattr(recipe.algorithm, name)} withholds source pictures from denoising, which "
+                "this policy does not do.",
+                fix="remove it: of image tokens prompt_dropout withholds all.",
+            )
+    return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, recipe.run.steps))
+
+
+def demonstrated_tracks(recipe: Recipe) -> list[Track]:
+    """What a supervised run practises: scenarios, and data with their targets, opened and checked, without weights.
+
+    Raises ConfigError where they do not fit each other.
+    """
     tracks = []
     for number, (name, config) in enumerate(recipe.practised().items()):
         key = f"tracks.{name}." if name else ""
@@ -126,8 +153,7 @@ def prepare_supervised(recipe: Recipe) -> Session:
         rows = open_rows(config.data, needed, seed=recipe.run.seed, picture_columns=pictures)
         cursor = Cursor(rows, recipe.run.seed)
         tracks.append(Track(number, name, scenario, [], cursor, config.prompts_per_step, targets))
-    policy = _load(recipe)
-    return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, recipe.run.steps))
+    return tracks
 
 
 def samplings_of(recipe: Recipe, step: int = 0) -> dict[ActKind, Sampling]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from motet.config import DROPOUTS
 from motet.errors import ConfigError
 from motet.objectives import LikelihoodObjective
 from motet.rollout import demonstrate
 from motet.run import Progress, Run
 from motet.session import Session
-from motet.trajectory import ActKind
+from motet.trajectory import Act, ActKind
 
 Measure = Callable[[Any], dict[str, float]]
 """A quick look at a policy on held-back items, for the learning curve."""
@@ -19,27 +20,10 @@ Measure = Callable[[Any], dict[str, float]]
 def supervise(session: Session, run: Run, measure: Measure | None = None) -> Progress:
     """One optimizer step per batch of rows until the last step or an interruption. Returns where the run stands."""
     recipe, policy = session.recipe, session.policy
-    dropout, seed = recipe.algorithm.prompt_dropout, recipe.run.seed
-    weights: dict[ActKind, float] = {kind: own.weight for kind, own in recipe.algorithm.per_kind.items()}
-    objective = LikelihoodObjective(weights)
+    objective = LikelihoodObjective(_weights(session))
     for step, watch in run.steps():
         with watch.phase("data"):
-            shown = [
-                trajectory
-                for track in session.practised(step)
-                for trajectory in demonstrate(
-                    policy,
-                    track.scenario,
-                    track.cursor.next(track.prompts),
-                    track.targets,
-                    prompt_dropout=dropout,
-                    seed=seed,
-                    step=step,
-                )
-            ]
-        acts = [act for trajectory in shown for act in trajectory.acts if act.trained]
-        if not acts:
-            raise ConfigError("The scenario trains none of its acts.", fix="yield one of them with trained=True.")
+            acts = demonstrated_acts(session, step)
         with watch.phase("learn"):
             numbers = session.learner.step(acts, objective)
         if measure is not None and recipe.eval.every and (step + 1) % recipe.eval.every == 0:
@@ -47,3 +31,40 @@ def supervise(session: Session, run: Run, measure: Measure | None = None) -> Pro
                 numbers |= measure(policy)
         run.report(step, numbers)
     return run.progress
+
+
+def demonstrated_acts(session: Session, step: int) -> list[Act]:
+    """What the rows of a step demonstrate and what is learned from it: acts of weight 0 would only cost time.
+
+    Raises ConfigError when nothing is left.
+    """
+    algorithm = session.recipe.algorithm
+    dropouts = {name: getattr(algorithm, name) for name in DROPOUTS}
+    shown = [
+        trajectory
+        for track in session.practised(step)
+        for trajectory in demonstrate(
+            session.policy,
+            track.scenario,
+            track.cursor.next(track.prompts),
+            track.targets,
+            seed=session.recipe.run.seed,
+            step=step,
+            **dropouts,
+        )
+    ]
+    trained = [act for trajectory in shown for act in trajectory.acts if act.trained]
+    if not trained:
+        raise ConfigError("The scenario trains none of its acts.", fix="yield one of them with trained=True.")
+    weights = _weights(session)
+    acts = [act for act in trained if weights.get(act.kind, 1.0) > 0]
+    if not acts:
+        kinds = ", ".join(sorted({act.kind for act in trained}))
+        raise ConfigError(
+            f"algorithm.per_kind gives all acts of the step, {kinds}, the weight 0.", fix="give one of them a weight."
+        )
+    return acts
+
+
+def _weights(session: Session) -> dict[ActKind, float]:
+    return {kind: own.weight for kind, own in session.recipe.algorithm.per_kind.items()}

@@ -41,7 +41,6 @@ def update(
     acts = [_as_trained(act, recipe, (recipe.run.seed, step, n)) for n, act in enumerate(played)]
     settings = kind_settings(algorithm, _longest(acts, recipe.text.max_tokens))
     recomputed = policy.autocast is not None
-    old = _old_replays(policy, acts, settings, recipe)
     reference: list[Replay] | None = None
     if any(of_kind.beta for of_kind in settings.values()):
         with policy.reference():
@@ -50,17 +49,21 @@ def update(
     # counts in the denominators and is not replayed. Of a policy that is right most of the time that is most acts.
     quiet = reference is None and algorithm.entropy_bonus == 0 and algorithm.flow.objective != "nft"
     owners = _owners(groups, played)
+    first = {owner: n for n, owner in reversed(list(enumerate(owners)))}
+    loud = [n for n, one in enumerate(credited) if one.advantage != 0 or not quiet or first[owners[n]] == n]
+    old = _old_replays(policy, [acts[n] for n in loud], settings, recipe)
+    old_of = None if old is None else dict(zip(loud, old, strict=True))
     stats: list[Stats] = []
     for iteration in range(algorithm.num_iterations):
         for chosen in minibatches(owners, algorithm.num_minibatches, (recipe.run.seed, step, iteration)):
             counts = count_by_kind([acts[n] for n in chosen])
-            if quiet:  # the step is still taken if none speaks: momentum moves on
+            if quiet:  # the step is still taken if none speaks, with the first act of a group: momentum moves on
                 chosen = [n for n in chosen if credited[n].advantage != 0] or chosen[:1]
             objective = PolicyObjective(
                 algorithm,
                 settings,
                 [credited[n].advantage for n in chosen],
-                None if old is None else [old[n] for n in chosen],
+                None if old_of is None else [old_of[n] for n in chosen],
                 None if reference is None else [reference[n] for n in chosen],
             )
             stats.append(learner.step([acts[n] for n in chosen], objective, counts))

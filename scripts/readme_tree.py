@@ -1,4 +1,4 @@
-"""Rewrite the file tree in README.md from the modules' own first lines.
+"""Rewrite the tree in README.md, the package's folders and the files beside them, from their own first lines.
 
 python scripts/readme_tree.py
 """
@@ -11,26 +11,28 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "motet"
+WIDTH = 100
 # As a reader would visit them: the words, the story, then the rooms.
 ORDER = ("trajectory.py", "task.py", "conversation.py", "protocols.py", "errors.py", "config/", "loop.py", "")
 
 
 def caption(path: Path) -> str:
-    """The first sentence of a module's docstring, cut to one line."""
+    """The first sentence of the docstring of a module, or of a folder's `__init__.py`, cut to one line at a pause."""
     text = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
     first = re.split(r"(?<=[.;])\s", " ".join(text.split()))[0].rstrip(".:;")
-    return first if len(first) <= 90 else first[:89].rsplit(" ", 1)[0] + " ..."
+    return first if len(first) <= WIDTH else re.split(r"[,;:]\s(?!.*[,;:]\s)", first[:WIDTH])[0]
 
 
-def rank(name: str) -> tuple[int, int, str]:
+def rank(name: str) -> tuple[int, bool, str]:
     place = next(number for number, start in enumerate(ORDER) if name.startswith(start))
-    return place, name.count("/"), name
+    return place, "/" in name, name
 
 
 def main() -> None:
-    names = [p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py") if p.name != "__init__.py"]
-    width = max(map(len, names)) + 2
-    lines = [f"  {name:<{width}}{caption(PACKAGE / name)}" for name in sorted(names, key=rank)]
+    places = {path.name: path for path in PACKAGE.glob("*.py") if path.name != "__init__.py"}
+    places |= {f"{path.parent.relative_to(PACKAGE)}/": path for path in PACKAGE.glob("*/**/__init__.py")}
+    width = max(map(len, places)) + 2
+    lines = [f"  {name:<{width}}{caption(places[name])}" for name in sorted(places, key=rank)]
     readme = ROOT / "README.md"
     block = "```\nmotet/\n" + "\n".join(lines) + "\n```"
     text = re.sub(r"```\nmotet/\n.*?\n```", lambda _: block, readme.read_text(encoding="utf-8"), flags=re.DOTALL)

@@ -59,7 +59,7 @@ def pickles(name: str, text: str) -> Iterator[str]:
 
 
 def tree_errors(readme: str, files: set[str]) -> list[str]:
-    """Where the README's tree and the package's files differ."""
+    """Where the README's tree and the package differ: its folders, and the files that are in none."""
     found = TREE.search(readme)
     if found is None:
         return ["README.md has no fenced block that starts with the line `motet/`"]
@@ -69,13 +69,11 @@ def tree_errors(readme: str, files: set[str]) -> list[str]:
         entry = re.fullmatch(r"  (\S+)\s{2,}\S.*", line)
         if entry is None:
             errors.append(f"not of the form `  path   caption`: {line!r}")
-        elif entry.group(1).endswith("/"):
-            folder = entry.group(1)
-            errors += [] if any(file.startswith(folder) for file in files) else [f"{folder} does not exist"]
         else:
             named.add(entry.group(1))
-    errors += [f"{path} does not exist" for path in sorted(named - files)]
-    errors += [f"{path} is not named" for path in sorted(files - named) if not path.endswith("__init__.py")]
+    places = {path.rpartition("/")[0] + "/" if "/" in path else path for path in files} - {"__init__.py"}
+    errors += [f"{path} does not exist" for path in sorted(named - places)]
+    errors += [f"{path} is not named" for path in sorted(places - named)]
     return errors
 
 
@@ -162,17 +160,20 @@ def test_what_loads_weights_only_passes() -> None:
 @pytest.mark.parametrize(
     ("lines", "errors"),
     [
-        (["  a.py   words", "  b/c.py   words"], []),
-        (["  a.py   words", "  b/   words", "  b/c.py   words"], []),
-        (["  a.py   words"], ["b/c.py is not named"]),
-        (["  a.py   words", "  b/c.py   words", "  d.py   words"], ["d.py does not exist"]),
-        (["  a.py   words", "  b/c.py   words", "  e/   words"], ["e/ does not exist"]),
-        (["  a.py   words", "  b/c.py"], ["not of the form `  path   caption`: '  b/c.py'", "b/c.py is not named"]),
+        (["  a.py   words", "  b/   words", "  b/c/   words"], []),
+        (["  a.py   words", "  b/   words"], ["b/c/ is not named"]),
+        (["  b/   words", "  b/c/   words"], ["a.py is not named"]),
+        (["  a.py   words", "  b/   words", "  b/c/   words", "  d.py   words"], ["d.py does not exist"]),
+        (["  a.py   words", "  b/   words", "  b/c/   words", "  e/   words"], ["e/ does not exist"]),
+        (
+            ["  a.py   words", "  b/   words", "  b/c/"],
+            ["not of the form `  path   caption`: '  b/c/'", "b/c/ is not named"],
+        ),
     ],
 )
 def test_a_wrong_tree_is_seen(lines: list[str], errors: list[str]) -> None:
     readme = "\n".join(["# motet", "```text", "motet/", *lines, "```", ""])
-    assert tree_errors(readme, {"a.py", "__init__.py", "b/__init__.py", "b/c.py"}) == errors
+    assert tree_errors(readme, {"a.py", "__init__.py", "b/__init__.py", "b/x.py", "b/c/y.py"}) == errors
 
 
 def test_a_readme_without_a_tree_is_seen() -> None:

@@ -463,6 +463,21 @@ def test_acts_without_advantage_are_not_replayed_and_change_nothing(loss_type):
     assert any(not torch.equal(p, fake().trainable()[name]) for name, p in quick.trainable().items())
 
 
+def test_old_log_probs_are_replayed_of_acts_that_speak_alone():
+    """Of the others only the first of each group, which stands in where a whole minibatch is silent."""
+    policy = fake()
+    groups = played(policy)
+    credit = credited(groups, lambda n: 1.0 if n % 5 == 2 else 0.0)
+    calls = []
+    policy.replay, replay = lambda acts, needs=(): calls.extend(acts) or replay(acts, needs), policy.replay
+    policy.autocast = torch.bfloat16
+    learner, _ = updated(policy, groups, credit, algorithm={"num_iterations": 2, "num_minibatches": 2})
+    speaking = {id(one.act) for one in credit if one.advantage}
+    firsts = {id(next(a for t in group.trajectories for a in t.acts)) for group in groups}
+    assert learner.steps == 4 and {id(act) for act in calls} == speaking | firsts != speaking
+    assert len({id(one.act) for one in credit}) > len(speaking | firsts)
+
+
 def test_a_step_in_which_nothing_has_an_advantage_is_still_a_step():
     policy = fake()
     groups = played(policy)

@@ -350,8 +350,24 @@ def test_supervision_drops_prompts_of_drawings(tiny_checkpoint, tmp_path, monkey
     changes = TAUGHT | {"algorithm": {"prompt_dropout": 0.9}, "run": {"steps": 2, "seed": 5, "prompts_per_step": 8}}
     teach(parse_recipe(mapping(tiny_checkpoint, **changes)), tmp_path / "run")
     assert set(blank) == {("image", (5, 0)), ("image", (5, 1))}
-    with pytest.raises(ConfigError, match=r"prompt_dropout=0\.5 belongs to supervised training"):
-        prepare(parse_recipe(mapping(tiny_checkpoint, algorithm={"prompt_dropout": 0.5})))
+    for name in ("prompt_dropout", "source_dropout", "joint_dropout"):
+        with pytest.raises(ConfigError, match=rf"{name}=0\.5 belongs to supervised training"):
+            prepare(parse_recipe(mapping(tiny_checkpoint, algorithm={name: 0.5})))
+    with pytest.raises(ConfigError, match=r"source_dropout=0\.5 withholds source pictures from denoising"):
+        prepare_supervised(parse_recipe(mapping(tiny_checkpoint, **TAUGHT | {"algorithm": {"source_dropout": 0.5}})))
+
+
+def test_supervision_leaves_out_kinds_of_weight_zero(tiny_checkpoint, tmp_path):
+    def taught(weights, name):
+        per_kind = {kind: {"weight": weight} for kind, weight in weights.items()}
+        changes = TAUGHT | {"algorithm": {"per_kind": per_kind}}
+        teach(parse_recipe(mapping(tiny_checkpoint, **changes)), tmp_path / name, stop_after=1)
+        return metrics(tmp_path / name)[0]
+
+    text = taught({"image": 0.0}, "text")
+    assert "text/nll" in text and "image/nll" not in text
+    with pytest.raises(ConfigError, match=r"all acts of the step, image, text, the weight 0"):
+        taught({"image": 0.0, "text": 0.0}, "none")
 
 
 def test_frozen_acts_are_not_taught(tiny_checkpoint, tmp_path):

@@ -6,7 +6,7 @@ from PIL import Image
 from motet.errors import ConfigError, ContextError, DataError, NumericsError
 from motet.protocols import Policy
 from motet.rollout import demonstrate, play
-from motet.scenarios import Draw, Scenario, Write, answer, asks, draw, duet, says, scenario, shows
+from motet.scenarios import Draw, Scenario, Write, answer, asks, built_in_scenarios, draw, duet, says, scenario, shows
 from motet.task import Task
 from motet.testing import FakePolicy
 from motet.trajectory import Sampling
@@ -308,6 +308,24 @@ def test_some_drawings_are_demonstrated_without_their_prompt():
     assert blank(prompt_dropout=0.25, seed=1, step=2) == first
     assert blank(prompt_dropout=0.25, seed=1, step=3) != first != blank(prompt_dropout=0.25, seed=2, step=2)
     assert not any(blank()["image"])
+
+
+def test_edits_are_demonstrated_without_their_prompt_their_source_or_both():
+    picture, withheld = Image.new("RGB", (4, 4)), []
+    rows = [Task(n, {"instruction": "i", "image": picture, "edited": picture}) for n in range(400)]
+    policy = FakePolicy()
+    transcribe = policy.transcribe
+
+    def remember(requests, targets):
+        withheld.extend((request.blank, request.blank_source) for request in requests)
+        return transcribe(requests, targets)
+
+    policy.transcribe = remember
+    edit = built_in_scenarios()["edit"]
+    demonstrate(policy, edit, rows, {"edit": "edited"}, prompt_dropout=0.1, source_dropout=0.2, joint_dropout=0.4)
+    shares = {way: withheld.count(way) / 400 for way in [(True, False), (False, True), (True, True), (False, False)]}
+    for way, share in {(True, False): 0.1, (False, True): 0.2, (True, True): 0.4, (False, False): 0.3}.items():
+        assert abs(shares[way] - share) < 0.07
 
 
 def test_later_acts_of_a_demonstration_see_the_earlier_ones():

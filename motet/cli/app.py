@@ -215,3 +215,42 @@ def bench_rewards(
     from motet.cli.benching import bench_rewards as run
 
     run(recipe, overrides or [], rollouts, against, json_path)
+
+
+@bench.command("scenarios")
+def bench_scenarios(
+    overrides: Overrides = None,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("runs/scenarios"),
+    plan: Annotated[Path, typer.Option(help="A plan (YAML) with a stage per scenario and policy.")] = Path(
+        "recipes/shapes_scenarios.yaml"
+    ),
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Seeds; may be repeated. None: 0.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Scenarios or stages; may be repeated. None: all.")] = None,
+    policies: Annotated[
+        list[str] | None, typer.Option("--policy", help="Checkpoints by name, shapes_janus; may be repeated.")
+    ] = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="Trajectories per stage; none: the plan's steps.")] = None,
+    resume: Resume = False,
+) -> None:
+    """The scenarios from their cold starts, before and after reinforcement learning on one budget."""
+    from motet.cli.benching import bench_scenarios as run
+    from motet.config.bench import Choice
+
+    choice = Choice(tuple(seeds or [0]), tuple(only or ()), tuple(policies or ()), budget)
+    run(plan, output, choice, overrides or [], resume=resume)
+
+
+@bench.command("step")
+def bench_step(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    *,
+    steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 3,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 1,
+    json_path: Json = None,
+) -> None:
+    """Seconds by phase, images/s and peak memory of a recipe's training steps; nothing is kept."""
+    from motet.cli.benching import bench_step as run
+
+    run(recipe, overrides or [], steps, warmup, json_path)

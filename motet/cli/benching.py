@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.table import Table
 from motet.checkpoint import newest_of
 from motet.cli.numbers import write_numbers
 from motet.config import load_recipe
+from motet.config.bench import Choice, load_bench
 from motet.errors import CheckpointError
 from motet.evals.bench_rewards import Agreement, audit_rewards
 from motet.evals.bench_rollout import bench_rollout as race
@@ -45,6 +47,56 @@ def bench_rewards(
         found = audit_rewards(recipe, rollouts, against, lambda done, total: bar.items("play", done, total))
     write_numbers(json_path, [asdict(row) for row in found])
     console.print(rewards_table(found))
+
+
+def bench_scenarios(path: Path, output: Path, choice: Choice, overrides: list[str], *, resume: bool) -> None:
+    """Run the chosen stages over seeds; leave `scenarios.json` and `scenarios.md` in `output`, and print the tables."""
+    plans = load_bench(path, output, choice, overrides)
+    from motet.plan.scenarios import run_scenarios, sheets
+
+    console, made = Console(), []
+    for found in run_scenarios(plans, output, _again(path, output, choice, overrides), resume=resume):
+        made = sheets(found)
+        write_numbers(output / "scenarios.json", asdict(found))
+        (output / "scenarios.md").write_text("\n".join(sheet.markdown() for sheet in made), encoding="utf-8")
+    for sheet in made if len(plans) > 1 else ():  # of one seed the plan has shown them
+        console.print(sheet.table())
+    console.print(f"Tables: {output / 'scenarios.md'}", soft_wrap=True, highlight=False, markup=False)
+
+
+def bench_step(recipe_path: Path, overrides: list[str], steps: int, warmup: int, json_path: Path | None) -> None:
+    """Run some training steps and print what they took."""
+    recipe = load_recipe(recipe_path, overrides)
+    from motet.plan.bench_step import bench_step as measure
+
+    console = Console()
+    with ProgressBar(console) as bar:
+        found = measure(recipe, steps, warmup, bar)
+    write_numbers(json_path, asdict(found))
+    table = Table(title=f"One step of {found.trajectories} trajectories on {escape(found.device)}", show_header=False)
+    table.add_column("")
+    table.add_column("", justify="right")
+    for phase, seconds in found.seconds.items():
+        table.add_row(f"{escape(phase)}, s", f"{seconds:.2f}")
+    table.add_row("whole step, s", f"{found.step_seconds:.2f}")
+    table.add_row("images/s over the whole step", f"{found.images_per_second:.3g}")
+    table.add_row("peak memory, GB", f"{found.peak_gb:.2f}")
+    table.add_row("trained numbers, M", f"{found.trained / 1e6:,.1f}")
+    console.print(table)
+
+
+def _again(path: Path, output: Path, choice: Choice, overrides: Sequence[str]) -> str:
+    """The command that goes on, as one types it into a shell."""
+    options = [
+        *(("--seed", str(seed)) for seed in choice.seeds),
+        *(("--only", name) for name in choice.only),
+        *(("--policy", name) for name in choice.policies),
+        *(() if choice.budget is None else (("--budget", str(choice.budget)),)),
+    ]
+    words = [word for option in options for word in option]
+    return shlex.join(
+        ["motet", "bench", "scenarios", *overrides, "--plan", str(path), *words, "--output", str(output), "--resume"]
+    )
 
 
 def rewards_table(found: Sequence[Agreement]) -> Table:

@@ -2,6 +2,7 @@
 
 from motet.config.load import load_recipe, parse_recipe, to_yaml
 from motet.config.schema import (
+    DROPOUTS,
     AlgorithmConfig,
     DataConfig,
     EvalConfig,
@@ -19,6 +20,7 @@ from motet.config.schema import (
 )
 
 __all__ = [
+    "DROPOUTS",
     "AlgorithmConfig",
     "DataConfig",
     "EvalConfig",

@@ -7,7 +7,7 @@ from math import inf, isfinite
 from typing import Any, cast
 
 from motet.config.problems import Problem
-from motet.config.schema import HUB_OPTIONS, ActKind, KindConfig, Recipe, RewardConfig, TrackConfig
+from motet.config.schema import DROPOUTS, HUB_OPTIONS, ActKind, KindConfig, Recipe, RewardConfig, TrackConfig
 
 Check = Callable[[Recipe], Iterator[Problem]]
 
@@ -204,6 +204,14 @@ def _minibatches(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("algorithm.num_minibatches", text, f"set it to {prompts} or less, or raise run.prompts_per_step.")
 
 
+def _dropouts(recipe: Recipe) -> Iterator[Problem]:
+    given = {name: getattr(recipe.algorithm, name) for name in DROPOUTS}
+    if sum(given.values()) > 1:
+        shares = " + ".join(f"{value:g}" for value in given.values())
+        text = f"{shares} of the edits are more than all of them."
+        yield Problem(f"algorithm.{max(given, key=given.__getitem__)}", text, f"lower {', '.join(DROPOUTS)}.")
+
+
 # --- sampling, optimizer, evaluation
 
 
@@ -292,6 +300,7 @@ CHECKS: tuple[Check, ...] = (
     _advantages,
     _clip_range,
     _minibatches,
+    _dropouts,
     _guidance,
     _denoising,
     _flow_algorithm,

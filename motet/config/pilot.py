@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from motet.config.load import apply_overrides, read_mapping, read_yaml
-from motet.config.plan import COLUMNS, Plan, parse_plan, section
+from motet.config.plan import COLUMNS, Plan, parse_plan, section, trajectories
 from motet.errors import ConfigError
 
 KEYS = ("description", "seeds", "shared", "strategies", "against")
@@ -38,12 +38,10 @@ class Pilot:
         played: dict[str, int] = {}
         for stage in next(iter(self.plans[strategy].values())).stages:
             if stage.kind == "rl":
-                tracks = list(stage.recipe.practised().values())
-                turn, steps = stage.recipe.run.turn, range(stage.recipe.run.steps)
-                for place, track in enumerate(tracks):
-                    its = sum(turn is None or step // turn % len(tracks) == place for step in steps)
-                    count = its * track.prompts_per_step * stage.recipe.algorithm.num_generations
-                    played[track.scenario] = played.get(track.scenario, 0) + count
+                tracks = stage.recipe.practised()
+                for name, count in trajectories(stage.recipe).items():
+                    scenario = tracks[name].scenario
+                    played[scenario] = played.get(scenario, 0) + count
         return played
 
 
@@ -106,4 +104,9 @@ def _result(given: Any, plan: Plan, where: str) -> dict[str, str]:
             f"{where}.result is {given!r}.",
             fix=f"map columns ({', '.join(COLUMNS)}) to stages ({', '.join(names)}).",
         )
+    for name in dict.fromkeys(row.values()):
+        suite = plan.stage(name).recipe.eval.suite
+        if suite != "shapes":
+            text = f"is read from {name!r}, whose eval.suite is {suite}; the columns are those of shapes"
+            raise ConfigError(f"{where}.result {text}.", fix="set eval.suite: shapes.")
     return row

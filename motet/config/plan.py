@@ -8,6 +8,8 @@
       merged:  {kind: merge, from: [mc, oe], base: unified}
     rows:                     what the closing table compares; default: one row per stage
       CoRL: {draw: draw, multiple choice: mc}
+    compare:                  pairs of stages that the suite `rewards` measures on the same rows
+      worth of the critique: [reflect, redraw]
 
 A stage that brings tracks takes no scenario, data, rewards or prompts_per_step from `shared`.
 """
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from motet.config.load import apply_overrides, parse_recipe, read_mapping, read_yaml
-from motet.config.schema import Recipe
+from motet.config.schema import DROPOUTS, Recipe
 from motet.errors import ConfigError
 
 StageKind = Literal["rl", "sft", "merge"]
@@ -50,11 +52,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Stages in an order in which each comes after what it needs; `rows`: label -> column -> stage."""
+    """Stages in an order in which each comes after what it needs; `rows`: label -> column -> stage.
+
+    `compare`: label -> two stages, whose first rewards the closing table compares row by row.
+    """
 
     description: str
     stages: tuple[Stage, ...]
     rows: Mapping[str, Mapping[str, str]]
+    compare: Mapping[str, tuple[Stage, Stage]] = field(default_factory=dict[str, "tuple[Stage, Stage]"])
 
     def stage(self, name: str) -> Stage:
         """The stage of this name."""
@@ -66,6 +72,16 @@ def checkpoint_of(stage: Stage, output: Path) -> Path:
     if stage.kind == "merge":
         return output / stage.name / "merged"
     return output / stage.name / "checkpoints" / f"step_{stage.recipe.run.steps:06d}"
+
+
+def trajectories(recipe: Recipe) -> dict[str, int]:
+    """How many trajectories a run of reinforcement learning plays, by track; without tracks under the name ""."""
+    tracks, turn = recipe.practised(), recipe.run.turn
+    played: dict[str, int] = {}
+    for place, (name, track) in enumerate(tracks.items()):
+        steps = sum(turn is None or step // turn % len(tracks) == place for step in range(recipe.run.steps))
+        played[name] = steps * track.prompts_per_step * recipe.algorithm.num_generations
+    return played
 
 
 def is_plan(path: str | os.PathLike[str]) -> bool:
@@ -88,9 +104,9 @@ def parse_plan(
     """The plan that nested mappings describe; otherwise as `load_plan`."""
     content = apply_overrides(mapping, overrides, source)
     for key in content:
-        if key not in ("description", "shared", "stages", "rows"):
+        if key not in ("description", "shared", "stages", "rows", "compare"):
             raise ConfigError(
-                f"{source}: the key {key!r} is unknown; a plan has description, shared, stages and rows.",
+                f"{source}: the key {key!r} is unknown; a plan has description, shared, stages, rows and compare.",
                 fix=f"move {key!r} below shared, or below a stage.",
             )
     shared = section(content.get("shared") or {}, f"{source}: shared")
@@ -101,7 +117,8 @@ def parse_plan(
     for name, given in stages.items():
         reader.read(name, section(given, f"{source}: stages.{name}"))
     built = reader.built
-    return Plan(str(content.get("description", "")), tuple(built.values()), _rows(content.get("rows"), built, source))
+    rows, compare = _rows(content.get("rows"), built, source), _compare(content.get("compare") or {}, built, source)
+    return Plan(str(content.get("description", "")), tuple(built.values()), rows, compare)
 
 
 def section(value: Any, where: str) -> dict[str, Any]:
@@ -140,9 +157,10 @@ class _Reader:
             raise ConfigError(f"{where} trains from one stage and merges nothing.", fix=fix)
         begin = checkpoint_of(self.built[start[0]], self.output) if start else None
         recipe = self._recipe(own, begin, where)
-        if kind == "rl" and recipe.algorithm.prompt_dropout:
+        given = [name for name in DROPOUTS if getattr(recipe.algorithm, name)]
+        if kind == "rl" and given:
             fix = "give it to the stages of kind sft alone."
-            raise ConfigError(f"{where}: algorithm.prompt_dropout belongs to supervised training.", fix=fix)
+            raise ConfigError(f"{where}: algorithm.{given[0]} belongs to supervised training.", fix=fix)
         return Stage(name, kind, start, recipe)
 
     def _merge(self, name: str, kind: StageKind, start: tuple[str, ...], own: dict[str, Any], where: str) -> Stage:
@@ -222,3 +240,22 @@ def _rows(given: Any, stages: Mapping[str, Stage], source: str) -> dict[str, dic
                 )
         rows[label] = row
     return rows
+
+
+def _compare(given: Any, stages: Mapping[str, Stage], source: str) -> dict[str, tuple[Stage, Stage]]:
+    pairs: dict[str, tuple[Stage, Stage]] = {}
+    for label, names in section(given, f"{source}: compare").items():
+        where = f"{source}: compare.{label}"
+        chosen = cast("list[Any]", names) if isinstance(names, list) else []
+        if len(chosen) != 2 or not all(isinstance(name, str) and name in stages for name in chosen):
+            raise ConfigError(f"{where} is {names!r}; expected two stages.", fix=f"name two of {', '.join(stages)}.")
+        one, other = (stages[name] for name in chosen)
+        for stage in (one, other):
+            if stage.kind != "rl" or stage.recipe.eval.suite != "rewards" or stage.recipe.tracks:
+                text = "expected a stage of kind rl with one scenario, measured by eval.suite: rewards"
+                raise ConfigError(f"{where} names {stage.name!r}; {text}.", fix="name others, or change eval.suite.")
+        if (one.recipe.eval, one.recipe.data) != (other.recipe.eval, other.recipe.data):
+            text = "are not measured on the same rows: their eval or data differ"
+            raise ConfigError(f"{where}: {one.name!r} and {other.name!r} {text}.", fix="give both the same.")
+        pairs[label] = (one, other)
+    return pairs

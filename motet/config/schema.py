@@ -61,6 +61,8 @@ class PolicyConfig(_Section):
     """Compute type of forward passes. Weights that train, log-probs and ratios stay float32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    max_pixels: PositiveInt | None = None
+    """Largest picture that a Qwen-VL reads, in pixels; larger ones are scaled down. None: the checkpoint's own."""
     rollout_batch: PositiveInt | None = None
     """Sample at most this many sequences at once; None: all of a step's. Less memory, the same samples but rounding."""
 
@@ -202,6 +204,10 @@ class FlowAlgorithmConfig(_Section):
     """How near DiffusionNFT's implicit policies are to the old one: smaller goes further."""
 
 
+DROPOUTS = ("prompt_dropout", "source_dropout", "joint_dropout")
+"""What supervised training may withhold from a drawing; of an edit at most one of the three."""
+
+
 class AlgorithmConfig(_Section):
     """Advantage estimator x loss x KL, and credit. Paper names: docs/algorithms.md maps each to these settings."""
 
@@ -231,6 +237,10 @@ class AlgorithmConfig(_Section):
     """Coefficient of the entropy, subtracted from the loss."""
     prompt_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """`sft` alone: share of the drawings shown without their prompt, so that guidance has an unconditional branch."""
+    source_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """`sft` of denoising alone: share of the edits shown without the picture that they edit."""
+    joint_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """`sft` of denoising alone: share of the edits shown without either."""
     num_iterations: PositiveInt = 1
     """Passes over each rollout (mu in the GRPO paper)."""
     num_minibatches: PositiveInt = 1

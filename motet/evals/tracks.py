@@ -36,9 +36,12 @@ class Shown:
 
 @dataclass(frozen=True)
 class Played:
-    """`table[track][reward]` is {"mean", "interval", "greedy", "rows"}; and the first drawings."""
+    """`table[track][reward]` is {"mean", "interval", "greedy", "rows", "by_row"}; and the first drawings.
 
-    table: dict[str, dict[str, dict[str, float]]]
+    `by_row`: the mean of each row's siblings, None where the reward does not apply; what differences are paired by.
+    """
+
+    table: dict[str, dict[str, dict[str, Any]]]
     specimens: list[Shown]
 
 
@@ -80,9 +83,10 @@ def _greedy(recipe: Recipe) -> dict[ActKind, Sampling]:
     return {kind: replace(sampling, temperature=0.0) for kind, sampling in samplings_of(recipe).items()}
 
 
-def _summary(sampled: Sequence[Sequence[float | None]], greedy: Sequence[Sequence[float | None]]) -> dict[str, float]:
+def _summary(sampled: Sequence[Sequence[float | None]], greedy: Sequence[Sequence[float | None]]) -> dict[str, Any]:
     """Rows to which the reward does not apply are left out; a failed sibling counts as no sample."""
-    means = [statistics.fmean(own) for values in sampled if (own := [v for v in values if v is not None])]
+    by_row = [_mean([value for value in values if value is not None]) for values in sampled]
+    means = [mean for mean in by_row if mean is not None]
     best = [value for values in greedy for value in values if value is not None]
     mean, interval = mean_interval(means) if len(means) > 1 else (statistics.fmean(means or [0.0]), 0.0)
     return {
@@ -90,7 +94,12 @@ def _summary(sampled: Sequence[Sequence[float | None]], greedy: Sequence[Sequenc
         "interval": round(interval, 4),
         "greedy": round(statistics.fmean(best or [0.0]), 4),
         "rows": float(len(means)),
+        "by_row": [None if mean is None else round(mean, 4) for mean in by_row],
     }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
 
 
 def _specimens(groups: Sequence[Group], scores: Sequence[Scores], reward: str) -> list[Shown]:

@@ -1,4 +1,4 @@
-"""Confidence intervals of means over few seeds."""
+"""Confidence intervals of means, over few seeds or many items."""
 
 from __future__ import annotations
 
@@ -19,6 +19,19 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
         return mean, math.inf
     spread = statistics.stdev(values) / math.sqrt(len(values))
     return mean, student_t(len(values) - 1, confidence) * spread
+
+
+def paired_interval(
+    before: Sequence[float | None], after: Sequence[float | None], confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """`mean_interval` of after - before, item by item; an item that lacks one of the two is left out.
+
+    Narrower than what two intervals of means suggest: how hard an item is cancels. None where no item has both; raises
+    ValueError for lists of unequal lengths.
+    """
+    both = zip(before, after, strict=True)
+    differences = [new - old for old, new in both if old is not None and new is not None]
+    return mean_interval(differences, confidence) if differences else None
 
 
 def student_t(freedom: int, confidence: float = 0.95) -> float:

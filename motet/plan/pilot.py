@@ -18,6 +18,7 @@ from motet.config.pilot import Pilot, folder_of
 from motet.config.plan import COLUMNS
 from motet.errors import ConfigError, RunFolderError
 from motet.numerics.intervals import mean_interval
+from motet.plan.measured import Measurements
 from motet.plan.runner import SUMMARY, run_plan
 from motet.plan.table import cell
 
@@ -45,11 +46,11 @@ def run_pilot(pilot: Pilot, output: Path, again: str, *, resume: bool) -> None:
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
     if find_spec("matplotlib") is None:  # now, not after hours of runs
         raise ConfigError("The plot of a pilot study needs matplotlib.", fix="pip install 'motet[plots]'.")
-    console = Console()
+    console, measurements = Console(), Measurements()
     for seed in pilot.seeds:
         for strategy, plans in pilot.plans.items():
             console.rule(f"seed {seed}: {strategy}")
-            run_plan(plans[seed], folder_of(output, strategy, seed), again, resume=True)
+            run_plan(plans[seed], folder_of(output, strategy, seed), again, resume=True, measurements=measurements)
     compared = compare(pilot, output)
     console.print(pilot_table(pilot, compared))
     plot(pilot, compared, output / "pilot.png")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +12,65 @@ from rich.console import Console
 
 from motet.config import to_yaml
 from motet.config.plan import Plan, Stage, checkpoint_of
-from motet.errors import RunFolderError
+from motet.errors import MotetError, RunFolderError
 from motet.interrupt import Stopped
 from motet.merge import merge_folders
-from motet.plan.runs import run_measurement, run_supervised, run_training, world_of
-from motet.plan.table import plan_table
+from motet.plan.measured import Measurements, measured_alike
+from motet.plan.runs import run_measurement, run_supervised, run_training
+from motet.plan.table import plan_tables
 from motet.report.folder import RECIPE, RunFolder
 from motet.report.resuming import refuse_changes
-from motet.shapes.world import TRAINING_ONLY
+from motet.session import demonstrated_tracks, rewarded_tracks
 
 SUMMARY = "summary.json"
 
 
-def run_plan(plan: Plan, output: Path, again: str, *, resume: bool) -> dict[str, Any]:
+def run_plan(
+    plan: Plan, output: Path, again: str, *, resume: bool, measurements: Measurements | None = None
+) -> dict[str, Any]:
     """Run the stages in order; returns, and writes to `output/summary.json`, what each of them came to.
 
-    `again` is the command that goes on. Raises RunFolderError when the output is in use and `resume` is not given;
-    ConfigError when a stage that was begun had another recipe; Stopped when the user interrupts.
+    `again` is the command that goes on; `measurements` are those of earlier plans, and get those of this one. Raises
+    RunFolderError when the output is in use and `resume` is not given; ConfigError when a stage that was begun had
+    another recipe, or when the data, scenario or rewards of any stage do not fit each other, before the first of them
+    runs; Stopped when the user interrupts.
     """
     if output.exists() and any(output.iterdir()) and not resume:
         fix = "add --resume to go on there, or give another --output."
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
+    _rehearse(plan, output)
     console = Console()
     results: dict[str, Any] = {}
+    measurements = measurements or Measurements()
     for number, stage in enumerate(plan.stages, 1):
         console.rule(f"{number}/{len(plan.stages)}  {stage.name}", align="left")
         try:
-            results[stage.name] = _run_stage(plan, stage, output, again, results)
+            results[stage.name] = _run_stage(plan, stage, output, again, measurements)
         except KeyboardInterrupt:
             raise Stopped(f"Stopped in stage {stage.name!r}. Resume with: {again}") from None
+        measurements.add(stage, output, results[stage.name])
     summary = {"description": plan.description, "starts": starts_of(plan, results), "stages": results}
     partial = output / f"{SUMMARY}.partial"
     partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, output / SUMMARY)
-    console.print(plan_table(plan, summary))
+    for table in plan_tables(plan, summary):
+        console.print(table)
     return summary
 
 
-def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, results: dict[str, Any]) -> dict[str, Any]:
+def _rehearse(plan: Plan, output: Path) -> None:
+    """Open what every unfinished stage practises: a mistake in the last stage shows now, not hours from now."""
+    for stage in plan.stages:
+        if stage.kind == "merge" or (output / stage.name / SUMMARY).is_file():
+            continue
+        tracks_of = demonstrated_tracks if stage.kind == "sft" else rewarded_tracks
+        try:
+            tracks_of(stage.recipe)
+        except MotetError as error:
+            raise type(error)(f"Stage {stage.name!r}: {error.problem}", fix=error.fix) from error
+
+
+def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements: Measurements) -> dict[str, Any]:
     """The stage's summary: read where it is finished, else what running it comes to."""
     path = output / stage.name
     folder = RunFolder(path, resume=(path / RECIPE).is_file())
@@ -60,7 +82,7 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, results: dict
     if stage.kind == "sft":
         run_supervised(stage.recipe, folder, again)
     elif stage.kind == "rl":
-        run_training(stage.recipe, folder, again, known(plan, stage, results))
+        run_training(stage.recipe, folder, again, measurements.of_start(stage))
     else:
         merged, parts = checkpoint_of(stage, output), [plan.stage(name) for name in stage.start]
         folder.create(to_yaml(stage.recipe))
@@ -72,35 +94,14 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, results: dict
     return summary
 
 
-def known(plan: Plan, stage: Stage, results: dict[str, Any]) -> dict[str, Any] | None:
-    """A measurement of the weights that the stage starts from, if another stage has made it in the same way."""
-    for other in plan.stages:
-        result = results.get(other.name)
-        if result is None or not _measured_alike(other, stage):
-            continue
-        if other.name in stage.start:
-            return result["after"]
-        if not stage.start and other.recipe.policy.path == stage.recipe.policy.path and result.get("before"):
-            return result["before"]
-    return None
-
-
-def starts_of(plan: Plan, results: dict[str, Any]) -> dict[str, Any]:
-    """What the plan began with: the first measurement, and each made in another way (with another guidance, say)."""
+def starts_of(plan: Plan, results: Mapping[str, Any]) -> dict[str, Any]:
+    """What the shapes suite said of the beginning: the first measurement, and each made otherwise (guidance, say)."""
     found: dict[str, Any] = {}
     seen: list[Stage] = []
     for stage in plan.stages:
-        before = None if stage.start else results[stage.name].get("before")
-        if before is not None and not any(_measured_alike(stage, other) for other in seen):
+        shapes = stage.recipe.eval.suite == "shapes" and not stage.start
+        before = results[stage.name].get("before") if shapes else None
+        if before is not None and not any(measured_alike(stage.recipe, other.recipe) for other in seen):
             found["start" if not seen else f"start of {stage.name}"] = before
             seen.append(stage)
     return found
-
-
-def _measured_alike(one: Stage, other: Stage) -> bool:
-    """Whether the suite asks both the same; options of the world that tilt training alone do not count."""
-    seen = [
-        (recipe.eval, recipe.text, {k: v for k, v in world_of(recipe).items() if k not in TRAINING_ONLY})
-        for recipe in (one.recipe, other.recipe)
-    ]
-    return seen[0] == seen[1]

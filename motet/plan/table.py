@@ -1,4 +1,4 @@
-"""The closing table of a plan: what each of its rows can do, next to where the plan started."""
+"""The closing tables of a plan: what each of its rows can do, next to where the plan started."""
 
 from __future__ import annotations
 
@@ -9,9 +9,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from motet.config.plan import COLUMNS, Plan
+from motet.plan.gains import contrasts, contrasts_sheet, gains, gains_sheet
 
 
-def plan_table(plan: Plan, summary: Mapping[str, Any]) -> Table:
+def plan_tables(plan: Plan, summary: Mapping[str, Any]) -> list[Table]:
+    """A table for each suite that measured some of the stages, and one of what the plan compares."""
+    tables: list[Table] = []
+    if any(stage.recipe.eval.suite == "shapes" for stage in plan.stages):
+        tables.append(shapes_table(plan, summary))
+    if gained := gains(plan, summary):
+        tables.append(gains_sheet(gained).table())
+    if compared := contrasts(plan, summary):
+        tables.append(contrasts_sheet(compared).table())
+    return tables
+
+
+def shapes_table(plan: Plan, summary: Mapping[str, Any]) -> Table:
     """One row per entry of `plan.rows`, under one for each way in which the starting point was measured.
 
     Accuracy at temperature 1 on held-back items. A cell is empty where the plan's row names no stage for that column,
@@ -22,7 +35,8 @@ def plan_table(plan: Plan, summary: Mapping[str, Any]) -> Table:
     for column in COLUMNS:
         table.add_column(column, justify="right")
     starts: Mapping[str, Any] = summary["starts"]
-    measured = {**{name: result.get("after") for name, result in summary["stages"].items()}, **starts}
+    stages = [stage.name for stage in plan.stages if stage.recipe.eval.suite == "shapes"]
+    measured = {**{name: summary["stages"][name].get("after") for name in stages}, **starts}
     for label, cells in {**{name: dict.fromkeys(COLUMNS, name) for name in starts}, **plan.rows}.items():
         values = [cell(measured.get(cells.get(column, "")), column) for column in COLUMNS]
         table.add_row(escape(label), *("" if value is None else f"{value:.1%}" for value in values))

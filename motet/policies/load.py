@@ -34,7 +34,7 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
     opened = Opening.at(path, settings)
     model_type = _model_type(opened)
     policy = _OPENERS[model_type](opened)
-    _require_use(settings.expert, policy, model_type)
+    _require_use(settings, policy, model_type)
     if config is None:  # the default parts are a language model's: a pipeline has none of them
         settings = settings.model_copy(update={"train": [name for name in settings.train if name in policy.parts]})
     _let_train(policy, settings)
@@ -43,8 +43,14 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
     return policy
 
 
-def _require_use(expert: ExpertConfig | None, policy: Any, model_type: str) -> None:
-    """Raise ConfigError for a pipeline, or for settings of one, where there is no place for it."""
+def _require_use(settings: PolicyConfig, policy: Any, model_type: str) -> None:
+    """Raise ConfigError for settings of a pipeline or of a Qwen-VL where there is none."""
+    expert, writer = settings.expert, getattr(policy, "writer", policy)
+    if settings.max_pixels is not None and not isinstance(writer, VlmPolicy):
+        raise ConfigError(
+            f"policy.max_pixels={settings.max_pixels} is a Qwen-VL's, and a {model_type!r} model has none.",
+            fix="remove it.",
+        )
     if expert is not None and expert.path is not None and model_type not in FAMILIES:
         raise ConfigError(
             f"policy.expert.path={expert.path!r}: a {model_type!r} model takes no pipeline beside it.",
@@ -127,7 +133,7 @@ def _janus(opened: Opening) -> JanusPolicy:
 
 
 def _vlm(opened: Opening) -> Any:
-    model, processor = open_vlm(opened.source, opened.dtype)
+    model, processor = open_vlm(opened.source, opened.dtype, opened.settings.max_pixels)
     writer = VlmPolicy(opened.placed(model), processor, **opened.common)
     expert = opened.settings.expert
     if expert is None or expert.path is None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+
+from motet.numerics.intervals import paired_interval
 
 
 def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
@@ -36,14 +39,15 @@ def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
 def rewards_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     """One row per track and reward: its mean with the interval per measurement, the change, and the greedy means.
 
-    `columns` maps a heading (before, after) to `table[track][reward]` of the rewards suite.
+    `columns` maps a heading (before, after) to `table[track][reward]` of the rewards suite. The change's interval is
+    paired: both measurements are of the same rows.
     """
     table = Table(title=title, title_justify="left")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for heading in columns:
-        table.add_column(escape(heading), justify="right")
+        table.add_column(escape(heading), justify="right", no_wrap=True)
     if len(columns) == 2:
-        table.add_column("change", justify="right")
+        table.add_column("change", justify="right", no_wrap=True)
     for heading in columns:
         table.add_column(f"{escape(heading)}\ngreedy", justify="right")
     views = list(columns.values())
@@ -52,9 +56,22 @@ def rewards_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table
             own = [view[track][reward] for view in views]
             cells = [f"{one['mean']:.3f} \u00b1 {one['interval']:.3f}" for one in own]
             if len(own) == 2:
-                cells.append(f"{own[1]['mean'] - own[0]['mean']:+.3f}")
+                cells.append(change(own[0], own[1]))
             table.add_row(escape(f"{track}: {reward}"), *cells, *(f"{one['greedy']:.3f}" for one in own))
     return table
+
+
+def change(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """`+0.123 \u00b1 0.045`: from one measurement of a reward to another on the same rows, with its paired interval."""
+    return signed(paired_interval(before["by_row"], after["by_row"]))
+
+
+def signed(interval: tuple[float, float] | None) -> str:
+    """A difference with the half-width of its interval; without, where that is not known; empty for none."""
+    if interval is None:
+        return ""
+    mean, half = interval
+    return f"{mean:+.3f}" + ("" if math.isinf(half) else f" \u00b1 {half:.3f}")
 
 
 def _held_out(view: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,8 +73,11 @@ def read_endpoint(reward: str, value: Any) -> Endpoint:
     return Endpoint(**settings)
 
 
-def ask(endpoint: Endpoint, pictures: Sequence[Image.Image], questions: Sequence[str], reward: str) -> list[str | None]:
-    """What the model says about each picture, in order; None where it could not be asked.
+def ask(
+    endpoint: Endpoint, pictures: Sequence[Image.Image | Sequence[Image.Image]], questions: Sequence[str], reward: str
+) -> list[str | None]:
+    """What the model says about each picture (or several, shown in one request), in order; None where it could not be
+    asked.
 
     Raises ConfigError when the key's variable is not set, RewardError when every single request failed.
     """
@@ -82,9 +85,10 @@ def ask(endpoint: Endpoint, pictures: Sequence[Image.Image], questions: Sequence
         return []
     headers = {"Content-Type": "application/json"} | _authorization(endpoint, reward)
 
-    def one(picture: Image.Image, question: str) -> str | Exception:
+    def one(shown: Image.Image | Sequence[Image.Image], question: str) -> str | Exception:
         try:
-            return _request(endpoint, headers, _body(endpoint, picture, question))
+            several = [shown] if isinstance(shown, Image.Image) else shown
+            return _request(endpoint, headers, _body(endpoint, several, question))
         except Exception as error:  # a failed request is data: it drops one trajectory
             return error
 
@@ -129,11 +133,11 @@ def _authorization(endpoint: Endpoint, reward: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def _body(endpoint: Endpoint, picture: Image.Image, question: str) -> bytes:
-    content = [
-        {"type": "image_url", "image_url": {"url": data_url(picture)}},
-        {"type": "text", "text": question},
+def _body(endpoint: Endpoint, pictures: Sequence[Image.Image], question: str) -> bytes:
+    content: list[dict[str, Any]] = [
+        {"type": "image_url", "image_url": {"url": data_url(picture)}} for picture in pictures
     ]
+    content.append({"type": "text", "text": question})
     body = {
         "model": endpoint.model,
         "messages": [{"role": "user", "content": content}],

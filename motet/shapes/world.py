@@ -39,8 +39,14 @@ COLUMNS = (
 )  # fmt: skip
 HARD_CATEGORIES = ("position", "colour attribution")
 HARD_KINDS = ("count", "relation", "order")
-TRAINING_ONLY = ("careful", "located", "hard", "open_ended", "captions")
+SHARES = ("careful", "located", "hard", "open_ended", "captions")
+"""Options between 0 and 1."""
+TRAINING_ONLY = (*SHARES, "min_things", "kinds")
 """Options that change no picture, question or answer of the `test` and `held_out` splits."""
+_FORMS: dict[str, tuple[str, type]] = {
+    "kinds": ("text", str),
+    **dict.fromkeys(("canvas", "grid", "min_things", "max_things", "max_count"), ("a whole number", int)),
+}
 _TEST_SHARE = 5  # one in five prompts and scenes is held back for the test split
 
 
@@ -54,6 +60,8 @@ class WorldOptions:
     """Cells per side."""
     max_things: int = 6
     """Most things in a picture that questions are about."""
+    min_things: int = 1
+    """Fewest things in a picture that training questions are about."""
     max_count: int = 5
     """Largest number that a counting prompt asks for."""
     careful: float = 0.5
@@ -65,7 +73,8 @@ class WorldOptions:
     open_ended: float = 0.5
     """Share of the training questions that are open-ended; the rest are multiple choice."""
     kinds: str = " ".join(KINDS)
-    """Kinds of the training questions, with spaces between them; `hard` does not widen them."""
+    """Kinds of the training questions, with spaces between them, one named twice asked twice as often; `hard` does not
+    widen them."""
     captions: float = 0.0
     """Share of the training questions that ask for a caption, of scenes like those of questions and of prompts."""
     task: str = PROMPTS
@@ -87,8 +96,8 @@ def world_options(options: Mapping[str, Any]) -> WorldOptions:
                     fix=f"use one of {', '.join((PROMPTS, *TASKS))}.",
                 )
             continue
-        wanted = "text" if name == "kinds" else "a number"
-        if not isinstance(value, str if name == "kinds" else int | float) or isinstance(value, bool):
+        wanted, kind = _FORMS.get(name, ("a number", int | float))
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise ConfigError(f"data.options.{name}={value!r} is not {wanted}.", fix=f"give {wanted}.")
     chosen = WorldOptions(**options)
     if chosen.grid > 16 or chosen.max_things > min(6, chosen.grid**2) or chosen.max_count > min(6, chosen.grid**2):
@@ -96,6 +105,11 @@ def world_options(options: Mapping[str, Any]) -> WorldOptions:
             f"data.options asks for {chosen.max_things} things and counts to {chosen.max_count} on a {chosen.grid} x "
             f"{chosen.grid} grid.",
             fix="use a grid of 2 to 16 and at most six things, no more than there are cells.",
+        )
+    if not 1 <= chosen.min_things <= chosen.max_things:
+        raise ConfigError(
+            f"data.options.min_things={chosen.min_things} is not between 1 and max_things={chosen.max_things}.",
+            fix=f"give 1 to {chosen.max_things}.",
         )
     if chosen.located not in (0, 1):
         raise ConfigError(f"data.options.located={chosen.located} is not 0 or 1.", fix="give one of them.")
@@ -105,7 +119,7 @@ def world_options(options: Mapping[str, Any]) -> WorldOptions:
             f"data.options.kinds={chosen.kinds!r} names {unknown[0] if unknown else 'no kind'}.",
             fix=f"use some of {' '.join(KINDS)}.",
         )
-    for name in TRAINING_ONLY:
+    for name in SHARES:
         if not 0 <= getattr(chosen, name) <= 1:
             raise ConfigError(f"data.options.{name}={getattr(chosen, name)} is not a share.", fix="give 0 to 1.")
     return chosen
@@ -125,6 +139,7 @@ class ShapesRows:
         self._hard_kinds = tuple(kind for kind in self._kinds if kind in HARD_KINDS) or self._kinds
         self._open_ended = self.options.open_ended if trains else 0.5
         self._captions = self.options.captions if trains else 0.0
+        self._min_things = self.options.min_things if trains else 1
         render(Scene(self.options.grid, ()), self.options.canvas)  # refuses an impossible canvas now, not at row 0
         self.columns = COLUMNS if self.options.task == PROMPTS else tuple(self.row(0))
 
@@ -197,7 +212,7 @@ class ShapesRows:
     def scene(self, rng: Rng) -> Scene:
         """A random scene of any content."""
         grid, names = self.options.grid, [(c, s) for c in COLOURS for s in SHAPES]
-        count = int(rng.integers(1, self.options.max_things + 1))
+        count = int(rng.integers(self._min_things, self.options.max_things + 1))
         cells = rng.choice(grid * grid, count, replace=False)
         return Scene(grid, tuple(sorted(Thing(int(c) // grid, int(c) % grid, *choose(rng, names)) for c in cells)))
 

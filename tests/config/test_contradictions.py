@@ -106,6 +106,12 @@ REFUSED = {
     "_minibatches": [
         (["algorithm.num_minibatches=9"], "algorithm.num_minibatches: 9 minibatches cannot be cut from 8 prompts"),
     ],
+    "_dropouts": [
+        (
+            ["algorithm={prompt_dropout: 0.5, source_dropout: 0.3, joint_dropout: 0.3}"],
+            "algorithm.prompt_dropout: 0.5 + 0.3 + 0.3 of the edits are more than all",
+        ),
+    ],
     "_guidance": [
         (
             ["image.guidance=guided", "image.guidance_scale=1"],
@@ -148,6 +154,7 @@ LEGAL = [
     ["algorithm.epsilon_high=0.28", "algorithm.per_kind.denoising={epsilon: 1e-4, epsilon_high: 1e-4}"],
     ["algorithm.importance_sampling_level=sequence", "algorithm.epsilon=0.2"],
     ["algorithm.num_minibatches=8"],
+    ["algorithm={prompt_dropout: 0.5, source_dropout: 0.25, joint_dropout: 0.25}"],
     ["algorithm.num_minibatches=3", "run.prompts_per_step=8"],
     ["optimizer.betas=[0.0, 0.95]"],
     ["eval.suite=none", "eval.size=8"],

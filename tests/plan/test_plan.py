@@ -8,7 +8,7 @@ import yaml
 
 from motet.config.plan import checkpoint_of, parse_plan
 from motet.errors import ConfigError
-from motet.plan.runner import known
+from motet.plan.measured import Measurements
 from motet.plan.table import cell
 from tests.plan.test_tracks import TRACKS
 from tests.runs import mapping, metrics, motet_command
@@ -57,7 +57,7 @@ def test_a_plan_is_read(content, tiny_checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["steps"], 3, "the key 'steps' is unknown; a plan has description, shared, stages and rows"),
+        (["steps"], 3, "the key 'steps' is unknown; a plan has description, shared, stages, rows and compare"),
         (["stages"], {}, "stages is empty"),
         (["stages"], [], "stages is []; expected keys with values"),
         (["stages", "a/b"], {}, "'a/b' is a folder's name"),
@@ -95,6 +95,14 @@ def test_prompt_dropout_of_an_rl_stage_is_refused_before_anything_runs(tiny_chec
         parse_plan(content, tmp_path)
 
 
+def test_a_mistake_in_the_last_stage_shows_before_the_first_runs(content, tmp_path, capsys):
+    content["stages"]["late"] = {"scenario": "draw", "data": {"columns": {"wish": "prompt"}}}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    refused = motet_command(capsys, "train", tmp_path / "plan.yaml", "-o", tmp_path / "out")
+    assert refused.code == 2 and "Stage 'late': " in refused.err and "no column 'prompt'" in refused.err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture(scope="module")
 def finished(tiny_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("plan")
@@ -125,12 +133,31 @@ def test_a_plan_runs_from_end_to_end(finished):
 
 def test_what_was_measured_in_another_way_is_measured_again(content, tmp_path):
     plan = parse_plan(content, tmp_path, ["stages.draw.eval.size=5", "stages.turns.tracks.draws.data.options.hard=0.5"])
-    results = {"unified": {"before": {"a": 1}, "after": {"b": 2}}}
-    assert known(plan, plan.stage("turns"), results) == {"b": 2}  # tilting training changes no measured item
-    assert known(plan, plan.stage("draw"), results) is None
-    assert known(plan, plan.stage("unified"), results) == {"a": 1}
+    measurements = Measurements()
+    measurements.add(plan.stage("unified"), tmp_path, {"before": {"a": 1}, "after": {"b": 2}})
+    assert measurements.of_start(plan.stage("turns")) == {"b": 2}  # tilting training changes no measured item
+    assert measurements.of_start(plan.stage("draw")) is None
+    assert measurements.of_start(plan.stage("unified")) == {"a": 1}
     wider = parse_plan(content, tmp_path, ["stages.turns.tracks.draws.data.options.max_things=2"])
-    assert known(wider, wider.stage("turns"), results) is None
+    assert measurements.of_start(wider.stage("turns")) is None
+    elsewhere = parse_plan(content, tmp_path / "other")
+    assert measurements.of_start(elsewhere.stage("unified")) == {"a": 1}  # the same weights in another plan
+    assert measurements.of_start(elsewhere.stage("turns")) is None
+
+
+def test_the_rewards_suite_is_another_measurement_for_another_scenario(tiny_checkpoint, tmp_path):
+    content = plan_mapping(tiny_checkpoint)
+    draws = {**TRACKS["draws"]}
+    del draws["prompts_per_step"]
+    content["shared"]["eval"] = {"suite": "rewards", "size": 4, "pass_at": 2}
+    content["stages"] = {"one": draws, "two": {"scenario": "answer", "rewards": TRACKS["answers"]["rewards"]},
+                         "three": {**draws, "algorithm": {"credit": "joint"}},
+                         "four": {**draws, "image": {"temperature": 0.5}}}  # fmt: skip
+    del content["rows"]
+    plan, measurements = parse_plan(content, tmp_path), Measurements()
+    measurements.add(plan.stage("one"), tmp_path, {"before": {"a": 1}, "after": {"b": 2}})
+    known = {stage.name: measurements.of_start(stage) for stage in plan.stages}
+    assert known == {"one": {"a": 1}, "two": None, "three": {"a": 1}, "four": None}
 
 
 def test_a_finished_plan_is_left_alone(finished, capsys):

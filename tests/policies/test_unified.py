@@ -177,20 +177,15 @@ def test_supervision_of_drawings_and_edits_lowers_the_loss():
 
 
 def test_blank_demonstrations_are_the_branches_of_guidance():
-    policy = build()
-    asked = [Request("denoising", "d", user(PICTURE, "make it blue"), (n,), blank=True) for n in range(60)]
-    acts = policy.transcribe(asked, [PICTURE] * 60)
-    kinds = {(act.encoding.blank, act.encoding.blank_source) for act in acts}
-    assert kinds == {(True, False), (True, True), (False, True)}
-    alone = policy.transcribe([Request("denoising", "d", user("three"), (1,), blank=True)], [PICTURE])
-    assert alone[0].encoding.blank
-    branches = policy.members["denoising"].painter.conditioner.branches(
-        [alone[0].encoding, *(act.encoding for act in acts)], [PLAIN] * 61
-    )
-    assert not branches[0].conditions[0].embeddings.any()
-    for act, found in zip(acts, branches[1:], strict=True):
-        assert bool(found.conditions[0].embeddings.any()) != act.encoding.blank
-        assert bool(found.conditions[0].sources) != act.encoding.blank_source
+    policy, shown = build(), user(PICTURE, "make it blue")
+    ways = [(False, False), (True, False), (False, True), (True, True)]
+    asked = [Request("denoising", "d", shown, (1,), blank=prompt, blank_source=source) for prompt, source in ways]
+    drawing = Request("denoising", "d", user("three"), (1,), blank=True)
+    acts = policy.transcribe([*asked, drawing], [PICTURE] * 5)
+    branches = policy.members["denoising"].painter.conditioner.branches([act.encoding for act in acts], [PLAIN] * 5)
+    for (prompt, source), found in zip([*ways, (True, True)], branches, strict=True):
+        assert bool(found.conditions[0].embeddings.any()) != prompt
+        assert bool(found.conditions[0].sources) != source
 
 
 @pytest.mark.parametrize("family", ["sana", "sd3"])

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
-from motet.config import LoraConfig
+from motet.config import LoraConfig, PolicyConfig
 from motet.errors import CheckpointError, ConfigError
+from motet.policies import load_policy
 from motet.policies.vlm import VlmPolicy
 from motet.policies.vlm.checkpoint import open_vlm
 from motet.policies.vlm.tiny import make_tiny_vlm
@@ -60,6 +61,20 @@ def test_a_bfloat16_checkpoint_trains_in_float32_and_is_kept_so(vlm_checkpoint: 
     mixed.save(resaved)
     again, _ = open_vlm(str(resaved), "auto")
     assert torch.equal(again.lm_head.weight, mixed.model.lm_head.weight)
+
+
+def test_the_largest_picture_that_is_read_is_a_setting(vlm_checkpoint: Path, checkpoint: Path) -> None:
+    path = str(vlm_checkpoint)
+    whole, small = load_policy(path), load_policy(path, PolicyConfig(path=path, max_pixels=64))
+    context = conversations()[2]
+    seen, less = (len(policy.encoder.encode(context, room=1).pixels) for policy in (whole, small))
+    side = small.encoder.image_processor.patch_size
+    pictures = sum(part["type"] == "image" for turn in context.to_chat() for part in turn["content"])
+    assert 0 < less < seen and less * side**2 <= pictures * max(
+        64, (side * small.encoder.image_processor.merge_size) ** 2
+    )
+    with pytest.raises(ConfigError, match="max_pixels=64 is a Qwen-VL's"):
+        load_policy(checkpoint, PolicyConfig(path=str(checkpoint), max_pixels=64))
 
 
 def test_an_adapter_is_saved_as_pefts(vlm_checkpoint: Path, tmp_path: Path) -> None:

@@ -252,6 +252,13 @@ def test_the_share_of_open_ended_questions_tilts_training_alone() -> None:
     assert {bool(even.row(i)["options"]) for i in range(40)} == {True, False}
 
 
+def test_crowded_pictures_are_for_training_alone() -> None:
+    for split, fewest in (("train", 5), ("test", 1), ("held_out", 1)):
+        rows = ShapesRows(split, 0, {"min_things": 5})
+        things = [len(read_scene(rows.row(i)["image"], 4).scene.things) for i in range(60)]
+        assert (min(things), max(things)) == (fewest, 6)
+
+
 def test_answers_are_balanced(rows: dict[str, list[dict]]) -> None:
     # A policy that always says the same must not do well.
     for kind, words in (
@@ -273,6 +280,9 @@ def test_answers_are_balanced(rows: dict[str, list[dict]]) -> None:
         ({"max_things": 9}, "9 things"),
         ({"careful": 1.5}, "careful=1.5"),
         ({"hard": -0.1}, "hard=-0.1"),
+        ({"min_things": 0}, "min_things=0"),
+        ({"min_things": 2.5}, "min_things=2.5"),
+        ({"min_things": 4, "max_things": 3}, "min_things=4"),
     ],
 )
 def test_bad_options_are_refused(options: dict, named: str) -> None:

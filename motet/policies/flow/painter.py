@@ -30,7 +30,7 @@ class Conditioner(Protocol):
         ...
 
     def blanked(self, encoding: Any, request: Request) -> Any:
-        """The encoding, made with `guided`, of a demonstration that goes without its prompt, its source picture, or both."""
+        """The encoding, made with `guided`, of a demonstration that goes without its prompt, its sources or both."""
         ...
 
     def branches(self, encodings: Sequence[Any], samplings: Sequence[Sampling]) -> list[Branches]:
@@ -110,7 +110,9 @@ class Painter:
             DenoisingSteps(
                 name=request.name,
                 context=request.context,
-                encoding=self.conditioner.blanked(encoding, request) if request.blank else encoding,
+                encoding=self.conditioner.blanked(encoding, request)
+                if request.blank or request.blank_source
+                else encoding,
                 sampling=Sampling(),
                 log_probs=None,
                 trained=request.trained,

@@ -68,9 +68,12 @@ class PromptConditioner:
         return [made[id(context)] for context in contexts]
 
     def blanked(self, encoding: DrawingEncoding, request: Request) -> DrawingEncoding:
-        """Without the prompt and the sources: the null branch of guidance."""
+        """Without the prompt, the sources, or both, as the request says; where the prompt goes, it was made guided."""
+        kept = replace(encoding.conditional, sources=()) if request.blank_source else encoding.conditional
+        if not request.blank:
+            return DrawingEncoding(kept)
         assert encoding.null is not None
-        return DrawingEncoding(encoding.null)
+        return DrawingEncoding(replace(encoding.null, sources=kept.sources))
 
     def branches(self, encodings: Sequence[DrawingEncoding], samplings: Sequence[Sampling]) -> list[Branches]:
         """The acts' branches, their conditions where the transformer is: what several share is moved there once."""

@@ -15,7 +15,6 @@ from torch import Tensor
 from motet.conversation import Conversation
 from motet.policies.denoisers import Condition, Denoiser
 from motet.policies.flow import Branches, branches_of
-from motet.policies.noise import uniforms
 from motet.policies.templates import once_each
 from motet.policies.unified.connector import Bridge
 from motet.protocols import Request
@@ -55,11 +54,8 @@ class BridgeConditioner:
         return once_each(contexts, self._encode)
 
     def blanked(self, encoding: DrawingEncoding, request: Request) -> DrawingEncoding:
-        """Without the prompt; of an edit without the prompt, the source or both, a third each, by the request's key."""
-        if not encoding.sources:
-            return replace(encoding, blank=True)
-        chance = float(uniforms([(*request.key, 1)], 1))
-        return replace(encoding, blank=chance < 2 / 3, blank_source=chance >= 1 / 3)
+        """Without the prompt, the source, or both, as the request says."""
+        return replace(encoding, blank=request.blank, blank_source=request.blank_source)
 
     def branches(self, encodings: Sequence[DrawingEncoding], samplings: Sequence[Sampling]) -> list[Branches]:
         """Conditional, source alone, and null, as the guidance asks."""

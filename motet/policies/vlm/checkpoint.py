@@ -45,8 +45,10 @@ class VlmProcessor:
         self.image_processor.save_pretrained(folder)
 
 
-def open_vlm(source: str, dtype: torch.dtype | str) -> tuple[Any, VlmProcessor]:
+def open_vlm(source: str, dtype: torch.dtype | str, max_pixels: int | None = None) -> tuple[Any, VlmProcessor]:
     """Model and processor of a folder or hub id; `dtype` "auto" keeps what is stored.
+
+    `max_pixels` is the largest picture that the model reads, larger ones are scaled down; None: the checkpoint's own.
 
     Raises CheckpointError for a model of another type, for broken files, and unless the weights are all there and
     nothing else is.
@@ -68,19 +70,23 @@ def open_vlm(source: str, dtype: torch.dtype | str) -> tuple[Any, VlmProcessor]:
             )
         try:
             model, found = load_model(FAMILIES[model_type], source, dtype)
-            processor = _open_processor(source)
+            processor = _open_processor(source, max_pixels)
         except Exception as error:
             raise _unreadable(source, error) from error
     require_complete(source, found, "Qwen2.5-VL or Qwen3-VL")
     return model, processor
 
 
-def _open_processor(source: str) -> VlmProcessor:
+def _open_processor(source: str, max_pixels: int | None) -> VlmProcessor:
     """By the files themselves: AutoTokenizer may rebuild a tokenizer from its class's name instead."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
     if not tokenizer.chat_template:  # some folders keep it beside the processor only
         tokenizer.chat_template = ProcessorMixin.get_processor_dict(source)[0].get("chat_template")
-    return VlmProcessor(tokenizer, Qwen2VLImageProcessorPil.from_pretrained(source))
+    images = Qwen2VLImageProcessorPil.from_pretrained(source)
+    if max_pixels is not None:
+        shortest = min(images.size["shortest_edge"], max_pixels)
+        images.size = {"shortest_edge": shortest, "longest_edge": max_pixels}
+    return VlmProcessor(tokenizer, images)
 
 
 def _unreadable(source: str, error: Exception) -> CheckpointError:

@@ -1,0 +1,93 @@
+"""What a vision-language model behind an endpoint says a picture is worth: UnifiedReward and judges like it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from motet.errors import ConfigError
+from motet.rewards.base import Judge, reward
+from motet.rewards.choices import text_of_question
+from motet.rewards.endpoint import ask, read_endpoint
+from motet.rewards.options import boolean, filled, number, refuse
+from motet.rewards.pixels import picture_of
+
+QUESTION = (
+    "A picture was drawn for the caption below. Judge how well it shows what the caption says (things, attributes, "
+    "numbers, places) and how good a picture it is (clarity, realism, composition). Write a short reason, then "
+    "'Final Score: ' and a number from 1 (worst) to 5 (best).\nCaption: {prompt}"
+)
+PATTERN = r"Final Score:\s*\**\s*([0-9]+(?:\.[0-9]+)?)"
+
+
+@reward("judged")
+@dataclass(eq=False, kw_only=True)
+class Judged(Judge):
+    """The number in an endpoint's reply about the drawing, over `scale`; UniRL-Zero's UnifiedReward, /5.
+
+    `endpoint` is a mapping, see `motet.rewards.endpoint`. The words of `question` hold columns in braces ({prompt},
+    {instruction}); `pattern` is the regular expression whose first group is the number, the last one in the reply.
+    `act` is the act that is judged (None: the last picture); with `source` the row's picture is shown before it. A
+    reply without a number, and one that did not come, is NaN: it drops the trajectory. A row that lacks a column gets
+    None.
+    """
+
+    endpoint: Any = None
+    question: Any = QUESTION
+    pattern: Any = PATTERN
+    scale: Any = 5.0
+    act: Any = None
+    source: Any = False
+
+    def __post_init__(self) -> None:
+        self.endpoint = read_endpoint("judged", self.endpoint)
+        filled("judged", "question", self.question, "text")
+        filled("judged", "pattern", self.pattern, "regular expression")
+        number("judged", "scale", self.scale, 1e-6)
+        boolean("judged", "source", self.source)
+        if self.act is not None:
+            filled("judged", "act", self.act, "name of an act")
+        try:
+            groups = re.compile(self.pattern).groups
+        except re.error as error:
+            raise ConfigError(f"rewards.options.pattern of 'judged' is none: {error}.", fix="correct it.") from None
+        if groups < 1:
+            refuse("judged", "pattern", self.pattern, "has no group", fix="put the number in parentheses.")
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (*dict.fromkeys(re.findall(r"{(\w+)}", self.question)), *(("images",) if self.source else ()))
+
+    @property
+    def sees(self) -> tuple[str, ...]:
+        return () if self.act is None else (self.act,)
+
+    def __call__(self, completions: list[Any], **columns: Any) -> list[float | None]:
+        """One score per completion."""
+        asked = [self._asked(completion, columns, place) for place, completion in enumerate(completions)]
+        told = [one for one in asked if one is not None]
+        replies = iter(ask(self.endpoint, [shown for shown, _ in told], [words for _, words in told], "judged"))
+        return [None if one is None else self._score(next(replies)) for one in asked]
+
+    def _asked(
+        self, completion: Sequence[Any], columns: Mapping[str, Any], place: int
+    ) -> tuple[list[Image.Image], str] | None:
+        drawing = picture_of(completion, self.act)
+        row = {name: columns[name][place] for name in self.needs}
+        if drawing is None or any(value is None for value in row.values()):
+            return None
+        words = {name: text_of_question(value) for name, value in row.items() if name != "images"}
+        question = re.sub(r"{(\w+)}", lambda found: words[found[1]], self.question)
+        return [*([row["images"][0]] if self.source else []), drawing], question
+
+    def _score(self, reply: str | None) -> float:
+        numbers = [] if reply is None else [found[1] for found in re.finditer(self.pattern, reply)]
+        try:
+            return float(numbers[-1]) / self.scale if numbers else math.nan
+        except ValueError:
+            return math.nan

@@ -1,0 +1,73 @@
+"""The rewards suite: tracks played on held-back rows, row by row."""
+
+import statistics
+
+import pytest
+
+from motet.config import parse_recipe
+from motet.data import open_rows
+from motet.evals.tracks import evaluate_tracks
+from motet.numerics.intervals import mean_interval
+from motet.report.tables import rewards_table
+from motet.session import prepare
+from tests.plan.test_tracks import ALONE
+from tests.runs import mapping
+
+EVAL = {"suite": "rewards", "size": 5, "pass_at": 3}
+
+
+def taste(completions, prompt):
+    """Half of the rows are judged: by the length of their prompt."""
+    return [None if len(asked) % 2 else float(n) for n, asked in enumerate(prompt)]
+
+
+@pytest.fixture(scope="module")
+def played(tiny_checkpoint):
+    content = mapping(tiny_checkpoint, eval=EVAL)
+    content["rewards"].append({"name": f"{__file__}:taste"})
+    session = prepare(parse_recipe(content))
+    told = []
+    return evaluate_tracks(session, lambda done, total: told.append((done, total))), told
+
+
+def test_rows_make_the_mean_and_its_interval(played):
+    (table, told) = played[0].table["duet"], played[1]
+    assert list(table) == ["reddish", "spacious", "taste"] and told == [(5, 5)]
+    for numbers in table.values():
+        own = [value for value in numbers["by_row"] if value is not None]
+        mean, half = mean_interval(own)
+        assert numbers["mean"] == pytest.approx(mean, abs=2e-4) and len(numbers["by_row"]) == 5
+        assert numbers["interval"] == pytest.approx(half, abs=2e-3) and numbers["rows"] == len(own)
+    assert len(set(table["reddish"]["by_row"])) > 1
+
+
+def test_rows_without_the_reward_are_none(played):
+    table = played[0].table["duet"]
+    given = [value is not None for value in table["taste"]["by_row"]]
+    assert 0 < sum(given) < 5
+    siblings = [(3 * n, 3 * n + 1, 3 * n + 2) for n in range(5)]
+    means = [statistics.fmean(places) if judged else None for places, judged in zip(siblings, given, strict=True)]
+    assert table["taste"]["by_row"] == means
+
+
+def test_training_rows_are_not_played(tiny_checkpoint, monkeypatch):
+    seen = []
+
+    def opened(data, columns, *, seed):
+        seen.append((data.split, seed))
+        return open_rows(data, columns, seed=seed)
+
+    monkeypatch.setattr("motet.evals.tracks.open_rows", opened)
+    content = mapping(tiny_checkpoint, **ALONE, eval={**EVAL, "size": 1, "pass_at": 1, "seed": 77})
+    content["tracks"] = {"one": {**content["tracks"]["draws"]}}
+    content["run"] = {"steps": 1}
+    evaluate_tracks(prepare(parse_recipe(content)))
+    assert seen == [("test", 77)]
+
+
+def test_the_change_is_paired():
+    def numbers(rows):
+        return {"draw": {"x": {"mean": 0.5, "interval": 0.4, "greedy": 0.5, "rows": 3.0, "by_row": rows}}}
+
+    table = rewards_table({"before": numbers([0.0, 0.5, 0.9]), "after": numbers([0.1, 0.6, 1.0])}, "t")
+    assert list(table.columns[3].cells) == ["+0.100 \u00b1 0.000"]

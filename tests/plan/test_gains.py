@@ -1,0 +1,101 @@
+"""What the suite `rewards` says of a plan: gains and comparisons, paired by row, by hand."""
+
+import math
+
+import pytest
+
+from motet.config.plan import parse_plan, trajectories
+from motet.errors import ConfigError
+from motet.plan.gains import Sheet, contrasts, gains, gains_sheet
+from motet.plan.table import plan_tables
+from tests.plan.test_tracks import TRACKS
+from tests.runs import mapping
+
+EVAL = {"suite": "rewards", "size": 4, "pass_at": 2}
+
+
+def content(**stages):
+    shared = mapping("runs/start", eval=EVAL)
+    return {
+        "shared": shared,
+        "stages": {"one": {}, "two": {"algorithm": {"credit": "joint"}}, **stages},
+        "compare": {"credit": ["one", "two"]},
+    }
+
+
+def numbers(rows):
+    own = [value for value in rows if value is not None]
+    return {"mean": sum(own) / len(own), "interval": 0.1, "greedy": 0.25, "rows": float(len(own)), "by_row": rows}
+
+
+def summary():
+    start = {"duet": {"reddish": numbers([0.0, 0.5, 1.0, None]), "spacious": numbers([0.9, 0.9, 0.9, 0.9])}}
+    ends = {
+        "one": {"duet": {"reddish": numbers([0.25, 0.5, 1.0, 1.0]), "spacious": numbers([0.0, 0.0, 0.0, 0.0])}},
+        "two": {"duet": {"reddish": numbers([0.0, 0.25, 0.5, 0.0]), "spacious": numbers([1.0, 1.0, 1.0, 1.0])}},
+    }
+    return {"stages": {name: {"before": start, "after": end, "seconds": 3.0} for name, end in ends.items()}}
+
+
+def test_a_gain_is_that_of_the_first_reward(tmp_path):
+    one, two = gains(parse_plan(content(), tmp_path), summary())
+    assert (one.stage, one.scenario, one.policy, one.credit) == ("one", "duet", "start", "factorized")
+    assert (one.reward, one.rows, two.credit, two.trajectories) == ("reddish", 4, "joint", 4 * 2 * 2)
+    assert one.before == 0.5 and one.after == pytest.approx(2.75 / 4) and one.greedy == (0.25, 0.25)
+    assert one.difference == pytest.approx((0.25 / 3, 4.303 * 0.14434 / math.sqrt(3)), rel=1e-3)  # 1/4, 0, 0
+    assert two.difference[0] == pytest.approx(-0.25)
+
+
+def test_a_contrast_is_one_minus_the_other(tmp_path):
+    (contrast,) = contrasts(parse_plan(content(), tmp_path), summary())
+    assert contrast.before == (0.0, 0.0)
+    assert contrast.after[0] == pytest.approx((0.25 + 0.25 + 0.5 + 1.0) / 4)
+    tables = plan_tables(parse_plan(content(), tmp_path), summary() | {"starts": {}})
+    assert [table.row_count for table in tables] == [2, 1]
+    assert "one \u2212 two" in next(iter(tables[1].columns[0].cells))
+
+
+def test_every_track_has_a_gain(tmp_path):
+    made = content(both={"tracks": TRACKS, "run": {"turn": 1, "steps": 5}})
+    plan = parse_plan(made, tmp_path)
+    assert trajectories(plan.stage("both").recipe) == {"draws": 3 * 3 * 2, "answers": 2 * 2 * 2}
+    rows = numbers([0.0, 1.0])
+    tables = {"draws": {"reddish": rows}, "answers": {"spacious": rows}}
+    told = summary()
+    told["stages"]["both"] = {"before": tables, "after": tables, "seconds": 1.0}
+    found = gains(plan, told)[2:]
+    assert [(gain.stage, gain.scenario, gain.trajectories) for gain in found] == [
+        ("both: draws", "draw", 18),
+        ("both: answers", "answer", 8),
+    ]
+
+
+def test_what_all_rows_agree_on_is_said_once(tmp_path):
+    sheet = gains_sheet(gains(parse_plan(content(), tmp_path), summary()))
+    table, text = sheet.table(), sheet.markdown()
+    assert table.caption == "policy: start; seed: 0; trajectories: 16; rows: 4"
+    assert [column.header for column in table.columns] == ["stage", "credit", "before", "after", "difference", "greedy"]
+    assert "| one | factorized | 0.500 | 0.688 | +0.083 \u00b1" in text and text.endswith("rows: 4\n")
+    alone = Sheet("t", ("stage", "seed"), (("a|b", "1"),)).markdown()
+    assert alone == "t\n\n| stage | seed |\n| --- | --- |\n| a\\|b | 1 |\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compare": {"x": ["one"]}}, "compare.x is ['one']; expected two stages"),
+        ({"compare": {"x": ["one", "too"]}}, "expected two stages. Fix: name two of one, two"),
+        ({"compare": {"x": ["one", ["two"]]}}, "expected two stages"),
+        ({"compare": ["one", "two"]}, "expected keys with values"),
+        (
+            {"stages": {"one": {}, "two": {"eval": {"suite": "none"}}}},
+            "compare.credit names 'two'; expected a stage of",
+        ),
+        ({"stages": {"one": {}, "two": {"eval": {"size": 5}}}}, "are not measured on the same rows"),
+        ({"stages": {"one": {}, "two": {"data": {"options": {"max_things": 2}}}}}, "not measured on the same rows"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(changes, message, tmp_path):
+    with pytest.raises(ConfigError) as error:
+        parse_plan(content() | changes, tmp_path)
+    assert message in str(error.value)
