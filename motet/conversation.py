@@ -70,6 +70,11 @@ class Conversation:
         ]
 
     @property
+    def pictures(self) -> list[Image.Image]:
+        """All pictures of the conversation, in order."""
+        return [part.image for message in self.messages for part in message.parts if isinstance(part, Picture)]
+
+    @property
     def text(self) -> str:
         """All text of the conversation, one message per line: for reports, never for a model."""
         lines = (" ".join(p.text for p in m.parts if isinstance(p, Text)) for m in self.messages)

@@ -23,7 +23,6 @@ from typing import Any, get_args
 import numpy as np
 from PIL import Image
 
-from motet.conversation import Picture
 from motet.errors import ConfigError, ContextError, DataError, MotetError
 from motet.lookup import did_you_mean, first_line
 from motet.protocols import Policy, Request
@@ -152,7 +151,7 @@ def _blanked(request: Request, prompt: float, source: float, joint: float) -> Re
     if request.kind == "text":
         return request
     chance = np.random.default_rng(request.key).random()
-    if not any(isinstance(part, Picture) for message in request.context.messages for part in message.parts):
+    if not request.context.pictures:
         source = joint = 0.0
     gone = chance < prompt + joint, prompt <= chance < prompt + joint + source
     return replace(request, blank=bool(gone[0]), blank_source=bool(gone[1]))

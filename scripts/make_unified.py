@@ -1,7 +1,9 @@
-"""Put a unified model together from two experts: a Qwen-VL and a diffusion transformer, with new queries between them.
+"""Put a unified model together from two experts: a Qwen-VL and a diffusion transformer, with new queries between them,
+or a Janus and the flow decoder of its image tokens.
 
     python scripts/make_unified.py --reader Qwen/Qwen2.5-VL-3B-Instruct \
         --expert Efficient-Large-Model/Sana_1600M_1024px_diffusers --output models/unirl_zero_init
+    python scripts/make_unified.py --reader deepseek-community/Janus-Pro-1B --expert sd3-medium --output runs/decoder
     python scripts/make_unified.py --expert sana-1600m --output runs/random
 
 An expert is a folder, a hub id, or one of the names below: then its class and sizes are those of the published model
@@ -24,13 +26,14 @@ from diffusers import (
     SD3Transformer2DModel,
 )
 
+from motet.config import PolicyConfig
+from motet.policies import load_policy
 from motet.policies.denoisers import denoiser_of
 from motet.policies.denoisers.open import open_denoiser
 from motet.policies.denoisers.sana import SanaDenoiser
 from motet.policies.unified import UnifiedPolicy
 from motet.policies.unified.connector import Bridge, ConnectorConfig
 from motet.policies.vlm import VlmPolicy
-from motet.policies.vlm.checkpoint import open_vlm
 from motet.policies.vlm.tiny import TinyVlmSizes, make_tiny_vlm
 
 
@@ -88,23 +91,30 @@ EXPERTS: dict[str, Any] = {
 """Transformer and autoencoder with random weights, by name."""
 
 
-def expert_of(name: str, seed: int) -> Any:
-    """The denoiser of a checkpoint, or of a name in EXPERTS; SANA's gets a place for source pictures."""
+def reader_of(name: str | None) -> Any:
+    """The policy of a checkpoint, in the type that its weights are stored in; a tiny one at random without a name."""
+    if name is None:
+        return VlmPolicy(*make_tiny_vlm(sizes=TinyVlmSizes(max_positions=1024)))
+    return load_policy(name, PolicyConfig(path=name, train=(), device="cpu", autocast="bfloat16"))
+
+
+def expert_of(name: str, seed: int, edits: bool) -> Any:
+    """The denoiser of a checkpoint, or of a name in EXPERTS; if it `edits`, SANA's gets a place for source pictures."""
     if name in EXPERTS:
         torch.manual_seed(seed)
         parts = (*EXPERTS[name](), FlowMatchEulerDiscreteScheduler(shift=3.0))
     else:
         opened = open_denoiser(name)
         parts = (opened.transformer, opened.vae, opened.scheduler)
-        if not isinstance(opened, SanaDenoiser) or opened.source_adapter is not None:
+        if not edits or not isinstance(opened, SanaDenoiser) or opened.source_adapter is not None:
             return opened
-    return denoiser_of(*parts, adapter=isinstance(parts[0], SanaTransformer2DModel))
+    return denoiser_of(*parts, adapter=edits and isinstance(parts[0], SanaTransformer2DModel))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--expert", required=True, help=f"folder, hub id, or {', '.join(EXPERTS)}")
-    parser.add_argument("--reader", help="Qwen2.5-VL or Qwen3-VL: folder or hub id; none: tiny and random")
+    parser.add_argument("--reader", help="Qwen2.5-VL, Qwen3-VL or Janus: folder or hub id; none: a tiny Qwen-VL")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--side", type=int, default=1024, help="height and width of its pictures, in pixels")
     for name, default in (("queries", 256), ("blocks", 12), ("heads", 8), ("feed-forward", 4096), ("seed", 0)):
@@ -112,20 +122,20 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.output.exists() and any(chosen.output.iterdir()):
         parser.error(f"{chosen.output} is in use: give another --output")
-    sizes = TinyVlmSizes(max_positions=1024)
-    model, processor = make_tiny_vlm(sizes=sizes) if chosen.reader is None else open_vlm(chosen.reader, "auto")
-    denoiser = expert_of(chosen.expert, chosen.seed)
-    embeddings = model.get_input_embeddings().weight
+    reader = reader_of(chosen.reader)
+    draws = "image" in reader.kinds
+    denoiser = expert_of(chosen.expert, chosen.seed, edits=not draws)
+    embeddings = reader.model.get_input_embeddings().weight
     connector = ConnectorConfig(
         input_width=embeddings.shape[1], output_width=denoiser.condition_width, pooled_width=denoiser.pooled_width,
-        num_queries=chosen.queries, num_blocks=chosen.blocks, num_heads=chosen.heads, feed_forward=chosen.feed_forward,
+        num_queries=reader.num_image_tokens if draws else chosen.queries, reads="tokens" if draws else "queries",
+        num_blocks=chosen.blocks, num_heads=chosen.heads, feed_forward=chosen.feed_forward,
     )  # fmt: skip
     scale = float(embeddings.detach().float().pow(2).mean().sqrt())
     bridge = Bridge(connector, scale=scale, seed=chosen.seed)
     denoiser.latent_shape(chosen.side, chosen.side)  # refuses a side that does not fit
-    reader = VlmPolicy(model, processor)
     UnifiedPolicy(reader, bridge, denoiser, height=chosen.side, width=chosen.side).save(chosen.output)
-    counts = {"reader": model, "bridge": bridge, **denoiser.parts}
+    counts = {"reader": reader.model, "bridge": bridge, **denoiser.parts}
     told = ", ".join(
         f"{name} {sum(p.numel() for p in part.parameters()) / 1e6:,.0f} M" for name, part in counts.items()
     )

@@ -44,3 +44,14 @@ def test_what_is_made_draws_and_edits(tmp_path, monkeypatch, capsys):
     assert [act.image.size for act in acts] == [(32, 32)] * 2
     with pytest.raises(SystemExit):
         run(monkeypatch, "--expert", "sana-tiny", "--output", folder, *SMALL)
+
+
+def test_a_janus_gets_a_flow_decoder(tmp_path, monkeypatch):
+    folder, reader = tmp_path / "made", SCRIPT.parent.parent / "checkpoints" / "shapes_janus"
+    run(monkeypatch, "--reader", reader, "--expert", "sana-tiny", "--output", folder, *SMALL)
+    policy = load_policy(folder)
+    assert policy.kinds == {"text", "image", "denoising"} and not {"queries", "source_adapter"} & set(policy.parts)
+    (painted,) = policy.paint(policy.draw("two red circles"), num_steps=2)
+    assert painted.image.size == (32, 32) and len(painted.encoding.tokens) == policy.writer.num_image_tokens
+    stored = load_policy(reader).model.state_dict()
+    assert all(torch.equal(value, stored[name]) for name, value in policy.writer.model.state_dict().items())

@@ -72,6 +72,44 @@ def test_the_papers_numbers():
     assert t2i.denoising.guidance == klein.denoising.guidance == "guided"
 
 
+KLEIN_STEPS = (
+    "{num_steps: 20, noise_level: 0.8, sde_window: {size: 8, moves: fixed}, guidance: guided, guidance_scale: 4}"
+)
+OTHERS = {
+    "promptrl_flux_geneval": [
+        "policy.expert.path=black-forest-labs/FLUX.2-klein-base-4B",
+        "policy.expert.embedded_guidance=null",
+        f"denoising={KLEIN_STEPS}",
+    ],
+    "promptrl_klein_edit": [
+        "policy.expert.path=black-forest-labs/FLUX.1-Kontext-dev",
+        "policy.expert.embedded_guidance=2.5",
+        "denoising={num_steps: 8, noise_level: 0.8, sde_window: {size: 4, moves: fixed}}",
+    ],
+    "unirl_zero_t2i": ["rewards=[{name: jpeg_compressibility}]"],
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_changes_that_a_description_names_are_accepted(name):
+    recipe = load_recipe(RECIPES / f"{name}.yaml", OTHERS[name])
+    assert all(change in " ".join(recipe.description.split()) for change in OTHERS[name])
+
+
+def test_pretraining_runs_on_a_tiny_model(tmp_path, capsys):
+    (tmp_path / "draw.jsonl").write_text(f"{json.dumps({'image': 'source.png', 'prompt': 'a thing'})}\n" * 4)
+    edits = rows(tmp_path, {"image": "source.png", "instruction": "make it blue", "edited": "source.png"})
+    changes = ["run.steps=1", "policy.device=cpu", "policy.autocast=none", "policy.gradient_checkpointing=false",
+               f"policy.path={save_unified(tmp_path / 'unified')}", "policy.max_pixels=256",
+               f"tracks.draw.data.source={tmp_path / 'draw.jsonl'}", f"tracks.edit.data.source={edits}",
+               "tracks.draw.prompts_per_step=2", "tracks.edit.prompts_per_step=2"]  # fmt: skip
+    out = tmp_path / "out"
+    answer = motet_command(capsys, "sft", RECIPES / "unirl_zero_pretrain.yaml", *changes, "--output", out)
+    assert answer.code == 0, answer.err
+    (line,) = [json.loads(text) for text in (out / "metrics.jsonl").read_text().splitlines()]
+    assert 0 < line["denoising/nll"] < 100
+
+
 SMALL = ("run.steps=1", "run.prompts_per_step=1", "run.sample_every=1", "algorithm.num_generations=2",
          "text.max_tokens=6", "policy.device=cpu", "policy.autocast=none", "policy.gradient_checkpointing=false",
          "denoising.num_steps=3", "data.options={}")  # fmt: skip

@@ -14,7 +14,8 @@ from motet.lookup import first_line
 from motet.quiet import quiet
 
 
-def _peft() -> Any:
+def peft_library() -> Any:
+    """The module peft, which is an extra. Raises ConfigError without it."""
     try:
         import peft
     except ImportError:
@@ -24,7 +25,7 @@ def _peft() -> Any:
 
 def wrap(model: Any, config: LoraConfig) -> Any:
     """The model with adapters on the language model's named linear layers; only they train, in float32."""
-    peft = _peft()
+    peft = peft_library()
     names = "|".join(map(re.escape, config.target_modules))
     settings = peft.LoraConfig(
         r=config.rank, lora_alpha=config.alpha, target_modules=rf".*language_model\..*\.({names})", lora_dropout=0.0
@@ -41,7 +42,7 @@ def wrap(model: Any, config: LoraConfig) -> Any:
 
 def base_of(folder: Path) -> str:
     """The base checkpoint that an adapter folder names."""
-    peft = _peft()
+    peft = peft_library()
     try:
         base = peft.PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
     except Exception as error:  # whatever a broken adapter_config.json makes of peft's dataclasses
@@ -59,7 +60,7 @@ def base_of(folder: Path) -> str:
 
 def attach(model: Any, folder: Path) -> Any:
     """The model with the adapter of a folder, which goes on training. Raises CheckpointError if it does not fit."""
-    peft = _peft()
+    peft = peft_library()
     try:
         with quiet():
             wrapped = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)

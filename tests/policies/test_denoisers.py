@@ -239,6 +239,36 @@ def test_a_shift_replaces_the_checkpoints_own(family, denoiser):
         assert float(mine[-2]) == pytest.approx(0.02, abs=1e-6)
 
 
+@pytest.mark.parametrize("tokens", [64, 256, 1024, 4096, 4300, 4301, 8100])
+def test_dynamic_shifts_at_real_sizes(tokens):
+    """From 128 to 1440 pixels, beyond the tiny pictures of the other tests."""
+    from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+    from diffusers.pipelines.qwenimage.pipeline_qwenimage import calculate_shift
+
+    from motet.policies.denoisers.flux2 import Flux2Denoiser
+    from motet.policies.denoisers.schedule import resolution_mu
+
+    for steps in (4, 10, 50, 200):
+        assert Flux2Denoiser._mu(None, steps, tokens) == pytest.approx(compute_empirical_mu(tokens, steps), rel=1e-12)
+    for own in ({}, {"base_shift": 0.5, "max_shift": 0.9, "base_image_seq_len": 256, "max_image_seq_len": 8192}):
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, **own)
+        named = {name.replace("image_", ""): value for name, value in own.items()}
+        assert resolution_mu(scheduler, tokens) == pytest.approx(calculate_shift(tokens, **named), rel=1e-12)
+
+
+def test_a_linear_shift_is_given_as_it_is():
+    """Schedulers of time_shift_type linear take the shift itself, exponential ones its logarithm: the same sigmas."""
+    from motet.policies.denoisers.schedule import sigmas_of
+
+    for kind in ("exponential", "linear"):
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type=kind)
+        own = sigmas_of(scheduler, 5, mu=0.7, linear_grid=True)
+        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / 5, 5), mu=0.7)
+        torch.testing.assert_close(own, scheduler.sigmas, rtol=0, atol=2e-7)
+        asked = sigmas_of(scheduler, 5, mu=0.7, linear_grid=True, shift=2.0)
+        torch.testing.assert_close(asked, linear_sigmas(5, 2.0), rtol=0, atol=2e-6)
+
+
 def test_every_shift_starts_at_pure_noise():
     """In float32, 0.71 / (1 - 0.29) is 0.99999994, where flow_sde's noise would explode, and 0.54 gives more than 1."""
     from motet.policies.denoisers.schedule import sigmas_of

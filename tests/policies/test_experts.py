@@ -154,6 +154,9 @@ def test_a_pipeline_alone(folders):
     policy = motet.load_policy(pipeline, settings)
     assert isinstance(policy, PipelinePolicy) and policy.kinds == {"denoising"}
     assert {name.split(".")[0] for name in policy.trainable()} == {"transformer"}
+    drawn = policy.draw(["a blue star", "three"], num_steps=2)  # the notebook's door
+    assert [act.image.size for act in drawn] == [(WIDTH, HEIGHT)] * 2
+    assert [len(found) for found in policy.log_probs(drawn)] == [0, 0]
 
 
 def test_a_language_model_alone(folders):

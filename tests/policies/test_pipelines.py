@@ -365,6 +365,25 @@ def test_bfloat16_computes_and_float32_learns(folders):
     assert {p.dtype for p in policy.trainable().values()} == {torch.float32}
 
 
+def test_what_is_frozen_computes_in_its_own_type(folders, monkeypatch):
+    """Autocast is the transformer's: it would take digits from the text encoders and from the picture."""
+    policy, seen = opened(folders["sd3"], "sd3", autocast=torch.bfloat16), {}
+    for owner, name in [(policy.denoiser, part) for part in ("encode", "decode", "velocity")] + [
+        (policy.pipeline, "encode_prompt")
+    ]:
+        original = getattr(owner, name)
+
+        @wraps(original)
+        def watched(*given, original=original, name=name, **options):
+            seen.setdefault(name, set()).add(torch.is_autocast_enabled("cpu"))
+            return original(*given, **options)
+
+        monkeypatch.setattr(owner, name, watched)
+    policy.replay(policy.act(requests("a cube"), GUIDED))
+    policy.transcribe(requests("a cone"), [picture(1, 24, 16)])
+    assert seen == {"encode": {False}, "decode": {False}, "encode_prompt": {False}, "velocity": {True}}
+
+
 def test_recomputed_activations_change_no_gradient(family, policy):
     policy.train_parts(["transformer"])
     acts = policy.act(requests("a cube"), STEPS)

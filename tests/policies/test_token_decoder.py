@@ -92,6 +92,8 @@ def test_one_trajectory_holds_all_three_kinds(model):
     for thought, tokens, drawing in played(policy):
         assert (thought.kind, tokens.kind, drawing.kind) == ("text", "image", "denoising")
         assert drawing.image.size == (SIDE, SIDE) and drawing.num_actions == 3
+        asked, thought_of = tokens.context.messages
+        assert drawing.context.messages[:2] == (asked, thought_of) and thought_of.parts[0].text == thought.text
         assert torch.equal(drawing.encoding.tokens, tokens.ids)
         assert torch.equal(drawing.encoding.context.ids, tokens.encoding.ids)  # what it read when it drew them
         assert drawing.context.messages[-1].parts[0].image is tokens.image

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from motet.errors import ConfigError
+from motet.policies.lora import peft_library
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """The linear layers of an attention, as diffusers names them: what gets an adapter by default."""
@@ -19,10 +20,7 @@ def add_adapters(transformer: Any, *, rank: int, alpha: float, target_modules: S
 
     Raises ConfigError without peft, and for names that the transformer does not have.
     """
-    try:
-        import peft
-    except ImportError:
-        raise ConfigError("policy.lora needs the package peft.", fix="pip install 'motet[lora]'.") from None
+    peft = peft_library()
     transformer.requires_grad_(False)
     try:
         transformer.add_adapter(
@@ -51,12 +49,10 @@ def has_adapters(transformer: Any) -> bool:
 
 def save_adapters(pipeline: Any, folder: Path) -> None:
     """Write the adapters of the pipeline's transformer as diffusers' `load_lora_weights(folder)` reads them."""
-    import peft
-
     transformer = pipeline.transformer
     pipeline.save_lora_weights(
         folder,
-        transformer_lora_layers=peft.get_peft_model_state_dict(transformer),
+        transformer_lora_layers=peft_library().get_peft_model_state_dict(transformer),
         transformer_lora_adapter_metadata=transformer.peft_config["default"].to_dict(),
     )
 

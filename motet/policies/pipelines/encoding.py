@@ -14,7 +14,7 @@ from motet.policies.denoisers import Condition
 from motet.policies.denoisers.common import DiffusersDenoiser
 from motet.policies.denoisers.conditions import moved
 from motet.policies.flow import Branches, branches_of
-from motet.policies.pipelines.prompts import encode_prompt, encode_sources, pictures_of, prompt_of
+from motet.policies.pipelines.prompts import encode_prompt, encode_sources, prompt_of
 from motet.protocols import Request
 from motet.trajectory import DenoisingSteps, Sampling
 
@@ -58,7 +58,7 @@ class PromptConditioner:
             prompt = prompt_of(context)
             if prompt not in texts:
                 texts[prompt] = encode_prompt(self.pipeline, prompt)
-            pictures = pictures_of(context)
+            pictures = context.pictures
             for picture in pictures:
                 if id(picture) not in known:
                     known[id(picture)] = encode_sources(self.denoiser, [picture], self.height, self.width)

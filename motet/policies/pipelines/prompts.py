@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from motet.conversation import Conversation, Picture, Text
+from motet.conversation import Conversation, Text
 from motet.errors import CheckpointError, ConfigError, ContextError
 from motet.policies.denoisers import Condition
 
@@ -47,11 +47,6 @@ def prompt_of(context: Conversation) -> str:
         "A drawing was asked for without a prompt: no user turn of its context holds text.",
         fix="give Draw a conversation that ends with the prompt, as asks(prompt) makes it.",
     )
-
-
-def pictures_of(context: Conversation) -> list[Image.Image]:
-    """All pictures of a conversation, in order."""
-    return [part.image for message in context.messages for part in message.parts if isinstance(part, Picture)]
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from motet.conversation import Conversation, Picture
+from motet.conversation import Conversation
 from motet.policies.denoisers import Condition, Denoiser
 from motet.policies.flow import Branches, branches_of
 from motet.policies.templates import once_each
@@ -126,8 +126,7 @@ class QueryConditioner(BridgeConditioner):
 
 def edited_picture(conversation: Conversation) -> Image.Image | None:
     """The picture that a drawing in this context edits: the last one shown, None to draw from scratch."""
-    pictures = [part.image for m in conversation.messages for part in m.parts if isinstance(part, Picture)]
-    return pictures[-1] if pictures else None
+    return conversation.pictures[-1] if conversation.pictures else None
 
 
 def _without_prompt(condition: Condition) -> Condition:
