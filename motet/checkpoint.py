@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,10 @@ from torch import Tensor
 from motet.errors import CheckpointError
 from motet.learner import Learner
 from motet.protocols import Policy
+from motet.saved import LEARNER, TRAINER_STATE, checkpoints
 from motet.shards import save_tensors
 
-_STATE, _LEARNER = "trainer_state.json", "learner.safetensors"
 _WEIGHT = "weight"
-_NAME = re.compile(r"step_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def _save_learner(folder: Path, policy: Policy, learner: Learner, progress: Prog
     for name, parameter in policy.trainable().items():
         for key, value in {_WEIGHT: parameter, **learner.optimizer.state.get(parameter, {})}.items():
             tensors[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
-    save_tensors(folder / _LEARNER, tensors)
+    save_tensors(folder / LEARNER, tensors)
     state = {
         "step": progress.step,
         "seconds": progress.seconds,
@@ -79,24 +77,7 @@ def _save_learner(folder: Path, policy: Policy, learner: Learner, progress: Prog
         "policy_version": policy.version,
         "optimizer_steps": learner.steps,
     }
-    (folder / _STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints in a folder, oldest first."""
-    found = [(int(match[1]), path) for path in folder.glob("step_*") if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found) if (path / _STATE).is_file()]
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint in a folder, None if there is none."""
-    found = checkpoints(folder)
-    return found[-1] if found else None
-
-
-def newest_of(path: str | Path) -> str:
-    """The newest checkpoint of a run folder; anything else, as it is written, is a checkpoint or hub id itself."""
-    return str(latest_checkpoint(Path(path) / "checkpoints") or path)
+    (folder / TRAINER_STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
 
 
 def restore(folder: Path, policy: Policy, learner: Learner) -> Progress:
@@ -105,8 +86,8 @@ def restore(folder: Path, policy: Policy, learner: Learner) -> Progress:
     The run's policy was built from the recipe, so its reference is still the one that the run started from.
     """
     try:
-        state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        tensors = load_file(str(folder / _LEARNER))
+        state = json.loads((folder / TRAINER_STATE).read_text(encoding="utf-8"))
+        tensors = load_file(str(folder / LEARNER))
         progress = Progress(int(state["step"]), float(state["seconds"]), state["cursors"])
         version, optimizer_steps = int(state["policy_version"]), int(state["optimizer_steps"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:

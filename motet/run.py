@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 
-from motet.checkpoint import Progress, latest_checkpoint, restore, save_checkpoint
+from motet.checkpoint import Progress, restore, save_checkpoint
 from motet.interrupt import Interrupt
 from motet.report.folder import RunFolder
 from motet.report.steps import Stopwatch, Watcher
+from motet.saved import latest_checkpoint
 from motet.session import Session
 
 

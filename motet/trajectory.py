@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
 from motet.conversation import Conversation, Message, Picture, assistant
+from motet.errors import ConfigError
 from motet.task import Task
 
 ActKind = Literal["text", "image", "denoising"]
@@ -53,6 +54,16 @@ class Sampling:
     sde_window: tuple[int, int] | None = None
     image_guidance_scale: float = 1.0
     shift: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a name that no policy knows: a notebook reads no recipe that would."""
+        for key, known in (("guidance", get_args(Guidance)), ("sde_type", get_args(SdeType))):
+            value = getattr(self, key)
+            if value not in known:
+                scale = "; its strength is guidance_scale" if key == "guidance" else ""
+                raise ConfigError(
+                    f"Sampling({key}={value!r}) is unknown.", fix=f"use one of {', '.join(known)}{scale}."
+                )
 
     @property
     def scoring_temperature(self) -> float:

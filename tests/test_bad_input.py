@@ -1,8 +1,10 @@
 """What a user can get wrong: one line on stderr with key, value and fix, exit status 2, and nothing left behind."""
 
 import json
+import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -10,6 +12,7 @@ from PIL import Image
 from motet.errors import ConfigError, RunFolderError
 from motet.lookup import load_attribute
 from motet.report.folder import RunFolder
+from motet.trajectory import Sampling
 from tests.runs import REWARDS, mapping, metrics, motet_command, write_recipe
 
 NOISE = ("Loading weights", "[transformers]", "Writing model")  # silent outside pytest, where motet sets the verbosity
@@ -240,3 +243,12 @@ def test_the_length_of_a_run_with_a_schedule_is_fixed(tiny_checkpoint, capsys, t
     answer = motet_command(capsys, "train", recipe, "run.steps=2", "--output", out, "--resume")
     assert answer.code == 2 and "run.steps was 1 and is 2" in answer.err
     assert mapping(tiny_checkpoint)["run"]["steps"] == 4
+
+
+@pytest.mark.parametrize(("key", "value"), [("guidance", 2.0), ("guidance", "on"), ("sde_type", "flow")])
+def test_a_notebook_that_misnames_a_way_of_sampling_is_told_the_names(key, value):
+    # Past the type checks that the tests alone have: a user's notebook has none.
+    given = SimpleNamespace(**{"guidance": "none", "sde_type": "flow_sde", key: value})
+    with pytest.raises(ConfigError, match=re.escape(f"Sampling({key}={value!r}) is unknown")) as refusal:
+        Sampling.__post_init__(given)
+    assert "use one of" in str(refusal.value) and ("guidance_scale" in str(refusal.value)) == (key == "guidance")

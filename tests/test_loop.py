@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from motet.checkpoint import checkpoints, latest_checkpoint, save_checkpoint
+from motet.checkpoint import save_checkpoint
 from motet.config import parse_recipe
 from motet.errors import CheckpointError, ConfigError
 from motet.interrupt import Interrupt
@@ -23,6 +23,7 @@ from motet.policies.janus import JanusPolicy
 from motet.report.folder import RunFolder
 from motet.rollout import play
 from motet.run import Run
+from motet.saved import checkpoints, latest_checkpoint
 from motet.scenarios import Draw, Write, duet, scenario
 from motet.session import prepare, prepare_supervised, samplings_of
 from motet.shapes.world import ShapesRows

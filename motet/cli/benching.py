@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from motet.checkpoint import newest_of
 from motet.cli.numbers import write_numbers
 from motet.config import load_recipe
 from motet.config.bench import Choice, load_bench
@@ -20,6 +19,7 @@ from motet.errors import CheckpointError
 from motet.evals.bench_rewards import Agreement, audit_rewards
 from motet.evals.bench_rollout import bench_rollout as race
 from motet.report.progress import ProgressBar
+from motet.saved import newest_of
 
 
 def bench_rollout(

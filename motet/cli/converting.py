@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from motet.checkpoint import newest_of
 from motet.policies.janus.original_convert import Converted, convert_folder
+from motet.saved import newest_of
 
 
 def convert(source: Path, out: Path, preset: str | None, check: bool, shard_gb: float) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from motet.checkpoint import newest_of
 from motet.merge import Merged, merge_folders
+from motet.saved import newest_of
 
 
 def merge(models: list[Path], base: Path | None, method: str, out: Path, shard_gb: float) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 from PIL import Image
 from rich.console import Console
 
-from motet.checkpoint import newest_of
 from motet.cli.numbers import write_numbers
 from motet.config import EvalConfig
 from motet.errors import ConfigError, DataError
@@ -17,6 +16,7 @@ from motet.policies import load_policy
 from motet.report.pictures import picture_grid, save_picture
 from motet.report.progress import ProgressBar
 from motet.report.tables import suite_table
+from motet.saved import newest_of
 
 
 def evaluate(

@@ -118,7 +118,7 @@ def _rewards(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _rewards_of(rewards: Sequence[RewardConfig], section: str) -> Iterator[Problem]:
-    seen: dict[tuple[str, frozenset[str] | None], int] = {}
+    seen: list[tuple[str, frozenset[str] | None, dict[str, Any]]] = []
     for place, reward in enumerate(rewards):
         key = f"{section}.{place}"
         if reward.acts is not None and not reward.acts:
@@ -127,11 +127,11 @@ def _rewards_of(rewards: Sequence[RewardConfig], section: str) -> Iterator[Probl
             )
         if reward.acts is not None and len(set(reward.acts)) < len(reward.acts):
             yield Problem(f"{key}.acts", f"names an act twice: {', '.join(reward.acts)}.", "name each act once.")
-        identity = (reward.name, None if reward.acts is None else frozenset(reward.acts))
+        identity = (reward.name, None if reward.acts is None else frozenset(reward.acts), reward.options)
         if identity in seen:
-            text = f"'{reward.name}' is already {section}.{seen[identity]}, for the same acts."
+            text = f"'{reward.name}' is already {section}.{seen.index(identity)}, for the same acts."
             yield Problem(key, text, "give one of them the sum of the weights, and remove the other.")
-        seen.setdefault(identity, place)
+        seen.append(identity)
     if rewards and not any(reward.weight for reward in rewards):
         yield Problem(section, "all weights are 0, so nothing is rewarded.", "give one reward a weight (default 1).")
 

@@ -6,6 +6,7 @@ strategies:
   unified:  {stages: {...}, result: {draw: STAGE, answer: STAGE}}
   separate: {stages: {...}, result: {draw: STAGE, answer: STAGE}}
 against: unified              the strategy that the others are compared with, seed by seed
+budget: equal                 refuse strategies that play more drawings or answers than others; or free
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from motet.config.load import apply_overrides, read_mapping, read_yaml
 from motet.config.plan import COLUMNS, Plan, parse_plan, section, trajectories
 from motet.errors import ConfigError
 
-KEYS = ("description", "seeds", "shared", "strategies", "against")
+KEYS = ("description", "seeds", "shared", "strategies", "against", "budget")
+_PLAYED = {"duet": ("draw", "answer")}
+"""What a scenario counts as; any other counts as itself."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,14 @@ class Pilot:
     against: str
 
     def budget(self, strategy: str) -> dict[str, int]:
-        """Trajectories per scenario that one seed of a strategy plays in reinforcement learning."""
+        """How often one seed of a strategy draws, answers, ... in reinforcement learning: a duet is one of each."""
         played: dict[str, int] = {}
         for stage in next(iter(self.plans[strategy].values())).stages:
             if stage.kind == "rl":
                 tracks = stage.recipe.practised()
                 for name, count in trajectories(stage.recipe).items():
-                    scenario = tracks[name].scenario
-                    played[scenario] = played.get(scenario, 0) + count
+                    for act in _PLAYED.get(tracks[name].scenario, (tracks[name].scenario,)):
+                        played[act] = played.get(act, 0) + count
         return played
 
 
@@ -88,7 +91,21 @@ def load_pilot(path: str | os.PathLike[str], output: Path, overrides: Sequence[s
     against = content.get("against", next(iter(plans)))
     if against not in plans:
         raise ConfigError(f"{source}: against is {against!r}.", fix=f"name one of {', '.join(plans)}.")
-    return Pilot(str(content.get("description", "")), tuple(cast("list[int]", seeds)), plans, results, against)
+    study = Pilot(str(content.get("description", "")), tuple(cast("list[int]", seeds)), plans, results, against)
+    _check_budget(study, content.get("budget", "equal"), source)
+    return study
+
+
+def _check_budget(study: Pilot, budget: Any, source: str) -> None:
+    if budget not in ("equal", "free"):
+        raise ConfigError(f"{source}: budget is {budget!r}; expected equal or free.", fix="write one of them.")
+    own = study.budget(study.against)
+    for name in study.plans:
+        other = study.budget(name)
+        if budget == "equal" and other != own:
+            one, two = (", ".join(f"{n} {act}" for act, n in sorted(played.items())) for played in (own, other))
+            text = f"a seed of {study.against!r} plays {one}, of {name!r} {two}"
+            raise ConfigError(f"{source}: {text}.", fix="give all as many steps and prompts, or write budget: free.")
 
 
 def _seeded(shared: Mapping[str, Any], seed: int) -> dict[str, Any]:

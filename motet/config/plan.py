@@ -11,7 +11,8 @@
     compare:                  pairs of stages that the suite `rewards` measures on the same rows
       worth of the critique: [reflect, redraw]
 
-A stage that brings tracks takes no scenario, data, rewards or prompts_per_step from `shared`.
+A stage that brings tracks takes no scenario, rewards or prompts_per_step from `shared`, and its tracks the data where they
+name none.
 """
 
 from __future__ import annotations
@@ -208,8 +209,14 @@ def _combined(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, An
     """`own` over `shared`, section by section."""
     content = _merge(shared, own)
     if "tracks" in own:
+        data = content.get("data")
         for key in {"scenario", "data", "rewards"} - own.keys():
             content.pop(key, None)
+        if data is not None and "data" not in own and isinstance(content["tracks"], Mapping):
+            tracks = cast("Mapping[str, Any]", content["tracks"])
+            content["tracks"] = {
+                name: {"data": data, **track} if isinstance(track, Mapping) else track for name, track in tracks.items()
+            }
         if isinstance(content.get("run"), dict) and "prompts_per_step" not in (own.get("run") or {}):
             content["run"].pop("prompts_per_step", None)
     return content

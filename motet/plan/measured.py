@@ -9,13 +9,14 @@ from typing import Any
 from motet.config import Recipe
 from motet.config.plan import Stage, checkpoint_of
 from motet.plan.runs import world_of
+from motet.saved import weights_digest
 from motet.shapes.world import TRAINING_ONLY
 
 Table = dict[str, Any]
 
 
 class Measurements:
-    """Tables by the place of the weights and the way of measuring, over one plan or several."""
+    """Tables by the weights and the way of measuring, over one plan or several."""
 
     def __init__(self) -> None:
         self._known: list[tuple[str, Recipe, Table]] = []
@@ -24,19 +25,23 @@ class Measurements:
         """What a finished stage of a plan in `output` has measured: where it started, and what it left."""
         for path, table in (
             (stage.recipe.policy.path, result.get("before")),
-            (str(checkpoint_of(stage, output)), result.get("after")),
+            (checkpoint_of(stage, output), result.get("after")),
         ):
             if table is not None:
-                self._known.append((path, stage.recipe, table))
+                self._known.append((_weights(path), stage.recipe, table))
 
     def of_start(self, stage: Stage) -> Table | None:
         """A measurement of the weights that the stage starts from, if one was made as the stage would make it."""
+        start = _weights(stage.recipe.policy.path)
         known = (
-            table
-            for path, recipe, table in self._known
-            if path == stage.recipe.policy.path and measured_alike(recipe, stage.recipe)
+            table for weights, recipe, table in self._known if weights == start and measured_alike(recipe, stage.recipe)
         )
         return next(known, None)
+
+
+def _weights(path: str | Path) -> str:
+    """Their digest: a path may come to hold others. A hub id stands for itself."""
+    return weights_digest(path) or str(path)
 
 
 def measured_alike(one: Recipe, other: Recipe) -> bool:

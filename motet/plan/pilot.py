@@ -96,7 +96,7 @@ def pilot_table(pilot: Pilot, compared: Mapping[str, Mapping[str, Compared]]) ->
     title = f"Gain in points over {len(pilot.seeds)} seeds (95 % interval); in brackets: difference to {pilot.against}"
     table = Table(title=title, title_justify="left")
     table.add_column("")
-    table.add_column("trajectories a seed")
+    table.add_column("played a seed")
     for column in COLUMNS:
         table.add_column(column, justify="right")
     for strategy, columns in compared.items():

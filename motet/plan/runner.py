@@ -12,14 +12,15 @@ from rich.console import Console
 
 from motet.config import to_yaml
 from motet.config.plan import Plan, Stage, checkpoint_of
-from motet.errors import MotetError, RunFolderError
+from motet.errors import ConfigError, MotetError, RunFolderError
 from motet.interrupt import Stopped
 from motet.merge import merge_folders
 from motet.plan.measured import Measurements, measured_alike
 from motet.plan.runs import run_measurement, run_supervised, run_training
 from motet.plan.table import plan_tables
 from motet.report.folder import RECIPE, RunFolder
-from motet.report.resuming import refuse_changes
+from motet.report.resuming import POLICY, refuse_changes
+from motet.saved import weights_digest
 from motet.session import demonstrated_tracks, rewarded_tracks
 
 SUMMARY = "summary.json"
@@ -59,23 +60,48 @@ def run_plan(
 
 
 def _rehearse(plan: Plan, output: Path) -> None:
-    """Open what every unfinished stage practises: a mistake in the last stage shows now, not hours from now."""
+    """See that every stage can go on or begin: a mistake in the last stage shows now, not hours from now."""
     for stage in plan.stages:
-        if stage.kind == "merge" or (output / stage.name / SUMMARY).is_file():
-            continue
-        tracks_of = demonstrated_tracks if stage.kind == "sft" else rewarded_tracks
         try:
-            tracks_of(stage.recipe)
+            if _finished(stage, _folder_of(plan, stage, output)) is None and stage.kind != "merge":
+                (demonstrated_tracks if stage.kind == "sft" else rewarded_tracks)(stage.recipe)
         except MotetError as error:
             raise type(error)(f"Stage {stage.name!r}: {error.problem}", fix=error.fix) from error
 
 
-def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements: Measurements) -> dict[str, Any]:
-    """The stage's summary: read where it is finished, else what running it comes to."""
+def _folder_of(plan: Plan, stage: Stage, output: Path) -> RunFolder:
+    """The stage's run folder. Raises ConfigError if the stage was begun otherwise than it would go on."""
     path = output / stage.name
     folder = RunFolder(path, resume=(path / RECIPE).is_file())
-    refuse_changes(folder, stage.recipe)
-    finished = folder.read_json(SUMMARY)
+    refuse_changes(folder, stage.recipe, _merged_from(plan, stage, output) if stage.kind == "merge" else None)
+    return folder
+
+
+def _merged_from(plan: Plan, stage: Stage, output: Path) -> dict[str, str | None]:
+    """What a merge begins with: its method, and the weights that it reads."""
+    parts = {f"from {name}": checkpoint_of(plan.stage(name), output) for name in stage.start}
+    if stage.base is not None:
+        parts["base"] = stage.base
+    # Its recipe's own path is where the result will lie.
+    return {POLICY: "merged", "method": stage.method, **{key: weights_digest(path) for key, path in parts.items()}}
+
+
+def _finished(stage: Stage, folder: RunFolder) -> dict[str, Any] | None:
+    """The summary of a stage that is done, None if steps are left. Raises ConfigError if there are too many."""
+    summary = folder.read_json(SUMMARY)
+    if summary is None or stage.kind == "merge":
+        return summary
+    done, steps = summary["steps"], stage.recipe.run.steps
+    if done > steps:
+        text = f"run.steps is {steps}, but {str(folder.path)!r} is trained for {done} steps already."
+        raise ConfigError(text, fix=f"set run.steps to {done}, or remove that folder to train the stage again.")
+    return summary if done == steps else None
+
+
+def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements: Measurements) -> dict[str, Any]:
+    """The stage's summary: read where it is finished, else what running it comes to."""
+    folder = _folder_of(plan, stage, output)
+    finished = _finished(stage, folder)
     if finished is not None:
         Console().print("finished before", highlight=False)
         return finished
@@ -85,10 +111,10 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements:
         run_training(stage.recipe, folder, again, measurements.of_start(stage))
     else:
         merged, parts = checkpoint_of(stage, output), [plan.stage(name) for name in stage.start]
-        folder.create(to_yaml(stage.recipe))
+        folder.create(to_yaml(stage.recipe), _merged_from(plan, stage, output))
         if not merged.exists():
             merge_folders([checkpoint_of(part, output) for part in parts], merged, method=stage.method, base=stage.base)
-        run_measurement(stage.recipe, RunFolder(path, resume=True), again)
+        run_measurement(stage.recipe, RunFolder(folder.path, resume=True), again)
     summary = folder.read_json(SUMMARY)
     assert summary is not None  # each of the three has written it, or raised
     return summary

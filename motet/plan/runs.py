@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from motet.checkpoint import Progress, latest_checkpoint
+from motet.checkpoint import Progress
 from motet.config import Recipe, to_yaml
 from motet.errors import MotetError
 from motet.evals.shapes import evaluate_shapes
@@ -22,8 +22,10 @@ from motet.loop import train
 from motet.report.folder import RunFolder
 from motet.report.pictures import picture_grid, save_picture
 from motet.report.progress import ProgressBar
+from motet.report.resuming import starting_weights
 from motet.report.tables import rewards_table, suite_table
 from motet.run import Run
+from motet.saved import latest_checkpoint
 from motet.session import Session, prepare, prepare_measurement, prepare_supervised
 from motet.supervised import supervise
 
@@ -85,7 +87,7 @@ def _desk(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Desk]:
     An error before the first step is done leaves no folder behind; a later one tells the newest checkpoint.
     """
     console = Console()
-    folder.create(to_yaml(recipe))
+    folder.create(to_yaml(recipe), starting_weights(recipe))
     try:
         with ProgressBar(console) as bar, Interrupt() as interrupt:
             yield _Desk(recipe, folder, again, console, bar, interrupt)

@@ -20,6 +20,7 @@ from motet.policies.lora import attach, base_of
 from motet.policies.vlm import VlmPolicy
 from motet.policies.vlm.checkpoint import FAMILIES, open_vlm
 from motet.quiet import quiet
+from motet.saved import newest_of
 
 
 def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
@@ -217,9 +218,9 @@ def _model_type(opened: Opening) -> str:
     if not folder.exists() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):  # not a hub id either
         raise CheckpointError(f"{preface}There is no checkpoint at {source!r}.", fix="check the path.")
     if folder.exists() and not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{preface}{source!r} holds no config.json.", fix="give the folder that holds config.json."
-        )
+        newest = newest_of(source)
+        which = "the folder that holds config.json" if newest == source else repr(newest)
+        raise CheckpointError(f"{preface}{source!r} holds no config.json.", fix=f"give {which}.")
     model_type = _config_of(source, preface).get("model_type")
     if model_type not in _OPENERS:
         raise CheckpointError(

@@ -1,6 +1,6 @@
 """The run folder: everything that a run leaves behind, at fixed names.
 
-recipe.yaml                     the resolved recipe
+recipe.yaml, start.json         the resolved recipe; digests of the weights that it starts from
 metrics.jsonl, failures.jsonl   a line per step; a line per failed trajectory
 samples/                        picture grids (PNG) and texts (JSONL) of some steps
 checkpoints/                    step_NNNNNN folders that `from_pretrained` loads
@@ -19,7 +19,7 @@ from typing import Any
 
 from motet.errors import RunFolderError
 
-RECIPE, METRICS, FAILURES = "recipe.yaml", "metrics.jsonl", "failures.jsonl"
+RECIPE, START, METRICS, FAILURES = "recipe.yaml", "start.json", "metrics.jsonl", "failures.jsonl"
 
 
 class RunFolder:
@@ -46,12 +46,17 @@ class RunFolder:
                 else "give another --output.",
             )
 
-    def create(self, recipe: str) -> None:
-        """Make the folder if need be and write the recipe, so that the run can be resumed from now on."""
+    def create(self, recipe: str, start: Mapping[str, str | None] | None = None) -> None:
+        """Make the folder if need be and write the recipe, so that the run can be resumed from now on.
+
+        `start` says what the run begins with; the first word on that stays.
+        """
         try:
             self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self.write_text(RECIPE, recipe)
+            if start is not None and not (self.path / START).is_file():
+                self.write_json(START, start)
         except OSError as error:
             raise self._unusable(error) from error
 

@@ -1,13 +1,14 @@
-"""Which settings of a run may change when it is resumed. Imports no torch."""
+"""What of a run may change when it is resumed: some settings, and never the weights it began with. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from motet.config import Recipe, load_recipe
 from motet.errors import ConfigError
-from motet.report.folder import RECIPE, RunFolder
+from motet.report.folder import RECIPE, START, RunFolder
+from motet.saved import weights_digest
 
 FREE = frozenset(
     {
@@ -28,14 +29,35 @@ FREE = frozenset(
 or cosine schedule, so only runs with a constant learning rate may change it."""
 
 
-def refuse_changes(folder: RunFolder, recipe: Recipe) -> None:
-    """Raise ConfigError, naming the keys, when a recipe would go on otherwise than the folder's run began."""
+POLICY, EXPERT = "policy.path", "policy.expert.path"
+
+
+def starting_weights(recipe: Recipe) -> dict[str, str | None]:
+    """Key -> digest of the weights that a recipe names; None for a hub id, and where there are none."""
+    expert = recipe.policy.expert
+    own = {POLICY: weights_digest(recipe.policy.path)}
+    return own if expert is None else {**own, EXPERT: weights_digest(expert.path)}
+
+
+def refuse_changes(folder: RunFolder, recipe: Recipe, start: Mapping[str, str | None] | None = None) -> None:
+    """Raise ConfigError, naming the keys, when a recipe would go on otherwise than the folder's run began.
+
+    `start`: what it would begin with now; None: the weights that the recipe names. A path may change if the weights
+    that it leads to are the same, and may not stay if they are others.
+    """
     if not folder.resume:
         return
     own = folder.path / RECIPE
     before = load_recipe(own)
     free = FREE if before.optimizer.schedule == "constant" else FREE - {"run.steps"}
     now, then = dict(_leaves(recipe.model_dump(mode="json"), "")), dict(_leaves(before.model_dump(mode="json"), ""))
+    start_now = starting_weights(recipe) if start is None else dict(start)
+    start_then: dict[str, Any] = folder.read_json(START) or dict.fromkeys(start_now)
+    for key in start_now.keys() | start_then.keys():
+        one, other = start_then.get(key), start_now.get(key)
+        unknown = key in start_now and key in start_then and None in (one, other)
+        if not unknown:  # the weights count, not where they lie
+            then[key], now[key] = one, other
     changed = sorted(key for key in now.keys() | then.keys() if key not in free and now.get(key) != then.get(key))
     if changed:
         named = ", ".join(f"{key} was {then.get(key)!r} and is {now.get(key)!r}" for key in changed)

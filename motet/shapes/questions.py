@@ -59,15 +59,18 @@ def sample_question(
 ) -> Question | None:
     """A question of a kind about the scene, with this chance open-ended; None if the scene does not allow one.
 
-    `located`: evidence of existence is the cell, else the shapes of the colour (see `WorldOptions`).
+    `located`: evidence of existence and order names the cell of the thing asked about (see `WorldOptions`).
     """
     asked = _ASK[kind](rng, scene)
     if asked is None:
         return None
     text, word, wrong, evidence, held_out = asked
-    if kind == "existence" and not located:
+    if not located and kind == "existence":
         colour = evidence.split()[0]
         evidence = f"{colour} {_list([thing.shape for thing in scene.matching(colour=colour)])}"
+    elif not located and kind == "order":
+        asked_about, after = evidence.split(", ")
+        evidence = f"{asked_about.rpartition(' ')[0]}, {after}"
     if rng.random() < open_ended:
         return Question(kind, text, (), word, word, evidence, held_out)
     chosen = {word, *(str(w) for w in rng.permutation(wrong)[:3])}
@@ -187,7 +190,7 @@ def _relation(rng: Rng, scene: Scene) -> Asked | None:
 
 
 def _order(rng: Rng, scene: Scene) -> Asked | None:
-    """What comes next in reading order: one look-up in a list of the picture, a search at a glance."""
+    """What comes next in reading order: two look-ups in a list of the picture, a search at a glance."""
     pairs = [
         (first, after)
         for first, after in itertools.pairwise(scene.things)
@@ -199,7 +202,7 @@ def _order(rng: Rng, scene: Scene) -> Asked | None:
     asks_colour = rng.random() < 0.5
     word, words = (after.colour, list(COLOURS)) if asks_colour else (after.shape, list(SHAPES))
     text = f"what {'colour' if asks_colour else 'shape'} comes after the {first.name}?"
-    evidence = f"{first.name}, {after.cell} {after.name}"
+    evidence = f"{first.name} {first.cell}, {after.cell} {after.name}"
     return text, word, [w for w in words if w != word], evidence, (first.colour, first.shape) in HELD_OUT_PAIRS
 
 

@@ -41,10 +41,10 @@ HARD_CATEGORIES = ("position", "colour attribution")
 HARD_KINDS = ("count", "relation", "order")
 SHARES = ("careful", "located", "hard", "open_ended", "captions")
 """Options between 0 and 1."""
-TRAINING_ONLY = (*SHARES, "min_things", "kinds")
+TRAINING_ONLY = (*SHARES, "min_things", "kinds", "categories")
 """Options that change no picture, question or answer of the `test` and `held_out` splits."""
 _FORMS: dict[str, tuple[str, type]] = {
-    "kinds": ("text", str),
+    **dict.fromkeys(("kinds", "categories"), ("text", str)),
     **dict.fromkeys(("canvas", "grid", "min_things", "max_things", "max_count"), ("a whole number", int)),
 }
 _TEST_SHARE = 5  # one in five prompts and scenes is held back for the test split
@@ -67,7 +67,7 @@ class WorldOptions:
     careful: float = 0.5
     """Share of the solutions whose thought lists the picture; the rest are glances."""
     located: float | int = 1
-    """Of the careful thoughts about existence: 1, all name the thing's cell; 0, the shapes that its colour has."""
+    """Whether (1 or 0) careful thoughts about existence and order name the cell of the thing that is asked about."""
     hard: float = 0.0
     """Share of the training prompts and questions that are of the hard sorts; the rest are of all sorts, evenly."""
     open_ended: float = 0.5
@@ -75,6 +75,19 @@ class WorldOptions:
     kinds: str = " ".join(KINDS)
     """Kinds of the training questions, with spaces between them, one named twice asked twice as often; `hard` does not
     widen them."""
+    categories: str = ", ".join(CATEGORIES)
+    """Categories of the training prompts, with commas between them, in the same way."""
+
+    @property
+    def all_kinds(self) -> tuple[str, ...]:
+        """The names in `kinds`."""
+        return tuple(self.kinds.split())
+
+    @property
+    def all_categories(self) -> tuple[str, ...]:
+        """The names in `categories`."""
+        return tuple(name.strip() for name in self.categories.split(",") if name.strip())
+
     captions: float = 0.0
     """Share of the training questions that ask for a caption, of scenes like those of questions and of prompts."""
     task: str = PROMPTS
@@ -113,12 +126,16 @@ def world_options(options: Mapping[str, Any]) -> WorldOptions:
         )
     if chosen.located not in (0, 1):
         raise ConfigError(f"data.options.located={chosen.located} is not 0 or 1.", fix="give one of them.")
-    unknown = [kind for kind in chosen.kinds.split() if kind not in KINDS]
-    if unknown or not chosen.kinds.strip():
-        raise ConfigError(
-            f"data.options.kinds={chosen.kinds!r} names {unknown[0] if unknown else 'no kind'}.",
-            fix=f"use some of {' '.join(KINDS)}.",
-        )
+    for name, given, known in (
+        ("kinds", chosen.all_kinds, KINDS),
+        ("categories", chosen.all_categories, CATEGORIES),
+    ):
+        unknown = [entry for entry in given if entry not in known]
+        if unknown or not given:
+            raise ConfigError(
+                f"data.options.{name}={getattr(chosen, name)!r} names {unknown[0] if unknown else 'nothing'}.",
+                fix=f"use some of {(' ' if name == 'kinds' else ', ').join(known)}.",
+            )
     for name in SHARES:
         if not 0 <= getattr(chosen, name) <= 1:
             raise ConfigError(f"data.options.{name}={getattr(chosen, name)} is not a share.", fix="give 0 to 1.")
@@ -135,8 +152,10 @@ class ShapesRows:
         self.options = world_options(options)
         trains = split == "train"  # what is measured stays even
         self._hard = self.options.hard if trains else 0.0
-        self._kinds = tuple(self.options.kinds.split()) if trains else KINDS
+        self._kinds = self.options.all_kinds if trains else KINDS
         self._hard_kinds = tuple(kind for kind in self._kinds if kind in HARD_KINDS) or self._kinds
+        self._categories = self.options.all_categories if trains else CATEGORIES
+        self._hard_categories = tuple(c for c in self._categories if c in HARD_CATEGORIES) or self._categories
         self._open_ended = self.options.open_ended if trains else 0.5
         self._captions = self.options.captions if trains else 0.0
         self._min_things = self.options.min_things if trains else 1
@@ -173,7 +192,7 @@ class ShapesRows:
     def prompt(self, rng: Rng) -> tuple[str, Spec]:
         """A prompt that belongs to the split, and its spec."""
         while True:
-            category = choose(rng, HARD_CATEGORIES if rng.random() < self._hard else CATEGORIES)
+            category = choose(rng, self._hard_categories if rng.random() < self._hard else self._categories)
             spec = sample_spec(rng, category, self.options.grid, self.options.max_count)
             text = prompt_text(spec, choose(rng, PHRASES))
             if is_held_out(spec) != (self.split == "held_out"):

@@ -75,6 +75,10 @@ REFUSED = {
             ["rewards=[{name: a, acts: [x, y]}, {name: b}, {name: a, acts: [y, x]}]"],
             "rewards.2: 'a' is already rewards.0",
         ),
+        (
+            ["rewards=[{name: a, options: {x: 1}}, {name: a}, {name: a, options: {x: 1}, weight: 2}]"],
+            "rewards.2: 'a' is already rewards.0",
+        ),
         (["rewards=[{name: a, weight: 0}, {name: b, weight: 0.0}]"], "rewards: all weights are 0"),
     ],
     "_advantages": [

@@ -1,5 +1,6 @@
 """Plans: read, refused, run from end to end, stopped and gone on with."""
 
+import copy
 import json
 import shutil
 
@@ -86,6 +87,17 @@ def test_what_is_wrong_is_named(content, tmp_path, path, value, message):
     with pytest.raises(ConfigError) as error:
         parse_plan(content, tmp_path)
     assert message in str(error.value)
+
+
+def test_tracks_take_the_shared_data_where_they_name_none(content, tmp_path):
+    content = copy.deepcopy(content)
+    content["shared"]["data"] = {"source": "shapes", "options": {"hard": 0.25}}
+    del content["stages"]["turns"]["tracks"]["draws"]["data"]
+    tracks = parse_plan(content, tmp_path).stage("turns").recipe.practised()
+    assert tracks["draws"].data.options == {"hard": 0.25} and "hard" not in tracks["answers"].data.options
+    content["stages"]["turns"]["tracks"]["draws"] = 3
+    with pytest.raises(ConfigError, match=r"stages\.turns: .*tracks\.draws"):
+        parse_plan(content, tmp_path)
 
 
 def test_prompt_dropout_of_an_rl_stage_is_refused_before_anything_runs(tiny_checkpoint, tmp_path):
@@ -180,8 +192,6 @@ def test_a_plan_that_was_killed_goes_on(finished, capsys, tmp_path):
     content = (finished / "plan.yaml").read_text()
     (tmp_path / "plan.yaml").write_text(content)
     out = tmp_path / "out"
-    for recipe in out.glob("*/recipe.yaml"):  # stages that start from others name them by their place
-        recipe.write_text(recipe.read_text().replace(str(finished / "out"), str(out)))
     (out / "draw" / "summary.json").unlink()
     shutil.rmtree(out / "draw" / "checkpoints" / "step_000002")
     shutil.rmtree(out / "turns")
@@ -194,6 +204,73 @@ def test_a_plan_that_was_killed_goes_on(finished, capsys, tmp_path):
         assert first[name]["after"] == second[name]["after"], name
     for name in ("draw", "turns"):
         assert metrics(finished / "out" / name) == metrics(out / name)
+
+
+def resumed(capsys, folder, *overrides):
+    return motet_command(capsys, "train", folder / "plan.yaml", *overrides, "-o", folder / "out", "--resume")
+
+
+@pytest.fixture
+def moved(finished, tmp_path):
+    """The finished plan in another folder, with a starting checkpoint of its own."""
+    folder = shutil.copytree(finished, tmp_path / "moved")
+    content = yaml.safe_load((folder / "plan.yaml").read_text())
+    start = content["shared"]["policy"]["path"]
+    content["shared"]["policy"]["path"] = str(shutil.copytree(start, folder / "start"))
+    (folder / "plan.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return folder
+
+
+def test_a_plan_may_move_with_its_weights(moved, capsys):
+    assert resumed(capsys, moved).out.count("finished before") == 5
+
+
+def test_a_merge_may_not_change_either(moved, capsys):
+    for change, told in (
+        ("stages.merged.method=average", "stages.merged.base: a plain average knows no base"),
+        ("stages.merged={kind: merge, from: [draw, turns], method: average}", "method was 'norm' and is 'average'"),
+        ("stages.merged.from=[draw, unified]", "from unified was None and is 'weights "),
+        ("stages.merged.base=draw", "base was 'weights "),
+    ):
+        refused = resumed(capsys, moved, change)
+        assert refused.code == 2 and told in refused.err, (change, refused.err)
+
+
+def test_weights_that_changed_at_their_place_are_noticed(moved, capsys):
+    """A cold start made anew under the same name, a part of a merge trained again: their children do not go on."""
+    part = moved / "out" / "draw" / "checkpoints" / "step_000002" / "model.safetensors"
+    own = part.read_bytes()
+    part.write_bytes(own[:-1] + bytes([own[-1] ^ 1]))
+    refused = resumed(capsys, moved)
+    assert refused.code == 2 and "Stage 'merged': " in refused.err and "from draw was 'weights " in refused.err
+    part.write_bytes(own)
+    start = moved / "start" / "model.safetensors"
+    start.write_bytes(start.read_bytes()[:-1] + b"x")
+    refused = resumed(capsys, moved)
+    assert refused.code == 2 and "Stage 'taught': " in refused.err and "policy.path was 'weights " in refused.err
+
+
+def test_a_finished_stage_may_grow_and_not_shrink(moved, capsys):
+    """Its children, which came of the shorter one, are refused before anything runs."""
+    for path in ("draw", "turns", "merged"):
+        shutil.rmtree(moved / "out" / path)
+    shrunk = resumed(capsys, moved, "stages.unified.run.steps=1")
+    assert (
+        shrunk.code == 2
+        and "Stage 'unified': run.steps is 1, but " in shrunk.err
+        and "set run.steps to 2" in shrunk.err
+    )
+    only = ["stages={unified: {scenario: duet, run: {steps: 3}}}", "rows={}"]
+    grown = resumed(capsys, moved, *only)
+    assert grown.code == 0 and "finished before" not in grown.out, grown.err
+    assert (moved / "out" / "unified" / "checkpoints" / "step_000003").is_dir()
+    assert json.loads((moved / "out" / "unified" / "summary.json").read_text())["steps"] == 3
+
+
+def test_a_child_of_a_stage_that_grew_is_refused_before_anything_runs(moved, capsys):
+    refused = resumed(capsys, moved, "stages.unified.run.steps=3")
+    assert refused.code == 2 and "Stage 'draw': " in refused.err and "step_000002" in refused.err
+    assert not (moved / "out" / "unified" / "checkpoints" / "step_000003").exists()
 
 
 def test_starts_that_were_measured_in_two_ways_are_two_rows(tiny_checkpoint, tmp_path):

@@ -400,3 +400,16 @@ def test_the_reference_is_not_degenerate(state: dict[str, Tensor]) -> None:
     name = "vision_model.vision_tower.blocks.0.attn.qkv.weight"
     swapped = state | {name: state[name].roll(reference.VISION, dims=0)}
     assert float(F.mse_loss(reference.look(swapped, pixels), reference.look(state, pixels))) > 1e-3
+
+
+def test_a_wide_picture_is_cut_not_padded(converted: Path) -> None:
+    """The image tokens of a picture's middle, without grey bars above and below."""
+    policy = motet.load_policy(converted)
+    noise = torch.Generator().manual_seed(5)
+    side = reference.SIDE
+    wide = torch.randint(0, 256, (side, 2 * side, 3), generator=noise, dtype=torch.uint8)
+    middle = wide[:, side // 2 : side // 2 + side]
+    both = [Image.fromarray(pixels.contiguous().numpy()) for pixels in (wide, middle, wide.transpose(0, 1))]
+    cut, square, tall = policy.codes_of(both)
+    assert torch.equal(cut, square) and not torch.equal(tall, square)
+    assert torch.equal(tall, policy.codes_of([Image.fromarray(middle.transpose(0, 1).contiguous().numpy())])[0])

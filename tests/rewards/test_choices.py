@@ -139,6 +139,19 @@ def test_options_from_lines_of_the_question():
     assert options_of([{"role": "user", "content": "?\nA. x\nB. y"}], None) == ["x", "y"]
 
 
-@pytest.mark.parametrize("question", [None, "How many?", "A. only one", "A. x\nC. z"])
+@pytest.mark.parametrize(
+    ("question", "options"),
+    [
+        ("What is it? Options: (A) cat (B) dog", ["cat", "dog"]),
+        ("which? A. light red B. blue C. green", ["light red", "blue", "green"]),
+        ("Vitamin A. Or B. Which? A) one, two; B) three", ["one, two", "three"]),
+        ("what shape? A. circle B. square\nThink first.", ["circle", "square"]),
+    ],
+)
+def test_options_one_after_another_in_the_question(question, options):
+    assert options_of(question, None) == options
+
+
+@pytest.mark.parametrize("question", [None, "How many?", "A. only one", "A. x\nC. z", "Who is A. Smith?", "A. B. C."])
 def test_no_options(question):
     assert options_of(question, None) is None

@@ -183,7 +183,7 @@ def evidence_of(row: dict) -> str:
     if row["kind"] == "order":
         (first,) = scene.matching(words[-1], words[-2])
         after = min(t for t in scene.things if (t.row, t.column) > (first.row, first.column))
-        return f"{first.name}, {after.cell} {after.name}"
+        return f"{first.name} {first.cell}, {after.cell} {after.name}"
     if row["kind"] == "relation":
         (first,), (second,) = scene.matching(words[3], words[2]), scene.matching(words[-1], words[-2])
         places = ", ".join(f"{t.colour} {t.shape} {'abcd'[t.column]}{t.row + 1}" for t in (first, second))
@@ -229,19 +229,40 @@ def test_kinds_narrow_training_alone() -> None:
         ShapesRows("train", 0, {"kinds": 3})
 
 
-def test_located_evidence_of_existence_is_a_choice() -> None:
+def test_located_evidence_is_a_choice() -> None:
     located, listed = (ShapesRows("train", 0, {"located": n, "careful": 1.0}) for n in (1, 0))
+    differ = set()
     for index in range(80):
         row, other = located.row(index), listed.row(index)
         assert (row["question"], row["answer"]) == (other["question"], other["answer"])
-        if row["kind"] != "existence":
-            assert row["solution"] == other["solution"]
-            continue
-        colour, scene = row["question"].split()[3], read_scene(row["image"], 4).scene
-        shapes = " ".join(t.shape for t in scene.things if t.colour == colour) or "nothing"
-        assert f", {colour} {shapes}, so " in other["solution"]
+        if row["solution"] != other["solution"]:
+            differ.add(row["kind"])
+        words, scene = row["question"].split(" A. ")[0].strip("?").split(), read_scene(row["image"], 4).scene
+        if row["kind"] == "existence":
+            shapes = " ".join(t.shape for t in scene.things if t.colour == words[3]) or "nothing"
+            assert f", {words[3]} {shapes}, so " in other["solution"]
+        if row["kind"] == "order":
+            (first,) = scene.matching(words[-1], words[-2])
+            assert row["solution"].replace(f"{first.name} {first.cell}, ", f"{first.name}, ") == other["solution"]
+    assert differ == {"existence", "order"}
     with pytest.raises(ConfigError, match=r"data.options.located=0.5 is not 0 or 1"):
         ShapesRows("train", 0, {"located": 0.5})
+
+
+def test_categories_narrow_training_alone() -> None:
+    options = {"categories": "counting, single, counting, counting"}
+    narrow, even = ShapesRows("train", 0, options), ShapesRows("test", 0, options)
+    drawn = [narrow.row(i)["category"] for i in range(120)]
+    assert set(drawn) == {"counting", "single"} and 75 < drawn.count("counting") < 105
+    assert {even.row(i)["category"] for i in range(60)} == set(CATEGORIES)
+    hard = ShapesRows("train", 0, {"categories": "single, position", "hard": 1.0})
+    assert {hard.row(i)["category"] for i in range(30)} == {"position"}
+    assert [ShapesRows("train", 0, {}).row(i)["prompt"] for i in range(9)] == [
+        ShapesRows("train", 0, {"categories": ", ".join(CATEGORIES)}).row(i)["prompt"] for i in range(9)
+    ]
+    for wrong, named in (("counting position", "counting position"), (" , ", "nothing")):
+        with pytest.raises(ConfigError, match=f"data.options.categories={wrong!r} names {named}"):
+            ShapesRows("train", 0, {"categories": wrong})
 
 
 def test_the_share_of_open_ended_questions_tilts_training_alone() -> None:

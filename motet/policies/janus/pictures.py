@@ -35,7 +35,10 @@ def decode_pictures(model: Any, ids: Tensor) -> list[Image.Image]:
 
 
 def codes_of(model: Any, processor: Any, pictures: Sequence[Image.Image]) -> Tensor:
-    """Codebook indices `[B, N]` of pictures, resized to the model's own size first.
+    """Codebook indices `[B, N]` of pictures, cut to their middle square and resized to the model's own size first.
+
+    Cut, for the processor would pad what is no square with grey bars, as understanding has it: a demonstration of
+    those teaches to draw bars.
 
     The nearest code is the one of largest cosine, because decoding normalises codes and the image tokenizer was trained
     so (LlamaGen's l2_norm); transformers' `encode` compares unnormalised vectors and finds others.
@@ -44,7 +47,7 @@ def codes_of(model: Any, processor: Any, pictures: Sequence[Image.Image]) -> Ten
     codebook = F.normalize(vq.quantize.embedding.weight.float(), dim=-1)
     codes = []
     for start in range(0, len(pictures), _batch(model)):
-        some = [picture.convert("RGB") for picture in pictures[start : start + _batch(model)]]
+        some = [_middle_square(picture.convert("RGB")) for picture in pictures[start : start + _batch(model)]]
         # The image tokenizer reads [-1, 1], whatever the vision tower of this checkpoint wants.
         pixels = processor.image_processor(
             images=some, do_normalize=True, image_mean=[0.5] * 3, image_std=[0.5] * 3, return_tensors="pt"
@@ -52,6 +55,12 @@ def codes_of(model: Any, processor: Any, pictures: Sequence[Image.Image]) -> Ten
         latents = vq.quant_conv(vq.encoder(pixels.to(vq.device, vq.dtype))).float().flatten(2).transpose(1, 2)
         codes.append((latents @ codebook.T).argmax(dim=-1).cpu())
     return torch.cat(codes)
+
+
+def _middle_square(picture: Image.Image) -> Image.Image:
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    return picture.crop((left, top, left + side, top + side))
 
 
 def _batch(model: Any) -> int:
