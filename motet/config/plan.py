@@ -11,8 +11,8 @@
     compare:                  pairs of stages that the suite `rewards` measures on the same rows
       worth of the critique: [reflect, redraw]
 
-A stage that brings tracks takes no scenario, rewards or prompts_per_step from `shared`, and its tracks the data where they
-name none.
+A stage that brings tracks takes no scenario, rewards or prompts_per_step from `shared`; its tracks take the data where
+they name none.
 """
 
 from __future__ import annotations

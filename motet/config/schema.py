@@ -19,7 +19,7 @@ class _Section(BaseModel):
 
 
 class LoraConfig(_Section):
-    """Low-rank adapters through peft; the frozen reference is a fresh adapter switched off, or a copy of a loaded one."""
+    """Low-rank adapters through peft; the frozen reference is a fresh adapter off, or a copy of a loaded one."""
 
     rank: PositiveInt = 16
     """Rank of the update."""
