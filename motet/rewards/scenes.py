@@ -13,10 +13,10 @@ from PIL import Image
 
 from motet.errors import DataError
 from motet.rewards.base import reward
-from motet.rewards.options import number, whole
+from motet.rewards.options import boolean, number, whole
 from motet.rewards.pairs import PairJudge
 from motet.rewards.pixels import once_each, spread
-from motet.shapes.check import Reading, compare, read_scenes
+from motet.shapes.check import Reading, compare, judge, read_scenes, same_things
 from motet.shapes.scene import Scene
 
 
@@ -28,17 +28,21 @@ class SceneMatch(PairJudge):
     The other picture is the row's input picture, or what `column` or the act `to` name; `act` is the act that is judged
     (default: the last picture shown). With `partial` p in [0, 1] it is (1 - p) * exact + p * share of right cells. The
     share counts cells that stay empty: a copy of the source has 14 or 15 of 16 right. `grid` is the world's.
+    `places: false` asks for the same things wherever they stand, as a caption in words names them; the share is then
+    that of the things (see `motet.shapes.check.judge`).
     """
 
     name: ClassVar[str] = "scene_match"
 
     grid: Any = 4
     partial: Any = 0.0
+    places: Any = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         whole(self.name, "grid", self.grid, 2)
         number(self.name, "partial", self.partial, 0.0, 1.0)
+        boolean(self.name, "places", self.places)
 
     def __call__(self, completions: list[Any], **columns: Any) -> list[float | None]:
         """One score per completion; None where the judged act or the other picture is missing."""
@@ -52,7 +56,7 @@ class SceneMatch(PairJudge):
     def _score(self, reading: Reading, asked: Scene | None) -> float:
         if asked is None:
             return 0.0
-        verdict = compare(reading, asked)
+        verdict = compare(reading, asked) if self.places else judge(reading, same_things(asked))
         return (1 - self.partial) * float(verdict.correct) + self.partial * verdict.partial
 
     def _scenes(self, pictures: Sequence[Image.Image]) -> list[Scene | None]:

@@ -8,6 +8,7 @@ reader is hacked within minutes of reinforcement learning.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -120,6 +121,12 @@ def judge(reading: Reading, spec: Mapping[str, Any]) -> Verdict:
     if not holds:
         return Verdict(False, partial, f"not {relation}")
     return Verdict(True, 1.0, "")
+
+
+def same_things(scene: Scene) -> dict[str, Any]:
+    """What `judge` is to ask for so that a picture shows what this scene holds, wherever it stands."""
+    groups = Counter((thing.colour, thing.shape) for thing in scene.things).items()
+    return {"groups": [{"count": count, "colour": colour, "shape": shape} for (colour, shape), count in groups]}
 
 
 def compare(reading: Reading, wanted: Scene) -> Verdict:

@@ -157,4 +157,7 @@ def test_the_shipped_benchmark_is_fair():
         rewards = resolve_all(recipe.rewards, scenario.acts, open_rows(recipe.data, scenario.columns).columns)
         check_credit(scenario, rewards)
         if recipe.scenario in ("reflect", "redraw"):  # judged by the revision, not by the draft
-            assert rewards[0].name == "shapes" and rewards[0].acts == ("revision",)
+            assert rewards[0].name == "shapes" and rewards[0].acts[-1] == "revision"
+    one, other = plan.compare["credit of reflection"]
+    assert one.recipe.rewards == other.recipe.rewards  # else the credits would be compared by what they are given
+    assert "improvement" not in [reward.name for reward in one.recipe.rewards if reward.weight]  # cancels the draft's

@@ -96,6 +96,18 @@ def test_an_act_may_be_matched_with_another_act():
     assert second["image"].size == (32, 32)
 
 
+def test_without_places_the_things_alone_count():
+    scene = Scene(4, (Thing(0, 0, "red", "circle"), Thing(1, 2, "red", "circle"), Thing(3, 3, "blue", "cross")))
+    moved = Scene(4, (Thing(0, 1, "red", "circle"), Thing(2, 2, "blue", "cross"), Thing(3, 3, "red", "circle")))
+    fewer = Scene(4, moved.things[:2])
+    drawn = [acted(restored=render(one, 32)) for one in (scene, moved, fewer)]
+    ask = {"completions": drawn, "images": [[render(scene, 32)]] * 3}
+    exact, loose = (bound("scene_match", CYCLE, act="restored", places=places) for places in (True, False))
+    assert exact(**ask) == [1.0, 0.0, 0.0] and loose(**ask) == [1.0, 1.0, 0.0]
+    halfway = bound("scene_match", CYCLE, act="restored", places=False, partial=0.5)
+    assert halfway(**ask)[2] == pytest.approx(0.5 * 2 / 3)
+
+
 def test_pictures_of_another_size_and_grid():
     world = ShapesRows("train", 0, {"task": "edits", "grid": 2, "canvas": 32, "max_things": 3, "max_count": 3})
     row = world.row(0)
