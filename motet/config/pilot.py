@@ -5,6 +5,7 @@ shared: {...}                 what all stages of all strategies have in common
 strategies:
   unified:  {stages: {...}, result: {draw: STAGE, answer: STAGE}}
   separate: {stages: {...}, result: {draw: STAGE, answer: STAGE}}
+  merged:   {stages: separate, result: STAGE}         the stages of another strategy, run once and read otherwise
 against: unified              the strategy that the others are compared with, seed by seed
 budget: equal                 refuse strategies that play more drawings or answers than others; or free
 """
@@ -35,6 +36,12 @@ class Pilot:
     plans: Mapping[str, Mapping[int, Plan]]
     results: Mapping[str, Mapping[str, str]]
     against: str
+    runs: Mapping[str, str]
+    """Strategy -> the strategy whose runs it reads: itself, or the one whose stages it shares."""
+
+    def folder(self, output: Path, strategy: str, seed: int) -> Path:
+        """Where the runs of a strategy are under one seed."""
+        return folder_of(output, self.runs[strategy], seed)
 
     def budget(self, strategy: str) -> dict[str, int]:
         """How often one seed of a strategy draws, answers, ... in reinforcement learning: a duet is one of each."""
@@ -74,24 +81,31 @@ def load_pilot(path: str | os.PathLike[str], output: Path, overrides: Sequence[s
         raise ConfigError(f"{source}: expected two or more strategies to compare.", fix="name them in strategies.")
     plans: dict[str, dict[int, Plan]] = {}
     results: dict[str, dict[str, str]] = {}
+    runs: dict[str, str] = {}
     for name, given in named.items():
         where = f"{source}: strategies.{name}"
         settings = section(given, where)
         if set(settings) != {"stages", "result"}:
             raise ConfigError(f"{where} needs the keys stages and result, and no others.", fix="write both.")
-        plans[name] = {
-            seed: parse_plan(
-                {"shared": _seeded(content.get("shared") or {}, seed), "stages": settings["stages"]},
-                folder_of(output, name, seed),
-                source=where,
-            )
-            for seed in cast("list[int]", seeds)
-        }
+        stages = settings["stages"]
+        if isinstance(stages, str):
+            if stages not in plans:
+                names = ", ".join(plans) or "a mapping of stages"
+                raise ConfigError(f"{where}.stages is {stages!r}, no strategy before it.", fix=f"write {names}.")
+            plans[name], runs[name] = plans[stages], runs[stages]
+        else:
+            shared, runs[name] = content.get("shared") or {}, name
+            plans[name] = {
+                seed: parse_plan(
+                    {"shared": _seeded(shared, seed), "stages": stages}, folder_of(output, name, seed), source=where
+                )
+                for seed in cast("list[int]", seeds)
+            }
         results[name] = _result(settings["result"], plans[name][seeds[0]], where)
     against = content.get("against", next(iter(plans)))
     if against not in plans:
         raise ConfigError(f"{source}: against is {against!r}.", fix=f"name one of {', '.join(plans)}.")
-    study = Pilot(str(content.get("description", "")), tuple(cast("list[int]", seeds)), plans, results, against)
+    study = Pilot(str(content.get("description", "")), tuple(cast("list[int]", seeds)), plans, results, against, runs)
     _check_budget(study, content.get("budget", "equal"), source)
     return study
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from motet.config.pilot import Pilot, folder_of
+from motet.config.pilot import Pilot
 from motet.config.plan import COLUMNS
 from motet.errors import ConfigError, RunFolderError
 from motet.numerics.intervals import mean_interval
@@ -50,7 +50,7 @@ def run_pilot(pilot: Pilot, output: Path, again: str, *, resume: bool) -> None:
     for seed in pilot.seeds:
         for strategy, plans in pilot.plans.items():
             console.rule(f"seed {seed}: {strategy}")
-            run_plan(plans[seed], folder_of(output, strategy, seed), again, resume=True, measurements=measurements)
+            run_plan(plans[seed], pilot.folder(output, strategy, seed), again, resume=True, measurements=measurements)
     compared = compare(pilot, output)
     console.print(pilot_table(pilot, compared))
     plot(pilot, compared, output / "pilot.png")
@@ -63,7 +63,7 @@ def compare(pilot: Pilot, output: Path) -> dict[str, dict[str, Compared]]:
     ends: dict[str, dict[str, list[float]]] = {}
     for strategy in pilot.plans:
         for seed in pilot.seeds:
-            path = folder_of(output, strategy, seed) / SUMMARY
+            path = pilot.folder(output, strategy, seed) / SUMMARY
             summary = json.loads(path.read_text(encoding="utf-8"))
             for column, (start, end) in _ends(pilot.results[strategy], summary).items():
                 gains.setdefault(strategy, {}).setdefault(column, []).append(end - start)

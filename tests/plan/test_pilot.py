@@ -57,6 +57,20 @@ def test_a_study_is_read(study, tmp_path):
     assert odd.budget("turns") == {"draw": 3 * 3 * 3, "answer": 2 * 2 * 3}  # draw, answer, draw, answer, draw
 
 
+def test_a_strategy_may_read_the_runs_of_another(study, tmp_path):
+    content = yaml.safe_load(study.read_text())
+    content["strategies"]["draws alone"] = {"stages": "separate", "result": {"draw": "draw"}}
+    study.write_text(yaml.safe_dump(content, sort_keys=False))
+    pilot, out = load_pilot(study, tmp_path / "out"), tmp_path / "out"
+    assert pilot.folder(out, "draws alone", 3) == pilot.folder(out, "separate", 3) == out / "separate" / "seed_3"
+    assert pilot.plans["draws alone"] is pilot.plans["separate"] and pilot.results["draws alone"] == {"draw": "draw"}
+    assert pilot.budget("draws alone") == pilot.budget("separate")
+    with pytest.raises(
+        ConfigError, match=r"strategies.turns.stages is 'later', no strategy before it. Fix: write unif"
+    ):
+        load_pilot(study, out, ["strategies.turns.stages=later"])
+
+
 def test_unequal_budgets_are_refused_unless_they_are_meant(study, tmp_path):
     with pytest.raises(ConfigError, match="a seed of 'unified' plays 12 answer, 12 draw, of 'turns' 6 answer, 9 draw"):
         load_pilot(study, tmp_path / "out", ["budget=equal"])
