@@ -73,10 +73,10 @@ def curves(demo: Path, sft: list[Path], out: Path) -> None:
     axes[0].set(title="supervised cold start (256 held-back items)", xlabel="step", ylim=(0, 1))
     for key, label, colour in (
         ("rewards/shapes/mean", "drawing", GREEN),
-        ("rewards/exact_answer/mean", "answering", BLUE),
+        ("answer/rewards/exact_answer/mean", "answering (mostly order)", BLUE),
     ):
         curve(axes[1], reinforced, key, label, colour, smooth=10)
-    axes[1].set(title="reinforcement learning (reward on training prompts)", xlabel="step", ylim=(0, 1.02))
+    axes[1].set(title="reinforcement learning (training rewards)", xlabel="step", ylim=(0.5, 1.02))
     curve(axes[2], reinforced, "completion_length/mean", "tokens per answer", BLUE, smooth=10)
     axes[2].set(title="length of answers, thoughts included", xlabel="step")
     for axis in axes:
