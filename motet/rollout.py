@@ -284,20 +284,14 @@ class _Play:
         return asked
 
     def _kind(self, asked: Draw | Write, kinds: frozenset[ActKind]) -> ActKind:
-        """Text for Write; for Draw the declared kind if the policy has it, else the other way of drawing.
-
-        A scenario that declares both ways of drawing tells them apart: there is then no other.
-        """
-        declared, either = self.scenario.acts[asked.name], {"image", "denoising"}
-        others = set() if declared == "text" or either <= set(self.scenario.acts.values()) else either
-        for kind in (declared, *others):
-            if kind in kinds:
-                return kind
-        raise ConfigError(
-            f"Scenario {self.scenario.name!r} asks for {asked.name!r} ({declared}), but the policy performs only: "
-            f"{', '.join(sorted(kinds))}.",
-            fix="choose a policy that performs it, or another scenario.",
-        )
+        kind = self.scenario.kind_of(asked.name, kinds)
+        if kind is None:
+            raise ConfigError(
+                f"Scenario {self.scenario.name!r} asks for {asked.name!r} ({self.scenario.acts[asked.name]}), but the "
+                f"policy performs only: {', '.join(sorted(kinds))}.",
+                fix="choose a policy that performs it, or another scenario.",
+            )
+        return kind
 
 
 def _run(plays: Sequence[_Play], policy: Policy, perform: Perform, progress: Progress | None) -> None:

@@ -77,7 +77,8 @@ def prepare(recipe: Recipe) -> Session:
         policy.freeze_reference()
     tracks = [replace(track, rewards=bind_policy(track.rewards, policy)) for track in tracks]
     updates = recipe.run.steps * algorithm.num_iterations * algorithm.num_minibatches
-    return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, updates))
+    learner = Learner(policy, recipe.optimizer, updates, trained_kinds(tracks, policy))
+    return Session(recipe, policy, tuple(tracks), learner)
 
 
 def rewarded_tracks(recipe: Recipe) -> list[Track]:
@@ -125,7 +126,8 @@ def prepare_supervised(recipe: Recipe) -> Session:
                 "this policy does not do.",
                 fix="remove it: of image tokens prompt_dropout withholds all.",
             )
-    return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, recipe.run.steps))
+    kinds = trained_kinds(tracks, policy) - {k for k, own in recipe.algorithm.per_kind.items() if own.weight == 0}
+    return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, recipe.run.steps, kinds))
 
 
 def demonstrated_tracks(recipe: Recipe) -> list[Track]:
@@ -154,6 +156,13 @@ def demonstrated_tracks(recipe: Recipe) -> list[Track]:
         cursor = Cursor(rows, recipe.run.seed)
         tracks.append(Track(number, name, scenario, [], cursor, config.prompts_per_step, targets))
     return tracks
+
+
+def trained_kinds(tracks: Sequence[Track], policy: LearningPolicy) -> set[ActKind]:
+    """The kinds of the acts that the tracks may train, as the policy performs them."""
+    scenarios = [track.scenario for track in tracks]
+    kinds = {s.kind_of(name, policy.kinds) for s in scenarios for name in s.acts.keys() - s.frozen}
+    return {kind for kind in kinds if kind is not None}
 
 
 def samplings_of(recipe: Recipe, step: int = 0) -> dict[ActKind, Sampling]:
