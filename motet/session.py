@@ -16,7 +16,7 @@ from motet.learner import Learner
 from motet.numerics.flow.windows import progressive_start, random_start, window_starts
 from motet.policies import load_policy
 from motet.policies.noise import uniforms
-from motet.protocols import LearningPolicy
+from motet.protocols import LearningPolicy, Policy
 from motet.rewards import BoundReward, bind_policy, resolve_all
 from motet.scenarios import Scenario, resolve_scenario
 from motet.trajectory import ActKind, Sampling
@@ -72,6 +72,7 @@ def prepare(recipe: Recipe) -> Session:
     """Build a run of reinforcement learning; what contradicts itself is refused here, before the first sample."""
     algorithm, tracks = recipe.algorithm, rewarded_tracks(recipe)
     policy = _load(recipe)
+    require_suite(recipe.eval.suite, policy)
     with_kl = algorithm.beta or any(own.beta for own in algorithm.per_kind.values())
     if with_kl or any(reward.uses_reference for track in tracks for reward in track.rewards):
         policy.freeze_reference()
@@ -112,6 +113,7 @@ def prepare_measurement(recipe: Recipe) -> Session:
     if recipe.eval.suite == "rewards":
         return prepare(recipe)
     policy = _load(recipe)
+    require_suite(recipe.eval.suite, policy)
     return Session(recipe, policy, (), Learner(policy, recipe.optimizer, recipe.run.steps))
 
 
@@ -119,6 +121,7 @@ def prepare_supervised(recipe: Recipe) -> Session:
     """Build a supervised run. `data.targets` says which column demonstrates each act of the scenario."""
     tracks = demonstrated_tracks(recipe)
     policy = _load(recipe)
+    require_suite(recipe.eval.suite, policy)
     for name in ("source_dropout", "joint_dropout"):
         if getattr(recipe.algorithm, name) and "denoising" not in policy.kinds:
             raise ConfigError(
@@ -156,6 +159,16 @@ def demonstrated_tracks(recipe: Recipe) -> list[Track]:
         cursor = Cursor(rows, recipe.run.seed)
         tracks.append(Track(number, name, scenario, [], cursor, config.prompts_per_step, targets))
     return tracks
+
+
+def require_suite(suite: str, policy: Policy) -> None:
+    """Raise ConfigError when the policy cannot play the suite: the shapes suite draws and writes."""
+    if suite == "shapes" and not ("text" in policy.kinds and policy.kinds & {"image", "denoising"}):
+        raise ConfigError(
+            f"eval.suite=shapes asks for pictures and texts, but the policy performs only: "
+            f"{', '.join(sorted(policy.kinds))}.",
+            fix="set eval.suite to rewards or none, or choose a policy that both draws and writes.",
+        )
 
 
 def trained_kinds(tracks: Sequence[Track], policy: LearningPolicy) -> set[ActKind]:
