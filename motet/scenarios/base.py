@@ -79,9 +79,10 @@ class Scenario:
 
         A scenario that declares both ways of drawing tells them apart: there is then no other.
         """
-        declared, either = self.acts[name], {"image", "denoising"}
-        others = set() if declared == "text" or either <= set(self.acts.values()) else either
-        return next((kind for kind in (declared, *others) if kind in kinds), None)
+        ways: list[ActKind] = [self.acts[name]]
+        if ways != ["text"] and not {"image", "denoising"} <= set(self.acts.values()):
+            ways += ["image", "denoising"]
+        return next((kind for kind in ways if kind in kinds), None)
 
     @property
     def options(self) -> dict[str, Any]:
