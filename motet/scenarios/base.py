@@ -79,9 +79,9 @@ class Scenario:
 
         A scenario that declares both ways of drawing tells them apart: there is then no other.
         """
-        ways: list[ActKind] = [self.acts[name]]
-        if ways != ["text"] and not {"image", "denoising"} <= set(self.acts.values()):
-            ways += ["image", "denoising"]
+        ways: tuple[ActKind, ...] = (self.acts[name],)
+        if ways != ("text",) and not {"image", "denoising"} <= set(self.acts.values()):
+            ways = (*ways, "image", "denoising")
         return next((kind for kind in ways if kind in kinds), None)
 
     @property
