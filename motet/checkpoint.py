@@ -76,6 +76,7 @@ def _save_learner(folder: Path, policy: Policy, learner: Learner, progress: Prog
         "cursors": progress.cursors,
         "policy_version": policy.version,
         "optimizer_steps": learner.steps,
+        "learnt": learner.learnt,
     }
     (folder / TRAINER_STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
 
@@ -90,6 +91,7 @@ def restore(folder: Path, policy: Policy, learner: Learner) -> Progress:
         tensors = load_file(str(folder / LEARNER))
         progress = Progress(int(state["step"]), float(state["seconds"]), state["cursors"])
         version, optimizer_steps = int(state["policy_version"]), int(state["optimizer_steps"])
+        learnt = bool(state.get("learnt", True))
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(
             f"{str(folder)!r} cannot be resumed: {error}.", fix="delete it to resume from the one before it."
@@ -110,5 +112,5 @@ def restore(folder: Path, policy: Policy, learner: Learner) -> Progress:
             learner.optimizer.state[parameter] = {
                 key: value if key == "step" else value.to(parameter.device) for key, value in stored[name].items()
             }
-    policy.version, learner.steps = version, optimizer_steps
+    policy.version, learner.steps, learner.learnt = version, optimizer_steps, learnt
     return progress

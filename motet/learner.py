@@ -70,12 +70,16 @@ class Objective(Protocol):
 class Learner:
     """AdamW with warm-up, gradient clipping and micro-batches, over whatever objective it is given.
 
-    `steps` counts the optimizer steps taken: it says where the learning rate's schedule stands.
+    `steps` counts the optimizer steps taken: it says where the learning rate's schedule stands. `learnt` tells whether
+    any of them had a gradient. `kinds` are those that the run may play; what none of them moves is refused.
     """
 
-    def __init__(self, policy: Policy, config: OptimizerConfig, total_steps: int) -> None:
+    def __init__(
+        self, policy: Policy, config: OptimizerConfig, total_steps: int, kinds: Collection[ActKind] = ()
+    ) -> None:
         self.policy, self.config, self.total_steps = policy, config, total_steps
-        self.steps = 0
+        self.steps, self.learnt = 0, False
+        self._unseen = set(kinds)
         self.parameters = list(policy.trainable().values())
         if not self.parameters:
             raise ConfigError("The policy has no parameters that train.", fix="name parts in policy.train.")
@@ -92,18 +96,20 @@ class Learner:
     def _factor(self) -> float:
         return rate_factor(self.config, self.steps, self.total_steps)
 
-    def step(self, acts: Sequence[Act], objective: Objective, counts: Counts | None = None) -> Stats:
+    def step(self, acts: Sequence[Act], objective: Objective, counts: Counts | None = None, spare: int = 0) -> Stats:
         """One optimizer step over these acts; the policy's version grows by one.
 
         `counts` are the denominators, by default those of `acts`. Whoever leaves acts out because they would add
-        nothing to the gradient gives the counts of all.
+        nothing to the gradient gives the counts of all. The last `spare` acts stand in for those: where nothing that
+        trains made the acts before them they are replayed too, one by one until there is a gradient. Where there is
+        none at all, it is zero.
 
-        Reported sums come back as means over the actions of their kind, as `kind/name`; `loss` is the whole loss.
-        Raises NumericsError when a loss or the gradient is not finite, ValueError when no act has an action; the
-        weights are then untouched; ConfigError when nothing that trains makes any of these acts.
+        Reported sums come back as means over the actions of their kind that were replayed, as `kind/name`; `loss` is
+        the whole loss. Raises NumericsError when a loss or the gradient is not finite, ValueError when no act has an
+        action; the weights are then untouched; ConfigError once nothing that trains made an act of any kind.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        stats = self._accumulate(acts, objective, counts or count_by_kind(acts))
+        stats = self._accumulate(acts, objective, counts or count_by_kind(acts), len(acts) - spare)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
         if not math.isfinite(norm):
             raise NumericsError(
@@ -118,17 +124,18 @@ class Learner:
         self.policy.version += 1
         return {**stats, "grad_norm": norm, "learning_rate": rate}
 
-    def _accumulate(self, acts: Sequence[Act], objective: Objective, counts: Counts) -> Stats:
+    def _accumulate(self, acts: Sequence[Act], objective: Objective, counts: Counts, first_spare: int) -> Stats:
         """Add the gradient of every micro-batch; returns what the objective reports."""
         acting = [n for n, act in enumerate(acts) if act.num_actions]
         if not acting:
             raise ValueError("an optimizer step needs an act with an action")
         totals: Stats = {"loss": 0.0}
+        replayed: list[int] = []
         learnt = False
-        replayed = count_by_kind(acts)
-        costs = [self.policy.cost(acts[n]) for n in acting]
-        for places in micro_batches(costs, self.config.tokens_per_microbatch):
-            members = [acting[place] for place in places]
+        for members in self._batches(acts, acting, first_spare):
+            if learnt and members[0] >= first_spare:
+                break
+            replayed += members
             replays = self.policy.replay([acts[n] for n in members], objective.needs)
             losses: list[Tensor] = []
             for batch in pack(acts, members, replays, counts):
@@ -138,16 +145,35 @@ class Learner:
                 if loss.requires_grad:  # nothing of what made frozen acts trains: they are reported, no more
                     losses.append(loss)
                 totals["loss"] += loss.item()
-                _add(totals, batch.kind, {"loss": loss.item() * replayed[batch.kind][1], **reported})
+                _add(totals, batch.kind, {"loss": loss.item(), **reported})
             if losses:  # all at once: kinds may share a forward pass, or live on different devices
                 torch.autograd.backward(losses)
                 learnt = True
-        if not learnt:
+        reported_kinds = count_by_kind(acts[n] for n in replayed)
+        self._require_gradient(learnt, reported_kinds)
+        return _means(totals, reported_kinds)
+
+    def _batches(self, acts: Sequence[Act], acting: Sequence[int], first_spare: int) -> Iterator[list[int]]:
+        """Micro-batches of the acts that have actions, then each spare one alone."""
+        needed = [n for n in acting if n < first_spare]
+        costs = [self.policy.cost(acts[n]) for n in needed]
+        for places in micro_batches(costs, self.config.tokens_per_microbatch):
+            yield [needed[place] for place in places]
+        yield from ([n] for n in acting if n >= first_spare)
+
+    def _require_gradient(self, learnt: bool, replayed: Collection[ActKind]) -> None:
+        """Make a gradient that is missing zero: another step may have one, as long as any kind of act can have it."""
+        self.learnt = self.learnt or learnt
+        if learnt:
+            return
+        self._unseen -= set(replayed)
+        if not self.learnt and not self._unseen:
             raise ConfigError(
                 f"No part that trains has a say in the acts of this step ({', '.join(replayed)}).",
                 fix="name a part in policy.train that makes them.",
             )
-        return _means(totals, replayed)
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def _parameter_groups(policy: Policy, config: OptimizerConfig) -> list[dict[str, Any]]:
@@ -237,10 +263,10 @@ def _add(totals: Stats, kind: ActKind, reported: Stats) -> None:
 
 
 def _means(totals: Stats, counts: Counts) -> Stats:
-    """Sums as means over the actions of their kind; extremes and the whole loss as they are."""
+    """Sums as means over the actions of their kind; extremes and losses as they are."""
     actions: dict[str, int] = {kind: number for kind, (_, number) in counts.items()}
     return {
-        key: total if key == "loss" or key.endswith(("_max", "_min")) else total / actions[key.partition("/")[0]]
+        key: total if f"/{key}".endswith(("/loss", "_max", "_min")) else total / actions[key.partition("/")[0]]
         for key, total in totals.items()
     }
 

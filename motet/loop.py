@@ -30,23 +30,28 @@ def train(session: Session, run: Run) -> Progress:
     """Play, score, credit, learn, report; until the last step or an interruption. Returns where the run stands."""
     begun: set[str] = set()
     for step, watch in run.steps():
-        rounds = _play(session, step, watch)
-        for played in rounds:
-            if played.track.name not in begun:
-                _require_survivors(played)
-                begun.add(played.track.name)
-        groups = [group for played in rounds for group in played.groups]
-        credited = [act for played in rounds for act in played.credit.acts]
-        with watch.phase("learn"):
-            stats = update(session.policy, session.learner, groups, credited, session.recipe, step)
-        numbers = {key: value for played in rounds for key, value in _numbers(played).items()}
-        run.report(step, {**numbers, **act_numbers(groups, watch.seconds["rollout"]), **stats})
-        for played in rounds:
-            record_failures(run.folder, step, played.groups, played.scores, played.track.name)
-            if (step + 1) % session.recipe.run.sample_every == 0:
-                track = played.track
-                save_samples(run.folder, step + 1, played.groups, played.scores, track.rewards, track.name)
+        _step(session, run, step, watch, begun)
     return run.progress
+
+
+def _step(session: Session, run: Run, step: int, watch: Stopwatch, begun: set[str]) -> None:
+    """One step; with its rollout goes what is kept as long as acts are. `begun`: the tracks that have had a step."""
+    rounds = _play(session, step, watch)
+    for played in rounds:
+        if played.track.name not in begun:
+            _require_survivors(played)
+            begun.add(played.track.name)
+    groups = [group for played in rounds for group in played.groups]
+    credited = [act for played in rounds for act in played.credit.acts]
+    with watch.phase("learn"):
+        stats = update(session.policy, session.learner, groups, credited, session.recipe, step)
+    numbers = {key: value for played in rounds for key, value in _numbers(played).items()}
+    run.report(step, {**numbers, **act_numbers(groups, watch.seconds["rollout"]), **stats})
+    for played in rounds:
+        record_failures(run.folder, step, played.groups, played.scores, played.track.name)
+        if (step + 1) % session.recipe.run.sample_every == 0:
+            track = played.track
+            save_samples(run.folder, step + 1, played.groups, played.scores, track.rewards, track.name)
 
 
 def _play(session: Session, step: int, watch: Stopwatch) -> list[Round]:

@@ -89,7 +89,7 @@ def play_together(
 
     plays = [
         [
-            _Play(cast.scenario, task.for_sibling(g), (seed, step, cast.track) if cast.track else (seed, step))
+            _Play(cast.scenario, task.for_sibling(g), _key(seed, step, cast.track))
             for task in cast.tasks
             for g in range(num_generations)
         ]
@@ -116,13 +116,14 @@ def demonstrate(
     joint_dropout: float = 0.0,
     seed: int = 0,
     step: int = 0,
+    track: int = 0,
 ) -> list[Trajectory]:
     """Play a scenario once per task with acts that the dataset gives: act `name` is the column `targets[name]`.
 
-    A share `prompt_dropout` of the drawings, chosen by `(seed, step, task.index, n)`, is shown without its prompt: the
-    unconditional branch of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, algorithm 1). Of the edits,
-    drawings whose context shows a picture, further shares go without that, and without both (InstructPix2Pix, arXiv
-    2211.09800, section 3.2.1).
+    Noise is keyed as in `play`. A share `prompt_dropout` of the drawings, chosen by their keys, is shown without its
+    prompt: the unconditional branch of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, algorithm 1).
+    Of the edits, drawings whose context shows a picture, further shares go without that, and without both
+    (InstructPix2Pix, arXiv 2211.09800, section 3.2.1).
 
     Nothing here fails by chance, so nothing is only counted: raises ConfigError for an act without a target column
     and for a program that raises, DataError for a target that is missing or of the wrong kind, ContextError for a row
@@ -141,9 +142,13 @@ def demonstrate(
         dropouts = (prompt_dropout, source_dropout, joint_dropout)
         return policy.transcribe([_blanked(request, *dropouts) for _, request in asked], shown)
 
-    plays = [_Play(scenario, task, (seed, step), lenient=False) for task in tasks]
+    plays = [_Play(scenario, task, _key(seed, step, track), lenient=False) for task in tasks]
     _run(plays, policy, perform, None)
     return [one.trajectory for one in plays]
+
+
+def _key(seed: int, step: int, track: int) -> tuple[int, ...]:
+    return (seed, step, track) if track else (seed, step)
 
 
 def _blanked(request: Request, prompt: float, source: float, joint: float) -> Request:
@@ -284,20 +289,14 @@ class _Play:
         return asked
 
     def _kind(self, asked: Draw | Write, kinds: frozenset[ActKind]) -> ActKind:
-        """Text for Write; for Draw the declared kind if the policy has it, else the other way of drawing.
-
-        A scenario that declares both ways of drawing tells them apart: there is then no other.
-        """
-        declared, either = self.scenario.acts[asked.name], {"image", "denoising"}
-        others = set() if declared == "text" or either <= set(self.scenario.acts.values()) else either
-        for kind in (declared, *others):
-            if kind in kinds:
-                return kind
-        raise ConfigError(
-            f"Scenario {self.scenario.name!r} asks for {asked.name!r} ({declared}), but the policy performs only: "
-            f"{', '.join(sorted(kinds))}.",
-            fix="choose a policy that performs it, or another scenario.",
-        )
+        kind = self.scenario.kind_of(asked.name, kinds)
+        if kind is None:
+            raise ConfigError(
+                f"Scenario {self.scenario.name!r} asks for {asked.name!r} ({self.scenario.acts[asked.name]}), but the "
+                f"policy performs only: {', '.join(sorted(kinds))}.",
+                fix="choose a policy that performs it, or another scenario.",
+            )
+        return kind
 
 
 def _run(plays: Sequence[_Play], policy: Policy, perform: Perform, progress: Progress | None) -> None:

@@ -16,7 +16,7 @@ from motet.learner import Learner
 from motet.numerics.flow.windows import progressive_start, random_start, window_starts
 from motet.policies import load_policy
 from motet.policies.noise import uniforms
-from motet.protocols import LearningPolicy
+from motet.protocols import LearningPolicy, Policy
 from motet.rewards import BoundReward, bind_policy, resolve_all
 from motet.scenarios import Scenario, resolve_scenario
 from motet.trajectory import ActKind, Sampling
@@ -72,12 +72,14 @@ def prepare(recipe: Recipe) -> Session:
     """Build a run of reinforcement learning; what contradicts itself is refused here, before the first sample."""
     algorithm, tracks = recipe.algorithm, rewarded_tracks(recipe)
     policy = _load(recipe)
+    require_suite(recipe.eval.suite, policy)
     with_kl = algorithm.beta or any(own.beta for own in algorithm.per_kind.values())
     if with_kl or any(reward.uses_reference for track in tracks for reward in track.rewards):
         policy.freeze_reference()
     tracks = [replace(track, rewards=bind_policy(track.rewards, policy)) for track in tracks]
     updates = recipe.run.steps * algorithm.num_iterations * algorithm.num_minibatches
-    return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, updates))
+    learner = Learner(policy, recipe.optimizer, updates, trained_kinds(tracks, policy))
+    return Session(recipe, policy, tuple(tracks), learner)
 
 
 def rewarded_tracks(recipe: Recipe) -> list[Track]:
@@ -111,6 +113,7 @@ def prepare_measurement(recipe: Recipe) -> Session:
     if recipe.eval.suite == "rewards":
         return prepare(recipe)
     policy = _load(recipe)
+    require_suite(recipe.eval.suite, policy)
     return Session(recipe, policy, (), Learner(policy, recipe.optimizer, recipe.run.steps))
 
 
@@ -118,6 +121,7 @@ def prepare_supervised(recipe: Recipe) -> Session:
     """Build a supervised run. `data.targets` says which column demonstrates each act of the scenario."""
     tracks = demonstrated_tracks(recipe)
     policy = _load(recipe)
+    require_suite(recipe.eval.suite, policy)
     for name in ("source_dropout", "joint_dropout"):
         if getattr(recipe.algorithm, name) and "denoising" not in policy.kinds:
             raise ConfigError(
@@ -125,7 +129,8 @@ def prepare_supervised(recipe: Recipe) -> Session:
                 "this policy does not do.",
                 fix="remove it: of image tokens prompt_dropout withholds all.",
             )
-    return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, recipe.run.steps))
+    kinds = trained_kinds(tracks, policy) - {k for k, own in recipe.algorithm.per_kind.items() if own.weight == 0}
+    return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, recipe.run.steps, kinds))
 
 
 def demonstrated_tracks(recipe: Recipe) -> list[Track]:
@@ -154,6 +159,23 @@ def demonstrated_tracks(recipe: Recipe) -> list[Track]:
         cursor = Cursor(rows, recipe.run.seed)
         tracks.append(Track(number, name, scenario, [], cursor, config.prompts_per_step, targets))
     return tracks
+
+
+def require_suite(suite: str, policy: Policy) -> None:
+    """Raise ConfigError when the policy cannot play the suite: the shapes suite draws and writes."""
+    if suite == "shapes" and not ("text" in policy.kinds and policy.kinds & {"image", "denoising"}):
+        raise ConfigError(
+            f"eval.suite=shapes asks for pictures and texts, but the policy performs only: "
+            f"{', '.join(sorted(policy.kinds))}.",
+            fix="set eval.suite to rewards or none, or choose a policy that both draws and writes.",
+        )
+
+
+def trained_kinds(tracks: Sequence[Track], policy: LearningPolicy) -> set[ActKind]:
+    """The kinds of the acts that the tracks may train, as the policy performs them."""
+    scenarios = [track.scenario for track in tracks]
+    kinds: set[ActKind | None] = {s.kind_of(name, policy.kinds) for s in scenarios for name in s.acts.keys() - s.frozen}
+    return {kind for kind in kinds if kind is not None}
 
 
 def samplings_of(recipe: Recipe, step: int = 0) -> dict[ActKind, Sampling]:

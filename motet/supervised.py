@@ -50,6 +50,7 @@ def demonstrated_acts(session: Session, step: int) -> list[Act]:
             track.targets,
             seed=session.recipe.run.seed,
             step=step,
+            track=track.number,
             **dropouts,
         )
     ]

@@ -9,7 +9,7 @@ own forward pass. The metric `old_log_probs_recomputed` says which rule applied.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 import torch
 
@@ -48,17 +48,20 @@ def update(
     # An act without advantage adds nothing to the gradient when neither a KL nor an entropy bonus asks after it: it
     # counts in the denominators and is not replayed. Of a policy that is right most of the time that is most acts.
     quiet = reference is None and algorithm.entropy_bonus == 0 and algorithm.flow.objective != "nft"
-    owners = _owners(groups, played)
-    first = {owner: n for n, owner in reversed(list(enumerate(owners)))}
-    loud = [n for n, one in enumerate(credited) if one.advantage != 0 or not quiet or first[owners[n]] == n]
+    speaks = [one.advantage != 0 or not quiet for one in credited]
+    owners, labels = _owners(groups, played), [(act.kind, act.name) for act in acts]
+    heads = set(_heads(range(len(acts)), list(zip(owners, labels, strict=True))))
+    loud = [n for n in range(len(acts)) if speaks[n] or n in heads]
     old = _old_replays(policy, [acts[n] for n in loud], settings, recipe)
     old_of = None if old is None else dict(zip(loud, old, strict=True))
     stats: list[Stats] = []
     for iteration in range(algorithm.num_iterations):
         for chosen in minibatches(owners, algorithm.num_minibatches, (recipe.run.seed, step, iteration)):
             counts = count_by_kind([acts[n] for n in chosen])
-            if quiet:  # the step is still taken if none speaks, with the first act of a group: momentum moves on
-                chosen = [n for n in chosen if credited[n].advantage != 0] or chosen[:1]
+            # The step is taken even if none speaks that anything trained made: momentum moves on.
+            speaking = [n for n in chosen if speaks[n]]
+            spare = _heads(chosen, labels, speaking)
+            chosen = [*speaking, *spare]
             objective = PolicyObjective(
                 algorithm,
                 settings,
@@ -66,7 +69,7 @@ def update(
                 None if old_of is None else [old_of[n] for n in chosen],
                 None if reference is None else [reference[n] for n in chosen],
             )
-            stats.append(learner.step([acts[n] for n in chosen], objective, counts))
+            stats.append(learner.step([acts[n] for n in chosen], objective, counts, len(spare)))
     return {**_merged(stats), "old_log_probs_recomputed": float(recomputed)}
 
 
@@ -116,6 +119,16 @@ def minibatches(owners: Sequence[int], count: int, key: tuple[int, int, int]) ->
         groups.sort(key=lambda _: draws.random())
     parts = [set(groups[part::count]) for part in range(count)]
     return [[n for n, owner in enumerate(owners) if owner in part] for part in parts if part]
+
+
+def _heads(chosen: Iterable[int], labels: Sequence[Hashable], speaking: Collection[int] = ()) -> list[int]:
+    """The first act of each label, but of those labels of which any act speaks."""
+    known = {labels[n] for n in speaking}
+    firsts: dict[Hashable, int] = {}
+    for n in chosen:
+        if labels[n] not in known:
+            firsts.setdefault(labels[n], n)
+    return list(firsts.values())
 
 
 def _owners(groups: Sequence[Group], acts: Sequence[Act]) -> list[int]:

@@ -166,10 +166,17 @@ FAULTS = (
     ),
     Fault(
         "appended vectors cut from the gradient",
-        "motet/policies/vlm/policy.py",
-        "tail = appended.to(contexts[0].vectors)",
-        "tail = appended.detach().to(contexts[0].vectors)",
+        "motet/policies/vlm/prefixes.py",
+        "tail = appended.to(",
+        "tail = appended.detach().to(",
         ("tests/policies/test_vlm_learning.py::test_a_frozen_model_still_passes_the_gradient_on",),
+    ),
+    Fault(
+        "queries behind a kept context one position late",
+        "motet/policies/vlm/prefixes.py",
+        "[prefix.next_position for",
+        "[prefix.next_position + 1 for",
+        ("tests/policies/test_unified.py::test_what_a_frozen_reader_keeps_gives_the_same_drawings_and_gradients",),
     ),
     Fault(
         "top-k left on in sampling",
@@ -195,16 +202,19 @@ FAULTS = (
     Fault(
         "denominator shrinks to the acts with an advantage",
         "motet/update.py",
-        "learner.step([acts[n] for n in chosen], objective, counts)",
-        "learner.step([acts[n] for n in chosen], objective)",
+        "learner.step([acts[n] for n in chosen], objective, counts, len(spare))",
+        "learner.step([acts[n] for n in chosen], objective, None, len(spare))",
         ("tests/test_learner.py::test_acts_without_advantage_are_not_replayed_and_change_nothing",),
     ),
     Fault(
         "tracks on the same rows share their noise",
         "motet/rollout.py",
-        "(seed, step, cast.track) if cast.track else (seed, step)",
+        "(seed, step, track) if track else (seed, step)",
         "(seed, step)",
-        ("tests/plan/test_tracks.py::test_tracks_on_the_same_rows_do_not_share_noise",),
+        (
+            "tests/plan/test_tracks.py::test_tracks_on_the_same_rows_do_not_share_noise",
+            "tests/plan/test_tracks.py::test_demonstrations_of_tracks_on_the_same_rows_do_not_share_noise",
+        ),
     ),
     Fault(
         "conditional guidance of denoising scores the mixture",

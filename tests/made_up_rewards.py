@@ -17,6 +17,11 @@ def spacious(completions: list[Any], **columns: Any) -> list[float]:
     return [sum(mark.isalpha() for mark in text) / (len(text) + 1) for text in texts]
 
 
+def flat(completions: list[Any], **columns: Any) -> list[float]:
+    """Worth the same for all."""
+    return [0.5] * len(completions)
+
+
 def part(completion: list[Any], kind: str) -> Any:
     """The first picture or text of a completion."""
     for message in completion:

@@ -464,7 +464,7 @@ def test_acts_without_advantage_are_not_replayed_and_change_nothing(loss_type):
 
 
 def test_old_log_probs_are_replayed_of_acts_that_speak_alone():
-    """Of the others only the first of each group, which stands in where a whole minibatch is silent."""
+    """Of the others only the first of each name in a group, one of which stands in where a minibatch is silent."""
     policy = fake()
     groups = played(policy)
     credit = credited(groups, lambda n: 1.0 if n % 5 == 2 else 0.0)
@@ -473,7 +473,7 @@ def test_old_log_probs_are_replayed_of_acts_that_speak_alone():
     policy.autocast = torch.bfloat16
     learner, _ = updated(policy, groups, credit, algorithm={"num_iterations": 2, "num_minibatches": 2})
     speaking = {id(one.act) for one in credit if one.advantage}
-    firsts = {id(next(a for t in group.trajectories for a in t.acts)) for group in groups}
+    firsts = {id(act) for group in groups for act in group.trajectories[0].acts}
     assert learner.steps == 4 and {id(act) for act in calls} == speaking | firsts != speaking
     assert len({id(one.act) for one in credit}) > len(speaking | firsts)
 
@@ -483,6 +483,79 @@ def test_a_step_in_which_nothing_has_an_advantage_is_still_a_step():
     groups = played(policy)
     learner, stats = updated(policy, groups, credited(groups, lambda n: 0.0))
     assert learner.steps == 1 and stats["grad_norm"] == 0 and "skipped" not in stats
+
+
+# --- acts that nothing trained makes
+
+
+def half(frozen):
+    """The fake with one of its kinds frozen."""
+    policy = fake()
+    policy._logits[frozen].requires_grad_(False)
+    trainable = policy.trainable
+    policy.trainable = lambda: {name: p for name, p in trainable().items() if p.requires_grad}
+    return policy
+
+
+@pytest.mark.parametrize("frozen", KINDS)
+@pytest.mark.parametrize("passes", [{}, {"num_iterations": 2, "num_minibatches": 2}])
+def test_a_step_in_which_only_frozen_acts_have_an_advantage_has_a_gradient_of_zero(frozen, passes):
+    """What the optimizer does then, momentum included, is what it does when no act has an advantage."""
+
+    def trained(advantage):
+        policy = half(frozen)
+        groups = played(policy)
+        whole = [CreditedAct(act, (-1.0) ** n) for n, act in enumerate(acts_of(groups))]
+        made = recipe(algorithm=passes, optimizer={"learning_rate": 0.01})
+        learner = Learner(policy, made.optimizer, 10)
+        update(policy, learner, groups, whole, made, 0)
+        silent = [CreditedAct(one.act, advantage if one.act.kind == frozen else 0.0) for one in whole]
+        return policy, learner, update(policy, learner, groups, silent, made, 1)
+
+    (policy, learner, stats), (other, _, quiet) = trained(1.0), trained(0.0)
+    assert learner.steps == 2 * len(passes or "1") ** 2 and stats["grad_norm"] == 0 == quiet["grad_norm"]
+    (moving,) = set(KINDS) - {frozen}
+    assert torch.equal(policy.trainable()[moving], other.trainable()[moving])
+    assert not torch.equal(policy.trainable()[moving], fake().trainable()[moving])
+    assert {f"{frozen}/ratio", f"{moving}/ratio"} <= stats.keys() and stats[f"{frozen}/ratio"] == pytest.approx(1)
+
+
+def test_the_act_that_stands_in_is_one_that_something_trained_made():
+    """The first of a group where that has a gradient, else the first of another name, and no further ones."""
+    for frozen, shown in (("text", {"image"}), ("image", {"image", "text"})):
+        policy, calls = half(frozen), []
+        groups = played(policy)
+        assert acts_of(groups)[0].kind == "image"
+        policy.replay = lambda acts, needs=(), to=calls, of=policy.replay: to.extend(acts) or of(acts, needs)
+        _, stats = updated(policy, groups, credited(groups, lambda n: 0.0))
+        assert {act.kind for act in calls} == shown and len(calls) == len(shown) and stats["grad_norm"] == 0
+        assert {kind for kind in KINDS if f"{kind}/ratio" in stats} == shown
+
+
+def test_only_a_run_that_trains_no_kind_of_its_acts_is_refused():
+    policy = half("text")
+    policy._logits["image"].requires_grad_(False)
+    policy.trainable = lambda: {"drift": policy._drift}  # a part that makes neither
+    acts = {kind: [act for act in acts_of(played(policy)) if act.kind == kind] for kind in KINDS}
+    learner = Learner(policy, optimizer(), 9, kinds=KINDS)
+    assert learner.step(acts["text"], LikelihoodObjective({}))["grad_norm"] == 0
+    assert learner.steps == 1 and not learner.learnt
+    with pytest.raises(ConfigError, match=r"has a say in the acts of this step \(image\)"):
+        learner.step(acts["image"], LikelihoodObjective({}))
+    with pytest.raises(ConfigError, match=r"has a say in the acts of this step \(text\)"):
+        Learner(policy, optimizer(), 9, kinds=["text"]).step(acts["text"], LikelihoodObjective({}))
+
+
+def test_what_has_learnt_once_is_never_refused():
+    """Whether a part has a say may depend on the row: a vision tower has none where there is no picture."""
+    policy = half("text")
+    acts = {kind: [act for act in acts_of(played(policy)) if act.kind == kind] for kind in KINDS}
+    learner = Learner(policy, optimizer(), 9)
+    learner.step(acts["image"], LikelihoodObjective({}))
+    assert learner.learnt
+    moved = policy.trainable()["image"].detach().clone()
+    assert learner.step(acts["text"], LikelihoodObjective({}))["grad_norm"] == 0
+    assert not torch.equal(policy.trainable()["image"], moved)  # momentum moves on
 
 
 # --- the optimizer

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from motet.checkpoint import save_checkpoint
+from motet.checkpoint import restore, save_checkpoint
 from motet.config import parse_recipe
 from motet.errors import CheckpointError, ConfigError
 from motet.interrupt import Interrupt
@@ -25,11 +26,22 @@ from motet.rollout import play
 from motet.run import Run
 from motet.saved import checkpoints, latest_checkpoint
 from motet.scenarios import Draw, Write, duet, scenario
-from motet.session import prepare, prepare_supervised, samplings_of
+from motet.session import prepare, prepare_supervised, rewarded_tracks, samplings_of, trained_kinds
 from motet.shapes.world import ShapesRows
 from motet.supervised import supervise
 from motet.task import Task
-from tests.runs import REWARDS, WORLD, Notes, mapping, metrics, motet_command, run_loop, save_tiny_janus, write_recipe
+from tests.runs import (
+    REWARDS,
+    WORLD,
+    LearningFake,
+    Notes,
+    mapping,
+    metrics,
+    motet_command,
+    run_loop,
+    save_tiny_janus,
+    write_recipe,
+)
 
 CHANGES = {
     "rewards": [{"name": f"{REWARDS}slowly", "acts": ["drawing"]}, {"name": f"{REWARDS}spacious", "acts": ["answer"]}],
@@ -401,6 +413,47 @@ def hopeless(task):
 def failing(tiny_checkpoint, name):
     reward = [{"name": f"{REWARDS}reddish"}]
     return mapping(tiny_checkpoint, rewards=reward, run={"steps": 2}) | {"scenario": f"{__file__}:{name}"}
+
+
+@pytest.mark.parametrize("steady", ["drawing", "answer"])
+def test_a_step_whose_advantages_are_those_of_frozen_acts_is_one_of_the_run(tiny_checkpoint, tmp_path, steady):
+    """The image head trains: answers are reported, and teach nothing, whatever they are worth."""
+    paid = {"drawing": "reddish", "answer": "spacious"} | {steady: "flat"}
+    rewards = [{"name": f"{REWARDS}{name}", "acts": [act]} for act, name in paid.items()]
+    changes = {"policy": {"train": ["generation_head"]}, "rewards": rewards, "run": {"steps": 2, "save_every": 1}}
+    recipe = mapping(tiny_checkpoint, **changes)
+    lines = run_loop(recipe, tmp_path / "whole")
+    assert {line["grad_norm"] > 0 for line in lines} == {steady == "answer"}
+    for act, kind in (("drawing", "image"), ("answer", "text")):
+        assert all((f"{kind}/ratio" in line) == (act != steady or act == "drawing") for line in lines)
+    run_loop(recipe, tmp_path / "halves", stop_after=1)
+    run_loop(recipe, tmp_path / "halves")
+    assert_same_run(tmp_path / "whole", tmp_path / "halves")
+
+
+def test_a_run_none_of_whose_acts_anything_trained_makes_is_refused(tiny_checkpoint, tmp_path):
+    answers = {"scenario": "answer", "rewards": [{"name": f"{REWARDS}spacious"}], "algorithm": {"credit": "joint"}}
+    recipe = mapping(tiny_checkpoint, policy={"train": ["generation_head"]}, **answers)
+    with pytest.raises(ConfigError, match=r"has a say in the acts of this step \(text\)"):
+        run_loop(recipe, tmp_path / "run")
+
+
+def test_the_kinds_that_a_run_may_train(tiny_checkpoint):
+    @scenario("two", acts={"thought": "text", "drawing": "image"}, frozen=("thought",))
+    def two(task):
+        yield Draw(task.prompt)
+
+    tracks = [replace(track, scenario=two) for track in rewarded_tracks(parse_recipe(mapping(tiny_checkpoint)))]
+    assert trained_kinds(tracks, LearningFake(kinds=("text", "denoising"))) == {"denoising"}
+    assert trained_kinds(tracks, LearningFake(kinds=("text", "image", "denoising"))) == {"image"}
+    assert trained_kinds(tracks, LearningFake(kinds=("text",))) == set()
+
+
+def test_a_resumed_run_knows_that_it_has_learnt(undisturbed, tiny_checkpoint):
+    session = prepare(parse_recipe(mapping(tiny_checkpoint, **CHANGES)))
+    assert not session.learner.learnt
+    restore(latest_checkpoint(undisturbed / "checkpoints"), session.policy, session.learner)
+    assert session.learner.learnt
 
 
 def test_a_failed_trajectory_is_counted_and_told(tiny_checkpoint, tmp_path):

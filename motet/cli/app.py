@@ -58,6 +58,8 @@ def evaluate(
     held_out_size: Annotated[int, typer.Option(min=1, help="Items of held-out compositions.")] = 512,
     pass_at: Annotated[int, typer.Option(min=1, help="Samples per item.")] = 8,
     guidance_scale: Annotated[float, typer.Option(min=1.0, help="Guidance of the drawings; 1: none.")] = 1.0,
+    num_steps: Annotated[int, typer.Option(min=2, help="Steps of a drawing by denoising.")] = 10,
+    noise_level: Annotated[float, typer.Option(help="Noise of those steps, but for the greedy drawing.")] = 0.7,
     seed: Annotated[int, typer.Option(help="Seed of items and sampling.")] = 1234,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 64,
     world: Annotated[
@@ -71,9 +73,10 @@ def evaluate(
     # A recipe's own rules check the numbers, and read the options of the world.
     settings = {"suite": suite, "size": size, "held_out_size": held_out_size, "pass_at": pass_at, "seed": seed}
     settings["guidance_scale"] = guidance_scale
+    sections = {"eval": settings, "text": {"max_tokens": max_tokens}}
+    sections["denoising"] = {"num_steps": num_steps, "noise_level": noise_level}
     options = [f"data.options.{option}" for option in world or []]
-    recipe = parse_recipe({"policy": {"path": checkpoint}, "run": {"steps": 1}, "eval": settings}, options)
-    run(checkpoint, recipe.eval, dict(recipe.data.options), max_tokens, json_path)
+    run(parse_recipe({"policy": {"path": checkpoint}, "run": {"steps": 1}, **sections}, options), json_path)
 
 
 @app.command()

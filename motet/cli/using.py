@@ -9,7 +9,7 @@ from PIL import Image
 from rich.console import Console
 
 from motet.cli.numbers import write_numbers
-from motet.config import EvalConfig
+from motet.config import Recipe
 from motet.errors import ConfigError, DataError
 from motet.evals.shapes import evaluate_shapes
 from motet.policies import load_policy
@@ -17,18 +17,23 @@ from motet.report.pictures import picture_grid, save_picture
 from motet.report.progress import ProgressBar
 from motet.report.tables import suite_table
 from motet.saved import newest_of
+from motet.session import require_suite, samplings_of
 
 
-def evaluate(
-    checkpoint: str, settings: EvalConfig, world: dict[str, Any], max_tokens: int, json_path: Path | None
-) -> None:
-    """Run a suite and print its table."""
-    if settings.suite != "shapes":
-        raise ConfigError(f"--suite {settings.suite} measures nothing.", fix="use --suite shapes.")
-    console = Console()
+def evaluate(recipe: Recipe, json_path: Path | None) -> None:
+    """Run the suite of a recipe on its checkpoint, in the world of its data, and print the table."""
+    if recipe.eval.suite != "shapes":
+        raise ConfigError(f"--suite {recipe.eval.suite} measures nothing.", fix="use --suite shapes.")
+    console, checkpoint = Console(), recipe.policy.path
     policy = load_policy(newest_of(checkpoint))
+    require_suite(recipe.eval.suite, policy)
+    world, longest, drawing = dict(recipe.data.options), recipe.text.max_tokens, samplings_of(recipe)["denoising"]
     with ProgressBar(console) as bar:
-        table = evaluate_shapes(policy, settings, world, max_tokens, lambda d, t: bar.items("measure", d, t)).table
+
+        def tell(done: int, total: int) -> None:
+            bar.items("measure", done, total)
+
+        table = evaluate_shapes(policy, recipe.eval, world, longest, tell, denoising=drawing).table
     write_numbers(json_path, table)
     console.print(suite_table({Path(checkpoint).name: table}, "On held-back items, strict"))
 

@@ -1,6 +1,7 @@
 """The shapes suite: how well a policy draws and answers on items that training never sees.
 
-Every item is sampled `pass_at` times at temperature 1 and once greedily. Accuracy is the mean over items and samples,
+Every item is sampled `pass_at` times at temperature 1 and once greedily: a drawing by denoising takes stochastic steps,
+and walks the ODE. Accuracy is the mean over items and samples,
 judged by the strict checker and by the strict answer parser; pass@k counts items that any of the k samples solves.
 """
 
@@ -19,11 +20,12 @@ from motet.rewards.answers import extract_answer
 from motet.shapes.check import judge, read_scenes
 from motet.shapes.world import HARD_CATEGORIES, ShapesRows
 from motet.task import Task
-from motet.trajectory import ActKind, ImageTokens, Sampling, TextTokens
+from motet.trajectory import ActKind, DenoisingSteps, ImageTokens, Sampling, TextTokens
 
 Table = dict[str, float]
 ITEMS_PER_BATCH = 32
 SPECIMENS = 40
+PLAIN = Sampling()
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,16 @@ def evaluate_shapes(
     options: dict[str, Any],
     max_tokens: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    denoising: Sampling = PLAIN,
 ) -> Outcome:
     """Run the suite. `options` are the world's (`data.options`); `progress(done, total)` is told after every batch.
 
-    Raises ConfigError when the policy's pictures are of a size that the world's grid cannot be read from.
+    `denoising` says how a policy draws that has no image tokens; guidance and temperature are the suite's own. Raises
+    ConfigError when the policy's pictures are of a size that the world's grid cannot be read from.
     """
     splits = [("test", config.size), ("held_out", config.held_out_size)]
     total = 2 * sum(size for _, size in splits)
+    drawing = _guided(Sampling() if "image" in policy.kinds else denoising, config)
     measured: dict[str, dict[str, _Tally]] = {}
     specimens: dict[bool, list[Specimen]] = {True: [], False: []}
     done = 0
@@ -65,7 +70,7 @@ def evaluate_shapes(
         for start in range(0, size, ITEMS_PER_BATCH):
             tasks = [Task(i, rows.row(i)) for i in range(start, min(size, start + ITEMS_PER_BATCH))]
             for name, attempt in (("draw", _draw), ("answer", _answer)):
-                sampling = _guided(config) if name == "draw" else Sampling(max_tokens=max_tokens)
+                sampling = drawing if name == "draw" else Sampling(max_tokens=max_tokens)
                 sampled = attempt(policy, tasks, sampling, config.pass_at, config.seed)
                 greedy = attempt(policy, tasks, replace(sampling, temperature=0.0), 1, config.seed)
                 tallies[name].add([_labels(name, task) for task in tasks], sampled, greedy)
@@ -78,10 +83,9 @@ def evaluate_shapes(
     return Outcome(_summary(measured, config), (specimens[True] + specimens[False])[:SPECIMENS])
 
 
-def _guided(config: EvalConfig) -> Sampling:
-    if config.guidance_scale == 1:
-        return Sampling()
-    return Sampling(guidance="guided", guidance_scale=config.guidance_scale)
+def _guided(sampling: Sampling, config: EvalConfig) -> Sampling:
+    guidance = "none" if config.guidance_scale == 1 else "guided"
+    return replace(sampling, guidance=guidance, guidance_scale=config.guidance_scale)
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ def _summary(measured: dict[str, dict[str, _Tally]], config: EvalConfig) -> dict
 
 
 def _requests(kind: ActKind, tasks: Sequence[Task], samples: int, seed: int) -> list[Request]:
-    contexts = [task.prompt if kind == "image" else task.question for task in tasks]
+    contexts = [task.question if kind == "text" else task.prompt for task in tasks]
     return [
         Request(kind, kind, context, (seed, task.index, sample, int(kind == "text")))
         for task, context in zip(tasks, contexts, strict=True)
@@ -147,8 +151,9 @@ def _requests(kind: ActKind, tasks: Sequence[Task], samples: int, seed: int) -> 
 
 
 def _draw(policy: Policy, tasks: Sequence[Task], sampling: Sampling, samples: int, seed: int) -> _Attempts:
-    acts = policy.act(_requests("image", tasks, samples, seed), sampling)
-    images = [act.image for act in acts if isinstance(act, ImageTokens)]
+    kind: ActKind = "image" if "image" in policy.kinds else "denoising"
+    acts = policy.act(_requests(kind, tasks, samples, seed), sampling)
+    images = [act.image for act in acts if isinstance(act, ImageTokens | DenoisingSteps)]
     grid = int(tasks[0]["spec"]["grid"])
     side = images[0].width
     if side % grid or side // grid < 6:

@@ -26,7 +26,7 @@ from motet.report.resuming import starting_weights
 from motet.report.tables import rewards_table, suite_table
 from motet.run import Run
 from motet.saved import latest_checkpoint
-from motet.session import Session, prepare, prepare_measurement, prepare_supervised
+from motet.session import Session, prepare, prepare_measurement, prepare_supervised, samplings_of
 from motet.supervised import supervise
 
 
@@ -129,7 +129,8 @@ def _measure(desk: _Desk, session: Session, name: str) -> dict[str, Any]:
     if recipe.eval.suite == "rewards":
         outcome = evaluate_tracks(session, tell)
     else:
-        outcome = evaluate_shapes(session.policy, recipe.eval, world_of(recipe), recipe.text.max_tokens, tell)
+        drawing, longest = samplings_of(recipe)["denoising"], recipe.text.max_tokens
+        outcome = evaluate_shapes(session.policy, recipe.eval, world_of(recipe), longest, tell, denoising=drawing)
     shown = outcome.specimens
     if shown:
         grid = picture_grid(
@@ -150,7 +151,8 @@ def _table(recipe: Recipe, columns: Mapping[str, Any]) -> Table:
 
 def _glimpse(recipe: Recipe, policy: Any) -> dict[str, float]:
     quick = recipe.eval.model_copy(update={"size": 256, "held_out_size": 32, "pass_at": 2})
-    table = evaluate_shapes(policy, quick, world_of(recipe), recipe.text.max_tokens).table
+    drawing, longest = samplings_of(recipe)["denoising"], recipe.text.max_tokens
+    table = evaluate_shapes(policy, quick, world_of(recipe), longest, denoising=drawing).table
     return {
         "eval/draw": table["draw"]["overall"],
         "eval/answer": table["answer"]["overall"],

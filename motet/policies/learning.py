@@ -39,6 +39,11 @@ class LearningModel(NotebookDoor):
         return self.wrapped is not self.model
 
     @property
+    def reading_trains(self) -> bool:
+        """Whether anything trains that hidden states come from: all but the language head."""
+        return any(parameter.requires_grad for parameter in self.model.model.parameters())
+
+    @property
     def parts(self) -> dict[str, nn.Module]:
         """What can train, by the names that `policy.train` uses."""
         return {**dict(self.model.model.named_children()), "lm_head": self.model.lm_head}

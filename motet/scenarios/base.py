@@ -74,6 +74,16 @@ class Scenario:
     def __call__(self, task: Task) -> Any:
         return self.program(task)
 
+    def kind_of(self, name: str, kinds: Collection[ActKind]) -> ActKind | None:
+        """How a policy of these kinds performs an act: as declared, or a picture the other way; None: not at all.
+
+        A scenario that declares both ways of drawing tells them apart: there is then no other.
+        """
+        ways: tuple[ActKind, ...] = (self.acts[name],)
+        if ways != ("text",) and not {"image", "denoising"} <= set(self.acts.values()):
+            ways = (*ways, "image", "denoising")
+        return next((kind for kind in ways if kind in kinds), None)
+
     @property
     def options(self) -> dict[str, Any]:
         """The program's keyword-only parameters with what they are set to; `inspect.Parameter.empty`: not yet set."""

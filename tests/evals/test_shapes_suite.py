@@ -1,20 +1,29 @@
 """The shapes suite: whose numbers they are, that items repeat, and tallies counted by hand."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 from rich.console import Console
 
-from motet.config import EvalConfig
+from motet.config import EvalConfig, parse_recipe
 from motet.errors import ConfigError
 from motet.evals.shapes import ITEMS_PER_BATCH, evaluate_shapes, is_right
+from motet.plan.runs import run_measurement
+from motet.policies import load_policy
+from motet.policies.flow.policy import PaintingPolicy
+from motet.report.folder import RunFolder
 from motet.report.tables import suite_table
+from motet.session import prepare, prepare_measurement, prepare_supervised
 from motet.shapes.prompts import CATEGORIES
 from motet.shapes.questions import KINDS
 from motet.shapes.world import HARD_CATEGORIES, ShapesRows
 from motet.testing import FakePolicy
-from motet.trajectory import ImageTokens
+from motet.trajectory import ImageTokens, Sampling
+from tests.policies.unified import save
+from tests.policies.vlms import save_tiny
+from tests.runs import REWARDS, mapping, motet_command
 
 WORLD = {"canvas": 16, "grid": 2, "max_things": 3, "max_count": 3}
 FORMS = ("multiple choice", "open-ended")
@@ -127,6 +136,54 @@ def test_guidance_is_for_drawings_alone():
 
 
 KINDS_GUIDED = (("image", ("guided", 3.0)), ("text", ("none", 1.0)))
+
+
+@pytest.fixture(scope="module")
+def unified(tmp_path_factory):
+    """A tiny unified model, which writes and draws by denoising, 16 pixels wide."""
+    return save(tmp_path_factory.mktemp("unified") / "tiny")
+
+
+@pytest.fixture
+def walked(monkeypatch):
+    """The samplings of all drawings by denoising."""
+    seen, act = [], PaintingPolicy.act
+    monkeypatch.setattr(PaintingPolicy, "act", lambda self, asked, how: seen.append(how) or act(self, asked, how))
+    return seen
+
+
+def test_a_policy_that_draws_by_denoising(unified, walked):
+    """Samples take the stochastic steps that it is told, the greedy drawing walks the ODE."""
+    few = CONFIG.model_copy(update={"size": 4, "held_out_size": 2, "pass_at": 2, "guidance_scale": 3.0})
+    steps = Sampling(num_steps=3, noise_level=0.5, shift=2.0, guidance="conditional", guidance_scale=7.0)
+    outcome = evaluate_shapes(load_policy(unified), few, WORLD, 8, denoising=steps)
+    assert list(outcome.table) == ["draw", "answer", "held_out", "greedy", "pass@2", "items"]
+    assert [specimen.image.size for specimen in outcome.specimens] == [(16, 16)] * 4
+    sampled = replace(steps, guidance="guided", guidance_scale=3.0)
+    assert walked == [sampled, replace(sampled, temperature=0.0)] * 2
+
+
+def test_the_command_and_a_run_say_how_drawings_are_denoised(unified, walked, tmp_path, capsys):
+    world = [part for name, value in WORLD.items() for part in ("--world", f"{name}={value}")]
+    small = ["--size", 2, "--held-out-size", 2, "--pass-at", 1, "--max-tokens", 4]
+    answer = motet_command(capsys, "eval", unified, *small, *world, "--num-steps", 2, "--noise-level", 0.3)
+    assert answer.code == 0 and "draw: overall" in answer.out
+    assert {(how.num_steps, how.noise_level, how.guidance) for how in walked} == {(2, 0.3, "none")}
+    walked.clear()
+    evaluated = {"suite": "shapes", "size": 2, "held_out_size": 2, "pass_at": 1}
+    content = mapping(unified, eval=evaluated, denoising={"num_steps": 4, "sde_type": "cps"})
+    run_measurement(parse_recipe(content), RunFolder(tmp_path / "run", resume=False), "")
+    assert {(how.num_steps, how.sde_type) for how in walked} == {(4, "cps")}
+
+
+@pytest.mark.parametrize("prepared", [prepare, prepare_measurement, prepare_supervised])
+def test_a_suite_that_the_policy_cannot_play_is_refused_before_anything_is_trained(prepared, tmp_path):
+    content = mapping(save_tiny(tmp_path / "reader", "qwen2_5_vl"), scenario="answer", eval={"suite": "shapes"})
+    content["rewards"] = [{"name": f"{REWARDS}spacious"}]
+    if prepared is prepare_supervised:
+        content |= {"rewards": [], "data": {**content["data"], "targets": {"answer": "solution"}}}
+    with pytest.raises(ConfigError, match=r"eval\.suite=shapes asks for pictures and texts, but .* only: text\."):
+        prepared(parse_recipe(content))
 
 
 def test_the_items_are_the_same_before_and_after():

@@ -5,7 +5,8 @@ import pytest
 from motet.config import load_recipe, parse_recipe, to_yaml
 from motet.errors import CheckpointError, ConfigError
 from motet.scenarios import Write, scenario
-from motet.session import prepare
+from motet.session import prepare, prepare_supervised
+from motet.supervised import demonstrated_acts
 from tests.runs import REWARDS, WORLD, mapping, metrics, run_loop
 
 DATA = {"source": "shapes", "options": dict(WORLD)}
@@ -90,6 +91,23 @@ def test_tracks_on_the_same_rows_do_not_share_noise(tiny_checkpoint, tmp_path):
     content["run"] = {"steps": 1}
     (numbers,) = run_loop(content, tmp_path / "run")
     assert numbers["one/rewards/reddish/mean"] != numbers["two/rewards/reddish/mean"]
+
+
+def test_demonstrations_of_tracks_on_the_same_rows_do_not_share_noise(tiny_checkpoint, monkeypatch):
+    shown = {"scenario": "draw", "data": {**DATA, "targets": {"drawing": "target"}}, "prompts_per_step": 3}
+    content = mapping(tiny_checkpoint, **ALONE, algorithm=None)
+    content |= {"tracks": {"one": shown, "two": shown}, "run": {"steps": 1}}
+    session, keys = prepare_supervised(parse_recipe(content)), []
+    transcribe = session.policy.transcribe
+    monkeypatch.setattr(
+        session.policy,
+        "transcribe",
+        lambda asked, targets: keys.append([r.key for r in asked]) or transcribe(asked, targets),
+    )
+    demonstrated_acts(session, 5)
+    one, two = keys
+    assert len(one) == 3 and all(key[:2] == (0, 5) and len(key) == 5 for key in one)  # as of a run without tracks
+    assert two == [(0, 5, 1, *key[2:]) for key in one]
 
 
 def test_checkpoints_of_other_tracks_are_refused(tiny_checkpoint):

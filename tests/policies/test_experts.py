@@ -6,7 +6,7 @@ from diffusers import StableDiffusion3Pipeline
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 import motet
-from motet.config import AlgorithmConfig, ExpertConfig, LoraConfig, OptimizerConfig, PolicyConfig
+from motet.config import AlgorithmConfig, ExpertConfig, LoraConfig, OptimizerConfig, PolicyConfig, parse_recipe
 from motet.conversation import user
 from motet.errors import ConfigError
 from motet.learner import Learner
@@ -17,7 +17,8 @@ from motet.protocols import LearningPolicy, Request
 from motet.rollout import play
 from motet.scenarios import resolve_scenario
 from motet.task import Task
-from motet.trajectory import Sampling
+from motet.trajectory import CreditedAct, Sampling
+from motet.update import update
 from tests.policies.tiny_pipelines import SIZES, write
 from tests.policies.vlms import save_tiny
 
@@ -73,6 +74,24 @@ def test_partial_refinement_in_one_rollout_and_one_step(folders):
     assert stats["text/kl"] == pytest.approx(0, abs=1e-6) and stats["denoising/kl"] == pytest.approx(0, abs=1e-6)
     moved = {name.split(".")[0] for name, p in policy.trainable().items() if bool((p != before[name]).any())}
     assert moved == {"model", "transformer"}
+
+
+@pytest.mark.parametrize(
+    ("train", "keep", "paid"),
+    [(("transformer",), 0, ()), (("transformer",), 0, "text"), (("lm_head",), 2, "denoising")],
+)
+def test_steps_in_which_the_training_expert_has_no_advantage(folders, train, keep, paid):
+    """Without variance, or where an act of the frozen expert alone varies, a run goes on."""
+    policy = opened(folders, train)
+    refine = resolve_scenario("refine_draw").with_options({"keep": keep})
+    samplings = {"text": Sampling(max_tokens=4), "denoising": STEPS}
+    groups = play(policy, refine, [Task(0, {"prompt": "a blue star"})], 3, samplings=samplings, seed=0, step=0)
+    acts = [act for group in groups for trajectory in group.trajectories for act in trajectory.acts]
+    credited = [CreditedAct(act, (-1.0) ** n if act.kind == paid else 0.0) for n, act in enumerate(acts)]
+    recipe = parse_recipe({"policy": {"path": "x"}, "run": {"steps": 1}})
+    learner = Learner(policy, recipe.optimizer, 1)
+    assert update(policy, learner, groups, credited, recipe, 0)["grad_norm"] == 0
+    assert learner.steps == 1 and all(p.grad is not None for p in learner.parameters)
 
 
 @pytest.mark.parametrize(("train", "kinds"), [(("language_model",), {"model"}), (("transformer",), {"transformer"})])

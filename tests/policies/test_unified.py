@@ -1,5 +1,6 @@
 """The unified policy: drawings conditioned by a language model's queries, in one replay with its texts."""
 
+import gc
 from contextlib import suppress
 
 import pytest
@@ -138,10 +139,104 @@ def test_frozen_conditions_are_computed_once():
     policy.reader.hidden_after = lambda *given: calls.append(1) or hidden_after(*given)
     policy.replay(acts)
     policy.replay(acts[:2])
-    assert not calls  # `act` has read these contexts
+    assert not calls and len(policy.reader.prefixes) == 0  # `act` has read these contexts; only conditions are kept
     policy.train_parts(["queries"])
     policy.replay(acts)
     assert len(calls) == 2  # the drawing's queries, and the edit's
+
+
+def distinct():
+    """Requests for drawings from four contexts of several lengths, an edit among them; two share theirs, twice."""
+    asked = contexts()
+    longer = user("a much longer description of a green square, and of three stars")
+    return drawings([*asked, longer, asked[0]])
+
+
+@pytest.mark.parametrize("reader", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_what_a_frozen_reader_keeps_gives_the_same_drawings_and_gradients(reader, recompute):
+    """As one that trains, and so reads every context anew."""
+
+    def replayed(train):
+        policy = build(reader=reader)
+        policy.train_parts(["queries", "connector", *train])
+        acts = policy.act(distinct(), GUIDED)
+        if recompute:
+            policy.recompute_activations()
+        found = [replay.log_probs for n in (0, 3) for replay in policy.replay(acts[n : n + 3])]
+        sum((n + 1) * log_probs.sum() for n, log_probs in enumerate(found)).backward()
+        gradients = {name: p.grad for part in ("queries", "connector") for name, p in named(policy, part)}
+        assert all(bool(gradient.any()) for gradient in gradients.values())
+        return found, gradients, len(policy.reader.prefixes)
+
+    (found, gradients, kept), (expected, wanted, none) = replayed([]), replayed(["language_model"])
+    assert (kept, none) == (4, 0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, wanted[name], rtol=1e-3, atol=1e-5 * float(wanted[name].abs().max()))
+
+
+def named(policy, part):
+    return [(f"{part}.{name}", p) for name, p in policy.parts[part].named_parameters()]
+
+
+def test_recomputed_readings_run_twice_and_others_once():
+    for recompute, passes in ((False, 1), (True, 2)):
+        policy, calls = build(), []
+        policy.train_parts(["queries"])
+        acts = policy.act(drawings(contexts()[:1]), PLAIN)
+        if recompute:
+            policy.recompute_activations()
+        layer = policy.reader.model.model.language_model.layers[0]
+        layer.mlp.register_forward_pre_hook(lambda *given, to=calls: to.append(1))
+        policy.replay(acts)[0].log_probs.sum().backward()
+        assert len(calls) == passes and "forward" not in vars(layer) and layer.training == recompute
+
+
+@pytest.mark.parametrize("batch", [None, 1])
+def test_a_frozen_reader_reads_each_distinct_context_once(batch):
+    """While it samples: not for the reference, and not in any micro-batch. What it keeps is gone with the acts."""
+    policy, read = build(rollout_batch=batch), []
+    policy.train_parts(["queries", "connector", "transformer"])
+    policy.freeze_reference()
+    embedder = policy.reader.embedder
+    embedder.contexts = lambda encodings, of=embedder.contexts: read.extend(encodings) or of(encodings)
+    acts = policy.act(distinct(), PLAIN)
+    with policy.reference():
+        reference = policy.replay(acts, ("mean", "std"))
+    config = AlgorithmConfig(scale_rewards="none", beta=0.1)
+    objective = PolicyObjective(config, kind_settings(config, {"denoising": 3}), [1.0, -1.0] * 3, None, reference)
+    learner = Learner(policy, OptimizerConfig(tokens_per_microbatch=1), 2)
+    for _ in range(2):
+        learner.step(acts, objective)
+    assert len(read) == 4 == len({id(act.encoding.context) for act in acts}) == len(policy.reader.prefixes)
+    del acts, objective
+    read.clear()
+    gc.collect()
+    assert len(policy.reader.prefixes) == 0
+
+
+def test_what_supervision_reads_once_is_not_kept():
+    policy = build()
+    policy.train_parts(["queries", "connector"])
+    acts = policy.transcribe(drawings(contexts()), [PICTURE] * 4)
+    Learner(policy, OptimizerConfig(), 1).step(acts, LikelihoodObjective({}))
+    assert len(policy.reader.prefixes) == 0
+
+
+@pytest.mark.parametrize(
+    ("train", "words", "queries"),
+    [(["language_model"], 1, 3), (["queries"], 0, 3), (["transformer"], 0, 0), (["lm_head"], 0, 0)],
+)
+def test_a_drawing_costs_what_its_replay_computes(train, words, queries):
+    policy = build()
+    policy.train_parts(train)
+    (act,) = policy.act(drawings(contexts()[2:3]), PLAIN)
+    picture = act.num_actions * policy.denoiser.tokens(act.states.shape[1:])
+    whole = len(act.encoding.context.ids)
+    assert policy.cost(act) == words * whole + queries + picture
+    (shown,) = policy.transcribe(drawings(contexts()[2:3]), [PICTURE])
+    assert policy.cost(shown) == whole + 3 + picture // act.num_actions  # nothing has read it yet
 
 
 def test_a_step_of_reinforcement_over_texts_and_drawings_with_a_kl():

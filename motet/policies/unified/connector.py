@@ -109,6 +109,11 @@ class Bridge(nn.Module):
         self.connector = Connector(config)
 
     @property
+    def trains(self) -> bool:
+        """Whether any of it does."""
+        return any(parameter.requires_grad for parameter in self.parameters())
+
+    @property
     def parts(self) -> dict[str, nn.Module]:
         """What may train, by name."""
         return {"queries": self.queries, "connector": self.connector} if self.queries else {"connector": self.connector}

@@ -66,11 +66,11 @@ class BridgeConditioner:
         ]
 
     def cost(self, act: DenoisingSteps) -> int:
-        """Tokens of the context and of what the connector reads, once, and of the picture for every branch and step."""
+        """Tokens of the picture for every branch and step, and once those of what is not known of its condition."""
         edits = bool(act.encoding.sources)
         branches = branches_of(act.sampling, "whole", "null", "picture alone" if edits else None).scoring.conditions
-        context = len(act.encoding.context.ids) + self.bridge.connector.config.num_queries
-        return context + len(branches) * act.num_actions * self.denoiser.tokens(act.states.shape[1:])
+        reading = 0 if act.encoding in self._known else self._unread(act.encoding)
+        return reading + len(branches) * act.num_actions * self.denoiser.tokens(act.states.shape[1:])
 
     def _encode(self, context: Conversation) -> DrawingEncoding:
         raise NotImplementedError
@@ -79,9 +79,13 @@ class BridgeConditioner:
         """What the connector reads, with gradient to all that trains."""
         raise NotImplementedError
 
+    def _unread(self, encoding: DrawingEncoding) -> int:
+        """Tokens that computing the condition of an encoding costs: of the context, and of what the connector reads."""
+        return len(encoding.context.ids) + self.bridge.connector.config.num_queries
+
     def _conditions(self, encodings: Sequence[DrawingEncoding]) -> dict[int, Condition]:
         unique = {id(encoding): encoding for encoding in encodings}
-        if any(p.requires_grad for p in (*self.reader.model.parameters(), *self.bridge.parameters())):
+        if self.reader.reading_trains or self.bridge.trains:
             self._known.clear()  # of weights that will have moved by the time that they are frozen
             return self._computed(list(unique.values()))
         missing = [encoding for encoding in unique.values() if encoding not in self._known]
@@ -115,11 +119,16 @@ class QueryConditioner(BridgeConditioner):
         sources = () if picture is None else (self.denoiser.encode([picture], *self.size)[0],)
         return DrawingEncoding(self.reader.encoder.encode(context, room=room), sources=sources)
 
+    def _unread(self, encoding: DrawingEncoding) -> int:
+        read = encoding.context in self.reader.prefixes
+        return self.bridge.connector.config.num_queries if read else super()._unread(encoding)
+
     def _hidden(self, encodings: Sequence[DrawingEncoding]) -> Float[Tensor, "B Q D"]:
         found: dict[int, Tensor] = {}
         for task in ("draw", "edit"):
             own = [encoding for encoding in encodings if bool(encoding.sources) == (task == "edit")]
-            hidden = self.reader.hidden_after([encoding.context for encoding in own], self.bridge.queries[task])
+            contexts, queries = [encoding.context for encoding in own], self.bridge.queries[task]
+            hidden = self.reader.hidden_after(contexts, queries, self.bridge.trains)
             found |= zip(map(id, own), hidden, strict=True)
         return torch.stack([found[id(encoding)] for encoding in encodings])
 

@@ -19,6 +19,7 @@ from motet.policies.learning import LearningModel
 from motet.policies.noise import uniforms
 from motet.policies.vlm.contexts import VlmEncoder, VlmEncoding
 from motet.policies.vlm.embeddings import VlmEmbedder
+from motet.policies.vlm.prefixes import Prefixes
 from motet.policies.vlm.reading import caching, prefill, read_rows
 from motet.policies.vlm.replay import replay
 from motet.protocols import Replay, Request
@@ -41,6 +42,7 @@ class VlmPolicy(LearningModel):
         self.processor = processor
         self.encoder = VlmEncoder(processor, self.model.config)
         self.embedder = VlmEmbedder(self.model, self.encoder.image_id)
+        self.prefixes = Prefixes(self.embedder)
         self.stop_ids = _stop_ids(self.model, self.encoder)
         _refuse_sliding_windows(self.model)
 
@@ -114,30 +116,38 @@ class VlmPolicy(LearningModel):
         with self._autocasting():
             return replay(self.model, self.embedder, acts, needs) if acts else []
 
-    def hidden_after(self, encodings: Sequence[VlmEncoding], appended: Float[Tensor, "Q D"]) -> Float[Tensor, "B Q D"]:
+    def hidden_after(
+        self, encodings: Sequence[VlmEncoding], appended: Float[Tensor, "Q D"], keep: bool = False
+    ) -> Float[Tensor, "B Q D"]:
         """Last hidden states, normed, of Q vectors appended to each of B contexts, with gradient to all that trains.
 
         The vectors look at the context and at those before them; their positions are those of text that goes on. One
-        call for the batch, in which an encoding that occurs again (the same object) is read once. Encode with
+        call for the batch, in which an encoding that occurs again (the same object) is read once; with `keep` once over
+        the calls too, where nothing of the reading trains (see `Prefixes`). Encode with
         `encoder.encode_all(..., room=Q + 1)`, which refuses what does not fit.
         """
         if not encodings:
             return appended.new_zeros(0, *appended.shape)
         unique = {id(encoding): encoding for encoding in encodings}
         place = {key: number for number, key in enumerate(unique)}
-        language = self.model.model.language_model
         with self._autocasting():
-            contexts = self.embedder.contexts(list(unique.values()))
-            tail = appended.to(contexts[0].vectors)
-            if language.gradient_checkpointing:  # which a cache does not survive
-                read = read_rows(language, contexts, [tail] * len(contexts))
-                starts = [len(context.vectors) for context in contexts]
-                hidden = torch.stack([row[n : n + len(tail)] for row, n in zip(read, starts, strict=True)])
-            else:  # contexts in which nothing trains then leave no graph
-                prefix = prefill(language, contexts)
-                each = torch.arange(len(contexts), device=self.device)
-                hidden = prefix.continued(each).extend(tail.expand(len(contexts), -1, -1))
+            if self.reading_trains:
+                self.prefixes.forget()
+                hidden = self._read_whole(list(unique.values()), appended)
+            else:
+                hidden = self.prefixes.after(list(unique.values()), appended, keep)
         return hidden[torch.tensor([place[id(encoding)] for encoding in encodings], device=self.device)]
+
+    def _read_whole(self, encodings: Sequence[VlmEncoding], appended: Float[Tensor, "Q D"]) -> Float[Tensor, "B Q D"]:
+        """`hidden_after` with gradient to the contexts too."""
+        language, contexts = self.model.model.language_model, self.embedder.contexts(encodings)
+        tail = appended.to(contexts[0].vectors)
+        if not language.gradient_checkpointing:
+            each = torch.arange(len(contexts), device=self.device)
+            return prefill(language, contexts).continued(each).extend(tail.expand(len(contexts), -1, -1))
+        read = read_rows(language, contexts, [tail] * len(contexts))  # a cache does not survive it
+        starts = [len(context.vectors) for context in contexts]
+        return torch.stack([row[n : n + len(tail)] for row, n in zip(read, starts, strict=True)])
 
     def cost(self, act: Act) -> int:
         """Tokens that replaying the act costs: its context, merged patches included, and its own."""
