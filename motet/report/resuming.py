@@ -35,8 +35,8 @@ POLICY, EXPERT = "policy.path", "policy.expert.path"
 def starting_weights(recipe: Recipe) -> dict[str, str | None]:
     """Key -> digest of the weights that a recipe names; None for a hub id, and where there are none."""
     expert = recipe.policy.expert
-    own = {POLICY: weights_digest(recipe.policy.path)}
-    return own if expert is None else {**own, EXPERT: weights_digest(expert.path)}
+    paths = {POLICY: recipe.policy.path} | ({} if expert is None or expert.path is None else {EXPERT: expert.path})
+    return {key: weights_digest(path) for key, path in paths.items()}
 
 
 def refuse_changes(folder: RunFolder, recipe: Recipe, start: Mapping[str, str | None] | None = None) -> None:
