@@ -84,7 +84,7 @@ def _let_train(policy: Any, settings: PolicyConfig) -> None:
 class Opening:
     """What an opener is told: where the weights are, and how they are to compute.
 
-    Without autocast the weights' type is the compute type, float32; with it frozen weights may stay as stored.
+    Without autocast the weights' type is the compute type, float32; with it they stay as stored, until they train.
     """
 
     source: str
@@ -166,6 +166,7 @@ def _pipeline_at(source: str | Path, opened: Opening) -> Any:
     expert = opened.settings.expert or ExpertConfig()
     return open_pipeline(
         source,
+        dtype=opened.dtype,
         device=opened.device,
         embedded_guidance=expert.embedded_guidance,
         height=expert.height,
@@ -181,7 +182,8 @@ def _unified(opened: Opening) -> Any:
     folder, plain = Path(opened.source), opened.settings.model_copy(update={"expert": None})
     inner = Opening.at(folder / LANGUAGE, plain)
     reader = _OPENERS[_model_type(inner)](inner)
-    whole = open_unified(folder, reader, opened.device, opened.settings.expert or ExpertConfig())
+    expert = opened.settings.expert or ExpertConfig()
+    whole = open_unified(folder, reader, opened.device, expert, opened.dtype)
     return UnifiedPolicy(reader, **whole, **opened.common)
 
 

@@ -18,7 +18,7 @@ from motet.rollout import play
 from motet.scenarios import resolve_scenario
 from motet.task import Task
 from motet.trajectory import Sampling
-from tests.policies.tiny_pipelines import SIZES, write
+from tests.policies.tiny_pipelines import SIZES, build, write
 from tests.policies.vlms import save_tiny
 
 STEPS = Sampling(num_steps=3)
@@ -97,6 +97,36 @@ def test_adapters_on_either_expert(folders, tmp_path):
     names = set(on_drawer.trainable())
     assert "lm_head.weight" in names and any(".lora_" in name for name in names)
     assert not any(name.startswith("transformer") and ".lora_" not in name for name in names)
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
+def test_under_autocast_what_is_frozen_stays_as_stored(folders, tmp_path, stored):
+    """Adapters alone train: a 12 B transformer and its text encoders are never held in float32."""
+    pytest.importorskip("peft")
+    pipeline = build("sd3").to(stored)
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    settings = ExpertConfig(path=str(tmp_path / "pipeline"), height=HEIGHT, width=WIDTH, lora=LoraConfig(rank=2))
+    config = PolicyConfig(path=str(folders[0]), expert=settings, autocast="bfloat16")
+    policy = motet.load_policy(folders[0], config)
+    frozen = {p.dtype for part in policy.drawer.pipeline.components.values() if isinstance(part, torch.nn.Module)
+              for p in part.parameters() if not p.requires_grad}  # fmt: skip
+    assert frozen == {stored} and {p.dtype for p in policy.trainable().values()} == {torch.float32}
+    with torch.no_grad():
+        for name, parameter in policy.trainable().items():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.1)
+    acts = policy.act(asked("denoising"), STEPS)
+    replays = policy.replay(acts)
+    for act, replay in zip(acts, replays, strict=True):
+        torch.testing.assert_close(replay.log_probs, act.log_probs, rtol=0, atol=1e-3)
+    sum(replay.log_probs.sum() for replay in replays).backward()
+    assert any(
+        p.grad is not None and bool(p.grad.any()) for name, p in policy.trainable().items() if ".lora_B." in name
+    )
+    saved = tmp_path / "pair"
+    policy.save(saved)
+    again = motet.load_policy(saved, PolicyConfig(path=str(saved), autocast="bfloat16"))
+    assert {p.dtype for p in again.drawer.denoiser.transformer.parameters()} == {stored}
 
 
 def test_a_saved_pair_loads_as_one_and_in_both_libraries(folders, tmp_path):

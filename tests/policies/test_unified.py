@@ -209,6 +209,22 @@ def test_saved_parts_load_in_their_own_libraries_and_as_one(tmp_path, family):
     assert not [file for file in (tmp_path / "again").rglob("*.json") if str(tmp_path) in file.read_text()]
 
 
+def test_under_autocast_what_is_frozen_stays_as_stored(tmp_path):
+    folder = save(tmp_path / "model")
+    half = SanaTransformer2DModel.from_pretrained(folder, subfolder="transformer", torch_dtype=torch.bfloat16)
+    half.save_pretrained(folder / "transformer")
+    for train, expected in ((("queries", "source_adapter"), torch.bfloat16), (("transformer",), torch.float32)):
+        settings = PolicyConfig(path=str(folder), train=train, device="cpu", autocast="bfloat16")
+        policy = motet.load_policy(folder, settings)
+        assert {p.dtype for p in policy.denoiser.transformer.parameters()} == {expected}
+        assert {p.dtype for p in policy.denoiser.source_adapter.parameters()} == {torch.float32}
+        acts = policy.act(drawings(contexts()), PLAIN)
+        for act, replay in zip(acts, policy.replay(acts), strict=True):
+            torch.testing.assert_close(replay.log_probs, act.log_probs, rtol=0, atol=1e-3)
+    policy = motet.load_policy(folder, PolicyConfig(path=str(folder), train=("transformer",), device="cpu"))
+    assert {p.dtype for p in policy.denoiser.transformer.parameters()} == {torch.float32}
+
+
 def test_the_notebooks_door_draws(tmp_path):
     policy = motet.load_policy(save(tmp_path / "model"))
     acts = policy.draw(["three", "a blue star"], n=2, num_steps=3)

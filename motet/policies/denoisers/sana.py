@@ -24,15 +24,16 @@ ADAPTER_FILE = "source_adapter.safetensors"
 
 
 class SourceAdapter(nn.Module):
-    """What a source latent adds to the patch tokens: a copy of the patch embedding, then a linear layer from zero.
+    """What a source latent adds to the patch tokens: a copy of the patch embedding, then a linear layer from zero,
+    both float32.
 
     At its start it adds nothing, so the text-to-picture model is unchanged (UniRL-Zero, arXiv 2510.17937).
     """
 
     def __init__(self, patch_embed: nn.Module, width: int) -> None:
         super().__init__()
-        self.embed = copy.deepcopy(patch_embed)
-        self.project = nn.Linear(width, width).to(next(patch_embed.parameters()))
+        self.embed = copy.deepcopy(patch_embed).float()
+        self.project = nn.Linear(width, width).to(next(patch_embed.parameters()).device)
         nn.init.zeros_(self.project.weight)
         nn.init.zeros_(self.project.bias)
 
