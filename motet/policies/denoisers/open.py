@@ -16,8 +16,9 @@ from motet.policies.denoisers.common import DiffusersDenoiser
 from motet.policies.denoisers.flux import FluxDenoiser
 from motet.policies.denoisers.flux2 import Flux2Denoiser
 from motet.policies.denoisers.qwen_image import QwenImageDenoiser
-from motet.policies.denoisers.sana import ADAPTER_FILE, SanaDenoiser
+from motet.policies.denoisers.sana import SanaDenoiser
 from motet.policies.denoisers.sd3 import Sd3Denoiser
+from motet.policies.denoisers.sources import ADAPTER_FILE, AdaptedDenoiser
 from motet.quiet import quiet
 from motet.shards import StoredWeights
 
@@ -61,8 +62,8 @@ def open_denoiser(
 
     Its class is the one that `model_index.json` names, else `transformer/config.json`. Without `vae/` latents are
     pixels, without `scheduler/` the schedule is unshifted. `dtype` "auto" keeps what is stored. `source_adapter` gives
-    SANA a place for source pictures; a folder that holds one has it anyway. Raises CheckpointError for a folder that is
-    missing, broken or of another class, ConfigError for options that the class does not have.
+    SANA or SD3 a place for source pictures; a folder that holds one has it anyway. Raises CheckpointError for a folder
+    that is missing, broken or of another class, ConfigError for options that the class does not have.
     """
     library = diffusers_library()
     folder = local_folder(str(source), _FILES)
@@ -93,10 +94,10 @@ def denoiser_of(
     embedded_guidance: float | None = None,
     adapter: Path | bool = False,
 ) -> DiffusersDenoiser:
-    """The denoiser around components that are loaded already. `adapter`: make SANA's, or load that of a folder."""
+    """The denoiser around components that are loaded already. `adapter`: make one for sources, or load a folder's."""
     family = family_of("transformer", type(transformer).__name__)
-    if family is SanaDenoiser:
-        made = SanaDenoiser(
+    if issubclass(family, AdaptedDenoiser):
+        made = family(
             transformer, vae, scheduler, embedded_guidance=embedded_guidance, source_adapter=adapter is not False
         )
         if isinstance(adapter, Path):
@@ -104,7 +105,8 @@ def denoiser_of(
         return made
     if adapter is not False:
         raise ConfigError(
-            f"source_adapter is SANA's: a {family.transformer_class} has no place for one.", fix="leave it out."
+            f"source_adapter is SANA's and SD3's: a {family.transformer_class} has no place for one.",
+            fix="leave it out.",
         )
     return family(transformer, vae, scheduler, edits=edits, embedded_guidance=embedded_guidance)
 
