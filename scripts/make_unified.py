@@ -30,7 +30,7 @@ from motet.config import PolicyConfig
 from motet.policies import load_policy
 from motet.policies.denoisers import denoiser_of
 from motet.policies.denoisers.open import open_denoiser
-from motet.policies.denoisers.sana import SanaDenoiser
+from motet.policies.denoisers.sources import AdaptedDenoiser
 from motet.policies.unified import UnifiedPolicy
 from motet.policies.unified.connector import Bridge, ConnectorConfig
 from motet.policies.vlm import VlmPolicy
@@ -99,16 +99,16 @@ def reader_of(name: str | None) -> Any:
 
 
 def expert_of(name: str, seed: int, edits: bool) -> Any:
-    """The denoiser of a checkpoint, or of a name in EXPERTS; if it `edits`, SANA's gets a place for source pictures."""
+    """The denoiser of a checkpoint, or of a name in EXPERTS; if it `edits`, it gets a place for source pictures."""
     if name in EXPERTS:
         torch.manual_seed(seed)
         parts = (*EXPERTS[name](), FlowMatchEulerDiscreteScheduler(shift=3.0))
     else:
         opened = open_denoiser(name)
         parts = (opened.transformer, opened.vae, opened.scheduler)
-        if not edits or not isinstance(opened, SanaDenoiser) or opened.source_adapter is not None:
+        if not edits or not isinstance(opened, AdaptedDenoiser) or opened.source_adapter is not None:
             return opened
-    return denoiser_of(*parts, adapter=edits and isinstance(parts[0], SanaTransformer2DModel))
+    return denoiser_of(*parts, adapter=edits)
 
 
 def main() -> None:

@@ -88,12 +88,22 @@ OTHERS = {
     ],
     "unirl_zero_t2i": ["rewards=[{name: jpeg_compressibility}]"],
 }
+ADAPTED = {
+    "promptrl_flux_geneval": ["policy.lora={rank: 32}", "policy.train=[]"],
+    "promptrl_klein_edit": ["policy.lora={rank: 32}", "policy.train=[]"],
+    "unirl_zero_cot": [
+        "policy.lora={rank: 32}",
+        "policy.train=[queries, connector, transformer]",
+        "optimizer.learning_rates={language_model: 5.0e-6}",
+    ],
+}
+"""Adapters on the language model."""
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_the_changes_that_a_description_names_are_accepted(name):
-    recipe = load_recipe(RECIPES / f"{name}.yaml", OTHERS[name])
-    assert all(change in " ".join(recipe.description.split()) for change in OTHERS[name])
+@pytest.mark.parametrize(("name", "changes"), [*OTHERS.items(), *ADAPTED.items()])
+def test_the_changes_that_a_description_names_are_accepted(name, changes):
+    recipe = load_recipe(RECIPES / f"{name}.yaml", changes)
+    assert all(change in " ".join(recipe.description.split()) for change in changes)
 
 
 def test_pretraining_runs_on_a_tiny_model(tmp_path, capsys):
@@ -115,9 +125,9 @@ SMALL = ("run.steps=1", "run.prompts_per_step=1", "run.sample_every=1", "algorit
          "denoising.num_steps=3", "data.options={}")  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_they_run_on_tiny_models(name, tmp_path, capsys):
-    changes = [*SMALL, f"data.source={rows(tmp_path, row_of(name))}"]
+@pytest.mark.parametrize(("name", "adapted"), [*((name, []) for name in NAMES), *list(ADAPTED.items())[1:]])
+def test_they_run_on_tiny_models(name, adapted, tmp_path, capsys):
+    changes = [*adapted, *SMALL, f"data.source={rows(tmp_path, row_of(name))}"]
     if "promptrl" in name:
         height, width = tiny_pipelines.SIZES["flux"]
         pipeline = tiny_pipelines.write("klein" if "klein" in name else "flux", tmp_path / "pipeline")

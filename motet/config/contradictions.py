@@ -7,7 +7,17 @@ from math import inf, isfinite
 from typing import Any, cast
 
 from motet.config.problems import Problem
-from motet.config.schema import DROPOUTS, HUB_OPTIONS, ActKind, KindConfig, Recipe, RewardConfig, TrackConfig
+from motet.config.schema import (
+    DROPOUTS,
+    HUB_OPTIONS,
+    ActKind,
+    KindConfig,
+    LoraConfig,
+    PolicyConfig,
+    Recipe,
+    RewardConfig,
+    TrackConfig,
+)
 
 Check = Callable[[Recipe], Iterator[Problem]]
 
@@ -27,9 +37,11 @@ def unused_keys(recipe: Recipe) -> dict[str, Problem]:
         fix = "remove it, or set denoising.guidance to guided."
         for key in ("denoising.guidance_scale", "denoising.image_guidance_scale"):
             unused.append(Problem(key, "has no effect while denoising.guidance is none.", fix))
-    if recipe.policy.lora is not None:
-        fix = "remove policy.train, or remove policy.lora."
-        unused.append(Problem("policy.train", "policy.lora trains adapters only, not these parts.", fix))
+    for key in _adapters(recipe.policy):
+        named = [part for part in recipe.policy.train if part in _REPLACED[key]]
+        if named:
+            fix = f"name what else trains ([]: nothing), or remove {key}."
+            unused.append(Problem("policy.train", f"names {named[0]}, in whose place {key} trains an adapter.", fix))
     if recipe.tracks:
         for key in ("scenario", "scenario_options", "data", "rewards", "run.prompts_per_step"):
             fix = f"move it into tracks.{next(iter(recipe.tracks))}."
@@ -53,16 +65,27 @@ def _unused_but_given(recipe: Recipe) -> Iterator[Problem]:
 # --- policy and data
 
 
+_REPLACED = {"policy.lora": ("language_model", "lm_head"), "policy.expert.lora": ("transformer",)}
+"""Parts in whose place an adapter trains."""
+
+
+def _adapters(policy: PolicyConfig) -> dict[str, LoraConfig]:
+    """The adapters that are asked for, by their keys."""
+    asked = {"policy.lora": policy.lora, "policy.expert.lora": policy.expert and policy.expert.lora}
+    return {key: lora for key, lora in asked.items() if lora is not None}
+
+
 def _policy(recipe: Recipe) -> Iterator[Problem]:
     policy = recipe.policy
     if not policy.path.strip():
         yield Problem("policy.path", "is empty; expected a checkpoint folder or a hub id.", "name the model to train.")
-    if not policy.train:
+    adapters = _adapters(policy)
+    if not policy.train and not adapters:
         yield Problem("policy.train", "is empty, so nothing would train.", "name parts, or remove the key.")
-    if policy.lora is not None and not policy.lora.target_modules:
-        yield Problem(
-            "policy.lora.target_modules", "is empty, so nothing would train.", "name layers, or remove the key."
-        )
+    for key, lora in adapters.items():
+        if not lora.target_modules:
+            text = "is empty, so nothing would train."
+            yield Problem(f"{key}.target_modules", text, "name layers, or remove the key.")
     if policy.device == "gpu":
         yield Problem("policy.device", "'gpu' is no device name of torch.", "write cuda (or cuda:0, mps, cpu, auto).")
 

@@ -26,7 +26,7 @@ class LoraConfig(_Section):
     alpha: PositiveFloat = 32.0
     """The update is scaled by alpha / rank."""
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Names of the language model's linear layers that get an adapter."""
+    """Names of the linear layers that get an adapter; the default are a language model's."""
 
 
 class ExpertConfig(_Section):
@@ -41,7 +41,7 @@ class ExpertConfig(_Section):
     embedded_guidance: float | None = Field(default=None, ge=0.0)
     """Guidance scale that distilled checkpoints (FLUX.1-dev, Kontext) take as an input; None: their pipeline's own."""
     lora: LoraConfig | None = None
-    """Train low-rank adapters on the transformer instead of its weights; the default layers are its attention's."""
+    """Train low-rank adapters on the transformer in place of its weights; the default layers are its attention's."""
 
 
 class PolicyConfig(_Section):
@@ -50,9 +50,9 @@ class PolicyConfig(_Section):
     path: str
     """A checkpoint folder in the transformers layout, or a hub id."""
     train: tuple[str, ...] = ("language_model", "lm_head")
-    """Parts that train, by name. The default is CoRL's: the language model with its embeddings, and the text head."""
+    """Parts that train whole, by name. The default is CoRL's, or none beside `lora`; [] lets adapters train alone."""
     lora: LoraConfig | None = None
-    """Train low-rank adapters on the language model instead of its weights."""
+    """Train low-rank adapters on the language model in place of its weights; a checkpoint's own adapter goes on."""
     expert: ExpertConfig | None = None
     """The diffusion pipeline of a policy of two experts (PromptRL), or of drawings alone."""
     device: str = "auto"

@@ -85,7 +85,7 @@ class Ensemble(NotebookDoor):
             member.train_parts([name for name in names if name in member.parts])
 
     def add_lora(self, config: LoraConfig) -> None:
-        """Train adapters on the language model's linear layers instead of its weights; see `drawer` for its own."""
+        """Train adapters on the language model's linear layers in place of its weights; see `drawer` for its own."""
         self.writer.add_lora(config)
 
     def recompute_activations(self) -> None:

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from motet.config import LoraConfig
-from motet.errors import ConfigError
 from motet.policies.door import NotebookDoor
 from motet.policies.lora import is_identity, wrap
-from motet.policies.parts import Reference, choose_parts, recompute_activations
+from motet.policies.parts import Reference, choose_parts, recompute_activations, refuse_adapted, require_parts
 
 
 class LearningModel(NotebookDoor):
@@ -35,7 +34,7 @@ class LearningModel(NotebookDoor):
 
     @property
     def adapted(self) -> bool:
-        """Whether adapters train instead of weights."""
+        """Whether there are adapters, in place of whose weights they train."""
         return self.wrapped is not self.model
 
     @property
@@ -49,16 +48,21 @@ class LearningModel(NotebookDoor):
         return {**dict(self.model.model.named_children()), "lm_head": self.model.lm_head}
 
     def train_parts(self, names: Sequence[str]) -> None:
-        """Choose what trains; everything else is frozen. Raises ConfigError for an unknown part, or beside adapters."""
+        """Choose what trains; everything else is frozen. Raises ConfigError for an unknown part.
+
+        Adapters stay as they are, and no part can train beside them: the model is saved as its adapter alone.
+        """
         if self.adapted:
-            raise ConfigError("Adapters train already.", fix="choose policy.train or policy.lora, not both.")
+            require_parts(self.parts, names)
+            refuse_adapted(names, "policy.lora")
+            return
         choose_parts(self.parts, names)
         if self.autocast is None:
             self.model.float()  # what trains is float32, and without autocast all must be of one type
         self._sampler = None
 
     def add_lora(self, config: LoraConfig) -> None:
-        """Train adapters on the language model's linear layers instead of weights."""
+        """Train adapters on the language model's linear layers in place of weights."""
         self.wrapped = wrap(self.model, config)
         self._sampler = None
 
@@ -75,8 +79,9 @@ class LearningModel(NotebookDoor):
 
         Fresh adapters need no copy: they are switched off. A loaded adapter is copied, because the run starts from it.
         """
-        fresh = self.adapted and is_identity(self.wrapped)
-        self._reference = None if fresh else Reference(self.trainable())
+        trained = self.trainable()  # nothing, where a loaded adapter is frozen
+        fresh = bool(trained) and self.adapted and is_identity(self.wrapped)
+        self._reference = None if fresh else Reference(trained)
 
     @contextmanager
     def reference(self) -> Iterator[None]:

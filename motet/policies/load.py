@@ -37,7 +37,7 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
     policy = _OPENERS[model_type](opened)
     _require_use(settings, policy, model_type)
     if config is None:  # the default parts are a language model's: a pipeline has none of them
-        settings = settings.model_copy(update={"train": [name for name in settings.train if name in policy.parts]})
+        settings = settings.model_copy(update={"train": tuple(name for name in settings.train if name in policy.parts)})
     _let_train(policy, settings)
     if settings.gradient_checkpointing:
         policy.recompute_activations()
@@ -45,8 +45,13 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
 
 
 def _require_use(settings: PolicyConfig, policy: Any, model_type: str) -> None:
-    """Raise ConfigError for settings of a pipeline or of a Qwen-VL where there is none."""
+    """Raise ConfigError for settings of a language model, of a pipeline or of a Qwen-VL where there is none."""
     expert, writer = settings.expert, getattr(policy, "writer", policy)
+    if settings.lora is not None and "text" not in policy.kinds:
+        raise ConfigError(
+            f"policy.lora: a {model_type!r} model has no language model that trains.",
+            fix="write policy.expert.lora: an adapter on the diffusion transformer.",
+        )
     if settings.max_pixels is not None and not isinstance(writer, VlmPolicy):
         raise ConfigError(
             f"policy.max_pixels={settings.max_pixels} is a Qwen-VL's, and a {model_type!r} model has none.",
@@ -65,26 +70,25 @@ def _require_use(settings: PolicyConfig, policy: Any, model_type: str) -> None:
 
 
 def _let_train(policy: Any, settings: PolicyConfig) -> None:
-    """Choose what trains: a loaded adapter, new adapters on either expert, or parts."""
-    of_expert = None if settings.expert is None else settings.expert.lora
-    if of_expert is not None:
-        drawer = getattr(policy, "drawer", policy)
-        drawer.add_lora(of_expert)
-        if drawer is policy:  # a pipeline alone, in which nothing else trains
-            return
-    if getattr(getattr(policy, "writer", policy), "adapted", False):
-        return  # it was loaded with the checkpoint
-    if settings.lora is not None:
-        policy.add_lora(settings.lora)
-    else:
-        policy.train_parts(settings.train)
+    """Put new adapters on either expert, and choose the parts that train beside them."""
+    writer, drawer = getattr(policy, "writer", policy), getattr(policy, "drawer", policy)
+    if settings.expert is not None and settings.expert.lora is not None:
+        drawer.add_lora(settings.expert.lora)
+    if settings.lora is not None and not writer.adapted:  # or it was loaded with the checkpoint
+        writer.add_lora(settings.lora)
+    unchosen = writer.adapted and settings.train == _BY_DEFAULT
+    policy.train_parts(() if unchosen else settings.train)
+
+
+_BY_DEFAULT = PolicyConfig.model_fields["train"].default
+"""A language model's weights."""
 
 
 @dataclass(frozen=True)
 class Opening:
     """What an opener is told: where the weights are, and how they are to compute.
 
-    Without autocast the weights' type is the compute type, float32; with it frozen weights may stay as stored.
+    Without autocast the weights' type is the compute type, float32; with it they stay as stored, until they train.
     """
 
     source: str
@@ -111,11 +115,13 @@ class Opening:
         return torch.float32 if self.autocast is None else "auto"
 
     def placed(self, model: Any) -> Any:
-        """The model on its device, with the adapter attached."""
+        """The model on its device, with the adapter attached: to train, unless `policy.train` alone says what does."""
         model.to(self.device)
         if self.device.type == "cpu":  # torch's fused attention is slow backwards on CPUs: half of a training step
             model.set_attn_implementation("eager")
-        return model if self.adapter is None else attach(model, self.adapter)
+        if self.adapter is None:
+            return model
+        return attach(model, self.adapter, self.settings.lora is not None or self.settings.train == _BY_DEFAULT)
 
     @property
     def common(self) -> dict[str, Any]:
@@ -166,6 +172,7 @@ def _pipeline_at(source: str | Path, opened: Opening) -> Any:
     expert = opened.settings.expert or ExpertConfig()
     return open_pipeline(
         source,
+        dtype=opened.dtype,
         device=opened.device,
         embedded_guidance=expert.embedded_guidance,
         height=expert.height,
@@ -181,7 +188,8 @@ def _unified(opened: Opening) -> Any:
     folder, plain = Path(opened.source), opened.settings.model_copy(update={"expert": None})
     inner = Opening.at(folder / LANGUAGE, plain)
     reader = _OPENERS[_model_type(inner)](inner)
-    whole = open_unified(folder, reader, opened.device, opened.settings.expert or ExpertConfig())
+    expert = opened.settings.expert or ExpertConfig()
+    whole = open_unified(folder, reader, opened.device, expert, opened.dtype)
     return UnifiedPolicy(reader, **whole, **opened.common)
 
 

@@ -58,12 +58,15 @@ def base_of(folder: Path) -> str:
     return base
 
 
-def attach(model: Any, folder: Path) -> Any:
-    """The model with the adapter of a folder, which goes on training. Raises CheckpointError if it does not fit."""
+def attach(model: Any, folder: Path, trains: bool) -> Any:
+    """The model with the adapter of a folder, which goes on training or is frozen.
+
+    Raises CheckpointError if it does not fit.
+    """
     peft = peft_library()
     try:
         with quiet():
-            wrapped = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+            wrapped = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=trains)
         with safe_open(str(folder / "adapter_model.safetensors"), framework="pt") as stored:
             differing = set(stored.keys()) ^ set(peft.get_peft_model_state_dict(wrapped))
     except (

@@ -25,6 +25,15 @@ def require_parts(parts: Collection[str], chosen: Sequence[str]) -> None:
             )
 
 
+def refuse_adapted(names: Sequence[str], key: str) -> None:
+    """Raise ConfigError for parts that cannot train, because there are adapters by the setting `key` in their place."""
+    if names:
+        raise ConfigError(
+            f"policy.train names {names[0]!r}, which cannot train beside the adapters of {key}.",
+            fix="leave it out of policy.train, or begin with a checkpoint without an adapter.",
+        )
+
+
 def choose_parts(parts: Mapping[str, nn.Module], chosen: Sequence[str]) -> None:
     """Let the parameters of the chosen parts train, in float32, and freeze all others; see `require_parts`.
 

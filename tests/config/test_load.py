@@ -285,7 +285,11 @@ run: {steps: 1, save_every: 5, threads: 2}
 """
 
 
-@pytest.mark.parametrize("text", [MINIMAL, FULL, "policy: {path: model, lora: {rank: 2}}\nrun: {steps: 3}\n"])
+ADAPTED = "policy: {path: model, lora: {rank: 2}}\nrun: {steps: 3}\n"
+BESIDE = "policy: {path: model, lora: {rank: 2}, train: [queries]}\nrun: {steps: 3}\n"
+
+
+@pytest.mark.parametrize("text", [MINIMAL, FULL, ADAPTED, BESIDE])
 def test_a_written_recipe_reads_back_equal(tmp_path: Path, text: str) -> None:
     recipe = load(tmp_path, text)
     written = to_yaml(recipe)

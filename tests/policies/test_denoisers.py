@@ -381,21 +381,23 @@ def test_costs_are_transformer_tokens(family, denoiser):
     assert denoiser.tokens(shape) == seen[0].shape[1]
 
 
-# --- SANA's sources
+# --- sources of classes that were trained without
 
 
-def test_sana_edits_through_an_adapter_that_starts_at_nothing(folders, tmp_path):
-    plain, edits = open_denoiser(folders["sana"]), open_denoiser(folders["sana"], source_adapter=True)
+@pytest.mark.parametrize("family", ["sana", "sd3"])
+def test_it_edits_through_an_adapter_that_starts_at_nothing(family, folders, tmp_path):
+    plain, edits = open_denoiser(folders[family]), open_denoiser(folders[family], source_adapter=True)
     assert not plain.edits and list(plain.parts) == ["transformer"]
     assert edits.edits and list(edits.parts) == ["transformer", "source_adapter"]
-    shape = edits.latent_shape(*SIZES["sana"])
+    shape = edits.latent_shape(*SIZES[family])
     x, sigma = torch.randn(3, *shape), torch.tensor([0.2, 0.5, 0.9])
     sources = torch.randn(3, *shape)
     rows = [condition_for(edits, n, sources=[sources[n]] if n != 1 else []) for n in range(3)]
     bare = [condition_for(edits, n) for n in range(3)]
     torch.testing.assert_close(edits.velocity(x, sigma, rows), plain.velocity(x, sigma, bare))
     copied = edits.source_adapter.embed.state_dict()
-    assert all(torch.equal(v, copied[n]) for n, v in edits.transformer.patch_embed.state_dict().items())
+    assert set(copied) == {"proj.weight", "proj.bias"}  # the positions are the tokens' own
+    assert all(torch.equal(value, edits.patch_embed.state_dict()[name]) for name, value in copied.items())
 
     torch.nn.init.normal_(edits.source_adapter.project.weight)
     moved = edits.velocity(x, sigma, rows)
@@ -407,7 +409,7 @@ def test_sana_edits_through_an_adapter_that_starts_at_nothing(folders, tmp_path)
     torch.testing.assert_close(edits.velocity(x, sigma, bare), same)  # the hook is gone again
 
     edits.save(tmp_path)
-    assert diffusers.SanaTransformer2DModel.from_pretrained(tmp_path, subfolder="transformer")
+    assert type(edits.transformer).from_pretrained(tmp_path, subfolder="transformer")
     again = open_denoiser(tmp_path)
     assert torch.equal(again.velocity(x, sigma, rows), moved)
     with pytest.raises(ConfigError, match="one source of the latent's own shape"):
@@ -550,5 +552,5 @@ def test_what_does_not_fit_is_said(folders):
         flux.velocity(x, sigma, [condition_for(flux, 1, sources=[x[0]])])
     with pytest.raises(ConfigError, match="takes a pooled vector"):
         sd3.velocity(x, sigma, [Condition(torch.randn(3, sd3.condition_width))])
-    with pytest.raises(ConfigError, match="source_adapter is SANA's"):
-        open_denoiser(folders["sd3"], source_adapter=True)
+    with pytest.raises(ConfigError, match="source_adapter is SANA's and SD3's"):
+        open_denoiser(folders["flux"], source_adapter=True)

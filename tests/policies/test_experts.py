@@ -19,7 +19,7 @@ from motet.scenarios import resolve_scenario
 from motet.task import Task
 from motet.trajectory import CreditedAct, Sampling
 from motet.update import update
-from tests.policies.tiny_pipelines import SIZES, write
+from tests.policies.tiny_pipelines import SIZES, build, write
 from tests.policies.vlms import save_tiny
 
 STEPS = Sampling(num_steps=3)
@@ -102,20 +102,62 @@ def test_one_expert_trains_alone(folders, train, kinds):
 def test_adapters_on_either_expert(folders, tmp_path):
     pytest.importorskip("peft")
     small = LoraConfig(rank=2, alpha=4.0)
-    on_writer = opened(folders, train=("language_model",), lora=small)
-    assert all(".lora_" in name or name.startswith("transformer") for name in on_writer.trainable())
-    on_drawer = opened(folders, train=("lm_head",), lora=None)
-    on_drawer = motet.load_policy(
-        folders[0],
-        PolicyConfig(
-            path=str(folders[0]),
-            train=("lm_head",),
-            expert=ExpertConfig(path=str(folders[1]), height=HEIGHT, width=WIDTH, lora=small),
-        ),
+    by_default = PolicyConfig.model_fields["train"].default
+    for train, on_writer, on_drawer, expected in [
+        (by_default, small, None, {"writer lora"}),
+        (by_default, small, small, {"writer lora", "drawer lora"}),
+        (by_default, None, small, {"writer", "drawer lora"}),
+        (("lm_head",), None, small, {"writer", "drawer lora"}),
+        (("transformer",), small, None, {"writer lora", "drawer"}),
+        ((), None, small, {"drawer lora"}),
+    ]:
+        policy = motet.load_policy(
+            folders[0],
+            PolicyConfig(
+                path=str(folders[0]),
+                train=train,
+                lora=on_writer,
+                expert=ExpertConfig(path=str(folders[1]), height=HEIGHT, width=WIDTH, lora=on_drawer),
+            ),
+        )
+        found = {
+            ("drawer" if name.startswith("transformer") else "writer") + (" lora" if ".lora_" in name else "")
+            for name in policy.trainable()
+        }
+        assert found == expected
+    with pytest.raises(ConfigError, match=r"names 'transformer', which cannot train beside .* policy.expert.lora"):
+        settings = ExpertConfig(path=str(folders[1]), lora=small)
+        motet.load_policy(folders[0], PolicyConfig(path=str(folders[0]), train=("transformer",), expert=settings))
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
+def test_under_autocast_what_is_frozen_stays_as_stored(folders, tmp_path, stored):
+    """Adapters alone train: a 12 B transformer and its text encoders are never held in float32."""
+    pytest.importorskip("peft")
+    pipeline = build("sd3").to(stored)
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    settings = ExpertConfig(path=str(tmp_path / "pipeline"), height=HEIGHT, width=WIDTH, lora=LoraConfig(rank=2))
+    config = PolicyConfig(path=str(folders[0]), expert=settings, autocast="bfloat16")
+    policy = motet.load_policy(folders[0], config)
+    frozen = {p.dtype for part in policy.drawer.pipeline.components.values() if isinstance(part, torch.nn.Module)
+              for p in part.parameters() if not p.requires_grad}  # fmt: skip
+    assert frozen == {stored} and {p.dtype for p in policy.trainable().values()} == {torch.float32}
+    with torch.no_grad():
+        for name, parameter in policy.trainable().items():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.1)
+    acts = policy.act(asked("denoising"), STEPS)
+    replays = policy.replay(acts)
+    for act, replay in zip(acts, replays, strict=True):
+        torch.testing.assert_close(replay.log_probs, act.log_probs, rtol=0, atol=1e-3)
+    sum(replay.log_probs.sum() for replay in replays).backward()
+    assert any(
+        p.grad is not None and bool(p.grad.any()) for name, p in policy.trainable().items() if ".lora_B." in name
     )
-    names = set(on_drawer.trainable())
-    assert "lm_head.weight" in names and any(".lora_" in name for name in names)
-    assert not any(name.startswith("transformer") and ".lora_" not in name for name in names)
+    saved = tmp_path / "pair"
+    policy.save(saved)
+    again = motet.load_policy(saved, PolicyConfig(path=str(saved), autocast="bfloat16"))
+    assert {p.dtype for p in again.drawer.denoiser.transformer.parameters()} == {stored}
 
 
 def test_a_saved_pair_loads_as_one_and_in_both_libraries(folders, tmp_path):
@@ -142,7 +184,7 @@ def test_a_saved_pair_loads_as_one_and_in_both_libraries(folders, tmp_path):
 
 def test_a_saved_pair_with_an_adapted_writer_loads(folders, tmp_path):
     pytest.importorskip("peft")
-    policy = opened(folders, lora=LoraConfig(rank=2, alpha=4.0))
+    policy = opened(folders, train=(), lora=LoraConfig(rank=2, alpha=4.0))
     assert policy.trainable() and all(".lora_" in name for name in policy.trainable())
     with torch.no_grad():
         for parameter in policy.trainable().values():
@@ -165,6 +207,15 @@ def test_settings_of_a_pipeline_without_a_place_are_refused(folders, expert, wor
     path = str(folders["path" in expert])
     with pytest.raises(ConfigError, match=words):
         motet.load_policy(path, PolicyConfig(path=path, train=(), expert=ExpertConfig(**expert)))
+
+
+def test_a_pipeline_alone_has_its_own_adapter(folders):
+    pytest.importorskip("peft")
+    path, expert = str(folders[1]), ExpertConfig(height=HEIGHT, width=WIDTH, lora=LoraConfig(rank=2))
+    policy = motet.load_policy(path, PolicyConfig(path=path, expert=expert))
+    assert policy.trainable() and all(".lora_" in name for name in policy.trainable())
+    with pytest.raises(ConfigError, match=r"policy.lora: a 'diffusers' model has no language model"):
+        motet.load_policy(path, PolicyConfig(path=path, lora=LoraConfig(rank=2)))
 
 
 def test_a_pipeline_alone(folders):

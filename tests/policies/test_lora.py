@@ -134,8 +134,13 @@ def test_recomputed_activations_give_adapters_the_same_gradients(fresh: Callable
 
 
 def test_adapters_and_parts_exclude_each_other(adapted: JanusPolicy) -> None:
-    with pytest.raises(ConfigError, match="not both"):
+    with pytest.raises(ConfigError, match=r"names 'lm_head', which cannot train beside the adapters of policy.lora"):
         adapted.train_parts(["lm_head"])
+    with pytest.raises(ConfigError, match=r"names a part 'no_head' that this model does not have"):
+        adapted.train_parts(["no_head"])
+    before = set(adapted.trainable())
+    adapted.train_parts([])
+    assert set(adapted.trainable()) == before
 
 
 def test_layers_that_are_not_there(fresh: Callable[..., JanusPolicy]) -> None:

@@ -21,7 +21,7 @@ from motet.policies.pipelines.prompts import encode_prompt, prompt_of, source_si
 from motet.protocols import LearningPolicy, Replay, Request
 from motet.trajectory import Sampling
 from motet.update import replay_frozen
-from tests.policies.tiny_pipelines import FAMILIES, SIZES, write
+from tests.policies.tiny_pipelines import FAMILIES, SIZES, build, write
 
 diffusers = pytest.importorskip("diffusers")
 STEPS = Sampling(num_steps=4, noise_level=0.7)
@@ -299,13 +299,13 @@ def test_adapters_train_alone_and_are_their_own_reference(family, folders, polic
     plain.load_lora_weights(tmp_path / "lora", weight_name="pytorch_lora_weights.safetensors")
     onto_base = PipelinePolicy(plain, height=SIZES[family][0], width=SIZES[family][1])
     torch.testing.assert_close(onto_base.replay(acts)[0].log_probs, now.log_probs.detach(), rtol=0, atol=1e-5)
-    with pytest.raises(ConfigError, match="Adapters train already"):
+    with pytest.raises(ConfigError, match=r"names 'transformer', which cannot train beside .* policy.expert.lora"):
         policy.train_parts(["transformer"])
 
 
 def test_adapters_need_layers_that_exist(folders):
     policy = opened(folders["sd3"], "sd3")
-    with pytest.raises(ConfigError, match=r"target_modules=\['no_such_layer'\]"):
+    with pytest.raises(ConfigError, match=r"policy.expert.lora.target_modules=\['no_such_layer'\]"):
         policy.add_lora(LoraConfig(target_modules=("no_such_layer",)))
 
 
@@ -353,10 +353,14 @@ def test_sana_learns_to_edit(folders, tmp_path):
     assert diffusers.SanaPipeline.from_pretrained(tmp_path)
 
 
-def test_bfloat16_computes_and_float32_learns(folders):
-    policy = opened(folders["sd3"], "sd3", frozen_dtype=torch.bfloat16, autocast=torch.bfloat16)
+def test_bfloat16_computes_and_float32_learns(tmp_path):
+    pipeline = build("sd3").to(torch.bfloat16)
+    pipeline.text_encoder_2.float()
+    pipeline.save_pretrained(tmp_path)
+    policy = opened(tmp_path, "sd3", dtype="auto", autocast=torch.bfloat16)
+    types = {name: part.dtype for name, part in policy.pipeline.components.items() if hasattr(part, "dtype")}
+    assert types.pop("text_encoder_2") == torch.float32 and len(types) == 4 and set(types.values()) == {torch.bfloat16}
     policy.train_parts(["transformer"])
-    assert policy.pipeline.text_encoder.dtype == policy.pipeline.vae.dtype == torch.bfloat16
     acts = policy.act(requests("a cube"), STEPS)
     assert acts[0].states.dtype == torch.float32 and acts[0].encoding.conditional.embeddings.dtype == torch.bfloat16
     (replayed,) = policy.replay(acts)

@@ -30,9 +30,9 @@ def drawings(contexts, kind="denoising"):
     return [Request(kind, "act", context, (1, n)) for n, context in enumerate(contexts)]
 
 
-def contexts(edits=True):
+def contexts():
     asked = user("a blue star left of a green square")
-    return [asked, asked, user("three")] + ([user(PICTURE, "what colour is it?")] if edits else [])
+    return [asked, asked, user("three"), user(PICTURE, "what colour is it?")]
 
 
 def test_it_is_a_policy_of_texts_and_drawings():
@@ -48,18 +48,19 @@ def test_it_is_a_policy_of_texts_and_drawings():
 def test_replay_equals_sampling(family, sampling):
     """In other batches than it was sampled in, with texts among them."""
     policy = build(family)
-    acts = policy.act(drawings(contexts(family == "sana")), sampling)
+    acts = policy.act(drawings(contexts()), sampling)
     texts = policy.act(drawings(contexts()[2:], "text"), Sampling(max_tokens=5))
     assert acts[0].encoding is acts[1].encoding and acts[0].num_actions == 3
-    for chosen in ([3, 1] if family == "sana" else [2, 1], [0, 2]):
+    for chosen in ([3, 1], [0, 2]):
         mixed = [acts[chosen[0]], texts[0], acts[chosen[1]], texts[-1]]
         for act, replay in zip(mixed, policy.replay(mixed), strict=True):
             torch.testing.assert_close(replay.log_probs, act.log_probs, rtol=0, atol=2e-5)
 
 
-def test_what_a_drawing_is_conditioned_on():
+@pytest.mark.parametrize("family", ["sana", "sd3"])
+def test_what_a_drawing_is_conditioned_on(family):
     """Another prompt, another source, another first noise: another picture. The null branch knows none of them."""
-    policy = build()
+    policy = build(family)
     zero = Sampling(temperature=0.0, num_steps=4)
 
     def picture(context, key=(1, 0)):
@@ -296,12 +297,26 @@ def test_saved_parts_load_in_their_own_libraries_and_as_one(tmp_path, family):
     assert torch.equal(reader.lm_head.weight, policy.reader.model.lm_head.weight)
     loaded = motet.load_policy(folder, PolicyConfig(path=str(folder), train=("queries", "transformer"), device="cpu"))
     assert {name.split(".")[0] for name in loaded.trainable()} == {"queries", "transformer"}
-    for act, other in zip(
-        *(p.act(drawings(contexts(family == "sana")), GUIDED) for p in (policy, loaded)), strict=True
-    ):
+    for act, other in zip(*(p.act(drawings(contexts()), GUIDED) for p in (policy, loaded)), strict=True):
         torch.testing.assert_close(act.states, other.states, rtol=0, atol=1e-5)
     loaded.save(tmp_path / "again")  # diffusers would note where the first was loaded from
     assert not [file for file in (tmp_path / "again").rglob("*.json") if str(tmp_path) in file.read_text()]
+
+
+def test_under_autocast_what_is_frozen_stays_as_stored(tmp_path):
+    folder = save(tmp_path / "model")
+    half = SanaTransformer2DModel.from_pretrained(folder, subfolder="transformer", torch_dtype=torch.bfloat16)
+    half.save_pretrained(folder / "transformer")
+    for train, expected in ((("queries", "source_adapter"), torch.bfloat16), (("transformer",), torch.float32)):
+        settings = PolicyConfig(path=str(folder), train=train, device="cpu", autocast="bfloat16")
+        policy = motet.load_policy(folder, settings)
+        assert {p.dtype for p in policy.denoiser.transformer.parameters()} == {expected}
+        assert {p.dtype for p in policy.denoiser.source_adapter.parameters()} == {torch.float32}
+        acts = policy.act(drawings(contexts()), PLAIN)
+        for act, replay in zip(acts, policy.replay(acts), strict=True):
+            torch.testing.assert_close(replay.log_probs, act.log_probs, rtol=0, atol=1e-3)
+    policy = motet.load_policy(folder, PolicyConfig(path=str(folder), train=("transformer",), device="cpu"))
+    assert {p.dtype for p in policy.denoiser.transformer.parameters()} == {torch.float32}
 
 
 def test_the_notebooks_door_draws(tmp_path):

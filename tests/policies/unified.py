@@ -36,8 +36,7 @@ def transformer(family: str) -> Any:
 def build(family: str = "sana", reader: str = "qwen2_5_vl", **settings: Any) -> UnifiedPolicy:
     """The same model at every call; nothing trains yet."""
     model, processor = tiny(reader)
-    edits = {"adapter": True} if family == "sana" else {}
-    denoiser = denoiser_of(transformer(family), None, FlowMatchEulerDiscreteScheduler(shift=1.0), **edits)
+    denoiser = denoiser_of(transformer(family), None, FlowMatchEulerDiscreteScheduler(shift=1.0), adapter=True)
     sizes = ConnectorConfig(
         model.config.text_config.hidden_size, denoiser.condition_width, denoiser.pooled_width,
         num_queries=3, num_blocks=2, num_heads=4, feed_forward=48,
@@ -47,8 +46,7 @@ def build(family: str = "sana", reader: str = "qwen2_5_vl", **settings: Any) -> 
         for name, weight in denoiser.transformer.named_parameters():
             if "scale_shift_table" not in name and weight.ndim > 1:
                 weight.normal_(std=0.2)
-        if family == "sana":
-            denoiser.source_adapter.project.weight.normal_(std=0.2)
+        denoiser.source_adapter.project.weight.normal_(std=0.2)
     return UnifiedPolicy(VlmPolicy(model, processor), Bridge(sizes), denoiser, height=SIDE, width=SIDE, **settings)
 
 

@@ -18,8 +18,8 @@ def check_condition(condition: Condition, name: str, *, edits: bool, takes_poole
     if condition.sources and not edits:
         raise ConfigError(
             f"A condition has {len(condition.sources)} sources, but this {name} edits no pictures.",
-            fix="use a checkpoint that edits (FLUX.1-Kontext, FLUX.2, Qwen-Image-Edit), or SANA with "
-            "source_adapter=True.",
+            fix="use a checkpoint that edits (FLUX.1-Kontext, FLUX.2, Qwen-Image-Edit), or a SANA or SD3 with a "
+            "source_adapter, as scripts/make_unified.py makes one.",
         )
     if (condition.pooled is not None) != takes_pooled:
         raise ConfigError(

@@ -33,7 +33,7 @@ def add_adapters(transformer: Any, *, rank: int, alpha: float, target_modules: S
         )
     except ValueError as error:
         raise ConfigError(
-            f"policy.lora.target_modules={list(target_modules)}: {str(error).splitlines()[0]}",
+            f"policy.expert.lora.target_modules={list(target_modules)}: {str(error).splitlines()[0]}",
             fix=f"name linear layers of the transformer, such as {', '.join(ATTENTION)}.",
         ) from error
     for name, parameter in transformer.named_parameters():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from motet.policies.denoisers.common import DiffusersDenoiser
 from motet.policies.denoisers.flux import FluxDenoiser
 from motet.policies.denoisers.flux2 import Flux2Denoiser
 from motet.policies.denoisers.qwen_image import QwenImageDenoiser
-from motet.policies.denoisers.sana import ADAPTER_FILE, SanaDenoiser
+from motet.policies.denoisers.sana import SanaDenoiser
 from motet.policies.denoisers.sd3 import Sd3Denoiser
+from motet.policies.denoisers.sources import ADAPTER_FILE, AdaptedDenoiser
 from motet.quiet import quiet
+from motet.shards import StoredWeights
 
 DENOISERS: dict[str, type[DiffusersDenoiser]] = {
     family.transformer_class: family
@@ -50,8 +53,7 @@ def diffusers_library() -> Any:
 def open_denoiser(
     source: str | Path,
     *,
-    dtype: torch.dtype = torch.float32,
-    frozen_dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str = torch.float32,
     device: torch.device | str = "cpu",
     embedded_guidance: float | None = None,
     source_adapter: bool = False,
@@ -59,10 +61,9 @@ def open_denoiser(
     """The denoiser of a pipeline folder or hub id, or of a folder with `transformer/` alone; all of it frozen.
 
     Its class is the one that `model_index.json` names, else `transformer/config.json`. Without `vae/` latents are
-    pixels, without `scheduler/` the schedule is unshifted. `dtype` is the transformer's, `frozen_dtype` the
-    autoencoder's, None: the same. `source_adapter` gives SANA a place for source pictures; a folder that holds one has
-    it anyway. Raises CheckpointError for a folder that is missing, broken or of another class, ConfigError for options
-    that the class does not have.
+    pixels, without `scheduler/` the schedule is unshifted. `dtype` "auto" keeps what is stored. `source_adapter` gives
+    SANA or SD3 a place for source pictures; a folder that holds one has it anyway. Raises CheckpointError for a folder
+    that is missing, broken or of another class, ConfigError for options that the class does not have.
     """
     library = diffusers_library()
     folder = local_folder(str(source), _FILES)
@@ -71,7 +72,7 @@ def open_denoiser(
     family = family_of(str(source), (index.get("transformer") or (None, None))[1] or config.get("_class_name"))
     transformer = _load(getattr(library, family.transformer_class), folder, "transformer", dtype)
     vae_class = read_json(folder / "vae" / "config.json").get("_class_name")
-    vae = _load(getattr(library, vae_class, None), folder, "vae", frozen_dtype or dtype) if vae_class else None
+    vae = _load(getattr(library, vae_class, None), folder, "vae", dtype) if vae_class else None
     scheduler = _scheduler_of(library, folder)
     pipeline_class = index.get("_class_name")
     return denoiser_of(
@@ -93,10 +94,10 @@ def denoiser_of(
     embedded_guidance: float | None = None,
     adapter: Path | bool = False,
 ) -> DiffusersDenoiser:
-    """The denoiser around components that are loaded already. `adapter`: make SANA's, or load that of a folder."""
+    """The denoiser around components that are loaded already. `adapter`: make one for sources, or load a folder's."""
     family = family_of("transformer", type(transformer).__name__)
-    if family is SanaDenoiser:
-        made = SanaDenoiser(
+    if issubclass(family, AdaptedDenoiser):
+        made = family(
             transformer, vae, scheduler, embedded_guidance=embedded_guidance, source_adapter=adapter is not False
         )
         if isinstance(adapter, Path):
@@ -104,7 +105,8 @@ def denoiser_of(
         return made
     if adapter is not False:
         raise ConfigError(
-            f"source_adapter is SANA's: a {family.transformer_class} has no place for one.", fix="leave it out."
+            f"source_adapter is SANA's and SD3's: a {family.transformer_class} has no place for one.",
+            fix="leave it out.",
         )
     return family(transformer, vae, scheduler, edits=edits, embedded_guidance=embedded_guidance)
 
@@ -148,6 +150,13 @@ def read_json(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def dtype_of(folder: Path) -> torch.dtype:
+    """The type that holds all weights of a component's folder, as safetensors of diffusers or of transformers."""
+    named = any(folder.glob("diffusion_pytorch_model.*"))
+    stored = StoredWeights(folder, "diffusion_pytorch_model" if named else "model")
+    return reduce(torch.promote_types, (dtype for dtype in stored.dtypes.values() if dtype.is_floating_point))
+
+
 def _scheduler_of(library: Any, folder: Path) -> Any:
     name = read_json(folder / "scheduler" / "scheduler_config.json").get("_class_name")
     if name is None:
@@ -160,12 +169,13 @@ def _scheduler_of(library: Any, folder: Path) -> Any:
     return scheduler_class.from_pretrained(folder, subfolder="scheduler")
 
 
-def _load(model_class: Any, folder: Path, part: str, dtype: torch.dtype) -> Any:
+def _load(model_class: Any, folder: Path, part: str, dtype: torch.dtype | str) -> Any:
     """A part's model. Raises CheckpointError unless its weights are all there and fit."""
     try:
+        chosen = dtype if isinstance(dtype, torch.dtype) else dtype_of(folder / part)  # diffusers knows no "auto"
         with quiet():
             model, found = model_class.from_pretrained(
-                folder, subfolder=part, output_loading_info=True, torch_dtype=dtype, use_safetensors=True
+                folder, subfolder=part, output_loading_info=True, torch_dtype=chosen, use_safetensors=True
             )
     except Exception as error:  # a missing or broken file: diffusers, safetensors and torch each have their kinds
         raise CheckpointError(

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from motet.errors import ConfigError
 from motet.policies.denoisers.base import Condition
-from motet.policies.denoisers.common import DiffusersDenoiser
 from motet.policies.denoisers.conditions import pooled, stacked
+from motet.policies.denoisers.sources import AdaptedDenoiser
 
 
-class Sd3Denoiser(DiffusersDenoiser):
-    """SD3: latents `[16, H / 8, W / 8]`, conditions with a pooled vector. It edits no pictures.
+class Sd3Denoiser(AdaptedDenoiser):
+    """SD3: latents `[16, H / 8, W / 8]`, conditions with a pooled vector.
 
     Its text tokens have no positions and its attention no mask, so masked embeddings are left out.
     """
 
     transformer_class = "SD3Transformer2DModel"
     linear_grid = False
+
+    @property
+    def patch_embed(self) -> nn.Module:
+        """What makes patch tokens of a latent."""
+        return self.transformer.pos_embed
 
     @property
     def pooled_width(self) -> int:
@@ -37,11 +42,15 @@ class Sd3Denoiser(DiffusersDenoiser):
             )
         return shape
 
+    def _alike(self, condition: Condition) -> Hashable:
+        return condition.embeddings.shape  # rows without a source add nothing
+
     def _forward(self, x: Tensor, sigma: Tensor, conditions: Sequence[Condition]) -> Tensor:
-        return self.transformer(
-            hidden_states=x,
-            timestep=self._timestep(sigma),
-            encoder_hidden_states=stacked(conditions),
-            pooled_projections=pooled(conditions),
-            return_dict=False,
-        )[0]
+        with self._sources_added(x, conditions):
+            return self.transformer(
+                hidden_states=x,
+                timestep=self._timestep(sigma),
+                encoder_hidden_states=stacked(conditions),
+                pooled_projections=pooled(conditions),
+                return_dict=False,
+            )[0]

@@ -11,11 +11,10 @@ import torch
 from torch import nn
 
 from motet.config import LoraConfig
-from motet.errors import ConfigError
 from motet.policies.denoisers.lora import ATTENTION, add_adapters, has_adapters
 from motet.policies.door import NotebookDoor
 from motet.policies.flow.painter import Painter
-from motet.policies.parts import Reference, choose_parts
+from motet.policies.parts import Reference, choose_parts, refuse_adapted
 from motet.protocols import Replay, Request
 from motet.trajectory import Act, ActKind, DenoisingSteps, Sampling
 
@@ -55,18 +54,25 @@ class PaintingPolicy(NotebookDoor):
         return self.painter.conditioner.cost(cast(DenoisingSteps, act))
 
     def train_parts(self, names: Sequence[str]) -> None:
-        """Choose what trains; everything else is frozen. Beside adapters the transformer's weights cannot train."""
+        """Choose what trains; everything else is frozen. Raises ConfigError for an unknown part.
+
+        Adapters stay as they are, and the transformer's weights cannot train beside them.
+        """
         parts = self.parts
-        if has_adapters(parts["transformer"]):
-            if "transformer" in names:
-                raise ConfigError("Adapters train already.", fix="choose policy.train or policy.lora, not both.")
+        if self.adapted:
+            refuse_adapted([name for name in names if name == "transformer"], "policy.expert.lora")
             parts = {name: part for name, part in parts.items() if name != "transformer"}
         choose_parts(parts, names)
         if self.autocast is None:
             self.parts["transformer"].float()  # what trains is float32, and without autocast all must be of one type
 
+    @property
+    def adapted(self) -> bool:
+        """Whether there are adapters in the transformer, in place of whose weights they train."""
+        return has_adapters(self.parts["transformer"])
+
     def add_lora(self, config: LoraConfig) -> None:
-        """Train adapters on linear layers of the transformer instead of its weights.
+        """Train adapters on linear layers of the transformer in place of its weights.
 
         The default `target_modules`, which are a language model's, mean the transformer's attention.
         """

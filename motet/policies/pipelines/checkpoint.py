@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 
 from motet.errors import CheckpointError
 from motet.lookup import first_line
-from motet.policies.denoisers.open import diffusers_library, local_folder, open_denoiser, read_json
+from motet.policies.denoisers.open import diffusers_library, dtype_of, local_folder, open_denoiser, read_json
 from motet.policies.pipelines.policy import PipelinePolicy
 from motet.policies.pipelines.prompts import check_pipeline
 from motet.quiet import quiet
@@ -20,8 +20,7 @@ from motet.quiet import quiet
 def open_pipeline(
     source: str | Path,
     *,
-    dtype: torch.dtype = torch.float32,
-    frozen_dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str = torch.float32,
     device: torch.device | str = "cpu",
     embedded_guidance: float | None = None,
     source_adapter: bool = False,
@@ -29,18 +28,17 @@ def open_pipeline(
 ) -> PipelinePolicy:
     """The policy of a pipeline folder or hub id, nothing of it training yet; `settings` are `PipelinePolicy`'s.
 
-    `dtype` is the transformer's, `frozen_dtype` that of text encoders and autoencoder, None: the same. What trains
-    becomes float32, so load it as float32 if its checkpoint is. Raises CheckpointError for a folder that is missing,
-    broken or of a pipeline that is not known, ConfigError for options that it does not have.
+    `dtype` "auto" keeps what is stored, component by component; what trains becomes float32. Raises CheckpointError for
+    a folder that is missing, broken or of a pipeline that is not known, ConfigError for options that it does not have.
     """
     library = diffusers_library()
-    name = str(read_json(local_folder(str(source), ["model_index.json"]) / "model_index.json").get("_class_name"))
+    index = read_json(local_folder(str(source), ["model_index.json"]) / "model_index.json")
+    name = str(index.get("_class_name"))
     check_pipeline(name, str(source))
     folder = Path(source) if Path(source).is_dir() else _downloaded(library, str(source))
     denoiser = open_denoiser(
         folder,
         dtype=dtype,
-        frozen_dtype=frozen_dtype,
         device=device,
         embedded_guidance=embedded_guidance,
         source_adapter=source_adapter,
@@ -52,7 +50,7 @@ def open_pipeline(
                 transformer=denoiser.transformer,
                 vae=denoiser.vae,
                 scheduler=denoiser.scheduler,
-                torch_dtype=frozen_dtype or dtype,
+                torch_dtype=dtype if isinstance(dtype, torch.dtype) else _dtypes(folder, index),
                 use_safetensors=True,
             )
     except Exception as error:  # diffusers, transformers and tokenizers each have their kinds
@@ -64,6 +62,11 @@ def open_pipeline(
         if isinstance(part, torch.nn.Module):
             part.to(device)
     return PipelinePolicy(pipeline, denoiser, folder=folder, **settings)
+
+
+def _dtypes(folder: Path, components: Iterable[str]) -> dict[str, torch.dtype]:
+    """The type that each component with weights is stored in."""
+    return {name: dtype_of(folder / name) for name in components if any((folder / name).glob("*.safetensors"))}
 
 
 def _downloaded(library: Any, source: str) -> Path:

@@ -18,8 +18,9 @@ def save_pipeline(folder: Path, pipeline: Any, denoiser: Any, source: Path | Non
     """Write a complete folder: the transformer anew, all other components as they were.
 
     Those are copied from `source`, not linked, so that the folder may be moved and changed on its own; without a source
-    they are written from memory. With adapters, `transformer/` holds the merged weights, and `lora/` the adapters by
-    themselves for `load_lora_weights` on the base. Raises CheckpointError when it cannot be written.
+    they are written from memory. With adapters, `transformer/` holds the merged weights in the type of the frozen ones,
+    and `lora/` the adapters by themselves for `load_lora_weights` on the base. Raises CheckpointError when it cannot be
+    written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

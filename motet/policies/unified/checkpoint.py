@@ -44,11 +44,14 @@ def save_unified(folder: Path, reader: Any, bridge: Bridge, denoiser: Denoiser, 
         ) from error
 
 
-def open_unified(folder: Path, reader: Any, device: torch.device, settings: ExpertConfig) -> dict[str, Any]:
-    """What `UnifiedPolicy` is made of beside its reader: `bridge`, `denoiser`, `height` and `width`, in float32.
+def open_unified(
+    folder: Path, reader: Any, device: torch.device, settings: ExpertConfig, dtype: torch.dtype | str = torch.float32
+) -> dict[str, Any]:
+    """What `UnifiedPolicy` is made of beside its reader: `bridge`, `denoiser`, `height` and `width`.
 
-    `settings` may give another size of pictures than the checkpoint's own. Raises CheckpointError for a folder in which
-    a part is missing, broken, or of other sizes than its neighbours.
+    `settings` may give another size of pictures than the checkpoint's own. `dtype` is the denoiser's, "auto": as it is
+    stored; the bridge is float32. Raises CheckpointError for a folder in which a part is missing, broken, or of other
+    sizes than its neighbours.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -60,7 +63,7 @@ def open_unified(folder: Path, reader: Any, device: torch.device, settings: Expe
             f"{str(folder)!r} is no whole unified model: {first_line(error)}.",
             fix=f"give a folder that motet saved, with config.json and {_BRIDGE}.",
         ) from error
-    denoiser = open_denoiser(folder, device=device, embedded_guidance=settings.embedded_guidance)
+    denoiser = open_denoiser(folder, dtype=dtype, device=device, embedded_guidance=settings.embedded_guidance)
     bridge = Bridge(sizes).to(device)
     _require_fit(folder, sizes, reader, denoiser)
     try:
