@@ -409,7 +409,9 @@ def test_demonstrated_pictures_are_their_nearest_codes(policy: JanusPolicy, pict
     acts = policy.transcribe(requests("image", user("it"), user("other"), n=1), [picture, other])
     vq = policy.model.model.vqmodel
     for act, given in zip(acts, [picture, other], strict=True):
-        pixels = policy.processor.image_processor(images=[given.convert("RGB")], return_tensors="pt")["pixel_values"]
+        side, left, top = min(given.size), (given.width - min(given.size)) // 2, (given.height - min(given.size)) // 2
+        square = given.convert("RGB").crop((left, top, left + side, top + side))
+        pixels = policy.processor.image_processor(images=[square], return_tensors="pt")["pixel_values"]
         with torch.no_grad():
             latents = F.normalize(vq.quant_conv(vq.encoder(pixels)), dim=1).flatten(2)[0].T
             nearest = torch.cdist(latents, F.normalize(vq.quantize.embedding.weight, dim=1)).argmin(dim=1)
