@@ -94,7 +94,8 @@ def load_pilot(path: str | os.PathLike[str], output: Path, overrides: Sequence[s
                 raise ConfigError(f"{where}.stages is {stages!r}, no strategy before it.", fix=f"write {names}.")
             plans[name], runs[name] = plans[stages], runs[stages]
         else:
-            shared, runs[name] = content.get("shared") or {}, name
+            shared: Mapping[str, Any] = content.get("shared") or {}
+            runs[name] = name
             plans[name] = {
                 seed: parse_plan(
                     {"shared": _seeded(shared, seed), "stages": stages}, folder_of(output, name, seed), source=where
