@@ -78,6 +78,11 @@ class WorldOptions:
     categories: str = ", ".join(CATEGORIES)
     """Categories of the training prompts, with commas between them, in the same way."""
 
+    captions: float = 0.0
+    """Share of the training questions that ask for a caption, of scenes like those of questions and of prompts."""
+    task: str = PROMPTS
+    """Which rows: `prompts` (with questions), `reasoning`, `plans`, `edits` or `drafts`; see `motet.shapes.tasks`."""
+
     @property
     def all_kinds(self) -> tuple[str, ...]:
         """The names in `kinds`."""
@@ -87,11 +92,6 @@ class WorldOptions:
     def all_categories(self) -> tuple[str, ...]:
         """The names in `categories`."""
         return tuple(name.strip() for name in self.categories.split(",") if name.strip())
-
-    captions: float = 0.0
-    """Share of the training questions that ask for a caption, of scenes like those of questions and of prompts."""
-    task: str = PROMPTS
-    """Which rows: `prompts` (with questions), `reasoning`, `plans`, `edits` or `drafts`; see `motet.shapes.tasks`."""
 
 
 def world_options(options: Mapping[str, Any]) -> WorldOptions:
