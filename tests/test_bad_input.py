@@ -84,6 +84,7 @@ def test_training_and_supervision_ask_for_their_own(tiny_checkpoint, capsys, tmp
     refused(capsys, tmp_path, recipe, command="sft", words=["knows no rewards", "motet train"])
     bare = write_recipe(tmp_path / "bare.yaml", tiny_checkpoint, rewards=None)
     refused(capsys, tmp_path, bare, words=["names no rewards", "motet sft"])
+    refused(capsys, tmp_path, recipe, "--only", "draw", words=["--only is 'draw'", "one run", "leave it out"])
     refused(capsys, tmp_path, bare, command="sft", words=["data.targets", "'drawing'", "data.targets.drawing=COLUMN"])
 
 

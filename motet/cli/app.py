@@ -25,11 +25,19 @@ ShardGb = Annotated[float, typer.Option("--shard-gb", min=0.001, help="Largest w
 
 
 @app.command()
-def train(recipe: RecipePath, output: Output, overrides: Overrides = None, resume: Resume = False) -> None:
-    """Train a policy by reinforcement learning."""
+def train(
+    recipe: RecipePath,
+    output: Output,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Stage of a plan, with those it goes on from; may be repeated. None: all.")
+    ] = None,
+) -> None:
+    """Train a policy by reinforcement learning; a plan: stage after stage."""
     from motet.cli.training import train as run
 
-    run(recipe, output, overrides or [], resume)
+    run(recipe, output, overrides or [], resume, only or ())
 
 
 @app.command()

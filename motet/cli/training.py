@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from motet.config import load_recipe
 from motet.config.pilot import load_pilot
 from motet.config.plan import is_plan, load_plan
+from motet.errors import ConfigError
 from motet.report.folder import RunFolder
 from motet.report.resuming import refuse_changes
 
 
-def train(recipe_path: Path, output: Path, overrides: list[str], resume: bool) -> None:
-    """Measure, train, measure again; leave the run folder and say what to try next. A plan: stage after stage."""
-    again = _again("train", recipe_path, output, overrides)
+def train(recipe_path: Path, output: Path, overrides: list[str], resume: bool, only: Sequence[str] = ()) -> None:
+    """Measure, train, measure again; leave the run folder and say what to try next. A plan: stage after stage.
+
+    `only`: the stages of a plan that are wanted, with what they go on from; none: all.
+    """
+    chosen = [word for name in only for word in ("--only", name)]
+    again = _again("train", recipe_path, output, [*overrides, *chosen])
     if is_plan(recipe_path):
         plan = load_plan(recipe_path, output, overrides)
         from motet.plan.runner import run_plan
 
-        run_plan(plan, output, again, resume=resume)
+        run_plan(plan, output, again, resume=resume, only=only)
         return
+    if only:
+        fix = "leave it out, or give a plan."
+        raise ConfigError(f"--only is {only[0]!r}, and {str(recipe_path)!r} is one run, not a plan of stages.", fix=fix)
     recipe = load_recipe(recipe_path, overrides)
     folder = RunFolder(output, resume=resume)
     refuse_changes(folder, recipe)

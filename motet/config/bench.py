@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from dataclasses import dataclass
 from pathlib import Path
 
 from motet.config.load import read_mapping
-from motet.config.plan import Plan, Stage, parse_plan, trajectories
+from motet.config.plan import Plan, Stage, parse_plan, refuse_unknown, trajectories
 from motet.errors import CheckpointError, ConfigError
 
 MAKERS = {
@@ -50,7 +49,7 @@ def load_bench(path: Path, output: Path, choice: Choice, overrides: Sequence[str
     for seed in dict.fromkeys(choice.seeds):
         seeded = [f"stages.{stage.name}.run.seed={seed}" for stage in whole.stages]
         plan = parse_plan(content, folder_of(output, seed), [*changes, *seeded], source)
-        plans[seed] = _chosen(plan, choice, source)
+        plans[seed] = _chosen(plan, choice, folder_of(output, seed), source)
     for stage in plans[choice.seeds[0]].stages:
         _require_measured(stage, source)
         _require_checkpoint(stage)
@@ -72,12 +71,12 @@ def _steps(stage: Stage, budget: int) -> str:
     return f"stages.{stage.name}.run.steps={math.ceil(budget / each)}"
 
 
-def _chosen(plan: Plan, choice: Choice, source: str) -> Plan:
+def _chosen(plan: Plan, choice: Choice, output: Path, source: str) -> Plan:
     scenarios = {
         stage.name: {stage.name, *(t.scenario for t in stage.recipe.practised().values())} for stage in plan.stages
     }
-    _refuse_unknown(choice.only, {name for names in scenarios.values() for name in names}, f"{source}: --only")
-    _refuse_unknown(choice.policies, {policy_of(stage) for stage in plan.stages}, f"{source}: --policy")
+    refuse_unknown(choice.only, {name for names in scenarios.values() for name in names}, f"{source}: --only")
+    refuse_unknown(choice.policies, {policy_of(stage) for stage in plan.stages}, f"{source}: --policy")
     stages = tuple(
         stage
         for stage in plan.stages
@@ -86,21 +85,7 @@ def _chosen(plan: Plan, choice: Choice, source: str) -> Plan:
     )
     if not stages:
         raise ConfigError(f"{source}: no stage has such a scenario and such a policy.", fix="choose fewer, or others.")
-    names = {stage.name for stage in stages}
-    for stage in stages:
-        if not set(stage.start) <= names:
-            text = f"goes on from {', '.join(stage.start)}, which was not chosen"
-            raise ConfigError(f"{source}: stages.{stage.name} {text}.", fix="add it to --only.")
-    compare = {label: pair for label, pair in plan.compare.items() if {stage.name for stage in pair} <= names}
-    return replace(plan, stages=stages, compare=compare)
-
-
-def _refuse_unknown(given: Sequence[str], known: set[str], where: str) -> None:
-    for name in given:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(sorted(known))}."
-            raise ConfigError(f"{where} is {name!r}, which the plan does not have.", fix=hint)
+    return plan.part(plan.needed([stage.name for stage in stages], output))
 
 
 def _require_measured(stage: Stage, source: str) -> None:

@@ -18,8 +18,8 @@ they name none.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -66,6 +66,33 @@ class Plan:
     def stage(self, name: str) -> Stage:
         """The stage of this name."""
         return next(stage for stage in self.stages if stage.name == name)
+
+    def needed(self, names: Sequence[str], output: Path) -> set[str]:
+        """These stages and all that they go on from. Raises ConfigError for a name that the plan does not have."""
+        known = {stage.name: stage for stage in self.stages}
+        refuse_unknown(names, known, "--only")
+        by_weights = {checkpoint_of(stage, output): stage.name for stage in self.stages}
+        found, asked = set[str](), list(names)
+        while asked:
+            stage = known[asked.pop()]
+            found.add(stage.name)
+            asked += stage.start
+            if stage.base in by_weights:
+                asked.append(by_weights[stage.base])
+        return found
+
+    def part(self, names: Collection[str]) -> Plan:
+        """The plan of these stages alone, with what is left of its rows and comparisons."""
+        rows = {
+            label: {column: name for column, name in row.items() if name in names or name == "start"}
+            for label, row in self.rows.items()
+        }
+        return replace(
+            self,
+            stages=tuple(stage for stage in self.stages if stage.name in names),
+            rows={label: row for label, row in rows.items() if row},
+            compare={label: pair for label, pair in self.compare.items() if all(stage.name in names for stage in pair)},
+        )
 
 
 def checkpoint_of(stage: Stage, output: Path) -> Path:
@@ -120,6 +147,16 @@ def parse_plan(
     built = reader.built
     rows, compare = _rows(content.get("rows"), built, source), _compare(content.get("compare") or {}, built, source)
     return Plan(str(content.get("description", "")), tuple(built.values()), rows, compare)
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Raises ConfigError for the first name that is none of the known, with the nearest of them."""
+    names = sorted(known)
+    for name in given:
+        if name not in names:
+            close = get_close_matches(name, names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}."
+            raise ConfigError(f"{where} is {name!r}, which the plan does not have.", fix=hint)
 
 
 def section(value: Any, where: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,23 @@ SUMMARY = "summary.json"
 
 
 def run_plan(
-    plan: Plan, output: Path, again: str, *, resume: bool, measurements: Measurements | None = None
+    plan: Plan,
+    output: Path,
+    again: str,
+    *,
+    resume: bool,
+    measurements: Measurements | None = None,
+    only: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run the stages in order; returns, and writes to `output/summary.json`, what each of them came to.
 
-    `again` is the command that goes on; `measurements` are those of earlier plans, and get those of this one. Raises
+    `again` is the command that goes on; `measurements` are those of earlier plans, and get those of this one. With
+    `only`, those stages and what they go on from are run, and of the others what is finished is told. Raises
     RunFolderError when the output is in use and `resume` is not given; ConfigError when a stage that was begun had
     another recipe, or when the data, scenario or rewards of any stage do not fit each other, before the first of them
     runs; Stopped when the user interrupts.
     """
+    wanted = plan.needed(only or [stage.name for stage in plan.stages], output)
     if output.exists() and any(output.iterdir()) and not resume:
         fix = "add --resume to go on there, or give another --output."
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
@@ -44,12 +52,15 @@ def run_plan(
     results: dict[str, Any] = {}
     measurements = measurements or Measurements()
     for number, stage in enumerate(plan.stages, 1):
+        if stage.name not in wanted and _finished(stage, _folder_of(plan, stage, output)) is None:
+            continue
         console.rule(f"{number}/{len(plan.stages)}  {stage.name}", align="left")
         try:
             results[stage.name] = _run_stage(plan, stage, output, again, measurements)
         except KeyboardInterrupt:
             raise Stopped(f"Stopped in stage {stage.name!r}. Resume with: {again}") from None
         measurements.add(stage, output, results[stage.name])
+    plan = plan.part(results)
     summary = {"description": plan.description, "starts": starts_of(plan, results), "stages": results}
     partial = output / f"{SUMMARY}.partial"
     partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

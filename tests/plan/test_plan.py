@@ -206,6 +206,30 @@ def test_a_plan_that_was_killed_goes_on(finished, capsys, tmp_path):
         assert metrics(finished / "out" / name) == metrics(out / name)
 
 
+def test_some_stages_of_a_plan_are_run_with_what_they_go_on_from(finished, capsys, tmp_path):
+    """The others are left for later, and told where they are finished; the whole plan then skips what is there."""
+    out, plan = tmp_path / "out", finished / "plan.yaml"
+    shutil.copytree(finished / "out" / "taught", out / "taught")
+    some = motet_command(capsys, "train", plan, "-o", out, "--resume", "--only", "draw")
+    assert some.code == 0 and not (out / "turns").exists() and "each" in some.out and "all" not in some.out.split()
+    told = json.loads((out / "summary.json").read_text())["stages"]
+    whole = json.loads((finished / "out" / "summary.json").read_text())["stages"]
+    assert {name: stage["after"] for name, stage in told.items()} == {
+        name: whole[name]["after"] for name in ("taught", "unified", "draw")
+    }
+    unknown = motet_command(capsys, "train", plan, "-o", out, "--resume", "--only", "drew")
+    assert unknown.code == 2 and "--only is 'drew'" in unknown.err and "did you mean 'draw'?" in unknown.err
+
+
+def test_a_part_of_a_plan_has_all_that_it_goes_on_from(content, tmp_path):
+    content["stages"]["aside"] = {"kind": "merge", "from": ["unified", "turns"], "base": "taught", "method": "norm"}
+    plan = parse_plan(content, tmp_path)
+    assert plan.needed(["turns"], tmp_path) == {"turns", "unified"}
+    assert plan.needed(["aside"], tmp_path) == {"aside", "unified", "turns", "taught"}
+    part = plan.part({"unified", "draw"})
+    assert [stage.name for stage in part.stages] == ["unified", "draw"] and part.rows == {"each": {"draw": "draw"}}
+
+
 def resumed(capsys, folder, *overrides):
     return motet_command(capsys, "train", folder / "plan.yaml", *overrides, "-o", folder / "out", "--resume")
 

@@ -45,6 +45,8 @@ def test_stages_are_chosen_by_scenario_name_and_policy(bench, tmp_path):
     one = load_bench(bench, out, Choice((0,), ("drawn", "answer")))
     assert names(one) == {0: ["drawn", "answered"]} and not one[0].compare
     assert names(load_bench(bench, out, Choice(policies=("other",)))) == {0: ["answered"]}
+    with_start = load_bench(bench, out, Choice(only=("joint",)), ["stages.joint.from=drawn", "compare={}"])
+    assert names(with_start) == {0: ["drawn", "joint"]}  # what a chosen stage goes on from comes along
 
 
 @pytest.mark.parametrize(("budget", "steps"), [(1, 1), (8, 2), (9, 3)])
@@ -62,7 +64,6 @@ def test_the_budget_counts_trajectories(bench, tmp_path, budget, steps):
         (Choice(only=("drawn",), policies=("other",)), [], "no stage has such a scenario and such a policy"),
         (Choice(seeds=()), [], "No seed was given"),
         (Choice(), ["stages.joint.from=drawn", "compare={}"], None),
-        (Choice(only=("joint",)), ["stages.joint.from=drawn"], "goes on from drawn, which was not chosen"),
         (Choice(), ["stages.answered.eval.suite=none"], "stages.answered is a stage of kind rl with eval.suite none"),
         (Choice(), ["stages.answered.eval.sizes=3"], "stages.answered: the recipe: eval.sizes"),
     ],
