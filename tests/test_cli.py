@@ -1,6 +1,7 @@
 """Every command on a tiny checkpoint, as one types it."""
 
 import json
+import shutil
 import os
 import shlex
 import signal
@@ -190,8 +191,12 @@ def test_doctor(capsys):
 
 
 def test_bench_rollout(tiny_checkpoint, capsys, tmp_path):
+    """On a checkpoint all of whose texts would end at their first token: `generate` is raced to the full length."""
+    brief = shutil.copytree(tiny_checkpoint, tmp_path / "brief")
+    config = json.loads((brief / "generation_config.json").read_text())
+    (brief / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": list(range(320))}))
     answer = motet_command(
-        capsys, "bench", "rollout", tiny_checkpoint, "--batch", 2, "--repeats", 1, "--json", tmp_path / "b.json"
+        capsys, "bench", "rollout", brief, "--batch", 2, "--repeats", 1, "--json", tmp_path / "b.json"
     )
     assert answer.code == 0, answer.err
     rows = json.loads((tmp_path / "b.json").read_text())

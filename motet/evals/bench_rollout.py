@@ -60,6 +60,7 @@ def bench_rollout(
     else:
         model = JanusForConditionalGeneration.from_pretrained(policy_path, dtype=torch.float32)
     model = model.to(device).eval()
+    model.generation_config.eos_token_id = None  # every text is as long as ours, which the race does not end early
     rows = []
     with torch.no_grad(), quiet():
         for batch in batch_sizes:
