@@ -1,9 +1,9 @@
 """Every command on a tiny checkpoint, as one types it."""
 
 import json
-import shutil
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys

@@ -87,9 +87,6 @@ def tiny_processor(tokenizer: PreTrainedTokenizerFast, sizes: TinySizes) -> Janu
 
 def tiny_janus(tokenizer: PreTrainedTokenizerFast, sizes: TinySizes, seed: int) -> JanusForConditionalGeneration:
     """A randomly initialised `JanusForConditionalGeneration` with an untied head, as in Janus-Pro."""
-    torch.manual_seed(seed)
-    ids = [int(tokenizer.convert_tokens_to_ids(token)) for token in (BOS, EOS, PAD, IMAGE, BEGIN_IMAGE)]  # type: ignore[arg-type]
-    bos_id, eos_id, pad_id, image_id, begin_image_id = ids
     text = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=sizes.hidden,
@@ -99,10 +96,6 @@ def tiny_janus(tokenizer: PreTrainedTokenizerFast, sizes: TinySizes, seed: int) 
         num_key_value_heads=sizes.kv_heads or sizes.heads,
         max_position_embeddings=sizes.max_positions,
         rms_norm_eps=1e-6,
-        bos_token_id=bos_id,
-        eos_token_id=eos_id,
-        pad_token_id=pad_id,
-        tie_word_embeddings=False,
     )
     vision = JanusVisionConfig(
         hidden_size=sizes.vision_hidden,
@@ -125,14 +118,31 @@ def tiny_janus(tokenizer: PreTrainedTokenizerFast, sizes: TinySizes, seed: int) 
         projection_dim=sizes.hidden,
         image_token_embed_dim=sizes.hidden,
     )
-    config = JanusConfig(
-        text_config=text,
-        vision_config=vision,
-        vq_config=vq,
-        image_token_id=image_id,
-        tie_word_embeddings=False,
+    return random_janus(tokenizer, text, vision, vq, seed)
+
+
+def random_janus(
+    tokenizer: PreTrainedTokenizerFast,
+    text: LlamaConfig,
+    vision: JanusVisionConfig,
+    vq: JanusVQVAEConfig,
+    seed: int,
+) -> JanusForConditionalGeneration:
+    """A Janus of these sizes, whose special tokens are the tokenizer's."""
+    torch.manual_seed(seed)
+    ids = [int(tokenizer.convert_tokens_to_ids(token)) for token in (BOS, EOS, PAD, IMAGE, BEGIN_IMAGE)]  # type: ignore[arg-type]
+    bos_id, eos_id, pad_id, image_id, begin_image_id = ids
+    text.bos_token_id, text.eos_token_id, text.pad_token_id = bos_id, eos_id, pad_id
+    text.tie_word_embeddings = False
+    model = JanusForConditionalGeneration(
+        JanusConfig(
+            text_config=text,
+            vision_config=vision,
+            vq_config=vq,
+            image_token_id=image_id,
+            tie_word_embeddings=False,
+        )
     )
-    model = JanusForConditionalGeneration(config)
     _initialise(model)
     model.generation_config = GenerationConfig(
         bos_token_id=bos_id,
