@@ -56,9 +56,9 @@ def save_checkpoint(folder: Path, policy: Policy, learner: Learner, progress: Pr
         os.replace(partial, target)
         for old in checkpoints(folder)[:-keep]:
             shutil.rmtree(old)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{str(target)!r} cannot be written: {error.strerror or error}.",
+            f"{str(target)!r} cannot be written: {getattr(error, 'strerror', None) or error}.",
             fix="free some space there, then --resume.",
         ) from error
     return target

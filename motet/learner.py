@@ -1,7 +1,7 @@
 """The learner: replay acts, sum loss terms over micro-batches, step the optimizer.
 
 Every loss term has its own denominator per kind of act, counted over the whole optimizer step before any backward pass
-(design law 4), so cutting the step into micro-batches changes memory and speed, never the update.
+(law 4 of docs/algorithms.md), so cutting the step into micro-batches changes memory and speed, never the update.
 """
 
 from __future__ import annotations
@@ -91,6 +91,10 @@ class Learner:
     def learning_rate(self) -> float:
         """The rate of the next optimizer step, of parts without a rate of their own."""
         return self.config.learning_rate * self._factor
+
+    def release(self) -> None:
+        """Let go of the gradients: the next rollout wants their memory."""
+        self.optimizer.zero_grad(set_to_none=True)
 
     @property
     def _factor(self) -> float:

@@ -1,4 +1,4 @@
-"""The loop of reinforcement learning, which reads as design section 4 does."""
+"""The loop of reinforcement learning: play, score, credit, learn, report."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ class Round:
 
 def train(session: Session, run: Run) -> Progress:
     """Play, score, credit, learn, report; until the last step or an interruption. Returns where the run stands."""
-    begun: set[str] = set()
+    begun = {track.name for track in session.tracks} if run.first else set[str]()
     for step, watch in run.steps():
         _step(session, run, step, watch, begun)
     return run.progress
 
 
 def _step(session: Session, run: Run, step: int, watch: Stopwatch, begun: set[str]) -> None:
-    """One step; with its rollout goes what is kept as long as acts are. `begun`: the tracks that have had a step."""
+    """One step; with its rollout goes what is kept as long as acts are. `begun`: the tracks that have had a
+    step, in this process or before it."""
     rounds = _play(session, step, watch)
     for played in rounds:
         if played.track.name not in begun:

@@ -29,7 +29,7 @@ SdeType = Literal["flow_sde", "dance_sde", "cps"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an act is sampled, and so the *scoring distribution* whose log-probs it carries (design law 1).
+    """How an act is sampled, and so the *scoring distribution* whose log-probs it carries (law 1, docs/algorithms.md).
 
     `temperature` 0 is greedy decoding; its log-probs are those of temperature 1, and such an act cannot be trained.
     `guidance`: `none` samples and scores the conditional distribution; `guided` samples the mixture

@@ -1,6 +1,6 @@
 """Learn from one rollout: `num_iterations` passes of `num_minibatches` optimizer steps.
 
-Old log-probs (design law 3) are those of sampling when sampling and learning compute in one precision. Under autocast a
+Old log-probs (law 3) are those of sampling when sampling and learning compute in one precision. Under autocast a
 replayed log-prob differs from the sampled one by more than the ratio should, so they are replayed with the learner's
 weights and micro-batches: by a pass before the first of several optimizer steps, or, for a single one, by that step's
 own forward pass. The metric `old_log_probs_recomputed` says which rule applied.
@@ -70,6 +70,7 @@ def update(
                 None if reference is None else [reference[n] for n in chosen],
             )
             stats.append(learner.step([acts[n] for n in chosen], objective, counts, len(spare)))
+    learner.release()
     return {**_merged(stats), "old_log_probs_recomputed": float(recomputed)}
 
 

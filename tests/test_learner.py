@@ -23,7 +23,7 @@ from tests.runs import WORLD, LearningFake
 LOSS_TYPES = ("grpo", "bnpo", "dapo", "dr_grpo")
 KINDS = ("text", "image")
 BOUND = 1e-4
-"""How far from 1 a float32 ratio may be on policy (design law 1)."""
+"""How far from 1 a float32 ratio may be on policy (law 1)."""
 
 
 def optimizer(budget=10**9, **settings):
@@ -278,10 +278,18 @@ def test_bfloat16_ratios_are_one_and_the_gap_is_bounded(tiny_checkpoint):
         assert stats[f"{kind}/log_prob_gap_max"] < 0.05
 
 
+def test_gradients_are_let_go_of_when_learning_is_done():
+    policy = fake()
+    updated(policy, groups := played(policy, P=1, G=1), credited(groups, lambda n: 1.0))
+    assert all(parameter.grad is None for parameter in policy.trainable().values())
+
+
 # --- clipping and settings by kind
 
 
-def test_clipping_acts_from_the_second_optimizer_step_on():
+def test_clipping_acts_from_the_second_optimizer_step_on(monkeypatch):
+    monkeypatch.setattr(Learner, "release", lambda self: None)  # the last step's gradients are looked at
+
     def second_step(epsilon):
         policy = fake()
         groups = played(policy, P=1, G=1)
@@ -561,7 +569,8 @@ def test_what_has_learnt_once_is_never_refused():
 # --- the optimizer
 
 
-def test_the_gradient_is_clipped_to_its_norm():
+def test_the_gradient_is_clipped_to_its_norm(monkeypatch):
+    monkeypatch.setattr(Learner, "release", lambda self: None)
     policy = fake()
     groups = played(policy)
     credit = credited(groups, lambda n: 1.0)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from motet.checkpoint import restore, save_checkpoint
@@ -307,11 +308,18 @@ def test_what_cannot_be_resumed_is_refused(undisturbed, tiny_checkpoint, tmp_pat
         run_loop(recipe, tmp_path / "run")
 
 
-def test_a_full_disk_is_one_line(tiny_checkpoint, tmp_path, monkeypatch):
-    def save(policy, path):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("motet.policies.janus.policy.JanusPolicy.save", OSError(28, "No space left on device")),
+        ("motet.checkpoint.save_tensors", SafetensorError("No space left on device")),
+    ],
+)
+def test_a_full_disk_is_one_line(tiny_checkpoint, tmp_path, monkeypatch, place, error):
+    def save(*_):
+        raise error
 
-    monkeypatch.setattr(JanusPolicy, "save", save)
+    monkeypatch.setattr(place, save)
     with pytest.raises(CheckpointError, match=r"step_000001' cannot be written: No space left on device"):
         run_loop(mapping(tiny_checkpoint, run={"steps": 1, "prompts_per_step": 1}), tmp_path / "run")
 
@@ -466,6 +474,16 @@ def test_a_failed_trajectory_is_counted_and_told(tiny_checkpoint, tmp_path):
         (step, 1, "scenario") for step in (0, 0, 1, 1)
     ]
     assert "KeyError: 'lost' (test_loop.py:" in lines[0]["message"]
+
+
+def test_a_later_step_in_which_all_fail_is_no_first_step(tiny_checkpoint, tmp_path):
+    """Not even right after a resume."""
+    recipe = failing(tiny_checkpoint, "hopeless")
+    steps = recipe["run"]["steps"]
+    recipe["run"]["save_every"] = 1
+    run_loop({**recipe, "scenario": "duet"}, tmp_path / "run", stop_after=1)
+    seen = run_loop(recipe, tmp_path / "run")
+    assert len(seen) == steps - 1 and all(numbers["skipped"] == 1.0 for numbers in seen)
 
 
 def test_when_all_of_the_first_step_fail_the_run_stops(tiny_checkpoint, tmp_path):

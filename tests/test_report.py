@@ -85,6 +85,12 @@ def test_rewards_are_averaged_over_the_siblings_that_count():
     assert numbers["reward"] == 0.75 + 0.5 * 3.5 and numbers["rewards/b/std"] == 0.5
 
 
+def test_a_step_in_which_a_reward_applies_to_nothing_has_no_sum():
+    scores = [Scores({"a": (1.0, 0.0, 5.0), "b": (None, None, None)}, {2: Failure("reward", "x")})]
+    assert "reward" not in reward_numbers(scores, {"a": 1.0, "b": 0.5})
+    assert reward_numbers(scores, {"a": 1.0, "b": 0.0})["reward"] == 0.5
+
+
 def test_numbers_of_acts(group):
     numbers = act_numbers([group], 0.5)
     assert numbers["images_per_second"] == 6.0 and numbers["failures"] == 0.0 and numbers["frac_truncated"] == 0.0

@@ -108,14 +108,14 @@ def describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
 
 
 def walk(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every key below a section with its field; `N` stands for a list index, `KIND` for a kind of act."""
+    """Every key below a section with its field; `N` is a list index, `KIND` a kind of act, `TRACK` a name."""
     for name, field in model.model_fields.items():
         annotation = bare(field.annotation)[0]
         origin, arguments = get_origin(annotation), get_args(annotation)
         inside = as_section(annotation)
         key = f"{prefix}{name}"
         if inside is None and origin in (tuple, dict):
-            place = ".N" if origin is tuple else ".KIND"
+            place = ".N" if origin is tuple else ".TRACK" if name == "tracks" else ".KIND"
             inside = as_section(arguments[0] if origin is tuple else arguments[1])
             key += place if inside is not None else ""
         if inside is None:

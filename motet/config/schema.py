@@ -26,7 +26,7 @@ class LoraConfig(_Section):
     alpha: PositiveFloat = 32.0
     """The update is scaled by alpha / rank."""
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Names of the linear layers that get an adapter; the default are a language model's."""
+    """Linear layers that get an adapter. Default: a language model's; of an expert its attention."""
 
 
 class ExpertConfig(_Section):
@@ -89,7 +89,7 @@ class DataConfig(_Section):
 
 
 class TextSamplingConfig(_Section):
-    """How text acts are sampled, and so scored (design law 1)."""
+    """How text acts are sampled, and so scored: replay uses the same temperature, top-k and top-p."""
 
     temperature: PositiveFloat = 1.0
     """Softmax temperature of sampling, of the log-probs and of their replay."""
@@ -154,7 +154,7 @@ class RewardConfig(_Section):
     """One reward: which function, with which weight, for which acts."""
 
     name: str
-    """A built-in name (`motet config --rewards` lists them) or a dotted path `package.module:function`."""
+    """A built-in name (`motet config --rewards` lists them) or a path, `file.py:name` or `package.module:name`."""
     weight: float = 1.0
     """Factor in the sum of its pool."""
     acts: tuple[str, ...] | None = None
@@ -265,7 +265,7 @@ class OptimizerConfig(_Section):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Shape after the warm-up, down to zero at the last step."""
     learning_rates: dict[str, PositiveFloat] = Field(default_factory=dict[str, PositiveFloat])
-    """Peak rates of parts that have their own, by a name in `policy.train`, e.g. {transformer: 2e-7}."""
+    """Peak rates of parts that have their own, by name, whole or by an adapter, e.g. {transformer: 2e-7}."""
     max_grad_norm: PositiveFloat = 1.0
     """Global gradient norm above which gradients are scaled down."""
     tokens_per_microbatch: PositiveInt = 16384
@@ -280,7 +280,7 @@ class EvalConfig(_Section):
     split: str = "test"
     """Split of the tracks' data that the suite `rewards` plays; training must not see it."""
     size: PositiveInt = 2048
-    """Held-back prompts and questions of the suite (`rewards`: rows of every track)."""
+    """Held-back prompts and questions of the suite (`rewards`: rows of every track, at most)."""
     held_out_size: PositiveInt = 512
     """Prompts and questions of held-out compositions."""
     pass_at: PositiveInt = 8

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -127,14 +128,16 @@ def _sample(model: Any, task: str, prompts: Prompts, guidance_scale: float | Non
         ids, mask = torch.cat([ids, prompts.null_ids[first]]), torch.cat([mask, mask[first]])
         null_rows = null_rows + batch
     embed, head, count = _mouth(model, task)
-    table = embed(torch.arange(model.model.vqmodel.config.num_embeddings, device=ids.device))
+    if task == "image":
+        table = embed(torch.arange(model.model.vqmodel.config.num_embeddings, device=ids.device))
+        embed = partial(nn.functional.embedding, weight=table)
     decoded = decode(
         snapshot,
         Prefixes(model.get_input_embeddings()(ids), mask),
         torch.arange(batch, device=ids.device),
         null_rows,
         head=head,
-        embed=embed if task == "text" else lambda tokens: table[tokens],
+        embed=embed,
         uniforms=torch.zeros(batch, count, device=ids.device),
         sampling=Sampling(
             temperature=0.0,

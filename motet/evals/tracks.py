@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from motet.config import Recipe
-from motet.data import open_rows
+from motet.data import Rows, open_rows
 from motet.numerics.intervals import mean_interval
 from motet.rewards import score_groups
 from motet.rollout import play
@@ -36,9 +36,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Played:
-    """`table[track][reward]` is {"mean", "interval", "greedy", "rows", "by_row"}; and the first drawings.
+    """`table[track][reward]` is {"mean", "interval", "greedy", "rows", "by_row"}; `specimens` the first drawings.
 
-    `by_row`: the mean of each row's siblings, None where the reward does not apply; what differences are paired by.
+    `by_row`: the mean of each row's siblings, None where the reward does not apply; what differences are paired by. A
+    mean of no row is None.
     """
 
     table: dict[str, dict[str, dict[str, Any]]]
@@ -46,24 +47,31 @@ class Played:
 
 
 def evaluate_tracks(session: Session, progress: Callable[[int, int], None] = lambda done, total: None) -> Played:
-    """Play every track of a session on the rows of `eval.split`; `progress(done, total)` after every batch of rows."""
+    """Play every track of a session on `eval.size` rows of `eval.split`, or on all of them if it has fewer.
+
+    `progress(done, total)` is called after every batch of rows.
+    """
     recipe, table = session.recipe, {}
     specimens: list[Shown] = []
     configs = recipe.practised()
-    total = len(session.tracks) * recipe.eval.size
-    for number, track in enumerate(session.tracks):
-        data = configs[track.name].data.model_copy(update={"split": recipe.eval.split})
-        rows = open_rows(data, track.scenario.columns, seed=recipe.eval.seed)
+    sources: list[Rows] = []
+    for track in session.tracks:
+        data = configs[track.name].data.model_copy(update={"split": recipe.eval.split, "size": None})
+        sources.append(open_rows(data, track.scenario.columns, seed=recipe.eval.seed))
+    sizes = [recipe.eval.size if rows.size is None else min(recipe.eval.size, rows.size) for rows in sources]
+    done = 0
+    for track, rows, size in zip(session.tracks, sources, sizes, strict=True):
         sampled: list[Scores] = []
         greedy: list[Scores] = []
-        for start in range(0, recipe.eval.size, ROWS_PER_BATCH):
-            tasks = [rows.task(n) for n in range(start, min(recipe.eval.size, start + ROWS_PER_BATCH))]
+        for start in range(0, size, ROWS_PER_BATCH):
+            tasks = [rows.task(n) for n in range(start, min(size, start + ROWS_PER_BATCH))]
             played, scores = _play(session, track, tasks, recipe.eval.pass_at, samplings_of(recipe))
             sampled += scores
             greedy += _play(session, track, tasks, 1, _greedy(recipe))[1]
             if len(specimens) < SPECIMENS:
                 specimens += _specimens(played, scores, track.rewards[0].name)
-            progress(number * recipe.eval.size + start + len(tasks), total)
+            done += len(tasks)
+            progress(done, sum(sizes))
         table[track.name or track.scenario.name] = {
             reward.name: _summary([s.values[reward.name] for s in sampled], [s.values[reward.name] for s in greedy])
             for reward in track.rewards
@@ -84,18 +92,24 @@ def _greedy(recipe: Recipe) -> dict[ActKind, Sampling]:
 
 
 def _summary(sampled: Sequence[Sequence[float | None]], greedy: Sequence[Sequence[float | None]]) -> dict[str, Any]:
-    """Rows to which the reward does not apply are left out; a failed sibling counts as no sample."""
+    """Rows to which the reward does not apply are left out; a failed sibling counts as no sample.
+
+    None are a mean of no row, and the interval of less than two.
+    """
     by_row = [_mean([value for value in values if value is not None]) for values in sampled]
     means = [mean for mean in by_row if mean is not None]
     best = [value for values in greedy for value in values if value is not None]
-    mean, interval = mean_interval(means) if len(means) > 1 else (statistics.fmean(means or [0.0]), 0.0)
     return {
-        "mean": round(mean, 4),
-        "interval": round(interval, 4),
-        "greedy": round(statistics.fmean(best or [0.0]), 4),
+        "mean": _rounded(_mean(means)),
+        "interval": _rounded(mean_interval(means)[1] if len(means) > 1 else None),
+        "greedy": _rounded(_mean(best)),
         "rows": float(len(means)),
-        "by_row": [None if mean is None else round(mean, 4) for mean in by_row],
+        "by_row": [_rounded(mean) for mean in by_row],
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -1,7 +1,7 @@
 """From logits to actions and back: the scoring distribution, sampling from it, log-probs and entropy of it.
 
 Sampling and replay call the same functions, so the distribution that was scored is the one that is replayed
-(design law 1). Everything is computed in float32.
+(law 1 of docs/algorithms.md). Everything is computed in float32.
 """
 
 from __future__ import annotations

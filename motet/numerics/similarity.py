@@ -19,6 +19,8 @@ def greedy_matches(
     Where a mask is False there is no vector: it is neither counted nor chosen. In [-1, 1]; both are 0 where a set is
     empty. Computed in float32.
     """
+    if not first.shape[1] or not second.shape[1]:
+        return first.new_zeros(len(first), dtype=torch.float32), first.new_zeros(len(first), dtype=torch.float32)
     a, b = F.normalize(first.float(), dim=-1), F.normalize(second.float(), dim=-1)
     cosines = a @ b.transpose(1, 2)
     pairs = first_mask.unsqueeze(2) & second_mask.unsqueeze(1)

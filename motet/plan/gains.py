@@ -70,6 +70,8 @@ def _of_stage(stage: Stage, result: Mapping[str, Any]) -> list[Gain]:
         before, after = result["before"][measured], result["after"][measured]
         reward = next(iter(before))
         one, other = before[reward], after[reward]
+        if None in (one["mean"], other["mean"], one["greedy"], other["greedy"]):
+            continue  # it applies to no held-back row: there is nothing to gain, as the stage's own table says
         gain = Gain(
             stage=f"{stage.name}: {name}" if name else stage.name,
             scenario=track.scenario,

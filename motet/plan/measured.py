@@ -51,14 +51,15 @@ def measured_alike(one: Recipe, other: Recipe) -> bool:
 
 def _asked(recipe: Recipe) -> list[Any]:
     """What a measurement depends on beside the weights. Options of the world that tilt training alone do not count."""
-    how = [recipe.eval, recipe.text, recipe.policy.autocast, recipe.policy.expert]
+    policy = recipe.policy
+    how = [recipe.eval, recipe.text, recipe.denoising, policy.autocast, policy.expert, policy.max_pixels]
     if recipe.eval.suite != "rewards":
         return [*how, _without_training(world_of(recipe))]
     tracks = [
         (name, track.scenario, track.scenario_options, track.rewards, _rows(track.data.model_dump()))
         for name, track in recipe.practised().items()
     ]
-    return [*how, recipe.image, recipe.denoising, tracks]
+    return [*how, recipe.image, tracks]
 
 
 def _rows(data: dict[str, Any]) -> dict[str, Any]:

@@ -89,12 +89,12 @@ class LearningModel(NotebookDoor):
         if self._reference is None and not self.adapted:
             raise RuntimeError("freeze_reference() was never called")
         swapped = self.wrapped.disable_adapter() if self._reference is None else self._reference.active()
-        sampler, self._sampler = self._sampler, None
+        self._sampler = None  # one copy at a time: it is large, and made anew in a moment
         try:
             with swapped, torch.no_grad():
                 yield
         finally:
-            self._sampler = sampler
+            self._sampler = None
 
     @property
     def device(self) -> torch.device:

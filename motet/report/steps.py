@@ -43,9 +43,12 @@ class Stopwatch:
 
 
 def reward_numbers(scores: Sequence[Scores], weights: Mapping[str, float]) -> dict[str, float]:
-    """`rewards/<name>/mean` and `/std` over the siblings that count, and `reward`: the weighted sum of the means."""
+    """`rewards/<name>/mean` and `/std` over the siblings that count, and `reward`: the weighted sum of the means.
+
+    When one of the rewards applies to nothing there is no `reward`: a sum of the others is another number.
+    """
     numbers: dict[str, float] = {}
-    total = 0.0
+    total: float | None = 0.0
     for name, weight in weights.items():
         values = [
             value
@@ -56,8 +59,10 @@ def reward_numbers(scores: Sequence[Scores], weights: Mapping[str, float]) -> di
         if values:
             numbers[f"rewards/{name}/mean"] = statistics.fmean(values)
             numbers[f"rewards/{name}/std"] = statistics.pstdev(values)
-            total += weight * numbers[f"rewards/{name}/mean"]
-    return {"reward": total, **numbers}
+            total = None if total is None else total + weight * numbers[f"rewards/{name}/mean"]
+        elif weight:
+            total = None
+    return numbers if total is None else {"reward": total, **numbers}
 
 
 def act_numbers(groups: Sequence[Group], rollout_seconds: float) -> dict[str, float]:

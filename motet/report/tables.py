@@ -54,11 +54,19 @@ def rewards_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table
     for track, rewards in views[0].items():
         for reward in rewards:
             own = [view[track][reward] for view in views]
-            cells = [f"{one['mean']:.3f} \u00b1 {one['interval']:.3f}" for one in own]
+            cells = [_with_interval(one) for one in own]
             if len(own) == 2:
                 cells.append(change(own[0], own[1]))
-            table.add_row(escape(f"{track}: {reward}"), *cells, *(f"{one['greedy']:.3f}" for one in own))
+            table.add_row(escape(f"{track}: {reward}"), *cells, *(_number(one["greedy"]) for one in own))
     return table
+
+
+def _with_interval(one: Mapping[str, Any]) -> str:
+    return _number(one["mean"]) + ("" if one["interval"] is None else f" \u00b1 {one['interval']:.3f}")
+
+
+def _number(value: float | None) -> str:
+    return "no row" if value is None else f"{value:.3f}"
 
 
 def change(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from motet.errors import ConfigError
-from motet.rewards.base import reward
+from motet.rewards.base import Judge, reward
+from motet.rewards.options import number
 from motet.rewards.pixels import last_picture
 
 
-@reward("shapes", options={"partial": (True, False)})
-def shapes(
-    prompts: list[Any],
-    completions: list[Any],
-    spec: list[Mapping[str, Any] | None],
-    partial: Any = 0.0,
-    **_: Any,
-) -> list[float | None]:
+@reward("shapes")
+@dataclass(eq=False, kw_only=True)
+class Shapes(Judge):
     """Whether the last picture shows exactly what its `spec` asks for, by the shapes world's strict checker.
 
-    1 or 0; with `partial` p in [0, 1] it is `(1 - p) * correct + p * partial score`. None for rows without a spec.
+    1 or 0; with `partial` p in [0, 1] it is `(1 - p) * correct + p * partial score`.
     """
-    from motet.shapes.check import check_drawing
 
-    if isinstance(partial, bool) or not isinstance(partial, int | float) or not 0.0 <= partial <= 1.0:
-        raise ConfigError(f"rewards.options.partial={partial!r} of 'shapes' is not in [0, 1].", fix="use e.g. 0.3.")
-    values: list[float | None] = []
-    for completion, wanted in zip(completions, spec, strict=True):
-        if wanted is None or not completion:
-            values.append(None)
-            continue
-        verdict = check_drawing(last_picture(completion, "shapes"), wanted)
-        values.append((1.0 - partial) * float(verdict.correct) + partial * float(verdict.partial))
-    return values
+    partial: Any = 0.0
+
+    def __post_init__(self) -> None:
+        number("shapes", "partial", self.partial, 0.0, 1.0)
+
+    def __call__(self, completions: list[Any], spec: list[Mapping[str, Any] | None], **_: Any) -> list[float | None]:
+        """One score per completion; None for rows without a spec."""
+        from motet.shapes.check import check_drawing
+
+        values: list[float | None] = []
+        for completion, wanted in zip(completions, spec, strict=True):
+            if wanted is None or not completion:
+                values.append(None)
+                continue
+            verdict = check_drawing(last_picture(completion, "shapes"), wanted)
+            values.append((1.0 - self.partial) * float(verdict.correct) + self.partial * float(verdict.partial))
+        return values

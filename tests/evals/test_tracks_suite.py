@@ -6,7 +6,7 @@ import pytest
 
 from motet.config import parse_recipe
 from motet.data import open_rows
-from motet.evals.tracks import evaluate_tracks
+from motet.evals.tracks import _summary, evaluate_tracks
 from motet.numerics.intervals import mean_interval
 from motet.report.tables import rewards_table
 from motet.session import prepare
@@ -48,6 +48,27 @@ def test_rows_without_the_reward_are_none(played):
     siblings = [(3 * n, 3 * n + 1, 3 * n + 2) for n in range(5)]
     means = [statistics.fmean(places) if judged else None for places, judged in zip(siblings, given, strict=True)]
     assert table["taste"]["by_row"] == means
+
+
+def test_a_reward_that_applies_to_no_row_has_no_mean():
+    nothing = _summary([[None, None]], [[None]])
+    assert (nothing["mean"], nothing["interval"], nothing["greedy"], nothing["rows"]) == (None, None, None, 0.0)
+    single = _summary([[1.0, 0.0], [None, None]], [[1.0], [None]])
+    assert (single["mean"], single["interval"], single["greedy"], single["rows"]) == (0.5, None, 1.0, 1.0)
+    shown = rewards_table({"before": {"duet": {"a": nothing}}}, "x")
+    assert list(shown.columns[1].cells) == ["no row"]
+
+
+def test_a_split_with_fewer_rows_is_played_whole(tiny_checkpoint, monkeypatch):
+    def opened(data, columns, *, seed):
+        assert data.size is None  # what bounds training does not bound the measurement
+        return open_rows(data.model_copy(update={"size": 3}), columns, seed=seed)
+
+    session = prepare(parse_recipe(mapping(tiny_checkpoint, eval=EVAL, data={"size": 4})))
+    monkeypatch.setattr("motet.evals.tracks.open_rows", opened)
+    told = []
+    table = evaluate_tracks(session, lambda done, total: told.append((done, total))).table["duet"]
+    assert told == [(3, 3)] and len(table["reddish"]["by_row"]) == 3
 
 
 def test_training_rows_are_not_played(tiny_checkpoint, monkeypatch):

@@ -330,7 +330,7 @@ def test_a_low_precision_head_is_scored_in_float32() -> None:
 
 @pytest.mark.parametrize("scoring", SCORINGS, ids=str)
 def test_what_was_sampled_is_what_is_replayed(scoring: dict[str, Any]) -> None:
-    """Design law 1: sample from the scoring logits, replay from hidden states, and the ratio is 1."""
+    """Law 1: sample from the scoring logits, replay from hidden states, and the ratio is 1."""
     head, hidden, null, _ = states(64)
     options = {key: value for key, value in scoring.items() if key != "guidance_scale"}
     logits = head(hidden)

@@ -294,7 +294,7 @@ def test_whole_loss_gradient_by_finite_differences(level: ImportanceSamplingLeve
 def test_any_split_into_microbatches_gives_the_same_gradient(
     lengths: list[int], cuts: list[bool], order: object, loss_type: LossType, level: ImportanceSamplingLevel
 ) -> None:
-    """Design law 4, here: shuffle the acts, cut the batch anywhere, add the parts' losses and gradients."""
+    """Law 4, here: shuffle the acts, cut the batch anywhere, add the parts' losses and gradients."""
     whole, weights = plays(lengths), parameters()
     together = packed_loss(weights, whole, whole, loss_type, level)
     (expected,) = torch.autograd.grad(together, weights)

@@ -62,3 +62,4 @@ def test_an_empty_set_matches_nothing():
     assert [v.item() for v in greedy_matches(x, x, some, none)] == [0.0, 0.0]
     assert [v.item() for v in greedy_matches(x, x, none, none)] == [0.0, 0.0]
     torch.testing.assert_close(torch.cat(greedy_matches(x, x, some, some)), torch.ones(2))
+    assert [v.item() for v in greedy_matches(x, x[:, :0], some, some[:, :0])] == [0.0, 0.0]  # a prompt of no token

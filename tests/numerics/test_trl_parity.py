@@ -296,7 +296,7 @@ def test_accumulated_over_two_microbatches(
 
 
 def test_trl_takes_the_denominator_of_bnpo_per_microbatch(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one deliberate difference: ours is global, so that the split does not matter (design law 4)."""
+    """The one deliberate difference: ours is global, so that the split does not matter (law 4)."""
     batch, parts, theirs = accumulate(trainer, monkeypatch, "bnpo")
     local = torch.stack([our_loss(trainer.model, part, "bnpo", "token")[0] / 2 for part in parts]).sum()
     assert_same(trainer.model, local, theirs)

@@ -149,6 +149,8 @@ def test_what_was_measured_in_another_way_is_measured_again(content, tmp_path):
     measurements.add(plan.stage("unified"), tmp_path, {"before": {"a": 1}, "after": {"b": 2}})
     assert measurements.of_start(plan.stage("turns")) == {"b": 2}  # tilting training changes no measured item
     assert measurements.of_start(plan.stage("draw")) is None
+    slower = parse_plan(content, tmp_path, ["stages.turns.denoising.num_steps=20"])  # the suite draws by it
+    assert measurements.of_start(slower.stage("turns")) is None
     assert measurements.of_start(plan.stage("unified")) == {"a": 1}
     wider = parse_plan(content, tmp_path, ["stages.turns.tracks.draws.data.options.max_things=2"])
     assert measurements.of_start(wider.stage("turns")) is None

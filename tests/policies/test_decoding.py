@@ -415,6 +415,35 @@ def test_lora_wrapped_model_equals_the_wrapped_module(state: str) -> None:
     torch.testing.assert_close(out.log_probs, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(("part", "fused"), [("self_attn.k_proj", "qkv"), ("mlp.down_proj", "down")])
+def test_a_young_adapter_is_not_lost_in_a_coarse_snapshot(part: str, fused: str) -> None:
+    """Beside weights of 1 and -1, which cancel, bfloat16 has no room for a change of 0.001."""
+    model = tiny_janus().model.language_model
+    linear = model.layers[0].get_submodule(part)
+    linear.weight.data.zero_()
+    linear.weight.data[:, 0], linear.weight.data[:, 1] = 1.0, -1.0
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=[part.split(".")[1]])
+    wrapped = get_peft_model(model, config).eval()
+    adapted = model.layers[0].get_submodule(part)
+    adapted.lora_A["default"].weight.data.fill_(0.5)
+    adapted.lora_B["default"].weight.data.fill_(0.0005)
+    snapshot = LanguageSnapshot.take(wrapped, torch.bfloat16)
+    inputs = torch.zeros(3, linear.weight.shape[1], dtype=torch.bfloat16)
+    inputs[:, :2] = 1.0
+    projection = getattr(snapshot.layers[0], fused)
+    with torch.no_grad():
+        expected = adapted(inputs.float())
+    width = expected.shape[1]
+    first = 0 if fused == "down" else model.layers[0].self_attn.q_proj.weight.shape[0]
+    out = projection(inputs)[:, first : first + width]
+    assert expected.abs().min() > 1e-3
+    torch.testing.assert_close(out.float(), expected, rtol=0.01, atol=0)
+    residual = torch.zeros(3, len(projection.weight), dtype=torch.bfloat16)
+    torch.testing.assert_close(
+        projection.added_to(residual, inputs)[:, first : first + width].float(), expected, rtol=0.01, atol=0
+    )
+
+
 def test_low_precision_snapshot_follows_the_cast_module(janus: JanusForConditionalGeneration) -> None:
     """bfloat16 takes the fused-attention path; GQA and padding included."""
     ids, mask = padded_prompts()

@@ -6,6 +6,7 @@ Bounds: float32 sampling and replay agree within 1e-4 in log-probability; under 
 import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -457,6 +458,35 @@ def test_only_the_chosen_parts_train(fresh: Callable[..., JanusPolicy]) -> None:
     assert {n for n, p in policy.model.named_parameters() if p.grad is not None} == set(policy.trainable()) - {
         "lm_head.weight"
     }
+
+
+@pytest.mark.parametrize("part", ["generation_aligner", "generation_embeddings"])
+def test_one_half_of_the_code_table_may_train_alone(fresh: Callable[..., JanusPolicy], part: str) -> None:
+    """What trains is float32, the other half as coarse as it is stored."""
+    policy = fresh(train=("language_model", "lm_head"), autocast="bfloat16")
+    policy.model.to(torch.bfloat16)
+    policy.train_parts(["language_model", "lm_head", part])
+    (act,) = policy.draw("a star")
+    assert len(act.ids) == policy.num_image_tokens
+
+
+def test_replay_is_as_fine_for_pictures_as_for_words(
+    fresh: Callable[..., JanusPolicy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever comes first in a micro-batch: the autocast aligner's bfloat16 must not become the type of all."""
+    policy = fresh(train=("language_model", "lm_head"), autocast="bfloat16")
+    acts = [*policy.draw("a star", n=3), *policy.write("why?", n=3, max_tokens=4)]
+    seen: list[torch.dtype] = []
+    plain = torch.nn.Module.__call__
+
+    def watched(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if module is policy.model.model.language_model:
+            seen.append(kwargs["inputs_embeds"].dtype)
+        return plain(module, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.Module, "__call__", watched)
+    policy.replay(acts)
+    assert len(seen) == 2 and set(seen) == {torch.float32}
 
 
 def test_an_unknown_part_is_refused(fresh: Callable[..., JanusPolicy]) -> None:

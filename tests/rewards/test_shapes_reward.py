@@ -9,7 +9,7 @@ import motet.shapes.check
 from motet.config import RewardConfig
 from motet.errors import ConfigError, RewardError
 from motet.rewards import resolve
-from motet.rewards.shapes import shapes
+from motet.rewards.shapes import Shapes
 from motet.shapes.world import ShapesRows
 
 
@@ -41,27 +41,32 @@ RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 def test_the_last_picture_is_judged(checker):
     spec = {"colour": RED}
-    assert shapes([[]] * 2, [drawn(RED), drawn(RED, BLUE)], [spec, spec]) == [1.0, 0.0]
+    assert Shapes()([drawn(RED), drawn(RED, BLUE)], [spec, spec]) == [1.0, 0.0]
 
 
 def test_partial_mixes(checker):
     spec = [{"colour": RED}] * 2
-    assert shapes([[]] * 2, [drawn(RED), drawn(BLUE)], spec, partial=0.4) == pytest.approx([1.0, 0.2])
+    assert Shapes(partial=0.4)([drawn(RED), drawn(BLUE)], spec) == pytest.approx([1.0, 0.2])
 
 
 def test_rows_without_a_spec_or_a_drawing_are_not_judged(checker):
-    assert shapes([[]] * 2, [drawn(RED), []], [None, {"colour": RED}]) == [None, None]
+    assert Shapes()([drawn(RED), []], [None, {"colour": RED}]) == [None, None]
 
 
 def test_text_alone_is_refused(checker):
     with pytest.raises(RewardError, match="without a picture"):
-        shapes([[]], [[{"role": "assistant", "content": "red"}]], [{"colour": RED}])
+        Shapes()([[{"role": "assistant", "content": "red"}]], [{"colour": RED}])
 
 
 @pytest.mark.parametrize("partial", [-0.1, 1.5, True, "much"])
-def test_partial_out_of_range(checker, partial):
+def test_partial_out_of_range_is_refused_with_the_recipe(partial):
     with pytest.raises(ConfigError, match="partial"):
-        shapes([[]], [drawn(RED)], [{"colour": RED}], partial=partial)
+        resolve(RewardConfig(name="shapes", options={"partial": partial}), {"drawing": "image"}, ["spec"])
+
+
+def test_a_recipe_may_ask_for_a_share_of_the_partial_score(checker):
+    half = resolve(RewardConfig(name="shapes", options={"partial": 0.5}), {"drawing": "image"}, ["spec"])
+    assert half(prompts=[[]], completions=[drawn(BLUE)], spec=[{"colour": RED}]) == [0.25]
 
 
 def test_the_real_checker_accepts_demonstrations_only():

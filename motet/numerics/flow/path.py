@@ -49,7 +49,7 @@ def spread(values: Float[Tensor, "B"], like: Float[Tensor, "B *D"]) -> Tensor:
 
 
 def wide(values: Tensor) -> Tensor:
-    """In float32 at least: differences of velocities lie in digits that bfloat16 lacks (design law 3)."""
+    """In float32 at least: differences of velocities lie in digits that bfloat16 lacks (law 3)."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 

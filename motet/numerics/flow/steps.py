@@ -8,7 +8,7 @@
     cps        coefficients-preserving sampling (arXiv 2509.05952)
 
 At noise level 0 each of them is the Euler step. Sampling and replay call the same function with the sigmas stored with
-the act, so the density that was sampled is the one that is replayed (design law 1). Rows may have different sigmas.
+the act, so the density that was sampled is the one that is replayed (law 1). Rows may have different sigmas.
 Everything is computed in float32 at least: the means of neighbouring policies differ in digits that bfloat16 lacks.
 
 What is an action. A step to sigma 0 is the picture itself: cps adds no noise there (its density is a point's), while

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,29 +14,60 @@ PACKED_FROM = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
+class Adapter:
+    """What LoRA adds to the output features `rows` of a projection: `x -> (x A^T) B^T`, the scale within B."""
+
+    rows: slice
+    down: Float[Tensor, "I R"]  # A^T
+    up: Float[Tensor, "R o"]  # B^T
+
+    def add_to(self, outputs: Float[Tensor, "M O"], inputs: Float[Tensor, "M I"]) -> None:
+        """In place."""
+        outputs[:, self.rows].addmm_(inputs @ self.down, self.up)
+
+
+@dataclass(frozen=True, eq=False)
 class Projection:
-    """`x -> x W^T + b`. `packed` is W in oneDNN's own order, None where it is not used; `transposed` a view of W."""
+    """`x -> x W^T + b`. `packed` is W in oneDNN's own order, None where it is not used; `transposed` a view of W.
+
+    `adapters` are kept beside a W that is too coarse for them: in bfloat16 most changes by a young adapter are
+    smaller than half a step of the number that they are added to.
+    """
 
     weight: Float[Tensor, "O I"]
     transposed: Float[Tensor, "I O"]
     bias: Float[Tensor, "O"] | None
     packed: Tensor | None
+    adapters: tuple[Adapter, ...] = ()
 
     @classmethod
-    def of(cls, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> Projection:
+    def of(
+        cls, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None, adapters: Sequence[Adapter] = ()
+    ) -> Projection:
         """A projection by these weights, packed where that is possible."""
-        return cls(weight, weight.t(), bias, _packed(weight))
+        return cls(weight, weight.t(), bias, _packed(weight), tuple(adapters))
 
     def __call__(self, inputs: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
         """`[M, O]`."""
+        return self._adapted(self._product(inputs), inputs)
+
+    def added_to(self, residual: Float[Tensor, "M O"], inputs: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
+        """`residual + self(inputs)`."""
+        return self._adapted(self._sum(residual, inputs), inputs)
+
+    def _adapted(self, outputs: Float[Tensor, "M O"], inputs: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
+        for adapter in self.adapters:
+            adapter.add_to(outputs, inputs)
+        return outputs
+
+    def _product(self, inputs: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
         if self.packed is None or len(inputs) * self.weight.numel() < PACKED_FROM:
             if self.bias is None:
                 return torch.mm(inputs, self.transposed)
             return torch.addmm(self.bias, inputs, self.transposed)
         return torch.ops.mkldnn._linear_pointwise(inputs, self.packed, self.bias, "none", [], "")
 
-    def added_to(self, residual: Float[Tensor, "M O"], inputs: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
-        """`residual + self(inputs)`."""
+    def _sum(self, residual: Float[Tensor, "M O"], inputs: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
         if self.packed is None or len(inputs) * self.weight.numel() < PACKED_FROM:
             total = torch.addmm(residual, inputs, self.transposed)  # the residual rides along in the product
             return total if self.bias is None else total.add_(self.bias)

@@ -1,4 +1,4 @@
-"""An inference copy of a Llama language model: fused projections, LoRA merged, one dtype.
+"""An inference copy of a Llama language model: fused projections, LoRA merged where that is exact, one dtype.
 
 A training module pays for its generality at every token: one call per projection, hooks, adapters beside the weights. A
 snapshot holds the same function as flat tensors, so that a decode step is little more than its matrix products.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaModel, LlamaRMSNorm
 
 from motet.errors import CheckpointError
-from motet.policies.decoding.projection import Projection
+from motet.policies.decoding.projection import Adapter, Projection
 
 TABULATED_ROPES = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary embeddings whose angles depend on the position alone: `dynamic` and `longrope` also look at the length."""
@@ -159,22 +159,38 @@ def _norm_weight(norm: nn.Module, name: str, dtype: torch.dtype) -> Tensor:
 
 
 def _fused(parent: nn.Module, names: Iterable[str], where: str, dtype: torch.dtype) -> Projection:
-    """The named linear layers stacked into one; a single one that needs no cast is shared, not copied."""
-    parts = [_merged(getattr(parent, name), f"{where}.{name}") for name in names]
-    weights = [weight.detach().to(dtype) for weight, _ in parts]
-    biases = [bias.detach().to(dtype) for _, bias in parts if bias is not None]
-    if len(parts) == 1:
-        return Projection.of(weights[0], biases[0] if biases else None)
-    return Projection.of(torch.cat(weights), torch.cat(biases) if biases else None)
+    """The named linear layers stacked into one; a single one that needs no cast is shared, not copied.
+
+    Adapters are merged in float32. A coarser type would swallow them: there they stay beside the weight.
+    """
+    weights: list[Tensor] = []
+    biases: list[Tensor] = []
+    adapters: list[Adapter] = []
+    first = 0
+    for name in names:
+        linear = getattr(parent, name)
+        base, scaled = _parts(linear, f"{where}.{name}")
+        weight, rows = base.weight.detach(), slice(first, first + len(base.weight))
+        if dtype == torch.float32:
+            for down, up in scaled:
+                weight = weight.float() + up @ down
+        else:
+            adapters += [Adapter(rows, down.to(dtype).t(), up.to(dtype).t()) for down, up in scaled]
+        weights.append(weight.to(dtype))
+        biases += [] if base.bias is None else [base.bias.detach().to(dtype)]
+        first = rows.stop
+    if len(weights) == 1:
+        return Projection.of(weights[0], biases[0] if biases else None, adapters)
+    return Projection.of(torch.cat(weights), torch.cat(biases) if biases else None, adapters)
 
 
-def _merged(linear: Any, name: str) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a linear layer with its active LoRA adapters added."""
+def _parts(linear: Any, name: str) -> tuple[nn.Linear, list[tuple[Tensor, Tensor]]]:
+    """A linear layer without its adapters, and A `[R, I]` and scaled B `[O, R]` of each that is active."""
     base = getattr(linear, "base_layer", linear)
     if not isinstance(base, nn.Linear) or not base.weight.is_floating_point():
         _refuse(f"{name} is a {type(base).__name__}", "load the model unquantised, with plain linear layers.")
     if base is linear:
-        return base.weight, base.bias
+        return base, []
     from peft.tuners.lora import Linear as LoraLinear  # peft wraps it, so peft is installed
 
     if not isinstance(linear, LoraLinear):
@@ -182,12 +198,13 @@ def _merged(linear: Any, name: str) -> tuple[Tensor, Tensor | None]:
     if linear.disable_adapters or linear.merged:
         if linear.disable_adapters and linear.merged:
             _refuse(f"the adapter of {name} is both merged and disabled", "unmerge it before disabling it.")
-        return base.weight, base.bias
-    weight = base.weight
+        return base, []
+    factors: list[tuple[Tensor, Tensor]] = []
     for adapter in linear.active_adapters:
         if adapter not in linear.lora_A:
             continue
         if adapter in getattr(linear, "lora_variant", {}) or getattr(linear, "lora_bias", {}).get(adapter):
             _refuse(f"{name} has a LoRA variant (DoRA, lora_bias, ...)", "use plain LoRA, or merge the adapter.")
-        weight = weight + linear.get_delta_weight(adapter)
-    return weight, base.bias
+        down, up = (part[adapter].weight.detach().float() for part in (linear.lora_A, linear.lora_B))
+        factors.append((down, up * linear.scaling[adapter]))
+    return base, factors

@@ -142,6 +142,7 @@ class JanusPolicy(LearningModel):
 
         Offers `entropy` of the scoring distribution.
         """
+        self._sampler = None  # a rollout is over when it is replayed: learning wants the memory
         with self._autocasting():
             return replay(self.model, self.embedder, acts, needs) if acts else []
 

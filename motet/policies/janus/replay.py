@@ -71,7 +71,8 @@ def _plain_pass(language: Any, contexts: list[Tensor], branches: list[Branch]) -
 def _shared_pass(language: Any, contexts: list[Tensor], branches: list[Branch]) -> Read:
     """Every context once, then every branch's actions over its keys and values."""
     prefixes = pad_sequence(contexts, batch_first=True)
-    suffixes = pad_sequence([b.actions for b in branches], batch_first=True)
+    # In the contexts' type: an autocast aligner leaves pictures coarser than words, and padding takes the first one's.
+    suffixes = pad_sequence([b.actions.to(prefixes.dtype) for b in branches], batch_first=True)
     device, (count, longest, width) = prefixes.device, prefixes.shape
     lengths = torch.tensor([len(c) for c in contexts], device=device)
     read = language(inputs_embeds=prefixes, use_cache=True, past_key_values=DynamicCache())

@@ -35,9 +35,9 @@ class Sampler:
         inner = model.model
         dtype = torch.float32 if model.lm_head.weight.device.type == "cpu" else autocast
         language = LanguageSnapshot.take(inner.language_model, dtype)
-        codes = inner.generation_embeddings.weight
+        codes = inner.generation_embeddings.weight.to(language.dtype)
         with torch.no_grad():  # what a picture token looks like to the language model, once per snapshot
-            table = inner.generation_aligner(codes).to(language.dtype)
+            table = _in_dtype(inner.generation_aligner, language.dtype)(codes)
         return cls(
             language,
             text_head=_in_dtype(model.lm_head, language.dtype),
