@@ -10,8 +10,8 @@ import torch
 
 from motet.config import DROPOUTS, Recipe
 from motet.credit import check_credit
-from motet.data import Cursor, open_rows
-from motet.errors import CheckpointError, ConfigError
+from motet.data import Cursor, Rows, open_rows
+from motet.errors import CheckpointError, ConfigError, MotetError
 from motet.learner import Learner
 from motet.numerics.flow.windows import progressive_start, random_start, window_starts
 from motet.policies import load_policy
@@ -71,6 +71,9 @@ class Session:
 def prepare(recipe: Recipe) -> Session:
     """Build a run of reinforcement learning; what contradicts itself is refused here, before the first sample."""
     algorithm, tracks = recipe.algorithm, rewarded_tracks(recipe)
+    if recipe.eval.suite == "rewards":
+        for track in tracks:
+            held_back_rows(recipe, track)
     policy = _load(recipe)
     require_suite(recipe.eval.suite, policy)
     with_kl = algorithm.beta or any(own.beta for own in algorithm.per_kind.values())
@@ -106,6 +109,22 @@ def rewarded_tracks(recipe: Recipe) -> list[Track]:
         cursor = Cursor(rows, recipe.run.seed)
         tracks.append(Track(number, name, scenario, rewards, cursor, config.prompts_per_step, {}))
     return tracks
+
+
+def held_back_rows(recipe: Recipe, track: Track) -> Rows:
+    """The rows on which the suite `rewards` plays a track: all of `eval.split`.
+
+    Raises ConfigError or DataError, naming that key, where the data has none.
+    """
+    split = recipe.eval.split
+    data = recipe.practised()[track.name].data.model_copy(update={"split": split, "size": None})
+    try:
+        return open_rows(data, track.scenario.columns, seed=recipe.eval.seed)
+    except MotetError as error:
+        raise type(error)(
+            f"eval.suite=rewards measures on eval.split={split!r}: {error.problem}",
+            fix="set eval.split to a split of the data that training does not see, or eval.suite to none.",
+        ) from error
 
 
 def prepare_measurement(recipe: Recipe) -> Session:

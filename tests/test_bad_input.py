@@ -100,6 +100,14 @@ def test_a_missing_column(tiny_checkpoint, capsys, tmp_path):
     assert motet_command(capsys, "train", recipe, *fine, "-o", tmp_path / "runs").code == 0
 
 
+def test_a_file_has_no_rows_to_measure_on(tiny_checkpoint, capsys, tmp_path):
+    data = rows(tmp_path, {"image": "good.png", "question": "what?"})
+    settings = {"data": data, "eval": {"suite": "rewards"}, "policy": {"path": "nowhere"}}
+    recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **ANSWER, **settings)
+    # Found before the policy is looked for.
+    refused(capsys, tmp_path, recipe, words=["eval.split='test'", "has no splits", "set eval.split"])
+
+
 def test_a_picture_that_cannot_be_read(tiny_checkpoint, capsys, tmp_path):
     data = rows(tmp_path, {"image": "broken.png", "question": "what?"})
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **ANSWER, data=data)

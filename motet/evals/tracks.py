@@ -14,11 +14,10 @@ from typing import Any
 from PIL import Image
 
 from motet.config import Recipe
-from motet.data import Rows, open_rows
 from motet.numerics.intervals import mean_interval
 from motet.rewards import score_groups
 from motet.rollout import play
-from motet.session import Session, Track, samplings_of
+from motet.session import Session, Track, held_back_rows, samplings_of
 from motet.trajectory import ActKind, Group, Sampling, Scores, TextTokens
 
 ROWS_PER_BATCH = 32
@@ -53,11 +52,7 @@ def evaluate_tracks(session: Session, progress: Callable[[int, int], None] = lam
     """
     recipe, table = session.recipe, {}
     specimens: list[Shown] = []
-    configs = recipe.practised()
-    sources: list[Rows] = []
-    for track in session.tracks:
-        data = configs[track.name].data.model_copy(update={"split": recipe.eval.split, "size": None})
-        sources.append(open_rows(data, track.scenario.columns, seed=recipe.eval.seed))
+    sources = [held_back_rows(recipe, track) for track in session.tracks]
     sizes = [recipe.eval.size if rows.size is None else min(recipe.eval.size, rows.size) for rows in sources]
     done = 0
     for track, rows, size in zip(session.tracks, sources, sizes, strict=True):

@@ -65,7 +65,7 @@ def test_a_split_with_fewer_rows_is_played_whole(tiny_checkpoint, monkeypatch):
         return open_rows(data.model_copy(update={"size": 3}), columns, seed=seed)
 
     session = prepare(parse_recipe(mapping(tiny_checkpoint, eval=EVAL, data={"size": 4})))
-    monkeypatch.setattr("motet.evals.tracks.open_rows", opened)
+    monkeypatch.setattr("motet.session.open_rows", opened)
     told = []
     table = evaluate_tracks(session, lambda done, total: told.append((done, total))).table["duet"]
     assert told == [(3, 3)] and len(table["reddish"]["by_row"]) == 3
@@ -78,11 +78,12 @@ def test_training_rows_are_not_played(tiny_checkpoint, monkeypatch):
         seen.append((data.split, seed))
         return open_rows(data, columns, seed=seed)
 
-    monkeypatch.setattr("motet.evals.tracks.open_rows", opened)
     content = mapping(tiny_checkpoint, **ALONE, eval={**EVAL, "size": 1, "pass_at": 1, "seed": 77})
     content["tracks"] = {"one": {**content["tracks"]["draws"]}}
     content["run"] = {"steps": 1}
-    evaluate_tracks(prepare(parse_recipe(content)))
+    session = prepare(parse_recipe(content))
+    monkeypatch.setattr("motet.session.open_rows", opened)
+    evaluate_tracks(session)
     assert seen == [("test", 77)]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from jaxtyping import Float
@@ -205,6 +205,6 @@ def _parts(linear: Any, name: str) -> tuple[nn.Linear, list[tuple[Tensor, Tensor
             continue
         if adapter in getattr(linear, "lora_variant", {}) or getattr(linear, "lora_bias", {}).get(adapter):
             _refuse(f"{name} has a LoRA variant (DoRA, lora_bias, ...)", "use plain LoRA, or merge the adapter.")
-        down, up = (part[adapter].weight.detach().float() for part in (linear.lora_A, linear.lora_B))
-        factors.append((down, up * linear.scaling[adapter]))
+        down, up = (cast("Tensor", part[adapter].weight) for part in (linear.lora_A, linear.lora_B))
+        factors.append((down.detach().float(), up.detach().float() * linear.scaling[adapter]))
     return base, factors
