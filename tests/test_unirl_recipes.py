@@ -72,29 +72,29 @@ def test_the_papers_numbers():
     assert t2i.denoising.guidance == klein.denoising.guidance == "guided"
 
 
-KLEIN_STEPS = (
-    "{num_steps: 20, noise_level: 0.8, sde_window: {size: 8, moves: fixed}, guidance: guided, guidance_scale: 4}"
-)
 OTHERS = {
     "promptrl_flux_geneval": [
         "policy.expert.path=black-forest-labs/FLUX.2-klein-base-4B",
         "policy.expert.embedded_guidance=null",
-        f"denoising={KLEIN_STEPS}",
+        "denoising.sde_window.size=8",
+        "denoising.sde_window.moves=fixed",
+        "denoising.guidance=guided",
+        "denoising.guidance_scale=4",
     ],
     "promptrl_klein_edit": [
         "policy.expert.path=black-forest-labs/FLUX.1-Kontext-dev",
         "policy.expert.embedded_guidance=2.5",
-        "denoising={num_steps: 8, noise_level: 0.8, sde_window: {size: 4, moves: fixed}}",
+        "denoising.sde_window.size=4",
     ],
     "unirl_zero_t2i": ["rewards=[{name: jpeg_compressibility}]"],
 }
 ADAPTED = {
-    "promptrl_flux_geneval": ["policy.lora={rank: 32}", "policy.train=[]"],
-    "promptrl_klein_edit": ["policy.lora={rank: 32}", "policy.train=[]"],
+    "promptrl_flux_geneval": ["policy.lora.rank=32", "policy.train=[]"],
+    "promptrl_klein_edit": ["policy.lora.rank=32", "policy.train=[]"],
     "unirl_zero_cot": [
-        "policy.lora={rank: 32}",
+        "policy.lora.rank=32",
         "policy.train=[queries, connector, transformer]",
-        "optimizer.learning_rates={language_model: 5.0e-6}",
+        "optimizer.learning_rates.language_model=5.0e-6",
     ],
 }
 """Adapters on the language model."""
