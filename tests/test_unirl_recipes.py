@@ -94,7 +94,7 @@ ADAPTED = {
     "unirl_zero_cot": [
         "policy.lora.rank=32",
         "policy.train=[queries, connector, transformer]",
-        "optimizer.learning_rates.language_model=5.0e-6",
+        "optimizer.learning_rates={language_model: 5.0e-6}",
     ],
 }
 """Adapters on the language model."""
