@@ -60,7 +60,7 @@ def bench_scenarios(path: Path, output: Path, choice: Choice, overrides: list[st
         write_numbers(output / "scenarios.json", asdict(found))
         (output / "scenarios.md").write_text("\n".join(sheet.markdown() for sheet in made), encoding="utf-8")
     for sheet in made if len(plans) > 1 else ():  # of one seed the plan has shown them
-        console.print(sheet.table())
+        console.print(sheet)
     console.print(f"Tables: {output / 'scenarios.md'}", soft_wrap=True, highlight=False, markup=False)
 
 

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
 from motet.config.plan import Plan, Stage, trajectories
 from motet.numerics.intervals import paired_interval
+from motet.report.sheet import Sheet
 from motet.report.tables import signed
 
 Interval = tuple[float, float]
@@ -112,43 +110,6 @@ def _first(table: Mapping[str, Any]) -> Mapping[str, Any]:
     return next(iter(next(iter(table.values())).values()))
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """A table before it has a form. Columns in which all rows agree are said once, below it."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def table(self) -> Table:
-        """For the terminal: words on the left, numbers on the right."""
-        headings, rows, said = self._parted()
-        table = Table(title=self.title, title_justify="left", caption=said or None, caption_justify="left")
-        for heading in headings:
-            words = heading in WORDS
-            table.add_column(heading, justify="left" if words else "right", overflow="fold", no_wrap=not words)
-        for row in rows:
-            table.add_row(*map(escape, row))
-        return table
-
-    def markdown(self) -> str:
-        """The same; title and what is said once are paragraphs."""
-        headings, rows, said = self._parted()
-        lines = [headings, ["---"] * len(headings), *rows]
-        cells = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines]
-        return f"{self.title}\n\n" + "".join(f"| {line} |\n" for line in cells) + (f"\n{said}\n" if said else "")
-
-    def _parted(self) -> tuple[list[str], list[list[str]], str]:
-        """Headings and rows without what all rows agree on, and that in words."""
-        values = dict(zip(self.headings, zip(*self.rows, strict=True), strict=True))
-        alike = [name for name in ONCE if len(self.rows) > 1 and name in values and len(set(values[name])) == 1]
-        kept = [n for n, name in enumerate(self.headings) if name not in alike]
-        rows = [[row[n] for n in kept] for row in self.rows]
-        return [self.headings[n] for n in kept], rows, "; ".join(f"{name}: {values[name][0]}" for name in alike)
-
-
-WORDS = ("stage", "policy", "credit", "reward", "compared")
-ONCE = ("policy", "seed", "credit", "trajectories", "reward", "rows")
 HEADINGS = ("stage", "policy", "seed", "credit", "trajectories", "rows", "before", "after", "difference", "greedy")
 
 

@@ -13,9 +13,10 @@ from motet.config.bench import folder_of
 from motet.config.plan import Plan
 from motet.errors import RunFolderError
 from motet.numerics.intervals import mean_interval
-from motet.plan.gains import Contrast, Gain, Sheet, contrasts, contrasts_sheet, gains, gains_sheet
+from motet.plan.gains import Contrast, Gain, contrasts, contrasts_sheet, gains, gains_sheet
 from motet.plan.measured import Measurements
 from motet.plan.runner import run_plan
+from motet.report.sheet import Sheet
 from motet.report.tables import signed
 
 

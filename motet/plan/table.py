@@ -10,17 +10,18 @@ from rich.table import Table
 
 from motet.config.plan import COLUMNS, Plan
 from motet.plan.gains import contrasts, contrasts_sheet, gains, gains_sheet
+from motet.report.sheet import Sheet
 
 
-def plan_tables(plan: Plan, summary: Mapping[str, Any]) -> list[Table]:
+def plan_tables(plan: Plan, summary: Mapping[str, Any]) -> list[Table | Sheet]:
     """A table for each suite that measured some of the stages, and one of what the plan compares."""
-    tables: list[Table] = []
+    tables: list[Table | Sheet] = []
     if any(stage.recipe.eval.suite == "shapes" for stage in plan.stages):
         tables.append(shapes_table(plan, summary))
     if gained := gains(plan, summary):
-        tables.append(gains_sheet(gained).table())
+        tables.append(gains_sheet(gained))
     if compared := contrasts(plan, summary):
-        tables.append(contrasts_sheet(compared).table())
+        tables.append(contrasts_sheet(compared))
     return tables
 
 

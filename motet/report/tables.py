@@ -42,14 +42,13 @@ def rewards_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table
     `columns` maps a heading (before, after) to `table[track][reward]` of the rewards suite. The change's interval is
     paired: both measurements are of the same rows.
     """
-    table = Table(title=title, title_justify="left")
-    table.add_column("", overflow="fold")
+    table = Table(title=title, title_justify="left", pad_edge=False)
+    table.add_column("", overflow="fold", min_width=12)
     for heading in columns:
         table.add_column(escape(heading), justify="right", no_wrap=True)
     if len(columns) == 2:
         table.add_column("change", justify="right", no_wrap=True)
-    for heading in columns:
-        table.add_column(f"{escape(heading)}\ngreedy", justify="right")
+    table.add_column("greedy", justify="right", no_wrap=True)
     views = list(columns.values())
     for track, rewards in views[0].items():
         for reward in rewards:
@@ -57,7 +56,7 @@ def rewards_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table
             cells = [_with_interval(one) for one in own]
             if len(own) == 2:
                 cells.append(change(own[0], own[1]))
-            table.add_row(escape(f"{track}: {reward}"), *cells, *(_number(one["greedy"]) for one in own))
+            table.add_row(escape(f"{track}: {reward}"), *cells, " \u2192 ".join(_number(one["greedy"]) for one in own))
     return table
 
 

@@ -1,13 +1,16 @@
 """What the suite `rewards` says of a plan: gains and comparisons, paired by row, by hand."""
 
+import io
 import math
 
 import pytest
+from rich.console import Console
 
 from motet.config.plan import parse_plan, trajectories
 from motet.errors import ConfigError
-from motet.plan.gains import Sheet, contrasts, gains, gains_sheet
+from motet.plan.gains import contrasts, gains, gains_sheet
 from motet.plan.table import plan_tables
+from motet.report.sheet import Sheet
 from tests.plan.test_tracks import TRACKS
 from tests.runs import mapping
 
@@ -51,8 +54,7 @@ def test_a_contrast_is_one_minus_the_other(tmp_path):
     assert contrast.before == (0.0, 0.0)
     assert contrast.after[0] == pytest.approx((0.25 + 0.25 + 0.5 + 1.0) / 4)
     tables = plan_tables(parse_plan(content(), tmp_path), summary() | {"starts": {}})
-    assert [table.row_count for table in tables] == [2, 1]
-    assert "one \u2212 two" in next(iter(tables[1].columns[0].cells))
+    assert len(tables) == 2 and "one \u2212 two" in printed(tables[1], 80)
 
 
 def test_every_track_has_a_gain(tmp_path):
@@ -70,14 +72,39 @@ def test_every_track_has_a_gain(tmp_path):
     ]
 
 
+def printed(sheet, width):
+    console = Console(width=width, file=io.StringIO())
+    console.print(sheet)
+    return console.file.getvalue()
+
+
 def test_what_all_rows_agree_on_is_said_once(tmp_path):
     sheet = gains_sheet(gains(parse_plan(content(), tmp_path), summary()))
-    table, text = sheet.table(), sheet.markdown()
-    assert table.caption == "policy: start; seed: 0; trajectories: 16; rows: 4"
-    assert [column.header for column in table.columns] == ["stage", "credit", "before", "after", "difference", "greedy"]
-    assert "| one | factorized | 0.500 | 0.688 | +0.083 \u00b1" in text and text.endswith("rows: 4\n")
+    text = sheet.markdown()
+    assert "| stage | credit | before | after | difference | greedy |" in text
+    assert "| one | factorized | 0.500 | 0.688 | +0.083 \u00b1" in text
+    assert text.endswith("\npolicy: start; seed: 0; trajectories: 16; rows: 4\n")
     alone = Sheet("t", ("stage", "seed"), (("a|b", "1"),)).markdown()
-    assert alone == "t\n\n| stage | seed |\n| --- | --- |\n| a\\|b | 1 |\n"
+    assert alone == "t\n\n| stage |\n| --- |\n| a\\|b |\n\nseed: 1\n"
+
+
+def test_a_narrow_terminal_has_fewer_columns_and_says_so():
+    row = (
+        "a_stage_of_some_length",
+        "checkpoint",
+        "joint",
+        "0.500",
+        "0.688",
+        "+0.083 \u00b1 0.021",
+        "0.250 \u2192 0.250",
+    )
+    headings = ("stage", "policy", "credit", "before", "after", "difference", "greedy")
+    sheet = Sheet("t", headings, (row, ("b", "other", "factorized", *row[3:])))
+    wide, narrow = printed(sheet, 110), printed(sheet, 80)
+    assert all(heading in wide for heading in headings) and "too narrow" not in wide
+    assert "too narrow for: credit, policy " in narrow and "factorized" not in narrow
+    assert all(cell in narrow for cell in (row[0], *row[3:])) and "other" not in narrow
+    assert "a_stage" in printed(sheet, 50)  # even where nothing more can be left out
 
 
 @pytest.mark.parametrize(
