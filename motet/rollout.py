@@ -30,9 +30,6 @@ from motet.scenarios import Draw, Scenario, Write
 from motet.task import Task
 from motet.trajectory import Act, ActKind, Failure, Group, Sampling, Trajectory
 
-Progress = Callable[[int, int], None]
-"""Told after every tick how many trajectories have ended, of how many."""
-
 Perform = Callable[[ActKind, Sequence[tuple["_Play", Request]]], list[Act]]
 
 
@@ -55,7 +52,6 @@ def play(
     seed: int,
     step: int,
     track: int = 0,
-    progress: Progress | None = None,
 ) -> list[Group]:
     """Play a scenario G = `num_generations` times on each of P tasks: P groups, in the order of the tasks.
 
@@ -64,9 +60,7 @@ def play(
     Raises ConfigError when the scenario asks for acts that it did not declare or that the policy cannot perform.
     """
     cast = Cast(scenario, tasks, track)
-    (groups,) = play_together(
-        policy, [cast], num_generations, samplings=samplings, seed=seed, step=step, progress=progress
-    )
+    (groups,) = play_together(policy, [cast], num_generations, samplings=samplings, seed=seed, step=step)
     return groups
 
 
@@ -78,7 +72,6 @@ def play_together(
     samplings: Mapping[ActKind, Sampling],
     seed: int,
     step: int,
-    progress: Progress | None = None,
 ) -> list[list[Group]]:
     """`play` for several tracks at once: requests of a kind go to the policy in one call, whatever their track."""
 
@@ -95,7 +88,7 @@ def play_together(
         ]
         for cast in casts
     ]
-    _run([one for own in plays for one in own], policy, perform, progress)
+    _run([one for own in plays for one in own], policy, perform)
     return [
         [
             Group(task, tuple(one.trajectory for one in own[n * num_generations : (n + 1) * num_generations]))
@@ -143,7 +136,7 @@ def demonstrate(
         return policy.transcribe([_blanked(request, *dropouts) for _, request in asked], shown)
 
     plays = [_Play(scenario, task, _key(seed, step, track), lenient=False) for task in tasks]
-    _run(plays, policy, perform, None)
+    _run(plays, policy, perform)
     return [one.trajectory for one in plays]
 
 
@@ -299,7 +292,7 @@ class _Play:
         return kind
 
 
-def _run(plays: Sequence[_Play], policy: Policy, perform: Perform, progress: Progress | None) -> None:
+def _run(plays: Sequence[_Play], policy: Policy, perform: Perform) -> None:
     """Advance all programs in lockstep until every one has ended or failed."""
     try:
         for one in plays:
@@ -314,8 +307,6 @@ def _run(plays: Sequence[_Play], policy: Policy, perform: Perform, progress: Pro
             for one, acts in received.items():
                 if one.failure is None:
                     one.advance([acts[number] for number in sorted(acts)])
-            if progress is not None:
-                progress(sum(not one.pending for one in plays), len(plays))
     finally:
         for one in plays:
             one.close()

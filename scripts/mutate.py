@@ -109,11 +109,11 @@ FAULTS = (
         "kl.py::test_by_hand",
     ),
     numerics(
-        "mask dropped from the mean",
+        "a sequence's mean divided by the batch's actions",
         "reductions",
-        "values.masked_fill(~mask, 0.0).sum()",
-        "values.sum()",
-        "reductions.py::test_masked_mean_keeps_nan_out_of_value_and_gradient",
+        "counts.clamp(min=1.0)",
+        "counts.sum()",
+        "reductions.py::test_segment_sum_and_mean_by_hand",
     ),
     Fault(
         "lenient checker: pale shapes pass",

@@ -18,9 +18,9 @@ def tasks(count=2):
     return [Task(10 + n, {"prompt": f"p{n}", "question": f"q{n}", "answer": "4"}) for n in range(count)]
 
 
-def run(made, policy=None, count=2, G=3, seed=0, step=0, progress=None, rows=None):
+def run(made, policy=None, count=2, G=3, seed=0, step=0, rows=None):
     policy = policy or FakePolicy()
-    return play(policy, made, rows or tasks(count), G, samplings=SAMPLINGS, seed=seed, step=step, progress=progress)
+    return play(policy, made, rows or tasks(count), G, samplings=SAMPLINGS, seed=seed, step=step)
 
 
 @scenario("reflect", acts={"draft": "image", "critique": "text", "revision": "image"})
@@ -138,18 +138,6 @@ def test_a_drawing_is_made_as_the_policy_draws():
     run(custom(lambda task: (r for r in [Draw(task.prompt)]), {"drawing": "denoising"}), both)
     run(draw, both)
     assert [kind for kind, _ in both.calls] == ["denoising", "image"]
-
-
-def test_progress_counts_trajectories():
-    told = []
-
-    def program(task):
-        yield Write(task.question)
-        if task.sibling:
-            yield Write(task.question)
-
-    run(custom(program), progress=lambda *now: told.append(now))
-    assert told == [(2, 6), (6, 6)]
 
 
 # failures

@@ -7,7 +7,7 @@ each action belongs to. Acts without actions are allowed: their sum and mean are
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -20,8 +20,3 @@ def segment_mean(values: Float[Tensor, "A"], owner: Int[Tensor, "A"], num_segmen
     """Mean of each segment's values, with gradient; 0 for a segment without values."""
     counts = segment_sum(torch.ones_like(values), owner, num_segments)
     return segment_sum(values, owner, num_segments) / counts.clamp(min=1.0)
-
-
-def masked_mean(values: Float[Tensor, "*S"], mask: Bool[Tensor, "*S"]) -> Float[Tensor, ""]:
-    """Mean of the values where `mask` holds; 0 where it holds nowhere. What is masked out may be NaN."""
-    return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)

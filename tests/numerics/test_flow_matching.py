@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from motet.numerics.flow.matching import flow_matching_loss, logit_normal_sigmas, uniform_sigmas
+from motet.numerics.flow.matching import flow_matching_loss, logit_normal_sigmas
 from motet.numerics.flow.path import interpolate
 
 
@@ -52,9 +52,3 @@ def test_logit_normal_has_the_logit_of_a_normal() -> None:
     uniforms = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
     logits = torch.special.logit(logit_normal_sigmas(uniforms, mean=0.3, std=1.2))
     assert float(logits.mean()) == pytest.approx(0.3, abs=1e-6) and float(logits.std()) == pytest.approx(1.2, abs=1e-3)
-
-
-def test_uniform_sigmas() -> None:
-    uniforms = torch.tensor([0.0, 0.25, 0.5])
-    torch.testing.assert_close(uniform_sigmas(uniforms), uniforms)
-    torch.testing.assert_close(uniform_sigmas(uniforms, 0.2, 0.6), torch.tensor([0.2, 0.3, 0.4]))

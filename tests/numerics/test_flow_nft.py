@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from motet.numerics.flow.matching import flow_matching_loss
-from motet.numerics.flow.nft import implicit_velocities, nft_loss, old_policy_decay, optimality
+from motet.numerics.flow.nft import implicit_velocities, nft_loss, optimality
 from motet.numerics.flow.path import interpolate
 
 
@@ -113,12 +113,6 @@ def test_gradient() -> None:
     velocity.requires_grad_(), old.requires_grad_()
     nft_loss(velocity, old, clean, noise, r, beta=0.3).sum().backward()
     assert old.grad is None and velocity.grad is not None
-
-
-def test_the_old_policys_decay() -> None:
-    assert [old_policy_decay(step) for step in (0, 1, 100, 500, 9999)] == pytest.approx([0, 0.001, 0.1, 0.5, 0.5])
-    slow = [old_policy_decay(step, rate=0.0075, most=0.999, flat=75) for step in (0, 75, 76, 175, 999)]
-    assert slow == pytest.approx([0, 0, 0.0075, 0.75, 0.999])
 
 
 def test_bfloat16_velocities_are_compared_in_float32() -> None:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motet.numerics.reductions import masked_mean, segment_mean, segment_sum
+from motet.numerics.reductions import segment_mean, segment_sum
 
 
 def test_segment_sum_and_mean_by_hand() -> None:
@@ -44,19 +44,3 @@ def test_gradients_reach_every_value() -> None:
     doubles = values.detach().double().requires_grad_()
     assert torch.autograd.gradcheck(lambda v: segment_sum(v, owner, 2), doubles)
     assert torch.autograd.gradcheck(lambda v: segment_mean(v, owner, 2), doubles)
-
-
-def test_masked_mean_by_hand() -> None:
-    values = torch.tensor([[1.0, 2.0], [3.0, 100.0]])
-    mask = torch.tensor([[True, True], [True, False]])
-    assert masked_mean(values, mask).item() == 2.0  # (1 + 2 + 3) / 3
-    assert masked_mean(values, torch.zeros_like(mask)).item() == 0.0
-
-
-def test_masked_mean_keeps_nan_out_of_value_and_gradient() -> None:
-    values = torch.tensor([1.0, torch.nan, 5.0], requires_grad=True)
-    mean = masked_mean(values, torch.tensor([True, False, True]))
-    mean.backward()
-    assert mean.item() == 3.0
-    assert values.grad is not None
-    assert values.grad.tolist() == [0.5, 0.0, 0.5]

@@ -23,11 +23,6 @@ def flow_matching_loss(
     return row_mean((wide(velocity) - target_velocity(clean, noise)).square())
 
 
-def uniform_sigmas(uniforms: Float[Tensor, "B"], low: float = 0.0, high: float = 1.0) -> Float[Tensor, "B"]:
-    """Noise levels spread evenly over `[low, high)`."""
-    return low + (high - low) * uniforms
-
-
 def logit_normal_sigmas(uniforms: Float[Tensor, "B"], mean: float = 0.0, std: float = 1.0) -> Float[Tensor, "B"]:
     """`sigmoid(mean + std z)` with `z` standard normal: mostly middle noise levels (SD3, arXiv 2403.03206, eq. 19).
 

@@ -67,15 +67,6 @@ def nft_loss(
     return r * positive + (1 - r) * negative
 
 
-def old_policy_decay(step: int, *, rate: float = 0.001, most: float = 0.5, flat: int = 0) -> float:
-    """`min(rate (step - flat), most)`, 0 before `flat`: how much of the old policy's weights stays at each step.
-
-    `old <- decay old + (1 - decay) new`: on-policy at first, for speed, then slower, for stability. The released code
-    has 0.001, 0.5 and 0, or 0.0075, 0.999 and 75, or keeps decay at 0.
-    """
-    return min(max(step - flat, 0) * rate, most)
-
-
 def _squared(error: Float[Tensor, "B *D"]) -> Float[Tensor, "B"]:
     return row_mean(error.square())
 

@@ -7,7 +7,6 @@ iterations per place of 25 steps, Flow-GRPO-Fast's size 2 or 3 in the first half
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from jaxtyping import Float
@@ -42,30 +41,11 @@ def window_starts(num_stochastic: int, size: int, stride: int) -> tuple[int, ...
     return tuple(sorted({*range(0, last, stride), last}))
 
 
-def progressive_start(
-    iteration: int,
-    starts: Sequence[int],
-    *,
-    interval: int,
-    decay: float = 0.0,
-    decay_from: int = 0,
-    wrap: bool = True,
-) -> int:
-    """Where the window stands at an iteration: `interval` iterations at each start, then the next one.
-
-    With `decay`, later starts get fewer iterations: `ceil(interval e^(-decay max(0, start - decay_from)))`, MixGRPO's
-    exponential schedule (its code: decay 0.1, decay_from 13). After the last start it begins again, or stays there
-    with `wrap` False.
-    """
-    if iteration < 0 or interval < 1 or decay < 0:
-        raise ValueError(f"iteration {iteration}, interval {interval}, decay {decay}: must be at least 0, 1 and 0.")
-    stays = [math.ceil(interval * math.exp(-decay * max(0, start - decay_from))) for start in starts]
-    left = iteration % sum(stays) if wrap else iteration
-    for start, stay in zip(starts, stays, strict=True):
-        if left < stay:
-            return start
-        left -= stay
-    return starts[-1]
+def progressive_start(iteration: int, starts: Sequence[int], *, interval: int) -> int:
+    """Where the window stands at an iteration: `interval` iterations at each start, after the last one the first."""
+    if iteration < 0 or interval < 1:
+        raise ValueError(f"iteration {iteration}, interval {interval}: must be at least 0 and 1.")
+    return starts[iteration // interval % len(starts)]
 
 
 def random_start(uniform: float, starts: Sequence[int]) -> int:
