@@ -1,6 +1,7 @@
 """Make the pictures of the docs from run folders.
 
-python scripts/figures.py --demo runs/demo --sft runs/cold_start/first runs/cold_start/second --out docs/pictures
+python scripts/figures.py --demo runs/demo --sft runs/cold_start/first runs/cold_start/second \
+    --unified runs/scenarios/seed_0/unified_draw --out docs/pictures
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from PIL import Image
 GREEN, BLUE, GREY = "#34a254", "#2f6fde", "#9aa0a8"
 
 
-def before_after(run: Path, out: Path, lines: int = 3) -> None:
+def before_after(run: Path, out: Path, lines: int) -> None:
     """The first lines of the run's two grids, one above the other."""
     line, head = 188, 40  # of motet.report.pictures
     grids = [Image.open(run / f"{name}.png") for name in ("before", "after")]
@@ -23,7 +24,7 @@ def before_after(run: Path, out: Path, lines: int = 3) -> None:
     sheet = Image.new("RGB", (grids[0].width, 2 * height + 10), "white")
     for place, grid in enumerate(grids):
         sheet.paste(grid.crop((0, 0, grid.width, height - 12)), (0, place * (height + 10)))
-    sheet.save(out / "before_after.png", optimize=True)
+    sheet.save(out, optimize=True)
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
@@ -90,10 +91,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, required=True)
     parser.add_argument("--sft", type=Path, nargs="+", required=True)
+    parser.add_argument("--unified", type=Path, required=True, help="a stage of the scenario benchmark that draws")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    before_after(arguments.demo, arguments.out)
+    before_after(arguments.demo, arguments.out / "before_after.png", lines=3)
+    before_after(arguments.unified, arguments.out / "unified.png", lines=2)
     curves(arguments.demo, arguments.sft, arguments.out)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from motet.config import Recipe
 from motet.numerics.intervals import mean_interval
-from motet.rewards import score_groups
+from motet.rewards import BoundReward, score_groups
 from motet.rollout import play
 from motet.session import Session, Track, held_back_rows, samplings_of
 from motet.trajectory import ActKind, Group, Sampling, Scores, TextTokens
@@ -64,7 +64,7 @@ def evaluate_tracks(session: Session, progress: Callable[[int, int], None] = lam
             sampled += scores
             greedy += _play(session, track, tasks, 1, _greedy(recipe))[1]
             if len(specimens) < SPECIMENS:
-                specimens += _specimens(played, scores, track.rewards[0].name)
+                specimens += _specimens(played, scores, track.rewards[0])
             done += len(tasks)
             progress(done, sum(sizes))
         table[track.name or track.scenario.name] = {
@@ -111,13 +111,14 @@ def _mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
 
-def _specimens(groups: Sequence[Group], scores: Sequence[Scores], reward: str) -> list[Shown]:
+def _specimens(groups: Sequence[Group], scores: Sequence[Scores], reward: BoundReward) -> list[Shown]:
+    """Of each group the first sibling's last drawing of those that the reward speaks for, or of all if it speaks for
+    none; with the first words before it, which are what it was asked for."""
     shown: list[Shown] = []
     for group, score in zip(groups, scores, strict=True):
         drawings = [act for act in group.trajectories[0].acts if not isinstance(act, TextTokens)]
         if drawings:
-            value = score.values[reward][0]
-            image: Any = drawings[-1]
-            asked = str(group.task.columns.get("prompt") or group.task.columns.get("instruction") or "")
-            shown.append(Shown(asked, image.image, value is not None and value >= 1))
+            act: Any = [*drawings, *(act for act in drawings if act.name in reward.acts)][-1]
+            value = score.values[reward.name][0]
+            shown.append(Shown(act.context.text.partition("\n")[0], act.image, value is not None and value >= 1))
     return shown

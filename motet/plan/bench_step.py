@@ -57,7 +57,7 @@ def bench_step(recipe: Recipe, steps: int, warmup: int, watcher: Watcher) -> Ste
     return StepTimes(
         device=torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else f"{torch.get_num_threads()} CPU threads",
+        else f"{torch.get_num_threads()} CPU thread(s)",
         trained=sum(parameter.numel() for parameter in session.policy.trainable().values()),
         trajectories=sum(track.prompts_per_step for track in tracks) * recipe.algorithm.num_generations,
         seconds={phase: statistics.fmean(line[f"time/{phase}"] for line in lines) for phase in phases},

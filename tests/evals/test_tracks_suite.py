@@ -5,10 +5,12 @@ import statistics
 import pytest
 
 from motet.config import parse_recipe
+from motet.conversation import user
 from motet.data import open_rows
 from motet.evals.tracks import _summary, evaluate_tracks
 from motet.numerics.intervals import mean_interval
 from motet.report.tables import rewards_table
+from motet.scenarios import Draw, scenario
 from motet.session import prepare
 from tests.plan.test_tracks import ALONE
 from tests.runs import mapping
@@ -57,6 +59,21 @@ def test_a_reward_that_applies_to_no_row_has_no_mean():
     assert (single["mean"], single["interval"], single["greedy"], single["rows"]) == (0.5, None, 1.0, 1.0)
     shown = rewards_table({"before": {"duet": {"a": nothing}}}, "x")
     assert list(shown.columns[1].cells) == ["no row"]
+
+
+@scenario("twice", acts={"one": "image", "other": "image"}, columns=("prompt",))
+def twice(task):
+    one = yield Draw(user("the one\nin red"), name="one")
+    yield Draw(user(one.image, "the other"), name="other")
+
+
+@pytest.mark.parametrize(("acts", "asked"), [(["one"], "the one"), (["one", "other"], "the other")])
+def test_the_pictures_are_those_that_the_first_reward_is_about(tiny_checkpoint, acts, asked):
+    content = mapping(tiny_checkpoint, scenario=f"{__file__}:twice", eval={**EVAL, "size": 2})
+    reddish = content["rewards"][0]["name"]
+    content["rewards"] = [{"name": reddish, "acts": acts}, {"name": reddish}]
+    shown = evaluate_tracks(prepare(parse_recipe(content))).specimens
+    assert [one.prompt for one in shown] == [asked] * 2
 
 
 def test_a_split_with_fewer_rows_is_played_whole(tiny_checkpoint, monkeypatch):
