@@ -17,6 +17,7 @@ from torch import Tensor
 
 from motet.config import OptimizerConfig
 from motet.errors import ConfigError, NumericsError
+from motet.numerics.repeatable import repeatable
 from motet.protocols import Policy, Replay
 from motet.trajectory import Act, ActKind
 
@@ -151,7 +152,8 @@ class Learner:
                 totals["loss"] += loss.item()
                 _add(totals, batch.kind, {"loss": loss.item(), **reported})
             if losses:  # all at once: kinds may share a forward pass, or live on different devices
-                torch.autograd.backward(losses)
+                with repeatable(losses[0].device):
+                    torch.autograd.backward(losses)
                 learnt = True
         reported_kinds = count_by_kind(acts[n] for n in replayed)
         self._require_gradient(learnt, reported_kinds)
