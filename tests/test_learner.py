@@ -416,6 +416,16 @@ def test_a_gradient_that_is_not_finite_is_an_error():
     refuse(policy, acts_of(played(policy)), Kink(), "gradient norm is nan")
 
 
+def test_gradients_are_summed_in_one_order():
+    policy, seen = fake(), []
+    policy.trainable()["image"].register_hook(lambda _: seen.append(torch.are_deterministic_algorithms_enabled()))
+    acts = acts_of(played(policy))
+    config = algorithm()
+    objective = PolicyObjective(config, kind_settings(config, dict.fromkeys(KINDS, 4)), [1.0] * len(acts))
+    Learner(policy, optimizer(), 1).step(acts, objective)
+    assert seen and all(seen) and not torch.are_deterministic_algorithms_enabled()
+
+
 def test_demonstrated_acts_have_no_ratio():
     policy = fake()
     shown = demonstrate(policy, duet, [row()], {"drawing": "target", "answer": "solution"})

@@ -118,7 +118,8 @@ def _specimens(groups: Sequence[Group], scores: Sequence[Scores], reward: BoundR
     for group, score in zip(groups, scores, strict=True):
         drawings = [act for act in group.trajectories[0].acts if not isinstance(act, TextTokens)]
         if drawings:
-            act: Any = [*drawings, *(act for act in drawings if act.name in reward.acts)][-1]
+            judged: list[Any] = [act for act in drawings if act.name in reward.acts] or drawings
+            act = judged[-1]
             value = score.values[reward.name][0]
             shown.append(Shown(act.context.text.partition("\n")[0], act.image, value is not None and value >= 1))
     return shown

@@ -16,12 +16,12 @@ def repeatable(device: torch.device) -> Generator[None, None, None]:
     The gradient of `x[index]` adds up what an element of x gave to several rows. torch lets the threads do so in the
     order in which they come, and float sums depend on it: runs of one seed parted after 55 to 97 steps.
     """
-    deterministic = cast(Any, torch.utils).deterministic
-    before, filling = torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory
-    warns = torch.is_deterministic_algorithms_warn_only_enabled()
     if device.type != "cpu":
         yield
         return
+    deterministic = cast(Any, torch.utils).deterministic
+    before, filling = torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     deterministic.fill_uninitialized_memory = False  # it would fill every new tensor, for nothing
     try:
