@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
+from torch import nn
 
 from motet.config import LoraConfig
 from motet.errors import CheckpointError, ConfigError
-from motet.lookup import first_line
+from motet.lookup import did_you_mean, first_line
 from motet.quiet import quiet
 
 
@@ -23,21 +25,50 @@ def peft_library() -> Any:
     return peft
 
 
+def require_targets(modules: Mapping[str, nn.Module], targets: Sequence[str], key: str) -> None:
+    """Raise ConfigError for targets that are not the name of linear layers; peft ignores one that matches nothing.
+
+    A target names all modules whose dotted name is it or ends with it. `modules`: those of the model, by dotted names.
+    """
+    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+    missing: list[str] = []
+    for target in targets:
+        named = [module for name, module in modules.items() if f".{name}".endswith(f".{target}")]
+        if not named or not all(isinstance(module, nn.Linear) for module in named):
+            missing.append(target)
+    if missing:
+        ends = dict.fromkeys(".".join(_last_name(name)) for name in linear)
+        hints = "".join(did_you_mean(target, ends) for target in missing)
+        raise ConfigError(
+            f"{key}={list(targets)}: no linear layer is called {', '.join(map(repr, missing))}.{hints}",
+            fix=f"name linear layers of the model: {', '.join(ends)}.",
+        )
+
+
+def _last_name(layer: str) -> list[str]:
+    """The end of a dotted name that says what the layer is: one component, two where the last is a number."""
+    parts = layer.split(".")
+    return parts[-2:] if parts[-1].isdigit() else parts[-1:]
+
+
 def wrap(model: Any, config: LoraConfig) -> Any:
-    """The model with adapters on the language model's named linear layers; only they train, in float32."""
+    """The model with adapters on the language model's named linear layers; only they train, in float32.
+
+    Raises ConfigError without peft, and for names that no linear layer of the language model has.
+    """
     peft = peft_library()
+    parts = ((name.partition("language_model."), module) for name, module in model.named_modules())
+    inside = {name: module for (_, found, name), module in parts if found}
+    require_targets(inside, config.target_modules, "policy.lora.target_modules")
     names = "|".join(map(re.escape, config.target_modules))
     settings = peft.LoraConfig(
-        r=config.rank, lora_alpha=config.alpha, target_modules=rf".*language_model\..*\.({names})", lora_dropout=0.0
+        r=config.rank,
+        lora_alpha=config.alpha,
+        target_modules=rf".*language_model\.(.*\.)?({names})",
+        lora_dropout=0.0,
     )
-    try:
-        with quiet():
-            return peft.get_peft_model(model, settings)
-    except ValueError as error:
-        raise ConfigError(
-            f"policy.lora.target_modules={list(config.target_modules)}: {str(error).splitlines()[0]}",
-            fix="name linear layers of the language model, such as q_proj or down_proj.",
-        ) from error
+    with quiet():
+        return peft.get_peft_model(model, settings)
 
 
 def base_of(folder: Path) -> str:

@@ -143,10 +143,29 @@ def test_adapters_and_parts_exclude_each_other(adapted: JanusPolicy) -> None:
     assert set(adapted.trainable()) == before
 
 
-def test_layers_that_are_not_there(fresh: Callable[..., JanusPolicy]) -> None:
-    with pytest.raises(ConfigError, match=r"policy.lora.target_modules=\['no_proj'\]") as caught:
-        fresh(lora=LoraConfig(target_modules=("no_proj",)))
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        (("no_proj",), "no linear layer is called 'no_proj'"),
+        (("q_proj", "v_porj"), r"no linear layer is called 'v_porj'\. Did you mean 'v_proj'\?"),
+        (("o_proj", "gate", "lm_head"), r"is called 'gate', 'lm_head'\. Did you mean 'gate_proj'"),  # beside the model
+        (("q_proj", "self_attn"), "is called 'self_attn'"),  # a module, but not a layer
+        (("q_proj", "embed_tokens"), "is called 'embed_tokens'"),
+        (("attn.q_proj",), "is called 'attn.q_proj'"),
+    ],
+)
+def test_every_target_names_a_layer(fresh: Callable[..., JanusPolicy], targets: tuple[str, ...], said: str) -> None:
+    """peft complains only when nothing matches at all: one typing error beside right names would go unnoticed."""
+    with pytest.raises(ConfigError, match=said) as caught:
+        fresh(lora=LoraConfig(target_modules=targets))
+    assert "policy.lora.target_modules=" in str(caught.value) and "\n" not in str(caught.value)
+    assert "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj" in caught.value.fix
+
+
+def test_a_target_may_be_the_end_of_a_dotted_name(fresh: Callable[..., JanusPolicy]) -> None:
+    names = fresh(lora=LoraConfig(target_modules=("self_attn.q_proj", "layers.1.mlp.up_proj"))).trainable()
+    assert len(names) == 2 * (2 + 1)
+    assert all("self_attn.q_proj" in name or "layers.1.mlp.up_proj" in name for name in names)
 
 
 def broken(folder: Path) -> str:

@@ -303,10 +303,22 @@ def test_adapters_train_alone_and_are_their_own_reference(family, folders, polic
         policy.train_parts(["transformer"])
 
 
-def test_adapters_need_layers_that_exist(folders):
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        (("no_such_layer",), "no linear layer is called 'no_such_layer'"),
+        (("to_q", "to_w"), r"is called 'to_w'\. Did you mean 'to_"),
+        (("to_q", "to_out"), r"is called 'to_out'\. Did you mean 'to_out\.0'"),  # a list of layers, in diffusers
+    ],
+)
+def test_every_target_names_a_layer(folders, targets, said):
     policy = opened(folders["sd3"], "sd3")
-    with pytest.raises(ConfigError, match=r"policy.expert.lora.target_modules=\['no_such_layer'\]"):
-        policy.add_lora(LoraConfig(target_modules=("no_such_layer",)))
+    with pytest.raises(ConfigError, match=said) as caught:
+        policy.add_lora(LoraConfig(target_modules=targets))
+    assert "policy.expert.lora.target_modules=" in str(caught.value)
+    assert not policy.adapted
+    policy.add_lora(LoraConfig(target_modules=("to_q", "to_out.0")))
+    assert {name.split(".lora_")[0].rpartition(".attn.")[2] for name in policy.trainable()} >= {"to_q", "to_out.0"}
 
 
 # --- saving and loading

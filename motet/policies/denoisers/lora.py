@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from motet.errors import ConfigError
-from motet.policies.lora import peft_library
+from motet.policies.lora import peft_library, require_targets
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """The linear layers of an attention, as diffusers names them: what gets an adapter by default."""
@@ -18,24 +17,19 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 def add_adapters(transformer: Any, *, rank: int, alpha: float, target_modules: Sequence[str] = ATTENTION) -> None:
     """Put adapters into the transformer's named linear layers; only they train, in float32.
 
-    Raises ConfigError without peft, and for names that the transformer does not have.
+    Raises ConfigError without peft, and for names that no linear layer of the transformer has.
     """
     peft = peft_library()
+    require_targets(dict(transformer.named_modules()), target_modules, "policy.expert.lora.target_modules")
     transformer.requires_grad_(False)
-    try:
-        transformer.add_adapter(
-            peft.LoraConfig(
-                r=rank,
-                lora_alpha=alpha,  # type: ignore[arg-type]  a fraction is fine
-                target_modules=list(target_modules),
-                lora_dropout=0.0,
-            )
+    transformer.add_adapter(
+        peft.LoraConfig(
+            r=rank,
+            lora_alpha=alpha,  # type: ignore[arg-type]  a fraction is fine
+            target_modules=list(target_modules),
+            lora_dropout=0.0,
         )
-    except ValueError as error:
-        raise ConfigError(
-            f"policy.expert.lora.target_modules={list(target_modules)}: {str(error).splitlines()[0]}",
-            fix=f"name linear layers of the transformer, such as {', '.join(ATTENTION)}.",
-        ) from error
+    )
     for name, parameter in transformer.named_parameters():
         if ".lora_" in name:
             parameter.requires_grad_(True)
