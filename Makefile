@@ -19,6 +19,10 @@ help:
 	@echo "make format     let ruff rewrite    make clean      remove $(VENV) and caches"
 
 install: $(VENV)/.core
+	@echo
+	@echo "motet is installed in $(VENV). Next:"
+	@echo "    make demo                       train a small model on this machine, and see what it gained"
+	@echo "    source $(BIN)/activate       then: motet --help, motet doctor, motet train RECIPE.yaml --output FOLDER"
 install-dev: $(VENV)/.dev
 
 demo: $(VENV)/.core

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,22 @@ def test_help_needs_no_torch():
     door = "train sft pilot eval sample ask merge convert curate bench config doctor"
     for command in door.split():
         assert command in done.stdout
+
+
+def test_version(capsys):
+    answer = motet_command(capsys, "--version")
+    assert answer.code == 0 and answer.out == f"motet {version('motet')}\n"
+
+
+def test_make_install_says_what_to_do_next(tmp_path):
+    """With everything installed nothing else is printed."""
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", ".venv/bin/python", ".venv/.core"):
+        (tmp_path / name).write_text((ROOT / name).read_text() if name == "Makefile" else "")
+    done = subprocess.run(["make", "install"], capture_output=True, text=True, cwd=tmp_path, timeout=30)
+    assert done.returncode == 0, done.stderr
+    for words in ("installed in .venv", "make demo", "source .venv/bin/activate", "motet --help"):
+        assert words in done.stdout
 
 
 def test_a_wrong_recipe_is_refused_before_torch_is_imported(tmp_path):

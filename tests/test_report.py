@@ -1,6 +1,8 @@
 """What a run writes and shows: numbers that stay what they are, pictures, progress."""
 
+import io
 import json
+import re
 
 import pytest
 import torch
@@ -135,13 +137,26 @@ def test_picture_grids(tmp_path):
 
 def test_the_line_that_people_watch():
     numbers = {"reward": 0.5, "rewards/a/mean": 0.25, "text/entropy": 1.5, "failures": 0.0, "eval/draw": 0.75, "x": 1.0}
-    assert describe(numbers) == "reward 0.500  a 0.250  ent text 1.50  eval/draw 0.750"
-    assert "failed 2" in describe({"failures": 2.0}) and describe({"skipped": 1.0}) == "skipped 1"
+    assert describe(numbers) == ["reward 0.500", "a 0.250", "eval/draw 0.750", "ent text 1.50"]
+    assert describe({"failures": 2.0}) == ["failed 2"] and describe({"skipped": 1.0}) == ["skipped 1"]
+
+
+STEP = {
+    "duet/reward": 1.878, "duet/rewards/shapes/mean": 0.925, "duet/rewards/shapes/std": 0.1,
+    "duet/rewards/exact_answer/mean": 0.953, "duet/dropped/reward": 0.0, "duet/zero_variance/answer": 0.0,
+    "answer/reward": 0.95, "answer/rewards/exact_answer/mean": 0.95, "dropped/reward": 0.0, "zero_variance/reward": 0.0,
+    "frac_reward_zero_std": 0.25, "image/kl": 0.01, "text/entropy": 0.5, "step_time": 0.8,
+}  # fmt: skip
+
+
+def test_the_line_begins_with_the_rewards_of_every_track():
+    whole = ["duet 1.878", "answer 0.950", "shapes 0.925", "duet/exact_answer 0.953", "zero-var 25%"]
+    assert describe(STEP)[:5] == whole
+    single = {"reward": 0.5, "rewards/lab/rewards/x.py:f/mean": 0.25, "dropped/reward": 0.0}
+    assert describe(single) == ["reward 0.500", "lab/rewards/x.py:f 0.250"]
 
 
 def test_progress_off_a_terminal_is_plain_lines():
-    import io
-
     text = io.StringIO()
     with ProgressBar(Console(file=text, width=60)) as bar:
         assert isinstance(bar, Watcher)
@@ -149,16 +164,31 @@ def test_progress_off_a_terminal_is_plain_lines():
             bar.step(step, 3, {"reward": 0.5, "rewards/[x]/mean": 0.1})
         bar.items("measure", 2, 2)
     lines = text.getvalue().splitlines()
-    assert lines == ["train 1/3  reward 0.500  [x] 0.100", "train 3/3  reward 0.500  [x] 0.100", "measure 2/2  "]
+    assert lines == ["train 1/3  reward 0.500  [x] 0.100", "train 3/3  reward 0.500  [x] 0.100", "measure 2/2"]
 
 
-def test_progress_on_a_terminal_is_a_bar():
-    import io
-
+def last_lines(width, *steps):
+    """What an 80-column terminal, say, shows after each of the steps, colours left out."""
     text = io.StringIO()
-    with ProgressBar(Console(file=text, force_terminal=True, width=100)) as bar:
-        bar.step(1, 3, {"reward": 0.5, "rewards/[x]/mean": 0.1})
-    assert "[x] 0.100" in text.getvalue()
+    with ProgressBar(Console(file=text, force_terminal=True, width=width)) as bar:
+        shown = []
+        for step in steps:
+            step(bar)
+            bar._bar.refresh()
+            plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text.getvalue())
+            shown.append(plain.splitlines()[-1].rpartition("\r")[2])
+    return shown
+
+
+def test_progress_on_a_terminal_keeps_bar_count_and_time():
+    """In 80 columns they had given way to the numbers; and a number is shown whole or not at all."""
+    before, train = last_lines(80, lambda b: b.items("measure before", 2560, 5120), lambda b: b.step(120, 420, STEP))
+    assert re.fullmatch(r"measure before [━╸╺]+ 2560/5120 (-:--:--|\d:\d\d:\d\d) *", before)
+    line = re.fullmatch(r"train [━╸╺ ]+ 120/420 (-:--:--|\d:\d\d:\d\d) (.*)", train)
+    assert line and line[2].rstrip() == "duet 1.878  answer 0.950  shapes 0.925" and len(train) <= 80
+    assert last_lines(200, lambda b: b.step(1, 3, {"rewards/[x]/mean": 0.1}))[0].rstrip().endswith(" [x] 0.100")
+    narrow = last_lines(44, lambda b: b.step(120, 420, STEP))[0]
+    assert " 120/420 " in narrow and narrow.rstrip().endswith(":--")
 
 
 def test_the_stopwatch_adds_up():

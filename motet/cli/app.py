@@ -11,7 +11,6 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Reinforcement-learning post-training of models that both read and draw.",
 )
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe (YAML).")]
@@ -22,6 +21,23 @@ Checkpoint = Annotated[str, typer.Argument(help="A checkpoint folder, a run fold
 Seed = Annotated[int, typer.Option(help="Seed of the sampling.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")]
 ShardGb = Annotated[float, typer.Option("--shard-gb", min=0.001, help="Largest weight file, in GB; held in memory.")]
+
+
+def _version(asked: bool | None) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"motet {version('motet')}")
+        raise typer.Exit
+
+
+@app.callback()
+def motet(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Reinforcement-learning post-training of models that both read and draw."""
 
 
 @app.command()
