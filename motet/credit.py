@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motet.config.schema import AlgorithmConfig
+from motet.config.algorithm import AlgorithmConfig
 from motet.errors import ConfigError
 from motet.numerics.advantages import batch_advantages, normalize_each, zero_variance
 from motet.scenarios import Scenario

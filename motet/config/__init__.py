@@ -1,14 +1,12 @@
 """What a recipe may say, and how it is read. Imports no torch."""
 
+from motet.config.algorithm import DROPOUTS, AlgorithmConfig, KindConfig
 from motet.config.load import load_recipe, parse_recipe, to_yaml
 from motet.config.schema import (
-    DROPOUTS,
-    AlgorithmConfig,
     DataConfig,
     EvalConfig,
     ExpertConfig,
     ImageSamplingConfig,
-    KindConfig,
     LoraConfig,
     OptimizerConfig,
     PolicyConfig,

@@ -24,8 +24,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from motet.config.algorithm import DROPOUTS
 from motet.config.load import apply_overrides, parse_recipe, read_mapping, read_yaml
-from motet.config.schema import DROPOUTS, Recipe
+from motet.config.schema import Recipe
 from motet.errors import ConfigError
 
 StageKind = Literal["rl", "sft", "merge"]

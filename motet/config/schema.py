@@ -1,4 +1,4 @@
-"""Every knob of a recipe, documented. Names are TRL's where TRL has one. Imports no torch.
+"""Every knob of a recipe, documented; those of `algorithm` are in their own module. Imports no torch.
 
 A recipe combines five choices that never know each other: policy, scenario, reward, algorithm, plan.
 """
@@ -7,18 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-ActKind = Literal["text", "image", "denoising"]
-
-
-class _Section(BaseModel):
-    """Strict by default: unknown keys are refused, values are not coerced across types, records are frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+from motet.config.algorithm import AlgorithmConfig
+from motet.config.section import Section
 
 
-class LoraConfig(_Section):
+class LoraConfig(Section):
     """Low-rank adapters through peft; the frozen reference is a fresh adapter off, or a copy of a loaded one."""
 
     rank: PositiveInt = 16
@@ -29,7 +24,7 @@ class LoraConfig(_Section):
     """Linear layers that get an adapter. Default: a language model's; of an expert its attention."""
 
 
-class ExpertConfig(_Section):
+class ExpertConfig(Section):
     """What draws by denoising: a diffusers pipeline beside the language model at `policy.path`, or that path itself."""
 
     path: str | None = None
@@ -44,7 +39,7 @@ class ExpertConfig(_Section):
     """Train low-rank adapters on the transformer in place of its weights; the default layers are its attention's."""
 
 
-class PolicyConfig(_Section):
+class PolicyConfig(Section):
     """Which model acts, and which of its parts train."""
 
     path: str
@@ -71,7 +66,7 @@ HUB_OPTIONS = ("name", "revision", "data_dir", "data_files")
 """What `data.options` may say of a hub dataset."""
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Where tasks come from. Rows have columns such as `prompt`, `images`/`image`, `question`, `answer`."""
 
     source: str = "shapes"
@@ -88,7 +83,7 @@ class DataConfig(_Section):
     """For `motet sft`: act name -> column that demonstrates it, e.g. {drawing: image, answer: solution}."""
 
 
-class TextSamplingConfig(_Section):
+class TextSamplingConfig(Section):
     """How text acts are sampled, and so scored: replay uses the same temperature, top-k and top-p."""
 
     temperature: PositiveFloat = 1.0
@@ -101,7 +96,7 @@ class TextSamplingConfig(_Section):
     """Longest completion, the end-of-sequence token included."""
 
 
-class ImageSamplingConfig(_Section):
+class ImageSamplingConfig(Section):
     """How image acts are sampled, and so scored."""
 
     temperature: PositiveFloat = 1.0
@@ -116,7 +111,7 @@ class ImageSamplingConfig(_Section):
     """Weight s of u + s (c - u), conditional and unconditional logits; used when guidance is not `none`."""
 
 
-class SdeWindowConfig(_Section):
+class SdeWindowConfig(Section):
     """A window of stochastic steps, outside which the flow is followed without noise (MixGRPO, arXiv 2507.21802)."""
 
     size: PositiveInt
@@ -129,7 +124,7 @@ class SdeWindowConfig(_Section):
     """Rollouts at each place of a progressive window."""
 
 
-class DenoisingSamplingConfig(_Section):
+class DenoisingSamplingConfig(Section):
     """How denoising acts are sampled, and so scored."""
 
     num_steps: PositiveInt = 10
@@ -150,7 +145,7 @@ class DenoisingSamplingConfig(_Section):
     """Weight of an edit's source picture in the mixture; used when guidance is not `none`."""
 
 
-class RewardConfig(_Section):
+class RewardConfig(Section):
     """One reward: which function, with which weight, for which acts."""
 
     name: str
@@ -163,7 +158,7 @@ class RewardConfig(_Section):
     """Keyword arguments bound to the function."""
 
 
-class TrackConfig(_Section):
+class TrackConfig(Section):
     """One thing that a run practises: tasks, the scenario that plays them, and the rewards that judge it."""
 
     scenario: str = "answer"
@@ -178,80 +173,7 @@ class TrackConfig(_Section):
     """P: prompts per rollout; the batch is P x num_generations trajectories (`sft`: P rows)."""
 
 
-class KindConfig(_Section):
-    """Loss settings of one kind of act; None takes the algorithm's own."""
-
-    epsilon: NonNegativeFloat | None = None
-    """Clip range below 1."""
-    epsilon_high: NonNegativeFloat | None = None
-    """Clip range above 1."""
-    beta: NonNegativeFloat | None = None
-    """KL coefficient."""
-    weight: NonNegativeFloat = 1.0
-    """Weight of this kind's loss in the sum."""
-
-
-class FlowAlgorithmConfig(_Section):
-    """What the loss of denoising acts can do beside the ratio, clip and KL that all kinds share."""
-
-    objective: Literal["grpo", "nft"] = "grpo"
-    """Ratios of the stochastic steps (Flow-GRPO), or DiffusionNFT's loss on re-noised pictures, without any ratio."""
-    guard: bool = False
-    """GRPO-Guard: ratios normalised per step and steps weighted alike (arXiv 2510.22319); for flow_sde."""
-    penalty: Literal["kl", "velocity_mse"] = "kl"
-    """What beta weighs: the exact KL of the steps, or the velocities' squared distance (UniGRPO, arXiv 2603.23500)."""
-    nft_beta: PositiveFloat = 1.0
-    """How near DiffusionNFT's implicit policies are to the old one: smaller goes further."""
-
-
-DROPOUTS = ("prompt_dropout", "source_dropout", "joint_dropout")
-"""What supervised training may withhold from a drawing; of an edit at most one of the three."""
-
-
-class AlgorithmConfig(_Section):
-    """Advantage estimator x loss x KL, and credit. Paper names: docs/algorithms.md maps each to these settings."""
-
-    num_generations: int = Field(default=8, ge=2)
-    """G: siblings per prompt, the group of group-relative advantages."""
-    advantage: Literal["grpo", "rloo"] = "grpo"
-    """Baseline: the group's mean, or the mean of the other siblings (RLOO)."""
-    scale_rewards: Literal["group", "batch", "none"] = "group"
-    """Divide by the standard deviation over the group, over the batch, or not at all (Dr. GRPO)."""
-    normalize_each: bool = False
-    """Normalise every single reward over its group before the weighted sum (GDPO)."""
-    credit: Literal["joint", "summed", "factorized"] = "joint"
-    """Which advantage an act gets; see `motet.credit`."""
-    loss_type: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = "grpo"
-    """Denominator: tokens of each sequence then sequences (grpo); all tokens (dapo, bnpo); a constant (dr_grpo)."""
-    importance_sampling_level: Literal["token", "sequence"] = "token"
-    """`sequence` is GSPO's length-normalised sequence ratio."""
-    epsilon: NonNegativeFloat | None = 0.2
-    """Clip range below 1; null never clips (CoRL)."""
-    epsilon_high: NonNegativeFloat | None = None
-    """Clip range above 1; None: the same as epsilon (DAPO: 0.28)."""
-    beta: NonNegativeFloat = 0.0
-    """Coefficient of the KL to the frozen starting weights."""
-    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
-    """Per-action estimator of KL(policy || reference) (Schulman 2020)."""
-    entropy_bonus: NonNegativeFloat = 0.0
-    """Coefficient of the entropy, subtracted from the loss."""
-    prompt_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """`sft` alone: share of the drawings shown without their prompt, so that guidance has an unconditional branch."""
-    source_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """`sft` of denoising alone: share of the edits shown without the picture that they edit."""
-    joint_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """`sft` of denoising alone: share of the edits shown without either."""
-    num_iterations: PositiveInt = 1
-    """Passes over each rollout (mu in the GRPO paper)."""
-    num_minibatches: PositiveInt = 1
-    """Optimizer steps per pass; clipping acts only when num_iterations x num_minibatches > 1."""
-    flow: FlowAlgorithmConfig = FlowAlgorithmConfig()
-    """What concerns denoising acts alone."""
-    per_kind: dict[ActKind, KindConfig] = Field(default_factory=dict[ActKind, KindConfig])
-    """Settings that differ for one kind of act, e.g. {image: {beta: 0.01}}."""
-
-
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     """AdamW."""
 
     learning_rate: PositiveFloat = 1e-6
@@ -272,7 +194,7 @@ class OptimizerConfig(_Section):
     """Budget of one forward and backward pass; changes memory and speed, not the update."""
 
 
-class EvalConfig(_Section):
+class EvalConfig(Section):
     """The before/after measurement of `motet train`, on items that training never sees."""
 
     suite: Literal["shapes", "rewards", "none"] = "none"
@@ -293,7 +215,7 @@ class EvalConfig(_Section):
     """Seed of the items and of the sampling noise."""
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """How long, how seeded, how often things are written."""
 
     steps: PositiveInt
@@ -314,7 +236,7 @@ class RunConfig(_Section):
     """CPU threads of torch; None: torch's own choice."""
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A whole run, as `motet train` and `motet sft` read it."""
 
     description: str = ""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
-from motet.config.schema import ActKind, RewardConfig
+from motet.config.algorithm import ActKind
+from motet.config.schema import RewardConfig
 from motet.errors import ConfigError, RewardError
 from motet.lookup import Registry, did_you_mean
 from motet.protocols import Policy

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from motet.config import RewardConfig
-from motet.config.schema import AlgorithmConfig
+from motet.config.algorithm import AlgorithmConfig
 from motet.conversation import Picture, Text
 from motet.credit import assign_credit
 from motet.errors import ConfigError, DataError

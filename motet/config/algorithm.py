@@ -1,0 +1,84 @@
+"""The keys of `algorithm`: advantages, loss, KL and credit. Names are TRL's where TRL has one. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from motet.config.section import Section
+
+ActKind = Literal["text", "image", "denoising"]
+
+
+class KindConfig(Section):
+    """Loss settings of one kind of act; None takes the algorithm's own."""
+
+    epsilon: NonNegativeFloat | None = None
+    """Clip range below 1."""
+    epsilon_high: NonNegativeFloat | None = None
+    """Clip range above 1."""
+    beta: NonNegativeFloat | None = None
+    """KL coefficient."""
+    weight: NonNegativeFloat = 1.0
+    """Weight of this kind's loss in the sum."""
+
+
+class FlowAlgorithmConfig(Section):
+    """What the loss of denoising acts can do beside the ratio, clip and KL that all kinds share."""
+
+    objective: Literal["grpo", "nft"] = "grpo"
+    """Ratios of the stochastic steps (Flow-GRPO), or DiffusionNFT's loss on re-noised pictures, without any ratio."""
+    guard: bool = False
+    """GRPO-Guard: ratios normalised per step and steps weighted alike (arXiv 2510.22319); for flow_sde."""
+    penalty: Literal["kl", "velocity_mse"] = "kl"
+    """What beta weighs: the exact KL of the steps, or the velocities' squared distance (UniGRPO, arXiv 2603.23500)."""
+    nft_beta: PositiveFloat = 1.0
+    """How near DiffusionNFT's implicit policies are to the old one: smaller goes further."""
+
+
+DROPOUTS = ("prompt_dropout", "source_dropout", "joint_dropout")
+"""What supervised training may withhold from a drawing; of an edit at most one of the three."""
+
+
+class AlgorithmConfig(Section):
+    """Advantage estimator x loss x KL, and credit. Paper names: docs/algorithms.md maps each to these settings."""
+
+    num_generations: int = Field(default=8, ge=2)
+    """G: siblings per prompt, the group of group-relative advantages."""
+    advantage: Literal["grpo", "rloo"] = "grpo"
+    """Baseline: the group's mean, or the mean of the other siblings (RLOO)."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """Divide by the standard deviation over the group, over the batch, or not at all (Dr. GRPO)."""
+    normalize_each: bool = False
+    """Normalise every single reward over its group before the weighted sum (GDPO)."""
+    credit: Literal["joint", "summed", "factorized"] = "joint"
+    """Which advantage an act gets; see `motet.credit`."""
+    loss_type: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = "grpo"
+    """Denominator: tokens of each sequence then sequences (grpo); all tokens (dapo, bnpo); a constant (dr_grpo)."""
+    importance_sampling_level: Literal["token", "sequence"] = "token"
+    """`sequence` is GSPO's length-normalised sequence ratio."""
+    epsilon: NonNegativeFloat | None = 0.2
+    """Clip range below 1; null never clips (CoRL)."""
+    epsilon_high: NonNegativeFloat | None = None
+    """Clip range above 1; None: the same as epsilon (DAPO: 0.28)."""
+    beta: NonNegativeFloat = 0.0
+    """Coefficient of the KL to the frozen starting weights."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """Per-action estimator of KL(policy || reference) (Schulman 2020)."""
+    entropy_bonus: NonNegativeFloat = 0.0
+    """Coefficient of the entropy, subtracted from the loss."""
+    prompt_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """`sft` alone: share of the drawings shown without their prompt, so that guidance has an unconditional branch."""
+    source_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """`sft` of denoising alone: share of the edits shown without the picture that they edit."""
+    joint_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """`sft` of denoising alone: share of the edits shown without either."""
+    num_iterations: PositiveInt = 1
+    """Passes over each rollout (mu in the GRPO paper)."""
+    num_minibatches: PositiveInt = 1
+    """Optimizer steps per pass; clipping acts only when num_iterations x num_minibatches > 1."""
+    flow: FlowAlgorithmConfig = FlowAlgorithmConfig()
+    """What concerns denoising acts alone."""
+    per_kind: dict[ActKind, KindConfig] = Field(default_factory=dict[ActKind, KindConfig])
+    """Settings that differ for one kind of act, e.g. {image: {beta: 0.01}}."""
