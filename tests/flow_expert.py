@@ -88,7 +88,7 @@ class FlowExpert(nn.Module):
 
     def _draw(self, request, sampling):
         encoding = encode(request.context)
-        times = linear_sigmas(sampling.num_steps)
+        times = linear_sigmas(sampling.num_steps, sampling.shift or 1.0)
         shape = (CHANNELS, SIDE, SIDE)
         painted = paint(self._velocity, [branches(encoding)], [request.key], shape, times, sampling)
         return DenoisingSteps(

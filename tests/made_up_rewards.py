@@ -22,6 +22,11 @@ def flat(completions: list[Any], **columns: Any) -> list[float]:
     return [0.5] * len(completions)
 
 
+def worth(completions: list[Any], value: float = 0.5, **columns: Any) -> list[float]:
+    """Worth what the recipe says."""
+    return [value] * len(completions)
+
+
 def part(completion: list[Any], kind: str) -> Any:
     """The first picture or text of a completion."""
     for message in completion:

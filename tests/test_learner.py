@@ -627,6 +627,39 @@ def test_a_rate_of_zero_moves_nothing_and_a_rate_moves():
     assert torch.equal(policy.trainable()["text"], moved)
 
 
+def test_adamw_takes_its_betas_and_its_weight_decay():
+    """Two steps by hand, from the gradients that the learner saw."""
+    (b1, b2), decay, rate = (0.5, 0.6), 0.3, 0.1
+    policy = fake()
+    disturb(policy)  # a weight of 0 does not decay
+    acts = acts_of(played(policy, P=1, G=2))
+    weight = policy.trainable()["text"]
+    learner = Learner(policy, optimizer(learning_rate=rate, betas=(b1, b2), weight_decay=decay), 10)
+    expected, m, v = weight.detach().clone(), 0.0, 0.0
+    for step in (1, 2):
+        learner.step(acts, LikelihoodObjective({}))
+        m, v = b1 * m + (1 - b1) * weight.grad, b2 * v + (1 - b2) * weight.grad**2
+        expected = expected * (1 - rate * decay) - rate * m / (1 - b1**step) / ((v / (1 - b2**step)).sqrt() + 1e-8)
+    torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("own", "changed"),
+    [
+        ({"weight": 0.5}, {"weight": 0.5}),
+        ({"epsilon": 0.05}, {"epsilon": 0.05}),
+        ({"epsilon_high": 0.5}, {"epsilon_high": 0.5}),
+        ({"beta": 0.0}, {"beta": 0.0}),
+    ],
+)
+def test_a_kind_that_sets_one_thing_keeps_the_rest(own, changed):
+    config = AlgorithmConfig(epsilon=0.2, epsilon_high=0.28, beta=0.1, per_kind={"image": KindConfig(**own)})
+    settings = kind_settings(config, {"text": 9, "image": 4})
+    common = {"epsilon": 0.2, "epsilon_high": 0.28, "beta": 0.1, "weight": 1.0}
+    assert vars(settings["text"]) == {**common, "max_actions": 9}
+    assert vars(settings["image"]) == {**common, **changed, "max_actions": 4}
+
+
 # --- supervision
 
 

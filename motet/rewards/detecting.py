@@ -27,6 +27,12 @@ teddy bear, hair drier, toothbrush
 """
 CLASSES = tuple(" ".join(name.split()) for name in _NAMES.split(","))
 """GenEval's names of COCO's 80 classes, in COCO's order; checkpoints name some of them otherwise."""
+_OTHER_NAMES = {
+    "motorbike": "motorcycle", "aeroplane": "airplane", "sofa": "couch", "pottedplant": "potted plant",
+    "diningtable": "dining table", "tvmonitor": "tv", "mouse": "computer mouse", "remote": "tv remote",
+    "keyboard": "computer keyboard", "hair dryer": "hair drier",
+}  # fmt: skip
+"""What checkpoints call some of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +67,13 @@ class Detector:
                 f"{key}={path!r} knows {len(model.config.id2label)} classes; COCO's instances are {len(CLASSES)}.",
                 fix="give a checkpoint such as facebook/mask2former-swin-small-coco-instance.",
             )
+        for place, label in model.config.id2label.items():
+            name = _OTHER_NAMES.get(label.casefold(), label.casefold())
+            if name in CLASSES and name != CLASSES[int(place)]:
+                raise ConfigError(
+                    f"{key}={path!r} calls class {place} {label!r}; in COCO's order it is {CLASSES[int(place)]!r}.",
+                    fix="give a checkpoint whose id2label has COCO's order.",
+                )
         return cls(model, load_processor(AutoImageProcessor, path, key=key), threshold, batch_size)
 
     def __call__(self, pictures: Sequence[Image.Image]) -> list[list[Instance]]:

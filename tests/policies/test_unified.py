@@ -2,6 +2,7 @@
 
 import gc
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,6 +42,15 @@ def test_it_is_a_policy_of_texts_and_drawings():
     assert {"language_model", "visual", "lm_head", "queries", "connector", "transformer", "source_adapter"} <= set(
         policy.parts
     )
+
+
+def test_a_drawing_walks_the_schedule_of_its_shift():
+    policy, asked = build(), drawings(contexts()[:1])
+    (plain,), (shifted,) = policy.act(asked, PLAIN), policy.act(asked, replace(PLAIN, shift=3.0))
+    schedule = policy.drawer.painter.denoiser.schedule
+    for act, shift in ((plain, None), (shifted, 3.0)):
+        torch.testing.assert_close(act.times, schedule(4, policy.drawer.painter.shape, shift))
+    assert not torch.allclose(plain.times, shifted.times)
 
 
 @pytest.mark.parametrize("family", ["sana", "sd3"])

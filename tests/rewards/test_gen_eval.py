@@ -32,10 +32,23 @@ def values(one):
     return one.correct, one.strict, one.partial
 
 
-def test_there_are_eighty_classes():
-    assert len(set(CLASSES)) == 80 and (CLASSES[0], CLASSES[64], CLASSES[79]) == (
-        "person", "computer mouse", "toothbrush"
-    )  # fmt: skip
+COCO = """person bicycle car motorbike aeroplane bus train truck boat traffic_light fire_hydrant stop_sign parking_meter
+bench bird cat dog horse sheep cow elephant bear zebra giraffe backpack umbrella handbag tie suitcase frisbee skis
+snowboard sports_ball kite baseball_bat baseball_glove skateboard surfboard tennis_racket bottle wine_glass cup fork
+knife spoon bowl banana apple sandwich orange broccoli carrot hot_dog pizza donut cake chair sofa pottedplant bed
+diningtable toilet tvmonitor laptop mouse remote keyboard cell_phone microwave oven toaster sink refrigerator book clock
+vase scissors teddy_bear hair_drier toothbrush"""
+LABELS = [name.replace("_", " ") for name in COCO.split()]
+"""The labels of Mask2Former's public COCO checkpoints, in order."""
+RENAMED = {
+    "motorbike": "motorcycle", "aeroplane": "airplane", "sofa": "couch", "pottedplant": "potted plant",
+    "diningtable": "dining table", "tvmonitor": "tv", "mouse": "computer mouse", "remote": "tv remote",
+    "keyboard": "computer keyboard",
+}  # fmt: skip
+
+
+def test_the_classes_are_cocos_in_its_order():
+    assert list(CLASSES) == [RENAMED.get(label, label) for label in LABELS]
 
 
 @pytest.mark.parametrize(
@@ -132,6 +145,16 @@ def test_rows_choose_their_threshold_and_their_score():
         assert told == expected
 
 
+def test_every_row_has_its_own_exclusions():
+    asked, never, two = [{"class": "dog", "count": 1}], None, [{"class": "dog", "count": 2}]
+    reward, picture = bound(score="correct"), Image.new("RGB", (100, 100))
+    reward.function._detector = lambda pictures: [[thing("dog"), thing("dog")]] * len(pictures)
+    reward.function._clip = None
+    shown = shows(picture, picture, picture)
+    assert reward(completions=shown, include=[asked] * 3, exclude=[never, two, never]) == [1.0, 0.0, 1.0]
+    assert reward(completions=shown, include=[None, asked, asked], exclude=[two, never, two]) == [None, 1.0, 0.0]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -145,7 +168,7 @@ def test_wrong_options_are_refused(options, message):
         bound(**options)
 
 
-def save_detector(folder, classes=80):
+def save_detector(folder, classes=80, labels=None):
     pytest.importorskip("scipy")
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
     from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
@@ -156,7 +179,8 @@ def save_detector(folder, classes=80):
         out_features=["stage1", "stage2", "stage3", "stage4"],
     )  # fmt: skip
     config = Mask2FormerConfig(
-        backbone_config=swin, num_labels=classes, feature_size=32, mask_feature_size=32, hidden_dim=32, num_queries=5,
+        backbone_config=swin, id2label=dict(enumerate(labels or LABELS[:classes])), feature_size=32,
+        mask_feature_size=32, hidden_dim=32, num_queries=5,
         encoder_layers=1, decoder_layers=2, num_attention_heads=2, encoder_feedforward_dim=32, dim_feedforward=32,
     )  # fmt: skip
     Mask2FormerForUniversalSegmentation(config).save_pretrained(folder)
@@ -215,4 +239,12 @@ def test_without_scipy_the_extra_is_named(monkeypatch):
 def test_a_detector_of_other_classes_is_refused(tmp_path):
     folder = save_detector(tmp_path / "detector", classes=7)
     with pytest.raises(ConfigError, match=r"knows 7 classes; COCO's instances are 80"):
+        Detector.open(str(folder), torch.device("cpu"), key="k", threshold=0.3, batch_size=1)
+
+
+def test_a_detector_whose_classes_are_in_another_order_is_refused(tmp_path):
+    swapped = [*LABELS]
+    swapped[15], swapped[16] = swapped[16], swapped[15]
+    folder = save_detector(tmp_path / "detector", labels=swapped)
+    with pytest.raises(ConfigError, match=r"calls class 15 'dog'; in COCO's order it is 'cat'"):
         Detector.open(str(folder), torch.device("cpu"), key="k", threshold=0.3, batch_size=1)

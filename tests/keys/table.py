@@ -1,0 +1,153 @@
+"""For every key of a recipe: what it is changed to, and in which part of a tiny run's outcome the change must show.
+
+A new key needs one line here. `Shows("metrics/loss", 0.1)` reads: in the recipe `janus` of `bases.py`, setting the key
+to 0.1 changes the metric `loss` of the run. `given` are keys that both runs set, where the key means nothing without
+them. Parts are listed in `outcome.py`; a prefix such as `metrics` stands for all of them. Keys of a list or a mapping
+are written with an example: `at="rewards.0.weight"` for `rewards.N.weight`. Keys below `tracks.TRACK` are tested by the
+line of the same key outside tracks, moved into a track.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.runs import REWARDS
+
+
+@dataclass(frozen=True)
+class Shows:
+    """One key: the part of the outcome that must differ, and the changed value."""
+
+    part: str
+    value: Any
+    base: str = "janus"
+    given: dict[str, Any] = field(default_factory=dict)
+    at: str | None = None
+    slow: bool = False
+
+
+OFF_POLICY = {"algorithm.num_iterations": 2, "optimizer.learning_rate": 0.01}
+WITH_KL = {"algorithm.beta": 0.1, **OFF_POLICY}
+GUIDED = {"image.guidance": "guided"}
+FLOW_GUIDED = {"denoising.guidance": "guided", "denoising.guidance_scale": 2.0}
+WINDOW = {"denoising.sde_window.size": 1, "denoising.sde_window.interval": 1}
+NFT = {"algorithm.flow.objective": "nft", "algorithm.flow.penalty": "velocity_mse"}
+MEASURED = {"eval.suite": "shapes", "eval.size": 2, "eval.held_out_size": 1, "eval.pass_at": 1, "run.steps": 1}
+PLAYED = {"eval.suite": "rewards", "eval.size": 2, "eval.pass_at": 1, "run.steps": 1}
+WORTH = {"rewards": [{"name": f"{REWARDS}worth"}]}
+LONG = {"text.max_tokens": 64, "algorithm.num_generations": 4}
+THOUGHT = {"scenario": "think_draw", "rewards": [{"name": f"{REWARDS}flat"}]}
+LORA = {"policy.lora.rank": 2, "policy.train": []}
+EXPERT_LORA = {"policy.expert.lora.rank": 2, "policy.train": []}
+
+TABLE: dict[str, Shows] = {
+    "description": Shows("recipe", "what it does"),
+    # policy
+    "policy.path": Shows("samples", "@janus_2"),
+    "policy.train": Shows("weights", ["lm_head"]),
+    "policy.lora.rank": Shows("weights", 4, given=LORA),
+    "policy.lora.alpha": Shows("weights", 64.0, given=LORA),
+    "policy.lora.target_modules": Shows("weights", ["q_proj"], given=LORA),
+    "policy.expert.path": Shows("samples", "@sd3", "experts"),
+    "policy.expert.height": Shows("samples", 32, "experts"),
+    "policy.expert.width": Shows("samples", 32, "experts"),
+    "policy.expert.embedded_guidance": Shows("samples", 1.0, "experts"),
+    "policy.expert.lora.rank": Shows("weights", 4, "experts", EXPERT_LORA),
+    "policy.expert.lora.alpha": Shows("weights", 64.0, "experts", EXPERT_LORA),
+    "policy.expert.lora.target_modules": Shows("weights", ["to_q"], "experts", EXPERT_LORA),
+    "policy.device": Shows("refused", "cuda:99"),
+    "policy.autocast": Shows("weights", "bfloat16"),
+    "policy.gradient_checkpointing": Shows("work/linear_rows", True),
+    "policy.max_pixels": Shows("samples", 64, "reading"),
+    "policy.rollout_batch": Shows("work/linear_calls", 1),
+    # scenario, data, rewards
+    "scenario": Shows("samples", "answer", given={"rewards": [{"name": f"{REWARDS}spacious"}]}),
+    "scenario_options": Shows("samples", {"instruction": "Please draw: {prompt}"}, given=THOUGHT),
+    "data.source": Shows("samples", "@riddles", "reading"),
+    "data.split": Shows("samples", "test"),
+    "data.columns": Shows("samples", {"prompt": "solution"}),
+    "data.size": Shows("samples", 1),
+    "data.options": Shows("samples", {"canvas": 16, "grid": 2, "max_things": 1, "max_count": 2}),
+    "data.targets": Shows("weights", {"drawing": "target", "answer": "question"}, "sft"),
+    "rewards.N.name": Shows("metrics/reward", f"{REWARDS}flat", at="rewards.0.name"),
+    "rewards.N.weight": Shows("metrics/reward", 3.0, at="rewards.0.weight"),
+    "rewards.N.acts": Shows("weights", ["drawing", "answer"], at="rewards.0.acts"),
+    "rewards.N.options": Shows("metrics/reward", {"value": 1.0}, given=WORTH, at="rewards.0.options"),
+    # algorithm
+    "algorithm.num_generations": Shows("samples", 3),
+    "algorithm.advantage": Shows("weights", "rloo", given={"algorithm.num_generations": 3}),
+    "algorithm.scale_rewards": Shows("weights", "none"),
+    "algorithm.normalize_each": Shows("weights", True),
+    "algorithm.credit": Shows("weights", "summed"),
+    "algorithm.loss_type": Shows("weights", "bnpo", given=LONG),
+    "algorithm.importance_sampling_level": Shows("weights", "sequence", given=OFF_POLICY),
+    "algorithm.epsilon": Shows("metrics/text/clip_fraction", 1e-6, given=OFF_POLICY),
+    "algorithm.epsilon_high": Shows("metrics/text/clip_fraction", 0.3, given={"algorithm.epsilon": 1e-6, **OFF_POLICY}),
+    "algorithm.beta": Shows("metrics/text/kl", 0.1),
+    "algorithm.kl_estimator": Shows("metrics/text/kl", "k1", given=WITH_KL),
+    "algorithm.entropy_bonus": Shows("weights", 0.1),
+    "algorithm.prompt_dropout": Shows("weights", 0.9, "sft"),
+    "algorithm.source_dropout": Shows("weights", 0.9, "edit_sft"),
+    "algorithm.joint_dropout": Shows("weights", 0.9, "edit_sft"),
+    "algorithm.num_iterations": Shows("weights", 2),
+    "algorithm.num_minibatches": Shows("weights", 2),
+    "algorithm.flow.objective": Shows("weights", "nft", "flow", {"algorithm.flow.penalty": "velocity_mse"}),
+    "algorithm.flow.guard": Shows("weights", True, "flow"),
+    "algorithm.flow.penalty": Shows("metrics/denoising/kl", "velocity_mse", "flow", WITH_KL),
+    "algorithm.flow.nft_beta": Shows("weights", 0.5, "flow", NFT),
+    "algorithm.per_kind.KIND.epsilon": Shows("weights", 1e-6, given=OFF_POLICY, at="algorithm.per_kind.image.epsilon"),
+    "algorithm.per_kind.KIND.epsilon_high": Shows(
+        "weights", 0.3, given={"algorithm.epsilon": 1e-6, **OFF_POLICY}, at="algorithm.per_kind.image.epsilon_high"
+    ),
+    "algorithm.per_kind.KIND.beta": Shows("metrics/image/kl", 0.1, at="algorithm.per_kind.image.beta"),
+    "algorithm.per_kind.KIND.weight": Shows("metrics/image/loss", 3.0, at="algorithm.per_kind.image.weight"),
+    # sampling
+    "text.temperature": Shows("samples", 0.5),
+    "text.top_k": Shows("samples", 2),
+    "text.top_p": Shows("samples", 0.1),
+    "text.max_tokens": Shows("metrics/completion_length/max", 4),
+    "image.temperature": Shows("samples", 0.5),
+    "image.top_k": Shows("samples", 2),
+    "image.top_p": Shows("samples", 0.1),
+    "image.guidance": Shows("samples", "guided"),
+    "image.guidance_scale": Shows("samples", 2.0, given=GUIDED),
+    "denoising.num_steps": Shows("samples", 3, "flow"),
+    "denoising.noise_level": Shows("samples", 0.3, "flow"),
+    "denoising.sde_type": Shows("samples", "cps", "flow"),
+    "denoising.sde_window.size": Shows("samples", 2, "flow", WINDOW),
+    "denoising.sde_window.moves": Shows("samples", "fixed", "flow", WINDOW),
+    "denoising.sde_window.stride": Shows("samples", 2, "flow", WINDOW),
+    "denoising.sde_window.interval": Shows("samples", 2, "flow", WINDOW),
+    "denoising.shift": Shows("samples", 3.0, "flow"),
+    "denoising.guidance": Shows("samples", "guided", "flow"),
+    "denoising.guidance_scale": Shows("samples", 3.0, "flow", FLOW_GUIDED),
+    "denoising.image_guidance_scale": Shows("samples", 3.0, "edit", FLOW_GUIDED),
+    # optimizer
+    "optimizer.learning_rate": Shows("weights", 0.001),
+    "optimizer.betas": Shows("weights", [0.5, 0.9]),
+    "optimizer.weight_decay": Shows("weights", 0.1),
+    "optimizer.warmup_steps": Shows("metrics/learning_rate", 3),
+    "optimizer.schedule": Shows("metrics/learning_rate", "linear"),
+    "optimizer.learning_rates": Shows("weights", {"lm_head": 0.1}),
+    "optimizer.max_grad_norm": Shows("weights", 1e-6),
+    "optimizer.tokens_per_microbatch": Shows("work/replay_calls", 1),
+    # evaluation
+    "eval.suite": Shows("before", "rewards", given={"eval.size": 2, "eval.pass_at": 1, "eval.suite": "none"}),
+    "eval.split": Shows("before", "held_out", given=PLAYED),
+    "eval.size": Shows("before", 1, given=PLAYED),
+    "eval.held_out_size": Shows("before", 2, given=MEASURED),
+    "eval.pass_at": Shows("before", 2, given=PLAYED),
+    "eval.guidance_scale": Shows("pictures", 3.0, given=MEASURED),
+    "eval.every": Shows("metrics/eval/draw", 1, "sft", MEASURED, slow=True),
+    "eval.seed": Shows("before", 5, given=PLAYED),
+    # run
+    "run.steps": Shows("metrics/loss", 3),
+    "run.prompts_per_step": Shows("samples", 1),
+    "run.turn": Shows("metrics/other/reward", 1, "turns"),
+    "run.seed": Shows("samples", 1),
+    "run.save_every": Shows("files", 1),
+    "run.keep_checkpoints": Shows("files", 1, given={"run.save_every": 1}),
+    "run.sample_every": Shows("files", 2),
+    "run.threads": Shows("work/threads", 2),
+}
