@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
+from transformers import DynamicCache, GenerationConfig, JanusConfig, JanusForConditionalGeneration
 
 from motet.errors import NumericsError
 from motet.policies.decoding.loop import Prefixes, decode
 from motet.policies.decoding.snapshot import LanguageSnapshot
+from motet.policies.versions import read_with_cache
 from motet.quiet import quiet
 from motet.trajectory import Sampling
 
@@ -167,12 +168,10 @@ def _module_loop(model: Any, task: str, prompts: Prompts, guidance_scale: float 
     """Unguided decoding by transformers' modules with their default cache."""
     assert guidance_scale is None
     embed, head, count = _mouth(model, task)
-    mask, embeddings, cache, tokens = prompts.mask.long(), model.get_input_embeddings()(prompts.ids), None, []
+    cache, tokens = DynamicCache(config=model.config.text_config), []
+    mask, embeddings = prompts.mask.long(), model.get_input_embeddings()(prompts.ids)
     for _ in range(count):
-        out = model.model.language_model(
-            inputs_embeds=embeddings, attention_mask=mask, past_key_values=cache, use_cache=True
-        )
-        cache = out.past_key_values
+        out = read_with_cache(model.model.language_model, cache, inputs_embeds=embeddings, attention_mask=mask)
         tokens.append(head(out.last_hidden_state[:, -1]).argmax(dim=-1))
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         embeddings = embed(tokens[-1]).unsqueeze(1)

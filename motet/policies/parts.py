@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 
 from motet.errors import ConfigError
 from motet.lookup import did_you_mean
+from motet.policies.versions import enable_activation_checkpointing
 
 
 def require_parts(parts: Collection[str], chosen: Sequence[str]) -> None:
@@ -54,9 +54,7 @@ def recompute_activations(model: Any) -> None:
     transformers does so in training mode only. Only the layers' own flags are set: what is inside them stays in
     evaluation mode, without dropout.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # renamed in transformers 5.23; the new name is missing before
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    enable_activation_checkpointing(model)
     for layer in model.modules():
         if getattr(layer, "gradient_checkpointing", False):
             layer.training = True

@@ -19,6 +19,7 @@ from transformers import DynamicCache
 
 from motet.policies.janus.embeddings import Embedder
 from motet.policies.scoring import Branch, Read, alike, score
+from motet.policies.versions import read_with_cache
 from motet.protocols import Replay
 from motet.trajectory import Act
 
@@ -75,21 +76,22 @@ def _shared_pass(language: Any, contexts: list[Tensor], branches: list[Branch]) 
     suffixes = pad_sequence([b.actions.to(prefixes.dtype) for b in branches], batch_first=True)
     device, (count, longest, width) = prefixes.device, prefixes.shape
     lengths = torch.tensor([len(c) for c in contexts], device=device)
-    read = language(inputs_embeds=prefixes, use_cache=True, past_key_values=DynamicCache())
-    owner = torch.tensor([b.context for b in branches], device=device)
+    of_contexts: Any = DynamicCache()
     cache = DynamicCache()
-    for number, layer in enumerate(read.past_key_values.layers):
+    read = read_with_cache(language, of_contexts, inputs_embeds=prefixes)
+    owner = torch.tensor([b.context for b in branches], device=device)
+    for number, layer in enumerate(of_contexts.layers):
         cache.update(layer.keys[owner], layer.values[owner], number)
     steps = torch.arange(suffixes.shape[1], device=device)
     seen = torch.arange(longest, device=device) < lengths[owner].unsqueeze(1)
     hidden = read.last_hidden_state.reshape(-1, width)
     if len(steps):
-        continued = language(
+        continued = read_with_cache(
+            language,
+            cache,
             inputs_embeds=suffixes,
             attention_mask=torch.cat([seen, seen.new_ones(suffixes.shape[:2])], dim=1).long(),
             position_ids=lengths[owner].unsqueeze(1) + steps,
-            past_key_values=cache,
-            use_cache=True,
         ).last_hidden_state
         hidden = torch.cat([hidden, continued.reshape(-1, width)])
     first = [b.context * longest + len(contexts[b.context]) - 1 for b in branches]

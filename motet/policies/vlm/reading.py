@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
+from motet.policies.versions import read_with_cache
 from motet.policies.vlm.embeddings import Context
 
 
@@ -69,12 +70,12 @@ class Continuation:
             self.seen = torch.cat([self.seen, self.seen.new_ones(rows, count)], dim=1)
         positions = self.positions.unsqueeze(1) + torch.arange(count, device=self.positions.device)
         self.positions = self.positions + count
-        return self.language(
+        return read_with_cache(
+            self.language,
+            self.cache,
             inputs_embeds=vectors,
             attention_mask=None if self.seen is None else self.seen.long(),
             position_ids=positions.expand(3, -1, -1),
-            past_key_values=self.cache,
-            use_cache=True,
         ).last_hidden_state
 
     def step(self, embeddings: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
@@ -93,7 +94,7 @@ class Continuation:
 def prefill(language: Any, contexts: Sequence[Context]) -> Prefilled:
     """Read distinct contexts in one pass and keep their keys and values."""
     cache = DynamicCache()
-    hidden = language(**_inputs(contexts), use_cache=True, past_key_values=cache).last_hidden_state
+    hidden = read_with_cache(language, cache, **_inputs(contexts)).last_hidden_state
     lengths = [len(context.vectors) for context in contexts]
     following = [context.next_position for context in contexts]
     return Prefilled(
