@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def newest_of(path: str | Path) -> str:
 
     Anything else, as it is written, is a checkpoint or hub id itself.
     """
+    if not os.path.isdir(path):
+        return str(path)
     folder = Path(path)
     merged = folder / MERGED
     own = latest_checkpoint(folder / "checkpoints") or (merged if (merged / CONFIG).is_file() else None)
@@ -39,10 +42,10 @@ def newest_of(path: str | Path) -> str:
 def weights_digest(path: str | Path) -> str | None:
     """`weights 3f9a...`: the same for the same weights and configs wherever they lie; None where no weights lie.
 
-    Of each file it takes name, size, and 64 blocks from its first to its last: no two trainings agree on them, and
-    15 GB are read as fast as 15 MB.
+    A run folder stands for its newest checkpoint. Of each file it takes name, size, and 64 blocks from its first to its
+    last: no two trainings agree on them, and 15 GB are read as fast as 15 MB.
     """
-    folder = Path(path)
+    folder = Path(newest_of(path))
     files = sorted(file for file in folder.rglob("*.safetensors") if file.name != LEARNER) if folder.is_dir() else []
     if not files:
         return None

@@ -15,6 +15,7 @@ from PIL import Image
 
 from motet.config import load_recipe
 from motet.report.progress import ProgressBar
+from motet.saved import weights_digest
 from tests.runs import WORLD, mapping, motet_command, write_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -135,6 +136,22 @@ def test_a_finished_run_may_be_made_longer(trained, capsys, tmp_path):
     answer = motet_command(capsys, "train", folder / "recipe.yaml", "run.steps=1", "-o", tmp_path / "run", "--resume")
     assert answer.code == 0 and "train 1/1" in answer.out and "measure before" not in answer.out
     assert after["steps"] == 3 and after["before"] == json.loads((folder / "before.json").read_text())
+
+
+def test_a_recipe_may_start_from_a_run_folder(trained, capsys, tmp_path):
+    """As sample, ask and eval may; a resumed run notices that the folder's newest checkpoint is another."""
+    folder = shutil.copytree(trained[0], tmp_path / "first")
+    recipe = write_recipe(tmp_path / "recipe.yaml", folder, run={"steps": 1})
+    assert motet_command(capsys, "train", recipe, "--output", tmp_path / "run").code == 0
+    start = json.loads((tmp_path / "run" / "start.json").read_text())
+    newest = folder / "checkpoints" / "step_000002"
+    assert start["policy.path"] == weights_digest(newest) is not None
+    resume = ["train", recipe, "run.steps=2", "--output", tmp_path / "run", "--resume"]
+    shutil.copytree(tmp_path / "run" / "checkpoints" / "step_000001", folder / "checkpoints" / "step_000003")
+    other = motet_command(capsys, *resume)
+    assert other.code == 2 and "policy.path was 'weights" in other.err
+    shutil.rmtree(folder / "checkpoints" / "step_000003")
+    assert motet_command(capsys, *resume).code == 0
 
 
 def test_sft(tiny_checkpoint, capsys, tmp_path):

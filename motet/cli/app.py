@@ -23,12 +23,13 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers her
 ShardGb = Annotated[float, typer.Option("--shard-gb", min=0.001, help="Largest weight file, in GB; held in memory.")]
 
 
-def _version(asked: bool | None) -> None:
+def _version(asked: bool | None) -> bool:
     if asked:
         from importlib.metadata import version
 
         print(f"motet {version('motet')}")
         raise typer.Exit
+    return False
 
 
 @app.callback()

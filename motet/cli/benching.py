@@ -18,6 +18,7 @@ from motet.config.bench import Choice, load_bench
 from motet.errors import CheckpointError
 from motet.evals.bench_rewards import Agreement, audit_rewards
 from motet.evals.bench_rollout import bench_rollout as race
+from motet.hub import why_missing
 from motet.report.progress import ProgressBar
 from motet.saved import newest_of
 
@@ -27,6 +28,9 @@ def bench_rollout(
 ) -> None:
     """Race our sampler against transformers' and print a row per task and batch size."""
     path = None if checkpoint is None else newest_of(checkpoint)
+    missing = None if path is None else why_missing(path, "checkpoint")
+    if missing is not None:
+        raise CheckpointError(missing, fix="give a Janus checkpoint, or none at all.")
     try:
         rows = race(path, batch_sizes, guidance_scale, repeats)
     except (OSError, ValueError) as error:

@@ -43,7 +43,7 @@ class PolicyConfig(Section):
     """Which model acts, and which of its parts train."""
 
     path: str
-    """A checkpoint folder in the transformers layout, or a hub id."""
+    """A checkpoint folder in the transformers layout, a run folder (its newest checkpoint), or a hub id."""
     train: tuple[str, ...] = ("language_model", "lm_head")
     """Parts that train whole, by name. The default is CoRL's, or none beside `lora`; [] lets adapters train alone."""
     lora: LoraConfig | None = None

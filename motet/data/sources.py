@@ -11,6 +11,7 @@ from typing import Any
 
 from motet.config.schema import HUB_OPTIONS, DataConfig
 from motet.errors import ConfigError, DataError
+from motet.hub import why_missing
 from motet.lookup import did_you_mean, first_line
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
@@ -163,9 +164,10 @@ def _open_hub(config: DataConfig, pictures: Collection[str]) -> Source:
     import datasets
 
     name, local = config.source, Path(config.source).expanduser()
-    if not local.exists() and (name.count("/") > 1 or name.startswith(("/", ".", "~"))):
+    missing = why_missing(name, "data", "dataset") if "/" in name else None
+    if missing is not None:
         raise DataError(
-            f"data.source={name!r} does not exist (looked at {local.resolve()}).",
+            f"data.source={name!r}: {missing}",
             fix=f"give a {', '.join(SUFFIXES)} file, a folder saved by datasets, a hub id, or `shapes`.",
         )
     for option in config.options:

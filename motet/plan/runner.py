@@ -20,7 +20,7 @@ from motet.plan.runs import run_measurement, run_supervised, run_training
 from motet.plan.table import plan_tables
 from motet.report.folder import RECIPE, RunFolder
 from motet.report.resuming import POLICY, refuse_changes
-from motet.saved import weights_digest
+from motet.saved import newest_of, weights_digest
 from motet.session import demonstrated_tracks, rewarded_tracks
 
 SUMMARY = "summary.json"
@@ -124,7 +124,8 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements:
         merged, parts = checkpoint_of(stage, output), [plan.stage(name) for name in stage.start]
         folder.create(to_yaml(stage.recipe), _merged_from(plan, stage, output))
         if not merged.exists():
-            merge_folders([checkpoint_of(part, output) for part in parts], merged, method=stage.method, base=stage.base)
+            base = None if stage.base is None else Path(newest_of(stage.base))
+            merge_folders([checkpoint_of(part, output) for part in parts], merged, method=stage.method, base=base)
         run_measurement(stage.recipe, RunFolder(folder.path, resume=True), again)
     summary = folder.read_json(SUMMARY)
     assert summary is not None  # each of the three has written it, or raised

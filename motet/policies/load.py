@@ -13,6 +13,7 @@ from transformers import JanusConfig
 
 from motet.config import ExpertConfig, PolicyConfig
 from motet.errors import CheckpointError, ConfigError
+from motet.hub import why_missing
 from motet.lookup import first_line
 from motet.policies.janus import JanusPolicy
 from motet.policies.janus.checkpoint import open_janus
@@ -24,15 +25,16 @@ from motet.saved import newest_of
 
 
 def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
-    """Load a checkpoint folder (or hub id), or a LoRA adapter folder: its config.json says which policy it is.
+    """Load a checkpoint folder, a run folder (its newest checkpoint), a hub id, or a LoRA adapter folder.
 
-    Janus in the transformers layout, Qwen2.5-VL and Qwen3-VL, diffusers pipelines (as `policy.expert` beside a language
-    model, or alone), and motet's own unified models around any of those language models. With a `config`, its device,
-    precision and trainable parts apply; without one the policy is ready to sample and trains the default parts. Raises
-    CheckpointError for a missing, broken or unsupported checkpoint, ConfigError for settings that it has no use for.
+    Its config.json says which policy it is: Janus in the transformers layout, Qwen2.5-VL and Qwen3-VL, diffusers
+    pipelines (as `policy.expert` beside a language model, or alone), and motet's own unified models around any of those
+    language models. With a `config`, its device, precision and trainable parts apply; without one the policy is ready
+    to sample and trains the default parts. Raises CheckpointError for a missing, broken or unsupported checkpoint,
+    ConfigError for settings that it has no use for.
     """
     settings = config or PolicyConfig(path=str(path))
-    opened = Opening.at(path, settings)
+    opened = Opening.at(newest_of(path), settings)
     model_type = _model_type(opened)
     policy = _OPENERS[model_type](opened)
     _require_use(settings, policy, model_type)
@@ -171,7 +173,7 @@ def _pipeline_at(source: str | Path, opened: Opening) -> Any:
 
     expert = opened.settings.expert or ExpertConfig()
     return open_pipeline(
-        source,
+        newest_of(source),
         dtype=opened.dtype,
         device=opened.device,
         embedded_guidance=expert.embedded_guidance,
@@ -223,12 +225,12 @@ def _model_type(opened: Opening) -> str:
     folder = Path(source)
     if (folder / "model_index.json").is_file():
         return "diffusers"
-    if not folder.exists() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):  # not a hub id either
-        raise CheckpointError(f"{preface}There is no checkpoint at {source!r}.", fix="check the path.")
+    missing = why_missing(source, "checkpoint")
+    if missing is not None:
+        fix = "check the path or the hub id, the network, and `hf auth login`."
+        raise CheckpointError(f"{preface}{missing}", fix=fix)
     if folder.exists() and not (folder / "config.json").is_file():
-        newest = newest_of(source)
-        which = "the folder that holds config.json" if newest == source else repr(newest)
-        raise CheckpointError(f"{preface}{source!r} holds no config.json.", fix=f"give {which}.")
+        raise CheckpointError(f"{preface}{source!r} holds no config.json.", fix="give the folder that holds it.")
     model_type = _config_of(source, preface).get("model_type")
     if model_type not in _OPENERS:
         raise CheckpointError(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from motet.errors import ConfigError
+from motet.hub import why_missing
 from motet.lookup import first_line
 from motet.protocols import Policy
 from motet.quiet import quiet
@@ -54,6 +55,9 @@ def frozen(model: Any, device: torch.device) -> Any:
 
 
 def _open(auto: Any, path: str, key: str, what: str, **settings: Any) -> Any:
+    missing = why_missing(path, what)
+    if missing is not None:
+        raise ConfigError(f"{key}: {missing}", fix="check the path or the hub id, the network, and `hf auth login`.")
     with quiet():
         try:
             return auto.from_pretrained(path, **settings)

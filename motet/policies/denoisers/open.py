@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from motet.errors import CheckpointError, ConfigError
+from motet.hub import why_missing
 from motet.lookup import first_line
 from motet.policies.denoisers.common import DiffusersDenoiser
 from motet.policies.denoisers.flux import FluxDenoiser
@@ -125,8 +126,9 @@ def local_folder(source: str, files: Sequence[str]) -> Path:
     """The folder itself, or the one in the hub's cache with these files of a hub id. Raises CheckpointError."""
     if Path(source).is_dir():
         return Path(source)
-    if source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise CheckpointError(f"There is no checkpoint at {source!r}.", fix="check the path.")
+    missing = why_missing(source, "checkpoint")
+    if missing is not None:
+        raise CheckpointError(missing, fix="check the path or the hub id, the network, and `hf auth login`.")
     import huggingface_hub
 
     try:
