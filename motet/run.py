@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from motet.checkpoint import Progress, restore, save_checkpoint
 from motet.interrupt import Interrupt
@@ -11,6 +11,9 @@ from motet.report.folder import RunFolder
 from motet.report.steps import Stopwatch, Watcher
 from motet.saved import latest_checkpoint
 from motet.session import Session
+
+Measure = Callable[[], dict[str, float]]
+"""A quick look at the policy on held-back items, for the learning curve."""
 
 
 class Run:
@@ -21,8 +24,16 @@ class Run:
         run.report(step, numbers)
     """
 
-    def __init__(self, session: Session, folder: RunFolder, watcher: Watcher, interrupt: Interrupt) -> None:
+    def __init__(
+        self,
+        session: Session,
+        folder: RunFolder,
+        watcher: Watcher,
+        interrupt: Interrupt,
+        measure: Measure | None = None,
+    ) -> None:
         self.session, self.folder, self.watcher, self.interrupt = session, folder, watcher, interrupt
+        self.measure = measure
         self.progress = self._resume()
         self.first = self.progress.step
         self._began = time.monotonic() - self.progress.seconds
@@ -48,7 +59,14 @@ class Run:
                 return
 
     def report(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Write a step's numbers, with its times, as a line of metrics and to the watcher."""
+        """Write a step's numbers, with its times, as a line of metrics and to the watcher.
+
+        Every `eval.every` steps the numbers of `measure` are among them.
+        """
+        every = self.session.recipe.eval.every
+        if self.measure is not None and every is not None and (step + 1) % every == 0:
+            with self._watch.phase("eval"):
+                numbers = {**numbers, **self.measure()}
         numbers = {**numbers, **self._watch.report(), "seconds": self._seconds()}
         self.folder.append_metrics(step, numbers)
         self.watcher.step(step + 1, self.session.recipe.run.steps, numbers)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from motet.config import DROPOUTS, Recipe
+from motet.config import DROPOUTS, DataConfig, Recipe, TrackConfig
 from motet.credit import check_credit
-from motet.data import Cursor, Rows, open_rows
+from motet.data import Cursor, Rows, is_file, open_rows
 from motet.errors import CheckpointError, ConfigError, MotetError
 from motet.learner import Learner
 from motet.numerics.flow.windows import progressive_start, random_start, window_starts
@@ -24,7 +25,8 @@ from motet.trajectory import ActKind, Sampling
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """One thing that a run practises. `rewards` are empty in supervised training, `targets` in reinforcement learning.
+    """One thing that a run practises. Supervised training only measures with `rewards`, where its suite is `rewards`.
+    `targets` are the columns that demonstrate acts, empty in reinforcement learning.
 
     `number` tells the noise of tracks apart that practise on the same rows.
     """
@@ -71,15 +73,10 @@ class Session:
 def prepare(recipe: Recipe) -> Session:
     """Build a run of reinforcement learning; what contradicts itself is refused here, before the first sample."""
     algorithm, tracks = recipe.algorithm, rewarded_tracks(recipe)
-    if recipe.eval.suite == "rewards":
-        for track in tracks:
-            held_back_rows(recipe, track)
     policy = _load(recipe)
     require_suite(recipe.eval.suite, policy)
     with_kl = algorithm.beta or any(own.beta for own in algorithm.per_kind.values())
-    if with_kl or any(reward.uses_reference for track in tracks for reward in track.rewards):
-        policy.freeze_reference()
-    tracks = [replace(track, rewards=bind_policy(track.rewards, policy)) for track in tracks]
+    tracks = _bound(tracks, policy, with_reference=bool(with_kl))
     updates = recipe.run.steps * algorithm.num_iterations * algorithm.num_minibatches
     learner = Learner(policy, recipe.optimizer, updates, trained_kinds(tracks, policy))
     return Session(recipe, policy, tuple(tracks), learner)
@@ -99,45 +96,110 @@ def rewarded_tracks(recipe: Recipe) -> list[Track]:
             )
     tracks = []
     for number, (name, config) in enumerate(recipe.practised().items()):
-        if not config.rewards:
-            where = f"The track {name!r}" if name else "The recipe"
-            raise ConfigError(f"{where} names no rewards.", fix="add rewards, or use `motet sft` to imitate data.")
+        _require_rewards(name, config, "add rewards, or use `motet sft` to imitate data.")
         scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
         rows = open_rows(config.data, scenario.columns, seed=recipe.run.seed)
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
         check_credit(scenario, rewards)
         cursor = Cursor(rows, recipe.run.seed)
         tracks.append(Track(number, name, scenario, rewards, cursor, config.prompts_per_step, {}))
+    _check_held_back(recipe, tracks)
     return tracks
 
 
 def held_back_rows(recipe: Recipe, track: Track) -> Rows:
-    """The rows on which the suite `rewards` plays a track: all of `eval.split`.
+    """The rows on which the suite `rewards` plays a track: all of `eval.split`, of `eval.data` if that is given.
 
-    Raises ConfigError or DataError, naming that key, where the data has none.
+    Raises ConfigError or DataError, naming those keys, where there are none.
     """
-    split = recipe.eval.split
-    data = recipe.practised()[track.name].data.model_copy(update={"split": split, "size": None})
+    return _held_back(recipe, recipe.practised()[track.name].data, track.scenario)
+
+
+def _held_back(recipe: Recipe, data: DataConfig, scenario: Scenario) -> Rows:
+    own = held_back_data(recipe, data)
     try:
-        return open_rows(data, track.scenario.columns, seed=recipe.eval.seed)
+        return open_rows(own, scenario.columns, seed=recipe.eval.seed)
     except MotetError as error:
+        where = f"eval.split={own.split!r}" if recipe.eval.data is None else f"eval.data={recipe.eval.data!r}"
         raise type(error)(
-            f"eval.suite=rewards measures on eval.split={split!r}: {error.problem}",
-            fix="set eval.split to a split of the data that training does not see, or eval.suite to none.",
+            f"eval.suite=rewards measures on {where}: {error.problem}",
+            fix="set eval.data to a file that training does not see, or eval.split to such a split of the data; or "
+            "eval.suite to none.",
         ) from error
 
 
+def held_back_data(recipe: Recipe, data: DataConfig) -> DataConfig:
+    """The data that the suite `rewards` measures on, of a track that practises on `data`."""
+    settings = recipe.eval
+    if settings.data is None:
+        return data.model_copy(update={"split": settings.split, "size": None})
+    split = "train" if is_file(settings.data) else settings.split
+    options = data.options if settings.data == data.source else {}
+    return data.model_copy(update={"source": settings.data, "split": split, "size": None, "options": options})
+
+
+def _check_held_back(recipe: Recipe, tracks: Sequence[Track]) -> None:
+    """Raise where the suite `rewards` cannot measure a run that trains: no rows to measure on, or those of training."""
+    if recipe.eval.suite != "rewards":
+        return
+    for track in tracks:
+        data = recipe.practised()[track.name].data
+        own = held_back_data(recipe, data)
+        if (_place(own.source), own.split) == (_place(data.source), data.split):
+            raise ConfigError(
+                f"eval.suite=rewards would measure on the rows that training sees, split {own.split!r} of "
+                f"{own.source!r}.",
+                fix="set eval.data to another file, or eval.split to another split.",
+            )
+        held_back_rows(recipe, track)
+
+
+def _place(source: str) -> str:
+    """Two ways of writing a file's path are one."""
+    return str(Path(source).expanduser().resolve()) if is_file(source) else source
+
+
 def prepare_measurement(recipe: Recipe) -> Session:
-    """Build a run that only measures: a recipe may do without rewards if its suite does not ask for them."""
-    if recipe.eval.suite == "rewards":
-        return prepare(recipe)
+    """Build a run that only measures: without training data, and without rewards where its suite does not ask for them.
+
+    A reward that asks for the reference gets the weights that are measured.
+    """
+    tracks = _measured_tracks(recipe) if recipe.eval.suite == "rewards" else []
     policy = _load(recipe)
     require_suite(recipe.eval.suite, policy)
-    return Session(recipe, policy, (), Learner(policy, recipe.optimizer, recipe.run.steps))
+    learner = Learner(policy, recipe.optimizer, recipe.run.steps)
+    return Session(recipe, policy, tuple(_bound(tracks, policy)), learner)
+
+
+def _measured_tracks(recipe: Recipe) -> list[Track]:
+    """What the suite `rewards` plays: scenarios and rewards over held-back rows alone."""
+    tracks = []
+    for number, (name, config) in enumerate(recipe.practised().items()):
+        _require_rewards(name, config, "add rewards: what the suite `rewards` measures with.")
+        scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
+        rows = _held_back(recipe, config.data, scenario)
+        rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
+        tracks.append(Track(number, name, scenario, rewards, Cursor(rows, recipe.run.seed), 1, {}))
+    return tracks
+
+
+def _require_rewards(name: str, config: TrackConfig, fix: str) -> None:
+    if not config.rewards:
+        raise ConfigError(f"{f'The track {name!r}' if name else 'The recipe'} names no rewards.", fix=fix)
+
+
+def _bound(tracks: Sequence[Track], policy: LearningPolicy, with_reference: bool = False) -> list[Track]:
+    """The tracks with rewards that are ready to score this policy, and the reference frozen if any of them asks it."""
+    if with_reference or any(reward.uses_reference for track in tracks for reward in track.rewards):
+        policy.freeze_reference()
+    return [replace(track, rewards=bind_policy(track.rewards, policy)) for track in tracks]
 
 
 def prepare_supervised(recipe: Recipe) -> Session:
-    """Build a supervised run. `data.targets` says which column demonstrates each act of the scenario."""
+    """Build a supervised run. `data.targets` says which column demonstrates each act of the scenario.
+
+    Rewards are for measuring, by the suite `rewards`; under another suite they have no part in it.
+    """
     tracks = demonstrated_tracks(recipe)
     policy = _load(recipe)
     require_suite(recipe.eval.suite, policy)
@@ -149,6 +211,7 @@ def prepare_supervised(recipe: Recipe) -> Session:
                 fix="remove it: of image tokens prompt_dropout withholds all.",
             )
     kinds = trained_kinds(tracks, policy) - {k for k, own in recipe.algorithm.per_kind.items() if own.weight == 0}
+    tracks = _bound(tracks, policy)
     return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, recipe.run.steps, kinds))
 
 
@@ -160,10 +223,9 @@ def demonstrated_tracks(recipe: Recipe) -> list[Track]:
     tracks = []
     for number, (name, config) in enumerate(recipe.practised().items()):
         key = f"tracks.{name}." if name else ""
-        if config.rewards:
-            raise ConfigError(
-                "Supervised training knows no rewards.", fix=f"remove `{key}rewards`, or use `motet train`."
-            )
+        measured = recipe.eval.suite == "rewards"
+        if measured:
+            _require_rewards(name, config, "add rewards to measure with, or set eval.suite to none.")
         scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
         targets = config.data.targets
         for act in scenario.acts:
@@ -175,8 +237,10 @@ def demonstrated_tracks(recipe: Recipe) -> list[Track]:
         pictures = [targets[act] for act, kind in scenario.acts.items() if kind != "text"]
         needed = (*scenario.columns, *targets.values())
         rows = open_rows(config.data, needed, seed=recipe.run.seed, picture_columns=pictures)
+        rewards = resolve_all(config.rewards, scenario.acts, rows.columns) if measured else []
         cursor = Cursor(rows, recipe.run.seed)
-        tracks.append(Track(number, name, scenario, [], cursor, config.prompts_per_step, targets))
+        tracks.append(Track(number, name, scenario, rewards, cursor, config.prompts_per_step, targets))
+    _check_held_back(recipe, tracks)
     return tracks
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from motet.config import DROPOUTS
 from motet.errors import ConfigError
 from motet.objectives import LikelihoodObjective
@@ -13,22 +10,15 @@ from motet.run import Progress, Run
 from motet.session import Session
 from motet.trajectory import Act, ActKind
 
-Measure = Callable[[Any], dict[str, float]]
-"""A quick look at a policy on held-back items, for the learning curve."""
 
-
-def supervise(session: Session, run: Run, measure: Measure | None = None) -> Progress:
+def supervise(session: Session, run: Run) -> Progress:
     """One optimizer step per batch of rows until the last step or an interruption. Returns where the run stands."""
-    recipe, policy = session.recipe, session.policy
     objective = LikelihoodObjective(_weights(session))
     for step, watch in run.steps():
         with watch.phase("data"):
             acts = demonstrated_acts(session, step)
         with watch.phase("learn"):
             numbers = session.learner.step(acts, objective)
-        if measure is not None and recipe.eval.every and (step + 1) % recipe.eval.every == 0:
-            with watch.phase("eval"):
-                numbers |= measure(policy)
         run.report(step, numbers)
     return run.progress
 

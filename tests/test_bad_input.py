@@ -81,7 +81,7 @@ def test_a_recipe_that_is_not_there(capsys, tmp_path):
 
 def test_training_and_supervision_ask_for_their_own(tiny_checkpoint, capsys, tmp_path):
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint)
-    refused(capsys, tmp_path, recipe, command="sft", words=["knows no rewards", "motet train"])
+    refused(capsys, tmp_path, recipe, command="sft", words=["data.targets names no column for the act 'drawing'"])
     bare = write_recipe(tmp_path / "bare.yaml", tiny_checkpoint, rewards=None)
     refused(capsys, tmp_path, bare, words=["names no rewards", "motet sft"])
     refused(capsys, tmp_path, recipe, "--only", "draw", words=["--only is 'draw'", "one run", "leave it out"])
@@ -105,7 +105,7 @@ def test_a_file_has_no_rows_to_measure_on(tiny_checkpoint, capsys, tmp_path):
     settings = {"data": data, "eval": {"suite": "rewards"}, "policy": {"path": "nowhere"}}
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **ANSWER, **settings)
     # Found before the policy is looked for.
-    refused(capsys, tmp_path, recipe, words=["eval.split='test'", "has no splits", "set eval.split"])
+    refused(capsys, tmp_path, recipe, words=["eval.split='test'", "has no splits", "set eval.data"])
 
 
 def test_a_picture_that_cannot_be_read(tiny_checkpoint, capsys, tmp_path):

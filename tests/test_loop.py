@@ -341,7 +341,7 @@ def teach(recipe, folder, stop_after=None):
     run_folder, interrupt = RunFolder(folder, resume=folder.exists()), Interrupt()
     run_folder.create("")
     notes = Notes(interrupt, stop_after)
-    supervise(session, Run(session, run_folder, notes, interrupt), lambda policy: {"eval/draw": float(policy.version)})
+    supervise(session, Run(session, run_folder, notes, interrupt, lambda: {"eval/draw": float(session.policy.version)}))
     return notes.seen
 
 

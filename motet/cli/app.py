@@ -20,6 +20,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in that
 Checkpoint = Annotated[str, typer.Argument(help="A checkpoint folder, a run folder, or a hub id.")]
 Seed = Annotated[int, typer.Option(help="Seed of the sampling.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")]
+Stage = Annotated[str | None, typer.Option(help="Stage of a plan whose recipe is meant.")]
 ShardGb = Annotated[float, typer.Option("--shard-gb", min=0.001, help="Largest weight file, in GB; held in memory.")]
 
 
@@ -76,32 +77,53 @@ def pilot(study: RecipePath, output: Output, overrides: Overrides = None, resume
 @app.command("eval")
 def evaluate(
     checkpoint: Checkpoint,
+    recipe: Annotated[
+        Path | None, typer.Argument(help="A recipe (YAML): measure with its rewards, on its data.")
+    ] = None,
+    overrides: Overrides = None,
     *,
-    suite: Annotated[str, typer.Option(help="Which suite: shapes.")] = "shapes",
+    data: Annotated[str | None, typer.Option(help="File or dataset to measure on; none: the recipe's own.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to measure on; none: the recipe's eval.split.")] = None,
+    stage: Stage = None,
+    suite: Annotated[str | None, typer.Option(help="Without a recipe: which suite (shapes).")] = None,
     json_path: Json = None,
-    size: Annotated[int, typer.Option(min=1, help="Held-back items.")] = 2048,
-    held_out_size: Annotated[int, typer.Option(min=1, help="Items of held-out compositions.")] = 512,
-    pass_at: Annotated[int, typer.Option(min=1, help="Samples per item.")] = 8,
-    guidance_scale: Annotated[float, typer.Option(min=1.0, help="Guidance of the drawings; 1: none.")] = 1.0,
-    num_steps: Annotated[int, typer.Option(min=2, help="Steps of a drawing by denoising.")] = 10,
-    noise_level: Annotated[float, typer.Option(help="Noise of those steps, but for the greedy drawing.")] = 0.7,
-    seed: Annotated[int, typer.Option(help="Seed of items and sampling.")] = 1234,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 64,
+    size: Annotated[int | None, typer.Option(min=1, help="Held-back items; none: 2048, or the recipe's.")] = None,
+    held_out_size: Annotated[int | None, typer.Option(min=1, help="Items of held-out compositions; none: 512.")] = None,
+    pass_at: Annotated[int | None, typer.Option(min=1, help="Samples per item; none: 8, or the recipe's.")] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(min=1.0, help="Guidance of the suite's drawings; 1 or none: off.")
+    ] = None,
+    num_steps: Annotated[
+        int | None, typer.Option(min=2, help="Steps of a drawing by denoising; none: 10, or the recipe's.")
+    ] = None,
+    noise_level: Annotated[
+        float | None, typer.Option(help="Noise of those steps, but for the greedy drawing; none: 0.7, or the recipe's.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of items and sampling; none: 1234, or the recipe's.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer in tokens; none: 64, or the recipe's.")
+    ] = None,
     world: Annotated[
         list[str] | None, typer.Option("--world", help="Option of the shapes world, canvas=64; may be repeated.")
     ] = None,
 ) -> None:
-    """Measure a checkpoint on held-back items."""
-    from motet.cli.using import evaluate as run
-    from motet.config import parse_recipe
+    """Measure a checkpoint: by the shapes suite, or with a recipe's rewards on rows of your own."""
+    from motet.cli.measuring import Asked, evaluate_recipe, evaluate_suite
 
-    # A recipe's own rules check the numbers, and read the options of the world.
-    settings = {"suite": suite, "size": size, "held_out_size": held_out_size, "pass_at": pass_at, "seed": seed}
-    settings["guidance_scale"] = guidance_scale
-    sections = {"eval": settings, "text": {"max_tokens": max_tokens}}
-    sections["denoising"] = {"num_steps": num_steps, "noise_level": noise_level}
-    options = [f"data.options.{option}" for option in world or []]
-    run(parse_recipe({"policy": {"path": checkpoint}, "run": {"steps": 1}, **sections}, options), json_path)
+    settings = {
+        "eval.size": size,
+        "eval.pass_at": pass_at,
+        "eval.seed": seed,
+        "text.max_tokens": max_tokens,
+        "denoising.num_steps": num_steps,
+        "denoising.noise_level": noise_level,
+    }
+    alone = {"--held-out-size": held_out_size, "--guidance-scale": guidance_scale, "--world": world, "--suite": suite}
+    asked = Asked(checkpoint, settings, alone, json_path)
+    if recipe is None:
+        evaluate_suite(asked, {"--data": data, "--split": split, "--stage": stage})
+    else:
+        evaluate_recipe(asked, recipe, overrides or [], data=data, split=split, stage=stage)
 
 
 @app.command()

@@ -44,6 +44,9 @@ def unused_keys(recipe: Recipe) -> dict[str, Problem]:
             unused.append(Problem(key, "has no effect beside tracks, which bring their own.", fix))
     else:
         unused.append(Problem("tracks", "is empty.", "name tracks, or remove it."))
+    if recipe.eval.suite != "rewards":
+        fix = "remove it, or set eval.suite to rewards."
+        unused.append(Problem("eval.data", f"has no effect while eval.suite is {recipe.eval.suite}.", fix))
     if len(recipe.tracks) < 2:
         unused.append(
             Problem("run.turn", "has no effect without two tracks to take turns.", "remove it, or add tracks.")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from motet.config.algorithm import DROPOUTS
-from motet.config.load import apply_overrides, parse_recipe, read_mapping, read_yaml
+from motet.config.load import apply_overrides, load_recipe, parse_recipe, read_mapping, read_yaml
 from motet.config.schema import Recipe
 from motet.errors import ConfigError
 
@@ -125,6 +125,24 @@ def load_plan(path: str | os.PathLike[str], output: Path, overrides: Sequence[st
     Raises ConfigError, naming the stage, for whatever is wrong in any of them.
     """
     return parse_plan(read_mapping(Path(path)), output, overrides, source=str(path))
+
+
+def recipe_of(path: str | os.PathLike[str], overrides: Sequence[str] = (), stage: str | None = None) -> Recipe:
+    """A recipe, or that of a plan's stage. Overrides are of the recipe itself.
+
+    Raises ConfigError when a plan's stage is not named, or a recipe's is.
+    """
+    if not is_plan(path):
+        if stage is not None:
+            raise ConfigError(f"--stage is {stage!r}, and {path} is one recipe, not a plan.", fix="leave it out.")
+        return load_recipe(path, overrides)
+    plan = load_plan(path, Path("OUTPUT"))
+    named = {one.name: one for one in plan.stages}
+    if stage is None:
+        text = f"{path} is a plan of the stages {', '.join(named)}."
+        raise ConfigError(text, fix=f"say which one is meant: --stage {next(iter(named))}.")
+    refuse_unknown([stage], named, "--stage")
+    return parse_recipe(named[stage].recipe.model_dump(exclude_unset=True), overrides)
 
 
 def parse_plan(

@@ -168,7 +168,7 @@ class TrackConfig(Section):
     data: DataConfig = DataConfig()
     """Where the tasks come from."""
     rewards: tuple[RewardConfig, ...] = ()
-    """What judges the trajectories; credit is assigned within the track."""
+    """What judges the trajectories; credit is assigned within the track. `sft` only measures with them."""
     prompts_per_step: PositiveInt = 8
     """P: prompts per rollout; the batch is P x num_generations trajectories (`sft`: P rows)."""
 
@@ -198,9 +198,11 @@ class EvalConfig(Section):
     """The before/after measurement of `motet train`, on items that training never sees."""
 
     suite: Literal["shapes", "rewards", "none"] = "none"
-    """What to run before the first and after the last step: the shapes suite, or every track with its own rewards."""
+    """What to run before and after training: the shapes suite (`sft`: after), or every track with its own rewards."""
+    data: str | None = None
+    """Where the suite `rewards` takes its rows: a second file or dataset with the columns of `data`; None: `data`."""
     split: str = "test"
-    """Split of the tracks' data that the suite `rewards` plays; training must not see it."""
+    """Split that the suite `rewards` plays, which training must not see; a single file is played whole."""
     size: PositiveInt = 2048
     """Held-back prompts and questions of the suite (`rewards`: rows of every track, at most)."""
     held_out_size: PositiveInt = 512
@@ -210,7 +212,7 @@ class EvalConfig(Section):
     guidance_scale: float = Field(default=1.0, ge=1.0)
     """Guidance with which the suite draws; 1: none."""
     every: PositiveInt | None = None
-    """Steps between quick looks at 256 items during `motet sft`, for the learning curve; None: none."""
+    """Steps between quick looks at up to 256 items while training, for the learning curve; None: none."""
     seed: int = 1234
     """Seed of the items and of the sampling noise."""
 

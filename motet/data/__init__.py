@@ -2,5 +2,6 @@
 
 from motet.data.cursor import Cursor
 from motet.data.rows import Rows, open_rows
+from motet.data.sources import is_file
 
-__all__ = ["Cursor", "Rows", "open_rows"]
+__all__ = ["Cursor", "Rows", "is_file", "open_rows"]

@@ -33,6 +33,12 @@ class Source:
     place: Callable[[int], str]
 
 
+def is_file(source: str) -> bool:
+    """Whether a `data.source` means one file, which has no splits."""
+    path = Path(source).expanduser()
+    return path.suffix.lower() in SUFFIXES or path.is_file()
+
+
 def open_source(config: DataConfig, seed: int, pictures: Collection[str]) -> Source:
     """Open `config.source`. `pictures` are raw columns that hold pictures: datasets must not decode them itself.
 
@@ -41,7 +47,7 @@ def open_source(config: DataConfig, seed: int, pictures: Collection[str]) -> Sou
     if config.source == "shapes":
         return _open_shapes(config, seed)
     path = Path(config.source).expanduser()
-    if path.suffix.lower() in SUFFIXES or path.is_file():
+    if is_file(config.source):
         return _open_file(path, config, pictures)
     if path.is_dir() and any((path / mark).is_file() for mark in ("state.json", "dataset_dict.json")):
         return _open_saved(path, config, pictures)

@@ -117,7 +117,7 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements:
         Console().print("finished before", highlight=False)
         return finished
     if stage.kind == "sft":
-        run_supervised(stage.recipe, folder, again)
+        run_supervised(stage.recipe, folder, again, measurements.of_start(stage))
     elif stage.kind == "rl":
         run_training(stage.recipe, folder, again, measurements.of_start(stage))
     else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -46,12 +46,8 @@ def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str
     """Measure, train by reinforcement learning, measure again. `before`: the first measurement, if it is known."""
     session = prepare(recipe)
     with _desk(recipe, folder, again) as desk:
-        before = folder.read_json("before.json") or before
-        if before is None and recipe.eval.suite != "none" and latest_checkpoint(folder.checkpoints) is None:
-            before = _measure(desk, session, "before")
-        if before is not None:
-            folder.write_json("before.json", before)
-        progress = _finished(desk, train(session, Run(session, folder, desk.bar, desk.interrupt)))
+        before = _measure_before(desk, session, before)
+        progress = _finished(desk, train(session, _run(desk, session)))
         after = _measure(desk, session, "after") if before is not None else None
     folder.write_json("summary.json", _summary(recipe, folder, progress, {"before": before, "after": after}))
     if before is not None and after is not None:
@@ -59,17 +55,20 @@ def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str
     _say_what_next(desk, progress)
 
 
-def run_supervised(recipe: Recipe, folder: RunFolder, again: str) -> None:
-    """Supervised training with its learning curve, measured at the end."""
+def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> None:
+    """Supervised training with its learning curve, measured at the end; by the suite `rewards` before it as well.
+
+    `before`: the first measurement, if it is known.
+    """
     session = prepare_supervised(recipe)
-    curve = recipe.eval.every is not None and recipe.eval.suite == "shapes"
     with _desk(recipe, folder, again) as desk:
-        measure: Callable[[Any], dict[str, float]] | None = (lambda policy: _glimpse(recipe, policy)) if curve else None
-        progress = _finished(desk, supervise(session, Run(session, folder, desk.bar, desk.interrupt), measure))
-        after = _measure(desk, session, "after") if recipe.eval.suite == "shapes" else None
-    folder.write_json("summary.json", _summary(recipe, folder, progress, {"after": after}))
-    if after is not None:
-        desk.console.print(_table(recipe, {"after": after}))
+        before = _measure_before(desk, session, before) if recipe.eval.suite == "rewards" else None
+        progress = _finished(desk, supervise(session, _run(desk, session)))
+        after = _measure(desk, session, "after") if recipe.eval.suite != "none" else None
+    measured = {name: table for name, table in (("before", before), ("after", after)) if table is not None}
+    folder.write_json("summary.json", _summary(recipe, folder, progress, {"after": after, **measured}))
+    if measured:
+        desk.console.print(_table(recipe, measured))
     _say_what_next(desk, progress)
 
 
@@ -117,6 +116,26 @@ def _finished(desk: _Desk, progress: Progress) -> Progress:
     return progress
 
 
+def _run(desk: _Desk, session: Session) -> Run:
+    """The keeping of the run, with a quick look at held-back items every `eval.every` steps."""
+    looks = {"shapes": _glimpse_of_shapes, "rewards": _glimpse_of_rewards}
+    look = looks.get(desk.recipe.eval.suite)
+    return Run(session, desk.folder, desk.bar, desk.interrupt, None if look is None else lambda: look(session))
+
+
+def _measure_before(desk: _Desk, session: Session, known: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The measurement before the first step: as this run has made it before, as it is known, or made now.
+
+    None without a suite, and where a run goes on that has none.
+    """
+    before = desk.folder.read_json("before.json") or known
+    if before is None and desk.recipe.eval.suite != "none" and latest_checkpoint(desk.folder.checkpoints) is None:
+        before = _measure(desk, session, "before")
+    if before is not None:
+        desk.folder.write_json("before.json", before)
+    return before
+
+
 def _measure(desk: _Desk, session: Session, name: str) -> dict[str, Any]:
     """Run the suite and leave `<name>.png`. An interruption stops it at once: nothing is lost."""
     recipe = desk.recipe
@@ -149,7 +168,22 @@ def _table(recipe: Recipe, columns: Mapping[str, Any]) -> Table:
     return suite_table(columns, "On held-back items, strict")
 
 
-def _glimpse(recipe: Recipe, policy: Any) -> dict[str, float]:
+def _glimpse_of_rewards(session: Session) -> dict[str, float]:
+    """`eval/REWARD` and `eval/REWARD_greedy` on at most 256 rows, under the track's name where it has one."""
+    recipe = session.recipe
+    quick = {"size": min(256, recipe.eval.size), "pass_at": min(2, recipe.eval.pass_at)}
+    quickly = recipe.model_copy(update={"eval": recipe.eval.model_copy(update=quick)})
+    numbers: dict[str, float] = {}
+    for track, rewards in evaluate_tracks(replace(session, recipe=quickly)).table.items():
+        prefix = f"eval/{track}/" if recipe.tracks else "eval/"
+        for name, own in rewards.items():
+            known = {f"{prefix}{name}": own["mean"], f"{prefix}{name}_greedy": own["greedy"]}
+            numbers |= {key: value for key, value in known.items() if value is not None}
+    return numbers
+
+
+def _glimpse_of_shapes(session: Session) -> dict[str, float]:
+    recipe, policy = session.recipe, session.policy
     quick = recipe.eval.model_copy(update={"size": 256, "held_out_size": 32, "pass_at": 2})
     drawing, longest = samplings_of(recipe)["denoising"], recipe.text.max_tokens
     table = evaluate_shapes(policy, quick, world_of(recipe), longest, denoising=drawing).table
