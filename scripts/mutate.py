@@ -295,8 +295,8 @@ FAULTS = (
     ),
     Fault(
         "two claimed letters pass",
-        "motet/rewards/choices.py",
-        "claims <= {letter}",
+        "motet/rewards/choosing.py",
+        "_claims(text, options) | chosen <= {letter}",
         "True",
         ("tests/rewards/test_choices.py::test_chosen_letter",),
     ),

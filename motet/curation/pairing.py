@@ -9,7 +9,8 @@ from typing import Any
 from motet.curation.coverage import coverage, entities
 from motet.errors import DataError
 from motet.rewards.answers import extract_answer
-from motet.rewards.choices import letter_of, options_of
+from motet.rewards.choices import options_of
+from motet.rewards.choosing import letter_of
 
 BINS: tuple[str, ...] = ("none", "up to 1/4", "up to 1/2", "up to 3/4", "below all", "all")
 _ANSWER = {"MC": "the letter of one option", "OE": "one to three words"}

@@ -12,7 +12,8 @@ from typing import Any
 from motet.errors import ConfigError, DataError, RewardError
 from motet.rewards.answers import extract_answer, same_answer, visible, well_formed
 from motet.rewards.base import reward
-from motet.rewards.choices import chosen_letter, letter_of, options_of
+from motet.rewards.choices import options_of
+from motet.rewards.choosing import chosen_letter, letter_of
 from motet.rewards.options import one_of
 
 Scores = list[float | None]
@@ -67,7 +68,7 @@ def multiple_choice(
     *,
     unclear: Any = "refuse",
 ) -> Scores:
-    """Whether the answer chooses the gold option, by letter or by text; see `motet.rewards.choices`.
+    """Whether the answer chooses the gold option, by letter or by text; see `motet.rewards.choosing`.
 
     A row without options is judged by its letter if its gold answer is one, else the reward does not apply to it.
     A gold answer that is empty, none of its options, or two, is refused; with `unclear: skip` the reward does not apply

@@ -1,8 +1,12 @@
 """Multiple choice: the tricky ways to choose, and not to choose."""
 
+import time
+from itertools import permutations
+
 import pytest
 
-from motet.rewards.choices import chosen_letter, letter_of, options_of
+from motet.rewards.choices import options_of
+from motet.rewards.choosing import chosen_letter, letter_of
 
 ANIMALS = ["cat", "dog", "two red birds", "none of them"]
 
@@ -90,9 +94,162 @@ CHOSEN = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "letter"), CHOSEN)
+EXPLAINED = [
+    ("The correct answer is B. Here's why the others fail.", "B"),
+    ("The correct answer is B. Here's why: A is wrong, and C shows no birds.", "B"),
+    ("**Answer: B**\n\nThe animal in the picture barks.", "B"),
+    ("Answer:\n\nB\n\nExplanation: the animal barks at a man.", "B"),
+    ("B\n\nThe animal barks.", "B"),
+    ("B.\n\nA dog has four legs and barks.", "B"),
+    ("(B)\nThe picture shows a dog, not a cat.", "B"),
+    ("B. dog\n\nOption A is wrong because there is no cat.", "B"),
+    ("dog. It barks at the man.", "B"),
+    ("B is correct. The animal barks loudly.", "B"),
+    ("A\n\nThe picture shows a cat.", "A"),
+    ("It barks, so the answer is B.", "B"),
+    ("A is a cat and C shows birds, so the answer is B.", "B"),
+    ("The animal barks. Therefore, the correct answer is (B) dog.", "B"),
+    ("It barks; hence the answer is: B", "B"),
+    ("The animal barks.\n\nFinal answer: B", "B"),
+    ("The animal barks. The answer is B.", "B"),
+    ("Based on the image, the correct answer is B.", "B"),
+    ("Ans: B", "B"),
+    ("Ans. B", "B"),
+    ("ans = b", "B"),
+    ("Solution: B", "B"),
+    ("The correct option is (B).", "B"),
+    ("The correct one is B.", "B"),
+    ("The answer to the question is B.", "B"),
+    ("I'd go with B.", "B"),
+    ("So, B.", "B"),
+    ("The correct answer is B, which is the dog.", "B"),
+    ("答案：B", "B"),
+    ("答案是B。", "B"),
+    ("正确答案是：Ｂ", "B"),
+    ("故选B", "B"),
+    ("它会叫，所以答案是B。", "B"),
+    ("Ｂ", "B"),
+    ("（Ｂ）", "B"),
+    ("Ｂ．dog", "B"),
+    ("答案：B。因为它会叫。", "B"),
+    # no choice, or more than one
+    ("B\n\nA", None),
+    ("B\nC", None),
+    ("B\n\nC and D are possible as well", None),
+    ("B\n\ncat", None),
+    ("B\n\nIt is a cat.", None),
+    ("B\n\nThe picture shows a cat.", None),
+    ("B\n\nThe answer is A.", None),
+    ("B\n\nWait, it looks like a cat.", None),
+    ("B\n\nThat is wrong, of course.", None),
+    ("B\n\nJust kidding, it's A.", None),
+    ("B\n\nOr maybe the first one.", None),
+    ("B\n\nis not the answer", None),
+    ("B\n\nIs not what I see.", None),
+    ("B\n\nNot the right one.", None),
+    ("B\n\nA is not wrong.", None),
+    ("B\n\nI would take A instead of B.", None),
+    ("B\n\nThis is what one says; the truth is A.", None),
+    ("B\n\nDo you agree with this?", None),
+    ("A. cat\nB. dog", None),
+    ("A. cat\nB. dog\nC. two red birds\nD. none of them", None),
+    ("B. dog\nC. two red birds", None),
+    ("1. A\n2. B\n3. C", None),
+    ("B. Smith drew this picture.", None),
+    ("The correct answer is B. Wait, no, it is A.", None),
+    ("The correct answer is B. Or C is correct.", None),
+    ("The correct answer is B. A is also correct.", None),
+    ("The correct answer is B. cat", None),
+    ("The correct answer is not B. Here's why I say so.", None),
+    ("The correct answer is B. Actually, A fits better.", None),
+    ("The correct answer is B. Not A but C is another.", None),
+    ("The answer is B. False.", None),
+    ("The answer is B. The answer is C.", None),
+    ("B, not A. Actually A.", None),
+    ("B because it barks. It's A", None),
+    ("B, which is wrong", None),
+    ("It barks, so the answer is not B.", None),
+    ("It barks, so the answer is A or B.", None),
+    ("It barks, so the answer is B?", None),
+    ("It barks, so the answer is B. Or A.", None),
+    ("If it barks, the answer is B.", None),
+    ("If it barks, so the answer is B.", None),
+    ("I don't think so, the answer is B", None),
+    ("They say it barks, so the answer is B.", None),
+    ("Anyone who says the answer is B is wrong.", None),
+    ("A is right, so the answer is B.", None),
+    ("It is not B. So the answer is B.", None),
+    ("The answer is A. So the answer is B.", None),
+    ("I am not sure. The answer is B.", None),
+    ("Is the answer B?", None),
+    ("My friend says: the answer is B, which I doubt", None),
+    ("Ans: A, B", None),
+    ("Ans: not B", None),
+    ("Ans: B. cat", None),
+    ("Ans: A/B", None),
+    ("答案：A或B", None),
+    ("答案：A、B", None),
+    ("答案不是B", None),
+    ("不选B", None),
+    ("答案：B，不对，是A", None),
+    ("答案：B。错", None),
+    ("答案：B。A也对。", None),
+    ("答案：B。答案：A。", None),
+    ("选A还是B", None),
+    ("Ａ或Ｂ", None),
+    ("ＡＢ", None),
+    ("Ａ，Ｂ", None),
+    ("E\n\nThe animal barks.", None),
+    ("So Be it.", None),
+    ("Choose wisely.", None),
+    ("A\n\ndog", None),
+    ("A because the answer is dog", None),
+    ("B\n\nOption A could be right.", None),
+    ("cat is right, therefore the answer is B.", None),
+    ("A. So the answer is B.", None),
+    ("I choose B. I choose A.", None),
+    ("dog. And also a cat.", None),
+    ("B\n\nAny of them would do.", None),
+    ("For question 1 the answer is A. For question 2 the answer is B.", None),
+    ("B: the answer is A", None),
+    ("The correct answer is B. The correct answer would be A if it meowed.", None),
+]
+
+
+@pytest.mark.parametrize(("answer", "letter"), CHOSEN + EXPLAINED)
 def test_chosen_letter(answer, letter):
     assert chosen_letter(answer, ANIMALS) == letter
+
+
+PAIRS = [
+    "{x} {y}", "{x}. {y}.", "{x}\n{y}", "{x}\n\n{y}", "{x}; {y}", "{x}:\n{y}", "{x}\n- {y}", "({x}) ({y})",
+    "{x}。{y}。",
+    "The answer is {x}. The answer is {y}.", "The answer is {x}.\n\nThe answer is {y}.", "{x}, so the answer is {y}.",
+    "The answer is {x}. So the answer is {y}.", "The answer is {x}, or {y}.", "{x} and {y}", "both {x} and {y}",
+    "either {x} or {y}", "{x} because the answer is {y}", "Ans: {x}\nAns: {y}", "答案：{x}。答案：{y}。",
+    "答案是{x}，{y}", "{x}\n\nExplanation: {y}", "{x}\n\nThe other answer is {y}.", "Not {x}, not {y}.",
+    "{x} is correct. {y} is correct.", "{x} is correct. {y} is also correct.", "Option {x}. Option {y}.",
+    "The correct answer is {x}. Here is why {y} is right.", "The correct answer is {x}. Here is why: {y}.",
+    "I choose {x}. I choose {y}.", "{x}\n\nOption {y} could be right.", "{x}\n\nThe right one is {y}.",
+    "So {x}. So {y}.", "Is it {x}? Then the answer is {y}.", "{x} is right, therefore the answer is {y}.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("template", PAIRS)
+def test_two_options_are_no_choice_in_any_words(template):
+    for (x, one), (y, other) in permutations(zip("ABCD", ANIMALS, strict=True), 2):
+        for said in ((x, y), (one, y), (x, other), (one, other)):
+            text = template.format(x=said[0], y=said[1])
+            if not (template == "{x} {y}" and x == "A" == said[0]):  # `A dog`: an article
+                assert chosen_letter(text, ANIMALS) is None, text
+
+
+def test_long_answers_are_read_in_linear_time():
+    barks = "The dog barks. "
+    for text in (barks * 500 + "So the answer is B.", "." * 20000, "B because " + "not A. " * 1000, "B\n" * 1000):
+        began = time.process_time()
+        chosen_letter(text, ANIMALS)
+        assert time.process_time() - began < 5
 
 
 def test_negative_numbers_keep_their_sign():
