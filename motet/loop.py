@@ -8,7 +8,7 @@ from motet.credit import Credit, assign_credit
 from motet.errors import ConfigError
 from motet.report.samples import record_failures, save_samples
 from motet.report.steps import Stopwatch, act_numbers, reward_numbers
-from motet.rewards import score_groups
+from motet.rewards import StepLog, score_groups
 from motet.rollout import Cast, play_together
 from motet.run import Progress, Run
 from motet.session import Session, Track, samplings_of
@@ -18,11 +18,12 @@ from motet.update import update
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """What a step saw of one track: played, judged, credited."""
+    """What a step saw of one track: played, judged (`log`: what the rewards logged), credited."""
 
     track: Track
     groups: list[Group]
     scores: list[Scores]
+    log: StepLog
     credit: Credit
 
 
@@ -71,16 +72,18 @@ def _play(session: Session, step: int, watch: Stopwatch) -> list[Round]:
         )
     rounds: list[Round] = []
     for track, groups in zip(tracks, played, strict=True):
+        log = StepLog(step, recipe.run.steps, track.cursor.epoch)
         with watch.phase("rewards"):
-            scores = score_groups(groups, track.rewards)
-        rounds.append(Round(track, groups, scores, assign_credit(groups, scores, track.rewards, recipe.algorithm)))
+            scores = score_groups(groups, track.rewards, log)
+        rounds.append(Round(track, groups, scores, log, assign_credit(groups, scores, track.rewards, recipe.algorithm)))
     return rounds
 
 
 def _numbers(played: Round) -> dict[str, float]:
     """Rewards and credit of a round, under the track's name where it has one."""
     weights = {reward.name: reward.weight for reward in played.track.rewards}
-    numbers = {**reward_numbers(played.scores, weights), **played.credit.stats}
+    logged = {f"rewards/{name}": value for name, value in played.log.metrics.items()}
+    numbers = {**reward_numbers(played.scores, weights), **logged, **played.credit.stats}
     prefix = f"{played.track.name}/" if played.track.name else ""
     return {f"{prefix}{key}": value for key, value in numbers.items()}
 

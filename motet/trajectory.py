@@ -234,10 +234,14 @@ class Scores:
     """The rewards of one group: for every reward its G values; None where it does not apply or its sibling failed.
 
     `dropped` are the siblings without a usable score, with the reason; they carry no gradient and are counted.
+    `logged` is what rewards logged of single siblings: sibling -> reward -> column -> value.
     """
 
     values: Mapping[str, tuple[float | None, ...]]
     dropped: Mapping[int, Failure] = field(default_factory=dict[int, Failure])
+    logged: Mapping[int, Mapping[str, Mapping[str, Any]]] = field(
+        default_factory=dict[int, Mapping[str, Mapping[str, Any]]]
+    )
 
 
 @dataclass(frozen=True, eq=False)

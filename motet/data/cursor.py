@@ -22,6 +22,11 @@ class Cursor:
         self.drawn = 0
         self._order: tuple[int, list[int]] | None = None  # epoch, its permutation
 
+    @property
+    def epoch(self) -> float:
+        """Passes over the rows so far; 0 for endless ones."""
+        return self.drawn / self.rows.size if self.rows.size else 0.0
+
     def next(self, P: int) -> list[Task]:
         """The next P tasks, over the end of an epoch if need be."""
         tasks = [self._task(number) for number in range(self.drawn, self.drawn + P)]

@@ -15,7 +15,7 @@ from motet.config import Recipe
 from motet.errors import ConfigError
 from motet.lookup import did_you_mean
 from motet.numerics.agreement import Pairs, bootstrap, overall, ranked_right, within
-from motet.rewards.scoring import score_groups
+from motet.rewards import StepLog, score_groups
 from motet.rollout import play
 from motet.session import Session, Track, prepare, samplings_of
 from motet.trajectory import Scores
@@ -86,7 +86,7 @@ def _scores(session: Session, track: Track, step: int) -> list[Scores]:
         seed=recipe.run.seed,
         step=step,
     )
-    return score_groups(groups, track.rewards)
+    return score_groups(groups, track.rewards, StepLog(step, recipe.run.steps))
 
 
 def _agreement(track: str, reward: str, against: str, scores: Sequence[Scores]) -> Agreement:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from motet.config import Recipe
 from motet.numerics.intervals import mean_interval
-from motet.rewards import BoundReward, score_groups
+from motet.rewards import BoundReward, StepLog, score_groups
 from motet.rollout import play
 from motet.session import Session, Track, held_back_rows, samplings_of
 from motet.trajectory import ActKind, Group, Sampling, Scores, TextTokens
@@ -77,9 +77,10 @@ def evaluate_tracks(session: Session, progress: Callable[[int, int], None] = lam
 def _play(
     session: Session, track: Track, tasks: Sequence[Any], siblings: int, samplings: Mapping[ActKind, Sampling]
 ) -> tuple[list[Group], list[Scores]]:
-    seed = session.recipe.eval.seed
+    seed, steps = session.recipe.eval.seed, session.recipe.run.steps
     groups = play(session.policy, track.scenario, tasks, siblings, samplings=samplings, seed=seed, step=0)
-    return groups, score_groups(groups, track.rewards)
+    # as at the end of the training, whenever it is: a reward that follows the step is the same before and after
+    return groups, score_groups(groups, track.rewards, StepLog(steps, steps))
 
 
 def _greedy(recipe: Recipe) -> dict[ActKind, Sampling]:

@@ -40,18 +40,24 @@ def save_samples(
 ) -> None:
     """`samples/step_N.png`: drawings with what was asked and earned; `samples/step_N.jsonl`: texts with both.
 
-    A track with a name adds it to the files' names.
+    What rewards logged of a trajectory stands beside its texts, or in a line of its own if it has none. A track with a
+    name adds it to the files' names.
     """
     pictures: list[Image.Image] = []
     captions: list[str] = []
     lines: list[str] = []
     for group, score in zip(groups, scores, strict=True):
         for sibling in group.alive[:SIBLINGS]:
-            for act in group.trajectories[sibling].acts:
+            acts, logged = group.trajectories[sibling].acts, score.logged.get(sibling)
+            whose = {"row": group.task.index, "sibling": sibling}
+            also = {} if logged is None else {"logged": logged}
+            if also and not any(isinstance(act, TextTokens) for act in acts):
+                lines.append(json.dumps(whose | also, default=str) + "\n")
+            for act in acts:
                 earned = _earned(act, score, sibling, rewards)
                 if isinstance(act, TextTokens):
-                    whose = {"row": group.task.index, "sibling": sibling, "act": act.name, "reward": round(earned, 4)}
-                    lines.append(json.dumps({**whose, "prompt": act.context.text, "text": act.text}) + "\n")
+                    said = {"act": act.name, "reward": round(earned, 4), "prompt": act.context.text, "text": act.text}
+                    lines.append(json.dumps(whose | said | also, default=str) + "\n")
                 elif isinstance(act, ImageTokens | DenoisingSteps):
                     pictures.append(act.image)
                     captions.append(f"{earned:.2f}  {act.context.text}")

@@ -19,12 +19,15 @@ from motet.rewards import (  # registers the built-in rewards
     scenes,
     shapes,
 )
-from motet.rewards.base import BoundReward, Judge, bind_policy, built_in_rewards, resolve, resolve_all, reward
+from motet.rewards.arguments import StepLog
+from motet.rewards.base import BoundReward, Judge, bind_policy, built_in_rewards, reward
+from motet.rewards.resolving import resolve, resolve_all
 from motet.rewards.scoring import score_groups
 
 __all__ = [
     "BoundReward",
     "Judge",
+    "StepLog",
     "bind_policy",
     "built_in_rewards",
     "clip",

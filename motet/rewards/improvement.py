@@ -9,8 +9,10 @@ from typing import Any
 
 from motet.config.schema import RewardConfig
 from motet.protocols import Policy
-from motet.rewards.base import BoundReward, Judge, bind_policy, resolve, reward
+from motet.rewards.arguments import GIVEN
+from motet.rewards.base import BoundReward, Judge, bind_policy, reward
 from motet.rewards.options import filled, refuse
+from motet.rewards.resolving import resolve
 
 Values = list[float | None]
 
@@ -40,6 +42,10 @@ class Improvement(Judge):
             refuse("improvement", "options", self.options, "is no mapping", fix="give the options of the other reward.")
         config = RewardConfig(name=self.of, options=self.options or {})
         self._scorer = resolve(config, {self.before: "image", self.after: "image"}, None)
+        lacking = self._scorer.required & (set(GIVEN) - {"prompts", "completions", "completion_images"})
+        if lacking:
+            fix = "use that reward on its own."
+            refuse("improvement", "of", self.of, f"asks for {', '.join(sorted(lacking))}, not known here", fix=fix)
         self.uses_reference = self._scorer.uses_reference
 
     @property
@@ -59,7 +65,7 @@ class Improvement(Judge):
             [[message for message in completion if message.get("name") == act] for completion in completions]
             for act in (self.before, self.after)
         ]
-        twice = {name: [*values, *values] for name, values in columns.items()}
+        twice = {name: [*values, *values] for name, values in columns.items() if name not in GIVEN}
         scores = self._scorer(prompts=[*prompts, *prompts], completions=both[0] + both[1], **twice)
         return _awaited(scores) if isawaitable(scores) else _differences(scores)
 

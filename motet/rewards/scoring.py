@@ -5,28 +5,32 @@ from __future__ import annotations
 import asyncio
 import math
 import numbers
-from collections.abc import Awaitable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Mapping, Sequence, Set
 from inspect import isawaitable, iscoroutine
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from motet.errors import MotetError, RewardError
 from motet.lookup import first_line
+from motet.rewards.arguments import GIVEN, TRAINER, StepLog, plain_chat, token_ids
 from motet.rewards.base import BoundReward
+from motet.rewards.waiting import Late, on_thread
 from motet.trajectory import Failure, Group, Scores, Trajectory, completion_of
 
 Values = list[float | None]
 CONTRACT = "return one number per completion, or None where the reward does not apply"
 
 
-def score_groups(groups: Sequence[Group], rewards: Sequence[BoundReward]) -> list[Scores]:
+def score_groups(groups: Sequence[Group], rewards: Sequence[BoundReward], log: StepLog | None = None) -> list[Scores]:
     """Score P groups of G siblings: one `Scores` per group, in order.
 
     A reward sees all trajectories that did not fail, group by group: `prompts` (the chat before the first act that it
-    speaks for), `completions` (of the acts that it speaks for or sees; empty where a trajectory has none of them),
-    every dataset column, and `images` as a list per row. Async rewards run concurrently, sync ones one after the other.
+    speaks for), `completions` (of the acts that it speaks for or sees; empty where a trajectory has none of them), the
+    other arguments of `motet.rewards.arguments`, every dataset column, and `images` as a list per row. A user's own
+    function gets copies of all that. Async rewards run concurrently, sync ones one after the other. `log` says which
+    step it is, and takes what the rewards log.
 
     A sibling that performed none of the acts that a reward speaks for, and got None from it, gets the mean of its
     siblings' values: under the group's baseline the reward is then neither for nor against it. (PromptRL does so with
@@ -38,7 +42,8 @@ def score_groups(groups: Sequence[Group], rewards: Sequence[BoundReward]) -> lis
     """
     alive = [(p, g, group.trajectories[g]) for p, group in enumerate(groups) for g in group.alive]
     trajectories = [trajectory for _, _, trajectory in alive]
-    returned = _call_all(rewards, trajectories) if trajectories else [[] for _ in rewards]
+    log = StepLog() if log is None else log
+    returned = _call_all(rewards, trajectories, log) if trajectories else [[] for _ in rewards]
     table: list[dict[str, Values]] = [{r.name: [None] * len(group.trajectories) for r in rewards} for group in groups]
     dropped: list[dict[int, Failure]] = [
         {g: t.failure for g, t in enumerate(group.trajectories) if t.failure is not None} for group in groups
@@ -54,9 +59,13 @@ def score_groups(groups: Sequence[Group], rewards: Sequence[BoundReward]) -> lis
             reason = Failure("reward", f"reward {reward.name!r} returned None for it but not for its siblings")
             for g in _partly_none(group, [(g, v) for (q, g, _), v in zip(alive, values, strict=True) if q == p]):
                 dropped[p].setdefault(g, reason)
+    logged: list[dict[int, dict[str, Any]]] = [{} for _ in groups]
+    for reward, named in log.extra.items():
+        for place, (p, g, _) in enumerate(alive):
+            logged[p].setdefault(g, {})[reward] = {column: values[place] for column, values in named.items()}
     return [
-        Scores({name: tuple(values) for name, values in rows.items()}, lost)
-        for rows, lost in zip(table, dropped, strict=True)
+        Scores({name: tuple(values) for name, values in rows.items()}, lost, extra)
+        for rows, lost, extra in zip(table, dropped, logged, strict=True)
     ]
 
 
@@ -80,12 +89,12 @@ def _partly_none(group: Group, values: Sequence[tuple[int, float | None]]) -> li
     return [g for g, value in values if value is None] if applies else []
 
 
-def _call_all(rewards: Sequence[BoundReward], trajectories: Sequence[Trajectory]) -> list[Values]:
+def _call_all(rewards: Sequence[BoundReward], trajectories: Sequence[Trajectory], log: StepLog) -> list[Values]:
     columns = _columns(trajectories)
     results: list[Any] = []
     try:
         for reward in rewards:
-            results.append(_call(reward, trajectories, columns))
+            results.append(_call(reward, trajectories, columns, log))
     except MotetError:
         for result in results:
             if iscoroutine(result):
@@ -93,97 +102,138 @@ def _call_all(rewards: Sequence[BoundReward], trajectories: Sequence[Trajectory]
         raise
     waiting = [n for n, result in enumerate(results) if isawaitable(result)]
     if waiting:
-        pending = [_guard(rewards[n], results[n], len(trajectories)) for n in waiting]
-        for n, result in zip(waiting, _gather(pending), strict=True):
+        asked = [(rewards[n], results[n]) for n in waiting]
+        for n, result in zip(waiting, _gather(asked, len(trajectories)), strict=True):
             results[n] = result
+    for reward in rewards:
+        log.check(reward.name, len(trajectories))
     return [_checked(reward, result, len(trajectories)) for reward, result in zip(rewards, results, strict=True)]
 
 
-def _call(reward: BoundReward, trajectories: Sequence[Trajectory], columns: dict[str, list[Any]]) -> Any:
+def _call(reward: BoundReward, trajectories: Sequence[Trajectory], columns: dict[str, list[Any]], log: StepLog) -> Any:
+    arguments = {**columns, **_dialogue(reward, trajectories)}
+    if any(reward.takes(name) for name in TRAINER):
+        arguments |= log.arguments(reward.name)
     try:
-        return reward(**_dialogue(reward, trajectories), **columns)
+        if reward.timeout is None:
+            return reward(**arguments)
+        return on_thread(lambda: reward(**arguments), reward.timeout)
     except MotetError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _raised(reward, error, len(trajectories)) from error
 
 
 def _dialogue(reward: BoundReward, trajectories: Sequence[Trajectory]) -> dict[str, list[Any]]:
-    """`prompts` and `completions` as the reward sees them: fresh lists, so that it may edit them."""
-    prompts, completions = [], []
+    """`prompts`, `completions` and, if all that is shown has tokens, `completion_ids`, as fresh lists.
+
+    Raises RewardError when the reward cannot do without the tokens that denoising does not have.
+    """
+    prompts: list[Any] = []
+    completions: list[Any] = []
+    ids: list[Any] = []
     for trajectory in trajectories:
         acts = [act for act in trajectory.acts if act.name in reward.acts]
         shown = [act for act in trajectory.acts if act.name in reward.acts or act.name in reward.sees]
-        prompts.append((acts or trajectory.acts)[0].context.to_chat())
+        prompts.append(plain_chat((acts or trajectory.acts)[0].context.to_chat()))
         completions.append(completion_of(shown))
-    return {"prompts": prompts, "completions": completions}
+        ids.append(token_ids(shown))
+    arguments = {"prompts": prompts, "completions": completions}
+    if None not in ids:
+        return {**arguments, "completion_ids": ids}
+    if "completion_ids" in reward.required:
+        raise RewardError(
+            f"Reward {reward.name!r} asks for completion_ids, and was shown a picture drawn by denoising, which has "
+            "no tokens.",
+            fix="name text acts in rewards.acts, or judge the picture itself: completion_images.",
+        )
+    return arguments
 
 
 def _columns(trajectories: Sequence[Trajectory]) -> dict[str, list[Any]]:
     """Every dataset column as a list with one entry per trajectory; None where a row lacks it."""
     names = dict.fromkeys(name for trajectory in trajectories for name in trajectory.task.columns)
     columns = {
-        name: [trajectory.task.columns.get(name) for trajectory in trajectories]
-        for name in names
-        if name not in ("prompts", "completions")
+        name: [trajectory.task.columns.get(name) for trajectory in trajectories] for name in names if name not in GIVEN
     }
     images = [trajectory.task.images or None for trajectory in trajectories]
     return columns | ({"images": images} if {"image", "images"} & set(names) else {})
 
 
 async def _guard(reward: BoundReward, result: Awaitable[Any], count: int) -> Any:
+    limit = asyncio.timeout(reward.timeout)
     try:
-        return await result
+        async with limit:
+            return await result
     except MotetError:
         raise
-    except Exception as error:
-        raise _raised(reward, error, count) from error
+    except (Exception, SystemExit) as error:
+        raise _raised(reward, Late() if limit.expired() else error, count) from error
 
 
-def _gather(pending: Sequence[Awaitable[Any]]) -> list[Any]:
-    """Await all, also from inside a running event loop (a notebook): then on a thread with a loop of its own."""
+def _gather(asked: Sequence[tuple[BoundReward, Awaitable[Any]]], count: int) -> list[Any]:
+    """Await all, on a thread with a loop of its own: a notebook's main thread has one that runs already."""
 
     async def gather() -> list[Any]:
-        return await asyncio.gather(*pending)
+        return await asyncio.gather(*(_guard(reward, result, count) for reward, result in asked))
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(gather())
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, gather()).result()
+    slowest = max((reward for reward, _ in asked), key=lambda reward: reward.timeout or math.inf)
+    try:  # a function that waits without `await` holds up the loop, and its timeout with it
+        return on_thread(lambda: asyncio.run(gather()), slowest.timeout and slowest.timeout + 1.0)
+    except Late as error:
+        raise _raised(slowest, error, count) from error
 
 
-def _raised(reward: BoundReward, error: Exception, count: int) -> RewardError:
+def _raised(reward: BoundReward, error: BaseException, count: int) -> RewardError:
+    if isinstance(error, Late):
+        return RewardError(
+            f"Reward {reward.name!r} took longer than its timeout of {reward.timeout} s (called with {count} "
+            "completions).",
+            fix="raise rewards.timeout, or see what the function waits for.",
+        )
+    said = f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"raised {first_line(error)}"
+    as_text = isinstance(error, AttributeError) and str(error).startswith("'list' object has no attribute")
+    hint = "a completion is a list of messages, whose text is completion[0]['content']; " if as_text else ""
     return RewardError(
-        f"Reward {reward.name!r} raised {first_line(error)} (called with {count} completions).",
-        fix="mend the function, or return None for rows that it cannot judge; see the traceback.",
+        f"Reward {reward.name!r} {said} (called with {count} completions).",
+        fix=f"{hint}correct the function, or return None for rows that it cannot judge; see the traceback.",
     )
 
 
 def _checked(reward: BoundReward, result: Any, count: int) -> Values:
-    """The reward's list as floats and Nones. Raises RewardError when it broke its contract."""
-    if not isinstance(result, list):
+    """What the reward returned, as floats and Nones. Raises RewardError when it broke its contract."""
+    try:
+        if isinstance(result, str | bytes | Mapping | Set):
+            raise TypeError
+        returned = list(result)
+    except TypeError:  # also of a tensor that is one number
         raise RewardError(
             f"Reward {reward.name!r} returned a {type(result).__name__}, not a list of {count}.", fix=f"{CONTRACT}."
-        )
-    if len(result) != count:
+        ) from None
+    if len(returned) != count:
         raise RewardError(
-            f"Reward {reward.name!r} returned {len(result)} values for {count} completions.", fix=f"{CONTRACT}."
+            f"Reward {reward.name!r} returned {len(returned)} values for {count} completions.", fix=f"{CONTRACT}."
         )
-    for number, value in enumerate(result):
-        if value is not None and not isinstance(value, numbers.Real | np.bool_):
+    values = [_number(value) for value in returned]
+    for place, (value, number) in enumerate(zip(returned, values, strict=True)):
+        if value is not None and number is None:
             raise RewardError(
-                f"Reward {reward.name!r} returned {value!r} ({type(value).__name__}) for completion {number}, "
+                f"Reward {reward.name!r} returned {value!r:.80} ({type(value).__name__}) for completion {place}, "
                 "not a number.",
-                fix=f"{CONTRACT}; of a tensor or an array return .tolist().",
+                fix=f"{CONTRACT}.",
             )
-    values = [None if value is None else float(value) for value in result]
     given = [value for value in values if value is not None]
     if given and not any(math.isfinite(value) for value in given):
         raise RewardError(
             f"Reward {reward.name!r} returned no finite number in this step: {len(given)} of {count} values are NaN or "
             f"infinite, the first is {given[0]}.",
-            fix="mend the reward: NaN for single completions drops them, NaN for all is an error.",
+            fix="correct the reward: NaN for single completions drops them, NaN for all is an error.",
         )
     return values
+
+
+def _number(value: Any) -> float | None:
+    """A number, or a tensor or an array of one; None for anything else."""
+    if isinstance(value, Tensor | np.ndarray) and math.prod(value.shape) == 1:
+        value = value.item()
+    return float(value) if isinstance(value, numbers.Real | np.bool_) else None

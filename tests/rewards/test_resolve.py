@@ -80,8 +80,9 @@ def test_an_option_is_never_filled_from_a_column_of_that_name():
 def test_a_user_function_by_file_and_by_module(user_file):
     reward = bound("my_rewards.py:mine", options={"scale": 0.5, "anything": 1})
     assert reward.name == "mine"
-    assert reward(prompts=[[]], completions=[[]], answer=[""], spec=[""], scale=["a column"]) == [0.5 * 3]
+    assert reward(prompts=[[]], completions=[[]], answer=[""], spec=[""], scale=["a column"]) == [0.5 * 4]
     assert bound("my_rewards:plain")(prompts=[[]], completions=[[]], answer=["4"], spec=[""]) == [1.0]
+    assert bound("my_rewards.py:Judge", options={"bonus": 0.5})(prompts=[[]], completions=[[]]) == [0.5]
     assert bound("my_rewards.py:judge")(prompts=[[]], completions=[[]]) == [2.0]
 
 
@@ -102,7 +103,6 @@ def test_a_user_file_is_run_once(user_file):
         ("no_such_module:mine", r"there is no module 'no_such_module'"),
         ("my_rewards:", r"is no path"),
         ("my_rewards.py:constant", r"which is no function"),
-        ("my_rewards.py:Judge", r"which is no function"),
     ],
 )
 def test_unknown_names(user_file, name, message):
@@ -205,7 +205,7 @@ def test_a_parameter_called_policy_receives_the_policy(asks):
     policy.version = 3
     plain, greedy = bind_policy([bound(asks + "asks"), bound(asks + "asks_with_all")], policy)
     assert plain(prompts=[[]], completions=[[]], policy=["a column"]) == [3.0]
-    assert greedy(prompts=[[]], completions=[[]], spec=[0]) == [5.0]  # prompts and spec, not policy
+    assert greedy(prompts=[[]], completions=[[]], spec=[0]) == [6.0]  # prompts, spec, completion_images
     assert not plain.uses_reference
 
 

@@ -2,6 +2,10 @@
 
 import asyncio
 import math
+import sys
+import threading
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,7 +59,7 @@ def test_called_once_with_all_survivors_in_order():
     assert calls[0]["question"] == ["q0", "q1", "q1"]
     texts = [t.acts[0].text for group in groups for t in group.trajectories if t.acts]
     assert [c[0]["content"] for c in calls[0]["completions"]] == texts
-    assert calls[0]["prompts"][1] == [{"role": "user", "content": [{"type": "text", "text": "q1"}]}]
+    assert calls[0]["prompts"][1] == [{"role": "user", "content": "q1"}]
     assert "images" not in calls[0]
     assert [s.values["r"] for s in scores] == [(0.0, None), (1.0, 2.0)]
     assert scores[0].dropped[1].where == "scenario" and not scores[1].dropped
@@ -72,28 +76,60 @@ def test_a_reward_sees_its_own_acts_and_their_context():
         groups,
         [bind(reward("a"), "a"), bind(reward("d"), "d", ("drawing",)), bind(reward("b"), "b", ("drawing", "answer"))],
     )
-    assert [m["name"] for m in seen["a"][1]] == ["answer"] and seen["a"][0][0]["content"][0]["text"] == "q0"
-    assert [m["name"] for m in seen["d"][1]] == ["drawing"] and seen["d"][0][0]["content"][0]["text"] == "p0"
+    assert [m["name"] for m in seen["a"][1]] == ["answer"] and seen["a"][0][0]["content"] == "q0"
+    assert [m["name"] for m in seen["d"][1]] == ["drawing"] and seen["d"][0][0]["content"] == "p0"
     assert [m["name"] for m in seen["b"][1]] == ["drawing", "answer"]
 
 
-def test_a_reward_may_edit_what_it_is_given():
-    def vandal(prompts, completions, **_):
-        for prompt, completion in zip(prompts, completions, strict=True):
-            prompt.clear()
-            completion[0]["content"] = "x"
-        return [0.0] * 4
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_reward_that_edits_what_it_is_given_changes_nothing_for_others(is_async):
+    """Chats, token ids, columns, input pictures and drawn ones: what the next reward and the run see is as before."""
 
-    kept = []
-    groups = roll()
-    score_groups(
-        groups,
-        [
-            bind(vandal, "a"),
-            bind(lambda prompts, completions, **_: kept.append((prompts, completions)) or [0.0] * 4, "b"),
-        ],
-    )
-    assert kept[0][0][0] and kept[0][1][0][0]["content"] != "x"
+    def edit(prompts, completions, completion_ids, completion_images, images, spec, **_):
+        for n in range(2):
+            prompts[n].clear()
+            completion_ids[n].clear()
+            completion_images[n][0].paste("white", (0, 0, 8, 8))
+            images[n][0].paste("white", (0, 0, 2, 2))
+            spec[n]["things"].append("more")
+            completions[n][0]["content"] = "x"
+        return [0.0] * 2
+
+    async def edit_later(**arguments):
+        return edit(**arguments)
+
+    def look(**arguments):
+        seen.update(arguments)
+        return [0.0] * 2
+
+    seen = {}
+    picture = Image.new("RGB", (2, 2), "red")
+    groups = roll(duet, rows=2, G=1, image=[picture] * 2, spec=[{"things": ["a"]}] * 2)
+    drawn = [group.trajectories[0].acts[0].image for group in groups]
+    before = [image.tobytes() for image in drawn]
+    acts = ("drawing", "answer")
+    score_groups(groups, [bind(edit_later if is_async else edit, "edit", acts), bind(look, "look", acts)])
+    assert seen["prompts"][0] and seen["completion_ids"][0] and seen["completions"][0][0]["content"] != "x"
+    assert seen["spec"] == [{"things": ["a"]}] * 2
+    assert [[image.tobytes() for image in row] for row in seen["completion_images"]] == [[one] for one in before]
+    assert seen["images"][0][0].getpixel((0, 0)) == (255, 0, 0)
+    assert groups[0].task.columns["spec"] == {"things": ["a"]} and picture.getpixel((0, 0)) == (255, 0, 0)
+    assert [image.tobytes() for image in drawn] == before
+
+
+def test_siblings_share_the_copy_of_their_pictures():
+    """Else a step with many siblings would hold each input picture many times."""
+    groups = roll(rows=1, G=4, image=[Image.new("RGB", (2, 2))])
+    seen = []
+    score_groups(groups, [bind(lambda images, **_: seen.extend(images) or [0.0] * 4)])
+    assert len({id(row[0]) for row in seen}) == 1
+
+
+def test_what_cannot_be_copied_is_shared():
+    lock = threading.Lock()
+    seen = []
+    score_groups(roll(rows=1, G=1, lock=[lock]), [bind(lambda lock, **_: seen.extend(lock) or [0.0])])
+    assert seen == [lock]
 
 
 def test_images_are_a_list_per_row():
@@ -171,8 +207,17 @@ def test_no_survivors_calls_nothing():
 
 
 def test_numbers_of_many_kinds():
-    values = [True, 1, np.float32(0.5), np.int64(2)]
+    values = [True, 1, np.float32(0.5), torch.tensor([2.0], requires_grad=True)]
     assert score_groups(roll(), [returns(values)])[1].values["r"] == (0.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [tuple, iter, np.array, torch.tensor, lambda v: torch.tensor(v).reshape(4, 1), lambda v: list(torch.tensor(v))],
+)
+def test_values_in_any_form_that_trl_takes(make):
+    scores = score_groups(roll(), [returns(make([0.25, 0.5, 0.75, 1.0]))])
+    assert [score.values["r"] for score in scores] == [(0.25, 0.5), (0.75, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -182,10 +227,13 @@ def test_numbers_of_many_kinds():
         ([1.0] * 5, r"'r' returned 5 values for 4 completions"),
         (1.0, r"'r' returned a float, not a list of 4"),
         (None, r"'r' returned a NoneType, not a list"),
-        ((1.0,) * 4, r"returned a tuple, not a list"),
-        (torch.zeros(4), r"returned a Tensor, not a list"),
+        ("1234", r"returned a str, not a list"),
+        (dict.fromkeys(range(4), 1.0), r"returned a dict, not a list"),
+        (torch.tensor(1.0), r"returned a Tensor, not a list"),
+        ((1.0,) * 3, r"'r' returned 3 values for 4 completions"),
         ([1.0, "2", 3.0, 4.0], r"returned '2' \(str\) for completion 1, not a number"),
-        ([torch.tensor(1.0)] * 4, r"\(Tensor\) for completion 0"),
+        ([{"score": 1.0}] * 4, r"\(dict\) for completion 0, not a number"),
+        (torch.zeros(4, 2), r"\(Tensor\) for completion 0, not a number"),
         ([math.nan] * 4, r"no finite number in this step: 4 of 4 values"),
         ([math.nan, None, None, math.inf], r"no finite number in this step: 2 of 4"),
     ],
@@ -208,6 +256,53 @@ def test_a_reward_that_raises_is_chained():
     with pytest.raises(RewardError, match=r"raised ValueError: first \(") as caught:
         score_groups(roll(), [bind(async_boom)])
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize("code", [0, 3, None])
+def test_sys_exit_in_a_reward_is_an_error_of_that_reward(code):
+    async def later(**_):
+        sys.exit(code)
+
+    for function in (lambda **_: sys.exit(code), later):
+        with pytest.raises(RewardError, match=rf"'r' called sys.exit\({code}\) \(called with 4 completions\)"):
+            score_groups(roll(), [bind(function)])
+
+
+def test_a_reward_that_takes_longer_than_its_timeout():
+    hold = threading.Event()
+
+    async def waits(**_):
+        await asyncio.sleep(5)
+
+    async def blocks(**_):
+        hold.wait(5)
+
+    for function in (lambda **_: hold.wait(5), waits, blocks):
+        began = time.monotonic()
+        with pytest.raises(RewardError, match=r"'r' took longer than its timeout of 0.1 s \(called with 4 compl"):
+            score_groups(roll(), [replace(bind(function), timeout=0.1)])
+        assert time.monotonic() - began < 3
+    hold.set()
+
+
+def test_a_timeout_that_is_not_reached_changes_nothing():
+    async def later(**_):
+        return [2.0] * 4
+
+    rewards = [replace(bind(lambda **_: [1.0] * 4), timeout=9.0), replace(bind(later, "later"), timeout=9.0)]
+    assert score_groups(roll(), rewards)[0].values == {"r": (1.0, 1.0), "later": (2.0, 2.0)}
+
+
+def test_a_timeout_of_the_reward_itself_is_not_called_ours():
+    def gives_up(**_):
+        raise TimeoutError("the database")
+
+    async def gives_up_later(**_):
+        raise TimeoutError("the database")
+
+    for function in (gives_up, gives_up_later):
+        with pytest.raises(RewardError, match="'r' raised TimeoutError: the database"):
+            score_groups(roll(), [replace(bind(function), timeout=5.0)])
 
 
 @pytest.mark.filterwarnings("error")
