@@ -45,6 +45,12 @@ def slowly(completions: list[Any], **columns: Any) -> list[float]:
     return reddish(completions)
 
 
+def briefly(completions: list[Any], **columns: Any) -> list[float]:
+    """`reddish`, after a moment."""
+    time.sleep(0.1)
+    return reddish(completions)
+
+
 def too_few(completions: list[Any], **columns: Any) -> list[float]:
     """One value short."""
     return [0.0] * (len(completions) - 1)

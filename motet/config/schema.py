@@ -157,8 +157,7 @@ class RewardConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments bound to the function, or what a class or a factory makes the function of."""
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Seconds that one call, with all completions of a step, may take; later the run ends with an error. It then runs
-    outside the main thread. None: no limit."""
+    """Seconds that one call, with all completions of a step, may take; later the run ends with an error."""
 
 
 class TrackConfig(Section):

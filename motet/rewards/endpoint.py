@@ -7,6 +7,7 @@ names, when requests are made; it is never logged, and never follows a redirect 
 from __future__ import annotations
 
 import base64
+import http.client
 import io
 import json
 import os
@@ -15,7 +16,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -24,6 +24,7 @@ from PIL import Image
 from motet.errors import ConfigError, RewardError
 from motet.lookup import did_you_mean, first_line
 from motet.rewards.options import filled, number, refuse, whole
+from motet.rewards.waiting import Late, on_thread, on_threads
 
 LARGEST_REPLY = 1 << 20
 """Bytes of a reply that are read; a chat completion has a few thousand."""
@@ -33,9 +34,10 @@ LARGEST_REPLY = 1 << 20
 class Endpoint:
     """Where to ask, and how patiently. As a recipe's option: a mapping with these keys.
 
-    `key_variable` names the environment variable that holds the key; None: no key. A request that times out after
-    `timeout` seconds, or that the server refuses for now (408, 429, 5xx), is tried `retries` times more, waiting
-    `backoff`, then twice that, and so on in seconds, with jitter. `concurrency` requests run at a time.
+    `key_variable` names the environment variable that holds the key; None: no key. A request that has no whole reply
+    after `timeout` seconds, whose reply is cut off, or that the server refuses for now (408, 429, 5xx), is tried
+    `retries` times more, waiting `backoff`, then twice that, and so on in seconds, with jitter. `concurrency` requests
+    run at a time.
     """
 
     base_url: str
@@ -85,15 +87,15 @@ def ask(
         return []
     headers = {"Content-Type": "application/json"} | _authorization(endpoint, reward)
 
-    def one(shown: Image.Image | Sequence[Image.Image], question: str) -> str | Exception:
+    def one(asked: tuple[Image.Image | Sequence[Image.Image], str]) -> str | Exception:
+        shown, question = asked
         try:
             several = [shown] if isinstance(shown, Image.Image) else shown
             return _request(endpoint, headers, _body(endpoint, several, question))
         except Exception as error:  # a failed request is data: it drops one trajectory
             return error
 
-    with ThreadPoolExecutor(endpoint.concurrency) as pool:
-        replies = list(pool.map(one, pictures, questions))
+    replies = on_threads(one, zip(pictures, questions, strict=True), endpoint.concurrency)
     if all(isinstance(reply, Exception) for reply in replies):
         assert isinstance(replies[0], Exception)
         raise RewardError(
@@ -151,26 +153,51 @@ def _request(endpoint: Endpoint, headers: Mapping[str, str], body: bytes) -> str
     """One reply's text; raises what went wrong at the last try."""
     url = endpoint.base_url.rstrip("/") + "/chat/completions"
     for attempt in range(endpoint.retries + 1):
+        request = urllib.request.Request(url, body, dict(headers), method="POST")
         try:
-            request = urllib.request.Request(url, body, dict(headers), method="POST")
-            with _OPENER.open(request, timeout=endpoint.timeout) as response:
-                return _text_of(response.read(LARGEST_REPLY + 1))
+            return _text_of(on_thread(lambda request=request: _reply(request, endpoint.timeout), endpoint.timeout))
         except urllib.error.HTTPError as error:
             error.close()
             if attempt == endpoint.retries or not (error.code in (408, 429) or error.code >= 500):
                 raise
-        except OSError:  # no connection, or a timeout
+        except Late:
+            if attempt == endpoint.retries:
+                raise TimeoutError(f"no whole reply within {endpoint.timeout:g} s") from None
+        except (OSError, http.client.HTTPException):  # no connection, or a reply that is cut off
             if attempt == endpoint.retries:
                 raise
         time.sleep(endpoint.backoff * 2**attempt * random.uniform(0.5, 1.0))
     raise AssertionError("unreachable")
 
 
+def _reply(request: urllib.request.Request, timeout: float) -> bytes:
+    """The reply's bytes. `timeout` is how long the server may be silent, and the limit of the whole body: a server that
+    sends a byte now and then is not left to hold the thread for ever."""
+    began = time.monotonic()
+    with _OPENER.open(request, timeout=timeout) as response:
+        raw = b""
+        while part := response.read1(1 << 16):
+            raw += part
+            if len(raw) > LARGEST_REPLY:
+                raise RewardError(
+                    f"The endpoint's reply is longer than {LARGEST_REPLY:,} bytes.", fix="lower endpoint.max_tokens."
+                )
+            if time.monotonic() - began > timeout:
+                raise TimeoutError(f"no whole reply within {timeout:g} s")
+    if response.length:  # http.client tells what is missing, and `read1` does not
+        raise http.client.IncompleteRead(raw, response.length)
+    return raw
+
+
 def _text_of(raw: bytes) -> str:
-    """The message of a chat completion. Raises RewardError for anything else."""
+    """The message of a chat completion. Raises IncompleteRead if it is cut off, RewardError for anything else."""
     try:
         text = json.loads(raw)["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError):
+    except ValueError:
+        if raw.lstrip().startswith(b"{") or not raw.strip():
+            raise http.client.IncompleteRead(raw) from None
+        text = None
+    except (LookupError, TypeError):
         text = None
     if not isinstance(text, str):
         raise RewardError(

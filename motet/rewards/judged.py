@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from motet.errors import ConfigError
+from motet.errors import ConfigError, RewardError
 from motet.rewards.base import Judge, reward
 from motet.rewards.choices import text_of_question
 from motet.rewards.endpoint import ask, read_endpoint
@@ -22,19 +22,19 @@ QUESTION = (
     "numbers, places) and how good a picture it is (clarity, realism, composition). Write a short reason, then "
     "'Final Score: ' and a number from 1 (worst) to 5 (best).\nCaption: {prompt}"
 )
-PATTERN = r"Final Score:\s*\**\s*([0-9]+(?:\.[0-9]+)?)"
+PATTERN = r"Final Score:\s*(?:\*+\s*)?([0-9]+(?:\.[0-9]+)?)"  # two \s* side by side would take quadratic time
 
 
 @reward("judged")
 @dataclass(eq=False, kw_only=True)
 class Judged(Judge):
-    """The number in an endpoint's reply about the drawing, over `scale`; UniRL-Zero's UnifiedReward, /5.
+    """The number in an endpoint's reply about the drawing, over `scale`, its best; UniRL-Zero's UnifiedReward, /5.
 
     `endpoint` is a mapping, see `motet.rewards.endpoint`. The words of `question` hold columns in braces ({prompt},
     {instruction}); `pattern` is the regular expression whose first group is the number, the last one in the reply.
     `act` is the act that is judged (None: the last picture); with `source` the row's picture is shown before it. A
-    reply without a number, and one that did not come, is NaN: it drops the trajectory. A row that lacks a column gets
-    None.
+    reply without a number or with one beyond `scale`, and one that did not come, is NaN: it drops the trajectory.
+    RewardError when every number is beyond `scale`. A row that lacks a column gets None.
     """
 
     endpoint: Any = None
@@ -71,8 +71,17 @@ class Judged(Judge):
         """One score per completion."""
         asked = [self._asked(completion, columns, place) for place, completion in enumerate(completions)]
         told = [one for one in asked if one is not None]
-        replies = iter(ask(self.endpoint, [shown for shown, _ in told], [words for _, words in told], "judged"))
-        return [None if one is None else self._score(next(replies)) for one in asked]
+        replies = ask(self.endpoint, [shown for shown, _ in told], [words for _, words in told], "judged")
+        numbers = [self._number(reply) for reply in replies]
+        found = [number for number in numbers if not math.isnan(number)]
+        if found and all(abs(number) > self.scale for number in found):
+            raise RewardError(
+                f"Reward 'judged' was told {found[0]:g}, and {len(found)} of {len(found)} numbers are beyond its scale "
+                f"of {self.scale:g}.",
+                fix="set rewards.options.scale to the best score, and say in `question` what it is.",
+            )
+        values = iter(math.nan if abs(number) > self.scale else number / self.scale for number in numbers)
+        return [None if one is None else next(values) for one in asked]
 
     def _asked(
         self, completion: Sequence[Any], columns: Mapping[str, Any], place: int
@@ -85,9 +94,10 @@ class Judged(Judge):
         question = re.sub(r"{(\w+)}", lambda found: words[found[1]], self.question)
         return [*([row["images"][0]] if self.source else []), drawing], question
 
-    def _score(self, reply: str | None) -> float:
-        numbers = [] if reply is None else [found[1] for found in re.finditer(self.pattern, reply)]
+    def _number(self, reply: str | None) -> float:
+        """The last number of a reply; NaN if it has none."""
+        found = [match[1] for match in re.finditer(self.pattern, reply or "")]
         try:
-            return float(numbers[-1]) / self.scale if numbers else math.nan
-        except ValueError:
+            return float(found[-1]) if found else math.nan
+        except (TypeError, ValueError):  # the group took no part in the match, or took no number
             return math.nan

@@ -36,6 +36,7 @@ NFT = {"algorithm.flow.objective": "nft", "algorithm.flow.penalty": "velocity_ms
 MEASURED = {"eval.suite": "shapes", "eval.size": 2, "eval.held_out_size": 1, "eval.pass_at": 1, "run.steps": 1}
 PLAYED = {"eval.suite": "rewards", "eval.size": 2, "eval.pass_at": 1, "run.steps": 1}
 WORTH = {"rewards": [{"name": f"{REWARDS}worth"}]}
+BRIEF = {"rewards": [{"name": f"{REWARDS}briefly"}]}
 LONG = {"text.max_tokens": 64, "algorithm.num_generations": 4}
 THOUGHT = {"scenario": "think_draw", "rewards": [{"name": f"{REWARDS}flat"}]}
 LORA = {"policy.lora.rank": 2, "policy.train": []}
@@ -74,6 +75,7 @@ TABLE: dict[str, Shows] = {
     "rewards.N.weight": Shows("metrics/reward", 3.0, at="rewards.0.weight"),
     "rewards.N.acts": Shows("weights", ["drawing", "answer"], at="rewards.0.acts"),
     "rewards.N.options": Shows("metrics/reward", {"value": 1.0}, given=WORTH, at="rewards.0.options"),
+    "rewards.N.timeout": Shows("refused", 1e-3, given=BRIEF, at="rewards.0.timeout"),
     # algorithm
     "algorithm.num_generations": Shows("samples", 3),
     "algorithm.advantage": Shows("weights", "rloo", given={"algorithm.num_generations": 3}),

@@ -2,8 +2,10 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,16 @@ def save_resnet(folder: Path) -> tuple[Path, Path]:
     return folder, folder / "lpips.safetensors"
 
 
+@dataclass(frozen=True)
+class Raw:
+    """A body sent as it is: `pause` seconds between its bytes (with `head`: of the headers), `length` as promised."""
+
+    body: bytes
+    length: int | None = None
+    pause: float = 0.0
+    head: bool = False
+
+
 class ChatServer(ThreadingHTTPServer):
     """Answers chat completions with `reply(request)`: a text, a status, or raw bytes. `seen` are headers and bodies."""
 
@@ -138,6 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
         found = server.reply(body)
         with server.lock:
             server.busy -= 1
+        if isinstance(found, Raw):
+            self._send_raw(found)
+            return
         status, text = (found, b"") if isinstance(found, int) else (200, found)
         if isinstance(text, str):
             text = json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]}).encode()
@@ -147,6 +162,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
+
+    def _send_raw(self, raw: Raw) -> None:
+        lines = f"HTTP/1.0 200 OK\r\nContent-Length: {raw.length or len(raw.body)}\r\n\r\n".encode()
+        slow, quick = (lines + raw.body, b"") if raw.head else (raw.body, lines)
+        with suppress(OSError):  # the client may have gone
+            self.wfile.write(quick)
+            for place in range(len(slow)) if raw.pause else ():
+                time.sleep(raw.pause)
+                self.wfile.write(slow[place : place + 1])
+            self.wfile.write(b"" if raw.pause else slow)
 
     def log_message(self, *_: Any) -> None:
         pass

@@ -2,6 +2,9 @@
 
 import base64
 import io
+import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -11,7 +14,7 @@ from PIL import Image
 
 from motet.errors import ConfigError, RewardError
 from motet.rewards.endpoint import Endpoint, ask, read_endpoint
-from tests.rewards.judges import chat_server, picture
+from tests.rewards.judges import Raw, chat_server, picture
 
 
 @pytest.fixture
@@ -82,6 +85,9 @@ def test_what_stays_broken_is_none_beside_what_works(server):
         (302, 1, "HTTP Error 302"),  # a redirect would carry the key along
         (500, 3, "HTTP Error 500"),
         (b"<html>", 1, "no chat completion: b'<html>'"),
+        (b'{"choices": [{"mess', 3, "IncompleteRead"),
+        (b"", 3, "IncompleteRead"),
+        (b" " * (1 << 21), 1, "longer than"),
         (b'{"choices": []}', 1, "no chat completion"),
         (b'{"choices": [{"message": {"content": null}}]}', 1, "no chat completion"),
     ],
@@ -97,6 +103,55 @@ def test_a_server_that_says_nothing_times_out(server):
     server.reply = lambda request: time.sleep(0.5) or "late"
     with pytest.raises(RewardError, match=r"never answered: .*[Tt]ime"):
         ask(patient(server, timeout=0.05, retries=0), [picture()], ["?"], "r")
+
+
+def test_a_reply_that_is_cut_off_is_asked_for_again(server):
+    """The connection ends before the length that the header promises."""
+    left = [Raw(b'{"choices": [{"message": {"content": "a red', length=500)] * 2
+    server.reply = lambda request: left.pop() if left else "whole"
+    assert ask(patient(server), [picture()], ["?"], "r") == ["whole"]
+    assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_a_server_that_sends_a_byte_now_and_then_has_a_total_limit(server, head):
+    server.reply = lambda request: Raw(b" " * 1000, pause=0.1, head=head)
+    began = time.monotonic()
+    with pytest.raises(RewardError, match="no whole reply within"):
+        ask(patient(server, timeout=0.5, retries=1), [picture()], ["?"], "r")
+    assert time.monotonic() - began < 4
+
+
+INTERRUPTED = """
+import signal, sys, threading, time
+from PIL import Image
+from motet.interrupt import Interrupt
+from motet.rewards.endpoint import Endpoint, ask
+
+endpoint = Endpoint(sys.argv[1], "judge", timeout=60.0, retries=3)
+with Interrupt():
+    print("asking", flush=True)
+    ask(endpoint, [Image.new("RGB", (4, 4))] * 20, ["?"] * 20, "r")
+"""
+
+
+def test_two_interrupts_during_a_hanging_judge_act_at_once(server):
+    asked, hold = threading.Event(), threading.Event()
+    server.reply = lambda request: asked.set() or hold.wait(60) or "late"
+    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, server.url], stderr=subprocess.PIPE, text=True)
+    try:
+        assert asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert process.poll() is None  # the first one lets the step end
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=20)
+        assert time.monotonic() - began < 10
+        assert "KeyboardInterrupt" in process.stderr.read()
+    finally:
+        hold.set()
+        process.kill()
 
 
 def test_a_server_that_is_not_there(server):

@@ -1,11 +1,12 @@
 """A judge's number: asked over HTTP, read off the reply."""
 
 import math
+import time
 
 import pytest
 
 from motet.config import RewardConfig
-from motet.errors import ConfigError
+from motet.errors import ConfigError, RewardError
 from motet.rewards import resolve
 from tests.rewards.judges import chat_server, picture, shows
 
@@ -33,6 +34,27 @@ def test_the_last_number_over_the_scale(server):
     server.reply = lambda body: replies[body["messages"][0]["content"][-1]["text"][-1]]
     values = bound(server)(completions=shows(*[picture()] * 4), prompt=["a", "b", "c", "d"])
     assert values[0] == 0.9 and values[3] == 0.2 and all(math.isnan(value) for value in values[1:3])
+
+
+def test_a_number_beyond_the_scale_is_no_score(server):
+    replies = {"a": "Final Score: 5", "b": "Final Score: 8", "c": "Final Score: 5.5", "d": "Final Score: **0**"}
+    server.reply = lambda body: replies[body["messages"][0]["content"][-1]["text"][-1]]
+    values = bound(server)(completions=shows(*[picture()] * 4), prompt=["a", "b", "c", "d"])
+    assert values[0] == 1.0 and values[3] == 0.0 and all(math.isnan(value) for value in values[1:3])
+
+
+def test_a_judge_with_another_scale_is_said_so(server):
+    server.reply = lambda body: "Final Score: 8"
+    with pytest.raises(RewardError, match=r"was told 8, and 2 of 2 numbers are beyond its scale of 5") as caught:
+        bound(server)(completions=shows(*[picture()] * 2), prompt=["a", "b"])
+    assert "rewards.options.scale" in caught.value.fix
+
+
+def test_blanks_without_a_number_take_no_time(server):
+    server.reply = lambda body: "Final Score:" + " " * 200_000 + "none"
+    began = time.monotonic()
+    (value,) = bound(server)(completions=shows(picture()), prompt=["a"])
+    assert math.isnan(value) and time.monotonic() - began < 5
 
 
 def test_the_source_is_shown_first_and_columns_are_filled_in(server):
