@@ -183,6 +183,37 @@ def test_sample_survives_a_cumulative_sum_that_is_rounded(monkeypatch: pytest.Mo
     assert sample(logits_of(0.6, 0.4).unsqueeze(0), torch.tensor([0.95])).item() == 1  # 0.95 * 0.9, not past the end
 
 
+@pytest.mark.parametrize("vocabulary", [1, 512, 513, 16_384, 102_400])
+def test_sample_draws_each_token_as_often_as_its_probability_says(vocabulary: int) -> None:
+    """The uniforms that draw a token, found by halving, are an interval of the token's probability, whatever its size.
+
+    A cumulative sum that is rounded to float32 is off by percents for one token of 16,384.
+    """
+    noise = torch.Generator().manual_seed(3)
+    logits = 2 * torch.randn(vocabulary, generator=noise)
+    probs = logits.double().softmax(-1)
+    some = torch.cat([torch.tensor([0, vocabulary - 1]), torch.randint(vocabulary, (2,), generator=noise)])
+    tokens = torch.cat([some, some + 1])
+    low, high = torch.zeros(len(tokens), dtype=torch.float64), torch.ones(len(tokens), dtype=torch.float64)
+    for _ in range(48):
+        middle = (low + high) / 2
+        reached = sample(logits.expand(len(tokens), -1), middle) >= tokens
+        low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
+    widths = high[len(some) :] - high[: len(some)]
+    torch.testing.assert_close(widths, probs[some], rtol=2e-5, atol=1e-13)
+
+
+@pytest.mark.parametrize("vocabulary", [400, 5000])
+def test_sample_draws_excluded_tokens_of_a_large_vocabulary_never(vocabulary: int) -> None:
+    logits = torch.full((len(EXTREMES), vocabulary), -torch.inf)
+    allowed = torch.tensor([3, 299, vocabulary - 2])
+    logits[:, allowed] = torch.tensor([-1.0, -30.0, 0.0])  # the middle one less likely than float32 uniforms resolve
+    assert bool(torch.isin(sample(logits, EXTREMES), allowed).all())
+    first = float(torch.tensor([-1.0, -30.0, 0.0]).double().softmax(0)[0])
+    rare = torch.tensor([first + 3e-14], dtype=torch.float64)
+    assert sample(logits[:1].double(), rare).item() == 299
+
+
 # --- log-probs and entropy ------------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ from motet.policies.janus.pictures import codes_of, decode_pictures
 from motet.policies.janus.replay import replay
 from motet.policies.janus.sampling import Sampler, prefixes_of
 from motet.policies.learning import LearningModel
-from motet.policies.noise import uniforms
+from motet.policies.noise import action_uniforms
 from motet.protocols import Features, Replay, Request
 from motet.trajectory import Act, ActKind, Encoding, ImageTokens, Sampling, TextTokens
 
@@ -88,7 +88,7 @@ class JanusPolicy(LearningModel):
             null_rows,
             head=sampler.image_head if draws else sampler.text_head,
             embed=sampler.image_embed if draws else sampler.text_embed,
-            uniforms=uniforms([request.key for request in requests], room).to(self.device),
+            uniforms=action_uniforms([request.key for request in requests], room, self.device),
             sampling=sampling,
             stop_id=None if draws else self.encoder.eos_id,
         )

@@ -16,7 +16,7 @@ from motet.policies.acts import sampled_fields, text_acts
 from motet.policies.checkpoints import save_checkpoint
 from motet.policies.decoding.loop import continue_sequences
 from motet.policies.learning import LearningModel
-from motet.policies.noise import uniforms
+from motet.policies.noise import action_uniforms
 from motet.policies.vlm.contexts import VlmEncoder, VlmEncoding
 from motet.policies.vlm.embeddings import VlmEmbedder
 from motet.policies.vlm.prefixes import Prefixes
@@ -78,7 +78,7 @@ class VlmPolicy(LearningModel):
                 prefix.continued(owner),
                 head=self.model.lm_head,
                 embed=self.embedder.words,
-                uniforms=uniforms([request.key for request in requests], sampling.max_tokens).to(self.device),
+                uniforms=action_uniforms([request.key for request in requests], sampling.max_tokens, self.device),
                 sampling=sampling,
                 stop_ids=self.stop_ids,
             )
