@@ -4,6 +4,9 @@ The learner's state holds the trained weights once more, as they are: `from_pret
 the model's config names. No pickle: tensors as safetensors, the rest as JSON. A folder appears whole or not at all.
 Noise is keyed by (seed, step, task, sibling), so a step boundary has no random state of its own: weights, optimizer,
 data cursor and step are all.
+
+A power cut finds the new checkpoint or the one before it: files and folders are synced before the rename, and the
+rename before an older one is removed. Checksums of all files lie beside them.
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from motet.durable import sync_folder, sync_tree
 from motet.errors import CheckpointError
 from motet.learner import Learner
 from motet.protocols import Policy
-from motet.saved import LEARNER, TRAINER_STATE, checkpoints
+from motet.saved import LEARNER, TRAINER_STATE, checkpoints, refuse_damage, write_sums
 from motet.shards import save_tensors
 
 _WEIGHT = "weight"
@@ -51,17 +55,28 @@ def save_checkpoint(folder: Path, policy: Policy, learner: Learner, progress: Pr
         partial.mkdir(parents=True)
         policy.save(partial)
         _save_learner(partial, policy, learner, progress)
+        write_sums(partial)
+        sync_tree(partial)
         if target.exists():
-            shutil.rmtree(target)
+            _remove(target)
         os.replace(partial, target)
+        sync_folder(folder)
+        sync_folder(folder.parent)  # which names `folder`, if it is new
         for old in checkpoints(folder)[:-keep]:
-            shutil.rmtree(old)
+            _remove(old)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{str(target)!r} cannot be written: {getattr(error, 'strerror', None) or error}.",
             fix="free some space there, then --resume.",
         ) from error
     return target
+
+
+def _remove(checkpoint: Path) -> None:
+    """A process that is killed here leaves no half of a checkpoint under its name."""
+    gone = checkpoint.with_name(f".partial_{checkpoint.name}_removed")
+    os.replace(checkpoint, gone)
+    shutil.rmtree(gone)
 
 
 def _save_learner(folder: Path, policy: Policy, learner: Learner, progress: Progress) -> None:
@@ -84,8 +99,10 @@ def _save_learner(folder: Path, policy: Policy, learner: Learner, progress: Prog
 def restore(folder: Path, policy: Policy, learner: Learner) -> Progress:
     """Put a checkpoint's trained weights and learner state into a freshly built run.
 
-    The run's policy was built from the recipe, so its reference is still the one that the run started from.
+    The run's policy was built from the recipe, so its reference is still the one that the run started from. Raises
+    CheckpointError for a damaged file, naming it and the checkpoint before, and for one of another run.
     """
+    refuse_damage(folder)
     try:
         state = json.loads((folder / TRAINER_STATE).read_text(encoding="utf-8"))
         tensors = load_file(str(folder / LEARNER))

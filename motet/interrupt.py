@@ -1,13 +1,21 @@
-"""Ctrl-C that loses nothing: the first asks the run to stop after its step and save, the second stops at once."""
+"""Ctrl-C that loses nothing: the first asks the run to stop after its step and save, the second stops at once.
+
+A terminal that goes away (SIGHUP) and a cluster that wants its machine back (SIGTERM, SIGUSR1) ask as the first does.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 from types import FrameType
 from typing import Any
 
+_SIGNALS = [
+    number for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if (number := getattr(signal, name, None)) is not None
+]
+"""Those that the system has."""
 _NOTICE = b"\nFinishing this step and saving; press Ctrl-C again to stop at once without saving.\n"
 
 
@@ -16,9 +24,10 @@ class Stopped(Exception):
 
 
 class Interrupt:
-    """While active, SIGINT and SIGTERM set `asked` and end nothing; another SIGINT raises KeyboardInterrupt.
+    """While active, SIGINT, SIGTERM, SIGHUP and SIGUSR1 set `asked` and end nothing; another SIGINT raises
+    KeyboardInterrupt.
 
-    Outside the main thread, where Python delivers no signals, it is inert.
+    A SIGHUP that is ignored (nohup) stays so. Outside the main thread, where Python delivers no signals, it is inert.
     """
 
     def __init__(self) -> None:
@@ -27,8 +36,9 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+            for number in _SIGNALS:
+                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -40,5 +50,6 @@ class Interrupt:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not self.asked:
-            os.write(2, _NOTICE)  # not sys.stderr: a handler may run in the middle of a write to it
-        self.asked = True
+            self.asked = True
+            with contextlib.suppress(OSError):  # the terminal may be what went away
+                os.write(2, _NOTICE)  # not sys.stderr: a handler may run in the middle of a write to it

@@ -124,9 +124,9 @@ class Learner:
         rate = self.learning_rate
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * self._factor
-        self.optimizer.step()
-        self.steps += 1
+        self.steps += 1  # before the weights move: an error halfway shows that they did
         self.policy.version += 1
+        self.optimizer.step()
         return {**stats, "grad_norm": norm, "learning_rate": rate}
 
     def _accumulate(self, acts: Sequence[Act], objective: Objective, counts: Counts, first_spare: int) -> Stats:

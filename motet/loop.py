@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from motet.credit import Credit, assign_credit
 from motet.errors import ConfigError
-from motet.report.samples import record_failures, save_samples
+from motet.report.samples import failure_lines, save_samples
 from motet.report.steps import Stopwatch, act_numbers, reward_numbers
 from motet.rewards import StepLog, score_groups
 from motet.rollout import Cast, play_together
@@ -30,8 +30,9 @@ class Round:
 def train(session: Session, run: Run) -> Progress:
     """Play, score, credit, learn, report; until the last step or an interruption. Returns where the run stands."""
     begun = {track.name for track in session.tracks} if run.first else set[str]()
-    for step, watch in run.steps():
-        _step(session, run, step, watch, begun)
+    with run:
+        for step, watch in run.steps():
+            _step(session, run, step, watch, begun)
     return run.progress
 
 
@@ -48,9 +49,9 @@ def _step(session: Session, run: Run, step: int, watch: Stopwatch, begun: set[st
     with watch.phase("learn"):
         stats = update(session.policy, session.learner, groups, credited, session.recipe, step)
     numbers = {key: value for played in rounds for key, value in _numbers(played).items()}
-    run.report(step, {**numbers, **act_numbers(groups, watch.seconds["rollout"]), **stats})
+    failures = [line for one in rounds for line in failure_lines(step, one.groups, one.scores, one.track.name)]
+    run.report(step, {**numbers, **act_numbers(groups, watch.seconds["rollout"]), **stats}, failures)
     for played in rounds:
-        record_failures(run.folder, step, played.groups, played.scores, played.track.name)
         if (step + 1) % session.recipe.run.sample_every == 0:
             track = played.track
             save_samples(run.folder, step + 1, played.groups, played.scores, track.rewards, track.name)

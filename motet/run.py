@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
 
 from motet.checkpoint import Progress, restore, save_checkpoint
 from motet.interrupt import Interrupt
-from motet.report.folder import RunFolder
+from motet.report.folder import FAILURES, METRICS, RunFolder, metrics_line
 from motet.report.steps import Stopwatch, Watcher
 from motet.saved import latest_checkpoint
 from motet.session import Session
@@ -19,9 +22,12 @@ Measure = Callable[[], dict[str, float]]
 class Run:
     """The keeping of a run in its folder.
 
-    for step, watch in run.steps():
-        ...
-        run.report(step, numbers)
+    with run:
+        for step, watch in run.steps():
+            ...
+            run.report(step, numbers)
+
+    An error on the way out of the block saves the last whole step, unless the newest checkpoint is that already.
     """
 
     def __init__(
@@ -35,41 +41,87 @@ class Run:
         self.session, self.folder, self.watcher, self.interrupt = session, folder, watcher, interrupt
         self.measure = measure
         self.progress = self._resume()
-        self.first = self.progress.step
+        self.first = self._saved = self.progress.step
+        self._learned = session.learner.steps  # optimizer steps at `progress`
+        self._lines: list[tuple[str, Mapping[str, Any]]] = []  # of `progress`, not written yet
         self._began = time.monotonic() - self.progress.seconds
+        self._saved_at = time.monotonic()
         self._watch = Stopwatch()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and not isinstance(error, KeyboardInterrupt):  # a second Ctrl-C is in a hurry
+            self._rescue()
 
     def steps(self) -> Iterator[tuple[int, Stopwatch]]:
         """The steps that remain, each with its stopwatch. After a step a checkpoint is saved if one is due.
 
-        Ends after the last step, or after the step in which an interruption came. An error inside a step saves nothing:
-        the newest checkpoint is that of a whole step.
+        Ends after the last step, or after the step in which an interruption came.
         """
-        settings = self.session.recipe.run
-        for step in range(self.first, settings.steps):
+        for step in range(self.first, self.session.recipe.run.steps):
             self._watch = Stopwatch()
             yield step, self._watch
-            done = step + 1
-            self.progress = Progress(done, self._seconds(), self.session.cursors())
-            due = settings.save_every is not None and done % settings.save_every == 0
-            if due or done == settings.steps or self.interrupt.asked:
-                learner, keep = self.session.learner, settings.keep_checkpoints
-                save_checkpoint(self.folder.checkpoints, self.session.policy, learner, self.progress, keep)
-            if self.interrupt.asked:
+            last = step + 1 == self.session.recipe.run.steps or self.interrupt.asked
+            if last or self._due(step + 1):
+                self._save()
+            if last:
                 return
 
-    def report(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Write a step's numbers, with its times, as a line of metrics and to the watcher.
+    def report(self, step: int, numbers: Mapping[str, float], failures: Sequence[Mapping[str, Any]] = ()) -> None:
+        """A step is done: write its numbers, with its times, and its failed trajectories; tell the watcher.
 
-        Every `eval.every` steps the numbers of `measure` are among them.
+        Every `eval.every` steps the numbers of `measure` are among them; should that raise, the step is done without.
         """
         every = self.session.recipe.eval.every
         if self.measure is not None and every is not None and (step + 1) % every == 0:
+            self._note(step, numbers, failures)
             with self._watch.phase("eval"):
                 numbers = {**numbers, **self.measure()}
-        numbers = {**numbers, **self._watch.report(), "seconds": self._seconds()}
-        self.folder.append_metrics(step, numbers)
+        numbers = self._note(step, numbers, failures)
+        self._write_lines()
         self.watcher.step(step + 1, self.session.recipe.run.steps, numbers)
+
+    def _note(
+        self, step: int, numbers: Mapping[str, float], failures: Sequence[Mapping[str, Any]]
+    ) -> Mapping[str, float]:
+        """From here on this is the last whole step. Returns its numbers with its times."""
+        self.progress = Progress(step + 1, self._seconds(), self.session.cursors())
+        self._learned = self.session.learner.steps
+        numbers = {**numbers, **self._watch.report(), "seconds": self.progress.seconds}
+        self._lines = [(METRICS, metrics_line(step, numbers)), *((FAILURES, failure) for failure in failures)]
+        return numbers
+
+    def _due(self, done: int) -> bool:
+        settings = self.session.recipe.run
+        if settings.save_every is not None and done % settings.save_every == 0:
+            return True
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return settings.save_minutes is not None and minutes >= settings.save_minutes
+
+    def _save(self) -> None:
+        self.folder.sync_lines()
+        keep = self.session.recipe.run.keep_checkpoints
+        save_checkpoint(self.folder.checkpoints, self.session.policy, self.session.learner, self.progress, keep)
+        self._saved, self._saved_at = self.progress.step, time.monotonic()
+
+    def _rescue(self) -> None:
+        """Save the last whole step, if it is still in memory: no optimizer step came after it."""
+        if self.progress.step == self._saved or self.session.learner.steps != self._learned:
+            return
+        try:
+            self._write_lines()
+            self._save()
+        except Exception as error:  # whatever it is, the error that ended the run is the one to be told
+            warnings.warn(f"Step {self.progress.step} could not be saved: {error}", stacklevel=2)
+
+    def _write_lines(self) -> None:
+        while self._lines:
+            self.folder.append_line(*self._lines[0])
+            del self._lines[0]
 
     def _resume(self) -> Progress:
         """Continue the folder's newest checkpoint, if it has one."""

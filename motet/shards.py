@@ -19,8 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from motet.durable import sync_folder, sync_tree
 from motet.errors import CheckpointError, RunFolderError
 from motet.lookup import first_line
+from motet.saved import SUMS, TRAINER_STATE
 
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 2_000_000_000
@@ -182,9 +184,11 @@ def whole_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(partial)  # what a killed process left
         partial.mkdir(parents=True)
         yield partial
+        sync_tree(partial)
         if target.exists():
             target.rmdir()
         os.replace(partial, target)
+        sync_folder(target.absolute().parent)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{str(target)!r} cannot be written: {first_line(error).rstrip('.')}.",
@@ -204,7 +208,7 @@ def copy_settings(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-_LEFT_BEHIND = {"trainer_state.json", "adapter_config.json", ".gitattributes"}
+_LEFT_BEHIND = {TRAINER_STATE, SUMS, "adapter_config.json", ".gitattributes"}
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from motet.trajectory import Act, ActKind
 def supervise(session: Session, run: Run) -> Progress:
     """One optimizer step per batch of rows until the last step or an interruption. Returns where the run stands."""
     objective = LikelihoodObjective(_weights(session))
-    for step, watch in run.steps():
-        with watch.phase("data"):
-            acts = demonstrated_acts(session, step)
-        with watch.phase("learn"):
-            numbers = session.learner.step(acts, objective)
-        run.report(step, numbers)
+    with run:
+        for step, watch in run.steps():
+            with watch.phase("data"):
+                acts = demonstrated_acts(session, step)
+            with watch.phase("learn"):
+                numbers = session.learner.step(acts, objective)
+            run.report(step, numbers)
     return run.progress
 
 

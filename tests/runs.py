@@ -93,10 +93,11 @@ def run_loop(recipe: Recipe | dict[str, Any], folder: Path, stop_after: int | No
     recipe = recipe if isinstance(recipe, Recipe) else parse_recipe(recipe)
     session = prepare(recipe)
     run_folder = RunFolder(folder, resume=(folder / "recipe.yaml").is_file())
-    run_folder.create("")
     interrupt = Interrupt()
     notes = Notes(interrupt, stop_after)
-    train(session, Run(session, run_folder, notes, interrupt))
+    with run_folder.held():
+        run_folder.create("")
+        train(session, Run(session, run_folder, notes, interrupt))
     return notes.seen
 
 

@@ -13,7 +13,7 @@ from motet.errors import ConfigError, RunFolderError
 from motet.lookup import load_attribute
 from motet.report.folder import RunFolder
 from motet.trajectory import Sampling
-from tests.runs import REWARDS, mapping, metrics, motet_command, write_recipe
+from tests.runs import REWARDS, metrics, motet_command, write_recipe
 
 NOISE = ("Loading weights", "[transformers]", "Writing model")  # silent outside pytest, where motet sets the verbosity
 
@@ -159,12 +159,10 @@ def test_a_failure_in_the_middle_keeps_what_is_saved(tiny_checkpoint, capsys, tm
     answer = motet_command(capsys, "train", recipe, "--output", out)
     (said,) = lines_of(answer)
     assert answer.code == 2 and "the scorer is gone" in said and "After 2 steps" in said
-    newest = "step_000002" if save_every == 1 else "no checkpoint is saved yet"
-    assert newest in said and f"Then: motet train {recipe} --output {out} --resume" in said
+    assert "step_000002" in said and f"Then: motet train {recipe} --output {out} --resume" in said
     assert len(metrics(out)) == 2
     again = motet_command(capsys, "train", recipe, "--output", out, "--resume")
-    # It fails at its third call again: in steps 2 and 3 of the resumed run, or in step 2 of the one that began anew.
-    assert (again.code, len(metrics(out))) == ((0, 4) if save_every == 1 else (2, 2))
+    assert (again.code, len(metrics(out))) == (0, 4)  # it fails at its third call alone
 
 
 # --- checkpoints
@@ -251,7 +249,20 @@ def test_the_length_of_a_run_with_a_schedule_is_fixed(tiny_checkpoint, capsys, t
     assert motet_command(capsys, "train", recipe, "--output", out).code == 0
     answer = motet_command(capsys, "train", recipe, "run.steps=2", "--output", out, "--resume")
     assert answer.code == 2 and "run.steps was 1 and is 2" in answer.err
-    assert mapping(tiny_checkpoint)["run"]["steps"] == 4
+    assert "optimizer.schedule='cosine' takes the learning rate to 0" in answer.err
+    assert f"set run.steps to 1, or start a new run from its weights: policy.path={out}" in answer.err
+
+
+def test_a_finished_run_is_prolonged_and_not_shortened(tiny_checkpoint, capsys, tmp_path):
+    recipe, out = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, run={"steps": 4}), tmp_path / "run"
+    assert motet_command(capsys, "train", recipe, "-o", tmp_path / "whole").code == 0
+    assert motet_command(capsys, "train", recipe, "run.steps=2", "-o", out).code == 0
+    assert motet_command(capsys, "train", recipe, "-o", out, "--resume").code == 0
+    assert metrics(out) == metrics(tmp_path / "whole") and len(metrics(out)) == 4
+    assert json.loads((out / "summary.json").read_text())["steps"] == 4
+    answer = motet_command(capsys, "train", recipe, "run.steps=3", "-o", out, "--resume")
+    assert answer.code == 2 and "run.steps was 4 and is 3, but" in answer.err and "4 steps already" in answer.err
+    assert "steps: 4" in (out / "recipe.yaml").read_text()
 
 
 @pytest.mark.parametrize(("key", "value"), [("guidance", 2.0), ("guidance", "on"), ("sde_type", "flow")])

@@ -339,9 +339,11 @@ TAUGHT = {
 def teach(recipe, folder, stop_after=None):
     session = prepare_supervised(recipe)
     run_folder, interrupt = RunFolder(folder, resume=folder.exists()), Interrupt()
-    run_folder.create("")
     notes = Notes(interrupt, stop_after)
-    supervise(session, Run(session, run_folder, notes, interrupt, lambda: {"eval/draw": float(session.policy.version)}))
+    with run_folder.held():
+        run_folder.create("")
+        run = Run(session, run_folder, notes, interrupt, lambda: {"eval/draw": float(session.policy.version)})
+        supervise(session, run)
     return notes.seen
 
 

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from motet.report.folder import RunFolder
+from motet.report.folder import RunFolder, metrics_line
 from motet.report.pictures import picture_grid, save_picture
 from motet.report.progress import ProgressBar, describe
-from motet.report.samples import record_failures, save_samples
+from motet.report.samples import failure_lines, save_samples
 from motet.report.steps import Stopwatch, Watcher, act_numbers, reward_numbers
 from motet.rewards.base import BoundReward
 from motet.rollout import play
@@ -30,8 +30,11 @@ def folder_at(path, resume=False):
 
 def test_small_numbers_are_not_rounded_away(tmp_path):
     folder = folder_at(tmp_path / "run")
-    folder.append_metrics(3, {"learning_rate": 1e-7, "gap": 2.384185791015625e-07, "reward": 1 / 3, "n": 1234567.0})
-    folder.append_metrics(4, {"bad": float("nan"), "worse": float("inf")})
+    folder.append_line(
+        "metrics.jsonl",
+        metrics_line(3, {"learning_rate": 1e-7, "gap": 2.384185791015625e-07, "reward": 1 / 3, "n": 1234567.0}),
+    )
+    folder.append_line("metrics.jsonl", metrics_line(4, {"bad": float("nan"), "worse": float("inf")}))
     text = (folder.path / "metrics.jsonl").read_text()
     assert folder.read_metrics()[0] == {
         "step": 3, "learning_rate": 1e-7, "gap": 2.38419e-07, "reward": 0.333333, "n": 1234570.0,
@@ -43,7 +46,7 @@ def test_small_numbers_are_not_rounded_away(tmp_path):
 def test_lines_of_steps_that_are_played_again_are_forgotten(tmp_path):
     folder = folder_at(tmp_path / "run")
     for step in range(4):
-        folder.append_metrics(step, {"reward": float(step)})
+        folder.append_line("metrics.jsonl", metrics_line(step, {"reward": float(step)}))
         folder.append_line("failures.jsonl", {"step": step})
     folder.forget_steps_from(2)
     assert [line["step"] for line in folder.read_metrics()] == [0, 1]
@@ -52,7 +55,7 @@ def test_lines_of_steps_that_are_played_again_are_forgotten(tmp_path):
 
 def test_discarding_removes_what_the_run_made_and_no_more(tmp_path):
     folder = folder_at(tmp_path / "a" / "b" / "run")
-    folder.append_metrics(0, {})
+    folder.append_line("metrics.jsonl", metrics_line(0, {}))
     (folder.checkpoints / "step_1").mkdir(parents=True)
     assert folder.began
     folder.discard()
@@ -119,10 +122,9 @@ def test_samples_say_what_was_asked_and_what_it_earned(group, tmp_path):
     assert [(line["row"], line["sibling"], line["reward"]) for line in lines] == [(7, 0, 1.0), (7, 1, 0.5)]
     assert lines[0]["prompt"] == "which?" and lines[0]["text"] == group.trajectories[0].acts[1].text
     assert Image.open(folder.path / "samples" / "step_000020.png").width > 256
-    record_failures(folder, 19, [group], scores)
-    assert json.loads((folder.path / "failures.jsonl").read_text()) == {
-        "step": 19, "row": 7, "sibling": 1, "where": "reward", "message": "no value",
-    }  # fmt: skip
+    assert list(failure_lines(19, [group], scores)) == [
+        {"step": 19, "row": 7, "sibling": 1, "where": "reward", "message": "no value"}
+    ]
 
 
 def test_picture_grids(tmp_path):

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from motet.errors import MotetError
 from motet.interrupt import Stopped
+from motet.report.streams import open_standard_streams, steady_output
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry point; `arguments` default to the process's own."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    open_standard_streams()
+    warnings.formatwarning = _one_line
     try:
         from motet.cli.app import app
 
@@ -26,11 +30,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if os.environ.get("MOTET_TRACEBACK"):
             raise
         hint = "" if error.__cause__ is None else " (MOTET_TRACEBACK=1 shows the traceback.)"
-        print(f"motet: {error}{hint}", file=sys.stderr)
+        _say(f"motet: {error}{hint}", error=True)
         raise SystemExit(2) from None
     except Stopped as stop:
-        print(f"\n{stop}")
+        _say(f"\n{stop}")
         raise SystemExit(130) from None
     except KeyboardInterrupt:
-        print("\nmotet: stopped.", file=sys.stderr)
+        _say("\nmotet: stopped.", error=True)
         raise SystemExit(130) from None
+
+
+def _one_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> str:
+    """A warning as people read it: without the place in the source that it came from."""
+    return f"motet: {'warning' if category is UserWarning else category.__name__}: {message}\n"
+
+
+def _say(text: str, *, error: bool = False) -> None:
+    """Print; where nobody can read it any more the exit status still tells."""
+    with steady_output():
+        print(text, file=sys.stderr if error else sys.stdout)

@@ -12,8 +12,10 @@ from motet.config.plan import is_plan, load_plan
 from motet.errors import ConfigError
 from motet.report.folder import RunFolder
 from motet.report.resuming import refuse_changes
+from motet.report.streams import steady_output
 
 
+@steady_output()
 def train(recipe_path: Path, output: Path, overrides: list[str], resume: bool, only: Sequence[str] = ()) -> None:
     """Measure, train, measure again; leave the run folder and say what to try next. A plan: stage after stage.
 
@@ -38,6 +40,7 @@ def train(recipe_path: Path, output: Path, overrides: list[str], resume: bool, o
     run_training(recipe, folder, again)
 
 
+@steady_output()
 def sft(recipe_path: Path, output: Path, overrides: list[str], resume: bool) -> None:
     """Supervised training with the learning curve of the recipe's suite."""
     recipe = load_recipe(recipe_path, overrides)
@@ -48,6 +51,7 @@ def sft(recipe_path: Path, output: Path, overrides: list[str], resume: bool) -> 
     run_supervised(recipe, folder, _again("sft", recipe_path, output, overrides))
 
 
+@steady_output()
 def pilot(study_path: Path, output: Path, overrides: list[str], resume: bool) -> None:
     """All strategies under all seeds, then the comparison; what is finished is skipped."""
     study = load_pilot(study_path, output, overrides)

@@ -231,7 +231,9 @@ class RunConfig(Section):
     seed: int = 0
     """Seed of the data order and of every trajectory's noise."""
     save_every: PositiveInt | None = None
-    """Steps between checkpoints; None: only the last."""
+    """Steps between checkpoints; None: by the clock alone, and at the end."""
+    save_minutes: PositiveFloat | None = 30.0
+    """Minutes after which the next whole step is saved; None: never by the clock."""
     keep_checkpoints: PositiveInt = 2
     """How many checkpoints to keep."""
     sample_every: PositiveInt = 20

@@ -6,7 +6,7 @@ import resource
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from motet.config import Recipe, to_yaml
 from motet.interrupt import Interrupt
 from motet.loop import train
 from motet.report.folder import RunFolder
-from motet.report.steps import Stopwatch, Watcher
+from motet.report.steps import Watcher
 from motet.run import Run
 from motet.session import prepare
 
@@ -71,11 +71,8 @@ def bench_step(recipe: Recipe, steps: int, warmup: int, watcher: Watcher) -> Ste
 class _Unsaved(Run):
     """A run that saves no checkpoint."""
 
-    def steps(self) -> Iterator[tuple[int, Stopwatch]]:
-        """All steps."""
-        for step in range(self.session.recipe.run.steps):
-            self._watch = Stopwatch()
-            yield step, self._watch
+    def _save(self) -> None:
+        pass
 
 
 def _peak(device: torch.device) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from rich.console import Console
 
 from motet.config import to_yaml
 from motet.config.plan import Plan, Stage, checkpoint_of
-from motet.errors import ConfigError, MotetError, RunFolderError
+from motet.durable import write_whole
+from motet.errors import CheckpointError, ConfigError, MotetError, RunFolderError
 from motet.interrupt import Stopped
 from motet.merge import merge_folders
 from motet.plan.measured import Measurements, measured_alike
@@ -20,7 +20,7 @@ from motet.plan.runs import run_measurement, run_supervised, run_training
 from motet.plan.table import plan_tables
 from motet.report.folder import RECIPE, RunFolder
 from motet.report.resuming import POLICY, refuse_changes
-from motet.saved import newest_of, weights_digest
+from motet.saved import damage, newest_of, weights_digest
 from motet.session import demonstrated_tracks, rewarded_tracks
 
 SUMMARY = "summary.json"
@@ -62,12 +62,18 @@ def run_plan(
         measurements.add(stage, output, results[stage.name])
     plan = plan.part(results)
     summary = {"description": plan.description, "starts": starts_of(plan, results), "stages": results}
-    partial = output / f"{SUMMARY}.partial"
-    partial.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, output / SUMMARY)
     for table in plan_tables(plan, summary):
         console.print(table)
+    _write(output / SUMMARY, summary)
     return summary
+
+
+def _write(path: Path, summary: Mapping[str, Any]) -> None:
+    try:
+        write_whole(path, (json.dumps(summary, indent=2) + "\n").encode())
+    except OSError as error:
+        problem = f"{str(path)!r} cannot be written: {error.strerror or error}."
+        raise RunFolderError(problem, fix="free some space there, then --resume: all stages are kept.") from error
 
 
 def _rehearse(plan: Plan, output: Path) -> None:
@@ -116,20 +122,32 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements:
     if finished is not None:
         Console().print("finished before", highlight=False)
         return finished
+    for part in stage.start:
+        _refuse_damaged(checkpoint_of(plan.stage(part), output), output / part)
     if stage.kind == "sft":
         run_supervised(stage.recipe, folder, again, measurements.of_start(stage))
     elif stage.kind == "rl":
         run_training(stage.recipe, folder, again, measurements.of_start(stage))
     else:
         merged, parts = checkpoint_of(stage, output), [plan.stage(name) for name in stage.start]
-        folder.create(to_yaml(stage.recipe), _merged_from(plan, stage, output))
-        if not merged.exists():
-            base = None if stage.base is None else Path(newest_of(stage.base))
-            merge_folders([checkpoint_of(part, output) for part in parts], merged, method=stage.method, base=base)
-        run_measurement(stage.recipe, RunFolder(folder.path, resume=True), again)
+        with folder.held():
+            folder.create(to_yaml(stage.recipe), _merged_from(plan, stage, output))
+            if not merged.exists():
+                sources = [checkpoint_of(part, output) for part in parts]
+                base = None if stage.base is None else Path(newest_of(stage.base))
+                merge_folders(sources, merged, method=stage.method, base=base)
+            folder.resume = True  # what is merged stays, should measuring it fail
+            run_measurement(stage.recipe, folder, again)
     summary = folder.read_json(SUMMARY)
     assert summary is not None  # each of the three has written it, or raised
     return summary
+
+
+def _refuse_damaged(checkpoint: Path, folder: Path) -> None:
+    found = damage(checkpoint)
+    if found is not None:
+        fix = f"restore the file, or remove {str(folder)!r} to train that stage again."
+        raise CheckpointError(f"{str(checkpoint)!r} cannot be gone on from: {found}.", fix=fix)
 
 
 def starts_of(plan: Plan, results: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import statistics
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -44,15 +45,16 @@ class _Desk:
 
 def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> None:
     """Measure, train by reinforcement learning, measure again. `before`: the first measurement, if it is known."""
-    session = prepare(recipe)
-    with _desk(recipe, folder, again) as desk:
-        before = _measure_before(desk, session, before)
-        progress = _finished(desk, train(session, _run(desk, session)))
-        after = _measure(desk, session, "after") if before is not None else None
-    folder.write_json("summary.json", _summary(recipe, folder, progress, {"before": before, "after": after}))
-    if before is not None and after is not None:
-        desk.console.print(_table(recipe, {"before": before, "after": after}))
-    _say_what_next(desk, progress)
+    with folder.held():
+        session = prepare(recipe)
+        with _desk(recipe, folder, again) as desk:
+            before = _measure_before(desk, session, before)
+            progress = _finished(desk, train(session, _run(desk, session)))
+            after = _measure(desk, session, "after") if before is not None else None
+            if before is not None and after is not None:
+                desk.console.print(_table(recipe, {"before": before, "after": after}))
+            folder.write_json("summary.json", _summary(recipe, folder, progress, {"before": before, "after": after}))
+        _say_what_next(desk, progress)
 
 
 def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> None:
@@ -60,23 +62,24 @@ def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[s
 
     `before`: the first measurement, if it is known.
     """
-    session = prepare_supervised(recipe)
-    with _desk(recipe, folder, again) as desk:
-        before = _measure_before(desk, session, before) if recipe.eval.suite == "rewards" else None
-        progress = _finished(desk, supervise(session, _run(desk, session)))
-        after = _measure(desk, session, "after") if recipe.eval.suite != "none" else None
-    measured = {name: table for name, table in (("before", before), ("after", after)) if table is not None}
-    folder.write_json("summary.json", _summary(recipe, folder, progress, {"after": after, **measured}))
-    if measured:
-        desk.console.print(_table(recipe, measured))
-    _say_what_next(desk, progress)
+    with folder.held():
+        session = prepare_supervised(recipe)
+        with _desk(recipe, folder, again) as desk:
+            before = _measure_before(desk, session, before) if recipe.eval.suite == "rewards" else None
+            progress = _finished(desk, supervise(session, _run(desk, session)))
+            after = _measure(desk, session, "after") if recipe.eval.suite != "none" else None
+            measured = {name: table for name, table in (("before", before), ("after", after)) if table is not None}
+            if measured:
+                desk.console.print(_table(recipe, measured))
+            folder.write_json("summary.json", _summary(recipe, folder, progress, {"after": after, **measured}))
+        _say_what_next(desk, progress)
 
 
 def run_measurement(recipe: Recipe, folder: RunFolder, again: str) -> None:
     """Measure the recipe's checkpoint as it is: what a merge, which trains nothing, is judged by."""
-    with _desk(recipe, folder, again) as desk:
+    with folder.held(), _desk(recipe, folder, again) as desk:
         after = _measure(desk, prepare_measurement(recipe), "after") if recipe.eval.suite != "none" else None
-    folder.write_json("summary.json", _summary(recipe, folder, Progress(0, 0.0, {}), {"after": after}))
+        folder.write_json("summary.json", _summary(recipe, folder, Progress(0, 0.0, {}), {"after": after}))
 
 
 @contextmanager
@@ -99,6 +102,8 @@ def _desk(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Desk]:
             folder.discard()
         elif isinstance(error, MotetError):
             raise type(error)(f"{error.problem} {_what_is_saved(folder)}", fix=f"{error.fix} Then: {again}") from error
+        else:
+            error.add_note(f"{_what_is_saved(folder)} Resume with: {again}")
         raise
 
 
@@ -158,7 +163,11 @@ def _measure(desk: _Desk, session: Session, name: str) -> dict[str, Any]:
             [s.correct for s in shown],
             title=f"{name}: first samples" + (", hard prompts first" if recipe.eval.suite == "shapes" else ""),
         )
-        save_picture(grid, desk.folder.path / f"{name}.png")
+        path = desk.folder.path / f"{name}.png"
+        try:
+            save_picture(grid, path)
+        except OSError as error:  # the numbers are what counts
+            warnings.warn(f"{str(path)!r} is not saved: {error.strerror or error}.", stacklevel=2)
     return outcome.table
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+
+from motet.durable import write_whole
 
 _TILE, _GAP, _CAPTION = 128, 14, 46
 _PAPER, _INK, _RIGHT, _WRONG = "#ffffff", "#2b2f36", "#34a254", "#db3a34"
@@ -55,6 +58,8 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def save_picture(image: Image.Image, path: Path) -> None:
-    """Write a PNG, its folder made if needed."""
+    """Write a PNG, whole or not at all, its folder made if needed. Raises OSError."""
+    encoded = io.BytesIO()
+    image.save(encoded, format="PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, format="PNG")
+    write_whole(path, encoded.getvalue())

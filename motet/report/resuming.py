@@ -8,7 +8,7 @@ from typing import Any
 from motet.config import Recipe, load_recipe
 from motet.errors import ConfigError
 from motet.report.folder import RECIPE, START, RunFolder
-from motet.saved import weights_digest
+from motet.saved import latest_checkpoint, step_of, weights_digest
 
 FREE = frozenset(
     {
@@ -20,13 +20,14 @@ FREE = frozenset(
         "eval.every",
         "run.steps",
         "run.save_every",
+        "run.save_minutes",
         "run.keep_checkpoints",
         "run.sample_every",
         "run.threads",
     }
 )
 """What changes speed, memory, length or reporting of a run, and not what it learns. `run.steps` is the end of a linear
-or cosine schedule, so only runs with a constant learning rate may change it."""
+or cosine schedule, so only runs with a constant learning rate may change it: see `_refuse_length`."""
 
 
 POLICY, EXPERT = "policy.path", "policy.expert.path"
@@ -49,7 +50,7 @@ def refuse_changes(folder: RunFolder, recipe: Recipe, start: Mapping[str, str | 
         return
     own = folder.path / RECIPE
     before = load_recipe(own)
-    free = FREE if before.optimizer.schedule == "constant" else FREE - {"run.steps"}
+    _refuse_length(folder, before, recipe)
     now, then = dict(_leaves(recipe.model_dump(mode="json"), "")), dict(_leaves(before.model_dump(mode="json"), ""))
     start_now = starting_weights(recipe) if start is None else dict(start)
     start_then: dict[str, Any] = folder.read_json(START) or dict.fromkeys(start_now)
@@ -58,12 +59,30 @@ def refuse_changes(folder: RunFolder, recipe: Recipe, start: Mapping[str, str | 
         unknown = key in start_now and key in start_then and None in (one, other)
         if not unknown:  # the weights count, not where they lie
             then[key], now[key] = one, other
-    changed = sorted(key for key in now.keys() | then.keys() if key not in free and now.get(key) != then.get(key))
+    changed = sorted(key for key in now.keys() | then.keys() if key not in FREE and now.get(key) != then.get(key))
     if changed:
         named = ", ".join(f"{key} was {then.get(key)!r} and is {now.get(key)!r}" for key in changed)
         raise ConfigError(
             f"The recipe differs from that of the run in {str(folder.path)!r}: {named}.",
             fix=f"resume with {own}, or start a new run with another --output.",
+        )
+
+
+def _refuse_length(folder: RunFolder, before: Recipe, recipe: Recipe) -> None:
+    """Raise ConfigError for a number of steps with which the run would have been another, or that it is past."""
+    then, now, schedule = before.run.steps, recipe.run.steps, before.optimizer.schedule
+    changed = f"run.steps was {then} and is {now}"
+    if then != now and schedule != "constant":
+        raise ConfigError(
+            f"{changed}, but optimizer.schedule={schedule!r} takes the learning rate to 0 at the last step: with "
+            "another number of steps every rate would have been another.",
+            fix=f"set run.steps to {then}, or start a new run from its weights: policy.path={folder.path}.",
+        )
+    newest = latest_checkpoint(folder.checkpoints)
+    if newest is not None and now < step_of(newest):
+        raise ConfigError(
+            f"{changed}, but {str(folder.path)!r} is trained for {step_of(newest)} steps already.",
+            fix=f"set run.steps to {step_of(newest)} or more, or start a new run with another --output.",
         )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
-from motet.report.folder import FAILURES, RunFolder
+from motet.errors import RunFolderError
+from motet.report.folder import RunFolder
 from motet.report.pictures import picture_grid, save_picture
 from motet.trajectory import Act, DenoisingSteps, Group, ImageTokens, Scores, TextTokens
 
@@ -41,8 +43,24 @@ def save_samples(
     """`samples/step_N.png`: drawings with what was asked and earned; `samples/step_N.jsonl`: texts with both.
 
     What rewards logged of a trajectory stands beside its texts, or in a line of its own if it has none. A track with a
-    name adds it to the files' names.
+    name adds it to the files' names. Where they cannot be written (a full disk) a warning says so, and the run goes on.
     """
+    name = f"samples/step_{step:06d}" + (f"_{track}" if track else "")
+    try:
+        _write_samples(folder, name, step, groups, scores, rewards)
+    except (OSError, RunFolderError) as error:
+        why = error.problem if isinstance(error, RunFolderError) else f"{error.strerror or error}."
+        warnings.warn(f"{str(folder.path / name)!r} is not saved: {why}", stacklevel=2)
+
+
+def _write_samples(
+    folder: RunFolder,
+    name: str,
+    step: int,
+    groups: Sequence[Group],
+    scores: Sequence[Scores],
+    rewards: Sequence[Rewarding],
+) -> None:
     pictures: list[Image.Image] = []
     captions: list[str] = []
     lines: list[str] = []
@@ -62,7 +80,6 @@ def save_samples(
                     pictures.append(act.image)
                     captions.append(f"{earned:.2f}  {act.context.text}")
     (folder.path / "samples").mkdir(exist_ok=True)
-    name = f"samples/step_{step:06d}" + (f"_{track}" if track else "")
     if lines:
         folder.write_text(f"{name}.jsonl", "".join(lines))
     if pictures:
@@ -71,15 +88,15 @@ def save_samples(
         save_picture(grid, folder.path / f"{name}.png")
 
 
-def record_failures(
-    folder: RunFolder, step: int, groups: Sequence[Group], scores: Sequence[Scores], track: str = ""
-) -> None:
-    """One line of `failures.jsonl` for every trajectory that failed or was dropped, with the reason."""
+def failure_lines(
+    step: int, groups: Sequence[Group], scores: Sequence[Scores], track: str = ""
+) -> Iterator[dict[str, Any]]:
+    """Lines of `failures.jsonl`: one for every trajectory that failed or was dropped, with the reason."""
     for group, score in zip(groups, scores, strict=True):
         failures = {g: t.failure for g, t in enumerate(group.trajectories) if t.failure is not None}
         for sibling, failure in sorted((failures | dict(score.dropped)).items()):
             place = {"step": step, **({"track": track} if track else {}), "row": group.task.index, "sibling": sibling}
-            folder.append_line(FAILURES, {**place, "where": failure.where, "message": failure.message})
+            yield {**place, "where": failure.where, "message": failure.message}
 
 
 def _earned(act: Act, score: Scores, sibling: int, rewards: Sequence[Rewarding]) -> float:

@@ -15,8 +15,8 @@ SECTIONS = {
 }
 
 
-def test_a_recipe_has_at_most_120_fields() -> None:
-    assert sum(len(section.model_fields) for section in SECTIONS) <= 120
+def test_a_recipe_has_at_most_160_fields() -> None:
+    assert sum(len(section.model_fields) for section in SECTIONS) <= 160
 
 
 def test_every_key_is_documented() -> None:

@@ -149,6 +149,7 @@ TABLE: dict[str, Shows] = {
     "run.turn": Shows("metrics/other/reward", 1, "turns"),
     "run.seed": Shows("samples", 1),
     "run.save_every": Shows("files", 1),
+    "run.save_minutes": Shows("files", 1e-9),
     "run.keep_checkpoints": Shows("files", 1, given={"run.save_every": 1}),
     "run.sample_every": Shows("files", 2),
     "run.threads": Shows("work/threads", 2),
