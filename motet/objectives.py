@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motet.config import AlgorithmConfig
+from motet.errors import NumericsError
 from motet.learner import Packed, Stats
 from motet.numerics.flow.guard import normalized_log_ratios, step_weights
 from motet.numerics.flow.nft import nft_loss, optimality
@@ -56,6 +57,9 @@ class PolicyObjective:
     the ratio is 1 and the gradient on-policy. The KL of tokens is `config.kl_estimator` of their log-probs; that of
     denoising steps is exact, from the Gaussians' means. The entropy of a denoising step does not depend on the weights:
     it has no bonus. Demonstrated denoising acts among them are DiffusionNFT's: `motet.update` made them of pictures.
+
+    `most_gap` is given while the weights are those that sampled: how far the replayed log-probs of a micro-batch may be
+    from the sampled ones, in the mean. Raises NumericsError beyond it.
     """
 
     config: AlgorithmConfig
@@ -63,6 +67,7 @@ class PolicyObjective:
     advantages: Sequence[float]
     old: Sequence[Replay] | None = None
     reference: Sequence[Replay] | None = None
+    most_gap: float | None = None
 
     @property
     def needs(self) -> Collection[str]:
@@ -95,6 +100,9 @@ class PolicyObjective:
 
     def _policy_gradient(self, batch: Packed, settings: KindSettings) -> tuple[Float[Tensor, "A"], Stats]:
         """Clipped ratios times advantages; GRPO-Guard's for denoising steps if the recipe asks for it."""
+        gaps = _gap_report(batch)
+        if self.most_gap is not None and not gaps["log_prob_gap"] / len(batch.log_probs) <= self.most_gap:
+            raise _not_reproduced(batch, self.most_gap)
         advantages = batch.spread(self.advantages)
         guard = self.config.flow.guard and batch.kind == "denoising"
         ratios = self._guarded_ratios(batch) if guard else self._ratios(batch)
@@ -102,7 +110,7 @@ class PolicyObjective:
         if guard:
             per_action = per_action * step_weights(batch.extras["sigma"], batch.extras["sigma_next"])
         clipped = is_clipped(ratios, advantages, settings.epsilon, settings.epsilon_high)
-        report = {**_ratio_report(ratios.detach()), "clip_fraction": clipped.sum().item(), **_gap_report(batch)}
+        report = {**_ratio_report(ratios.detach()), "clip_fraction": clipped.sum().item(), **gaps}
         return per_action, report
 
     def _ratios(self, batch: Packed) -> Float[Tensor, "A"]:
@@ -171,9 +179,31 @@ def _ratio_report(ratios: Tensor) -> Stats:
 
 def _gap_report(batch: Packed) -> Stats:
     """How far replayed log-probs are from those that sampling computed: on-policy, the error of law 1."""
-    sampled = torch.cat([sampled_log_probs(act) for act in batch.acts]).to(batch.log_probs)
-    gap = (batch.log_probs.detach() - sampled).abs()
+    gap = _log_ratios(batch).abs()
     return {"log_prob_gap": gap.sum().item(), "log_prob_gap_max": gap.max().item()}
+
+
+def _log_ratios(batch: Packed) -> Float[Tensor, "A"]:
+    """Replayed minus sampled log-probs."""
+    sampled = torch.cat([sampled_log_probs(act) for act in batch.acts]).to(batch.log_probs)
+    return batch.log_probs.detach() - sampled
+
+
+def _not_reproduced(batch: Packed, bound: float) -> NumericsError:
+    ratios = _log_ratios(batch).exp()
+    names = ", ".join(dict.fromkeys(act.name for act in batch.acts))
+    cause = "sampling and learning compute different numbers"
+    fix = "use one precision for both (policy.autocast)."
+    if batch.kind == "denoising":
+        level = batch.acts[0].sampling.noise_level
+        cause = f"rounding may outweigh the noise of denoising.noise_level={level:g}"
+        fix = "raise denoising.noise_level; 0.7 is Flow-GRPO's."
+    return NumericsError(
+        f"The on-policy ratios of the {batch.kind} acts ({names}) lie between {ratios.min().item():.3g} and "
+        f"{ratios.max().item():.3g}. They should be 1, their logarithms off by at most {bound:g} in the mean: the "
+        f"weights have not moved since sampling, so {cause}.",
+        fix=fix,
+    )
 
 
 def sampled_log_probs(act: Act) -> Float[Tensor, "N"]:

@@ -20,6 +20,11 @@ from motet.policies.flow import renoised
 from motet.protocols import LearningPolicy, Replay
 from motet.trajectory import Act, ActKind, CreditedAct, DenoisingSteps, Group
 
+MOST_GAP, MOST_GAP_RECOMPUTED = 0.1, 3.0
+"""The most that replayed log-probs may differ from the sampled ones, in the mean over a micro-batch, before the weights
+move. Where ratios start from the sampled log-probs, more would be ratios that are off by 10 % with no update at work;
+under autocast ratios do not contain the difference, and bfloat16 alone makes some hundredths."""
+
 
 def update(
     policy: LearningPolicy,
@@ -54,6 +59,7 @@ def update(
     loud = [n for n in range(len(acts)) if speaks[n] or n in heads]
     old = _old_replays(policy, [acts[n] for n in loud], settings, recipe)
     old_of = None if old is None else dict(zip(loud, old, strict=True))
+    most_gap = MOST_GAP_RECOMPUTED if recomputed else MOST_GAP
     stats: list[Stats] = []
     for iteration in range(algorithm.num_iterations):
         for chosen in minibatches(owners, algorithm.num_minibatches, (recipe.run.seed, step, iteration)):
@@ -68,6 +74,7 @@ def update(
                 [credited[n].advantage for n in chosen],
                 None if old_of is None else [old_of[n] for n in chosen],
                 None if reference is None else [reference[n] for n in chosen],
+                None if stats else most_gap,
             )
             stats.append(learner.step([acts[n] for n in chosen], objective, counts, len(spare)))
     learner.release()

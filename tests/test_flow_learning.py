@@ -8,7 +8,7 @@ from PIL import Image
 
 from motet.config import AlgorithmConfig, OptimizerConfig, parse_recipe
 from motet.conversation import user
-from motet.errors import ConfigError
+from motet.errors import ConfigError, NumericsError
 from motet.learner import Learner
 from motet.numerics.flow.nft import nft_loss, optimality
 from motet.numerics.flow.steps import log_density, sde_step
@@ -284,3 +284,30 @@ def test_a_part_has_its_own_rate():
         assert [g["lr"] for g in learner.optimizer.param_groups] == pytest.approx([0.1 * factor, 0.001 * factor])
     with pytest.raises(ConfigError, match=r"optimizer.learning_rates.transformer=0.1 concerns no parameter"):
         Learner(FlowExpert(), OptimizerConfig(learning_rates={"transformer": 0.1}), 4)
+
+
+# --- on-policy ratios
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+@pytest.mark.parametrize(("level", "fine"), [(0.7, True), (1e-8, False)])
+def test_a_noise_level_that_rounding_outweighs_stops_before_the_weights_move(level, fine, autocast, monkeypatch):
+    """At 1e-8 the on-policy ratio was 2e-18, and the run went on."""
+    policy = FlowExpert(seed=1)
+    policy.freeze_reference()
+    recipe = parse_recipe(RECIPE, [f"denoising.noise_level={level}"])
+    groups = played(policy, P=2, G=4, samplings=samplings_of(recipe))
+    for parameter in policy.trainable().values():
+        parameter.data += 1e-7  # what other kernels do
+    start = {name: p.detach().clone() for name, p in policy.trainable().items()}
+    learner = Learner(policy, recipe.optimizer, 1)
+    credited = [CreditedAct(act, (-1.0) ** n) for n, act in enumerate(acts_of(groups))]
+    monkeypatch.setattr(FlowExpert, "autocast", autocast)
+    if fine:
+        update(policy, learner, groups, credited, recipe, 0)
+        return
+    with pytest.raises(
+        NumericsError, match=r"on-policy ratios .*noise_level=1e-08.* Fix: raise denoising\.noise_level"
+    ):
+        update(policy, learner, groups, credited, recipe, 0)
+    assert learner.steps == 0 and all(torch.equal(p, start[name]) for name, p in policy.trainable().items())
