@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -269,6 +270,139 @@ def test_the_chat_template_is_the_published_one(converted: Path) -> None:
     act = policy.write("Hello", max_tokens=2)[0]
     assert act.encoding is not None
     assert "helpful language and vision assistant" in policy.processor.tokenizer.decode(act.encoding.ids)
+
+
+def theirs(turns: list[tuple[str, str]], roles: tuple[str, str]) -> str:
+    """DeepSeek's rendering, in our own words; a turn that is empty has neither a space nor an end."""
+    ends = {"user": "\n\n", "assistant": "<｜end▁of▁sentence｜>"}
+    named = dict(zip(ends, roles, strict=True))
+    whole = [named[who] + (f": {text.strip()}{ends[who]}" if text.strip() else ":") for who, text in turns]
+    return "".join(whole) + f"{roles[1]}:"
+
+
+IMAGE = "<image_placeholder>"
+WORDS, TOKENS = ("User", "Assistant"), ("<|User|>", "<|Assistant|>")
+CHATS = {
+    "turns": ([("user", ["Hi "]), ("assistant", ["Yes?"]), ("user", ["Why"])], ["Hi", "Yes?", "Why"]),
+    "two adjacent pictures": ([("user", [None, None, "Which?"])], [f"{IMAGE}\n{IMAGE}\nWhich?"]),
+    "pictures around": ([("user", [None, "or", None, None])], [f"{IMAGE}\nor\n{IMAGE}\n{IMAGE}"]),
+    "an empty prompt": ([("user", [""])], [""]),
+    "blanks": ([("user", [" \n"])], [""]),
+    "an empty answer": ([("user", ["a"]), ("assistant", [""]), ("user", ["b"])], ["a", "", "b"]),
+}
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_conversations_are_rendered_as_by_deepseek(converted: Path, name: str) -> None:
+    chat, expected = CHATS[name]
+    policy = motet.load_policy(converted)
+    assert rendered(policy, chat) == theirs(list(zip([who for who, _ in chat], expected, strict=True)), TOKENS)
+
+
+def rendered(policy: Any, chat: list[tuple[str, list[str | None]]]) -> str:
+    messages = [
+        {
+            "role": who,
+            "content": [{"type": "image"} if part is None else {"type": "text", "text": part} for part in parts],
+        }
+        for who, parts in chat
+    ]
+    return policy.encoder.rendered(messages)
+
+
+def odd_folder(original: Path, at: Path, gone: tuple[str, ...] = (), **settings: Any) -> Path:
+    """A copy with other settings of its processor, and a vocabulary without some tokens."""
+    shutil.copytree(original, at)
+    processor = json.loads((at / "processor_config.json").read_text())
+    (at / "processor_config.json").write_text(json.dumps(processor | settings))
+    tokenizer = (at / "tokenizer.json").read_text()
+    for token in gone:
+        assert token in tokenizer
+        tokenizer = tokenizer.replace(token, f"<|no{token[2:]}")
+    (at / "tokenizer.json").write_text(tokenizer)
+    return at
+
+
+@pytest.mark.parametrize(
+    ("named", "gone", "roles"),
+    [
+        ("deepseek", (), TOKENS),
+        ("deepseek_old", (), WORDS),
+        ("deepseek_old", TOKENS, WORDS),
+        ("deepseek", TOKENS, WORDS),  # Janus-1.3B: before Janus-Pro the name meant words
+    ],
+)
+def test_the_conversation_format_is_the_folders(
+    original: Path, tmp_path: Path, named: str, gone: tuple[str, ...], roles: tuple[str, str]
+) -> None:
+    source = odd_folder(original, tmp_path / "source", gone, sft_format=named)
+    policy = motet.load_policy(convert_folder(source, tmp_path / "ours").folder)
+    assert rendered(policy, [("user", ["a red circle"])]) == theirs([("user", "a red circle")], roles)
+    act = policy.write("a red circle", max_tokens=1)[0]
+    ids = act.encoding.ids.tolist()
+    marked = [policy.processor.tokenizer.convert_tokens_to_ids(token) for token in TOKENS]
+    assert [marker in ids for marker in marked] == [roles == TOKENS] * 2
+    back = convert_folder(tmp_path / "ours", tmp_path / "back").folder
+    written = json.loads((back / "processor_config.json").read_text())["sft_format"]
+    assert written == ("deepseek" if roles == TOKENS else "deepseek_old")
+
+
+@pytest.mark.parametrize(
+    ("gone", "settings", "words"),
+    [
+        ((), {"sft_format": "llama-2"}, "has sft_format='llama-2' in processor_config.json; motet knows deepseek and"),
+        ((), {"add_special_token": True}, "add_special_token=true"),
+        (("<|User|>",), {}, r"vocabulary lacks '<\|User\|>'"),
+    ],
+)
+def test_other_conversation_formats_are_refused(
+    original: Path, tmp_path: Path, gone: tuple[str, ...], settings: dict[str, Any], words: str
+) -> None:
+    refuse(odd_folder(original, tmp_path / "source", gone, **settings), words)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ messages[0]['content'][0]['text'] }}", "none of DeepSeek's conversation formats"),
+        ("{{ messages[0].missing.part }}", "cannot be rendered"),
+    ],
+)
+def test_another_template_has_no_way_back(converted: Path, tmp_path: Path, template: str, words: str) -> None:
+    odd = tmp_path / "odd"
+    shutil.copytree(converted, odd)
+    (odd / "chat_template.jinja").write_text(template)
+    refuse(odd, words)
+
+
+@pytest.mark.parametrize("cleans", [False, True])
+def test_cleaning_of_spaces_is_kept_both_ways(original: Path, tmp_path: Path, cleans: bool) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(original, source)
+    settings = json.loads((source / "tokenizer_config.json").read_text())
+    (source / "tokenizer_config.json").write_text(json.dumps(settings | {"clean_up_tokenization_spaces": cleans}))
+    ours = convert_folder(source, tmp_path / "ours").folder
+    assert motet.load_policy(ours).processor.tokenizer.clean_up_tokenization_spaces is cleans
+    back = convert_folder(ours, tmp_path / "back").folder
+    assert json.loads((back / "tokenizer_config.json").read_text())["clean_up_tokenization_spaces"] is cleans
+
+
+@pytest.mark.parametrize("size", [(500, 333), (333, 500), (97, 100), (200, 9), (32, 32)])
+def test_pictures_are_scaled_as_by_deepseek(converted: Path, size: tuple[int, int], tmp_path: Path) -> None:
+    """Sides are cut off to whole pixels, not rounded; bars of the mean colour fill the square."""
+    noise = torch.Generator().manual_seed(6)
+    picture = Image.fromarray(torch.randint(0, 256, (*size[::-1], 3), generator=noise, dtype=torch.uint8).numpy())
+    side, mean = reference.SIDE, (127, 102, 127)
+    own = tuple(max(int(pixels / max(size) * side), 3) for pixels in size)
+    square = Image.new("RGB", (side, side), mean)
+    square.paste(picture.resize(own, Image.Resampling.BICUBIC), ((side - own[0]) // 2, (side - own[1]) // 2))
+    expected = torch.from_numpy(np.array(square)).permute(2, 0, 1) / 255
+    policy = motet.load_policy(converted)
+    policy.save(tmp_path / "saved")
+    for ours in (policy, motet.load_policy(tmp_path / "saved")):
+        torch.testing.assert_close(ours.encoder._pixels([picture])[0], expected, rtol=0, atol=1e-6)
+    with quiet():
+        assert JanusProcessor.from_pretrained(tmp_path / "saved").image_processor.size["height"] == side
 
 
 # --- refusals

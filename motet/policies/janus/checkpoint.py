@@ -28,7 +28,7 @@ def open_janus(source: str, dtype: torch.dtype | str) -> tuple[Any, Any]:
     with quiet():
         try:
             model, found = load_model(JanusForConditionalGeneration, source, dtype)
-            processor = _open_processor(source, model.config.vision_config.num_image_tokens)
+            processor = open_processor(source, model.config.vision_config.num_image_tokens)
         except Exception as error:  # each library below raises its own kinds on a broken file
             raise CheckpointError(
                 f"{source!r} cannot be loaded: {first_line(error)}",
@@ -54,7 +54,7 @@ def settle_generation_config(model: Any, encoder: ContextEncoder) -> None:
         )
 
 
-def _open_processor(source: str, num_image_tokens: int) -> JanusProcessor:
+def open_processor(source: str, num_image_tokens: int) -> JanusProcessor:
     """The processor, put together by hand.
 
     AutoTokenizer obeys a tokenizer_class of LlamaTokenizerFast, which Janus-Pro's files name, and before transformers

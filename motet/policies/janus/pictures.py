@@ -9,18 +9,47 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-
-try:
-    from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil as ImageProcessor
-except ImportError:  # transformers 5.0: there it is the default one
-    from transformers.models.janus.image_processing_janus import (  # type: ignore[no-redef]
-        JanusImageProcessor as ImageProcessor,
-    )
+from transformers.image_transforms import resize as np_resize
+from transformers.image_utils import ChannelDimension
+from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
 __all__ = ["ImageProcessor", "codes_of", "decode_pictures", "to_pictures"]
 
 PIXELS_AT_ONCE = 1 << 21
 """Pixels of one pass through the image tokenizer: 14 pictures of 384 x 384, whose activations are then a few GB."""
+
+
+class ImageProcessor(JanusImageProcessorPil):
+    """transformers' processor, which also knows how DeepSeek's rounds the shorter side of a picture that is no square.
+
+    `size_rounding` in preprocessor_config.json: "nearest" is transformers' way, "down" DeepSeek's, with which its
+    checkpoints were trained: 500 x 333 pixels become 384 x 255 and not 384 x 256. Saved as the parent class.
+    """
+
+    size_rounding: str = "nearest"
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        if self.size_rounding not in ("nearest", "down"):
+            raise ValueError(f"size_rounding={self.size_rounding!r} in preprocessor_config.json: write nearest or down")
+
+    def resize(self, image: Any, size: Any, min_size: int, resample: Any = None, **options: Any) -> Any:
+        """`[C, H, W]` -> the longer side as long as `size`, the shorter one in proportion, neither below `min_size`."""
+        if self.size_rounding == "nearest":
+            return super().resize(image, size, min_size, resample, **options)
+        height, width = image.shape[-2:]
+        rows, columns = (max(int(side / max(height, width) * size.height), min_size) for side in (height, width))
+        return np_resize(
+            image,
+            size=(rows, columns),
+            resample=resample or self.resample,
+            data_format=ChannelDimension.FIRST,
+            input_data_format=ChannelDimension.FIRST,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings under the name of transformers' class, which reads all but the rounding."""
+        return {**super().to_dict(), "image_processor_type": JanusImageProcessorPil.__name__}
 
 
 def to_pictures(decoded: Tensor) -> list[Image.Image]:
