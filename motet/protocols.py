@@ -91,6 +91,8 @@ class LearningPolicy(Policy, Protocol):
 
     autocast: torch.dtype | None
     """Compute type of forward passes; None: the weights' own. See `motet.update` on what it means for old log-probs."""
+    rollout_autocast: torch.dtype | None
+    """Compute type of sampling; None: the weights' own."""
 
     def freeze_reference(self) -> None:
         """Remember the present weights as the reference of the KL."""

@@ -11,9 +11,11 @@ from typing import Any
 from motet.checkpoint import Progress, restore, save_checkpoint
 from motet.interrupt import Interrupt
 from motet.report.folder import FAILURES, METRICS, RunFolder, metrics_line
+from motet.report.pace import Pace
 from motet.report.steps import Stopwatch, Watcher
 from motet.saved import latest_checkpoint
 from motet.session import Session
+from motet.threads import ThreadTuner
 
 Measure = Callable[[], dict[str, float]]
 """A quick look at the policy on held-back items, for the learning curve."""
@@ -37,14 +39,16 @@ class Run:
         watcher: Watcher,
         interrupt: Interrupt,
         measure: Measure | None = None,
+        threads: ThreadTuner | None = None,
     ) -> None:
         self.session, self.folder, self.watcher, self.interrupt = session, folder, watcher, interrupt
         self.measure = measure
+        self.threads = threads  # None: their number stays as it is
         self.progress = self._resume()
         self.first = self._saved = self.progress.step
         self._learned = session.learner.steps  # optimizer steps at `progress`
         self._lines: list[tuple[str, Mapping[str, Any]]] = []  # of `progress`, not written yet
-        self._began = time.monotonic() - self.progress.seconds
+        self.pace = Pace(session.recipe.run, self.first, self.progress.seconds)
         self._saved_at = time.monotonic()
         self._watch = Stopwatch()
 
@@ -57,19 +61,30 @@ class Run:
         if error is not None and not isinstance(error, KeyboardInterrupt):  # a second Ctrl-C is in a hurry
             self._rescue()
 
+    @property
+    def finished(self) -> bool:
+        """Whether no step remains."""
+        return self.progress.step >= self.pace.steps
+
     def steps(self) -> Iterator[tuple[int, Stopwatch]]:
         """The steps that remain, each with its stopwatch. After a step a checkpoint is saved if one is due.
 
         Ends after the last step, or after the step in which an interruption came.
         """
-        for step in range(self.first, self.session.recipe.run.steps):
+        learner = self.session.learner
+        updates = learner.total_steps // self.session.recipe.run.steps
+        while not self.finished:
+            learner.total_steps = updates * self.pace.steps  # where the schedule ends
             self._watch = Stopwatch()
-            yield step, self._watch
-            last = step + 1 == self.session.recipe.run.steps or self.interrupt.asked
-            if last or self._due(step + 1):
+            yield self.progress.step, self._watch
+            self.pace.step_done()
+            last = self.finished or self.interrupt.asked
+            if last or self._due(self.pace.done):
                 self._save()
             if last:
                 return
+            if self.threads is not None:
+                self.threads.adapt()
 
     def report(self, step: int, numbers: Mapping[str, float], failures: Sequence[Mapping[str, Any]] = ()) -> None:
         """A step is done: write its numbers, with its times, and its failed trajectories; tell the watcher.
@@ -83,13 +98,13 @@ class Run:
                 numbers = {**numbers, **self.measure()}
         numbers = self._note(step, numbers, failures)
         self._write_lines()
-        self.watcher.step(step + 1, self.session.recipe.run.steps, numbers)
+        self.watcher.step(step + 1, self.pace.steps, numbers)
 
     def _note(
         self, step: int, numbers: Mapping[str, float], failures: Sequence[Mapping[str, Any]]
     ) -> Mapping[str, float]:
         """From here on this is the last whole step. Returns its numbers with its times."""
-        self.progress = Progress(step + 1, self._seconds(), self.session.cursors())
+        self.progress = Progress(step + 1, self.pace.seconds, self.session.cursors())
         self._learned = self.session.learner.steps
         numbers = {**numbers, **self._watch.report(), "seconds": self.progress.seconds}
         self._lines = [(METRICS, metrics_line(step, numbers)), *((FAILURES, failure) for failure in failures)]
@@ -133,6 +148,3 @@ class Run:
             session.move_cursors(progress.cursors)
         self.folder.forget_steps_from(progress.step)
         return progress
-
-    def _seconds(self) -> float:
-        return time.monotonic() - self._began

@@ -1,6 +1,6 @@
 """Learn from one rollout: `num_iterations` passes of `num_minibatches` optimizer steps.
 
-Old log-probs (law 3) are those of sampling when sampling and learning compute in one precision. Under autocast a
+Old log-probs (law 3) are those of sampling when sampling and learning both compute in float32. Under autocast a
 replayed log-prob differs from the sampled one by more than the ratio should, so they are replayed with the learner's
 weights and micro-batches: by a pass before the first of several optimizer steps, or, for a single one, by that step's
 own forward pass. The metric `old_log_probs_recomputed` says which rule applied.
@@ -45,7 +45,7 @@ def update(
     played = [one.act for one in credited]
     acts = [_as_trained(act, recipe, (recipe.run.seed, step, n)) for n, act in enumerate(played)]
     settings = kind_settings(algorithm, _longest(acts, recipe.text.max_tokens))
-    recomputed = policy.autocast is not None
+    recomputed = _recomputed(policy)
     reference: list[Replay] | None = None
     if any(of_kind.beta for of_kind in settings.values()):
         with policy.reference():
@@ -81,6 +81,11 @@ def update(
     return {**_merged(stats), "old_log_probs_recomputed": float(recomputed)}
 
 
+def _recomputed(policy: LearningPolicy) -> bool:
+    """Whether old log-probs are replayed, by the rule above."""
+    return policy.autocast is not None or policy.rollout_autocast is not None
+
+
 def _as_trained(act: Act, recipe: Recipe, key: tuple[int, ...]) -> Act:
     """The act that the objective takes: DiffusionNFT learns from the final picture, noised anew."""
     if recipe.algorithm.flow.objective == "nft" and isinstance(act, DenoisingSteps):
@@ -92,7 +97,7 @@ def _old_replays(
     policy: LearningPolicy, acts: Sequence[Act], settings: Mapping[ActKind, KindSettings], recipe: Recipe
 ) -> list[Replay] | None:
     """What the acts' ratios start from, by the rule above. None, and extras left out: the step's own forward pass."""
-    algorithm, recomputed = recipe.algorithm, policy.autocast is not None
+    algorithm, recomputed = recipe.algorithm, _recomputed(policy)
     needs = flow_needs(algorithm, settings, with_reference=False, of_old=True)
     replays: list[Replay] | None = None
     if algorithm.num_iterations * algorithm.num_minibatches > 1 and (recomputed or needs):

@@ -24,7 +24,7 @@ class FlowExpert(nn.Module):
     """Draws 4 x 4 grey pictures; implements `motet.protocols.LearningPolicy`. Float64 weights are welcome."""
 
     kinds = frozenset({"denoising"})
-    autocast = None
+    autocast = rollout_autocast = None
 
     def __init__(self, seed=0, width=16):
         super().__init__()

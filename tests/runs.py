@@ -134,6 +134,7 @@ class LearningFake(FakePolicy):
     """The fake policy with what learning asks for beside it."""
 
     autocast: torch.dtype | None = None
+    rollout_autocast: torch.dtype | None = None
     start: dict[str, torch.Tensor] | None = None
 
     def freeze_reference(self) -> None:

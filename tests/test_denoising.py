@@ -181,7 +181,7 @@ def test_a_flow_expert_learns():
 class Choir:
     """Several policies as one: requests and acts go by kind to the one that performs it."""
 
-    autocast = None
+    autocast = rollout_autocast = None
 
     def __init__(self, **members):
         self.members, self.version = members, 0

@@ -52,8 +52,10 @@ class PolicyConfig(Section):
     """The diffusion pipeline of a policy of two experts (PromptRL), or of drawings alone."""
     device: str = "auto"
     """`auto` takes CUDA, then MPS, then the CPU; or a torch device name."""
-    autocast: Literal["none", "bfloat16"] = "none"
-    """Compute type of forward passes. Weights that train, log-probs and ratios stay float32."""
+    autocast: Literal["auto", "none", "bfloat16"] = "auto"
+    """Compute type of learning; `auto`: bfloat16 on CUDA, the faster one on a CPU. What trains stays float32."""
+    rollout_autocast: Literal["auto", "none", "bfloat16"] = "auto"
+    """Compute type of sampling text and image tokens; `auto`: that of learning, on a CPU what is faster there."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     max_pixels: PositiveInt | None = None
@@ -209,6 +211,8 @@ class EvalConfig(Section):
     """Held-back prompts and questions of the suite (`rewards`: rows of every track, at most)."""
     held_out_size: PositiveInt = 512
     """Prompts and questions of held-out compositions."""
+    minutes: PositiveFloat | None = None
+    """Time that the first measurement may take: it stops at fewer items, and the last one takes the same."""
     pass_at: PositiveInt = 8
     """Samples per item at temperature 1: their mean is the accuracy, any of them correct is pass@k."""
     guidance_scale: float = Field(default=1.0, ge=1.0)
@@ -224,6 +228,8 @@ class RunConfig(Section):
 
     steps: PositiveInt
     """Rollouts (`train`) or optimizer steps (`sft`)."""
+    minutes: PositiveFloat | None = None
+    """Train for at most so long: where the steps would take longer there are fewer, and the schedule ends with them."""
     prompts_per_step: PositiveInt = 8
     """P: prompts per rollout; the batch is P x num_generations trajectories (`sft`: P rows)."""
     turn: PositiveInt | None = None
@@ -239,7 +245,7 @@ class RunConfig(Section):
     sample_every: PositiveInt = 20
     """Steps between picture grids."""
     threads: PositiveInt | None = None
-    """CPU threads of torch; None: torch's own choice."""
+    """CPU threads of torch; None: torch's choice, and fewer while other processes compete for the processor."""
 
 
 class Recipe(Section):

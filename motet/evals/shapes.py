@@ -3,11 +3,13 @@
 Every item is sampled `pass_at` times at temperature 1 and once greedily: a drawing by denoising takes stochastic steps,
 and walks the ODE. Accuracy is the mean over items and samples,
 judged by the strict checker and by the strict answer parser; pass@k counts items that any of the k samples solves.
+Where `eval.minutes` are over before all items are measured, fewer are; `items` says how many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,29 +60,40 @@ def evaluate_shapes(
     `denoising` says how a policy draws that has no image tokens; guidance and temperature are the suite's own. Raises
     ConfigError when the policy's pictures are of a size that the world's grid cannot be read from.
     """
-    splits = [("test", config.size), ("held_out", config.held_out_size)]
-    total = 2 * sum(size for _, size in splits)
+    sizes = {"test": config.size, "held_out": config.held_out_size}
+    total = 2 * sum(sizes.values())
+    began = time.monotonic()
     drawing = _guided(Sampling() if "image" in policy.kinds else denoising, config)
-    measured: dict[str, dict[str, _Tally]] = {}
+    rows = {split: ShapesRows(split, config.seed, options, size) for split, size in sizes.items()}
+    measured = {split: {"draw": _Tally(), "answer": _Tally()} for split in sizes}
+    items = dict.fromkeys(sizes, 0)
     specimens: dict[bool, list[Specimen]] = {True: [], False: []}
     done = 0
-    for split, size in splits:
-        rows = ShapesRows(split, config.seed, options, size)
-        tallies = {"draw": _Tally(), "answer": _Tally()}
-        for start in range(0, size, ITEMS_PER_BATCH):
-            tasks = [Task(i, rows.row(i)) for i in range(start, min(size, start + ITEMS_PER_BATCH))]
-            for name, attempt in (("draw", _draw), ("answer", _answer)):
-                sampling = drawing if name == "draw" else Sampling(max_tokens=max_tokens)
-                sampled = attempt(policy, tasks, sampling, config.pass_at, config.seed)
-                greedy = attempt(policy, tasks, replace(sampling, temperature=0.0), 1, config.seed)
-                tallies[name].add([_labels(name, task) for task in tasks], sampled, greedy)
-                if name == "draw" and split == "test":
-                    for task, shots in zip(tasks, sampled.specimens, strict=True):
-                        specimens[task["category"] in HARD_CATEGORIES].append(shots[0])
-                done += len(tasks)
-                progress(done, total)
-        measured[split] = tallies
-    return Outcome(_summary(measured, config), (specimens[True] + specimens[False])[:SPECIMENS])
+    for split, numbers in _batches(sizes):
+        if config.minutes is not None and all(items.values()) and time.monotonic() - began > 60 * config.minutes:
+            progress(total, total)
+            break
+        tasks = [Task(i, rows[split].row(i)) for i in numbers]
+        for name, attempt in (("draw", _draw), ("answer", _answer)):
+            sampling = drawing if name == "draw" else Sampling(max_tokens=max_tokens)
+            sampled = attempt(policy, tasks, sampling, config.pass_at, config.seed)
+            greedy = attempt(policy, tasks, replace(sampling, temperature=0.0), 1, config.seed)
+            measured[split][name].add([_labels(name, task) for task in tasks], sampled, greedy)
+            if name == "draw" and split == "test":
+                for task, shots in zip(tasks, sampled.specimens, strict=True):
+                    specimens[task["category"] in HARD_CATEGORIES].append(shots[0])
+            done += len(tasks)
+            progress(done, total)
+        items[split] += len(tasks)
+    return Outcome(_summary(measured, config.pass_at, items), (specimens[True] + specimens[False])[:SPECIMENS])
+
+
+def _batches(sizes: Mapping[str, int]) -> list[tuple[str, range]]:
+    """The items of each split in batches, in an order in which the splits end together: time may run out at any."""
+    starts = [
+        (start / size, split, start) for split, size in sizes.items() for start in range(0, size, ITEMS_PER_BATCH)
+    ]
+    return [(split, range(start, min(sizes[split], start + ITEMS_PER_BATCH))) for _, split, start in sorted(starts)]
 
 
 def _guided(sampling: Sampling, config: EvalConfig) -> Sampling:
@@ -125,20 +138,21 @@ def _means(values: dict[str, list[float]]) -> Table:
     }
 
 
-def _summary(measured: dict[str, dict[str, _Tally]], config: EvalConfig) -> dict[str, Any]:
+def _summary(measured: dict[str, dict[str, _Tally]], pass_at: int, items: dict[str, int]) -> dict[str, Any]:
     def view(of: Callable[[_Tally], dict[str, list[float]]], split: str) -> dict[str, Table]:
         return {name: _means(of(tally)) for name, tally in measured[split].items()}
 
     sections = {
         None: lambda tally: tally.sampled,
         "greedy": lambda tally: tally.greedy,
-        f"pass@{config.pass_at}": lambda tally: tally.passed,
+        f"pass@{pass_at}": lambda tally: tally.passed,
     }
     summary: dict[str, Any] = {}
     for section, of in sections.items():
         numbers = {**view(of, "test"), "held_out": view(of, "held_out")}
         summary |= numbers if section is None else {section: numbers}
-    return {**summary, "items": {"test": config.size, "held_out": config.held_out_size}}
+    by_item = {split: {name: tally.sampled for name, tally in tallies.items()} for split, tallies in measured.items()}
+    return {**summary, "items": items, "by_item": {**by_item.pop("test"), **by_item}}
 
 
 def _requests(kind: ActKind, tasks: Sequence[Task], samples: int, seed: int) -> list[Request]:

@@ -6,7 +6,9 @@ over rows of the mean over siblings, with a 95 % interval over rows.
 
 from __future__ import annotations
 
+import math
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,20 +47,33 @@ class Played:
     specimens: list[Shown]
 
 
-def evaluate_tracks(session: Session, progress: Callable[[int, int], None] = lambda done, total: None) -> Played:
+def evaluate_tracks(
+    session: Session,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    like: Mapping[str, Any] | None = None,
+) -> Played:
     """Play every track of a session on `eval.size` rows of `eval.split`, or on all of them if it has fewer.
 
-    `progress(done, total)` is called after every batch of rows.
+    Once a track's share of `eval.minutes` is over no further batch of its rows is begun. `like` is the table of a
+    measurement whose rows are played again, however long that takes. `progress(done, total)` is called after every
+    batch of rows.
     """
     recipe, table = session.recipe, {}
+    minutes = recipe.eval.minutes if like is None else None
+    share = math.inf if minutes is None else 60 * minutes / len(session.tracks)
     specimens: list[Shown] = []
     sources = [held_back_rows(recipe, track) for track in session.tracks]
     sizes = [recipe.eval.size if rows.size is None else min(recipe.eval.size, rows.size) for rows in sources]
+    if like is not None:
+        sizes = [len(next(iter(like[_label(track)].values()))["by_row"]) for track in session.tracks]
     done = 0
     for track, rows, size in zip(session.tracks, sources, sizes, strict=True):
         sampled: list[Scores] = []
         greedy: list[Scores] = []
+        began = time.monotonic()
         for start in range(0, size, ROWS_PER_BATCH):
+            if start and time.monotonic() - began > share:
+                break
             tasks = [rows.task(n) for n in range(start, min(size, start + ROWS_PER_BATCH))]
             played, scores = _play(session, track, tasks, recipe.eval.pass_at, samplings_of(recipe))
             sampled += scores
@@ -67,11 +82,15 @@ def evaluate_tracks(session: Session, progress: Callable[[int, int], None] = lam
                 specimens += _specimens(played, scores, track.rewards[0])
             done += len(tasks)
             progress(done, sum(sizes))
-        table[track.name or track.scenario.name] = {
+        table[_label(track)] = {
             reward.name: _summary([s.values[reward.name] for s in sampled], [s.values[reward.name] for s in greedy])
             for reward in track.rewards
         }
     return Played(table, specimens[:SPECIMENS])
+
+
+def _label(track: Track) -> str:
+    return track.name or track.scenario.name
 
 
 def _play(

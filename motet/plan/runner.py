@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from motet.config import to_yaml
+from motet.config import load_recipe, to_yaml
 from motet.config.plan import Plan, Stage, checkpoint_of
 from motet.durable import write_whole
 from motet.errors import CheckpointError, ConfigError, MotetError, RunFolderError
@@ -112,7 +112,9 @@ def _finished(stage: Stage, folder: RunFolder) -> dict[str, Any] | None:
     if done > steps:
         text = f"run.steps is {steps}, but {str(folder.path)!r} is trained for {done} steps already."
         raise ConfigError(text, fix=f"set run.steps to {done}, or remove that folder to train the stage again.")
-    return summary if done == steps else None
+    before, now = load_recipe(folder.path / RECIPE).run, stage.recipe.run
+    by_the_clock = now.minutes is not None and (before.steps, before.minutes) == (now.steps, now.minutes)
+    return summary if done == steps or by_the_clock else None
 
 
 def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements: Measurements) -> dict[str, Any]:

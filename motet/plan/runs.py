@@ -14,21 +14,23 @@ from rich.console import Console
 from rich.table import Table
 
 from motet.checkpoint import Progress
-from motet.config import Recipe, to_yaml
+from motet.config import EvalConfig, Recipe, to_yaml
 from motet.errors import MotetError
 from motet.evals.shapes import evaluate_shapes
 from motet.evals.tracks import evaluate_tracks
 from motet.interrupt import Interrupt, Stopped
 from motet.loop import train
+from motet.policies.load import Opening
 from motet.report.folder import RunFolder
 from motet.report.pictures import picture_grid, save_picture
 from motet.report.progress import ProgressBar
-from motet.report.resuming import starting_weights
+from motet.report.resuming import as_begun, starting_weights
 from motet.report.tables import rewards_table, suite_table
 from motet.run import Run
-from motet.saved import latest_checkpoint
+from motet.saved import latest_checkpoint, newest_of
 from motet.session import Session, prepare, prepare_measurement, prepare_supervised, samplings_of
 from motet.supervised import supervise
+from motet.threads import ThreadTuner
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,19 @@ class _Desk:
     console: Console
     bar: ProgressBar
     interrupt: Interrupt
+    threads: ThreadTuner | None
 
 
 def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> None:
     """Measure, train by reinforcement learning, measure again. `before`: the first measurement, if it is known."""
     with folder.held():
+        recipe = _with_compute_types(recipe, folder)
         session = prepare(recipe)
         with _desk(recipe, folder, again) as desk:
             before = _measure_before(desk, session, before)
-            progress = _finished(desk, train(session, _run(desk, session)))
-            after = _measure(desk, session, "after") if before is not None else None
+            run = _run(desk, session)
+            progress = _finished(desk, run, train(session, run))
+            after = _measure(desk, session, "after", like=before) if before is not None else None
             if before is not None and after is not None:
                 desk.console.print(_table(recipe, {"before": before, "after": after}))
             folder.write_json("summary.json", _summary(recipe, folder, progress, {"before": before, "after": after}))
@@ -63,11 +68,13 @@ def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[s
     `before`: the first measurement, if it is known.
     """
     with folder.held():
+        recipe = _with_compute_types(recipe, folder)
         session = prepare_supervised(recipe)
         with _desk(recipe, folder, again) as desk:
             before = _measure_before(desk, session, before) if recipe.eval.suite == "rewards" else None
-            progress = _finished(desk, supervise(session, _run(desk, session)))
-            after = _measure(desk, session, "after") if recipe.eval.suite != "none" else None
+            run = _run(desk, session)
+            progress = _finished(desk, run, supervise(session, run))
+            after = _measure(desk, session, "after", like=before) if recipe.eval.suite != "none" else None
             measured = {name: table for name, table in (("before", before), ("after", after)) if table is not None}
             if measured:
                 desk.console.print(_table(recipe, measured))
@@ -82,6 +89,14 @@ def run_measurement(recipe: Recipe, folder: RunFolder, again: str) -> None:
         folder.write_json("summary.json", _summary(recipe, folder, Progress(0, 0.0, {}), {"after": after}))
 
 
+def _with_compute_types(recipe: Recipe, folder: RunFolder) -> Recipe:
+    """The recipe with the compute types that `auto` means here, or meant when the run began; says what and why."""
+    opened = Opening.at(newest_of(recipe.policy.path), as_begun(folder, recipe).policy)
+    if opened.reason:
+        Console().print(opened.reason, soft_wrap=True, highlight=False, markup=False)
+    return recipe.model_copy(update={"policy": opened.settings})
+
+
 @contextmanager
 def _desk(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Desk]:
     """The folder made, the bar shown, Ctrl-C caught.
@@ -89,10 +104,11 @@ def _desk(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Desk]:
     An error before the first step is done leaves no folder behind; a later one tells the newest checkpoint.
     """
     console = Console()
+    threads = ThreadTuner() if recipe.run.threads is None else None
     folder.create(to_yaml(recipe), starting_weights(recipe))
     try:
         with ProgressBar(console) as bar, Interrupt() as interrupt:
-            yield _Desk(recipe, folder, again, console, bar, interrupt)
+            yield _Desk(recipe, folder, again, console, bar, interrupt, threads)
     except Stopped:
         raise
     except KeyboardInterrupt:
@@ -114,9 +130,9 @@ def _what_is_saved(folder: RunFolder) -> str:
     return f"(After {done} steps; {saved}.)"
 
 
-def _finished(desk: _Desk, progress: Progress) -> Progress:
+def _finished(desk: _Desk, run: Run, progress: Progress) -> Progress:
     """The progress of a run that is at its end; an interrupted one says how to resume it and exits."""
-    if progress.step < desk.recipe.run.steps:
+    if not run.finished:
         raise Stopped(f"Saved after step {progress.step}. Resume with: {desk.again}")
     return progress
 
@@ -125,7 +141,8 @@ def _run(desk: _Desk, session: Session) -> Run:
     """The keeping of the run, with a quick look at held-back items every `eval.every` steps."""
     looks = {"shapes": _glimpse_of_shapes, "rewards": _glimpse_of_rewards}
     look = looks.get(desk.recipe.eval.suite)
-    return Run(session, desk.folder, desk.bar, desk.interrupt, None if look is None else lambda: look(session))
+    measure = None if look is None else lambda: look(session)
+    return Run(session, desk.folder, desk.bar, desk.interrupt, measure, desk.threads)
 
 
 def _measure_before(desk: _Desk, session: Session, known: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -141,20 +158,26 @@ def _measure_before(desk: _Desk, session: Session, known: dict[str, Any] | None)
     return before
 
 
-def _measure(desk: _Desk, session: Session, name: str) -> dict[str, Any]:
-    """Run the suite and leave `<name>.png`. An interruption stops it at once: nothing is lost."""
+def _measure(desk: _Desk, session: Session, name: str, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Run the suite and leave `<name>.png`. An interruption stops it at once: nothing is lost.
+
+    On as many items as the measurement `like` that it is compared with, or as `eval` says.
+    """
     recipe = desk.recipe
 
     def tell(done: int, total: int) -> None:
         if desk.interrupt.asked:
             raise KeyboardInterrupt
+        if desk.threads is not None:
+            desk.threads.adapt()
         desk.bar.items(f"measure {name}", done, total)
 
     if recipe.eval.suite == "rewards":
-        outcome = evaluate_tracks(session, tell)
+        outcome = evaluate_tracks(session, tell, like)
     else:
         drawing, longest = samplings_of(recipe)["denoising"], recipe.text.max_tokens
-        outcome = evaluate_shapes(session.policy, recipe.eval, world_of(recipe), longest, tell, denoising=drawing)
+        settings = recipe.eval if like is None else _like(recipe.eval, like["items"])
+        outcome = evaluate_shapes(session.policy, settings, world_of(recipe), longest, tell, denoising=drawing)
     shown = outcome.specimens
     if shown:
         grid = picture_grid(
@@ -171,6 +194,12 @@ def _measure(desk: _Desk, session: Session, name: str) -> dict[str, Any]:
     return outcome.table
 
 
+def _like(settings: EvalConfig, items: Mapping[str, int]) -> EvalConfig:
+    """The settings that measure the items of a measurement again, however long that takes."""
+    same = {"size": items["test"], "held_out_size": items["held_out"], "minutes": None}
+    return settings.model_copy(update=same)
+
+
 def _table(recipe: Recipe, columns: Mapping[str, Any]) -> Table:
     if recipe.eval.suite == "rewards":
         return rewards_table(columns, "Rewards on held-back rows, with 95 % intervals")
@@ -180,7 +209,7 @@ def _table(recipe: Recipe, columns: Mapping[str, Any]) -> Table:
 def _glimpse_of_rewards(session: Session) -> dict[str, float]:
     """`eval/REWARD` and `eval/REWARD_greedy` on at most 256 rows, under the track's name where it has one."""
     recipe = session.recipe
-    quick = {"size": min(256, recipe.eval.size), "pass_at": min(2, recipe.eval.pass_at)}
+    quick = {"size": min(256, recipe.eval.size), "pass_at": min(2, recipe.eval.pass_at), "minutes": None}
     quickly = recipe.model_copy(update={"eval": recipe.eval.model_copy(update=quick)})
     numbers: dict[str, float] = {}
     for track, rewards in evaluate_tracks(replace(session, recipe=quickly)).table.items():
@@ -193,7 +222,7 @@ def _glimpse_of_rewards(session: Session) -> dict[str, float]:
 
 def _glimpse_of_shapes(session: Session) -> dict[str, float]:
     recipe, policy = session.recipe, session.policy
-    quick = recipe.eval.model_copy(update={"size": 256, "held_out_size": 32, "pass_at": 2})
+    quick = recipe.eval.model_copy(update={"size": 256, "held_out_size": 32, "pass_at": 2, "minutes": None})
     drawing, longest = samplings_of(recipe)["denoising"], recipe.text.max_tokens
     table = evaluate_shapes(policy, quick, world_of(recipe), longest, denoising=drawing).table
     return {

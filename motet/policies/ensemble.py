@@ -74,6 +74,11 @@ class Ensemble(NotebookDoor):
         return self.distinct[0].autocast
 
     @property
+    def rollout_autocast(self) -> torch.dtype | None:
+        """Compute type of sampling tokens: the language model's."""
+        return self.distinct[0].rollout_autocast
+
+    @property
     def parts(self) -> dict[str, nn.Module]:
         """What can train, by the names that `policy.train` uses."""
         return {name: part for member in self.distinct for name, part in member.parts.items()}

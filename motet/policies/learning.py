@@ -18,14 +18,22 @@ from motet.policies.parts import Reference, choose_parts, recompute_activations,
 class LearningModel(NotebookDoor):
     """A `...ForConditionalGeneration` whose `model` holds a `language_model`, with an `lm_head` beside it.
 
-    `autocast` is the compute type of forward passes; None computes in the weights' own. `rollout_batch` sequences are
+    `autocast` is the compute type of learning's forward passes, `rollout_autocast` that of sampling; None: float32, but
+    frozen weights that are stored in another type are sampled from under `autocast`. `rollout_batch` sequences are
     sampled at once; None: as many as are asked for.
     """
 
-    def __init__(self, model: Any, *, autocast: torch.dtype | None, rollout_batch: int | None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        autocast: torch.dtype | None,
+        rollout_autocast: torch.dtype | None,
+        rollout_batch: int | None,
+    ) -> None:
         self.wrapped = model  # a peft model when adapters train, else the model itself
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.autocast = autocast
+        self.autocast, self.rollout_autocast = autocast, rollout_autocast
         self.rollout_batch = rollout_batch
         self.version = 0
         self._sampler: Any = None  # what a policy derived from the present weights in order to sample
@@ -102,4 +110,14 @@ class LearningModel(NotebookDoor):
         return self.model.lm_head.weight.device
 
     def _autocasting(self) -> Any:
-        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
+        return _autocast(self.device, self.autocast)
+
+    def _rollout_autocasting(self) -> Any:
+        dtype = self.rollout_autocast
+        if dtype is None and any(parameter.dtype != torch.float32 for parameter in self.model.parameters()):
+            dtype = self.autocast  # what is frozen stays as stored, and products of two types need autocast
+        return _autocast(self.device, dtype)
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> Any:
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)

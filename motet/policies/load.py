@@ -18,6 +18,7 @@ from motet.lookup import first_line
 from motet.policies.janus import JanusPolicy
 from motet.policies.janus.checkpoint import open_janus
 from motet.policies.lora import attach, base_of
+from motet.policies.precision import choose_compute_types, width_of
 from motet.policies.vlm import VlmPolicy
 from motet.policies.vlm.checkpoint import FAMILIES, open_vlm
 from motet.quiet import quiet
@@ -35,6 +36,7 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
     """
     settings = config or PolicyConfig(path=str(path))
     opened = Opening.at(newest_of(path), settings)
+    settings = opened.settings
     model_type = _model_type(opened)
     policy = _OPENERS[model_type](opened)
     _require_use(settings, policy, model_type)
@@ -97,6 +99,8 @@ class Opening:
     adapter: Path | None
     settings: PolicyConfig
     device: torch.device
+    reason: str
+    """Why the settings compute in the types that `auto` became; empty where none was `auto`."""
 
     @classmethod
     def at(cls, path: str | Path, settings: PolicyConfig) -> Opening:
@@ -104,12 +108,19 @@ class Opening:
         folder = Path(path)
         adapter = (folder / "adapter_config.json").is_file()
         source = base_of(folder) if adapter else str(path)
-        return cls(source, folder if adapter else None, settings, choose_device(settings.device))
+        device = choose_device(settings.device)
+        types = choose_compute_types(settings, device, width_of(source))
+        return cls(source, folder if adapter else None, types.applied_to(settings), device, types.reason)
 
     @property
     def autocast(self) -> torch.dtype | None:
-        """Compute type of forward passes, None: the weights' own."""
+        """Compute type of learning's forward passes, None: the weights' own."""
         return torch.bfloat16 if self.settings.autocast == "bfloat16" else None
+
+    @property
+    def rollout_autocast(self) -> torch.dtype | None:
+        """Compute type of sampling tokens, None: the weights' own."""
+        return torch.bfloat16 if self.settings.rollout_autocast == "bfloat16" else None
 
     @property
     def dtype(self) -> torch.dtype | str:
@@ -131,6 +142,11 @@ class Opening:
         return {"autocast": self.autocast, "rollout_batch": self.settings.rollout_batch}
 
     @property
+    def of_tokens(self) -> dict[str, Any]:
+        """What a policy that samples tokens takes."""
+        return {**self.common, "rollout_autocast": self.rollout_autocast}
+
+    @property
     def preface(self) -> str:
         """What an error about the source begins with."""
         return "" if self.adapter is None else f"The adapter in {str(self.adapter)!r} needs its base model. "
@@ -138,12 +154,12 @@ class Opening:
 
 def _janus(opened: Opening) -> JanusPolicy:
     model, processor = open_janus(opened.source, opened.dtype)
-    return JanusPolicy(opened.placed(model), processor, **opened.common)
+    return JanusPolicy(opened.placed(model), processor, **opened.of_tokens)
 
 
 def _vlm(opened: Opening) -> Any:
     model, processor = open_vlm(opened.source, opened.dtype, opened.settings.max_pixels)
-    writer = VlmPolicy(opened.placed(model), processor, **opened.common)
+    writer = VlmPolicy(opened.placed(model), processor, **opened.of_tokens)
     expert = opened.settings.expert
     if expert is None or expert.path is None:
         return writer

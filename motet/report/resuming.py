@@ -19,6 +19,7 @@ FREE = frozenset(
         "optimizer.tokens_per_microbatch",
         "eval.every",
         "run.steps",
+        "run.minutes",
         "run.save_every",
         "run.save_minutes",
         "run.keep_checkpoints",
@@ -30,7 +31,18 @@ FREE = frozenset(
 or cosine schedule, so only runs with a constant learning rate may change it: see `_refuse_length`."""
 
 
+COMPUTE_TYPES = ("policy.autocast", "policy.rollout_autocast")
 POLICY, EXPERT = "policy.path", "policy.expert.path"
+
+
+def as_begun(folder: RunFolder, recipe: Recipe) -> Recipe:
+    """The recipe, computing in the types that `auto` became when the run in the folder began."""
+    if not folder.resume:
+        return recipe
+    before = load_recipe(folder.path / RECIPE).policy
+    names = [key.removeprefix("policy.") for key in COMPUTE_TYPES]
+    chosen = {name: getattr(before, name) for name in names if getattr(recipe.policy, name) == "auto"}
+    return recipe.model_copy(update={"policy": recipe.policy.model_copy(update=chosen)})
 
 
 def starting_weights(recipe: Recipe) -> dict[str, str | None]:
@@ -54,6 +66,9 @@ def refuse_changes(folder: RunFolder, recipe: Recipe, start: Mapping[str, str | 
     now, then = dict(_leaves(recipe.model_dump(mode="json"), "")), dict(_leaves(before.model_dump(mode="json"), ""))
     start_now = starting_weights(recipe) if start is None else dict(start)
     start_then: dict[str, Any] = folder.read_json(START) or dict.fromkeys(start_now)
+    for key in COMPUTE_TYPES:
+        if now[key] == "auto":  # it goes on in what was chosen when the run began
+            now[key] = then[key]
     for key in start_now.keys() | start_then.keys():
         one, other = start_then.get(key), start_now.get(key)
         unknown = key in start_now and key in start_then and None in (one, other)
@@ -70,19 +85,22 @@ def refuse_changes(folder: RunFolder, recipe: Recipe, start: Mapping[str, str | 
 
 def _refuse_length(folder: RunFolder, before: Recipe, recipe: Recipe) -> None:
     """Raise ConfigError for a number of steps with which the run would have been another, or that it is past."""
-    then, now, schedule = before.run.steps, recipe.run.steps, before.optimizer.schedule
-    changed = f"run.steps was {then} and is {now}"
-    if then != now and schedule != "constant":
-        raise ConfigError(
-            f"{changed}, but optimizer.schedule={schedule!r} takes the learning rate to 0 at the last step: with "
-            "another number of steps every rate would have been another.",
-            fix=f"set run.steps to {then}, or start a new run from its weights: policy.path={folder.path}.",
-        )
+    schedule = before.optimizer.schedule
+    for key in ("steps", "minutes"):
+        then, now = getattr(before.run, key), getattr(recipe.run, key)
+        if then != now and schedule != "constant":
+            raise ConfigError(
+                f"run.{key} was {then} and is {now}, but optimizer.schedule={schedule!r} takes the learning rate to 0 "
+                "at the last step: with another number of steps every rate would have been another.",
+                fix=f"set run.{key} to {then}, or start a new run from its weights: policy.path={folder.path}.",
+            )
     newest = latest_checkpoint(folder.checkpoints)
-    if newest is not None and now < step_of(newest):
+    done = 0 if newest is None else step_of(newest)
+    if recipe.run.steps < done:
         raise ConfigError(
-            f"{changed}, but {str(folder.path)!r} is trained for {step_of(newest)} steps already.",
-            fix=f"set run.steps to {step_of(newest)} or more, or start a new run with another --output.",
+            f"run.steps was {before.run.steps} and is {recipe.run.steps}, but {str(folder.path)!r} is trained for "
+            f"{done} steps already.",
+            fix=f"set run.steps to {done} or more, or start a new run with another --output.",
         )
 
 

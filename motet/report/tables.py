@@ -9,12 +9,13 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from motet.numerics.intervals import paired_interval
+from motet.numerics.intervals import mean_interval, paired_interval
 
 
 def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     """One row per category and kind, one pair of columns (sampled, greedy) per measurement; with two, the change.
 
+    What was sampled has a 95 % interval over items; that of the change is paired, as both measure the same items.
     `columns` maps a heading (before, after) to numbers in the shape of `summary.json`.
     """
     table = Table(title=title, title_justify="left")
@@ -30,7 +31,7 @@ def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
         for label in views[0][skill]:
             table.add_row(*_cells(f"{skill}: {label}", views, skill, label), end_section=False)
         table.add_row(
-            *_cells(f"{skill}: held-out compositions", [_held_out(view) for view in views], skill, "overall"),
+            *_cells(f"{skill}: held-out", [_held_out(view) for view in views], skill, "overall"),
             end_section=True,
         )
     return table
@@ -81,14 +82,23 @@ def signed(interval: tuple[float, float] | None) -> str:
     return f"{mean:+.3f}" + ("" if math.isinf(half) else f" \u00b1 {half:.3f}")
 
 
+def _points(interval: tuple[float, float] | None) -> str:
+    """`signed` in percentage points."""
+    mean, half = interval or (0.0, math.inf)
+    return f"{100 * mean:+.1f}" + ("" if math.isinf(half) else f" \u00b1 {100 * half:.1f}")
+
+
 def _held_out(view: Mapping[str, Any]) -> dict[str, Any]:
-    return {**view["held_out"], "greedy": view["greedy"]["held_out"]}
+    return {**view["held_out"], "greedy": view["greedy"]["held_out"], "by_item": view["by_item"]["held_out"]}
 
 
 def _cells(name: str, views: list[Mapping[str, Any]], skill: str, label: str) -> list[str]:
     sampled = [view[skill][label] for view in views]
     greedy = [view["greedy"][skill][label] for view in views]
+    items = [view["by_item"][skill][label] for view in views]
     cells = [name, *(f"{value:.1%}" for value in sampled)]
     if len(views) == 2:
-        cells.append(f"{100 * (sampled[1] - sampled[0]):+.1f}")
+        cells.append(_points(paired_interval(*items)))
+    else:
+        cells[1] += f" \u00b1 {100 * mean_interval(items[0])[1]:.1f}"
     return [*cells, *(f"{value:.1%}" for value in greedy)]

@@ -118,7 +118,7 @@ def test_a_second_file_is_measured_whole(tiny_checkpoint, tmp_path, files):
     for name in ("before", "after"):
         table = summary[name]["answer"]["length"]
         assert [value >= 100 for value in table["by_row"]] == [n % 6 == 0 for n in (20, 21, 22)]
-    assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
+    assert load_recipe(tmp_path / "run" / "recipe.yaml").eval == recipe.eval
 
 
 @pytest.mark.parametrize("prepared", [prepare, prepare_supervised])
@@ -188,7 +188,9 @@ def test_a_plan_shares_rewards_with_its_supervised_stage(tiny_checkpoint, capsys
 @pytest.mark.parametrize("suite", ["rewards", "shapes"])
 def test_a_look_every_few_steps_changes_nothing(tiny_checkpoint, tmp_path, suite, monkeypatch):
     quick = {"draw": {"overall": 0.5}, "answer": {"overall": 0.5}}
-    outcome = type("Outcome", (), {"table": quick | {"greedy": quick}, "specimens": []})()
+    outcome = type(
+        "Outcome", (), {"table": quick | {"greedy": quick, "items": {"test": 1, "held_out": 1}}, "specimens": []}
+    )()
     monkeypatch.setattr("motet.plan.runs.evaluate_shapes", lambda *_, **__: outcome)
     monkeypatch.setattr("motet.plan.runs.suite_table", lambda *_: Table())
     for name, every in (("plain", None), ("looked", 2)):
@@ -213,7 +215,7 @@ def test_tracks_are_looked_at_under_their_names(tiny_checkpoint, tmp_path, files
 
 def test_a_supervised_run_of_shapes_is_measured_once(tiny_checkpoint, tmp_path, monkeypatch):
     measured = []
-    monkeypatch.setattr("motet.plan.runs._measure", lambda desk, session, name: measured.append(name) or {})
+    monkeypatch.setattr("motet.plan.runs._measure", lambda desk, session, name, like=None: measured.append(name) or {})
     monkeypatch.setattr("motet.plan.runs._table", lambda *_: Table())
     data = {"targets": {"drawing": "target", "answer": "solution"}}
     recipe = mapping(tiny_checkpoint, rewards=None, algorithm=None, data=data, eval={"suite": "shapes"})

@@ -75,7 +75,7 @@ def solved(draws_right=lambda index, sample: True, says=lambda row, index, sampl
 
 def test_the_keys_of_the_summary():
     table = solved().table
-    assert list(table) == ["draw", "answer", "held_out", "greedy", "pass@3", "items"]
+    assert list(table) == ["draw", "answer", "held_out", "greedy", "pass@3", "items", "by_item"]
     assert table["items"] == {"test": 40, "held_out": 6}
     for section in (table, table["held_out"], table["greedy"], table["pass@3"], table["greedy"]["held_out"]):
         for skill, labels in (("draw", CATEGORIES), ("answer", (*KINDS, *FORMS))):
@@ -157,7 +157,7 @@ def test_a_policy_that_draws_by_denoising(unified, walked):
     few = CONFIG.model_copy(update={"size": 4, "held_out_size": 2, "pass_at": 2, "guidance_scale": 3.0})
     steps = Sampling(num_steps=3, noise_level=0.5, shift=2.0, guidance="conditional", guidance_scale=7.0)
     outcome = evaluate_shapes(load_policy(unified), few, WORLD, 8, denoising=steps)
-    assert list(outcome.table) == ["draw", "answer", "held_out", "greedy", "pass@2", "items"]
+    assert list(outcome.table) == ["draw", "answer", "held_out", "greedy", "pass@2", "items", "by_item"]
     assert [specimen.image.size for specimen in outcome.specimens] == [(16, 16)] * 4
     sampled = replace(steps, guidance="guided", guidance_scale=3.0)
     assert walked == [sampled, replace(sampled, temperature=0.0)] * 2
@@ -212,7 +212,7 @@ def test_progress_and_specimens():
     told = []
     policy = FakePolicy(side=16)
     outcome = evaluate_shapes(policy, CONFIG, WORLD, 20, lambda done, total: told.append((done, total)))
-    assert told == [(32, 92), (64, 92), (72, 92), (80, 92), (86, 92), (92, 92)]
+    assert told == [(6, 92), (12, 92), (44, 92), (76, 92), (84, 92), (92, 92)]
     rows = items("test", 40)
     hard = [row["prompt"] for row in rows if row["category"] in HARD_CATEGORIES]
     easy = [row["prompt"] for row in rows if row["category"] not in HARD_CATEGORIES]
@@ -247,8 +247,28 @@ def test_the_table_shows_both_columns_and_the_change():
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(suite_table({"before": before, "after": after}, "title"))
     text = console.export_text()
-    for words in ("draw: overall", "answer: count", "draw: held-out compositions", "+100.0", "0.0%", "100.0%"):
+    for words in ("draw: overall", "answer: count", "draw: held-out", "+100.0", "0.0%", "100.0%"):
         assert words in text
     single = Console(width=120, record=True, file=io.StringIO())
     single.print(suite_table({"a[b]c": after}, "title"))
     assert "a[b]c" in single.export_text() and "change" not in single.export_text()
+
+
+def test_a_measurement_stops_when_its_time_is_over_and_says_how_many_items_it_took(monkeypatch):
+    now = iter(range(0, 10_000, 30))
+    monkeypatch.setattr("motet.evals.shapes.time.monotonic", lambda: next(now))
+    config = CONFIG.model_copy(update={"size": 200, "held_out_size": 64, "minutes": 1.0})
+    told = []
+    policy = FakePolicy(side=16)
+    table = evaluate_shapes(policy, config, WORLD, 20, lambda done, total: told.append((done, total))).table
+    assert table["items"] == {"test": 96, "held_out": 32} and told[-1] == (528, 528)
+    assert [len(table["by_item"][skill]["overall"]) for skill in ("draw", "answer")] == [96, 96]
+    whole = evaluate_shapes(policy, config.model_copy(update={"minutes": None}), WORLD, 20).table
+    assert whole["by_item"]["draw"]["overall"][:96] == table["by_item"]["draw"]["overall"]
+
+
+def test_the_change_has_a_paired_interval():
+    before, after = solved(lambda index, sample: index % 2 == 0).table, solved().table
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(suite_table({"before": before, "after": after}, "title"))
+    assert "+50.0 \u00b1 16.2" in console.export_text()  # 40 differences of 0 and 1: 1.96 -> t(39) = 2.0227

@@ -112,6 +112,11 @@ class PaintingPolicy(NotebookDoor):
         return self.painter.autocast
 
     @property
+    def rollout_autocast(self) -> torch.dtype | None:
+        """Compute type of sampling: a denoising step is sampled by the forward pass that it is learned from."""
+        return self.painter.autocast
+
+    @property
     def device(self) -> torch.device:
         """Where the transformer is."""
         return self.painter.device

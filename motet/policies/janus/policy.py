@@ -33,16 +33,22 @@ from motet.trajectory import Act, ActKind, Encoding, ImageTokens, Sampling, Text
 class JanusPolicy(LearningModel):
     """A Janus or Janus-Pro checkpoint that acts. Implements `motet.protocols.Policy`.
 
-    `autocast` is the compute type of replay, and of sampling on an accelerator; None computes in the weights' own.
+    `autocast` is the compute type of replay, `rollout_autocast` that of sampling; None computes in the weights' own.
     `rollout_batch` sequences are sampled at once (guidance doubles each); None: as many as are asked for.
     """
 
     kinds: frozenset[ActKind] = frozenset({"text", "image"})
 
     def __init__(
-        self, model: Any, processor: Any, *, autocast: torch.dtype | None = None, rollout_batch: int | None = None
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        autocast: torch.dtype | None = None,
+        rollout_autocast: torch.dtype | None = None,
+        rollout_batch: int | None = None,
     ) -> None:
-        super().__init__(model, autocast=autocast, rollout_batch=rollout_batch)
+        super().__init__(model, autocast=autocast, rollout_autocast=rollout_autocast, rollout_batch=rollout_batch)
         self.processor = processor
         self.encoder = ContextEncoder(processor, self.model.config.text_config.max_position_embeddings)
         self.embedder = Embedder(self.model, self.encoder.image_id)
@@ -78,7 +84,7 @@ class JanusPolicy(LearningModel):
     ) -> list[Act]:
         """Requests that are sampled as one batch of up to `room` actions each."""
         draws = requests[0].kind == "image"
-        with self._autocasting():
+        with self._rollout_autocasting():
             prefixes, rows, null_rows = prefixes_of(self.embedder, encodings)
         sampler = self._sampling()
         decoded = decode(
@@ -98,7 +104,7 @@ class JanusPolicy(LearningModel):
         return text_acts(decoded, fields, self.encoder.tokenizer, (self.encoder.eos_id,))
 
     def _image_acts(self, decoded: Decoded, fields: Sequence[dict[str, Any]]) -> list[Act]:
-        with self._autocasting():
+        with self._rollout_autocasting():
             pictures = decode_pictures(self.model, decoded.ids)
         each = zip(decoded.ids.cpu(), pictures, fields, strict=True)
         return [ImageTokens(ids=ids.clone(), image=picture, **remembered) for ids, picture, remembered in each]
@@ -108,7 +114,7 @@ class JanusPolicy(LearningModel):
         known = self._sampler  # of which version, and the sampler
         if known is None or known[0] != self.version or known[1].language.stale:
             self._sampler = None  # free the old one first
-            known = self._sampler = (self.version, Sampler.take(self.model, self.autocast))
+            known = self._sampler = (self.version, Sampler.take(self.model, self.rollout_autocast or torch.float32))
         return known[1]
 
     # ---- learning ---------------------------------------------------------------------------------------------------

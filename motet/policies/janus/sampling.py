@@ -27,13 +27,9 @@ class Sampler:
     image_embed: Embed
 
     @classmethod
-    def take(cls, model: Any, autocast: torch.dtype | None) -> Sampler:
-        """In the compute type of forward passes, but on a CPU always in float32.
-
-        There the small products of a decode step gain nothing from bfloat16, and attention loses.
-        """
+    def take(cls, model: Any, dtype: torch.dtype) -> Sampler:
+        """In a compute type, whatever that of the weights is."""
         inner = model.model
-        dtype = torch.float32 if model.lm_head.weight.device.type == "cpu" else autocast
         language = LanguageSnapshot.take(inner.language_model, dtype)
         codes = inner.generation_embeddings.weight.to(language.dtype)
         with torch.no_grad():  # what a picture token looks like to the language model, once per snapshot

@@ -29,16 +29,22 @@ from motet.trajectory import Act, ActKind, Sampling, TextTokens
 class VlmPolicy(LearningModel):
     """A Qwen2.5-VL or Qwen3-VL that writes about what it is shown. Implements `motet.protocols.LearningPolicy`.
 
-    `autocast` is the compute type of sampling and of replay; None computes in the weights' own. `rollout_batch`
-    sequences are sampled at once; None: as many as are asked for.
+    `autocast` is the compute type of replay, `rollout_autocast` that of sampling; None computes in the weights' own.
+    `rollout_batch` sequences are sampled at once; None: as many as are asked for.
     """
 
     kinds: frozenset[ActKind] = frozenset({"text"})
 
     def __init__(
-        self, model: Any, processor: Any, *, autocast: torch.dtype | None = None, rollout_batch: int | None = None
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        autocast: torch.dtype | None = None,
+        rollout_autocast: torch.dtype | None = None,
+        rollout_batch: int | None = None,
     ) -> None:
-        super().__init__(model, autocast=autocast, rollout_batch=rollout_batch)
+        super().__init__(model, autocast=autocast, rollout_autocast=rollout_autocast, rollout_batch=rollout_batch)
         self.processor = processor
         self.encoder = VlmEncoder(processor, self.model.config)
         self.embedder = VlmEmbedder(self.model, self.encoder.image_id)
@@ -71,7 +77,7 @@ class VlmPolicy(LearningModel):
         place = {key: number for number, key in enumerate(unique)}
         owner = torch.tensor([place[id(encoding)] for encoding in encodings], device=self.device)
         language = self.model.model.language_model
-        with self._autocasting(), caching(language):
+        with self._rollout_autocasting(), caching(language):
             prefix = prefill(language, self.embedder.contexts(list(unique.values())))
             decoded = continue_sequences(
                 prefix.last[owner],
