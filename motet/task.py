@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
 
-from motet.conversation import Conversation, from_chat, user
+from motet.conversation import Conversation, from_column, user
 from motet.errors import ConfigError, DataError
+
+ABOUT_PICTURES = ("question", "instruction")
+"""Columns that speak of the row's pictures."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,26 +45,39 @@ class Task:
 
     @property
     def images(self) -> list[Image.Image]:
-        """The row's input pictures: column `images` (a list) or `image` (one), or none."""
-        if self.columns.get("images") is not None:
-            return list(self.columns["images"])
-        image = self.columns.get("image")
-        return [] if image is None else [image]
+        """The row's input pictures: column `images` (a list) or `image` (one), or none. Raises DataError for both."""
+        image, images = self.columns.get("image"), self.columns.get("images")
+        if image is not None and images:
+            raise DataError(
+                f"Row {self.index} has pictures in both `image` and `images`.",
+                fix="keep one of them; give the other another name with data.columns.NAME=image.",
+            )
+        return list(images or ([] if image is None else [image]))
 
     @property
     def prompt(self) -> Conversation:
         """What to draw or to think about: the column `prompt`, a string or chat messages."""
-        return self._conversation("prompt", ())
+        return self.conversation("prompt")
 
     @property
     def question(self) -> Conversation:
-        """What to answer: the row's pictures, then the column `question` (a string or chat messages)."""
-        return self._conversation("question", self.images)
+        """What to answer: the column `question` (a string or chat messages), with the row's pictures."""
+        return self.conversation("question")
 
     @property
     def instruction(self) -> Conversation:
-        """What to change: the row's pictures, then the column `instruction` (a string or chat messages)."""
-        return self._conversation("instruction", self.images)
+        """What to change: the column `instruction` (a string or chat messages), with the row's pictures."""
+        return self.conversation("instruction")
+
+    def conversation(self, column: str) -> Conversation:
+        """A column as a conversation; one object for all siblings.
+
+        The row's pictures go to the places that it has for them. Without places, `question` and `instruction` show
+        them first and other columns do not show them. Raises DataError for what `motet.conversation.from_column` does.
+        """
+        if column not in self.built:
+            self.built[column] = from_column(self[column], self.images, lead=column in ABOUT_PICTURES)
+        return self.built[column]
 
     def looking(self, words: str) -> Conversation:
         """A user's turn: the row's pictures, then words that are the scenario's own. One object for all siblings."""
@@ -77,18 +93,12 @@ class Task:
         """
         key = f"{column} in {template} {pictures}"
         if key not in self.built:
-            place, content = f"{{{column}}}", self[column]
+            place = f"{{{column}}}"
             if place not in template or "{" in template.replace(place, ""):
                 raise ConfigError(
                     f"The instruction {template!r} is to hold the row's {column!r} at {place}, and no other braces.",
                     fix=f"write {place} where it belongs.",
                 )
-            words = content if isinstance(content, str) else from_chat(content, self.images).text
+            words = self.conversation(column).text
             self.built[key] = user(*(self.images if pictures else ()), template.replace(place, words))
         return self.built[key]
-
-    def _conversation(self, column: str, pictures: Sequence[Image.Image]) -> Conversation:
-        if column not in self.built:
-            content = self[column]
-            self.built[column] = user(*pictures, content) if isinstance(content, str) else from_chat(content, pictures)
-        return self.built[column]

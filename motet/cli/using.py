@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from motet.errors import DataError
+from motet.pictures import read_picture
 from motet.policies import load_policy
 from motet.report.pictures import picture_grid, save_picture
 from motet.saved import newest_of
@@ -27,13 +25,7 @@ def sample(
 
 def ask(checkpoint: str, image: Path, question: str, temperature: float, max_tokens: int, seed: int) -> None:
     """Print what the policy writes about a picture."""
-    try:
-        with Image.open(image) as file:
-            picture = file.convert("RGB")
-    except OSError as error:
-        raise DataError(
-            f"{str(image)!r} cannot be read as a picture: {error}.", fix="give a PNG or JPEG file."
-        ) from error
+    picture = read_picture(str(image), Path.cwd(), "motet ask")
     policy = load_policy(newest_of(checkpoint))
     act = policy.write(question, [picture], seed=seed, temperature=temperature, max_tokens=max_tokens)[0]
     print(act.text if act.finished else f"{act.text} [cut off at {max_tokens} tokens]")

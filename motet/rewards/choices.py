@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from string import ascii_uppercase
 from typing import Any
 
+from motet.conversation import MARK
 _LINE = re.compile(r"\s*\(?([A-Z])\)?[.):]\s+(\S.*?)\s*")
 _MARK = re.compile(r"(?<![\w(])\(?([A-Z])[.):]\s+")
 _OWN_LETTER = re.compile(r"\s*\(?([A-Z])[.):]\s+(\S.*)", re.DOTALL)
@@ -50,12 +51,12 @@ def _options_in_line(text: str) -> list[str] | None:
 
 
 def text_of_question(question: Any) -> str:
-    """The words of a question that is a string or chat messages, one part per line."""
+    """The words of a question that is a string or chat messages, one part per line, without `<image>` marks."""
     if isinstance(question, str):
-        return question
+        return question.replace(MARK, "").strip() if MARK in question else question
     texts = []
     for message in question or ():
         content = message.get("content")
         parts = [content] if isinstance(content, str) else [part.get("text") or "" for part in content or ()]
-        texts.extend(parts)
+        texts.extend(text_of_question(part) for part in parts)
     return "\n".join(texts)

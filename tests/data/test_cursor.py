@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from PIL import Image
 
 from motet.config import DataConfig
 from motet.data import Cursor, open_rows
 from motet.errors import CheckpointError, DataError
+from tests.test_pictures import encoded
 
 
 @pytest.fixture
@@ -74,8 +76,10 @@ def test_endless_rows_come_in_their_own_order():
 
 
 def test_a_row_that_cannot_be_read_does_not_move_the_cursor(tmp_path):
-    (tmp_path / "x.jsonl").write_text('{"prompt": null}\n')
-    cursor = Cursor(open_rows(DataConfig(source=str(tmp_path / "x.jsonl")), ("prompt",)), 0)
+    whole = encoded(Image.effect_noise((64, 64), 50))
+    (tmp_path / "x.png").write_bytes(whole[: len(whole) // 2])  # its header is fine
+    (tmp_path / "x.jsonl").write_text('{"image": "x.png"}\n')
+    cursor = Cursor(open_rows(DataConfig(source=str(tmp_path / "x.jsonl")), ("image",)), 0)
     with pytest.raises(DataError):
         cursor.next(1)
     assert cursor.state_dict()["drawn"] == 0

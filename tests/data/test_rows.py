@@ -79,7 +79,7 @@ def test_missing_columns_are_found_at_open(source):
 
 
 def test_columns_are_renamed_even_crosswise(source):
-    rows = opened(source, "prompt", columns={"prompt": "answer", "answer": "prompt", "gold": "answer"})
+    rows = opened(source, columns={"prompt": "answer", "answer": "prompt", "gold": "answer"})
     assert set(rows.columns) == {"prompt", "answer", "gold"}
     swapped = opened(source, "question", columns={"question": "prompt"})
     assert swapped.row(1) == {"question": "p1", "answer": 1} and swapped.columns == ("answer", "question")
@@ -190,7 +190,7 @@ def test_pictures_by_path_lie_beside_the_file(tmp_path, monkeypatch):
     RED.save(tmp_path / "data" / "red.png")
     lines(
         tmp_path / "data" / "x.jsonl",
-        [{"photo": "red.png", "images": ["red.png"], "target": "red.png"}, {"photo": "no.png"}],
+        [{"photo": "red.png", "images": ["red.png"], "target": "red.png"}],
     )
     monkeypatch.chdir(tmp_path)
     rows = opened("data/x.jsonl", "image", columns={"image": "photo"}, picture_columns=("target",))
@@ -198,8 +198,9 @@ def test_pictures_by_path_lie_beside_the_file(tmp_path, monkeypatch):
     for image in (row["image"], row["images"][0], row["target"]):
         assert image.mode == "RGB" and image.getpixel((0, 0)) == (255, 0, 0)
     assert opened("data/x.jsonl").row(0)["target"] == "red.png"
+    lines(tmp_path / "data" / "x.jsonl", [{"image": "red.png"}, {"image": "no.png"}])
     with pytest.raises(DataError, match=r"Line 2 of x.jsonl, column 'image': the picture 'no.png' cannot be read"):
-        rows.row(1)
+        opened("data/x.jsonl")
 
 
 @pytest.mark.parametrize("kind", ["parquet", "saved"])
@@ -212,7 +213,7 @@ def test_pictures_of_datasets(tmp_path, kind):
     rows = opened(tmp_path / f"x.{kind}", "image", columns={"image": "photo"})
     assert [rows.row(i)["image"].getpixel((0, 0)) for i in (0, 1)] == [(255, 0, 0), (0, 0, 0)]
     assert [image.mode for image in rows.row(0)["images"]] == ["RGB", "RGB"]
-    assert list(rows)[1].images == []
+    assert [image.getpixel((0, 0)) for image in list(rows)[1].images] == [(0, 0, 0)]
 
 
 def test_a_broken_picture_of_datasets_names_its_row(tmp_path):
