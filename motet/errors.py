@@ -52,3 +52,7 @@ class RunFolderError(MotetError):
 
 class NumericsError(MotetError):
     """A number that must be finite is not."""
+
+
+CORRECT_ROW = "correct the row, or put another in its place: a run is resumed only with as many rows as it had."
+"""What to do about a row that a run met."""

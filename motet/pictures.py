@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from motet.errors import DataError
+from motet.errors import CORRECT_ROW, DataError
 from motet.lookup import first_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -68,7 +68,7 @@ def _read(value: Any, folder: Path, where: str, *, decode: bool) -> Image.Image:
         reason = str(error) if isinstance(error, _Refused) else first_line(error)
         raise DataError(
             f"{where}: the picture {_name(value)} cannot be read: {reason.rstrip('.')}.",
-            fix=f"correct the picture or its row; paths are taken relative to {folder}.",
+            fix=f"correct the picture (paths are taken relative to {folder}), or {CORRECT_ROW}",
         ) from error
 
 

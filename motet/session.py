@@ -18,7 +18,7 @@ from motet.numerics.flow.windows import progressive_start, random_start, window_
 from motet.policies import load_policy
 from motet.policies.noise import uniforms
 from motet.protocols import LearningPolicy, Policy
-from motet.rewards import BoundReward, bind_policy, resolve_all
+from motet.rewards import BoundReward, bind_policy, check_golds, resolve_all
 from motet.scenarios import Scenario, resolve_scenario
 from motet.trajectory import ActKind, Sampling
 
@@ -100,6 +100,7 @@ def rewarded_tracks(recipe: Recipe) -> list[Track]:
         scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
         rows = open_rows(config.data, scenario.columns, seed=recipe.run.seed)
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
+        check_golds(rewards, rows.texts())
         check_credit(scenario, rewards)
         cursor = Cursor(rows, recipe.run.seed)
         tracks.append(Track(number, name, scenario, rewards, cursor, config.prompts_per_step, {}))
@@ -127,7 +128,6 @@ def _held_back(recipe: Recipe, data: DataConfig, scenario: Scenario) -> Rows:
             "eval.suite to none.",
         ) from error
 
-
 def held_back_data(recipe: Recipe, data: DataConfig) -> DataConfig:
     """The data that the suite `rewards` measures on, of a track that practises on `data`."""
     settings = recipe.eval
@@ -151,7 +151,7 @@ def _check_held_back(recipe: Recipe, tracks: Sequence[Track]) -> None:
                 f"{own.source!r}.",
                 fix="set eval.data to another file, or eval.split to another split.",
             )
-        held_back_rows(recipe, track)
+        check_golds(track.rewards, held_back_rows(recipe, track).texts())
 
 
 def _place(source: str) -> str:
@@ -179,6 +179,7 @@ def _measured_tracks(recipe: Recipe) -> list[Track]:
         scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
         rows = _held_back(recipe, config.data, scenario)
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
+        check_golds(rewards, rows.texts())
         tracks.append(Track(number, name, scenario, rewards, Cursor(rows, recipe.run.seed), 1, {}))
     return tracks
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import sys
+from functools import cached_property
 from typing import Any
 
+from motet.data.digest import digest_of, what_changed
 from motet.data.rows import Rows
 from motet.errors import CheckpointError
 from motet.task import Task
@@ -35,19 +38,39 @@ class Cursor:
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able: where the walk stands, and over what."""
-        return {"seed": self.seed, "size": self.rows.size, "drawn": self.drawn}
+        return {"seed": self.seed, "size": self.rows.size, "drawn": self.drawn, "digest": self._digest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state` stood. Raises CheckpointError when seed or number of rows differ: the order would too."""
-        for key, mine, fix in (
-            ("seed", self.seed, "resume with the run's own run.seed, or start anew."),
-            ("size", self.rows.size, "resume with the same data.source and data.size, or start anew."),
-        ):
-            if state.get(key) != mine:
-                raise CheckpointError(
-                    f"The checkpoint's data has {key} {state.get(key)}, this run's has {mine}.", fix=fix
-                )
+        """Go on where `state` stood; a line on stderr says which rows have changed since.
+
+        Raises CheckpointError when seed or number of rows differ: the order would too.
+        """
+        if state.get("seed") != self.seed:
+            raise CheckpointError(
+                f"The checkpoint's data has seed {state.get('seed')}, this run's has {self.seed}.",
+                fix="resume with the run's own run.seed, or start a new run.",
+            )
+        then, changed = state.get("digest"), None
+        if then is not None and self._digest is not None:
+            changed = what_changed(then, self._digest, self.rows)
+        if state.get("size") != self.rows.size:
+            where = f"; {changed}" if changed else ""
+            raise CheckpointError(
+                f"The checkpoint's data has size {state.get('size')}, this run's has {self.rows.size}{where}.",
+                fix="resume with the same data.source and data.size and as many rows: put another row in the place of "
+                "one that you removed. Or start a new run.",
+            )
+        if changed:
+            print(
+                f"motet: {self.rows.source.name} is not what the checkpoint was trained on: {changed}. "
+                "Going on with the rows as they are now.",
+                file=sys.stderr,
+            )
         self.drawn = int(state["drawn"])
+
+    @cached_property
+    def _digest(self) -> str | None:
+        return digest_of(self.rows)
 
     def _task(self, number: int) -> Task:
         if self.rows.size is None:

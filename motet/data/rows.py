@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ CHECK_SECONDS = 30
 class Rows:
     """Random access to the rows of a dataset. `columns` are motet's names; `size` None means endless.
 
-    Pictures in the columns `image` (one), `images` (several) and `picture_columns` (one each) are RGB PIL images.
+    Pictures in `picture_columns` (one each: `image`, demonstrations, columns of that type) and in `picture_lists`
+    (`images`, lists of that type) are RGB PIL images.
     """
 
     source: Source
@@ -40,7 +41,13 @@ class Rows:
     size: int | None
     renames: Mapping[str, str]
     picture_columns: frozenset[str]
+    picture_lists: frozenset[str]
     conversations: frozenset[str]
+
+    @property
+    def generated(self) -> bool:
+        """Whether the rows are made as they are asked for, by a seed."""
+        return self.source.generated
 
     def __len__(self) -> int:
         if self.size is None:
@@ -54,6 +61,11 @@ class Rows:
     def row(self, i: int) -> dict[str, Any]:
         """Row i under motet's column names. Raises DataError for an unreadable picture or an unusable prompt."""
         return self._read(i, read_picture)
+
+    def texts(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every row of finite ones: where it stands, and its columns without pictures that are stored in it."""
+        for i, raw in enumerate(islice(self.source.texts(), self.size)):
+            yield self.source.place(i), self._renamed(raw)
 
     def task(self, i: int, *, index: int | None = None) -> Task:
         """Row i as a task; `index` names it within the run (default: i). Raises DataError also for a chat that is not
@@ -77,14 +89,13 @@ class Rows:
         if i < 0 or (self.size is not None and i >= self.size):
             raise IndexError(f"row {i} of {self.size}")
         raw, folder = self.source.read(i), self.source.folder
-        taken = set(self.renames.values())
-        row = {name: value for name, value in raw.items() if name not in taken}
-        row |= {new: raw.get(old) for new, old in self.renames.items()}
+        row = self._renamed(raw)
         for column in self.picture_columns:
             if row.get(column) is not None:
                 row[column] = read(row[column], folder, self._where(i, column))
-        if row.get("images") is not None:
-            row["images"] = read_pictures(row["images"], partial(read, folder=folder), self._where(i, "images"))
+        for column in self.picture_lists:
+            if row.get(column) is not None:
+                row[column] = read_pictures(row[column], partial(read, folder=folder), self._where(i, column))
         for column in self.conversations:
             where, content = self._where(i, column), row.get(column)
             if not isinstance(content, str | list) or not content:
@@ -96,6 +107,11 @@ class Rows:
             if isinstance(content, list):
                 row[column] = read_chat(content, partial(read, folder=folder, where=where))
         return row
+
+    def _renamed(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        taken = set(self.renames.values())
+        row = {name: value for name, value in raw.items() if name not in taken}
+        return row | {new: raw.get(old) for new, old in self.renames.items()}
 
     def _where(self, i: int, column: str) -> str:
         return f"{self.source.place(i)}, column {column!r}"
@@ -131,8 +147,12 @@ def open_rows(
         )
     size = source.size if config.size is None else config.size
     spoken = frozenset(CONVERSATIONS) & frozenset(columns_needed)
-    rows = Rows(source, columns, size, dict(config.columns), frozenset(pictures), spoken)
-    if config.source != "shapes":
+    lists = {"images"}
+    for old, several in source.pictures.items():
+        names = [new for new, renamed in config.columns.items() if renamed == old] or [old]
+        (lists if several else pictures).update(names)
+    rows = Rows(source, columns, size, dict(config.columns), frozenset(pictures), frozenset(lists - pictures), spoken)
+    if not source.generated:
         check_rows(rows)
     return rows
 

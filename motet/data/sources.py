@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from motet.config.schema import HUB_OPTIONS, DataConfig
-from motet.errors import ConfigError, DataError
+from motet.data.files import SUFFIXES, Row, kind_of, read_dataset, read_rows, unreadable
+from motet.errors import CORRECT_ROW, ConfigError, DataError
 from motet.hub import why_missing
 from motet.lookup import did_you_mean, first_line
-
-SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
     """Random access to raw rows: their columns as stored, pictures not yet read.
 
-    `size` None: endless. `folder` is what path strings of pictures are relative to. `place(i)` says where row i stands.
+    `size` None: endless. `folder` is what path strings of pictures are relative to: that of the file or folder that
+    holds the rows, the current one for a hub id. `place(i)` says where row i stands. `texts()` gives all rows in order
+    without pictures that are stored in them. `pictures` are columns that hold pictures by their type: True for lists.
     """
 
     name: str
@@ -31,12 +29,15 @@ class Source:
     folder: Path
     read: Callable[[int], Row]
     place: Callable[[int], str]
+    texts: Callable[[], Iterator[Row]]
+    pictures: Mapping[str, bool] = field(default_factory=dict[str, bool])
+    generated: bool = False
 
 
 def is_file(source: str) -> bool:
     """Whether a `data.source` means one file, which has no splits."""
     path = Path(source).expanduser()
-    return path.suffix.lower() in SUFFIXES or path.is_file()
+    return kind_of(path) in SUFFIXES or path.is_file()
 
 
 def open_source(config: DataConfig, seed: int, pictures: Collection[str]) -> Source:
@@ -60,14 +61,27 @@ def _open_shapes(config: DataConfig, seed: int) -> Source:
     world = ShapesRows(config.split, seed, config.options, config.size)
     columns = tuple(world.row(0))
     name = f"the shapes world ({config.split})"
-    return Source(name, columns, config.size, Path.cwd(), world.row, lambda i: f"Row {i} of {name}")
+    return Source(
+        name,
+        columns,
+        config.size,
+        Path.cwd(),
+        world.row,
+        lambda i: f"Row {i} of {name}",
+        lambda: iter(()),
+        generated=True,
+    )
 
 
 def _open_file(path: Path, config: DataConfig, pictures: Collection[str]) -> Source:
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"data.source={str(path)!r} is of no known kind.", fix=f"use one of {', '.join(SUFFIXES)}.")
+    if kind_of(path) not in SUFFIXES:
+        raise DataError(
+            f"data.source={str(path)!r} is of no known kind.",
+            fix=f"use one of {', '.join(SUFFIXES)}; pandas converts others, e.g. "
+            f'pandas.read_excel({path.name!r}).to_json("rows.jsonl", orient="records", lines=True).',
+        )
     if not path.is_file():
-        near = [p.name for p in path.parent.glob("*") if p.suffix in SUFFIXES]
+        near = [p.name for p in path.parent.glob("*") if kind_of(p) in SUFFIXES]
         raise DataError(
             f"data.source={str(path)!r} does not exist (looked at {path.resolve()}).{did_you_mean(path.name, near)}",
             fix="give the path of a file, relative to the current folder.",
@@ -78,70 +92,18 @@ def _open_file(path: Path, config: DataConfig, pictures: Collection[str]) -> Sou
             f"data.split={config.split!r}, but the file {path.name} has no splits.",
             fix="give the split's own file as data.source, and leave data.split out.",
         )
-    if path.suffix.lower() == ".parquet":
-        return _from_dataset(_read_parquet(path), path.name, path.parent, pictures)
-    if path.suffix.lower() == ".csv":
-        return _from_dataset(_read_csv(path), path.name, path.parent, pictures)
-    rows, places = read_json(path)
+    if kind_of(path) in (".parquet", ".tar") or kind_of(path).startswith((".csv", ".tsv")):
+        return _from_dataset(read_dataset(path), path.name, path.parent, pictures)
+    rows, places = read_rows(path)
     columns = tuple(dict.fromkeys(column for row in rows for column in row))
     blank = dict.fromkeys(columns)  # a row that lacks a column has None there, as datasets does it
-    return Source(path.name, columns, len(rows), path.parent, lambda i: blank | rows[i], places.__getitem__)
 
+    def read(i: int) -> Row:
+        return blank | rows[i]
 
-def read_json(path: Path) -> tuple[list[Row], list[str]]:
-    """Rows of a file with one JSON object per line, or with one JSON array of objects; and where each row stands."""
-    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    if path.suffix.lower() == ".json" and data.lstrip().startswith(b"["):
-        rows = _parse(data, path.name)
-        places = [f"Item {number} of {path.name}" for number in range(len(rows))]
-    else:
-        lines = [(n, line) for n, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
-        places = [f"Line {number} of {path.name}" for number, _ in lines]
-        rows = [_parse(line, place) for place, (_, line) in zip(places, lines, strict=True)]
-    for row, place in zip(rows, places, strict=True):
-        if not isinstance(row, dict):
-            raise DataError(f"{place} is a {type(row).__name__}, not an object.", fix='write {"column": value, ...}.')
-    return rows, places
-
-
-def _parse(data: bytes, where: str) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise DataError(
-            f"{where} is not valid JSON: {first_line(error)}.",
-            fix="write one JSON object per line (.jsonl), or one array of objects (.json), in UTF-8.",
-        ) from error
-
-
-def _read_parquet(path: Path) -> Any:
-    from datasets import Dataset
-
-    try:
-        return Dataset.from_parquet(str(path))
-    except Exception as error:
-        raise _unreadable(path, error) from error
-
-
-def _read_csv(path: Path) -> Any:
-    """A CSV file with typed columns. By pyarrow: pandas, which datasets uses, turns answers like `NA` into nulls."""
-    import pyarrow.csv
-    from datasets import Dataset
-
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(file), [])
-        table = pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True))
-    except Exception as error:
-        raise _unreadable(path, error) from error
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise DataError(f"{path.name} has two columns called {twice[0]!r}.", fix="rename one in the header line.")
-    return Dataset(table)
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path.name} cannot be read: {first_line(error)}.", fix=f"mend the file {path.resolve()}.")
+    return Source(
+        path.name, columns, len(rows), path.parent, read, places.__getitem__, lambda: map(read, range(len(rows)))
+    )
 
 
 def _open_saved(path: Path, config: DataConfig, pictures: Collection[str]) -> Source:
@@ -151,7 +113,7 @@ def _open_saved(path: Path, config: DataConfig, pictures: Collection[str]) -> So
     try:
         dataset = load_from_disk(str(path))
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if isinstance(dataset, DatasetDict):
         if config.split not in dataset:
             raise DataError(
@@ -190,33 +152,56 @@ def _open_hub(config: DataConfig, pictures: Collection[str]) -> Source:
             f"{did_you_mean(name, ['shapes'])}",
             fix="check the hub id, data.split, data.options.name (the configuration) and the network.",
         ) from error
-    return _from_dataset(dataset, name, Path.cwd(), pictures)
+    return _from_dataset(dataset, name, _folder(local, config.options), pictures)
+
+
+def _folder(local: Path, options: Mapping[str, Any]) -> Path:
+    """Where paths of pictures begin: the local folder that was loaded, or that of a local `data_files`."""
+    if local.is_dir():
+        return local
+    files = options.get("data_files")
+    beside = Path(str(files)).expanduser()
+    return beside.parent if isinstance(files, str) and beside.is_file() else Path.cwd()
 
 
 def _from_dataset(dataset: Any, name: str, folder: Path, pictures: Collection[str]) -> Source:
-    """Rows of a `datasets.Dataset`, which memory-maps them. Pictures stay encoded until motet reads them."""
+    """Rows of a `datasets.Dataset`, which memory-maps them. Pictures stay encoded until motet reads them: datasets
+    would decode any format that Pillow knows."""
     from datasets import Image, List
 
-    for column in pictures:
-        feature = dataset.features.get(column)
-        if isinstance(feature, Image):
-            dataset = dataset.cast_column(column, Image(decode=False))
-        elif isinstance(feature, List) and isinstance(feature.feature, Image):
-            dataset = dataset.cast_column(column, List(Image(decode=False)))
+    typed: dict[str, bool] = {}
+    for column, feature in dataset.features.items():
+        if isinstance(feature, Image) or (isinstance(feature, List) and isinstance(feature.feature, Image)):
+            typed[column] = isinstance(feature, List)
+        if "Image(" in repr(feature):
+            dataset = dataset.cast_column(column, _encoded(feature))
     dataset = dataset.with_format(None)
+    binary = {column for column in pictures if "binary" in repr(dataset.features.get(column))}
 
     def read(index: int) -> Row:
         try:
             return dataset[index]
         except Exception as error:
-            raise DataError(
-                f"{place(index)} cannot be read: {first_line(error)}.", fix="mend or remove the row."
-            ) from error
+            raise DataError(f"{place(index)} cannot be read: {first_line(error)}.", fix=CORRECT_ROW) from error
 
     def place(index: int) -> str:
         return f"Row {index} of {name}"
 
-    return Source(name, tuple(dataset.column_names), len(dataset), folder, read, place)
+    def texts() -> Iterator[Row]:
+        return iter(dataset.select_columns([c for c in dataset.column_names if c not in {*typed, *binary}]))
+
+    return Source(name, tuple(dataset.column_names), len(dataset), folder, read, place, texts, typed)
+
+
+def _encoded(feature: Any) -> Any:
+    """A feature of datasets whose pictures are not decoded, however deep they stand."""
+    from datasets import Image, LargeList, List
+
+    if isinstance(feature, Image):
+        return Image(decode=False)
+    if isinstance(feature, List | LargeList):
+        return type(feature)(_encoded(feature.feature))
+    return {key: _encoded(inner) for key, inner in feature.items()} if isinstance(feature, dict) else feature
 
 
 def _refuse_options(config: DataConfig, name: str) -> None:

@@ -22,6 +22,7 @@ from motet.rewards import (  # registers the built-in rewards
 )
 from motet.rewards.arguments import StepLog
 from motet.rewards.base import BoundReward, Judge, bind_policy, built_in_rewards, reward
+from motet.rewards.golds import check_golds
 from motet.rewards.resolving import resolve, resolve_all
 from motet.rewards.scoring import score_groups
 
@@ -31,6 +32,7 @@ __all__ = [
     "StepLog",
     "bind_policy",
     "built_in_rewards",
+    "check_golds",
     "clip",
     "critique",
     "cycle",

@@ -38,6 +38,9 @@ class Judge:
     def prepare(self, policy: Policy) -> None:
         """Load models, onto the policy's device; called once, before the first sample."""
 
+    def check_row(self, row: Mapping[str, Any]) -> None:
+        """Raise DataError for a row that it could not judge; called with every row before a run begins."""
+
     def __call__(self, *_: Any, **columns: Any) -> Any:
         raise NotImplementedError
 

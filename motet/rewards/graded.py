@@ -1,6 +1,7 @@
 """Rewards for text with values between 0 and 1, as in CoRL's released code, and the choice of a reward by a row's type.
 
-None of them gives anything for an empty answer. A row whose gold answer is None gets None.
+None of them gives anything for an empty answer. A row whose gold answer is None gets None; of a list of gold answers
+the one that fits best counts.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from motet.rewards.answers import normalise, same_answer, visible
 from motet.rewards.base import reward
 from motet.rewards.captions.lexicon import BE, DETERMINERS, FILLERS, RELATIONS
 from motet.rewards.choices import text_of_question
+from motet.rewards.golds import gold_texts, reads_gold
 from motet.rewards.options import boolean, one_of
-from motet.rewards.rules import Scores, answer_of, gold_text, last_text, multiple_choice, open_ended
+from motet.rewards.rules import Scores, answer_of, last_text, multiple_choice, open_ended
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 ALIKE = 0.8
@@ -36,6 +38,7 @@ def format_tags(completions: list[Any]) -> Scores:
 
 
 @reward("soft_answer", options={"tagged": (True, False)})
+@reads_gold
 def soft_answer(completions: list[Any], answer: list[Any], tagged: Any = True) -> Scores:
     """1 for an answer that equals the gold one in normal form, else the soft Jaccard overlap of their words.
 
@@ -48,11 +51,13 @@ def soft_answer(completions: list[Any], answer: list[Any], tagged: Any = True) -
             values.append(None)
             continue
         said = answer_of(completion, tagged, "soft_answer")
-        values.append(0.0 if said is None else soft_match(said, gold_text(gold)))
+        golds = gold_texts(gold)
+        values.append(0.0 if said is None else max(soft_match(said, one) for one in golds))
     return values
 
 
 @reward("object_class", options={"tagged": (True, False), "graded": (True, False)})
+@reads_gold
 def object_class(
     completions: list[Any],
     answer: list[Any],
@@ -74,11 +79,13 @@ def object_class(
             continue
         said = answer_of(completion, tagged, "object_class")
         asked = text_of_question(prompt[n]) if prompt is not None and graded else None
-        values.append(0.0 if said is None else class_match(said, gold_text(gold), asked, graded=graded))
+        golds = gold_texts(gold)
+        values.append(0.0 if said is None else max(class_match(said, one, asked, graded=graded) for one in golds))
     return values
 
 
 @reward("qa_accuracy", options={"tagged": (True, False), "open": ("exact", "soft"), "unclear": ("refuse", "skip")})
+@reads_gold
 def qa_accuracy(
     completions: list[Any],
     answer: list[Any],

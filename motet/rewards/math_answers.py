@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +20,9 @@ from typing import Any, ClassVar
 from motet.errors import ConfigError, RewardError
 from motet.rewards.answers import same_answer
 from motet.rewards.base import Judge, reward
+from motet.rewards.golds import gold_texts
 from motet.rewards.options import boolean, number
-from motet.rewards.rules import Scores, answer_of, gold_text
+from motet.rewards.rules import Scores, answer_of
 
 MEGABYTES = 4096
 """Memory of the process that compares."""
@@ -60,9 +61,16 @@ class MathVerify(Judge):
             if gold is None or not completion:
                 values.append(None)
                 continue
-            said, right = answer_of(completion, self.tagged, self.name), gold_text(gold)
-            values.append(float(said is not None and (same_answer(said, right) or self._comparer(right, said))))
+            said, golds = answer_of(completion, self.tagged, self.name), gold_texts(gold)
+            values.append(float(said is not None and any(self._same(said, right) for right in golds)))
         return values
+
+    def check_row(self, row: Mapping[str, Any]) -> None:
+        if row.get("answer") is not None:
+            gold_texts(row["answer"])
+
+    def _same(self, said: str, right: str) -> bool:
+        return same_answer(said, right) or self._comparer(right, said)
 
 
 class Comparer:

@@ -55,6 +55,11 @@ class PictureQA(Judge):
         if self.judge == "policy":
             require(policy, "picture_qa", weights=self.weights, writes=True)
 
+    def check_row(self, row: Mapping[str, Any]) -> None:
+        columns = {name: row.get(name) for name in ("question", "answer", "options", "prompt")}
+        if columns["question"] is not None and columns["answer"] is not None:
+            self._judge("<answer>?</answer>", columns)
+
     def __call__(
         self,
         completions: list[Any],

@@ -1,7 +1,7 @@
 """Built-in rewards that compare text with a gold answer: 1 or 0, nothing between.
 
 CoRL (arXiv 2505.17534) describes them so; its released code gives partial credit by word overlap, and 0.9 to an empty
-answer. A row whose gold answer is None gets None: the reward does not apply to it.
+answer. A row whose gold answer is None gets None: the reward does not apply to it. Of a list of them any is right.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from motet.rewards.answers import extract_answer, same_answer, visible, well_for
 from motet.rewards.base import reward
 from motet.rewards.choices import options_of
 from motet.rewards.choosing import chosen_letter, letter_of
+from motet.rewards.golds import gold_texts, reads_gold
 from motet.rewards.options import one_of
 
 Scores = list[float | None]
@@ -36,6 +37,7 @@ def answer_format(completions: list[Any]) -> Scores:
 
 
 @reward("exact_answer", options={"tagged": (True, False)})
+@reads_gold
 def exact_answer(
     completions: list[Any],
     answer: list[Any],
@@ -52,13 +54,15 @@ def exact_answer(
     for n, (completion, gold) in enumerate(zip(completions, answer, strict=True)):
         row = row_options(n, question, options)
         if options is None or not options[n]:  # lines of the question may be no options at all
-            row = row if row is not None and gold is not None and letter_of(gold_text(gold), row) else None
+            offered = row is not None and gold is not None and all(letter_of(text, row) for text in gold_texts(gold))
+            row = row if offered else None
         judge = _open_ended if row is None else _multiple_choice
         values.append(judge(completion, gold, row, tagged, "exact_answer"))
     return values
 
 
 @reward("multiple_choice", options={"tagged": (True, False), "unclear": ("refuse", "skip")})
+@reads_gold
 def multiple_choice(
     completions: list[Any],
     answer: list[Any],
@@ -84,10 +88,14 @@ def multiple_choice(
 
 
 def _names_an_option(gold: Any, row: Any) -> bool:
-    return isinstance(gold, str) and bool(gold.strip()) and letter_of(gold_text(gold), row) is not None
+    golds = gold if isinstance(gold, list | tuple) else [gold]
+    if not golds or not all(isinstance(one, str) and visible(one) for one in golds):
+        return False
+    return all(letter_of(text, row) is not None for text in gold_texts(golds))
 
 
 @reward("open_ended", options={"tagged": (True, False)})
+@reads_gold
 def open_ended(completions: list[Any], answer: list[Any], tagged: Any = True) -> Scores:
     """Whether the answer equals the gold answer in normal form (`motet.rewards.answers.normalise`)."""
     return [
@@ -113,22 +121,24 @@ def _open_ended(completion: Any, gold: Any, _: Sequence[str] | None, tagged: Any
     if gold is None or not completion:
         return None
     answer = answer_of(completion, tagged, name)
-    return float(answer is not None and same_answer(answer, gold_text(gold)))
+    golds = gold_texts(gold)
+    return float(answer is not None and any(same_answer(answer, one) for one in golds))
 
 
 def _multiple_choice(completion: Any, gold: Any, options: Sequence[str] | None, tagged: Any, name: str) -> float | None:
     if gold is None or not completion:
         return None
-    right = letter_of(gold_text(gold), options)
-    if right is None and options is None:
+    letters = {letter_of(text, options) for text in gold_texts(gold)}
+    right = letters - {None}
+    if not right and options is None:
         return None
-    if right is None:
+    if options is not None and right != letters:
         raise DataError(
             f"The gold answer {gold!r} is none of the options {list(options or ())}, or more than one.",
             fix="correct the columns `answer` and `options`: a letter, or one option's text.",
         )
     answer = answer_of(completion, tagged, name)
-    return float(answer is not None and chosen_letter(answer, options) == right)
+    return float(answer is not None and chosen_letter(answer, options) in right)
 
 
 def answer_of(completion: Any, tagged: Any, name: str) -> str | None:
@@ -137,19 +147,6 @@ def answer_of(completion: Any, tagged: Any, name: str) -> str | None:
         raise ConfigError(f"rewards.options.tagged={tagged!r} of {name!r} is no boolean.", fix="use true or false.")
     text = last_text(completion, name)
     return extract_answer(text) if tagged else text
-
-
-def gold_text(gold: Any) -> str:
-    """The gold answer as text; datasets that give whole solutions hold it in an `<answer>` block."""
-    if not isinstance(gold, str | int | float):
-        raise DataError(
-            f"The column `answer` holds a {type(gold).__name__}, {gold!r}, not a text or a number.",
-            fix="store one gold answer per row, or map data.columns.answer to such a column.",
-        )
-    text = extract_answer(str(gold)) or str(gold)
-    if not visible(text):
-        raise DataError("A gold answer in the column `answer` is empty.", fix="fill it in, or use null: not judged.")
-    return text
 
 
 def row_options(n: int, question: list[Any] | None, options: list[Any] | None) -> list[str] | None:

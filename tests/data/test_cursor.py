@@ -83,3 +83,45 @@ def test_a_row_that_cannot_be_read_does_not_move_the_cursor(tmp_path):
     with pytest.raises(DataError):
         cursor.next(1)
     assert cursor.state_dict()["drawn"] == 0
+
+
+def written(path, texts):
+    path.write_text("".join(json.dumps({"prompt": text, "image": "x.png"}) + "\n" for text in texts))
+    return open_rows(DataConfig(source=str(path)), ("prompt",))
+
+
+def test_rows_that_changed_since_the_checkpoint_are_named(tmp_path, capsys):
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+    texts = [f"p{n}" for n in range(7)]
+    state = json.loads(json.dumps(Cursor(written(tmp_path / "x.jsonl", texts), 1).state_dict()))
+
+    def resumed(texts):
+        Cursor(written(tmp_path / "x.jsonl", texts), 1).load_state_dict(state)
+        return capsys.readouterr().err
+
+    assert resumed(texts) == ""
+    said = resumed([*texts[:3], "other", *texts[4:6], "another"])
+    assert "2 of 7 rows changed, the first is Line 4 of x.jsonl" in said and len(said.splitlines()) == 1
+    with pytest.raises(CheckpointError, match="has size 7, this run's has 6; the first difference is at Line 3") as e:
+        resumed([*texts[:2], *texts[3:]])
+    assert "put another row in the place" in e.value.fix
+    Image.effect_noise((4, 4), 50).convert("RGB").save(tmp_path / "x.png")
+    assert "7 of 7 rows changed" in resumed(texts)
+
+
+def test_rows_of_large_data_are_told_apart_in_blocks(tmp_path, capsys):
+    texts = [f"p{n}" for n in range(2500)]
+    (tmp_path / "x.txt").write_text("\n".join(texts))
+    source = DataConfig(source=str(tmp_path / "x.txt"))
+    state = Cursor(open_rows(source, ("prompt",)), 1).state_dict()
+    assert len(state["digest"]) == 8 * 834  # three rows each
+    (tmp_path / "x.txt").write_text("\n".join([*texts[:-1], "other"]))
+    Cursor(open_rows(source, ("prompt",)), 1).load_state_dict(state)
+    said = capsys.readouterr().err
+    assert "1 of 834 blocks of 3 rows changed, the first is Line 2500 of x.txt." in said
+
+
+def test_a_checkpoint_without_a_digest_still_resumes(rows):
+    cursor = Cursor(rows, 1)
+    cursor.load_state_dict({"seed": 1, "size": 7, "drawn": 3})
+    assert cursor.drawn == 3

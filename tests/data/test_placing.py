@@ -193,7 +193,6 @@ def test_rows_of_trl(folder):
         ({"question": ["what?"]}, "Message 0 is 'what\\?', not", ""),
         ({"question": [{"role": "user", "content": None}]}, "Message 0 has the content None", ""),
         ({"question": [{"role": "tool", "content": "x"}]}, "Message 0 has role 'tool'", ""),
-        ({"question": "cut \ud83d off"}, r"holds '\\ud83d' at character 4", "correct or remove it"),
         ({"question": "x" * 1_000_001}, "A text of 1,000,001 characters, 'xxxx", "shorten"),
     ],
 )

@@ -83,8 +83,8 @@ def test_empty_gold(gold):
 
 
 def test_gold_of_a_wrong_type():
-    with pytest.raises(DataError, match="holds a list"):
-        open_ended(tag("A"), [["A"]])
+    with pytest.raises(DataError, match="holds a dict"):
+        open_ended(tag("A"), [{"A": 1}])
 
 
 def test_options_of_a_wrong_type():

@@ -1,0 +1,66 @@
+"""A digest of a data set's rows, so that a resumed run can say which of them have changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from motet.data.rows import Rows
+
+BLOCKS = 1000
+"""A digest tells apart so many blocks of rows: up to a thousand rows, every single one."""
+_HEX = 8
+
+
+def digest_of(rows: Rows) -> str | None:
+    """Eight hexadecimal digits per block of rows; None for endless rows and generated ones.
+
+    It covers every column as stored. Pictures count by their path and the size of their file; those that are stored in
+    Parquet files and datasets do not.
+    """
+    size, digests, block = rows.size, "", hashlib.sha256()
+    if size is None or rows.generated:
+        return None
+    step = _rows_per_block(size)
+    for number, (_, row) in enumerate(rows.texts(), start=1):
+        block.update(json.dumps([row, list(_file_sizes(rows, row))], sort_keys=True, default=_stored).encode())
+        if number % step == 0 or number == size:
+            digests, block = digests + block.hexdigest()[:_HEX], hashlib.sha256()
+    return digests
+
+
+def what_changed(then: str, now: str, rows: Rows) -> str | None:
+    """In words, how the rows differ from those of an older digest; None: not at all.
+
+    Of another number of rows only the first difference is told.
+    """
+    step = _rows_per_block(len(rows))
+    old, new = ([text[n : n + _HEX] for n in range(0, len(text), _HEX)] for text in (then, now))
+    changed = [n for n, one in enumerate(new) if n >= len(old) or old[n] != one]
+    if not changed:
+        return None
+    first, last = changed[0] * step, min(changed[0] * step + step, len(rows)) - 1
+    place = rows.source.place(first) + ("" if first == last else f" to {rows.source.place(last)}")
+    if len(old) != len(new):
+        return f"the first difference is at {place}"
+    kind = "rows" if step == 1 else f"blocks of {step} rows"
+    return f"{len(changed)} of {len(new)} {kind} changed, the first is {place}"
+
+
+def _rows_per_block(size: int) -> int:
+    return -(-size // BLOCKS)
+
+
+def _file_sizes(rows: Rows, row: dict[str, Any]) -> Iterator[int]:
+    for column in sorted(rows.picture_columns | rows.picture_lists):
+        for value in row[column] if isinstance(row.get(column), list) else [row.get(column)]:
+            if isinstance(value, str) and len(value) < 500:  # longer ones are base64
+                file = rows.source.folder / Path(value).expanduser()
+                yield file.stat().st_size if file.is_file() else -1
+
+
+def _stored(value: Any) -> str:
+    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else repr(value)
