@@ -72,7 +72,7 @@ class DataConfig(Section):
     """Where tasks come from. Rows have columns such as `prompt`, `images`/`image`, `question`, `answer`."""
 
     source: str = "shapes"
-    """`shapes` (the world), a file (.jsonl .json .csv .tsv .txt .parquet .tar), a folder saved by datasets, a hub id."""
+    """`shapes` (a world), a file (.jsonl .json .csv .tsv .txt .parquet .tar), a folder saved by datasets, a hub id."""
     split: str = "train"
     """Split of the dataset; the shapes world has `train`, `test` and `held_out`."""
     columns: dict[str, str] = Field(default_factory=dict)
