@@ -128,6 +128,7 @@ def _held_back(recipe: Recipe, data: DataConfig, scenario: Scenario) -> Rows:
             "eval.suite to none.",
         ) from error
 
+
 def held_back_data(recipe: Recipe, data: DataConfig) -> DataConfig:
     """The data that the suite `rewards` measures on, of a track that practises on `data`."""
     settings = recipe.eval

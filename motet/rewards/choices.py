@@ -8,6 +8,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from motet.conversation import MARK
+
 _LINE = re.compile(r"\s*\(?([A-Z])\)?[.):]\s+(\S.*?)\s*")
 _MARK = re.compile(r"(?<![\w(])\(?([A-Z])[.):]\s+")
 _OWN_LETTER = re.compile(r"\s*\(?([A-Z])[.):]\s+(\S.*)", re.DOTALL)
