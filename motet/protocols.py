@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -120,6 +121,18 @@ class FeaturePolicy(Policy, Protocol):
 
     def features(self, conversations: Sequence[Conversation]) -> list[Features]:
         """Features of each conversation under the current weights, without gradient; one forward pass."""
+        ...
+
+
+@runtime_checkable
+class ReconstructingPolicy(Policy, Protocol):
+    """A policy whose drawings come out of an image tokenizer or an autoencoder, and so can be no better than it is."""
+
+    def reconstruct(self, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
+        """Of each picture what the tokenizer is shown (cut and resized to the model's size), and what it makes of it.
+
+        RGB, both of one size.
+        """
         ...
 
 

@@ -104,6 +104,7 @@ def demonstrate(
     tasks: Sequence[Task],
     targets: Mapping[str, str],
     *,
+    samplings: Mapping[ActKind, Sampling] | None = None,
     prompt_dropout: float = 0.0,
     source_dropout: float = 0.0,
     joint_dropout: float = 0.0,
@@ -118,6 +119,8 @@ def demonstrate(
     Of the edits, drawings whose context shows a picture, further shares go without that, and without both
     (InstructPix2Pix, arXiv 2211.09800, section 3.2.1).
 
+    With `samplings` the policy performs what has no target itself.
+
     Nothing here fails by chance, so nothing is only counted: raises ConfigError for an act without a target column
     and for a program that raises, DataError for a target that is missing or of the wrong kind, ContextError for a row
     that does not fit.
@@ -131,8 +134,11 @@ def demonstrate(
             )
 
     def perform(kind: ActKind, asked: Sequence[tuple[_Play, Request]]) -> list[Act]:
-        shown = [_target(one.task, request, targets) for one, request in asked]
         dropouts = (prompt_dropout, source_dropout, joint_dropout)
+        if samplings is not None and any(request.name not in targets for _, request in asked):
+            given = [policy.act([r], samplings[kind])[0] if r.name not in targets else None for _, r in asked]
+            return [act or perform(kind, [one])[0] for act, one in zip(given, asked, strict=True)]
+        shown = [_target(one.task, request, targets) for one, request in asked]
         return policy.transcribe([_blanked(request, *dropouts) for _, request in asked], shown)
 
     plays = [_Play(scenario, task, _key(seed, step, track), lenient=False) for task in tasks]

@@ -1,4 +1,5 @@
-"""The door: `motet train | sft | pilot | eval | sample | ask | merge | convert | curate | bench | config | doctor`.
+"""The door: `motet train | sft | pilot | eval | sample | ask | merge | convert | curate | bench | config | data |
+doctor`.
 
 An error that a user can mend is one line on stderr and exit status 2 (MOTET_TRACEBACK=1 shows where it arose); an
 interruption is status 130. Nothing heavy is imported before a command runs, and a recipe is read before anything heavy.

@@ -224,6 +224,22 @@ def config(
     show_config(recipe, overrides or [], keys, rewards, scenarios)
 
 
+@app.command("data")
+def show_data(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    *,
+    show: Annotated[int, typer.Option(min=1, help="How many rows.")] = 8,
+    split: Annotated[str | None, typer.Option(help="Split of the data; none: the recipe's.")] = None,
+    stage: Stage = None,
+    out: Annotated[Path, typer.Option("--out", help="PNG for the rows' pictures.")] = Path("data.png"),
+) -> None:
+    """Show rows, prompts as the policy reads them, pictures through the image tokenizer, rewards of gold answers."""
+    from motet.cli.showing import show_data as run
+
+    run(recipe, overrides or [], count=show, split=split, stage=stage, out=out)
+
+
 @app.command()
 def doctor() -> None:
     """Tell what this machine has and what is missing, and play a tiny model once."""

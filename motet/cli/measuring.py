@@ -91,6 +91,7 @@ def evaluate_recipe(
 def _run_rewards(recipe: Recipe, asked: Asked) -> None:
     from rich.console import Console
 
+    from motet.data import is_file
     from motet.evals.tracks import evaluate_tracks
     from motet.report.progress import ProgressBar
     from motet.report.tables import rewards_table
@@ -105,7 +106,7 @@ def _run_rewards(recipe: Recipe, asked: Asked) -> None:
         table = evaluate_tracks(session, tell).table
     write_numbers(asked.json_path, table)
     sources = [held_back_data(recipe, track.data) for track in recipe.practised().values()]
-    places = ", ".join(dict.fromkeys(f"{data.source} ({data.split})" for data in sources))
+    places = ", ".join(dict.fromkeys(d.source if is_file(d.source) else f"{d.source} ({d.split})" for d in sources))
     console.print(rewards_table({Path(asked.checkpoint).name: table}, f"Rewards on {places}, with 95 % intervals"))
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from motet.checkpoint import Progress
 from motet.config import EvalConfig, Recipe, to_yaml
 from motet.errors import MotetError
+from motet.evals.reconstruction import reconstruct_sample, reconstruction_grid
 from motet.evals.shapes import evaluate_shapes
 from motet.evals.tracks import evaluate_tracks
 from motet.interrupt import Interrupt, Stopped
@@ -31,6 +32,8 @@ from motet.saved import latest_checkpoint, newest_of
 from motet.session import Session, prepare, prepare_measurement, prepare_supervised, samplings_of
 from motet.supervised import supervise
 from motet.threads import ThreadTuner
+
+RECONSTRUCTION = "reconstruction.png"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str
         recipe = _with_compute_types(recipe, folder)
         session = prepare(recipe)
         with _desk(recipe, folder, again) as desk:
+            _check_pictures(desk, session)
             before = _measure_before(desk, session, before)
             run = _run(desk, session)
             progress = _finished(desk, run, train(session, run))
@@ -71,6 +75,7 @@ def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[s
         recipe = _with_compute_types(recipe, folder)
         session = prepare_supervised(recipe)
         with _desk(recipe, folder, again) as desk:
+            _check_pictures(desk, session)
             before = _measure_before(desk, session, before) if recipe.eval.suite == "rewards" else None
             run = _run(desk, session)
             progress = _finished(desk, run, supervise(session, run))
@@ -143,6 +148,16 @@ def _run(desk: _Desk, session: Session) -> Run:
     look = looks.get(desk.recipe.eval.suite)
     measure = None if look is None else lambda: look(session)
     return Run(session, desk.folder, desk.bar, desk.interrupt, measure, desk.threads)
+
+
+def _check_pictures(desk: _Desk, session: Session) -> None:
+    """Of data that shows what is to be drawn, leave `reconstruction.png`; warn where the image tokenizer loses it."""
+    path = desk.folder.path / RECONSTRUCTION
+    found = None if path.is_file() else reconstruct_sample(session)
+    if found is not None:
+        save_picture(reconstruction_grid(found), path)
+        if found.poor:
+            desk.console.print(f"{found.warning} See {path}.", soft_wrap=True, highlight=False, markup=False)
 
 
 def _measure_before(desk: _Desk, session: Session, known: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -29,6 +29,10 @@ class NotebookDoor:
     def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
         raise NotImplementedError
 
+    def as_seen(self, act: Act) -> str:
+        """What an act's context was to the model, for people to read; here its words alone."""
+        return act.context.text
+
     def replay(self, acts: Sequence[Act], needs: Collection[str] = ()) -> list[Replay]:
         raise NotImplementedError
 

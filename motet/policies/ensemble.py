@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 
 from motet.config import LoraConfig
@@ -49,6 +50,14 @@ class Ensemble(NotebookDoor):
     def transcribe(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
         """The acts that demonstrate the targets."""
         return self._each(requests, lambda member, own: member.transcribe(*_chosen(own, requests, targets)))
+
+    def reconstruct(self, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
+        """As the member does it that draws first: image tokens where there are any."""
+        return self.members.get("image", self.drawer).reconstruct(pictures)
+
+    def as_seen(self, act: Act) -> str:
+        """As the member does it that performed the act."""
+        return self.members[act.kind].as_seen(act)
 
     def replay(self, acts: Sequence[Act], needs: Collection[str] = ()) -> list[Replay]:
         """Log-probs under the current weights, with gradient; acts of each member in one call."""

@@ -13,6 +13,7 @@ from motet.config import LoraConfig
 from motet.policies.door import NotebookDoor
 from motet.policies.lora import is_identity, wrap
 from motet.policies.parts import Reference, choose_parts, recompute_activations, refuse_adapted, require_parts
+from motet.trajectory import Act
 
 
 class LearningModel(NotebookDoor):
@@ -38,7 +39,12 @@ class LearningModel(NotebookDoor):
         self.version = 0
         self._sampler: Any = None  # what a policy derived from the present weights in order to sample
         self._reference: Reference | None = None
+        self.encoder: Any = None  # a policy's own `TemplateEncoder`
         self.model.eval()
+
+    def as_seen(self, act: Act) -> str:
+        """The context of an act as the model read it: the template's tokens, and pictures as how many they are."""
+        return self.encoder.readable(act.encoding.ids.tolist())
 
     @property
     def adapted(self) -> bool:

@@ -38,12 +38,19 @@ class TemplateEncoder:
                 fix=f"save the processor of the original {family} checkpoint beside the weights.",
             )
         self.template: str = template
+        self.image_token = ""  # a policy's own
         self._steering: frozenset[str] = frozenset()
         self.special_pattern = re.compile("(?!)")
 
     def text_ids(self, text: str) -> list[int]:
         """Ids of plain text: nothing in it is special."""
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def readable(self, ids: Sequence[int]) -> str:
+        """A context's ids as text with the template's special tokens; an image token that is repeated is counted."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        token = re.escape(self.image_token)
+        return re.sub(f"(?:{token}){{2,}}", lambda run: f"{self.image_token} x {run[0].count(self.image_token)}", text)
 
     def special_tokens(self) -> set[str]:
         """Tokens that steer the model; no text ever becomes one of them.

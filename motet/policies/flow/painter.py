@@ -11,6 +11,7 @@ from PIL import Image
 
 from motet.conversation import Conversation
 from motet.policies.denoisers import Denoiser
+from motet.policies.denoisers.pictures import to_pictures, to_pixels
 from motet.policies.flow.branches import Branches
 from motet.policies.flow.sampling import paint
 from motet.policies.flow.scoring import demonstrated, rescore
@@ -98,6 +99,12 @@ class Painter:
             )
             for n, (request, picture) in enumerate(zip(requests, self.denoiser.decode(painted.clean), strict=True))
         ]
+
+    @torch.no_grad()
+    def reconstruct(self, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
+        """Of each picture what the autoencoder is shown, cut and resized, and what it makes of it."""
+        shown = to_pictures(to_pixels(pictures, self.height, self.width))
+        return list(zip(shown, self.denoiser.decode(self.denoiser.encode(shown, self.height, self.width)), strict=True))
 
     @torch.no_grad()
     def transcribe(self, requests: Sequence[Request], pictures: Sequence[Image.Image]) -> list[Act]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from PIL import Image
 from torch import nn
 
 from motet.config import LoraConfig
@@ -43,6 +44,10 @@ class PaintingPolicy(NotebookDoor):
         """The acts that demonstrate the targets, which are pictures."""
         _require_denoising(requests)
         return self.painter.transcribe(requests, targets) if requests else []
+
+    def reconstruct(self, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
+        """Of each picture what the autoencoder is shown, and what it makes of it: see `ReconstructingPolicy`."""
+        return self.painter.reconstruct(pictures) if pictures else []
 
     def replay(self, acts: Sequence[Act], needs: Collection[str] = ()) -> list[Replay]:
         """Log-probs under the current weights, with gradient; offers what `motet.policies.flow.rescore` does."""

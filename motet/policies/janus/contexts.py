@@ -32,7 +32,7 @@ class ContextEncoder(TemplateEncoder):
         self.bos_id = self._id("bos_token", tokenizer.bos_token)
         self.eos_id = self._id("eos_token", tokenizer.eos_token)
         self.pad_id = self._id("pad_token", tokenizer.pad_token)
-        self.image_token: str = processor.image_token
+        self.image_token = processor.image_token
         self.image_id = self._id("image_token", processor.image_token)
         self.begin_image_id = self._id("boi_token", processor.image_start_token)
         self.end_image_id = self._id("eoi_token", processor.image_end_token)

@@ -13,7 +13,7 @@ from transformers.image_transforms import resize as np_resize
 from transformers.image_utils import ChannelDimension
 from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
-__all__ = ["ImageProcessor", "codes_of", "decode_pictures", "to_pictures"]
+__all__ = ["ImageProcessor", "codes_of", "decode_pictures", "reconstructed", "to_pictures"]
 
 PIXELS_AT_ONCE = 1 << 21
 """Pixels of one pass through the image tokenizer: 14 pictures of 384 x 384, whose activations are then a few GB."""
@@ -63,6 +63,14 @@ def decode_pictures(model: Any, ids: Tensor) -> list[Image.Image]:
     return [p for some in ids.split(_batch(model)) for p in to_pictures(model.model.vqmodel.decode(some))]
 
 
+def reconstructed(model: Any, processor: Any, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
+    """Of each picture what the image tokenizer is shown (cut and resized), and what it makes of it."""
+    starts = range(0, len(pictures), _batch(model))
+    shown = [one for n in starts for one in to_pictures(_pixels(processor, pictures[n : n + _batch(model)]))]
+    codes = codes_of(model, processor, pictures).to(model.model.vqmodel.device)
+    return list(zip(shown, decode_pictures(model, codes), strict=True))
+
+
 def codes_of(model: Any, processor: Any, pictures: Sequence[Image.Image]) -> Tensor:
     """Codebook indices `[B, N]` of pictures, cut to their middle square and resized to the model's own size first.
 
@@ -76,14 +84,18 @@ def codes_of(model: Any, processor: Any, pictures: Sequence[Image.Image]) -> Ten
     codebook = F.normalize(vq.quantize.embedding.weight.float(), dim=-1)
     codes = []
     for start in range(0, len(pictures), _batch(model)):
-        some = [_middle_square(picture.convert("RGB")) for picture in pictures[start : start + _batch(model)]]
-        # The image tokenizer reads [-1, 1], whatever the vision tower of this checkpoint wants.
-        pixels = processor.image_processor(
-            images=some, do_normalize=True, image_mean=[0.5] * 3, image_std=[0.5] * 3, return_tensors="pt"
-        )["pixel_values"]
+        pixels = _pixels(processor, pictures[start : start + _batch(model)])
         latents = vq.quant_conv(vq.encoder(pixels.to(vq.device, vq.dtype))).float().flatten(2).transpose(1, 2)
         codes.append((latents @ codebook.T).argmax(dim=-1).cpu())
     return torch.cat(codes)
+
+
+def _pixels(processor: Any, pictures: Sequence[Image.Image]) -> Tensor:
+    """`[B, 3, H, W]` in [-1, 1], as the image tokenizer reads them, whatever the vision tower wants."""
+    cut = [_middle_square(picture.convert("RGB")) for picture in pictures]
+    return processor.image_processor(
+        images=cut, do_normalize=True, image_mean=[0.5] * 3, image_std=[0.5] * 3, return_tensors="pt"
+    )["pixel_values"]
 
 
 def _middle_square(picture: Image.Image) -> Image.Image:

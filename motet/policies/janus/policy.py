@@ -21,7 +21,7 @@ from motet.policies.janus.checkpoint import settle_generation_config
 from motet.policies.janus.contexts import ContextEncoder
 from motet.policies.janus.embeddings import Embedder
 from motet.policies.janus.features import features, hidden_at
-from motet.policies.janus.pictures import codes_of, decode_pictures
+from motet.policies.janus.pictures import codes_of, decode_pictures, reconstructed
 from motet.policies.janus.replay import replay
 from motet.policies.janus.sampling import Sampler, prefixes_of
 from motet.policies.learning import LearningModel
@@ -162,6 +162,11 @@ class JanusPolicy(LearningModel):
     def codes_of(self, pictures: Sequence[Image.Image]) -> Int[Tensor, "B N"]:
         """The image tokens of pictures that were not drawn here; see `motet.policies.janus.pictures.codes_of`."""
         return codes_of(self.model, self.processor, pictures)
+
+    @torch.no_grad()
+    def reconstruct(self, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
+        """Of each picture what the image tokenizer is shown, and what it makes of it: see `ReconstructingPolicy`."""
+        return reconstructed(self.model, self.processor, pictures)
 
     def hidden_at(self, encodings: Sequence[Encoding], codes: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
         """Last hidden states, normed, at the N image tokens that follow each of B contexts, with gradient.

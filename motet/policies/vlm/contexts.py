@@ -46,7 +46,7 @@ class VlmEncoder(TemplateEncoder):
         super().__init__(tokenizer, tokenizer, limit, family="Qwen-VL", template=tokenizer.chat_template)
         self.image_processor = processor.image_processor
         self.eos_id = self._id("eos_token", tokenizer.eos_token)
-        self.image_token: str = getattr(tokenizer, "image_token", None) or "<|image_pad|>"
+        self.image_token = getattr(tokenizer, "image_token", None) or "<|image_pad|>"
         self.image_id = self._id("image_token", self.image_token)
         _require_agreement(self, config)
         named = (config.vision_start_token_id, config.vision_end_token_id, config.video_token_id)

@@ -1,0 +1,148 @@
+"""A look at data before anything is trained: rows, the prompts that the policy reads, and what rewards say of the gold.
+
+The gold of an act is the column that `data.targets` names for it; of a text act without one, `solution` or `answer`.
+What has no gold, the policy performs itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from motet.config import Recipe, TrackConfig
+from motet.data import Rows, open_rows
+from motet.evals.reconstruction import Reconstruction, reconstruct
+from motet.policies import load_policy
+from motet.rewards import BoundReward, bind_policy, resolve_all, score_groups
+from motet.rollout import demonstrate
+from motet.scenarios import Scenario, resolve_scenario
+from motet.session import samplings_of
+from motet.task import Task
+from motet.trajectory import Group, TextTokens, Trajectory
+
+GOLD = ("solution", "answer")
+"""Columns that hold the answer of a row where `data.targets` names none."""
+_GIVEN = "motet: gold {}"
+"""The column that hands an act its gold."""
+
+
+@dataclass(frozen=True)
+class ShownAct:
+    """`prompt` is what the model read. `text`: None for a drawing. `column`: where the gold is from; None: sampled."""
+
+    name: str
+    prompt: str
+    text: str | None
+    column: str | None
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """A row with the place that it stands at, what its scenario does with it, and what each reward says of that."""
+
+    place: str
+    columns: Mapping[str, Any]
+    acts: list[ShownAct]
+    rewards: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class ShownTrack:
+    """The first rows of a track. `pictures`: all of theirs; `reconstruction`: by the image tokenizer, if there is one.
+
+    `draws`: whether the scenario asks for drawings.
+    """
+
+    name: str
+    rows: list[ShownRow]
+    pictures: list[Image.Image]
+    reconstruction: Reconstruction | None
+    draws: bool
+
+
+@dataclass(frozen=True)
+class _Opened:
+    name: str
+    config: TrackConfig
+    scenario: Scenario
+    rows: Rows
+    rewards: list[BoundReward]
+
+
+def preview(recipe: Recipe, count: int, split: str | None = None) -> list[ShownTrack]:
+    """The first `count` rows of every track, of `split` if it is given. Raises as a run of the recipe would."""
+    opened = [_open(recipe, name, config, split) for name, config in recipe.practised().items()]
+    policy = load_policy(recipe.policy.path, recipe.policy)
+    if any(reward.uses_reference for one in opened for reward in one.rewards):
+        policy.freeze_reference()
+    return [
+        _show(recipe, policy, replace(one, rewards=bind_policy(one.rewards, policy)), number, count)
+        for number, one in enumerate(opened)
+    ]
+
+
+def _open(recipe: Recipe, name: str, config: TrackConfig, split: str | None) -> _Opened:
+    scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
+    data = config.data if split is None else config.data.model_copy(update={"split": split})
+    drawn = [column for act, column in data.targets.items() if scenario.acts.get(act) != "text"]
+    needed = (*scenario.columns, *data.targets.values())
+    rows = open_rows(data, needed, seed=recipe.run.seed, picture_columns=drawn)
+    return _Opened(name, config, scenario, rows, resolve_all(config.rewards, scenario.acts, rows.columns))
+
+
+def _show(recipe: Recipe, policy: Any, one: _Opened, number: int, count: int) -> ShownTrack:
+    tasks = [one.rows.task(n) for n in range(count if one.rows.size is None else min(count, one.rows.size))]
+    columns = _gold_columns(one)
+    given = {act: _GIVEN.format(act) for act in columns}
+    asked = [replace(task, columns={**task.columns, **_gold_of(task, columns, one.scenario)}) for task in tasks]
+    seed, samplings = recipe.run.seed, samplings_of(recipe)
+    played = demonstrate(policy, one.scenario, asked, given, samplings=samplings, seed=seed, step=0, track=number)
+    played = [
+        Trajectory(task, trajectory.acts, trajectory.failure) for task, trajectory in zip(tasks, played, strict=True)
+    ]
+    scores = score_groups([Group(task, (own,)) for task, own in zip(tasks, played, strict=True)], one.rewards)
+    rows = [
+        ShownRow(
+            one.rows.source.place(n),
+            task.columns,
+            [_shown_act(policy, act, columns.get(act.name)) for act in trajectory.acts],
+            {reward.name: score.values[reward.name][0] for reward in one.rewards},
+        )
+        for n, (task, trajectory, score) in enumerate(zip(tasks, played, scores, strict=True))
+    ]
+    pictures = [picture for task in tasks for picture in _pictures(task)]
+    draws = any(kind != "text" for kind in one.scenario.acts.values())
+    return ShownTrack(one.name, rows, pictures, reconstruct(policy, pictures), draws)
+
+
+def _gold_columns(one: _Opened) -> dict[str, str]:
+    """Act -> the column of its gold."""
+    found = dict(one.config.data.targets)
+    usual = next((column for column in GOLD if column in one.rows.columns), None)
+    texts = [act for act, kind in one.scenario.acts.items() if kind == "text" and act not in found]
+    return found | ({} if usual is None else dict.fromkeys(texts, usual))
+
+
+def _gold_of(task: Task, columns: Mapping[str, str], scenario: Scenario) -> dict[str, Any]:
+    """The gold of a row's acts; of several right answers the first."""
+    gold: dict[str, Any] = {}
+    for act, column in columns.items():
+        value = task[column]
+        if scenario.acts.get(act) == "text":
+            value = value[0] if isinstance(value, list | tuple) and value else value
+            value = value if isinstance(value, str) else str(value)
+        gold[_GIVEN.format(act)] = value
+    return gold
+
+
+def _pictures(task: Task) -> list[Image.Image]:
+    own = [value for name, value in task.columns.items() if isinstance(value, Image.Image) and name != "image"]
+    return [*task.images, *own]
+
+
+def _shown_act(policy: Any, act: Any, column: str | None) -> ShownAct:
+    seen = policy.as_seen(act) if hasattr(policy, "as_seen") else act.context.text
+    return ShownAct(act.name, seen, act.text if isinstance(act, TextTokens) else None, column)
