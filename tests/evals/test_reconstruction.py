@@ -67,6 +67,7 @@ def test_the_share_is_of_what_varies_within_pictures(shipped, monkeypatch):
     found = reconstruct(shipped, [Image.fromarray(faint)])
     assert found.lost == pytest.approx(1.0) and found.psnr > 25
     assert reconstruct(shipped, [flat]).lost == 0
+    assert not reconstruct(shipped, [Image.new("RGB", (32, 32), (129, 129, 129))]).poor  # off by one level of 255
     assert reconstruct(shipped, []) is None
 
 
