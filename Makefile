@@ -1,6 +1,7 @@
 # Everything lives in .venv, which the first target that needs it makes. Nothing current is installed again.
 
 VENV     := .venv
+LOWEST   := .venv-lowest
 BIN      := $(VENV)/bin
 DEMO_OUT ?= runs/demo
 WORKERS  ?= 2
@@ -8,12 +9,13 @@ PYTHON   ?= # an interpreter of your own choice; empty: the first of python3, py
 
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: help install install-dev demo test test-slow mutate check lint lint-format lint-rules lint-types lint-floors format clean
+.PHONY: help install install-dev demo test test-slow test-lowest mutate check lint lint-format lint-rules lint-types lint-floors format clean
 
 help:
 	@echo "make install    the core, in $(VENV)"
 	@echo "make demo       train on coloured shapes and report, on a CPU, into $(DEMO_OUT)"
 	@echo "make test       the fast tests     make test-slow  the long ones"
+	@echo "make test-lowest  the fast tests with the lowest version of every dependency, in $(LOWEST)"
 	@echo "make mutate     plant faults and see the tests catch them"
 	@echo "make check      format, lint, types, import floors, tests: what CI runs"
 	@echo "make format     let ruff rewrite    make clean      remove $(VENV) and caches"
@@ -36,6 +38,10 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) -m "slow and not gpu"
 
+# The newest versions that pyproject.toml allows are in $(VENV), the lowest in $(LOWEST).
+test-lowest: $(LOWEST)/.dev
+	$(LOWEST)/bin/python -m pytest -n $(WORKERS)
+
 mutate: $(VENV)/.dev
 	$(BIN)/python scripts/mutate.py --jobs $(WORKERS)
 
@@ -57,7 +63,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(LOWEST) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An old .venv without a stamp is brought up to date, not rebuilt.
@@ -70,14 +76,24 @@ $(BIN)/python:
 
 # On Linux without an NVIDIA GPU the CPU build of torch is enough, and several GB smaller: PyTorch's own index offers it.
 # Where that host cannot be reached, pip takes what its own configuration finds.
+define CHOOSE_CPU_BUILD
+cpu=""; if [ "$$(uname -s)" = Linux ] && ! nvidia-smi -L 2>/dev/null | grep -q GPU; then \
+    if $(BIN)/python -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=10)' $(CPU_WHEELS)/torch/ 2>/dev/null; \
+    then cpu=yes; else echo "$(CPU_WHEELS) cannot be reached: the package index's own build of torch"; fi; fi
+endef
+
 $(VENV)/.core: pyproject.toml | $(BIN)/python
-	@extra=""; \
-	if [ "$$(uname -s)" = Linux ] && ! nvidia-smi -L 2>/dev/null | grep -q GPU; then \
-	    if $(BIN)/python -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=10)' $(CPU_WHEELS)/torch/ 2>/dev/null; \
-	    then extra="--extra-index-url $(CPU_WHEELS)"; else echo "$(CPU_WHEELS) cannot be reached: plain pip"; fi; fi; \
-	set -x; $(BIN)/python -m pip install $$extra --editable .
+	@$(CHOOSE_CPU_BUILD); \
+	set -x; $(BIN)/python -m pip install $${cpu:+--extra-index-url $(CPU_WHEELS)} --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
 	$(BIN)/python -m pip install --editable ".[dev]"
+	@touch $@
+
+$(LOWEST)/.dev: pyproject.toml | $(VENV)/.dev
+	$(BIN)/uv venv --allow-existing --python $(BIN)/python $(LOWEST)
+	@$(CHOOSE_CPU_BUILD); \
+	set -x; $(BIN)/uv pip install --python $(LOWEST)/bin/python --resolution lowest-direct $${cpu:+--torch-backend cpu} \
+	    --editable ".[dev]"
 	@touch $@
