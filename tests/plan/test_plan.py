@@ -10,9 +10,11 @@ import yaml
 from motet.config.plan import checkpoint_of, parse_plan
 from motet.errors import ConfigError
 from motet.plan.measured import Measurements
+from motet.plan.runner import _rehearse
 from motet.plan.table import cell
+from motet.session import demonstrated_tracks
 from tests.plan.test_tracks import TRACKS
-from tests.runs import mapping, metrics, motet_command
+from tests.runs import REWARDS, WORLD, mapping, metrics, motet_command
 
 EVAL = {"suite": "shapes", "size": 4, "held_out_size": 2, "pass_at": 2}
 
@@ -113,6 +115,32 @@ def test_a_mistake_in_the_last_stage_shows_before_the_first_runs(content, tmp_pa
     refused = motet_command(capsys, "train", tmp_path / "plan.yaml", "-o", tmp_path / "out")
     assert refused.code == 2 and "Stage 'late': " in refused.err and "no column 'prompt'" in refused.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["sft", "rl"])
+def test_a_missing_split_of_any_stage_shows_before_the_first_runs(content, tmp_path, capsys, kind):
+    late = {"kind": kind, "scenario": "draw", "eval": {"suite": "rewards", "split": "validation"}}
+    late |= {"rewards": [{"name": f"{REWARDS}reddish"}], "data": {"source": "shapes", "options": dict(WORLD)}}
+    if kind == "sft":
+        late["data"]["targets"] = {"drawing": "target"}
+    content["stages"]["late"] = late
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    refused = motet_command(capsys, "train", tmp_path / "plan.yaml", "-o", tmp_path / "out")
+    assert refused.code == 2 and "Stage 'late': eval.suite=rewards measures on eval.split='validation'" in refused.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_shared_rewards_and_an_sft_stage_go_together(content, tmp_path):
+    """The stage only measures with them, where its suite is `rewards`; it does not ask for them to be taken away."""
+    del content["stages"]["taught"]["rewards"]
+    assert content["shared"]["rewards"]
+    for suite in ("shapes", "rewards"):
+        content["shared"]["eval"] = EVAL | {"suite": suite}
+        plan = parse_plan(content, tmp_path)
+        _rehearse(plan, tmp_path / "out")
+        (track,) = demonstrated_tracks(plan.stage("taught").recipe)
+        assert track.targets == {"drawing": "target", "answer": "solution"}
+        assert [reward.name for reward in track.rewards] == (["reddish", "spacious"] if suite == "rewards" else [])
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +311,7 @@ def test_a_finished_stage_may_grow_and_not_shrink(moved, capsys):
     shrunk = resumed(capsys, moved, "stages.unified.run.steps=1")
     assert (
         shrunk.code == 2
-        and "Stage 'unified': run.steps is 1, but " in shrunk.err
+        and "Stage 'unified': run.steps was 2 and is 1, but " in shrunk.err
         and "set run.steps to 2" in shrunk.err
     )
     only = ["stages={unified: {scenario: duet, run: {steps: 3}}}", "rows={}"]
