@@ -8,11 +8,16 @@ from typing import Literal
 
 from motet.rewards.captions.lexicon import (
     ADJECTIVES,
+    AFTER_NOUNS,
     BE,
+    CAUSATIVES,
     CLAUSES,
+    COMPOUNDS,
     DETERMINERS,
     FILLERS,
     FINITE,
+    IMPERATIVES,
+    NOUN_OR_VERB,
     NUMBERS,
     PARTICIPLES,
     PHRASES,
@@ -20,9 +25,16 @@ from motet.rewards.captions.lexicon import (
     RELATIONS,
     canonical,
     is_plural,
+    singular,
 )
 
 _TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[.,;:!?]")
+_DASH = re.compile(r"—|--+|(?<!\d)–|–(?!\d)|\s-\s|[()\[\]/|•]")
+"""What separates as a comma does."""
+_PARENTHESES = (["thing", "comma"], ["verb", "comma"], ["quality", "comma"])
+"""Before a comma: what a predicate may follow."""
+_BEGINNINGS = DETERMINERS | NUMBERS.keys() | RELATIONS
+"""Words after which something new begins."""
 _LONGEST = max(map(len, PHRASES))
 
 Kind = Literal["thing", "quality", "relation", "verb", "be", "and", "comma", "clause", "stop"]
@@ -44,7 +56,8 @@ class Chunk:
 def chunks(caption: str) -> list[Chunk]:
     """The chunks of a caption, in order."""
     reader = _Reader()
-    words = _merged(_TOKEN.findall(caption.lower().replace("’", "'").replace("t-shirt", "shirt").replace("-", " ")))
+    plain = _DASH.sub(" , ", caption.lower().replace("’", "'").replace("…", "."))
+    words = _merged(_TOKEN.findall(plain.replace("t-shirt", "shirt").replace("-", " ")))
     for word, following in zip(words, [*words[1:], "."], strict=False):
         reader.read(word, following)
     reader.close()
@@ -76,9 +89,18 @@ class _Reader:
         self.words: list[str] = []
         self.count: int | None = None
         self.begun = False  # by a determiner or a number
+        self.causes = False  # the clause has a verb whose object may do something
+        self.infinitive = False  # `to` stood before
 
     def read(self, word: str, following: str) -> None:
-        if word in ",;:" or word in ".!?":
+        if word in IMPERATIVES and not (self.chunks or self.words or self.begun):
+            return
+        if word == "," and self.words and self.begun and self._only_adjectives() and following not in _BEGINNINGS:
+            return  # `a big, red bus`
+        if word == "to" and following in PLAIN:
+            self.close()
+            self.infinitive = True
+        elif word in ",;:" or word in ".!?":
             self._emit("comma" if word == "," else "stop")
         elif word in RELATIONS:
             self._emit("relation", word)
@@ -87,40 +109,65 @@ class _Reader:
         elif word in CLAUSES:
             self._emit("clause", word)
         elif word in ("and", "or", "&"):
-            if not (self.words and following in ADJECTIVES and all(w in ADJECTIVES for w in self.words)):
+            if not (self.words and following in ADJECTIVES and self._only_adjectives()):
                 self._emit("and")
         elif word in DETERMINERS or word in NUMBERS:
             self.close()
             self.begun, self.count = True, NUMBERS.get(word)
         elif word not in FILLERS:
-            verb = self._verb(word)
-            if verb is None:
-                self.words.append(word)
-            else:
-                self._emit("verb", canonical(verb))
+            self._take(word, following)
+
+    def _take(self, word: str, following: str) -> None:
+        """A word of an open class: a verb, or a word of the open thing."""
+        bare = word in PLAIN and (self.infinitive or (self.causes and bool(self.words) and not self._only_adjectives()))
+        verb = word if bare else self._verb(word, following)
+        self.infinitive = False
+        if verb is None:
+            self.words.append(word)
+            return
+        if bare:
+            self._emit("clause", "that")  # of the thing that stands nearest
+        self._emit("verb", canonical(verb))
+        self.causes = verb in CAUSATIVES
+
+    def _only_adjectives(self) -> bool:
+        return all(word in ADJECTIVES for word in self.words)
 
     def close(self) -> None:
         """End the open thing, if there is one."""
         if self.words:
             words = [canonical(word) for word in self.words]
             said = bool(self.chunks) and self.chunks[-1].kind == "be"
-            if said and not self.begun and all(word in ADJECTIVES for word in self.words):
+            added = [chunk.kind for chunk in self.chunks[-2:]] == ["thing", "comma"]  # `a dog (brown)`
+            if (said or added) and not self.begun and self._only_adjectives():
                 self.chunks.append(Chunk("quality", modifiers=tuple(words)))
             else:
                 modifiers = [PARTICIPLES.get(raw, word) for raw, word in zip(self.words, words, strict=True)]
-                self.chunks.append(Chunk("thing", words[-1], tuple(modifiers[:-1]), self.count))
+                head = len(words) - 1
+                while head and self.words[head] in AFTER_NOUNS and not self._only_adjectives():
+                    head -= 1
+                others = (*modifiers[:head], *modifiers[head + 1 :])
+                self.chunks.append(Chunk("thing", words[head], others, self.count))
         self.words, self.count, self.begun = [], None, False
 
     def _emit(self, kind: Kind, word: str = "") -> None:
         self.close()
         self.chunks.append(Chunk(kind, word))
+        if kind in ("stop", "clause", "relation"):
+            self.causes = False
 
-    def _verb(self, word: str) -> str | None:
+    def _verb(self, word: str, following: str) -> str | None:
         """The verb that a word is here: after a thing, or in the place of a predicate; never right after `a`."""
+        named = singular(following) in COMPOUNDS.get(word, ())  # `sailing ship`
         if not self.words:
-            previous = self.chunks[-1].kind if self.chunks and not self.begun else "comma"
-            return PARTICIPLES.get(word) if previous in ("be", "clause", "thing", "and", "verb") else None
-        if all(w in ADJECTIVES for w in self.words):  # the thing itself is still to come
+            kinds = [chunk.kind for chunk in self.chunks[-2:]] if self.chunks and not self.begun else ["comma"]
+            if kinds in _PARENTHESES and (following in _BEGINNINGS or following in ",.;:!?"):
+                return PARTICIPLES.get(word) or FINITE.get(word)  # `a man, wearing a hat, sits on a bench`
+            predicate = kinds[-1] in ("be", "clause", "thing", "and", "verb")
+            return PARTICIPLES.get(word) if predicate and not named else None
+        if self._only_adjectives() or named:  # the thing itself is still to come
+            return None
+        if word in NOUN_OR_VERB and following not in _BEGINNINGS - RELATIONS:
             return None
         if word in PARTICIPLES:
             return PARTICIPLES[word]

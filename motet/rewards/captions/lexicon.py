@@ -17,9 +17,11 @@ DETERMINERS = frozenset(
 FILLERS = frozenset(
     _words(
         "very really just also both together up down out away off there here it please quite so too still being been "
-        "draw paint show shows showing depicts depicting features featuring"
+        "shows showing depicts depicting features featuring half"
     )
 )
+IMPERATIVES = frozenset(_words("draw paint show"))
+"""Fillers at the very start of a prompt (`please draw`); elsewhere they mean something (`a tube of paint`)."""
 BE = frozenset(_words("is are was were be am has have having had"))
 CLAUSES = frozenset(_words("that which who while as where whose when"))
 
@@ -64,9 +66,17 @@ ADJECTIVES = frozenset(
         "red orange yellow green blue purple violet pink brown black white gray grey golden silver dark light bright "
         "colorful colourful big large huge small little tiny tall short long old young new wet dry hot cold empty full "
         "open closed clean dirty wooden metal plastic round square striped happy sad beautiful cute furry fluffy busy "
-        "sunny cloudy snowy grassy sandy rocky different many several few multiple various male female asian"
+        "sunny cloudy snowy grassy sandy rocky different many several few multiple various male female "
+        "ancient antique vintage modern traditional medieval rustic wild giant massive enormous narrow wide thick thin "
+        "heavy soft smooth shiny rusty broken fresh ripe elderly adult pretty elegant lone single "
+        "african american arabic asian australian brazilian british canadian chinese danish dutch egyptian english "
+        "european finnish french german greek hungarian indian indonesian irish israeli italian japanese korean "
+        "mexican norwegian persian polish portuguese roman russian scottish spanish swedish swiss thai turkish "
+        "ukrainian vietnamese welsh"
     )
 )
+AFTER_NOUNS = frozenset(_words("full empty open closed asleep"))
+"""Adjectives that may follow their noun: `a bucket full of paint`."""
 
 SYNONYMS = {
     "guy": "man", "gentleman": "man", "male": "man", "lady": "woman", "female": "woman", "kid": "child",
@@ -99,19 +109,38 @@ _VERBS = _words(
     "drive hang lean cook throw catch hit swing kick read write talk smile pose pull push climb cross graze "
     "follow chase travel sail float fill surround decorate attach tie put make use prepare serve pet feed hug kiss "
     "touch reach gaze stare grasp hop leap skateboard snowboard perform wait move pass land shine lick chew bite "
-    "sniff roll"
+    "sniff roll let help allow enable ask teach hear see listen speak sing dance kneel crouch bring give take keep "
+    "lift pour stir wash wipe dig draw paint flip laugh cry"
 )
+CAUSATIVES = frozenset(_words("let make help allow enable ask teach watch see hear"))
+"""Verbs whose object does something: `lets the doctor hear`."""
+COMPOUNDS = {
+    verb: frozenset(_words(nouns))
+    for verb, nouns in {
+        "sailing": "ship boat vessel", "swimming": "pool", "dining": "room table", "living": "room",
+        "washing": "machine", "sewing": "machine", "cutting": "board", "ironing": "board", "sleeping": "bag",
+        "rocking": "chair", "running": "shoe track", "walking": "stick", "frying": "pan", "fishing": "boat rod net",
+        "hiking": "boot trail", "riding": "boot crop", "skating": "rink", "baking": "sheet", "boxing": "glove",
+        "cooking": "pot", "driving": "range", "flying": "saucer", "shopping": "cart bag",
+        "drinking": "fountain glass straw", "serving": "tray dish", "reading": "lamp", "writing": "desk",
+        "climbing": "wall frame", "jumping": "rope", "racing": "car bike", "hanging": "basket lamp",
+        "standing": "lamp",
+    }.items()
+}  # fmt: skip
+"""A participle and the noun that it names with: `an old Chinese sailing ship` does not sail just now."""
 _AS_PARTICIPLES = _words(
     "park cover top stack line pack display mount place set cut brush face work show open close build"
 )
 """Verbs whose other forms are nouns more often (`skate parks`, `clock faces`)."""
 _NOUNS = frozenset(_words("building buildings parking crossing setting"))
-_DOUBLED = frozenset(_words("sit run swim cut set put hit hug pet hop top"))
+NOUN_OR_VERB = frozenset(_words("painting drawing"))
+"""Verbs only with an object that a determiner begins: `a woman painting a wall`, but `a wall painting`."""
+_DOUBLED = frozenset(_words("sit run swim cut set put hit hug pet hop top let dig"))
 _PAST = {
     "sat": "sit", "stood": "stand", "lain": "lie", "laid": "lay", "ran": "run", "ridden": "ride", "eaten": "eat",
     "held": "hold", "worn": "wear", "flown": "fly", "driven": "drive", "hung": "hang", "thrown": "throw",
     "caught": "catch", "made": "make", "fed": "feed", "lit": "light", "built": "build", "written": "write",
-    "lying": "lie", "tying": "tie",
+    "lying": "lie", "tying": "tie", "drawn": "draw", "taken": "take", "given": "give", "seen": "see", "heard": "hear",
 }  # fmt: skip
 
 
