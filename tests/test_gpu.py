@@ -1,0 +1,41 @@
+"""What is only seen on a CUDA card: the compute type that `auto` chooses, and that what was sampled is replayed."""
+
+import pytest
+import torch
+
+from motet import load_policy
+from motet.config import PolicyConfig
+from tests.runs import mapping, metrics, run_loop
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def cuda() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+def test_auto_is_bfloat16_for_learning_and_sampling(tiny_checkpoint):
+    policy = load_policy(tiny_checkpoint)
+    assert policy.device.type == "cuda"
+    assert policy.autocast == policy.rollout_autocast == torch.bfloat16
+
+
+@pytest.mark.parametrize(("autocast", "bound"), [("none", 1e-3), ("bfloat16", 0.1)])
+def test_sampled_log_probs_are_replayed(tiny_checkpoint, autocast, bound):
+    settings = PolicyConfig(path=str(tiny_checkpoint), device="cuda", autocast=autocast)
+    policy = load_policy(tiny_checkpoint, settings)
+    for acts in (policy.draw("two red circles", n=4), policy.write("how many circles?", n=4, max_tokens=8)):
+        replayed = [replay.log_probs.cpu() for replay in policy.replay(acts)]
+        gaps = torch.cat([(one - act.log_probs.cpu()).abs() for one, act in zip(replayed, acts, strict=True)])
+        assert float(gaps.mean()) < bound
+
+
+@pytest.mark.parametrize("autocast", ["none", "auto"])
+def test_a_run_trains(tiny_checkpoint, tmp_path, autocast):
+    recipe = mapping(tiny_checkpoint, policy={"device": "cuda", "autocast": autocast}, run={"steps": 3})
+    run_loop(recipe, tmp_path)
+    lines = metrics(tmp_path)
+    assert len(lines) == 3 and all(line["grad_norm"] > 0 for line in lines)
+    assert {line["old_log_probs_recomputed"] for line in lines} == {float(autocast == "auto")}
