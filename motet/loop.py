@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 from motet.credit import Credit, assign_credit
 from motet.errors import ConfigError
+from motet.report.empty_rewards import STEPS, EmptyRewards
+from motet.report.folder import WARNINGS
 from motet.report.samples import failure_lines, save_samples
 from motet.report.steps import Stopwatch, act_numbers, reward_numbers
 from motet.rewards import StepLog, score_groups
@@ -30,13 +33,14 @@ class Round:
 def train(session: Session, run: Run) -> Progress:
     """Play, score, credit, learn, report; until the last step or an interruption. Returns where the run stands."""
     begun = {track.name for track in session.tracks} if run.first else set[str]()
+    empty = EmptyRewards(min(STEPS, session.recipe.run.steps))
     with run:
         for step, watch in run.steps():
-            _step(session, run, step, watch, begun)
+            _step(session, run, step, watch, begun, empty)
     return run.progress
 
 
-def _step(session: Session, run: Run, step: int, watch: Stopwatch, begun: set[str]) -> None:
+def _step(session: Session, run: Run, step: int, watch: Stopwatch, begun: set[str], empty: EmptyRewards) -> None:
     """One step; with its rollout goes what is kept as long as acts are. `begun`: the tracks that have had a
     step, in this process or before it."""
     rounds = _play(session, step, watch)
@@ -55,6 +59,9 @@ def _step(session: Session, run: Run, step: int, watch: Stopwatch, begun: set[st
         if (step + 1) % session.recipe.run.sample_every == 0:
             track = played.track
             save_samples(run.folder, step + 1, played.groups, played.scores, track.rewards, track.name)
+        for message in empty.look(played.track.name, played.groups, played.scores, played.track.rewards):
+            run.folder.append_line(WARNINGS, {"step": step, "message": message})
+            warnings.warn(message, stacklevel=2)
 
 
 def _play(session: Session, step: int, watch: Stopwatch) -> list[Round]:

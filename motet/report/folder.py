@@ -4,6 +4,7 @@ recipe.yaml, start.json         the resolved recipe; digests of the weights that
 .lock, .holder.json             held by the process that writes here, and which one that is
 metrics.jsonl, failures.jsonl   a line per step; a line per failed trajectory
 samples/                        picture grids (PNG) and texts (JSONL) of some steps
+warnings.jsonl                  a line per warning about the rewards
 checkpoints/                    step_NNNNNN folders that `from_pretrained` loads
 before.json, before.png, after.png, summary.json    what the run achieved
 """
@@ -24,6 +25,7 @@ from motet.errors import RunFolderError
 from motet.report.lock import LOCK_FILES, Lock
 
 RECIPE, START, METRICS, FAILURES = "recipe.yaml", "start.json", "metrics.jsonl", "failures.jsonl"
+WARNINGS = "warnings.jsonl"
 
 
 def metrics_line(step: int, metrics: Mapping[str, float]) -> dict[str, Any]:

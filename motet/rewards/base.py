@@ -116,6 +116,14 @@ class BoundReward:
         """Whether it asks the policy's reference; see `Judge`."""
         return isinstance(self.function, Judge) and self.function.uses_reference
 
+    @property
+    def wants_tags(self) -> bool:
+        """Whether it reads only what stands in `<answer>` tags: built-in rewards with the option `tagged`."""
+        if isinstance(self.function, Judge):
+            return getattr(self.function, "tagged", False) is True
+        tagged = inspect.signature(self.function).parameters.get("tagged") if self.trusted else None
+        return tagged is not None and self.options.get("tagged", tagged.default) is True
+
     def __call__(self, **arguments: Any) -> Any:
         """Call the function with those of the arguments that it takes; an option hides a column of the same name."""
         if self.takes_policy and "policy" not in self.options:
