@@ -5,9 +5,11 @@ A terminal that goes away (SIGHUP) and a cluster that wants its machine back (SI
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import contextlib
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any
@@ -18,6 +20,9 @@ _SIGNALS = [
 """Those that the system has."""
 _NOTICE = b"\nFinishing this step and saving; press Ctrl-C again to stop at once without saving.\n"
 
+_GRACE = 3.0
+"""Seconds that a KeyboardInterrupt has to come through whatever the run waits for."""
+
 
 class Stopped(Exception):
     """The user stopped a run; the message says what was saved and how to go on."""
@@ -27,12 +32,15 @@ class Interrupt:
     """While active, SIGINT, SIGTERM, SIGHUP and SIGUSR1 set `asked` and end nothing; another SIGINT raises
     KeyboardInterrupt.
 
-    A SIGHUP that is ignored (nohup) stays so. Outside the main thread, where Python delivers no signals, it is inert.
+    Where that does not come through (a library that catches it, or a reward that waits for its own threads) the process
+    ends by itself. A SIGHUP that is ignored (nohup) stays so. Outside the main thread, where Python delivers no
+    signals, it is inert.
     """
 
     def __init__(self) -> None:
         self.asked = False
         self._before: dict[int, Any] = {}
+        self._end: threading.Timer | None = None
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
@@ -42,14 +50,35 @@ class Interrupt:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._end is not None:
+            self._end.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
+            if self._end is None:
+                self._end = threading.Timer(_GRACE, end_now)
+                self._end.daemon = True
+                self._end.start()
             raise KeyboardInterrupt
         if not self.asked:
             self.asked = True
             with contextlib.suppress(OSError):  # the terminal may be what went away
                 os.write(2, _NOTICE)  # not sys.stderr: a handler may run in the middle of a write to it
+
+
+def end_now() -> None:
+    """End the process as an interrupted one, without waiting for any thread."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # nobody may be reading
+            stream.flush()
+    os._exit(130)
+
+
+def threads_hold() -> bool:
+    """Whether a thread would keep Python from ending: a reward's pool that still waits for a server, say."""
+    pools = getattr(concurrent.futures.thread, "_threads_queues", {})  # these Python waits for, daemons or not
+    others = [one for one in threading.enumerate() if one is not threading.main_thread()]
+    return any(not one.daemon or one in pools for one in others)

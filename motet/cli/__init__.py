@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from motet.errors import MotetError
-from motet.interrupt import Stopped
+from motet.interrupt import Stopped, end_now, threads_hold
 from motet.report.streams import open_standard_streams, steady_output
 
 
@@ -35,9 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
     except Stopped as stop:
         _say(f"\n{stop}")
+        if isinstance(stop.__context__, KeyboardInterrupt) and threads_hold():
+            end_now()
         raise SystemExit(130) from None
     except KeyboardInterrupt:
         _say("\nmotet: stopped.", error=True)
+        if threads_hold():
+            end_now()
         raise SystemExit(130) from None
 
 
