@@ -217,7 +217,7 @@ class _Play:
             return
         except MotetError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # sys.exit(0) would end the run as a success
             said = f"{first_line(error)} {_place(error)}"
             if not self.lenient:
                 raise ConfigError(
@@ -236,7 +236,7 @@ class _Play:
     def close(self) -> None:
         """Let the program clean up; what it raises then is of no consequence."""
         if self.program is not None:
-            with suppress(Exception):
+            with suppress(Exception, SystemExit):
                 self.program.close()
 
     def requests(self, kinds: frozenset[ActKind]) -> list[Request]:

@@ -356,3 +356,18 @@ def test_nothing_of_a_demonstration_is_only_counted():
 
     with pytest.raises(ConfigError, match=r"'custom' raised ValueError: odd \(test_rollout.py:\d+\) on row 10"):
         demonstrate(FakePolicy(), custom(program), tasks(), {"answer": "answer"})
+
+
+def test_sys_exit_in_a_scenario_loses_its_trajectory_and_not_the_run():
+    def leaves(task):
+        try:
+            yield Write(task.question)
+            if task.sibling == 1:
+                raise SystemExit(0)
+            yield Write(task.question, name="other")
+        finally:
+            if task.sibling == 2:
+                raise SystemExit(0)
+
+    (group,) = run(custom(leaves, {"answer": "text", "other": "text"}), count=1)
+    assert group.alive == [0] and "SystemExit" in group.trajectories[1].failure.message

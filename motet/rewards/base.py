@@ -142,5 +142,10 @@ def bind_policy(rewards: Sequence[BoundReward], policy: Policy) -> list[BoundRew
     """The rewards, ready to score this policy: models loaded, and a parameter `policy` filled where there is one."""
     for bound in rewards:
         if isinstance(bound.function, Judge):
-            bound.function.prepare(policy)
+            try:
+                bound.function.prepare(policy)
+            except SystemExit as stop:
+                raise RewardError(
+                    f"Reward {bound.name!r} called sys.exit({stop.code!r}) in prepare().", fix="raise an error instead."
+                ) from stop
     return [replace(r, options={**r.options, "policy": policy}) if r.takes_policy else r for r in rewards]

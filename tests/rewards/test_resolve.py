@@ -224,6 +224,15 @@ def test_the_policy_is_no_option(asks):
         bound(asks + "asks", options={"policy": 1})
 
 
+def test_a_judge_that_exits_while_it_is_prepared(tmp_path):
+    (tmp_path / "exits.py").write_text(
+        "import sys\nfrom motet.rewards.base import Judge\n"
+        "class Exits(Judge):\n    def prepare(self, policy): sys.exit(0)\n    def __call__(self, completions): ..."
+    )
+    with pytest.raises(RewardError, match=r"'Exits' called sys.exit\(0\) in prepare"):
+        bind_policy([bound(f"{tmp_path}/exits.py:Exits")], FakePolicy())
+
+
 def test_a_judge_is_prepared_and_says_what_it_needs(asks):
     with pytest.raises(RewardError, match="needs column 'real'"):
         bound(asks + "careful")
