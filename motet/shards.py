@@ -161,9 +161,9 @@ class ShardWriter:
         return self.folder / f".part_{number:05d}"
 
 
-def save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
+def save_tensors(file: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """A safetensors file with the metadata that transformers asks for, readable as any file of the process."""
-    save_file(tensors, str(file), metadata={"format": "pt"})
+    save_file(tensors, str(file), metadata={"format": "pt", **(metadata or {})})
     probe = file.with_name(".mode")
     probe.touch()
     shutil.copymode(probe, file)  # safetensors writes for the owner alone, whatever the umask

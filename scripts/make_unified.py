@@ -119,12 +119,17 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=1024, help="height and width of its pictures, in pixels")
     for name, default in (("queries", 256), ("blocks", 12), ("heads", 8), ("feed-forward", 4096), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--unirl-zero", action="store_true", help="sources as in UniRL-Zero's code; see SourceAdapter")
     chosen = parser.parse_args()
     if chosen.output.exists() and any(chosen.output.iterdir()):
         parser.error(f"{chosen.output} is in use: give another --output")
     reader = reader_of(chosen.reader)
     draws = "image" in reader.kinds
     denoiser = expert_of(chosen.expert, chosen.seed, edits=not draws)
+    if chosen.unirl_zero:
+        if getattr(denoiser, "source_adapter", None) is None:
+            parser.error("--unirl-zero: this expert has no source adapter")
+        denoiser.source_adapter.unirl_zero = True
     embeddings = reader.model.get_input_embeddings().weight
     connector = ConnectorConfig(
         input_width=embeddings.shape[1], output_width=denoiser.condition_width, pooled_width=denoiser.pooled_width,

@@ -12,8 +12,10 @@ from motet.errors import CheckpointError, ConfigError
 from motet.numerics.flow.schedules import linear_sigmas, scheduler_sigmas
 from motet.policies.denoisers import Condition, open_denoiser
 from motet.policies.denoisers.packing import packed, unpacked
+from motet.policies.denoisers.sources import ADAPTER_FILE, encode_source
 from motet.policies.flow import branches_of, paint
 from motet.policies.noise import Normals
+from motet.shards import save_tensors
 from motet.trajectory import Sampling
 from tests.policies.tiny_pipelines import FAMILIES, SIZES, qwen_edit, write
 
@@ -414,6 +416,40 @@ def test_it_edits_through_an_adapter_that_starts_at_nothing(family, folders, tmp
     assert torch.equal(again.velocity(x, sigma, rows), moved)
     with pytest.raises(ConfigError, match="one source of the latent's own shape"):
         edits.velocity(x[:1], sigma[:1], [condition_for(edits, 1, sources=[sources[0], sources[1]])])
+
+
+@pytest.mark.parametrize("family", ["sana", "sd3"])
+def test_sources_of_unirl_zero(family, folders, tmp_path):
+    """Its network adds the branch of a zero latent where there is no source, and sees 0.8 x + 0.2 noise."""
+    denoiser = open_denoiser(folders[family], source_adapter=True)
+    adapter = denoiser.source_adapter
+    for parameter in adapter.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    shape = denoiser.latent_shape(*SIZES[family])
+    x, sigma, source = torch.randn(2, *shape), torch.tensor([0.3, 0.7]), torch.randn(shape)
+    zeros = [condition_for(denoiser, n, sources=[torch.zeros(shape)]) for n in range(2)]
+    bare = [condition_for(denoiser, n) for n in range(2)]
+    mixed = [condition_for(denoiser, 0, sources=[source]), bare[1]]
+    plain, of_zeros = denoiser.velocity(x, sigma, bare), denoiser.velocity(x, sigma, zeros)
+    assert not torch.allclose(plain, of_zeros, atol=1e-3) and adapter.shown(source) is source
+    adapter.unirl_zero = True
+    torch.testing.assert_close(denoiser.velocity(x, sigma, bare), of_zeros)
+    torch.testing.assert_close(denoiser.velocity(x, sigma, mixed)[1:], of_zeros[1:], rtol=1e-4, atol=1e-5)
+
+    noise = (adapter.shown(source) - 0.8 * source) / 0.2
+    assert torch.equal(adapter.shown(source.clone()), adapter.shown(source))
+    assert abs(float(noise.std()) - 1) < 0.2 and not torch.allclose(adapter.shown(-source), -adapter.shown(source))
+
+    denoiser.save(tmp_path)
+    again = open_denoiser(tmp_path)
+    assert again.source_adapter.unirl_zero
+    torch.testing.assert_close(again.velocity(x, sigma, mixed), denoiser.velocity(x, sigma, mixed))
+    height, width = SIZES[family]
+    shown = encode_source(again, picture(1, width, height), height, width)
+    assert torch.equal(shown, adapter.shown(again.encode([picture(1, width, height)], height, width)[0]))
+    save_tensors(tmp_path / ADAPTER_FILE, adapter.state_dict(), {"trained_as": "blip"})
+    with pytest.raises(CheckpointError, match="trained_as='blip'"):
+        open_denoiser(tmp_path)
 
 
 # --- other checkpoints

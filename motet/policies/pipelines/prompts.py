@@ -14,6 +14,7 @@ from torch import Tensor
 from motet.conversation import Conversation, Text
 from motet.errors import CheckpointError, ConfigError, ContextError
 from motet.policies.denoisers import Condition
+from motet.policies.denoisers.sources import encode_source
 
 PIPELINES = (
     "StableDiffusion3Pipeline",
@@ -102,7 +103,7 @@ def encode_sources(denoiser: Any, pictures: Sequence[Image.Image], height: int, 
         source_size(one, height, width, denoiser.multiple) if denoiser.sources_may_differ else (height, width)
         for one in pictures
     ]
-    return tuple(denoiser.encode([one], *size)[0].cpu() for one, size in zip(pictures, sizes, strict=True))
+    return tuple(encode_source(denoiser, one, *size).cpu() for one, size in zip(pictures, sizes, strict=True))
 
 
 def _row(batch: Tensor) -> Tensor:

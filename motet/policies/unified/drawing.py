@@ -14,6 +14,7 @@ from torch import Tensor
 
 from motet.conversation import Conversation
 from motet.policies.denoisers import Condition, Denoiser
+from motet.policies.denoisers.sources import encode_source
 from motet.policies.flow import Branches, branches_of
 from motet.policies.templates import once_each
 from motet.policies.unified.connector import Bridge
@@ -116,7 +117,7 @@ class QueryConditioner(BridgeConditioner):
     def _encode(self, context: Conversation) -> DrawingEncoding:
         room = self.bridge.connector.config.num_queries + 1  # an act's last token is never read, the last query is
         picture = edited_picture(context)
-        sources = () if picture is None else (self.denoiser.encode([picture], *self.size)[0],)
+        sources = () if picture is None else (encode_source(self.denoiser, picture, *self.size),)
         return DrawingEncoding(self.reader.encoder.encode(context, room=room), sources=sources)
 
     def _unread(self, encoding: DrawingEncoding) -> int:
