@@ -7,11 +7,14 @@
     ├── RewardError       a reward broke its contract                (names reward, fix)
     ├── ContextError      a prompt does not fit the model            (names length, limit, fix)
     ├── RunFolderError    the output folder cannot be used           (names folder, fix)
+    ├── OutputError       a file that was asked for cannot be written (names file, fix)
     └── NumericsError     a number that must be finite is not        (names quantity, cause)
 
 A failed *trajectory* is not an error: it is data (`motet.trajectory.Failure`).
 The command line prints a MotetError as one line and exits with 2. Imports no torch.
 """
+
+from motet.printable import printable, without_passwords
 
 
 class MotetError(Exception):
@@ -23,7 +26,8 @@ class MotetError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        return f"{self.problem} Fix: {self.fix}"
+        """Both, safe to print: what models, files and users wrote is escaped, passwords in addresses are hidden."""
+        return without_passwords(printable(f"{self.problem} Fix: {self.fix}"))
 
 
 class ConfigError(MotetError):
@@ -48,6 +52,10 @@ class ContextError(MotetError):
 
 class RunFolderError(MotetError):
     """The output folder cannot be used."""
+
+
+class OutputError(MotetError):
+    """A file that was asked for cannot be written."""
 
 
 class NumericsError(MotetError):

@@ -104,5 +104,5 @@ def test_a_stage_of_a_plan_and_what_is_wrong(tiny_checkpoint, tmp_path, capsys):
     out = ["--out", tmp_path / "x.png"]
     assert motet_command(capsys, "data", tmp_path / "plan.yaml", "--stage", "a", "--show", 1, *out).code == 0
     recipe = recipe_file(tmp_path, tiny_checkpoint, [f"{REWARDS}spacious"])
-    wrong = motet_command(capsys, "data", recipe, "data.columns.question=qestion", *out)
+    wrong = motet_command(capsys, "data", recipe, "data.columns.question=qestion", *out, "--overwrite")
     assert wrong.code == 2 and "no column" in wrong.err

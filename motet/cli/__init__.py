@@ -8,13 +8,14 @@ interruption is status 130. Nothing heavy is imported before a command runs, and
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from collections.abc import Sequence
 
 from motet.errors import MotetError
 from motet.interrupt import Stopped, end_now, threads_hold
+from motet.printable import printable, without_passwords
 from motet.report.streams import open_standard_streams, steady_output
+from motet.report.terminal import say
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say(f"motet: {error}{hint}", error=True)
         raise SystemExit(2) from None
     except Stopped as stop:
-        _say(f"\n{stop}")
+        _say(f"\n{without_passwords(str(stop))}")
         if isinstance(stop.__context__, KeyboardInterrupt) and threads_hold():
             end_now()
         raise SystemExit(130) from None
@@ -47,10 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _one_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> str:
     """A warning as people read it: without the place in the source that it came from."""
-    return f"motet: {'warning' if category is UserWarning else category.__name__}: {message}\n"
+    text = without_passwords(printable(" ".join(str(message).split())))
+    return f"motet: {'warning' if category is UserWarning else category.__name__}: {text}\n"
 
 
 def _say(text: str, *, error: bool = False) -> None:
     """Print; where nobody can read it any more the exit status still tells."""
     with steady_output():
-        print(text, file=sys.stderr if error else sys.stdout)
+        say(text, error=error)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from motet.cli.outputs import PICTURES, refuse_output
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -18,9 +20,10 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to it: key.
 Output = Annotated[Path, typer.Option("--output", "-o", help="Run folder to write.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in that folder.")]
 Checkpoint = Annotated[str, typer.Argument(help="A checkpoint folder, a run folder, or a hub id.")]
-Seed = Annotated[int, typer.Option(help="Seed of the sampling.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the sampling.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")]
 Stage = Annotated[str | None, typer.Option(help="Stage of a plan whose recipe is meant.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file that is to be written.")]
 ShardGb = Annotated[float, typer.Option("--shard-gb", min=0.001, help="Largest weight file, in GB; held in memory.")]
 
 
@@ -28,7 +31,9 @@ def _version(asked: bool | None) -> bool:
     if asked:
         from importlib.metadata import version
 
-        print(f"motet {version('motet')}")
+        from motet.report.terminal import say
+
+        say(f"motet {version('motet')}")
         raise typer.Exit
     return False
 
@@ -87,6 +92,7 @@ def evaluate(
     stage: Stage = None,
     suite: Annotated[str | None, typer.Option(help="Without a recipe: which suite (shapes).")] = None,
     json_path: Json = None,
+    overwrite: Overwrite = False,
     size: Annotated[int | None, typer.Option(min=1, help="Held-back items; none: 2048, or the recipe's.")] = None,
     held_out_size: Annotated[int | None, typer.Option(min=1, help="Items of held-out compositions; none: 512.")] = None,
     pass_at: Annotated[int | None, typer.Option(min=1, help="Samples per item; none: 8, or the recipe's.")] = None,
@@ -108,6 +114,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure a checkpoint: by the shapes suite, or with a recipe's rewards on rows of your own."""
+    refuse_output("--json", json_path, overwrite=overwrite)
     from motet.cli.measuring import Asked, evaluate_recipe, evaluate_suite
 
     settings = {
@@ -132,12 +139,14 @@ def sample(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     *,
     n: Annotated[int, typer.Option("--n", min=1, help="How many pictures.")] = 8,
-    out: Annotated[Path, typer.Option("--out", help="PNG to write.")] = Path("grid.png"),
+    out: Annotated[Path, typer.Option("--out", help="Picture to write: .png, .jpg or .webp.")] = Path("grid.png"),
+    overwrite: Overwrite = False,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
     guidance_scale: Annotated[float, typer.Option(min=1.0, help="Above 1: classifier-free guidance.")] = 1.0,
     seed: Seed = 0,
 ) -> None:
     """Draw a prompt several times into one picture grid."""
+    refuse_output("--out", out, overwrite=overwrite, suffixes=PICTURES)
     from motet.cli.using import sample as run
 
     run(checkpoint, prompt, n, out, seed=seed, temperature=temperature, guidance_scale=guidance_scale)
@@ -232,9 +241,13 @@ def show_data(
     show: Annotated[int, typer.Option(min=1, help="How many rows.")] = 8,
     split: Annotated[str | None, typer.Option(help="Split of the data; none: the recipe's.")] = None,
     stage: Stage = None,
-    out: Annotated[Path, typer.Option("--out", help="PNG for the rows' pictures.")] = Path("data.png"),
+    out: Annotated[Path, typer.Option("--out", help="File for the rows' pictures: .png, .jpg, .webp.")] = Path(
+        "data.png"
+    ),
+    overwrite: Overwrite = False,
 ) -> None:
     """Show rows, prompts as the policy reads them, pictures through the image tokenizer, rewards of gold answers."""
+    refuse_output("--out", out, overwrite=overwrite, suffixes=PICTURES)
     from motet.cli.showing import show_data as run
 
     run(recipe, overrides or [], count=show, split=split, stage=stage, out=out)
@@ -261,8 +274,10 @@ def bench_rollout(
     guidance_scale: Annotated[float, typer.Option(min=1.0, help="Guidance of the image benchmark.")] = 5.0,
     repeats: Annotated[int, typer.Option(min=1, help="Interleaved repetitions.")] = 5,
     json_path: Json = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Images/s and text samples/s beside transformers' generate, same weights, batch, guidance and outputs."""
+    refuse_output("--json", json_path, overwrite=overwrite)
     from motet.cli.benching import bench_rollout as run
 
     run(checkpoint, batch_sizes or [16, 64], guidance_scale, repeats, json_path)
@@ -276,8 +291,10 @@ def bench_rewards(
     rollouts: Annotated[int, typer.Option(min=1, help="Rollouts per track, of the recipe's size.")] = 4,
     against: Annotated[str | None, typer.Option(help="The trusted reward; none: each track's first.")] = None,
     json_path: Json = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """How a recipe's rewards agree with the one that is trusted, before anything is trained."""
+    refuse_output("--json", json_path, overwrite=overwrite)
     from motet.cli.benching import bench_rewards as run
 
     run(recipe, overrides or [], rollouts, against, json_path)
@@ -315,8 +332,10 @@ def bench_step(
     steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 3,
     warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 1,
     json_path: Json = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Seconds by phase, images/s and peak memory of a recipe's training steps; nothing is kept."""
+    refuse_output("--json", json_path, overwrite=overwrite)
     from motet.cli.benching import bench_step as run
 
     run(recipe, overrides or [], steps, warmup, json_path)

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from motet.cli.numbers import write_numbers
+from motet.cli.outputs import show_numbers, write_numbers, write_output
 from motet.config import load_recipe
 from motet.config.bench import Choice, load_bench
 from motet.errors import CheckpointError
@@ -20,6 +19,7 @@ from motet.evals.bench_rewards import Agreement, audit_rewards
 from motet.evals.bench_rollout import bench_rollout as race
 from motet.hub import why_missing
 from motet.report.progress import ProgressBar
+from motet.report.terminal import Terminal
 from motet.saved import newest_of
 
 
@@ -37,8 +37,7 @@ def bench_rollout(
         raise CheckpointError(
             f"{path!r} cannot be raced: {str(error).splitlines()[0]}", fix="give a Janus checkpoint, or none at all."
         ) from error
-    write_numbers(json_path, rows)
-    Console().print(rollout_table(rows))
+    show_numbers(rollout_table(rows), rows, json_path)
 
 
 def bench_rewards(
@@ -46,11 +45,10 @@ def bench_rewards(
 ) -> None:
     """Play a recipe's first rollouts and print how its rewards agree with the trusted one."""
     recipe = load_recipe(recipe_path, overrides)
-    console = Console()
+    console = Terminal()
     with ProgressBar(console) as bar:
         found = audit_rewards(recipe, rollouts, against, lambda done, total: bar.items("play", done, total))
-    write_numbers(json_path, [asdict(row) for row in found])
-    console.print(rewards_table(found))
+    show_numbers(rewards_table(found), [asdict(row) for row in found], json_path)
 
 
 def bench_scenarios(path: Path, output: Path, choice: Choice, overrides: list[str], *, resume: bool) -> None:
@@ -58,11 +56,12 @@ def bench_scenarios(path: Path, output: Path, choice: Choice, overrides: list[st
     plans = load_bench(path, output, choice, overrides)
     from motet.plan.scenarios import run_scenarios, sheets
 
-    console, made = Console(), []
+    console, made = Terminal(), []
     for found in run_scenarios(plans, output, _again(path, output, choice, overrides), resume=resume):
         made = sheets(found)
         write_numbers(output / "scenarios.json", asdict(found))
-        (output / "scenarios.md").write_text("\n".join(sheet.markdown() for sheet in made), encoding="utf-8")
+        tables = "\n".join(sheet.markdown() for sheet in made)
+        write_output("--output", output / "scenarios.md", tables.encode())
     for sheet in made if len(plans) > 1 else ():  # of one seed the plan has shown them
         console.print(sheet)
     console.print(f"Tables: {output / 'scenarios.md'}", soft_wrap=True, highlight=False, markup=False)
@@ -73,10 +72,9 @@ def bench_step(recipe_path: Path, overrides: list[str], steps: int, warmup: int,
     recipe = load_recipe(recipe_path, overrides)
     from motet.plan.bench_step import bench_step as measure
 
-    console = Console()
+    console = Terminal()
     with ProgressBar(console) as bar:
         found = measure(recipe, steps, warmup, bar)
-    write_numbers(json_path, asdict(found))
     table = Table(title=f"One step of {found.trajectories} trajectories on {escape(found.device)}", show_header=False)
     table.add_column("")
     table.add_column("", justify="right")
@@ -86,7 +84,7 @@ def bench_step(recipe_path: Path, overrides: list[str], steps: int, warmup: int,
     table.add_row("images/s over the whole step", f"{found.images_per_second:.3g}")
     table.add_row("peak memory, GB", f"{found.peak_gb:.2f}")
     table.add_row("trained numbers, M", f"{found.trained / 1e6:,.1f}")
-    console.print(table)
+    show_numbers(table, asdict(found), json_path)
 
 
 def _again(path: Path, output: Path, choice: Choice, overrides: Sequence[str]) -> str:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from motet.policies.janus.original_convert import Converted, convert_folder
+from motet.report.terminal import Terminal, say
 from motet.saved import newest_of
 
 
 def convert(source: Path, out: Path, preset: str | None, check: bool, shard_gb: float) -> None:
     """Convert a Janus between the two layouts and print what was done."""
     done = convert_folder(Path(newest_of(source)), out, preset=preset, compare=check, shard_bytes=int(shard_gb * 1e9))
-    Console().print(_table(done))
+    Terminal().print(_table(done))
     if done.layout == "original" and not done.published:
-        print("DeepSeek's own code builds published sizes only; this is none of them.")
-    print(out)
+        say("DeepSeek's own code builds published sizes only; this is none of them.")
+    say(out)
 
 
 def _table(done: Converted) -> Table:

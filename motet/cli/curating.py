@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from motet.curation import Curated, curate, read_captions, read_questions, write_rows
 from motet.curation.files import refuse_output
 from motet.errors import ConfigError, DataError
+from motet.report.terminal import Terminal, say
 
 WITHOUT = ("keep", "drop")
 
@@ -23,19 +23,19 @@ def run(
     refuse_output(out)
     keep = no_entities == "keep"
     done = curate(read_questions(questions), read_captions(captions), floor=min_coverage, keep_without_entities=keep)
-    console = Console()
+    console = Terminal()
     console.print(_table(done, keep))
     if done.without_caption:
         first = done.without_caption[0]
-        print(f"First without a caption: {first.place}, picture {first.image!r}.")
+        say(f"First without a caption: {first.place}, picture {first.image!r}.")
     if done.unclear:
         first = done.unclear[0]
-        print(f"First without a clear option: {first.place}, solution {first.solution!r:.80}.")
+        say(f"First without a clear option: {first.place}, solution {first.solution!r:.80}.")
     if not done.rows:
         fix = "lower --min-coverage." if done.below else "see above why the questions were left out."
         raise DataError(f"No row is left to write to {str(out)!r}.", fix=fix)
     write_rows(done.rows, out, pictures)
-    print(out)
+    say(out)
 
 
 def _table(done: Curated, keep: bool) -> Table:

@@ -13,6 +13,8 @@ from motet.config import Recipe, load_recipe, to_yaml
 from motet.config.pilot import is_pilot, load_pilot
 from motet.config.plan import is_plan, load_plan
 from motet.errors import ConfigError
+from motet.printable import without_passwords
+from motet.report.terminal import say
 
 
 def show_config(recipe: Path | None, overrides: list[str], keys: bool, rewards: bool, scenarios: bool) -> None:
@@ -20,23 +22,23 @@ def show_config(recipe: Path | None, overrides: list[str], keys: bool, rewards: 
     if keys:
         from motet.config.keys import explain
 
-        print(explain(Recipe))
+        say(explain(Recipe))
     elif rewards:
         from motet.rewards import built_in_rewards
 
         for name, meaning in built_in_rewards().items():
-            print(f"{name:<18} {meaning}")
+            say(f"{name:<18} {meaning}")
     elif scenarios:
         from motet.scenarios import built_in_scenarios
 
         for name, one in built_in_scenarios().items():
             acts = ", ".join(f"{act} ({kind})" for act, kind in one.acts.items())
             options = f"; options: {', '.join(one.options)}" if one.options else ""
-            print(f"{name:<18} acts: {acts}; columns: {', '.join(one.columns) or 'none'}{options}")
+            say(f"{name:<18} acts: {acts}; columns: {', '.join(one.columns) or 'none'}{options}")
     elif recipe is None:
         raise ConfigError("No recipe was given.", fix="motet config RECIPE.yaml, or motet config --keys.")
     else:
-        print("\n".join(_resolved(recipe, overrides)), end="")
+        say(without_passwords("\n".join(_resolved(recipe, overrides))), end="")
 
 
 def _resolved(path: Path, overrides: list[str]) -> Iterator[str]:
@@ -58,20 +60,20 @@ def doctor() -> None:
     """Print versions, devices, extras, and whether a tiny model acts and replays here."""
     import torch
 
-    print(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
+    say(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
     for package in ("torch", "transformers", "tokenizers", "safetensors", "pydantic", "datasets"):
-        print(f"{package:<13} {_version(package)}")
+        say(f"{package:<13} {_version(package)}")
     gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
-    print(f"gpu           {', '.join(gpus) or 'none: runs on the CPU'}")
-    print(f"cpu threads   {torch.get_num_threads()}")
+    say(f"gpu           {', '.join(gpus) or 'none: runs on the CPU'}")
+    say(f"cpu threads   {torch.get_num_threads()}")
     for package, extra in (("peft", "lora"),):
         state = _version(package) if importlib.util.find_spec(package) else f"missing: pip install 'motet[{extra}]'"
-        print(f"{package:<13} {state}")
+        say(f"{package:<13} {state}")
     if importlib.util.find_spec("torchvision") and torch.version.cuda is None:
-        print("torchvision   installed beside a CPU build of torch: transformers' image processors may break")
+        say("torchvision   installed beside a CPU build of torch: transformers' image processors may break")
     shipped = Path("checkpoints/shapes_janus/config.json")
-    print(f"cold start    {'found' if shipped.is_file() else 'not in this folder: run from the repository root'}")
-    print(f"tiny model    {_tiny_model_check()}")
+    say(f"cold start    {'found' if shipped.is_file() else 'not in this folder: run from the repository root'}")
+    say(f"tiny model    {_tiny_model_check()}")
 
 
 def _tiny_model_check() -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from motet.cli.numbers import write_numbers
+from motet.cli.outputs import show_numbers
 from motet.config import Recipe, parse_recipe
 from motet.config.plan import recipe_of
 from motet.errors import ConfigError
@@ -53,26 +53,24 @@ def evaluate_suite(asked: Asked, of_recipes: Mapping[str, Any]) -> None:
 
 
 def _run_suite(recipe: Recipe, json_path: Path | None) -> None:
-    from rich.console import Console
-
     from motet.evals.shapes import evaluate_shapes
     from motet.policies import load_policy
     from motet.report.progress import ProgressBar
     from motet.report.tables import suite_table
+    from motet.report.terminal import Terminal
     from motet.session import require_suite, samplings_of
 
-    console, checkpoint = Console(), recipe.policy.path
+    checkpoint = recipe.policy.path
     policy = load_policy(newest_of(checkpoint))
     require_suite(recipe.eval.suite, policy)
     world, longest, drawing = dict(recipe.data.options), recipe.text.max_tokens, samplings_of(recipe)["denoising"]
-    with ProgressBar(console) as bar:
+    with ProgressBar(Terminal()) as bar:
 
         def tell(done: int, total: int) -> None:
             bar.items("measure", done, total)
 
         table = evaluate_shapes(policy, recipe.eval, world, longest, tell, denoising=drawing).table
-    write_numbers(json_path, table)
-    console.print(suite_table({Path(checkpoint).name: table}, "On held-back items, strict"))
+    show_numbers(suite_table({Path(checkpoint).name: table}, "On held-back items, strict"), table, json_path)
 
 
 def evaluate_recipe(
@@ -89,25 +87,26 @@ def evaluate_recipe(
 
 
 def _run_rewards(recipe: Recipe, asked: Asked) -> None:
-    from rich.console import Console
+    from rich.markup import escape
 
     from motet.data import is_file
     from motet.evals.tracks import evaluate_tracks
     from motet.report.progress import ProgressBar
     from motet.report.tables import rewards_table
+    from motet.report.terminal import Terminal
     from motet.session import held_back_data, prepare_measurement
 
-    console, session = Console(), prepare_measurement(recipe)
-    with ProgressBar(console) as bar:
+    session = prepare_measurement(recipe)
+    with ProgressBar(Terminal()) as bar:
 
         def tell(done: int, total: int) -> None:
             bar.items("measure", done, total)
 
         table = evaluate_tracks(session, tell).table
-    write_numbers(asked.json_path, table)
     sources = [held_back_data(recipe, track.data) for track in recipe.practised().values()]
     places = ", ".join(dict.fromkeys(d.source if is_file(d.source) else f"{d.source} ({d.split})" for d in sources))
-    console.print(rewards_table({Path(asked.checkpoint).name: table}, f"Rewards on {places}, with 95 % intervals"))
+    title = f"Rewards on {escape(places)}, with 95 % intervals"
+    show_numbers(rewards_table({Path(asked.checkpoint).name: table}, title), table, asked.json_path)
 
 
 def _overrides(settings: Mapping[str, Any]) -> list[str]:

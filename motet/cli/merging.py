@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from motet.merge import Merged, merge_folders
+from motet.report.terminal import Terminal, say
 from motet.saved import newest_of
 
 
@@ -20,8 +20,8 @@ def merge(models: list[Path], base: Path | None, method: str, out: Path, shard_g
         base=None if base is None else Path(newest_of(base)),
         shard_bytes=int(shard_gb * 1e9),
     )
-    Console().print(_table(done, method))
-    print(out)
+    Terminal().print(_table(done, method))
+    say(out)
 
 
 def _table(done: Merged, method: str) -> Table:

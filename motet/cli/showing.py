@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from motet.cli.outputs import write_picture
 from motet.config.plan import recipe_of
+from motet.report.terminal import say
 
 if TYPE_CHECKING:
     from motet.evals.preview import ShownAct, ShownRow, ShownTrack
@@ -24,7 +26,7 @@ def show_data(path: Path, overrides: list[str], *, count: int, split: str | None
 
     tracks = preview(recipe, count, split)
     for track in tracks:
-        print("\n".join(_lines(track)))
+        say("\n".join(_lines(track)))
     _write_pictures(tracks, out)
 
 
@@ -81,7 +83,7 @@ def _short(value: Any) -> str:
 
 def _write_pictures(tracks: list[ShownTrack], out: Path) -> None:
     """Pictures of all tracks: side by side with what the image tokenizer makes of them, where the policy has one."""
-    from motet.report.pictures import picture_grid, save_picture
+    from motet.report.pictures import picture_grid
 
     pairs = [pair for track in tracks if track.reconstruction is not None for pair in track.reconstruction.pairs]
     alone = [picture for track in tracks if track.reconstruction is None for picture in track.pictures]
@@ -90,5 +92,5 @@ def _write_pictures(tracks: list[ShownTrack], out: Path) -> None:
         return
     captions = [f"{n + 1}: {word}" for n in range(len(pairs)) for word in ("the data's", "by the image tokenizer")]
     captions += [f"{len(pairs) + n + 1}: the data's" for n in range(len(alone))]
-    save_picture(picture_grid(pictures, captions, [None] * len(pictures)), out)
-    print(f"Pictures: {out}")
+    write_picture("--out", out, picture_grid(pictures, captions, [None] * len(pictures)))
+    say(f"Pictures: {out}")

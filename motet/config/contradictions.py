@@ -7,9 +7,11 @@ from math import inf, isfinite
 from typing import Any, cast
 
 from motet.config.algorithm_contradictions import ALGORITHM_CHECKS, Check
+from motet.config.keys import show
 from motet.config.problems import Problem
 from motet.config.schema import (
     HUB_OPTIONS,
+    LONGEST_NAME,
     LoraConfig,
     PolicyConfig,
     Recipe,
@@ -100,6 +102,9 @@ def _track_names(recipe: Recipe) -> Iterator[Problem]:
         if not name.isidentifier():
             text = f"{name!r} is no name: it is part of file names and of metrics."
             yield Problem(f"tracks.{name}", text, "use letters, digits and underscores.")
+        elif len(name.encode()) > LONGEST_NAME:
+            text = f"a name of {len(name)} characters is too long: it is part of file names."
+            yield Problem(f"tracks.{show(name)}", text, f"use at most {LONGEST_NAME}.")
 
 
 def _shapes_data(recipe: Recipe) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from motet.config.schema import Recipe
+from motet.printable import printable
 
 KeyPath = Sequence[str | int]
 """The steps to a value, e.g. ("rewards", 0, "weight")."""
@@ -103,8 +104,12 @@ def describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     else:
         words = _WORDS.get(annotation, "a value")
     limits = [(_SIGNS[type(mark)], mark) for mark in (*metadata, *inner) if type(mark) in _SIGNS]
-    bounds = " and ".join(f"{sign} {getattr(mark, name):g}" for (name, sign), mark in limits)
+    bounds = " and ".join(f"{sign} {_number(getattr(mark, name))}" for (name, sign), mark in limits)
     return f"{words} {bounds}".strip() + (", or null" if optional else "")
+
+
+def _number(value: Any) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def walk(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -155,7 +160,7 @@ def show(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):
         items = cast("Mapping[Any, Any]", value).items()
-        text = "{" + ", ".join(f"{key}: {show(item)}" for key, item in items) + "}"
+        text = printable("{" + ", ".join(f"{key}: {show(item)}" for key, item in items) + "}", lines=False)
     elif isinstance(value, list | tuple):
         text = "[" + ", ".join(show(item) for item in cast("Sequence[Any]", value)) + "]"
     else:

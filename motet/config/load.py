@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -20,6 +21,9 @@ from motet.config.yaml12 import Unreadable, from_yaml, to_yaml_text
 from motet.errors import ConfigError
 
 _DEEPEST = 20
+_HALF = "holds half of a character (a lone surrogate)."
+_LARGEST = 4_000_000
+"""Bytes of a file that are read."""
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
@@ -92,28 +96,41 @@ def _parse(mapping: Any, overrides: Sequence[str], *, source: str) -> Recipe:
 # --- plain values
 
 
-def _plain(value: Any, key: str, problems: list[Problem], depth: int = 0) -> Any:
-    """A copy made of dicts, lists and scalars only; what a recipe file could not say becomes a problem."""
-    if depth > _DEEPEST:
+def _plain(value: Any, key: str, problems: list[Problem], around: tuple[int, ...] = ()) -> Any:
+    """A copy made of dicts, lists and scalars only; what a recipe file could not say becomes a problem.
+
+    `around`: the ids of the containers that it lies in.
+    """
+    inside = (*around, id(value))
+    if len(around) > _DEEPEST or id(value) in around:
         problems.append(Problem(key, "is nested too deeply, or contains itself.", "flatten it."))
     elif isinstance(value, Mapping):
         content: dict[str, Any] = {}
         for name, inner in cast("Mapping[Any, Any]", value).items():
             if not isinstance(name, str):
                 problems.append(Problem(key, f"the key {show(name)} is not text.", "put it in quotes."))
-            content[str(name)] = _plain(inner, f"{key}.{name}" if key else str(name), problems, depth + 1)
+            elif _half_character(name):
+                problems.append(Problem(key, f"the key {show(name)} {_HALF}", "write it in UTF-8."))
+                name = show(name)
+            content[str(name)] = _plain(inner, f"{key}.{name}" if key else str(name), problems, inside)
         return content
     elif isinstance(value, list | tuple):
         items = enumerate(cast("Sequence[Any]", value))
-        return [_plain(inner, f"{key}.{place}", problems, depth + 1) for place, inner in items]
+        return [_plain(inner, f"{key}.{place}", problems, inside) for place, inner in items]
     elif isinstance(value, os.PathLike):
         return str(cast("os.PathLike[str]", value))
+    elif isinstance(value, str) and _half_character(value):
+        problems.append(Problem(key, f"{show(value)} {_HALF}", "write the character itself, in UTF-8."))
     elif value is not None and not isinstance(value, str | bool | int | float):
         text = f"{show(value)} is a {type(value).__name__}; expected what YAML can write."
         problems.append(Problem(key, text, "use text, numbers, true, false, null, lists and mappings."))
     else:
         return value
     return None
+
+
+def _half_character(text: str) -> bool:
+    return not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)
 
 
 # --- overrides
@@ -130,7 +147,7 @@ def _apply(content: dict[str, Any], override: str) -> Problem | None:
     try:
         value = from_yaml(text)
     except Unreadable as error:
-        return Problem(key, f"the override's value {text!r} is not readable YAML: {error}.", "put it in quotes.")
+        return Problem(key, f"the override's value {show(text)} is not readable YAML: {error}.", "put it in quotes.")
     place: Any = content
     for depth, part in enumerate(path):
         problem = _no_entry(place, part, ".".join(path[:depth]))
@@ -163,8 +180,14 @@ def _with_override(problem: Problem, overrides: Sequence[str]) -> Problem:
     for override in overrides:
         key = override.partition("=")[0].strip()
         if problem.key and f"{key}.".startswith(f"{problem.key}.") and override not in problem.text:
-            return Problem(problem.key, f"{problem.text[:-1]} (override {override!r}){problem.text[-1:]}", problem.fix)
+            return Problem(
+                problem.key, f"{problem.text[:-1]} (override {_short(override)!r}){problem.text[-1:]}", problem.fix
+            )
     return problem
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 # --- files
@@ -180,7 +203,12 @@ def read_yaml(path: Path) -> Any:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            fix = "name a recipe: a YAML file of some KB."
+            raise ConfigError(f"{path} is larger than {_LARGEST / 1e6:.0f} MB.", fix=fix)
+        return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8").read()
     except FileNotFoundError:
         names = [file.name for file in path.parent.glob("*.y*ml")]
         close = get_close_matches(path.name, names, n=1) or get_close_matches(f"{path.name}.yaml", names, n=1)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from motet.config.load import apply_overrides, read_mapping, read_yaml
-from motet.config.plan import COLUMNS, Plan, parse_plan, section, trajectories
+from motet.config.plan import COLUMNS, Plan, parse_plan, require_folder_name, section, trajectories
 from motet.errors import ConfigError
 
 KEYS = ("description", "seeds", "shared", "strategies", "against", "budget")
@@ -84,6 +84,7 @@ def load_pilot(path: str | os.PathLike[str], output: Path, overrides: Sequence[s
     runs: dict[str, str] = {}
     for name, given in named.items():
         where = f"{source}: strategies.{name}"
+        require_folder_name(name, where)
         settings = section(given, where)
         if set(settings) != {"stages", "result"}:
             raise ConfigError(f"{where} needs the keys stages and result, and no others.", fix="write both.")

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from motet.config.algorithm import DROPOUTS
+from motet.config.keys import show
 from motet.config.load import apply_overrides, load_recipe, parse_recipe, read_mapping, read_yaml
-from motet.config.schema import Recipe
+from motet.config.schema import LONGEST_NAME, Recipe
 from motet.errors import ConfigError
 
 StageKind = Literal["rl", "sft", "merge"]
@@ -178,6 +179,13 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> No
             raise ConfigError(f"{where} is {name!r}, which the plan does not have.", fix=hint)
 
 
+def require_folder_name(name: str, where: str) -> None:
+    """Raise ConfigError for a name that cannot be a folder's: the runs of a stage or of a strategy lie there."""
+    if not name.replace("-", "_").isidentifier() or len(name.encode()) > LONGEST_NAME:
+        fix = f"use letters, digits, _ and -, at most {LONGEST_NAME} of them."
+        raise ConfigError(f"{where}: {show(name)} is to be a folder's name.", fix=fix)
+
+
 def section(value: Any, where: str) -> dict[str, Any]:
     """A mapping with keys that are text; raises ConfigError, naming the place, for anything else."""
     if not isinstance(value, dict):
@@ -197,8 +205,7 @@ class _Reader:
 
     def read(self, name: str, settings: Mapping[str, Any]) -> None:
         where, own = f"{self.source}: stages.{name}", dict(settings)
-        if not name.replace("-", "_").isidentifier():
-            raise ConfigError(f"{where}: {name!r} is a folder's name.", fix="use letters, digits, _ and -.")
+        require_folder_name(name, where)
         kind = own.pop("kind", "rl")
         if kind not in get_args(StageKind):
             raise ConfigError(f"{where}.kind is {kind!r}; expected {', '.join(get_args(StageKind))}.", fix="write one.")

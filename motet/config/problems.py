@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from motet.config.keys import KeyPath, annotation_at, as_section, bare, describe, dotted, near, show
 from motet.errors import ConfigError
+from motet.printable import printable
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,18 @@ class Problem:
     fix: str
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.text} Fix: {self.fix}" if self.key else f"{self.text} Fix: {self.fix}"
+        return f"{self.place}: {self.text} Fix: {self.fix}" if self.key else f"{self.text} Fix: {self.fix}"
+
+    @property
+    def place(self) -> str:
+        """The key in one printable line."""
+        return printable(self.key, lines=False)
 
 
 def to_error(problems: Sequence[Problem], source: str) -> ConfigError:
     """All problems as one error, each on its line."""
     if len(problems) == 1:
-        where = f"{source}: {problems[0].key}" if problems[0].key else source
+        where = f"{source}: {problems[0].place}" if problems[0].key else source
         return ConfigError(f"{where}: {problems[0].text}", fix=problems[0].fix)
     lines = "\n".join(f"  {problem}" for problem in problems)
     return ConfigError(f"{source} has {len(problems)} problems:\n{lines}\n", fix="correct all of these.")

@@ -5,12 +5,15 @@ A recipe combines five choices that never know each other: policy, scenario, rew
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from motet.config.algorithm import AlgorithmConfig
 from motet.config.section import Section
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""Of 32 bits, as the noise takes it."""
 
 
 class LoraConfig(Section):
@@ -64,6 +67,8 @@ class PolicyConfig(Section):
     """Sample at most this many sequences at once; None: all of a step's. Less memory, the same samples but rounding."""
 
 
+LONGEST_NAME = 64
+"""Bytes of the name of a track, a stage or a strategy, which file names hold beside other words (255 at most)."""
 HUB_OPTIONS = ("name", "revision", "data_dir", "data_files")
 """What `data.options` may say of a hub dataset."""
 
@@ -219,7 +224,7 @@ class EvalConfig(Section):
     """Guidance with which the suite draws; 1: none."""
     every: PositiveInt | None = None
     """Steps between quick looks at up to 256 items while training, for the learning curve; None: none."""
-    seed: int = 1234
+    seed: Seed = 1234
     """Seed of the items and of the sampling noise."""
 
 
@@ -234,7 +239,7 @@ class RunConfig(Section):
     """P: prompts per rollout; the batch is P x num_generations trajectories (`sft`: P rows)."""
     turn: PositiveInt | None = None
     """With several tracks: steps of one before the next takes over; None: every step plays them all."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the data order and of every trajectory's noise."""
     save_every: PositiveInt | None = None
     """Steps between checkpoints; None: by the clock alone, and at the end."""
@@ -244,7 +249,7 @@ class RunConfig(Section):
     """How many checkpoints to keep."""
     sample_every: PositiveInt = 20
     """Steps between picture grids."""
-    threads: PositiveInt | None = None
+    threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads of torch; None: torch's choice, and fewer while other processes compete for the processor."""
 
 

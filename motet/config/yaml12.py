@@ -9,13 +9,20 @@ import re
 from typing import Any, ClassVar
 
 import yaml
-from yaml.nodes import MappingNode, ScalarNode
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from motet.printable import printable
 
 
 def from_yaml(text: str) -> Any:
     """The plain values that a text describes."""
     try:
-        return yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _refuse_endless(node)
+        return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
@@ -24,13 +31,50 @@ def from_yaml(text: str) -> Any:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise Unreadable(f"line {line}: a character that YAML does not allow ({error.character!r})") from None
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"{type(error).__name__}: {error}") from None
+    except RecursionError:
+        raise Unreadable("it is nested too deeply") from None
+    except (ValueError, TypeError) as error:  # a number of thousands of digits, a merge of what is no mapping
+        raise Unreadable(str(error)) from None
 
 
 def to_yaml_text(content: Any) -> str:
-    """Plain values as text that both versions of YAML read alike."""
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    """Plain values as text that both versions of YAML read alike, and that is safe to print."""
+    settings: dict[str, Any] = {"Dumper": _Dumper, "sort_keys": False, "width": 110}
+    text = yaml.dump(content, allow_unicode=True, **settings)
+    return text if printable(text) == text else yaml.dump(content, allow_unicode=False, **settings)
+
+
+def _refuse_endless(root: Node) -> None:
+    """Raise for an alias inside of what it stands for, and for aliases and merges that stand for too many values.
+
+    Every node is counted once, with all that lies below it wherever it is used: nothing is written out to be counted.
+    """
+    sizes: dict[Node, int] = {}
+    stack: list[tuple[Node, bool]] = [(root, False)]
+    open_nodes: set[Node] = set()
+    while stack:
+        node, counted = stack.pop()
+        below = _below(node)
+        if counted:
+            open_nodes.discard(node)
+            sizes[node] = 1 + sum(sizes[inner] for inner in below)
+            if sizes[node] > _MOST_VALUES:
+                problem = f"this stands for more than {_MOST_VALUES:,} values, aliases counted with what they name"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        elif node in open_nodes:
+            raise yaml.MarkedYAMLError(problem="an alias stands for what contains it", problem_mark=node.start_mark)
+        elif node not in sizes:
+            open_nodes.add(node)
+            stack += [(node, True), *((inner, False) for inner in below)]
+
+
+def _below(node: Node) -> list[Node]:
+    if isinstance(node, MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, SequenceNode) else []
+
+
+_MOST_VALUES = 100_000
 
 
 class Unreadable(Exception):

@@ -10,6 +10,7 @@ from typing import Any
 from motet.data.digest import digest_of, what_changed
 from motet.data.rows import Rows
 from motet.errors import CheckpointError
+from motet.printable import printable
 from motet.task import Task
 
 
@@ -61,11 +62,8 @@ class Cursor:
                 "one that you removed. Or start a new run.",
             )
         if changed:
-            print(
-                f"motet: {self.rows.source.name} is not what the checkpoint was trained on: {changed}. "
-                "Going on with the rows as they are now.",
-                file=sys.stderr,
-            )
+            text = f"motet: {self.rows.source.name} is not what the checkpoint was trained on: {changed}. "
+            print(printable(f"{text}Going on with the rows as they are now."), file=sys.stderr)
         self.drawn = int(state["drawn"])
 
     @cached_property

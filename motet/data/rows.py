@@ -19,6 +19,7 @@ from motet.data.sources import Source, open_source
 from motet.errors import ConfigError, DataError
 from motet.lookup import did_you_mean
 from motet.pictures import check_picture, read_picture
+from motet.printable import printable
 from motet.task import Task
 
 CONVERSATIONS = ("prompt", "question", "instruction", "inverse")
@@ -165,11 +166,11 @@ def check_rows(rows: Rows) -> None:
     begin = time.monotonic()
     for i in range(len(rows)):
         if time.monotonic() - begin > CHECK_SECONDS:
-            print(
+            text = (
                 f"motet: the first {i:,} of {len(rows):,} rows of {rows.source.name} were checked in {CHECK_SECONDS} s;"
-                " the others are checked when a step meets them.",
-                file=sys.stderr,
+                " the others are checked when a step meets them."
             )
+            print(printable(text), file=sys.stderr)
             return
         rows.check(i)
 

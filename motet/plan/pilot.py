@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from motet.numerics.intervals import mean_interval
 from motet.plan.measured import Measurements
 from motet.plan.runner import SUMMARY, run_plan
 from motet.plan.table import cell
+from motet.report.terminal import Terminal
 
 PLOTTED = ("draw", "answer", "held-out draw", "held-out answer")
 
@@ -46,7 +46,7 @@ def run_pilot(pilot: Pilot, output: Path, again: str, *, resume: bool) -> None:
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
     if find_spec("matplotlib") is None:  # now, not after hours of runs
         raise ConfigError("The plot of a pilot study needs matplotlib.", fix="pip install 'motet[plots]'.")
-    console, measurements = Console(), Measurements()
+    console, measurements = Terminal(), Measurements()
     for seed in pilot.seeds:
         for strategy, plans in pilot.plans.items():
             console.rule(f"seed {seed}: {strategy}")

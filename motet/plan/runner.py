@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from motet.config import load_recipe, to_yaml
 from motet.config.plan import Plan, Stage, checkpoint_of
 from motet.durable import write_whole
@@ -20,6 +18,7 @@ from motet.plan.runs import run_measurement, run_supervised, run_training
 from motet.plan.table import plan_tables
 from motet.report.folder import RECIPE, RunFolder
 from motet.report.resuming import POLICY, refuse_changes
+from motet.report.terminal import Terminal
 from motet.saved import damage, newest_of, weights_digest
 from motet.session import demonstrated_tracks, rewarded_tracks
 
@@ -48,7 +47,7 @@ def run_plan(
         fix = "add --resume to go on there, or give another --output."
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
     _rehearse(plan, output)
-    console = Console()
+    console = Terminal()
     results: dict[str, Any] = {}
     measurements = measurements or Measurements()
     for number, stage in enumerate(plan.stages, 1):
@@ -122,7 +121,7 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements:
     folder = _folder_of(plan, stage, output)
     finished = _finished(stage, folder)
     if finished is not None:
-        Console().print("finished before", highlight=False)
+        Terminal().print("finished before", highlight=False)
         return finished
     for part in stage.start:
         _refuse_damaged(checkpoint_of(plan.stage(part), output), output / part)

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from motet.checkpoint import Progress
@@ -27,6 +26,7 @@ from motet.report.pictures import picture_grid, save_picture
 from motet.report.progress import ProgressBar
 from motet.report.resuming import as_begun, starting_weights
 from motet.report.tables import rewards_table, suite_table
+from motet.report.terminal import Terminal
 from motet.run import Run
 from motet.saved import latest_checkpoint, newest_of
 from motet.session import Session, prepare, prepare_measurement, prepare_supervised, samplings_of
@@ -43,7 +43,7 @@ class _Desk:
     recipe: Recipe
     folder: RunFolder
     again: str
-    console: Console
+    console: Terminal
     bar: ProgressBar
     interrupt: Interrupt
     threads: ThreadTuner | None
@@ -98,7 +98,7 @@ def _with_compute_types(recipe: Recipe, folder: RunFolder) -> Recipe:
     """The recipe with the compute types that `auto` means here, or meant when the run began; says what and why."""
     opened = Opening.at(newest_of(recipe.policy.path), as_begun(folder, recipe).policy)
     if opened.reason:
-        Console().print(opened.reason, soft_wrap=True, highlight=False, markup=False)
+        Terminal().print(opened.reason, soft_wrap=True, highlight=False, markup=False)
     return recipe.model_copy(update={"policy": opened.settings})
 
 
@@ -108,7 +108,7 @@ def _desk(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Desk]:
 
     An error before the first step is done leaves no folder behind; a later one tells the newest checkpoint.
     """
-    console = Console()
+    console = Terminal()
     threads = ThreadTuner() if recipe.run.threads is None else None
     folder.create(to_yaml(recipe), starting_weights(recipe))
     try:

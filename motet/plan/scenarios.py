@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from motet.config.bench import folder_of
 from motet.config.plan import Plan
 from motet.errors import RunFolderError
@@ -18,6 +16,7 @@ from motet.plan.measured import Measurements
 from motet.plan.runner import run_plan
 from motet.report.sheet import Sheet
 from motet.report.tables import signed
+from motet.report.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def run_scenarios(plans: Mapping[int, Plan], output: Path, again: str, *, resume
     if output.exists() and any(output.iterdir()) and not resume:
         fix = "add --resume to go on there, or give another --output."
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
-    console, measurements = Console(), Measurements()
+    console, measurements = Terminal(), Measurements()
     found = Found((), ())
     for seed, plan in plans.items():
         console.rule(f"seed {seed}")

@@ -165,10 +165,13 @@ def test_an_unknown_key_is_refused_with_what_was_meant(tmp_path: Path, line: str
     [
         (
             "run.seed='8'",
-            "'8' does not fit; expected a whole number (override \"run.seed='8'\"). Fix: write 8, without",
+            "expected a whole number >= 0 and < 4294967296 (override \"run.seed='8'\"). Fix: write 8, without",
         ),
         ("run.seed=1_000", "Fix: write 1000, without quotes"),
-        ("run.seed=2.0", "2.0 does not fit; expected a whole number (override 'run.seed=2.0'). Fix: write 2."),
+        (
+            "run.seed=2.0",
+            "expected a whole number >= 0 and < 4294967296 (override 'run.seed=2.0'). Fix: write 2.",
+        ),
         ("run.seed=true", "true does not fit; expected a whole number"),
         ("optimizer.learning_rate=true", "true does not fit; expected a number > 0"),
         ("algorithm.normalize_each=yes", "'yes' does not fit; expected true or false"),
@@ -234,9 +237,9 @@ def test_what_a_recipe_file_could_not_say_is_refused() -> None:
         ("a: \x01", "line 1: a character that YAML does not allow"),
         ("a: !!python/object/apply:os.getcwd []", "line 1"),
         ("a: {[1]: 2}", "line 1"),
-        ("a: " + "[" * 1500, "RecursionError"),
-        ("a: " + "1" * 5000, "ValueError"),
-        ("a: &a [*a]", "is nested too deeply, or contains itself"),
+        ("a: " + "[" * 1500, "nested too deeply"),
+        ("a: " + "1" * 5000, "Exceeds the limit"),
+        ("a: &a [*a]", "an alias stands for what contains it"),
         ("", "recipe.yaml is empty"),
         ("# only a comment", "recipe.yaml is empty"),
         ("just text", "recipe.yaml is 'just text'; expected keys such as policy and run"),
