@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from motet.checkpoint import Progress, restore, save_checkpoint
+from motet.errors import CheckpointError
 from motet.interrupt import Interrupt
 from motet.report.folder import FAILURES, METRICS, RunFolder, metrics_line
 from motet.report.pace import Pace
@@ -58,7 +59,8 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and not isinstance(error, KeyboardInterrupt):  # a second Ctrl-C is in a hurry
+        # A second Ctrl-C does not wait; where a checkpoint could not be written, it would fail again.
+        if error is not None and not isinstance(error, KeyboardInterrupt | CheckpointError):
             self._rescue()
 
     @property

@@ -17,7 +17,7 @@ import torch
 import motet.loop
 from motet.checkpoint import Progress
 from motet.config import parse_recipe
-from motet.errors import RewardError, RunFolderError
+from motet.errors import CheckpointError, RewardError, RunFolderError
 from motet.interrupt import Interrupt
 from motet.report.folder import RunFolder
 from motet.report.streams import steady_output
@@ -100,6 +100,19 @@ def test_a_second_interruption_does_not_wait_for_a_save(tiny_checkpoint, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         run_loop(mapping(tiny_checkpoint, **SHORT), tmp_path / "run")
     assert newest(tmp_path / "run") is None
+
+
+def test_a_checkpoint_that_cannot_be_written_is_tried_once(tiny_checkpoint, tmp_path, monkeypatch):
+    calls = []
+
+    def save(*_):
+        calls.append(1)
+        raise CheckpointError("the disk is full.", fix="free some space.")
+
+    monkeypatch.setattr("motet.run.save_checkpoint", save)
+    with pytest.raises(CheckpointError, match="the disk is full"):
+        run_loop(mapping(tiny_checkpoint, run={"steps": 1, "prompts_per_step": 1}), tmp_path / "run")
+    assert len(calls) == 1
 
 
 # --- clocks
