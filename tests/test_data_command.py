@@ -63,6 +63,21 @@ def test_rows_prompts_rewards_and_pictures(tiny_checkpoint, tmp_path, capsys):
     assert sheet.size == picture_grid([Image.new("RGB", (9, 9))] * 4, [""] * 4, [None] * 4).size  # two beside two
 
 
+def test_nothing_steers_the_terminal(tiny_checkpoint, tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "a\x1b[2Jb\x9bc", "answer": "\x1b]0;x", "\x1b[1m": 1}))
+    data = {"source": str(tmp_path / "rows.jsonl"), "options": {}}
+    recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, scenario="answer", data=data, rewards=None)
+    answer = motet_command(capsys, "data", recipe)
+    assert answer.code == 0 and "\\x1b[1m: 1" in answer.out, answer.err
+    assert not any((ord(one) < 32 and one != "\n") or 127 <= ord(one) < 160 for one in answer.out)
+
+
+def test_pictures_that_cannot_be_written(tiny_checkpoint, tmp_path, capsys):
+    recipe = recipe_file(tmp_path, tiny_checkpoint, [f"{__file__}:right"])
+    answer = motet_command(capsys, "data", recipe, "--show", 1, "--out", tmp_path)
+    assert answer.code == 2 and "--out" in answer.err and "is a folder" in answer.err and answer.out == ""
+
+
 def test_what_has_no_gold_is_sampled(tiny_checkpoint):
     (track,) = preview(parse_recipe(mapping(tiny_checkpoint, data={"size": 3})), 2)
     (drawing, answer) = track.rows[0].acts

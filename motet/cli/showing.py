@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from motet.cli.outputs import write_picture
+from motet.cli.outputs import PICTURES, refuse_output, write_picture
 from motet.config.plan import recipe_of
 from motet.report.terminal import say
 
@@ -21,6 +21,7 @@ _LONGEST = 200
 
 def show_data(path: Path, overrides: list[str], *, count: int, split: str | None, stage: str | None, out: Path) -> None:
     """Print the first rows of a recipe's data with prompts and rewards, and write their pictures into `out`."""
+    refuse_output("--out", out, overwrite=True, suffixes=PICTURES)
     recipe = recipe_of(path, overrides, stage)
     from motet.evals.preview import preview
 

@@ -63,7 +63,7 @@ def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str
             if before is not None and after is not None:
                 desk.console.print(_table(recipe, {"before": before, "after": after}))
             folder.write_json("summary.json", _summary(recipe, folder, progress, {"before": before, "after": after}))
-        _say_what_next(desk, progress)
+        _say_what_next(desk, session, progress)
 
 
 def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> None:
@@ -84,7 +84,7 @@ def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[s
             if measured:
                 desk.console.print(_table(recipe, measured))
             folder.write_json("summary.json", _summary(recipe, folder, progress, {"after": after, **measured}))
-        _say_what_next(desk, progress)
+        _say_what_next(desk, session, progress)
 
 
 def run_measurement(recipe: Recipe, folder: RunFolder, again: str) -> None:
@@ -267,12 +267,16 @@ def _summary(
     }
 
 
-def _say_what_next(desk: _Desk, progress: Progress) -> None:
+def _say_what_next(desk: _Desk, session: Session, progress: Progress) -> None:
     checkpoint, folder = latest_checkpoint(desk.folder.checkpoints), desk.folder.path
     lines = [f"Trained {progress.step} steps in {progress.seconds:.0f} s: {checkpoint}"]
     if (folder / "before.png").is_file():
         lines.append(f"Pictures before and after: {folder / 'before.png'}, {folder / 'after.png'}")
     shapes = any(track.data.source == "shapes" for track in desk.recipe.practised().values())
-    prompt = "two red circles" if shapes else "what to draw"
-    lines.append(f'Try next: motet sample {shlex.quote(str(folder))} "{prompt}" --n 8 --out grid.png')
+    if any(kind != "text" for track in session.tracks for kind in track.scenario.acts.values()):
+        prompt = "two red circles" if shapes else "what to draw"
+        lines.append(f'Try next: motet sample {shlex.quote(str(folder))} "{prompt}" --n 8 --out grid.png')
+    else:
+        question = "how many circles?" if shapes else "what to ask"
+        lines.append(f'Try next: motet ask {shlex.quote(str(folder))} picture.png "{question}"')
     desk.console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
