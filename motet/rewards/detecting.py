@@ -77,8 +77,18 @@ class Detector:
         return cls(model, load_processor(AutoImageProcessor, path, key=key), threshold, batch_size)
 
     def __call__(self, pictures: Sequence[Image.Image]) -> list[list[Instance]]:
-        """The instances of each picture."""
-        return in_batches(pictures, self.batch_size, self._find)
+        """The instances of each picture.
+
+        Batches are of one size: processors pad smaller pictures, and transformers' post-processing takes the padding
+        for a part of the picture, so boxes would be misplaced.
+        """
+        found: dict[int, list[Instance]] = {}
+        for size in dict.fromkeys(picture.size for picture in pictures):
+            places = [place for place, picture in enumerate(pictures) if picture.size == size]
+            found |= zip(
+                places, in_batches([pictures[place] for place in places], self.batch_size, self._find), strict=True
+            )
+        return [found[place] for place in range(len(pictures))]
 
     @torch.no_grad()
     def _find(self, pictures: Sequence[Image.Image]) -> list[list[Instance]]:

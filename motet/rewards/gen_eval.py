@@ -39,8 +39,9 @@ class GenEval(Judge):
     """Whether the drawing holds what the row's `include` asks for: GenEval, by Mask2Former and CLIP.
 
     `score`: `correct` is GenEval's own verdict (at least so many; 1 or 0), `strict` wants exactly so many, `partial` is
-    UniRL-Zero's and Flow-GRPO's reward, the mean over clauses (how near the count is, the share of right colours, the
-    position), each in [0, 1]. `include` and `exclude` are lists of {class, count, color, position: [relation, place in
+    the mean over clauses (how near the count is, the share of right colours, the position), each in [0, 1]: the reward
+    of UniRL-Zero and Flow-GRPO but for two things of ours, it never falls below 0 and counts a failed position once.
+    `include` and `exclude` are lists of {class, count, color, position: [relation, place in
     include]}; rows whose `tag` is `counting` count only what scores above `counting_threshold`. `detector` and `clip`
     are folders or hub ids. A row without `include` gets None.
     """

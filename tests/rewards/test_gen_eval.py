@@ -1,5 +1,7 @@
 """GenEval: its verdict by hand on boxes, its row logic on a scripted detector, its models as tiny checkpoints."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from PIL import Image
@@ -203,6 +205,42 @@ def test_the_models_load_and_judge(tmp_path):
     asked = [{"class": name, "count": 1, "color": "red"}]
     told = reward(completions=shows(*pictures), include=[asked, asked])
     assert all(value is not None and 0 <= value <= 1 for value in told)
+
+
+class Bright(torch.nn.Module):
+    """Finds one cat: what is bright."""
+
+    device = torch.device("cpu")
+
+    def forward(self, pixel_values, pixel_mask=None):
+        side = [length // 4 for length in pixel_values.shape[-2:]]
+        bright = torch.nn.functional.interpolate(pixel_values.mean(dim=1, keepdim=True), size=side, mode="area")
+        classes = torch.full((len(pixel_values), 1, 81), -10.0)
+        classes[..., 15] = 10.0
+        return SimpleNamespace(class_queries_logits=classes, masks_queries_logits=20 * bright)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"size": {"height": 64, "width": 64}},
+        {"size": {"shortest_edge": 64, "longest_edge": 128}},  # pads to the largest of a batch
+        {"do_resize": False},
+    ],
+)
+def test_boxes_are_right_in_batches_of_mixed_sizes(settings):
+    pytest.importorskip("scipy")
+    from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
+
+    detector = Detector(Bright(), Mask2FormerImageProcessorPil(**settings), threshold=0.3, batch_size=8)
+    pictures, boxes = [], []
+    for width, height in ((100, 50), (50, 100), (80, 80), (100, 50)):
+        boxes.append((width // 2, height // 2, width - width // 10, height - height // 10))
+        pictures.append(Image.new("RGB", (width, height), "black"))
+        pictures[-1].paste("white", boxes[-1])
+    for box, found in zip(boxes, detector(pictures), strict=True):
+        (instance,) = found
+        assert instance.name == "cat" and instance.box == pytest.approx(box, abs=2)
 
 
 def test_colours_come_from_the_crop_on_grey(tmp_path):
