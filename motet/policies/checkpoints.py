@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,19 @@ from safetensors import SafetensorError
 from motet.errors import CheckpointError
 from motet.lookup import first_line
 from motet.quiet import quiet
+from motet.shards import StoredWeights, read_json
+
+_LAYERS = {"num_hidden_layers", "num_layers", "num_single_layers", "depth", "num_res_blocks", "layers_per_block"}
+_WIDTHS = ("_size", "_channels", "_dim", "_heads", "_embeddings")
+"""Keys that count layers, and how the names of keys that give widths end."""
 
 
 def load_model(kind: Any, source: str, dtype: torch.dtype | str) -> tuple[Any, Mapping[str, Any]]:
     """A transformers model of class `kind`, and what its loading report says; see `require_complete`.
 
-    Raises whatever the libraries below raise.
+    Raises CheckpointError for a config of far more than the folder's weights, else whatever the libraries below raise.
     """
+    require_sizes(Path(source), "config.json", "model")
     return kind.from_pretrained(source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
 
 
@@ -32,6 +39,42 @@ def require_complete(source: str, found: Mapping[str, Any], family: str) -> None
     _refuse_keys(source, "lacks", found["missing_keys"], family)
     _refuse_keys(source, "has unknown", found["unexpected_keys"], family)
     _refuse_keys(source, "has, in another shape,", [key[0] for key in found["mismatched_keys"]], family)
+
+
+def require_sizes(folder: Path, config: str, stem: str) -> None:
+    """Raise CheckpointError for layers or widths that the weights of a local folder cannot fill.
+
+    Building such a model, before anything is compared, would take for ever or all memory. Each layer has a tensor, and
+    each width a row or a column. Weights that are not there, or not safetensors, are left to whoever loads them.
+    """
+    if not (folder / config).is_file() or not any(folder.glob(f"{stem}*.safetensors")):
+        return
+    shapes = StoredWeights(folder, stem).shapes
+    refuse_sizes(str(folder), read_json(folder / config), shapes)
+
+
+def refuse_sizes(source: str, config: Mapping[Any, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """`require_sizes` of a config and the shapes of the weights."""
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    for key, value in _sizes(config):
+        name = key.rsplit(".", 1)[-1]
+        layers = name in _LAYERS
+        most = len(shapes) if layers else numbers
+        if value > most and (layers or (name.endswith(_WIDTHS) and not name.startswith("max_"))):
+            raise CheckpointError(
+                f"{source!r} says {key}={value} in its config, but its weights are {len(shapes)} tensors of "
+                f"{numbers} numbers.",
+                fix="restore the config.json that belongs to these weights.",
+            )
+
+
+def _sizes(config: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, int]]:
+    """All whole numbers of a config, by dotted key."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _sizes(value, f"{path}{key}.")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield f"{path}{key}", value
 
 
 def save_checkpoint(folder: Path, wrapped: Any, processor: Any) -> None:

@@ -6,8 +6,11 @@ that spells the name of a special token stays words.
 
 from __future__ import annotations
 
+import ctypes
 import re
-from collections.abc import Callable, Collection, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from jinja2 import TemplateError
@@ -17,6 +20,9 @@ from motet.conversation import Conversation, Picture
 from motet.errors import CheckpointError, ContextError, DataError
 
 SENTINEL = re.compile("\ue000(\\d+)\ue001")  # private-use characters around a number: a text's place in the template
+
+RENDER_SECONDS = 10.0
+"""For one conversation; any template that ends takes milliseconds."""
 
 T = TypeVar("T")
 
@@ -41,6 +47,7 @@ class TemplateEncoder:
         self.image_token = ""  # a policy's own
         self._steering: frozenset[str] = frozenset()
         self.special_pattern = re.compile("(?!)")
+        self._require_prompts()
 
     def text_ids(self, text: str) -> list[int]:
         """Ids of plain text: nothing in it is special."""
@@ -60,16 +67,45 @@ class TemplateEncoder:
         return {*self._steering} | {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
 
     def rendered(self, chat: list[dict[str, Any]]) -> str:
-        """The chat in the checkpoint's template, sentinels in the place of texts. Raises DataError if it refuses."""
+        """The chat in the checkpoint's template, sentinels in the place of texts.
+
+        Raises DataError if it refuses, CheckpointError if it leaves a text out or does not end.
+        """
         try:
-            return self.renderer.apply_chat_template(
-                chat, chat_template=self.template, add_generation_prompt=True, tokenize=False
-            )
+            with time_limit(RENDER_SECONDS):
+                rendered = self.renderer.apply_chat_template(
+                    chat, chat_template=self.template, add_generation_prompt=True, tokenize=False
+                )
+        except TimeoutError:
+            raise CheckpointError(
+                f"The checkpoint's chat template takes more than {RENDER_SECONDS:g} s for one conversation.",
+                fix=f"use the chat template that belongs to this {self.family} checkpoint.",
+            ) from None
         except TemplateError as error:
             roles = ", ".join(message["role"] for message in chat)
             raise DataError(
                 f"The checkpoint's chat template refuses a conversation of {roles}: {error}.",
                 fix="use turns that it knows, usually user and assistant in alternation.",
+            ) from error
+        texts = [part["text"] for message in chat for part in message["content"] if part["type"] == "text"]
+        marks = [match[0] for text in texts for match in SENTINEL.finditer(text)]
+        missing = [mark for mark in marks if mark not in rendered]
+        if missing:
+            raise CheckpointError(
+                f"The chat template leaves out {len(missing)} of {len(marks)} texts: the model would not see them.",
+                fix=f"use the chat template that belongs to this {self.family} checkpoint.",
+            )
+        return rendered
+
+    def _require_prompts(self) -> None:
+        """Raise CheckpointError unless the template ends, and shows what a user says: else all prompts are one."""
+        prompt = {"role": "user", "content": [{"type": "text", "text": "\ue0000\ue001"}]}
+        try:
+            self.rendered([prompt])
+        except DataError as error:
+            raise CheckpointError(
+                f"The checkpoint's chat template refuses a user's prompt: {error.problem}",
+                fix=f"use the chat template that belongs to this {self.family} checkpoint.",
             ) from error
 
     def _steer_with(self, tokens: Collection[str]) -> None:
@@ -108,6 +144,27 @@ class TemplateEncoder:
                 f"{self.max_positions}: {conversation.text[:60]!r}...",
                 fix=fix,
             )
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in this thread once the block, which must run Python code, has taken too long."""
+    thread, lock, done = threading.get_ident(), threading.Lock(), False
+
+    def stop() -> None:
+        with lock:
+            if not done:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(TimeoutError))
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        with lock:
+            done = True
+        timer.cancel()
 
 
 def once_each(conversations: Sequence[Conversation], encode: Callable[[Conversation], T]) -> list[T]:

@@ -18,9 +18,11 @@ from transformers import JanusForConditionalGeneration, JanusProcessor
 from transformers.utils import logging
 
 from motet.config import PolicyConfig
+from motet.conversation import assistant, user
 from motet.errors import CheckpointError
-from motet.policies import load_policy
+from motet.policies import load_policy, templates
 from motet.policies.janus import JanusPolicy
+from motet.policies.janus.contexts import ContextEncoder
 from motet.quiet import quiet
 
 
@@ -71,7 +73,7 @@ def test_a_model_of_another_architecture(copy: Path) -> None:
 def test_weights_that_are_cut_off(copy: Path, bytes_kept: int) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:bytes_kept])
-    assert "cannot be loaded: SafetensorError" in refused(copy)
+    assert "SafetensorError" in refused(copy)
 
 
 def test_no_weights_at_all(copy: Path) -> None:
@@ -89,6 +91,46 @@ def test_no_tokenizer(copy: Path, files: list[str]) -> None:
 def test_no_chat_template(copy: Path) -> None:
     (copy / "chat_template.jinja").unlink()
     assert "no chat template" in refused(copy)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for m in messages %}<|User|>: draw{% endfor %}", "leaves out 1 of 1 texts"),
+        ("{{ raise_exception('no') }}", "refuses a user's prompt"),
+        ("{% for i in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}", "takes more than 0.3 s"),
+    ],
+)
+def test_a_chat_template_that_drops_the_prompt_or_never_ends(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, template: str, words: str
+) -> None:
+    monkeypatch.setattr(templates, "RENDER_SECONDS", 0.3)
+    (copy / "chat_template.jinja").write_text(template)
+    assert words in refused(copy)
+
+
+def test_a_template_that_drops_a_later_text_is_refused_when_it_does(policy: JanusPolicy) -> None:
+    encoder = ContextEncoder(policy.processor, 160)
+    encoder.template = "{{ messages[0]['content'][0]['text'] }}"
+    with pytest.raises(CheckpointError, match="leaves out 1 of 2 texts"):
+        encoder.encode(user("one") + assistant("two"), draws=False, with_null=False, room=1)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("text_config", "num_hidden_layers", 10**9),
+        ("vision_config", "num_hidden_layers", 10**9),
+        ("text_config", "vocab_size", 10**12),
+        ("vq_config", "num_embeddings", 10**12),
+    ],
+)
+def test_a_config_of_more_than_the_weights_is_refused_before_it_is_built(
+    copy: Path, part: str, key: str, value: int
+) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    edit(copy / "config.json", **{part: config[part] | {key: value}})
+    assert f"says {part}.{key}={value} in its config" in refused(copy)
 
 
 def test_the_tokenizers_own_chat_template_will_do(copy: Path, policy: JanusPolicy) -> None:

@@ -13,6 +13,7 @@ import torch
 from motet.errors import CheckpointError, ConfigError
 from motet.hub import why_missing
 from motet.lookup import first_line
+from motet.policies.checkpoints import require_sizes
 from motet.policies.denoisers.common import DiffusersDenoiser
 from motet.policies.denoisers.flux import FluxDenoiser
 from motet.policies.denoisers.flux2 import Flux2Denoiser
@@ -173,6 +174,8 @@ def _scheduler_of(library: Any, folder: Path) -> Any:
 
 def _load(model_class: Any, folder: Path, part: str, dtype: torch.dtype | str) -> Any:
     """A part's model. Raises CheckpointError unless its weights are all there and fit."""
+    stem = "diffusion_pytorch_model" if any((folder / part).glob("diffusion_pytorch_model.*")) else "model"
+    require_sizes(folder / part, "config.json", stem)
     try:
         chosen = dtype if isinstance(dtype, torch.dtype) else dtype_of(folder / part)  # diffusers knows no "auto"
         with quiet():

@@ -29,6 +29,8 @@ def open_janus(source: str, dtype: torch.dtype | str) -> tuple[Any, Any]:
         try:
             model, found = load_model(JanusForConditionalGeneration, source, dtype)
             processor = open_processor(source, model.config.vision_config.num_image_tokens)
+        except CheckpointError:
+            raise
         except Exception as error:  # each library below raises its own kinds on a broken file
             raise CheckpointError(
                 f"{source!r} cannot be loaded: {first_line(error)}",

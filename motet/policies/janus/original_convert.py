@@ -23,6 +23,7 @@ from transformers import GenerationConfig, JanusConfig, JanusForConditionalGener
 
 from motet.errors import CheckpointError, ConfigError
 from motet.lookup import did_you_mean, first_line
+from motet.policies.checkpoints import refuse_sizes
 from motet.policies.janus import original_config
 from motet.policies.janus.original import Moves, from_original, from_transformers, original_name
 from motet.policies.janus.original_files import read_processor, write_processor
@@ -197,6 +198,7 @@ def _generation_config(ids: Mapping[str, int]) -> GenerationConfig:
 
 def _expected(stored: Weights, config: JanusConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the model that a config describes, built without memory."""
+    refuse_sizes(stored.source, config.to_dict(), stored.shapes)
     try:
         with quiet(), torch.device("meta"):
             model = JanusForConditionalGeneration(config)

@@ -71,6 +71,8 @@ def open_vlm(source: str, dtype: torch.dtype | str, max_pixels: int | None = Non
         try:
             model, found = load_model(FAMILIES[model_type], source, dtype)
             processor = _open_processor(source, max_pixels)
+        except CheckpointError:
+            raise
         except Exception as error:
             raise _unreadable(source, error) from error
     require_complete(source, found, "Qwen2.5-VL or Qwen3-VL")
