@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motet.config import AlgorithmConfig
+from motet.config import AlgorithmConfig, KindConfig
 from motet.errors import NumericsError
 from motet.learner import Packed, Stats
 from motet.numerics.flow.guard import normalized_log_ratios, step_weights
@@ -17,7 +17,7 @@ from motet.numerics.flow.nft import nft_loss, optimality
 from motet.numerics.flow.path import spread
 from motet.numerics.flow.penalties import velocity_mse
 from motet.numerics.kl import gaussian_kl, kl
-from motet.numerics.losses import action_weights, importance_ratios, is_clipped, nll, policy_loss
+from motet.numerics.losses import POLICY_LOSSES, Actions, LossSettings, action_weights, importance_ratios, nll
 from motet.protocols import Replay
 from motet.trajectory import Act, ActKind, DenoisingSteps
 
@@ -26,8 +26,7 @@ from motet.trajectory import Act, ActKind, DenoisingSteps
 class KindSettings:
     """The resolved loss settings of one kind of act; `max_actions` is Dr. GRPO's constant."""
 
-    epsilon: float | None
-    epsilon_high: float | None
+    loss: LossSettings
     beta: float
     weight: float
     max_actions: int
@@ -35,22 +34,18 @@ class KindSettings:
 
 def kind_settings(config: AlgorithmConfig, max_actions: Mapping[ActKind, int]) -> dict[ActKind, KindSettings]:
     """For each kind in `max_actions`: the algorithm's settings, with the kind's own in their place."""
+    general = {field.name: getattr(config, field.name) for field in fields(LossSettings)}
     settings: dict[ActKind, KindSettings] = {}
     for kind, longest in max_actions.items():
-        own = config.per_kind.get(kind)
-        epsilon, high, beta, weight = config.epsilon, config.epsilon_high, config.beta, 1.0
-        if own is not None:
-            epsilon = epsilon if own.epsilon is None else own.epsilon
-            high = high if own.epsilon_high is None else own.epsilon_high
-            beta = beta if own.beta is None else own.beta
-            weight = own.weight
-        settings[kind] = KindSettings(epsilon, high, beta, weight, longest)
+        own = (config.per_kind.get(kind) or KindConfig()).model_dump(exclude_none=True)
+        loss = LossSettings(**{name: own.get(name, value) for name, value in general.items()})
+        settings[kind] = KindSettings(loss, own.get("beta", config.beta), own["weight"], longest)
     return settings
 
 
 @dataclass(frozen=True, eq=False)
 class PolicyObjective:
-    """`sum_a w_a (policy_loss_a + beta kl_a - entropy_bonus entropy_a)` over the acts of one optimizer step.
+    """`sum_a w_a (policy_loss_a + beta kl_a) - entropy_bonus mean_a entropy_a` over the acts of one optimizer step.
 
     `advantages`, `old` (replays under the weights that sampled) and `reference` (replays under the reference's weights)
     are indexed by the acts' positions in the step. With `old` None the replayed log-probs themselves are the old ones:
@@ -78,16 +73,16 @@ class PolicyObjective:
         """The loss; reports ratios, clipping, the gap to the sampled log-probs, entropy and KL."""
         settings = self.settings[batch.kind]
         if batch.kind == "denoising" and self.config.flow.objective == "nft":
-            per_action, report = self._forward_process(batch), {}
+            ratios, per_action, report = None, self._forward_process(batch), {}
         else:
-            per_action, report = self._policy_gradient(batch, settings)
+            ratios = self._ratios(batch)
+            per_action, report = self._policy_gradient(batch, ratios, settings.loss)
         if self.reference is not None:
             divergence = self._divergence(batch, self.reference)
-            per_action = per_action + settings.beta * divergence
             report["kl"] = divergence.detach().sum().item()
-        if "entropy" in batch.extras:
-            report["entropy"] = batch.extras["entropy"].detach().sum().item()
-            per_action = per_action - self.config.entropy_bonus * batch.extras["entropy"]
+            if self.config.use_bias_correction_kl and ratios is not None and batch.kind != "denoising":
+                divergence = ratios * divergence
+            per_action = per_action + settings.beta * divergence
         weights = action_weights(
             batch.owner,
             batch.lengths,
@@ -96,28 +91,41 @@ class PolicyObjective:
             num_actions=batch.num_actions,
             max_tokens=settings.max_actions,
         )
-        return settings.weight * (weights * per_action).sum(), report
+        loss = (weights * per_action).sum()
+        if "entropy" in batch.extras:
+            entropy = batch.extras["entropy"].sum()
+            report["entropy"] = entropy.item()
+            if self.config.entropy_bonus:
+                loss = loss - self.config.entropy_bonus * entropy / batch.num_actions
+        return settings.weight * loss, report
 
-    def _policy_gradient(self, batch: Packed, settings: KindSettings) -> tuple[Float[Tensor, "A"], Stats]:
-        """Clipped ratios times advantages; GRPO-Guard's for denoising steps if the recipe asks for it."""
+    def _policy_gradient(
+        self, batch: Packed, ratios: Float[Tensor, "A"], settings: LossSettings
+    ) -> tuple[Float[Tensor, "A"], Stats]:
+        """The loss type's term of every action; GRPO-Guard weights the terms of denoising steps alike."""
         gaps = _gap_report(batch)
         if self.most_gap is not None and not gaps["log_prob_gap"] / len(batch.log_probs) <= self.most_gap:
             raise _not_reproduced(batch, self.most_gap)
-        advantages = batch.spread(self.advantages)
-        guard = self.config.flow.guard and batch.kind == "denoising"
-        ratios = self._guarded_ratios(batch) if guard else self._ratios(batch)
-        per_action = policy_loss(ratios, advantages, settings.epsilon, settings.epsilon_high)
-        if guard:
+        log_probs, advantages = batch.log_probs, batch.spread(self.advantages)
+        actions = Actions(log_probs, self._old_log_probs(batch), ratios, advantages, batch.owner, len(batch.acts))
+        per_action, clipped = POLICY_LOSSES[self.config.loss_type].per_action(actions, settings)
+        if self._guards(batch):
             per_action = per_action * step_weights(batch.extras["sigma"], batch.extras["sigma_next"])
-        clipped = is_clipped(ratios, advantages, settings.epsilon, settings.epsilon_high)
-        report = {**_ratio_report(ratios.detach()), "clip_fraction": clipped.sum().item(), **gaps}
-        return per_action, report
+        report = {**_ratio_report(ratios.detach()), **gaps}
+        return per_action, report if clipped is None else {**report, "clip_fraction": clipped.sum().item()}
+
+    def _guards(self, batch: Packed) -> bool:
+        return self.config.flow.guard and batch.kind == "denoising"
+
+    def _old_log_probs(self, batch: Packed) -> Float[Tensor, "A"]:
+        return batch.log_probs.detach() if self.old is None else batch.of(self.old)
 
     def _ratios(self, batch: Packed) -> Float[Tensor, "A"]:
-        old = batch.log_probs.detach() if self.old is None else batch.of(self.old)
-        return importance_ratios(
-            batch.log_probs, old, batch.owner, len(batch.acts), self.config.importance_sampling_level
-        )
+        """At the recipe's level; GRPO-Guard's for denoising steps if the recipe asks for it."""
+        if self._guards(batch):
+            return self._guarded_ratios(batch)
+        level = self.config.importance_sampling_level
+        return importance_ratios(batch.log_probs, self._old_log_probs(batch), batch.owner, len(batch.acts), level)
 
     def _guarded_ratios(self, batch: Packed) -> Float[Tensor, "A"]:
         mean, std = batch.extras["mean"], batch.extras["std"]

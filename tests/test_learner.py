@@ -9,6 +9,7 @@ import torch
 from motet.config import AlgorithmConfig, KindConfig, OptimizerConfig, parse_recipe
 from motet.errors import ConfigError, NumericsError
 from motet.learner import Learner, count_by_kind, micro_batches, rate_factor
+from motet.numerics.losses import POLICY_LOSSES, LossSettings
 from motet.objectives import KindSettings, LikelihoodObjective, PolicyObjective, kind_settings
 from motet.policies import load_policy
 from motet.protocols import LearningPolicy, Replay
@@ -20,7 +21,7 @@ from motet.trajectory import CreditedAct, Sampling
 from motet.update import minibatches, replay_frozen, update
 from tests.runs import WORLD, LearningFake
 
-LOSS_TYPES = ("grpo", "bnpo", "dapo", "dr_grpo")
+CLIPPED = ("grpo", "bnpo", "dapo", "dr_grpo", "luspo")
 KINDS = ("text", "image")
 BOUND = 1e-4
 """How far from 1 a float32 ratio may be on policy (law 1)."""
@@ -95,11 +96,11 @@ def same(one, other, rtol):
 
 
 @pytest.mark.parametrize("level", ["token", "sequence"])
-@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@pytest.mark.parametrize("loss_type", POLICY_LOSSES)
 def test_micro_batches_and_order_do_not_change_the_gradient(loss_type, level):
     config = algorithm(
         loss_type=loss_type, importance_sampling_level=level, beta=0.1, entropy_bonus=0.05,
-        per_kind={"image": KindConfig(weight=0.5)},
+        use_bias_correction_kl=True, epsilon_high=1.2, per_kind={"image": KindConfig(weight=0.5)},
     )  # fmt: skip
     whole, numbers = mixed_step(fake(), config)
     count = len(acts_of(played(fake())))
@@ -111,10 +112,14 @@ def test_micro_batches_and_order_do_not_change_the_gradient(loss_type, level):
     assert min(float(g.abs().max()) for g in whole.values()) > 1e-4
 
 
-@pytest.mark.parametrize("loss_type", LOSS_TYPES)
-def test_the_gradient_is_that_of_the_formula(loss_type):
-    """The loss once more, act by act, in float64 and without packing."""
-    config = algorithm(loss_type=loss_type, beta=0.1, entropy_bonus=0.05, epsilon=0.1, epsilon_high=0.3)
+@pytest.mark.parametrize("corrected", [False, True], ids=["plain_kl", "corrected_kl"])
+@pytest.mark.parametrize("loss_type", CLIPPED)
+def test_the_gradient_is_that_of_the_formula(loss_type, corrected):
+    """The loss once more, act by act, in float64 and without packing. The entropy is a mean over the tokens always."""
+    config = algorithm(
+        loss_type=loss_type, beta=0.1, entropy_bonus=0.05, epsilon=0.1, epsilon_high=0.3, delta=1.35,
+        use_bias_correction_kl=corrected,
+    )  # fmt: skip
     grads, stats = mixed_step(fake(), config)
     policy = fake()
     acts = acts_of(played(policy))
@@ -130,11 +135,15 @@ def test_the_gradient_is_that_of_the_formula(loss_type):
         entropy = -(logp.exp() * logp).sum()
         advantage = math.sin(3.0 * number)
         ratio = (logp[act.ids] - act.log_probs).exp()
-        surrogate = torch.minimum(ratio * advantage, ratio.clamp(0.9, 1.3) * advantage)
+        surrogate = torch.minimum(ratio.clamp(max=1.35) * advantage, ratio.clamp(0.9, 1.3) * advantage)
         difference = ref - logp[act.ids]
-        per_action = -surrogate + 0.1 * (difference.exp() - difference - 1) - 0.05 * entropy
+        divergence = (difference.exp() - difference - 1) * (ratio if corrected else 1.0)
+        per_action = -surrogate + 0.1 * divergence
         acts_here, actions_here = total[act.kind]
-        if loss_type == "grpo":
+        loss = loss - 0.05 * len(act.ids) * entropy / actions_here
+        if loss_type == "luspo":
+            loss = loss + per_action.sum() / acts_here
+        elif loss_type == "grpo":
             loss = loss + per_action.mean() / acts_here
         elif loss_type == "dr_grpo":
             loss = loss + per_action.sum() / (acts_here * {"text": 12, "image": 4}[act.kind])
@@ -142,7 +151,7 @@ def test_the_gradient_is_that_of_the_formula(loss_type):
             loss = loss + per_action.sum() / actions_here
     loss.backward()
     same(grads, {k: now[k].grad.float() for k in grads}, rtol=1e-5)
-    assert stats["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert stats["loss"] == pytest.approx(loss.item(), rel=1e-5, abs=1e-6)
     assert stats["loss"] == pytest.approx(stats["text/loss"] + stats["image/loss"], rel=1e-6)
 
 
@@ -329,13 +338,15 @@ def test_negative_advantages_are_clipped_below():
 
 def test_each_kind_has_its_own_settings():
     config = algorithm(
-        epsilon=0.2, beta=0.1,
-        per_kind={"image": KindConfig(epsilon=0.05, epsilon_high=0.06, beta=0.0, weight=0.25), "text": KindConfig()},
+        epsilon=0.2, delta=4.0, beta=0.1,
+        per_kind={
+            "image": KindConfig(epsilon=0.05, epsilon_high=0.06, delta=3.0, beta=0.0, weight=0.25), "text": KindConfig()
+        },
     )  # fmt: skip
     assert kind_settings(config, {"text": 7, "image": 4, "denoising": 2}) == {
-        "text": KindSettings(0.2, None, 0.1, 1.0, 7),
-        "image": KindSettings(0.05, 0.06, 0.0, 0.25, 4),
-        "denoising": KindSettings(0.2, None, 0.1, 1.0, 2),
+        "text": KindSettings(LossSettings(0.2, None, 4.0), 0.1, 1.0, 7),
+        "image": KindSettings(LossSettings(0.05, 0.06, 3.0), 0.0, 0.25, 4),
+        "denoising": KindSettings(LossSettings(0.2, None, 4.0), 0.1, 1.0, 2),
     }
 
 
@@ -357,6 +368,26 @@ def test_the_clip_range_and_the_kl_of_a_kind_are_its_own():
     held, _ = mixed_step(fake(), algorithm(epsilon=None, beta=0.0, per_kind={"text": KindConfig(beta=0.5)}))
     same({"image": plain["image"]}, {"image": held["image"]}, rtol=1e-7)
     assert float((plain["text"] - held["text"]).abs().max()) > 1e-4
+
+
+def test_the_cap_of_a_kind_is_its_own():
+    """Of cispo, whose clipped actions keep their gradient: capped, not cut off."""
+    _, free = mixed_step(fake(), algorithm(loss_type="cispo", epsilon_high=100.0))
+    config = algorithm(loss_type="cispo", epsilon_high=100.0, per_kind={"image": KindConfig(epsilon_high=1.0)})
+    _, stats = mixed_step(fake(), config)
+    assert stats["image/clip_fraction"] > 0.2 and stats["text/clip_fraction"] == 0 == free["image/clip_fraction"]
+
+
+@pytest.mark.parametrize("loss_type", ["sapo", "vespo"])
+def test_settings_of_a_loss_reach_it(loss_type):
+    """And a loss without a clip reports no share of clipped actions."""
+    keys = {"sapo": ("sapo_temperature_pos", "sapo_temperature_neg")}
+    keys["vespo"] = ("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg")
+    plain, stats = mixed_step(fake(), algorithm(loss_type=loss_type))
+    assert not any("clip_fraction" in name for name in stats)
+    for key in keys[loss_type]:
+        other, _ = mixed_step(fake(), algorithm(loss_type=loss_type, **{key: 5.0}))
+        assert any(not torch.allclose(plain[name], other[name], rtol=1e-3) for name in plain), key
 
 
 def test_the_kl_is_to_the_reference(monkeypatch):

@@ -9,6 +9,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from motet.config.section import Section
 
 ActKind = Literal["text", "image", "denoising"]
+LossType = Literal["grpo", "bnpo", "dapo", "dr_grpo", "luspo", "cispo", "sapo", "vespo"]
+CLIPPED: tuple[LossType, ...] = ("grpo", "bnpo", "dapo", "dr_grpo", "luspo")
+"""Loss types that clip ratios, and so read epsilon, epsilon_high and delta."""
 
 
 class KindConfig(Section):
@@ -17,7 +20,9 @@ class KindConfig(Section):
     epsilon: NonNegativeFloat | None = None
     """Clip range below 1."""
     epsilon_high: NonNegativeFloat | None = None
-    """Clip range above 1."""
+    """Clip range above 1; of cispo the cap."""
+    delta: PositiveFloat | None = None
+    """Upper bound of the ratio where the advantage is negative."""
     beta: NonNegativeFloat | None = None
     """KL coefficient."""
     weight: NonNegativeFloat = 1.0
@@ -54,20 +59,39 @@ class AlgorithmConfig(Section):
     """Normalise every single reward over its group before the weighted sum (GDPO)."""
     credit: Literal["joint", "summed", "factorized"] = "joint"
     """Which advantage an act gets; see `motet.credit`."""
-    loss_type: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = "grpo"
-    """Denominator: tokens of each sequence then sequences (grpo); all tokens (dapo, bnpo); a constant (dr_grpo)."""
+    loss_type: LossType = "grpo"
+    """Clipped ratios, as a mean over tokens of each sequence then sequences (grpo), over all tokens (dapo, bnpo), by a
+    constant (dr_grpo) or as sums of each sequence (luspo); or cispo, sapo, vespo. TRL's default is dapo."""
     importance_sampling_level: Literal["token", "sequence"] = "token"
     """`sequence` is GSPO's length-normalised sequence ratio."""
     epsilon: NonNegativeFloat | None = 0.2
     """Clip range below 1; null never clips (CoRL)."""
     epsilon_high: NonNegativeFloat | None = None
-    """Clip range above 1; None: the same as epsilon (DAPO: 0.28)."""
+    """Clip range above 1; None: the same as epsilon (DAPO: 0.28). Of cispo the cap of the ratio itself (5 is usual)."""
+    delta: PositiveFloat | None = None
+    """Upper bound of the ratio where the advantage is negative (two-sided clipping, INTELLECT-2); None: no bound."""
+    sapo_temperature_pos: PositiveFloat = 1.0
+    """sapo: how fast the gradient fades away from ratio 1 where the advantage is positive."""
+    sapo_temperature_neg: PositiveFloat = 1.05
+    """sapo: the same where the advantage is not positive."""
+    vespo_k_pos: NonNegativeFloat = 2.0
+    """vespo: power of the sequence's ratio where the advantage is not negative; lowers the weight of ratios below 1."""
+    vespo_lambda_pos: PositiveFloat = 3.0
+    """vespo: decay in the sequence's ratio where the advantage is not negative; lowers the weight of ratios above 1."""
+    vespo_k_neg: NonNegativeFloat = 3.0
+    """vespo: the power where the advantage is negative."""
+    vespo_lambda_neg: PositiveFloat = 2.0
+    """vespo: the decay where the advantage is negative."""
     beta: NonNegativeFloat = 0.0
     """Coefficient of the KL to the frozen starting weights."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """Per-action estimator of KL(policy || reference) (Schulman 2020)."""
+    use_bias_correction_kl: bool = False
+    """Multiply the KL of tokens by the importance ratio (DeepSeek-V3.2): its gradient is then that of the reverse KL.
+    TRL's default is true; false is the KL of the GRPO paper. It acts on policy too."""
     entropy_bonus: NonNegativeFloat = 0.0
-    """Coefficient of the entropy, subtracted from the loss."""
+    """Coefficient of the mean entropy over all tokens, whatever the loss_type, subtracted from the loss (TRL's
+    entropy_coef)."""
     prompt_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """`sft` alone: share of the drawings shown without their prompt, so that guidance has an unconditional branch."""
     source_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from motet.config.algorithm import DROPOUTS, ActKind, KindConfig
+from motet.config.algorithm import CLIPPED, DROPOUTS, ActKind, AlgorithmConfig, KindConfig, LossType
+from motet.config.keys import show
 from motet.config.problems import Problem
 from motet.config.schema import Recipe
 
@@ -23,8 +24,89 @@ def _advantages(recipe: Recipe) -> Iterator[Problem]:
         )
 
 
+_OWN_KEYS: Mapping[str, tuple[LossType, ...]] = {
+    "epsilon": CLIPPED,
+    "epsilon_high": (*CLIPPED, "cispo"),
+    "delta": CLIPPED,
+    "sapo_temperature_pos": ("sapo",),
+    "sapo_temperature_neg": ("sapo",),
+    "vespo_k_pos": ("vespo",),
+    "vespo_lambda_pos": ("vespo",),
+    "vespo_k_neg": ("vespo",),
+    "vespo_lambda_neg": ("vespo",),
+}
+"""Keys that some loss types read and others do not."""
+
+
+def unused_algorithm_keys(algorithm: AlgorithmConfig) -> Iterator[Problem]:
+    """Keys of `algorithm` without a meaning under its other settings."""
+    for name, readers in _OWN_KEYS.items():
+        if algorithm.loss_type not in readers:
+            fix = f"remove it, or set algorithm.loss_type to {' or '.join(readers)}."
+            yield Problem(f"algorithm.{name}", f"has no effect under loss_type {algorithm.loss_type}.", fix)
+
+
+def _loss_type(recipe: Recipe) -> Iterator[Problem]:
+    """What a loss type needs, and what it cannot go with."""
+    algorithm = recipe.algorithm
+    loss, level = algorithm.loss_type, algorithm.importance_sampling_level
+    key = "algorithm.importance_sampling_level"
+    if loss == "luspo" and level != "sequence":
+        yield Problem(key, f"is {level}, but luspo is a loss of whole sequences' ratios.", "set it to sequence.")
+    if loss == "vespo" and level != "token":
+        yield Problem(key, f"is {level}, but vespo makes the ratio of the sequence itself.", "remove it.")
+    if loss in ("cispo", "vespo") and algorithm.flow.guard:
+        text = f"normalises ratios, through which {loss} has no gradient."
+        yield Problem("algorithm.flow.guard", text, "set it to false, or choose another loss_type.")
+    for kind, settings in algorithm.per_kind.items():
+        for name in ("epsilon", "epsilon_high", "delta"):
+            if getattr(settings, name) is not None and loss not in _OWN_KEYS[name]:
+                yield Problem(
+                    f"algorithm.per_kind.{kind}.{name}", f"has no effect under loss_type {loss}.", "remove it."
+                )
+    if loss == "cispo":
+        yield from _cap("algorithm.epsilon_high", algorithm.epsilon_high)
+        for kind, settings in algorithm.per_kind.items():
+            if settings.epsilon_high is not None:
+                yield from _cap(f"algorithm.per_kind.{kind}.epsilon_high", settings.epsilon_high)
+
+
+def _cap(key: str, cap: float | None) -> Iterator[Problem]:
+    if cap is None or cap < 1:
+        text = f"is {show(cap)}, but loss_type cispo caps the ratio itself there; expected a number >= 1."
+        yield Problem(key, text, "set it to 5, which ScaleRL found good.")
+
+
+def _delta(recipe: Recipe) -> Iterator[Problem]:
+    """Two-sided clipping bounds ratios that the clip range leaves, so it lies above that."""
+    algorithm = recipe.algorithm
+    kinds = {f"algorithm.per_kind.{kind}": settings for kind, settings in algorithm.per_kind.items()}
+    for key, own in {"algorithm": KindConfig(), **kinds}.items():
+        low, high, delta = (
+            getattr(own, name) if getattr(own, name) is not None else getattr(algorithm, name)
+            for name in ("epsilon", "epsilon_high", "delta")
+        )
+        if delta is None or algorithm.loss_type not in CLIPPED:
+            continue
+        if low is None:
+            text = f"is {delta:g}, but algorithm.epsilon null means never to clip."
+            yield Problem(f"{key}.delta", text, "set algorithm.epsilon too, or remove delta.")
+        elif delta <= 1 + (low if high is None else high):
+            text = f"{delta:g} lies inside the clip range, which ends at {1 + (low if high is None else high):g}."
+            yield Problem(f"{key}.delta", text, "raise it, or remove it: INTELLECT-2 has 4 at epsilon 0.2.")
+
+
+def _kl(recipe: Recipe) -> Iterator[Problem]:
+    algorithm = recipe.algorithm
+    if algorithm.use_bias_correction_kl and algorithm.kl_estimator == "k2":
+        text = "weights the KL by the ratio, but k2 has the gradient of the reverse KL without it."
+        yield Problem("algorithm.use_bias_correction_kl", text, "set it to false, or kl_estimator to k3.")
+
+
 def _clip_range(recipe: Recipe) -> Iterator[Problem]:
     algorithm = recipe.algorithm
+    if algorithm.loss_type not in CLIPPED:
+        return
     if algorithm.epsilon is None and algorithm.epsilon_high is not None:
         text = f"is {algorithm.epsilon_high:g}, but algorithm.epsilon null means never to clip."
         yield Problem("algorithm.epsilon_high", text, "set algorithm.epsilon too, or remove epsilon_high.")
@@ -99,7 +181,10 @@ def _flow_algorithm(recipe: Recipe) -> Iterator[Problem]:
 
 ALGORITHM_CHECKS: tuple[Check, ...] = (
     _advantages,
+    _loss_type,
     _clip_range,
+    _delta,
+    _kl,
     _minibatches,
     _dropouts,
     _flow_algorithm,

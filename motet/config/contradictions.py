@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from math import inf, isfinite
 from typing import Any, cast
 
-from motet.config.algorithm_contradictions import ALGORITHM_CHECKS, Check
+from motet.config.algorithm_contradictions import ALGORITHM_CHECKS, Check, unused_algorithm_keys
 from motet.config.keys import show
 from motet.config.problems import Problem
 from motet.config.schema import (
@@ -35,6 +35,7 @@ def unused_keys(recipe: Recipe) -> dict[str, Problem]:
         fix = "remove it, or set denoising.guidance to guided."
         for key in ("denoising.guidance_scale", "denoising.image_guidance_scale"):
             unused.append(Problem(key, "has no effect while denoising.guidance is none.", fix))
+    unused += unused_algorithm_keys(recipe.algorithm)
     for key in _adapters(recipe.policy):
         named = [part for part in recipe.policy.train if part in _REPLACED[key]]
         if named:

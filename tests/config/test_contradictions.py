@@ -21,6 +21,17 @@ REFUSED = {
         (["policy.lora={}", "policy.train=[queries, language_model]"], "policy.train: names language_model, in whose"),
         (["policy.expert.lora={}", "policy.train=[transformer]"], "policy.train: names transformer, in whose place"),
         (["tracks={}"], "tracks: is empty"),
+        (["algorithm.sapo_temperature_pos=2"], "algorithm.sapo_temperature_pos: has no effect under loss_type grpo"),
+        (["algorithm.loss_type=sapo", "algorithm.vespo_k_neg=2"], "algorithm.vespo_k_neg: has no effect under loss_t"),
+        (
+            ["algorithm.loss_type=sapo", "algorithm.epsilon=0.1"],
+            "algorithm.epsilon: has no effect under loss_type sapo",
+        ),
+        (["algorithm.loss_type=vespo", "algorithm.epsilon_high=0.1"], "algorithm.epsilon_high: has no effect under"),
+        (
+            ["algorithm={loss_type: cispo, epsilon_high: 5.0, delta: 4.0}"],
+            "algorithm.delta: has no effect under loss_t",
+        ),
         (["tracks.a.scenario=draw", "scenario=duet"], "scenario: has no effect beside tracks"),
         (["tracks.a.scenario=draw", "data.size=3"], "data: has no effect beside tracks"),
         (["tracks.a.scenario=draw", "rewards=[{name: a}]"], "rewards: has no effect beside tracks"),
@@ -114,6 +125,49 @@ REFUSED = {
             "algorithm.per_kind.denoising.epsilon: is 0.0001, but its upper range is still algorithm.epsilon_high 0.28",
         ),
     ],
+    "_loss_type": [
+        (["algorithm.loss_type=luspo"], "algorithm.importance_sampling_level: is token, but luspo is a loss of whole"),
+        (
+            ["algorithm.loss_type=vespo", "algorithm.importance_sampling_level=sequence"],
+            "algorithm.importance_sampling_level: is sequence, but vespo makes the ratio of the sequence itself",
+        ),
+        (
+            ["algorithm.loss_type=vespo", "algorithm.flow.guard=true"],
+            "algorithm.flow.guard: normalises ratios, through",
+        ),
+        (["algorithm.loss_type=cispo"], "algorithm.epsilon_high: is null, but loss_type cispo caps the ratio itself"),
+        (
+            ["algorithm.loss_type=cispo", "algorithm.epsilon_high=0.28"],
+            "algorithm.epsilon_high: is 0.28, but loss_type",
+        ),
+        (
+            ["algorithm={loss_type: cispo, epsilon_high: 5.0}", "algorithm.per_kind.image.epsilon_high=0.2"],
+            "algorithm.per_kind.image.epsilon_high: is 0.2, but loss_type cispo",
+        ),
+        (
+            ["algorithm={loss_type: cispo, epsilon_high: 5.0}", "algorithm.per_kind.denoising.epsilon=1e-4"],
+            "algorithm.per_kind.denoising.epsilon: has no effect under loss_type cispo",
+        ),
+        (
+            ["algorithm.loss_type=sapo", "algorithm.per_kind.denoising.epsilon_high=1e-4"],
+            "algorithm.per_kind.denoising.epsilon_high: has no effect under loss_type sapo",
+        ),
+    ],
+    "_delta": [
+        (["algorithm.delta=1.2"], "algorithm.delta: 1.2 lies inside the clip range, which ends at 1.2"),
+        (["algorithm.delta=1.25", "algorithm.epsilon_high=0.28"], "algorithm.delta: 1.25 lies inside the clip range"),
+        (["algorithm.epsilon=null", "algorithm.delta=4"], "algorithm.delta: is 4, but algorithm.epsilon null means"),
+        (
+            ["algorithm.per_kind.denoising={epsilon: 1e-4, epsilon_high: 1e-4, delta: 1.00005}"],
+            "algorithm.per_kind.denoising.delta: 1.00005 lies inside the clip range, which ends at 1.0001",
+        ),
+    ],
+    "_kl": [
+        (
+            ["algorithm.use_bias_correction_kl=true", "algorithm.kl_estimator=k2"],
+            "algorithm.use_bias_correction_kl: weights the KL by the ratio, but k2",
+        ),
+    ],
     "_minibatches": [
         (["algorithm.num_minibatches=9"], "algorithm.num_minibatches: 9 minibatches cannot be cut from 8 prompts"),
     ],
@@ -169,6 +223,14 @@ LEGAL = [
     ["algorithm.epsilon=null", "algorithm.per_kind.image={epsilon: 0.1, epsilon_high: 0.3}"],
     ["algorithm.epsilon_high=0.28", "algorithm.per_kind.denoising={epsilon: 1e-4, epsilon_high: 1e-4}"],
     ["algorithm.importance_sampling_level=sequence", "algorithm.epsilon=0.2"],
+    ["algorithm={loss_type: luspo, importance_sampling_level: sequence, delta: 4.0}"],
+    ["algorithm={loss_type: cispo, epsilon_high: 5.0}", "algorithm.per_kind.denoising.epsilon_high=1.001"],
+    ["algorithm={loss_type: sapo, sapo_temperature_pos: 2.0, sapo_temperature_neg: 3.0}", "algorithm.flow.guard=true"],
+    ["algorithm={loss_type: vespo, vespo_k_pos: 0.0, vespo_lambda_neg: 1.0}"],
+    ["algorithm.delta=1.21"],
+    ["algorithm.delta=4", "algorithm.per_kind.denoising={epsilon: 1e-4, delta: 1.001}"],
+    ["algorithm.epsilon=null", "algorithm.per_kind.text={epsilon: 0.2, delta: 4.0}"],
+    ["algorithm.use_bias_correction_kl=true", "algorithm.beta=0.1"],
     ["algorithm.num_minibatches=8"],
     ["algorithm={prompt_dropout: 0.5, source_dropout: 0.25, joint_dropout: 0.25}"],
     ["algorithm.num_minibatches=3", "run.prompts_per_step=8"],

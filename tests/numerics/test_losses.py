@@ -15,19 +15,22 @@ from torch import Tensor
 
 from motet.numerics.kl import kl
 from motet.numerics.losses import (
+    POLICY_LOSSES,
+    Actions,
     ImportanceSamplingLevel,
+    LossSettings,
     LossType,
     action_weights,
     importance_ratios,
-    is_clipped,
     nll,
-    policy_loss,
 )
+from motet.numerics.losses.clipped import is_clipped, policy_loss
 
-LOSS_TYPES: tuple[LossType, ...] = ("grpo", "bnpo", "dapo", "dr_grpo")
+LOSS_TYPES: tuple[LossType, ...] = tuple(POLICY_LOSSES)
 LEVELS: tuple[ImportanceSamplingLevel, ...] = ("token", "sequence")
 MAX_TOKENS = 7
-EPSILON, EPSILON_HIGH, BETA = 0.2, 0.28, 0.04
+EPSILON, EPSILON_HIGH, BETA, CAP = 0.2, 0.28, 0.04, 1.1
+SETTINGS = dict.fromkeys(POLICY_LOSSES, LossSettings(EPSILON, EPSILON_HIGH)) | {"cispo": LossSettings(epsilon_high=CAP)}
 
 
 # --- ratios ---------------------------------------------------------------------------------------------------------
@@ -144,6 +147,76 @@ def test_policy_loss_gradient_by_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda r: policy_loss(r, advantages, 0.2, 0.28), ratios)
 
 
+# --- two-sided clipping, CISPO, SAPO, VESPO -------------------------------------------------------------------------
+
+
+def test_two_sided_clipping_by_hand() -> None:
+    """Only a high ratio at a negative advantage is new: 9 * 2 becomes 4 * 2, without a gradient."""
+    ratios, advantages = torch.tensor([9.0, 3.0, 9.0, 0.5], requires_grad=True), torch.tensor([-2.0, -2.0, 2.0, 2.0])
+    loss = policy_loss(ratios, advantages, 0.2, 0.28, 4.0)
+    torch.testing.assert_close(loss, torch.tensor([8.0, 6.0, -2.56, -1.0]))
+    assert is_clipped(ratios, advantages, 0.2, 0.28, 4.0).tolist() == [True, False, True, False]
+    loss.sum().backward()
+    assert ratios.grad is not None
+    assert ratios.grad.tolist() == [0.0, 2.0, 0.0, -2.0]
+    with pytest.raises(ValueError, match=r"delta=4\.0 without epsilon"):
+        policy_loss(ratios, advantages, None, None, 4.0)
+
+
+def one_act(log_ratios: Sequence[float], advantage: float, log_probs: Sequence[float]) -> tuple[Tensor, Actions]:
+    """The log-probs of one act's actions, which require a gradient, and the actions."""
+    now = torch.tensor(log_probs, requires_grad=True)
+    old, owner = now.detach() - torch.tensor(log_ratios), torch.zeros(len(log_ratios), dtype=torch.long)
+    ratios = importance_ratios(now, old, owner, 1)
+    return now, Actions(now, old, ratios, torch.full((len(log_ratios),), advantage), owner, 1)
+
+
+def test_cispo_by_hand() -> None:
+    """Ratios 1/2, 2 and 8 with the cap 5: every action keeps a gradient, of the capped ratio times the advantage."""
+    log_probs, actions = one_act([math.log(0.5), math.log(2.0), math.log(8.0)], -1.5, [-1.0, -2.0, -3.0])
+    loss, capped = POLICY_LOSSES["cispo"].per_action(actions, LossSettings(epsilon_high=5.0))
+    torch.testing.assert_close(loss, torch.tensor([-0.5 * 1.5 * 1.0, -2 * 1.5 * 2.0, -5 * 1.5 * 3.0]))
+    assert capped is not None and capped.tolist() == [False, False, True]
+    (gradient,) = torch.autograd.grad(loss.sum(), log_probs)
+    torch.testing.assert_close(gradient, torch.tensor([0.75, 3.0, 7.5]))
+    with pytest.raises(ValueError, match="epsilon_high"):
+        POLICY_LOSSES["cispo"].per_action(actions, LossSettings())
+
+
+@pytest.mark.parametrize(("advantage", "tau"), [(2.0, 1.0), (-2.0, 1.05), (0.0, 1.05)])
+def test_sapo_by_hand(advantage: float, tau: float) -> None:
+    """d loss / d r = -4 p (1 - p) A with p = sigmoid(tau (r - 1)): -A at ratio 1, less on both sides."""
+    ratios = (0.5, 1.0, 3.0)
+    log_probs, actions = one_act([math.log(r) for r in ratios], advantage, [-1.0, -2.0, -3.0])
+    loss, clipped = POLICY_LOSSES["sapo"].per_action(actions, LossSettings())
+    gates = [1 / (1 + math.exp(-tau * (r - 1))) for r in ratios]
+    torch.testing.assert_close(loss, torch.tensor([-4 / tau * p * advantage for p in gates]))
+    assert clipped is None
+    (gradient,) = torch.autograd.grad(loss.sum(), log_probs)
+    expected = [-4 * p * (1 - p) * advantage * r for p, r in zip(gates, ratios, strict=True)]  # d r / d log_prob = r
+    torch.testing.assert_close(gradient, torch.tensor(expected))
+
+
+@pytest.mark.parametrize(("advantage", "k", "rate"), [(2.0, 2.0, 3.0), (-2.0, 3.0, 2.0)])
+def test_vespo_by_hand(advantage: float, k: float, rate: float) -> None:
+    """One act of ratios 2 and 0.6: w = 1.2, shared by both actions."""
+    log_probs, actions = one_act([math.log(2.0), math.log(0.6)], advantage, [-1.0, -3.0])
+    loss, clipped = POLICY_LOSSES["vespo"].per_action(actions, LossSettings())
+    phi = 1.2**k * math.exp(rate * (1 - 1.2))
+    torch.testing.assert_close(loss, torch.tensor([phi * advantage * 1.0, phi * advantage * 3.0]))
+    assert clipped is None
+    (gradient,) = torch.autograd.grad(loss.sum(), log_probs)
+    torch.testing.assert_close(gradient, torch.full((2,), -phi * advantage))
+
+
+@pytest.mark.parametrize("log_ratio", [-1e3, 1e3, math.inf])
+def test_vespo_of_ratios_without_bounds_is_finite(log_ratio: float) -> None:
+    log_probs, actions = one_act([log_ratio, 0.0], -1.0, [-1.0, -1.0])
+    loss, _ = POLICY_LOSSES["vespo"].per_action(actions, LossSettings())
+    (gradient,) = torch.autograd.grad(loss.sum(), log_probs)
+    assert gradient.abs().max() < 1e-6  # far from what sampled it, an act says nothing
+
+
 def test_nll() -> None:
     assert nll(torch.tensor([-1.5, -0.0])).tolist() == [1.5, 0.0]
 
@@ -154,10 +227,12 @@ def test_nll() -> None:
 def test_weights_by_hand() -> None:
     owner, lengths = torch.tensor([0, 0, 0, 1]), torch.tensor([3, 1])
     counts = {"num_acts": 2, "num_actions": 4}
-    torch.testing.assert_close(
-        action_weights(owner, lengths, "grpo", **counts), torch.tensor([1 / 6, 1 / 6, 1 / 6, 1 / 2])
-    )
-    for loss_type in ("dapo", "bnpo"):
+    for loss_type in ("grpo", "sapo"):
+        torch.testing.assert_close(
+            action_weights(owner, lengths, loss_type, **counts), torch.tensor([1 / 6, 1 / 6, 1 / 6, 1 / 2])
+        )
+    torch.testing.assert_close(action_weights(owner, lengths, "luspo", **counts), torch.full((4,), 1 / 2))
+    for loss_type in ("dapo", "bnpo", "cispo", "vespo"):
         torch.testing.assert_close(action_weights(owner, lengths, loss_type, **counts), torch.full((4,), 1 / 4))
     torch.testing.assert_close(
         action_weights(owner, lengths, "dr_grpo", max_tokens=10, **counts), torch.full((4,), 1 / 20)
@@ -230,7 +305,8 @@ def packed_loss(
     log_probs = log_probs_of(weights, torch.cat([p.features for p in part]), torch.cat([p.actions for p in part]))
     ratios = importance_ratios(log_probs, torch.cat([p.old for p in part]), owner, len(part), level)
     advantages = torch.tensor([p.advantage for p in part], dtype=weights.dtype)[owner]
-    per_action = policy_loss(ratios, advantages, EPSILON, EPSILON_HIGH)
+    actions = Actions(log_probs, torch.cat([p.old for p in part]), ratios, advantages, owner, len(part))
+    per_action = POLICY_LOSSES[loss_type].per_action(actions, SETTINGS[loss_type]).loss
     per_action = per_action + BETA * kl(log_probs, torch.cat([p.reference for p in part]))
     per_action_weights = action_weights(
         owner,
@@ -243,6 +319,21 @@ def packed_loss(
     return (per_action_weights * per_action).sum()
 
 
+def looped_term(log_probs: Tensor, log_ratios: Tensor, ratios: Tensor, a: float, loss_type: LossType) -> Tensor:
+    """The loss of one sequence's actions, from the papers' formulas."""
+    own = SETTINGS[loss_type]
+    if loss_type == "cispo":
+        return -ratios.detach().clamp(max=CAP) * a * log_probs
+    if loss_type == "sapo":
+        tau = own.sapo_temperature_pos if a > 0 else own.sapo_temperature_neg
+        return -4 / tau / (1 + (-tau * (ratios - 1)).exp()) * a
+    if loss_type == "vespo":
+        k, rate = (own.vespo_k_pos, own.vespo_lambda_pos) if a >= 0 else (own.vespo_k_neg, own.vespo_lambda_neg)
+        w = float(log_ratios.detach().sum().exp())
+        return -(w**k) * math.exp(rate * (1 - w)) * a * log_probs
+    return -torch.min(ratios * a, ratios.clamp(1 - EPSILON, 1 + EPSILON_HIGH) * a)
+
+
 def looped_loss(weights: Tensor, whole: Sequence[Play], loss_type: LossType, level: ImportanceSamplingLevel) -> Tensor:
     """The same from the papers' formulas, one sequence after the other, without packing or weights."""
     sums = []
@@ -250,12 +341,13 @@ def looped_loss(weights: Tensor, whole: Sequence[Play], loss_type: LossType, lev
         log_probs = log_probs_of(weights, play.features, play.actions)
         log_ratios = log_probs - play.old
         ratios = log_ratios.exp() if level == "token" else log_ratios.mean().exp().expand(len(log_ratios))
-        a = play.advantage
-        surrogate = torch.min(ratios * a, ratios.clamp(1 - EPSILON, 1 + EPSILON_HIGH) * a)
+        term = looped_term(log_probs, log_ratios, ratios, play.advantage, loss_type)
         difference = play.reference - log_probs
-        sums.append((-surrogate + BETA * (difference.exp() - difference - 1)).sum())
+        sums.append((term + BETA * (difference.exp() - difference - 1)).sum())
     lengths = [len(play.actions) for play in whole]
-    if loss_type == "grpo":
+    if loss_type == "luspo":
+        return torch.stack(sums).mean()
+    if loss_type in ("grpo", "sapo"):
         return torch.stack([total / n for total, n in zip(sums, lengths, strict=True)]).mean()
     if loss_type == "dr_grpo":
         return torch.stack(sums).sum() / (len(whole) * MAX_TOKENS)

@@ -9,8 +9,9 @@ the names in motet's recipes are TRL's, and must go on meaning the same.
 from __future__ import annotations
 
 import warnings
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -25,23 +26,27 @@ with warnings.catch_warnings():
 
     GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer = trl.GRPOConfig, trl.GRPOTrainer, trl.RLOOConfig, trl.RLOOTrainer
 
+from motet.config import AlgorithmConfig
+from motet.config import algorithm as config_algorithm
 from motet.numerics.advantages import STD_EPSILON, Scale, batch_advantages, normalize_each
 from motet.numerics.kl import kl
 from motet.numerics.logprobs import hidden_log_probs
 from motet.numerics.losses import (
+    POLICY_LOSSES,
+    Actions,
     ImportanceSamplingLevel,
+    LossSettings,
     LossType,
     action_weights,
     importance_ratios,
-    is_clipped,
-    policy_loss,
 )
 
 pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
 
-LOSS_TYPES: tuple[LossType, ...] = ("grpo", "bnpo", "dapo", "dr_grpo")
+LOSS_TYPES: tuple[LossType, ...] = ("grpo", "bnpo", "dapo", "dr_grpo", "luspo")
 LEVELS: tuple[ImportanceSamplingLevel, ...] = ("token", "sequence")
 EPSILON, EPSILON_HIGH, TEMPERATURE, MAX_TOKENS, G = 0.2, 0.28, 0.9, 5, 4
+SETTINGS = LossSettings(epsilon=EPSILON, epsilon_high=EPSILON_HIGH)
 PROMPT_LENGTHS, COMPLETION_LENGTHS = (3, 1, 2, 3, 2, 1, 3, 2), (5, 1, 3, 4, 2, 5, 1, 3)
 
 
@@ -177,26 +182,27 @@ def our_loss(
     *,
     beta: float = 0.0,
     corrected: bool = False,
-    epsilon: float | None = EPSILON,
-    epsilon_high: float | None = EPSILON_HIGH,
+    settings: LossSettings = SETTINGS,
+    entropy_bonus: float = 0.0,
     batch: dict[str, Tensor] | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """The micro-batch's part of the loss over `batch` (default: itself), and which actions were clipped."""
     batch = inputs if batch is None else batch
     taken, (owner, lengths) = inputs["completion_mask"].bool(), pack(inputs)
-    log_probs, _ = score_packed(model, inputs)
+    log_probs, entropies = score_packed(model, inputs)
     old = inputs["old_per_token_logps"][taken] if "old_per_token_logps" in inputs else log_probs.detach()
     ratios = importance_ratios(log_probs, old, owner, len(lengths), level)
-    advantages = inputs["advantages"][owner]
-    per_action = policy_loss(ratios, advantages, epsilon, epsilon_high)
+    actions = Actions(log_probs, old, ratios, inputs["advantages"][owner], owner, len(lengths))
+    per_action, clipped = POLICY_LOSSES[loss_type].per_action(actions, settings)
     if beta:
         penalty = kl(log_probs, inputs["ref_per_token_logps"][taken], "k3")
         per_action = per_action + beta * (ratios * penalty if corrected else penalty)
+    num_actions = int(batch["completion_mask"].sum())
     weights = action_weights(
         owner, lengths, loss_type, max_tokens=MAX_TOKENS,
-        num_acts=len(batch["completion_mask"]), num_actions=int(batch["completion_mask"].sum()),
+        num_acts=len(batch["completion_mask"]), num_actions=num_actions,
     )  # fmt: skip
-    return (weights * per_action).sum(), is_clipped(ratios, advantages, epsilon, epsilon_high)
+    return (weights * per_action).sum() - entropy_bonus * entropies.sum() / num_actions, clipped
 
 
 def assert_same(model: nn.Module, ours: Tensor, theirs: Tensor) -> None:
@@ -220,6 +226,10 @@ def test_trl_defaults() -> None:
     }  # fmt: skip
     assert {name: getattr(defaults, name) for name in expected} == expected
     assert STD_EPSILON == 1e-4
+    ours, recipe = LossSettings(), AlgorithmConfig()
+    for field in fields(LossSettings):
+        assert getattr(ours, field.name) == getattr(defaults, field.name) == getattr(recipe, field.name), field.name
+    assert get_args(config_algorithm.LossType) == get_args(LossType)
 
 
 def test_log_probs_and_entropies(trainer: Any) -> None:
@@ -249,6 +259,7 @@ def test_loss_and_gradient(
     if level == "token":
         low, high = (trainer._metrics["train"][f"clip_ratio/{side}_mean"][-1] for side in ("low", "high"))
         assert min(low, high) > 0.05
+        assert clipped is not None
         assert clipped.float().mean().item() == pytest.approx(low + high)
 
 
@@ -258,7 +269,7 @@ def test_on_policy_loss_and_gradient(trainer: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(trainer, "loss_type", loss_type)
     inputs = make_inputs()
     ours, clipped = our_loss(trainer.model, inputs, loss_type, "token")
-    assert not bool(clipped.any())
+    assert clipped is not None and not bool(clipped.any())
     assert_same(trainer.model, ours, trainer._compute_loss(trainer.model, inputs))
 
 
@@ -267,8 +278,58 @@ def test_no_epsilon_is_trls_loss_with_a_clip_range_without_end(trainer: Any, mon
         monkeypatch.setattr(trainer, name, 1e9)
     monkeypatch.setattr(trainer, "loss_type", "grpo")
     inputs = off_policy(trainer)
-    ours, _ = our_loss(trainer.model, inputs, "grpo", "token", epsilon=None, epsilon_high=None)
+    ours, _ = our_loss(trainer.model, inputs, "grpo", "token", settings=LossSettings(epsilon=None))
     assert_same(trainer.model, ours, trainer._compute_loss(trainer.model, inputs))
+
+
+OTHER_LOSSES: list[tuple[LossType, dict[str, float]]] = [
+    ("cispo", {"epsilon_high": 1.1}),
+    ("sapo", {}),
+    ("sapo", {"sapo_temperature_pos": 2.5, "sapo_temperature_neg": 0.7}),
+    ("vespo", {}),
+    ("vespo", {"vespo_k_pos": 0.5, "vespo_lambda_pos": 1.5, "vespo_k_neg": 1.2, "vespo_lambda_neg": 0.4}),
+    ("grpo", {"delta": 1.3}),
+    ("dapo", {"delta": 1.5}),
+]
+
+
+@pytest.mark.parametrize("on_policy", [False, True])
+@pytest.mark.parametrize(("loss_type", "options"), OTHER_LOSSES)
+def test_other_losses(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: LossType, options: dict[str, float], on_policy: bool
+) -> None:
+    """CISPO, SAPO, VESPO and two-sided clipping, with TRL's defaults where nothing is set."""
+    monkeypatch.setattr(trainer, "loss_type", loss_type)
+    for name, value in options.items():
+        monkeypatch.setattr(trainer if name == "epsilon_high" else trainer.args, name, value)
+    inputs = make_inputs() if on_policy else off_policy(trainer)
+    if "delta" in options and not on_policy:
+        inputs["old_per_token_logps"] -= 0.4  # high ratios, of negative advantages too
+    theirs = trainer._compute_loss(trainer.model, inputs)
+    settings = LossSettings(**{"epsilon": EPSILON, "epsilon_high": EPSILON_HIGH, **options})
+    ours, clipped = our_loss(trainer.model, inputs, loss_type, "token", settings=settings)
+    assert_same(trainer.model, ours, theirs)
+    if loss_type == "cispo" and not on_policy:
+        capped = trainer._metrics["train"]["cispo_clip_ratio"][-1]  # of actions with a positive advantage
+        assert clipped is not None
+        assert (clipped & (inputs["advantages"][pack(inputs)[0]] > 0)).float().mean().item() == pytest.approx(capped)
+        assert capped > 0.05
+    if "delta" in options and not on_policy:  # or the comparison would not see it
+        without, _ = our_loss(trainer.model, inputs, loss_type, "token")
+        assert abs(float(without - ours)) > 1e-3
+
+
+@pytest.mark.parametrize("loss_type", [*LOSS_TYPES, "sapo"])
+def test_the_entropy_bonus_is_a_mean_over_tokens(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: LossType
+) -> None:
+    """Whatever the weights of the loss type."""
+    monkeypatch.setattr(trainer, "loss_type", loss_type)
+    monkeypatch.setattr(trainer, "entropy_coef", 0.5)
+    monkeypatch.setattr(trainer, "_entropy_bonus_enabled", True)
+    inputs = off_policy(trainer)
+    theirs = trainer._compute_loss(trainer.model, inputs)
+    assert_same(trainer.model, our_loss(trainer.model, inputs, loss_type, "token", entropy_bonus=0.5)[0], theirs)
 
 
 def accumulate(trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: LossType) -> tuple[Any, Any, Tensor]:
