@@ -26,11 +26,12 @@ from torch import Tensor
 from motet.durable import sync_folder, sync_tree
 from motet.errors import CheckpointError
 from motet.learner import Learner
-from motet.protocols import Policy
+from motet.policies.parts import reference_weights, restore_reference
+from motet.protocols import LearningPolicy
 from motet.saved import LEARNER, TRAINER_STATE, checkpoints, refuse_damage, write_sums
 from motet.shards import save_tensors
 
-_WEIGHT = "weight"
+_WEIGHT, _REFERENCE = "weight", "reference"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Progress:
     cursors: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, policy: Policy, learner: Learner, progress: Progress, keep: int) -> Path:
+def save_checkpoint(folder: Path, policy: LearningPolicy, learner: Learner, progress: Progress, keep: int) -> Path:
     """Write `folder/step_NNNNNN` and remove all but the newest `keep`. Raises CheckpointError when it cannot.
 
     It is written under another name and renamed when it is whole; what a killed process left of that is removed.
@@ -79,11 +80,14 @@ def _remove(checkpoint: Path) -> None:
     shutil.rmtree(gone)
 
 
-def _save_learner(folder: Path, policy: Policy, learner: Learner, progress: Progress) -> None:
+def _save_learner(folder: Path, policy: LearningPolicy, learner: Learner, progress: Progress) -> None:
     tensors: dict[str, Tensor] = {}
     for name, parameter in policy.trainable().items():
         for key, value in {_WEIGHT: parameter, **learner.optimizer.state.get(parameter, {})}.items():
             tensors[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    if learner.reference_moved:
+        for name, weight in reference_weights(policy).items():
+            tensors[f"{name}|{_REFERENCE}"] = weight.cpu().contiguous()
     save_tensors(folder / LEARNER, tensors)
     state = {
         "step": progress.step,
@@ -96,11 +100,12 @@ def _save_learner(folder: Path, policy: Policy, learner: Learner, progress: Prog
     (folder / TRAINER_STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
 
 
-def restore(folder: Path, policy: Policy, learner: Learner) -> Progress:
+def restore(folder: Path, policy: LearningPolicy, learner: Learner) -> Progress:
     """Put a checkpoint's trained weights and learner state into a freshly built run.
 
-    The run's policy was built from the recipe, so its reference is still the one that the run started from. Raises
-    CheckpointError for a damaged file, naming it and the checkpoint before, and for one of another run.
+    The run's policy was built from the recipe, so its reference is the one that the run started from; one that has
+    moved since (`algorithm.sync_ref_model`) is in the checkpoint. Raises CheckpointError for a damaged file, naming it
+    and the checkpoint before, and for one of another run.
     """
     refuse_damage(folder)
     try:
@@ -123,6 +128,10 @@ def restore(folder: Path, policy: Policy, learner: Learner) -> Progress:
             f"{str(folder)!r} holds other trained parts than this recipe's policy has.",
             fix="resume with the run's own recipe.yaml.",
         )
+    references = {name: own.pop(_REFERENCE) for name, own in stored.items() if _REFERENCE in own}
+    if references:
+        restore_reference(policy, references)
+        learner.reference_moved = True
     for name, parameter in parameters.items():
         parameter.data.copy_(stored[name].pop(_WEIGHT))
         if stored[name]:

@@ -18,6 +18,7 @@ without variance get zeros, and are counted too.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ def assign_credit(
     dropped = [set(s.dropped) | (set(range(len(g.trajectories))) - set(g.alive)) for g, s in _pairs(groups, scores)]
     values = _values(groups, scores, rewards, dropped)
     pools = _pools(values, rewards, algorithm)
+    bound = algorithm.advantage_clip or math.inf
     credited: list[CreditedAct] = []
     without = 0
     for p, group in enumerate(groups):
@@ -105,7 +107,7 @@ def assign_credit(
                 speaking = [pool for pool in pools if (pool.acts is None or act.name in pool.acts) and pool.applies(p)]
                 if act.trained and speaking:
                     advantage = sum(pool.weight * float(pool.advantages[p, g]) for pool in speaking)
-                    credited.append(CreditedAct(act, advantage))
+                    credited.append(CreditedAct(act, max(-bound, min(bound, advantage))))
                 elif act.trained:
                     without += 1
     stats = _stats(groups, scores, pools) | {"acts": float(len(credited)), "acts_without_reward": float(without)}
@@ -142,17 +144,27 @@ def _pools(
     for acts, chosen in members.items():
         weights = torch.tensor([rewards[r].weight for r in chosen], dtype=torch.float64)
         weight = float(weights.abs().max()) if algorithm.credit == "summed" else 1.0
-        total = _total(values[chosen], weights / weight, algorithm.normalize_each)
-        advantages = batch_advantages(total, baseline=algorithm.advantage, scale=algorithm.scale_rewards)
+        total = _total(values[chosen], weights / weight, algorithm)
+        advantages = batch_advantages(
+            total,
+            baseline=algorithm.advantage,
+            scale=algorithm.scale_rewards,
+            population=algorithm.population_std,
+        )
         reached = acts if algorithm.credit == "factorized" else None
         pools.append(_Pool("+".join(sorted(acts)) or "all", reached, weight, total, advantages))
     return pools
 
 
-def _total(values: Float[Tensor, "R P G"], weights: Float[Tensor, "R"], each_normalized: bool) -> Float[Tensor, "P G"]:
+def _total(
+    values: Float[Tensor, "R P G"], weights: Float[Tensor, "R"], algorithm: AlgorithmConfig
+) -> Float[Tensor, "P G"]:
     """The weighted sum of a pool's rewards, of those that apply; NaN for dropped siblings and where none applies."""
-    if each_normalized:
-        return torch.stack([normalize_each(values[:, p], weights) for p in range(values.shape[1])])
+    if algorithm.normalize_each:
+        population = algorithm.population_std
+        return torch.stack(
+            [normalize_each(values[:, p], weights, population=population) for p in range(values.shape[1])]
+        )
     applies = ~values.isnan().all(dim=2, keepdim=True)  # [R, P, 1]
     missing = (values.isnan() & applies).any(dim=0) | ~applies.any(dim=0)
     total = (weights[:, None, None] * values.nan_to_num(nan=0.0)).sum(dim=0)

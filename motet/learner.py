@@ -6,6 +6,7 @@ Every loss term has its own denominator per kind of act, counted over the whole 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,14 +73,15 @@ class Learner:
     """AdamW with warm-up, gradient clipping and micro-batches, over whatever objective it is given.
 
     `steps` counts the optimizer steps taken: it says where the learning rate's schedule stands. `learnt` tells whether
-    any of them had a gradient. `kinds` are those that the run may play; what none of them moves is refused.
+    any of them had a gradient, `reference_moved` whether the reference is still the one that the run started from.
+    `kinds` are those that the run may play; what none of them moves is refused.
     """
 
     def __init__(
         self, policy: Policy, config: OptimizerConfig, total_steps: int, kinds: Collection[ActKind] = ()
     ) -> None:
         self.policy, self.config, self.total_steps = policy, config, total_steps
-        self.steps, self.learnt = 0, False
+        self.steps, self.learnt, self.reference_moved = 0, False, False
         self._unseen = set(kinds)
         self.parameters = list(policy.trainable().values())
         if not self.parameters:
@@ -236,12 +238,13 @@ def micro_batches(costs: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield batch
 
 
-def count_by_kind(acts: Iterable[Act]) -> dict[ActKind, tuple[int, int]]:
-    """Acts and actions of each kind: the denominators of an optimizer step."""
+def count_by_kind(acts: Iterable[Act], masked: Iterable[bool] = ()) -> dict[ActKind, tuple[int, int]]:
+    """Acts and actions of each kind: the denominators of an optimizer step. `masked` acts count without actions."""
     counts: dict[ActKind, tuple[int, int]] = {}
-    for act in acts:
+    for act, hidden in itertools.zip_longest(acts, masked, fillvalue=False):
+        assert isinstance(act, Act)
         number, actions = counts.get(act.kind, (0, 0))
-        counts[act.kind] = (number + 1, actions + act.num_actions)
+        counts[act.kind] = (number + 1, actions + (0 if hidden else act.num_actions))
     return counts
 
 

@@ -44,6 +44,18 @@ def kind_settings(config: AlgorithmConfig, max_actions: Mapping[ActKind, int]) -
 
 
 @dataclass(frozen=True, eq=False)
+class HighEntropy:
+    """Which actions `[N]` of each act of the step keep their policy loss, and how many of each kind do."""
+
+    masks: Sequence[Tensor]
+    counts: Mapping[ActKind, int]
+
+    def of(self, chosen: Sequence[int]) -> HighEntropy:
+        """For some of the acts, in this order; the counts stay those of the whole step."""
+        return HighEntropy([self.masks[n] for n in chosen], self.counts)
+
+
+@dataclass(frozen=True, eq=False)
 class PolicyObjective:
     """`sum_a w_a (policy_loss_a + beta kl_a) - entropy_bonus mean_a entropy_a` over the acts of one optimizer step.
 
@@ -51,7 +63,8 @@ class PolicyObjective:
     are indexed by the acts' positions in the step. With `old` None the replayed log-probs themselves are the old ones:
     the ratio is 1 and the gradient on-policy. The KL of tokens is `config.kl_estimator` of their log-probs; that of
     denoising steps is exact, from the Gaussians' means. The entropy of a denoising step does not depend on the weights:
-    it has no bonus. Demonstrated denoising acts among them are DiffusionNFT's: `motet.update` made them of pictures.
+    it has no bonus. With `high_entropy` the policy loss and the bonus are those of its actions alone. Demonstrated
+    denoising acts among them are DiffusionNFT's: `motet.update` made them of pictures.
 
     `most_gap` is given while the weights are those that sampled: how far the replayed log-probs of a micro-batch may be
     from the sampled ones, in the mean. Raises NumericsError beyond it.
@@ -63,6 +76,7 @@ class PolicyObjective:
     old: Sequence[Replay] | None = None
     reference: Sequence[Replay] | None = None
     most_gap: float | None = None
+    high_entropy: HighEntropy | None = None
 
     @property
     def needs(self) -> Collection[str]:
@@ -77,6 +91,10 @@ class PolicyObjective:
         else:
             ratios = self._ratios(batch)
             per_action, report = self._policy_gradient(batch, ratios, settings.loss)
+        kept = None if self.high_entropy is None else torch.cat([self.high_entropy.masks[n] for n in batch.numbers])
+        kept = None if kept is None else kept.to(per_action)
+        if kept is not None:
+            per_action = per_action * kept
         if self.reference is not None:
             divergence = self._divergence(batch, self.reference)
             report["kl"] = divergence.detach().sum().item()
@@ -93,10 +111,10 @@ class PolicyObjective:
         )
         loss = (weights * per_action).sum()
         if "entropy" in batch.extras:
-            entropy = batch.extras["entropy"].sum()
-            report["entropy"] = entropy.item()
+            entropy = batch.extras["entropy"]
+            report["entropy"] = entropy.sum().item()
             if self.config.entropy_bonus:
-                loss = loss - self.config.entropy_bonus * entropy / batch.num_actions
+                loss = loss - self.config.entropy_bonus * self._mean_entropy(batch, entropy, kept)
         return settings.weight * loss, report
 
     def _policy_gradient(
@@ -113,6 +131,12 @@ class PolicyObjective:
             per_action = per_action * step_weights(batch.extras["sigma"], batch.extras["sigma_next"])
         report = {**_ratio_report(ratios.detach()), **gaps}
         return per_action, report if clipped is None else {**report, "clip_fraction": clipped.sum().item()}
+
+    def _mean_entropy(self, batch: Packed, entropy: Float[Tensor, "A"], kept: Float[Tensor, "A"] | None) -> Tensor:
+        """This micro-batch's part of the mean over the step's actions, whatever the loss type (TRL's entropy_coef)."""
+        if self.high_entropy is None or kept is None:
+            return entropy.sum() / batch.num_actions
+        return (entropy * kept).sum() / self.high_entropy.counts[batch.kind]
 
     def _guards(self, batch: Packed) -> bool:
         return self.config.flow.guard and batch.kind == "denoising"

@@ -75,6 +75,11 @@ def prepare(recipe: Recipe) -> Session:
     algorithm, tracks = recipe.algorithm, rewarded_tracks(recipe)
     policy = _load(recipe)
     require_suite(recipe.eval.suite, policy)
+    if algorithm.sync_ref_model and any(".lora_" in name for name in policy.trainable()):
+        raise ConfigError(
+            "algorithm.sync_ref_model mixes weights, and the checkpoint's adapter trains in place of weights.",
+            fix="set it to false, or merge the adapter into its base model (`motet merge`).",
+        )
     with_kl = algorithm.beta or any(own.beta for own in algorithm.per_kind.values())
     tracks = _bound(tracks, policy, with_reference=bool(with_kl))
     updates = recipe.run.steps * algorithm.num_iterations * algorithm.num_minibatches
@@ -267,13 +272,14 @@ def samplings_of(recipe: Recipe, step: int = 0) -> dict[ActKind, Sampling]:
     """The recipe's sampling of each kind of act, at a step: a window of stochastic steps may move."""
     text, image, flow = recipe.text, recipe.image, recipe.denoising
     return {
-        "text": Sampling(text.temperature, text.top_k, text.top_p, max_tokens=text.max_tokens),
+        "text": Sampling(text.temperature, text.top_k, text.top_p, max_tokens=text.max_tokens, min_p=text.min_p),
         "image": Sampling(
             image.temperature,
             image.top_k,
             image.top_p,
             image.guidance,
             image.guidance_scale if image.guidance != "none" else 1.0,
+            min_p=image.min_p,
         ),
         "denoising": Sampling(
             guidance=flow.guidance,

@@ -54,6 +54,7 @@ class Sampling:
     sde_window: tuple[int, int] | None = None
     image_guidance_scale: float = 1.0
     shift: float | None = None
+    min_p: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a name that no policy knows: a notebook reads no recipe that would."""
@@ -64,6 +65,12 @@ class Sampling:
                 raise ConfigError(
                     f"Sampling({key}={value!r}) is unknown.", fix=f"use one of {', '.join(known)}{scale}."
                 )
+
+    @property
+    def scoring(self) -> dict[str, Any]:
+        """What makes logits the scoring distribution, as `scoring_logits` takes it: for sampling and replay alike."""
+        limits = {"top_k": self.top_k, "top_p": self.top_p, "min_p": self.min_p}
+        return {"temperature": self.scoring_temperature, **limits}
 
     @property
     def scoring_temperature(self) -> float:

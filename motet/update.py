@@ -13,12 +13,14 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 import torch
 
-from motet.config import Recipe
+from motet.config import AlgorithmConfig, Recipe
 from motet.learner import Learner, Stats, count_by_kind, micro_batches
-from motet.objectives import KindSettings, PolicyObjective, flow_needs, kind_settings
+from motet.numerics.entropies import highest_entropies
+from motet.objectives import HighEntropy, KindSettings, PolicyObjective, flow_needs, kind_settings
 from motet.policies.flow import renoised
+from motet.policies.parts import mix_into_reference
 from motet.protocols import LearningPolicy, Replay
-from motet.trajectory import Act, ActKind, CreditedAct, DenoisingSteps, Group
+from motet.trajectory import Act, ActKind, CreditedAct, DenoisingSteps, Group, TextTokens
 
 MOST_GAP, MOST_GAP_RECOMPUTED = 0.1, 3.0
 """The most that replayed log-probs may differ from the sampled ones, in the mean over a micro-batch, before the weights
@@ -39,31 +41,34 @@ def update(
     Ratios, gaps, clipping and entropy are reported over the acts that were replayed.
     """
     credited = [one for one in credited if one.act.num_actions]
-    if not credited:
+    algorithm = recipe.algorithm
+    masked = _truncated(credited) if algorithm.mask_truncated_completions else set[int]()
+    learning = [n for n in range(len(credited)) if n not in masked]
+    if not learning:
         return {"skipped": 1.0}
-    algorithm, budget = recipe.algorithm, recipe.optimizer.tokens_per_microbatch
     played = [one.act for one in credited]
     acts = [_as_trained(act, recipe, (recipe.run.seed, step, n)) for n, act in enumerate(played)]
     settings = kind_settings(algorithm, _longest(acts, recipe.text.max_tokens))
     recomputed = _recomputed(policy)
-    reference: list[Replay] | None = None
-    if any(of_kind.beta for of_kind in settings.values()):
-        with policy.reference():
-            reference = replay_frozen(policy, acts, budget, flow_needs(algorithm, settings, with_reference=True))
+    reference = _reference_replays(policy, acts, learning, settings, recipe)
     # An act without advantage adds nothing to the gradient when neither a KL nor an entropy bonus asks after it: it
     # counts in the denominators and is not replayed. Of a policy that is right most of the time that is most acts.
     quiet = reference is None and algorithm.entropy_bonus == 0 and algorithm.flow.objective != "nft"
     speaks = [one.advantage != 0 or not quiet for one in credited]
     owners, labels = _owners(groups, played), [(act.kind, act.name) for act in acts]
-    heads = set(_heads(range(len(acts)), list(zip(owners, labels, strict=True))))
-    loud = [n for n in range(len(acts)) if speaks[n] or n in heads]
+    heads = set(_heads(learning, list(zip(owners, labels, strict=True))))
+    loud = [n for n in learning if speaks[n] or n in heads]
     old = _old_replays(policy, [acts[n] for n in loud], settings, recipe)
     old_of = None if old is None else dict(zip(loud, old, strict=True))
     most_gap = MOST_GAP_RECOMPUTED if recomputed else MOST_GAP
     stats: list[Stats] = []
     for iteration in range(algorithm.num_iterations):
         for chosen in minibatches(owners, algorithm.num_minibatches, (recipe.run.seed, step, iteration)):
-            counts = count_by_kind([acts[n] for n in chosen])
+            counts = count_by_kind([acts[n] for n in chosen], [n in masked for n in chosen])
+            chosen = [n for n in chosen if n not in masked]
+            if not chosen:
+                continue
+            high_entropy = _high_entropy(policy, acts, chosen, recipe)
             # The step is taken even if none speaks that anything trained made: momentum moves on.
             speaking = [n for n in chosen if speaks[n]]
             spare = _heads(chosen, labels, speaking)
@@ -75,8 +80,10 @@ def update(
                 None if old_of is None else [old_of[n] for n in chosen],
                 None if reference is None else [reference[n] for n in chosen],
                 None if stats else most_gap,
+                None if high_entropy is None else high_entropy.of(chosen),
             )
             stats.append(learner.step([acts[n] for n in chosen], objective, counts, len(spare)))
+            _sync_reference(policy, learner, algorithm)
     learner.release()
     return {**_merged(stats), "old_log_probs_recomputed": float(recomputed)}
 
@@ -84,6 +91,60 @@ def update(
 def _recomputed(policy: LearningPolicy) -> bool:
     """Whether old log-probs are replayed, by the rule above."""
     return policy.autocast is not None or policy.rollout_autocast is not None
+
+
+def _truncated(credited: Sequence[CreditedAct]) -> set[int]:
+    """Positions of the texts that were cut off."""
+    return {n for n, one in enumerate(credited) if isinstance(one.act, TextTokens) and not one.act.finished}
+
+
+def _reference_replays(
+    policy: LearningPolicy,
+    acts: Sequence[Act],
+    chosen: Sequence[int],
+    settings: Mapping[ActKind, KindSettings],
+    recipe: Recipe,
+) -> dict[int, Replay] | None:
+    """Replays of the chosen acts under the reference's weights, by their positions; None without a KL."""
+    if not any(of_kind.beta for of_kind in settings.values()):
+        return None
+    needs = flow_needs(recipe.algorithm, settings, with_reference=True)
+    with policy.reference():
+        replays = replay_frozen(policy, [acts[n] for n in chosen], recipe.optimizer.tokens_per_microbatch, needs)
+    return dict(zip(chosen, replays, strict=True))
+
+
+def _high_entropy(
+    policy: LearningPolicy, acts: Sequence[Act], chosen: Sequence[int], recipe: Recipe
+) -> HighEntropy | None:
+    """The actions of the highest entropy of each kind, over the whole step before any gradient; None: all.
+
+    Of acts without an entropy, which denoising acts are, all actions. The masks are indexed as `acts`.
+    """
+    share = recipe.algorithm.top_entropy_quantile
+    if share == 1:
+        return None
+    replays = replay_frozen(policy, [acts[n] for n in chosen], recipe.optimizer.tokens_per_microbatch, ("entropy",))
+    masks = [torch.ones(act.num_actions, dtype=torch.bool) for act in acts]
+    counts: dict[ActKind, int] = {
+        kind: actions for kind, (_, actions) in count_by_kind([acts[n] for n in chosen]).items()
+    }
+    for kind in counts:
+        found = {n: replay.extras.get("entropy") for n, replay in zip(chosen, replays, strict=True)}
+        own = {n: entropy.cpu() for n, entropy in found.items() if acts[n].kind == kind and entropy is not None}
+        if own:
+            highest = highest_entropies(torch.cat([*own.values()]), share)
+            counts[kind] = int(highest.sum())
+            for n, mask in zip(own, highest.split([len(entropy) for entropy in own.values()]), strict=True):
+                masks[n] = mask
+    return HighEntropy(masks, counts)
+
+
+def _sync_reference(policy: LearningPolicy, learner: Learner, algorithm: AlgorithmConfig) -> None:
+    """Move the reference where the recipe asks for it and this optimizer step is one of those."""
+    if algorithm.sync_ref_model and learner.steps % algorithm.ref_model_sync_steps == 0:
+        mix_into_reference(policy, algorithm.ref_model_mixup_alpha)
+        learner.reference_moved = True
 
 
 def _as_trained(act: Act, recipe: Recipe, key: tuple[int, ...]) -> Act:

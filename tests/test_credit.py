@@ -54,6 +54,19 @@ A_08 = [0.8 * x / (0.8 * math.sqrt(1 / 3) + 1e-4) for x in (2 / 3, -1 / 3, -1 / 
 VALUES = [{"see": SEE, "say": SAY}]
 
 
+def test_flow_grpos_deviation_and_bound():
+    """The population's deviation of see = 0, 1, 2 is sqrt(2/3); the bound is one of the act's whole advantage."""
+    wide = 1 / (math.sqrt(2 / 3) + 1e-4)
+    given = credit(VALUES, [DRAW], credit="joint", population_std=True)
+    assert of(given, "drawing") == near(-wide, 0.0, wide)
+    given = credit(VALUES, [DRAW], credit="joint", population_std=True, advantage_clip=1.1)
+    assert of(given, "drawing") == near(-1.1, 0.0, 1.1)
+    each = credit(VALUES, [DRAW], credit="joint", population_std=True, normalize_each=True, scale_rewards="group")
+    assert of(each, "drawing") != of(credit(VALUES, [DRAW], credit="joint", normalize_each=True), "drawing")
+    summed = credit(VALUES, [DRAW, ANSWER], credit="summed", advantage_clip=0.3)
+    assert of(summed, "answer") == near(*(max(-0.3, min(0.3, s + 0.8 * t)) for s, t in zip(A_SEE, A_SAY, strict=True)))
+
+
 def test_joint():
     """1.0 see + 0.8 say = 0.8, 1, 2: mean 3.8/3; every act gets the same."""
     given = credit(VALUES, [DRAW, ANSWER], credit="joint")

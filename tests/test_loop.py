@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from motet.checkpoint import restore, save_checkpoint
-from motet.config import parse_recipe
+from motet.config import LoraConfig, parse_recipe
 from motet.errors import CheckpointError, ConfigError
 from motet.interrupt import Interrupt
 from motet.policies import load_policy
@@ -81,6 +81,39 @@ def test_two_steps_and_two_more_are_four(undisturbed, tiny_checkpoint, tmp_path)
     assert latest_checkpoint(tmp_path / "run" / "checkpoints").name == "step_000002"
     assert len(run_loop(recipe, tmp_path / "run")) == 2
     assert_same_run(undisturbed, tmp_path / "run")
+
+
+def test_a_reference_that_moves_is_part_of_the_checkpoint(tiny_checkpoint, tmp_path):
+    """Synced after every second optimizer step: a resumed run goes on as if it had never ended."""
+    synced = {"sync_ref_model": True, "ref_model_sync_steps": 2, "ref_model_mixup_alpha": 0.3}
+    changes = {**CHANGES, "algorithm": {"beta": 0.5, "num_minibatches": 2, **synced}, "run": {"steps": 3}}
+    recipe = mapping(tiny_checkpoint, **changes)
+    run_loop(recipe, tmp_path / "whole")
+    run_loop(recipe, tmp_path / "parts", stop_after=1)
+    saved = load_file(latest_checkpoint(tmp_path / "parts" / "checkpoints") / "learner.safetensors")
+    start = load_policy(tiny_checkpoint).trainable()
+    assert {key for key in saved if key.endswith("|reference")} == {f"{name}|reference" for name in start}
+    for name, parameter in start.items():
+        mixed = 0.7 * parameter.detach() + 0.3 * saved[f"{name}|weight"]
+        torch.testing.assert_close(saved[f"{name}|reference"], mixed, rtol=0, atol=1e-6)
+    run_loop(recipe, tmp_path / "parts")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    changes["algorithm"] = {"beta": 0.5, "num_minibatches": 2}
+    run_loop(mapping(tiny_checkpoint, **changes), tmp_path / "fixed")
+    assert (
+        metrics(tmp_path / "fixed")[0] == metrics(tmp_path / "whole")[0]
+    )  # the first rollout knows no other reference
+    assert metrics(tmp_path / "fixed")[1]["image/kl"] > 1.3 * metrics(tmp_path / "whole")[1]["image/kl"]
+
+
+def test_a_loaded_adapter_has_no_reference_that_could_move(tiny_checkpoint, tmp_path):
+    pytest.importorskip("peft")
+    policy = load_policy(tiny_checkpoint)
+    policy.add_lora(LoraConfig(rank=2))
+    policy.save(tmp_path / "adapter")
+    recipe = mapping(tmp_path / "adapter", algorithm={"beta": 0.1, "sync_ref_model": True})
+    with pytest.raises(ConfigError, match=r"algorithm\.sync_ref_model mixes weights, and the checkpoint's adapter"):
+        run_loop(recipe, tmp_path / "run")
 
 
 def test_the_weights_of_a_run_move_and_its_reference_does_not(undisturbed, tiny_checkpoint):

@@ -55,13 +55,16 @@ class AlgorithmConfig(Section):
     """Baseline: the group's mean, or the mean of the other siblings (RLOO)."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """Divide by the standard deviation over the group, over the batch, or not at all (Dr. GRPO)."""
+    population_std: bool = False
+    """Divide by the standard deviation of the population (n), as Flow-GRPO's code does, not by the unbiased (n - 1)."""
+    advantage_clip: PositiveFloat | None = None
+    """Bound of an act's advantage, to both sides (Flow-GRPO's code: 5); None: no bound."""
     normalize_each: bool = False
     """Normalise every single reward over its group before the weighted sum (GDPO)."""
     credit: Literal["joint", "summed", "factorized"] = "joint"
     """Which advantage an act gets; see `motet.credit`."""
     loss_type: LossType = "grpo"
-    """Clipped ratios, as a mean over tokens of each sequence then sequences (grpo), over all tokens (dapo, bnpo), by a
-    constant (dr_grpo) or as sums of each sequence (luspo); or cispo, sapo, vespo. TRL's default is dapo."""
+    """What is summed over the tokens, and divided by what: a table in docs/algorithms.md. TRL's default is dapo."""
     importance_sampling_level: Literal["token", "sequence"] = "token"
     """`sequence` is GSPO's length-normalised sequence ratio."""
     epsilon: NonNegativeFloat | None = 0.2
@@ -84,14 +87,22 @@ class AlgorithmConfig(Section):
     """vespo: the decay where the advantage is negative."""
     beta: NonNegativeFloat = 0.0
     """Coefficient of the KL to the frozen starting weights."""
+    sync_ref_model: bool = False
+    """Move the reference towards the present weights every ref_model_sync_steps (TR-DPO), for rewards too."""
+    ref_model_mixup_alpha: float = Field(default=0.6, gt=0.0, le=1.0)
+    """The reference becomes alpha x present weights + (1 - alpha) x reference."""
+    ref_model_sync_steps: PositiveInt = 512
+    """Optimizer steps between two of these."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """Per-action estimator of KL(policy || reference) (Schulman 2020)."""
     use_bias_correction_kl: bool = False
-    """Multiply the KL of tokens by the importance ratio (DeepSeek-V3.2): its gradient is then that of the reverse KL.
-    TRL's default is true; false is the KL of the GRPO paper. It acts on policy too."""
+    """Multiply the KL of tokens by the ratio (DeepSeek-V3.2), on policy too. TRL's default is true; GRPO's is false."""
+    top_entropy_quantile: float = Field(default=1.0, ge=0.0, le=1.0)
+    """Share of the tokens, those of the highest entropy in the step, that keep their policy loss (80/20 rule: 0.2)."""
+    mask_truncated_completions: bool = False
+    """Leave texts that were cut off at text.max_tokens out of the loss (DAPO); their rewards stay in the advantages."""
     entropy_bonus: NonNegativeFloat = 0.0
-    """Coefficient of the mean entropy over all tokens, whatever the loss_type, subtracted from the loss (TRL's
-    entropy_coef)."""
+    """Coefficient of the mean entropy of all tokens, whatever the loss_type (TRL's entropy_coef)."""
     prompt_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """`sft` alone: share of the drawings shown without their prompt, so that guidance has an unconditional branch."""
     source_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)

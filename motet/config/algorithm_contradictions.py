@@ -44,6 +44,26 @@ def unused_algorithm_keys(algorithm: AlgorithmConfig) -> Iterator[Problem]:
         if algorithm.loss_type not in readers:
             fix = f"remove it, or set algorithm.loss_type to {' or '.join(readers)}."
             yield Problem(f"algorithm.{name}", f"has no effect under loss_type {algorithm.loss_type}.", fix)
+    if not algorithm.sync_ref_model:
+        for name in ("ref_model_mixup_alpha", "ref_model_sync_steps"):
+            text = "has no effect while algorithm.sync_ref_model is false."
+            yield Problem(f"algorithm.{name}", text, "remove it, or set algorithm.sync_ref_model to true.")
+    if algorithm.scale_rewards == "none":
+        text = "has no effect while algorithm.scale_rewards is none."
+        yield Problem("algorithm.population_std", text, "remove it, or set algorithm.scale_rewards to batch.")
+
+
+def _reference(recipe: Recipe) -> Iterator[Problem]:
+    """A reference can be moved where there is one, and it is weights of its own."""
+    algorithm, policy = recipe.algorithm, recipe.policy
+    if not algorithm.sync_ref_model:
+        return
+    if not algorithm.beta and not any(settings.beta for settings in algorithm.per_kind.values()):
+        text = "moves the reference of the KL, but algorithm.beta is 0."
+        yield Problem("algorithm.sync_ref_model", text, "set algorithm.beta, or remove it.")
+    elif policy.lora is not None or (policy.expert is not None and policy.expert.lora is not None):
+        text = "mixes weights, but adapters train, whose reference is the model without them."
+        yield Problem("algorithm.sync_ref_model", text, "remove it, or train without adapters.")
 
 
 def _loss_type(recipe: Recipe) -> Iterator[Problem]:
@@ -181,6 +201,7 @@ def _flow_algorithm(recipe: Recipe) -> Iterator[Problem]:
 
 ALGORITHM_CHECKS: tuple[Check, ...] = (
     _advantages,
+    _reference,
     _loss_type,
     _clip_range,
     _delta,

@@ -91,7 +91,7 @@ class DataConfig(Section):
 
 
 class TextSamplingConfig(Section):
-    """How text acts are sampled, and so scored: replay uses the same temperature, top-k and top-p."""
+    """How text acts are sampled, and so scored: replay uses the same temperature, top-k, top-p and min-p."""
 
     temperature: PositiveFloat = 1.0
     """Softmax temperature of sampling, of the log-probs and of their replay."""
@@ -99,6 +99,8 @@ class TextSamplingConfig(Section):
     """Keep the k likeliest tokens; None: off."""
     top_p: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Keep the smallest set of tokens with this mass; None: off."""
+    min_p: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Keep the tokens at least this many times as likely as the likeliest; None: off."""
     max_tokens: PositiveInt = 512
     """Longest completion, the end-of-sequence token included."""
 
@@ -111,6 +113,8 @@ class ImageSamplingConfig(Section):
     top_k: PositiveInt | None = None
     """As for text; for image tokens only."""
     top_p: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """As for text; for image tokens only."""
+    min_p: float | None = Field(default=None, gt=0.0, lt=1.0)
     """As for text; for image tokens only."""
     guidance: Literal["none", "guided", "conditional"] = "none"
     """`guided`: sample and score the mixture; `conditional`: sample it, score the conditional branch (biased)."""

@@ -9,7 +9,8 @@ part in any mean or standard deviation. An infinite reward is not forgiven: it g
 (arXiv 2402.14740), which is the former times n / (n - 1) for n survivors.
 `scale`: "group" divides by the group's standard deviation (GRPO; also TRL and CoRL); "batch" by that of all rewards of
 the batch (Lite PPO, arXiv 2508.08221); "none" does not divide (Dr. GRPO, arXiv 2503.20783).
-The standard deviation is the unbiased one (n - 1), as in TRL and CoRL. A group that teaches nothing (one survivor, or
+The standard deviation is the unbiased one (n - 1), as in TRL and CoRL; `population` divides by n, as Flow-GRPO's code
+does. A group that teaches nothing (one survivor, or
 equal rewards) gets zeros: count such groups with `zero_variance`.
 """
 
@@ -29,7 +30,12 @@ STD_EPSILON = 1e-4
 
 
 def batch_advantages(
-    rewards: Float[Tensor, "P G"], *, baseline: Baseline = "grpo", scale: Scale = "group", epsilon: float = STD_EPSILON
+    rewards: Float[Tensor, "P G"],
+    *,
+    baseline: Baseline = "grpo",
+    scale: Scale = "group",
+    population: bool = False,
+    epsilon: float = STD_EPSILON,
 ) -> Float[Tensor, "P G"]:
     """Advantages of P groups of G siblings; only `scale="batch"` lets the groups know each other."""
     survives = ~rewards.isnan()
@@ -38,9 +44,9 @@ def batch_advantages(
         survivors = survives.sum(dim=1, keepdim=True)
         advantages = advantages * survivors / (survivors - 1).clamp(min=1)
     if scale == "group":
-        advantages = advantages / (_nan_std(rewards) + epsilon)
+        advantages = advantages / (_nan_std(rewards, population) + epsilon)
     elif scale == "batch":
-        advantages = advantages / (_nan_std(rewards.reshape(1, -1)) + epsilon)
+        advantages = advantages / (_nan_std(rewards.reshape(1, -1), population) + epsilon)
     return torch.where(survives & ~_without_variance(rewards).unsqueeze(1), advantages, 0.0)
 
 
@@ -61,7 +67,11 @@ def zero_variance(rewards: Float[Tensor, "G"]) -> bool:
 
 
 def normalize_each(
-    values: Float[Tensor, "R G"], weights: Float[Tensor, "R"], *, epsilon: float = STD_EPSILON
+    values: Float[Tensor, "R G"],
+    weights: Float[Tensor, "R"],
+    *,
+    population: bool = False,
+    epsilon: float = STD_EPSILON,
 ) -> Float[Tensor, "G"]:
     """GDPO (arXiv 2601.05242): normalise every reward over the group, then take the weighted sum.
 
@@ -71,15 +81,16 @@ def normalize_each(
     """
     applies = ~values.isnan().all(dim=1)
     dropped = values[applies].isnan().any(dim=0) | ~applies.any()
-    normalized = batch_advantages(values.masked_fill(dropped, torch.nan), epsilon=epsilon)
+    normalized = batch_advantages(values.masked_fill(dropped, torch.nan), population=population, epsilon=epsilon)
     return (weights.unsqueeze(1) * normalized).sum(dim=0).masked_fill(dropped, torch.nan)
 
 
-def _nan_std(rewards: Float[Tensor, "P G"]) -> Float[Tensor, "P 1"]:
-    """Unbiased standard deviation of each row's survivors; 0 where fewer than two survive."""
+def _nan_std(rewards: Float[Tensor, "P G"], population: bool) -> Float[Tensor, "P 1"]:
+    """Standard deviation of each row's survivors, the population's or the unbiased; 0 where fewer than two survive."""
     deviations = rewards - rewards.nanmean(dim=1, keepdim=True)
     survivors = (~rewards.isnan()).sum(dim=1, keepdim=True)
-    return (deviations.square().nansum(dim=1, keepdim=True) / (survivors - 1).clamp(min=1)).sqrt()
+    degrees = survivors if population else survivors - 1
+    return (deviations.square().nansum(dim=1, keepdim=True) / degrees.clamp(min=1)).sqrt()
 
 
 def _without_variance(rewards: Float[Tensor, "P G"]) -> Bool[Tensor, "P"]:

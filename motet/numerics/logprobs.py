@@ -38,15 +38,17 @@ def scoring_logits(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
     keep: Int[Tensor, "*B"] | None = None,
 ) -> Float[Tensor, "*B V"]:
-    """Logits of the distribution that is sampled and scored: divided by `temperature`, then top-k, then top-p.
+    """Logits of the distribution that is sampled and scored: divided by `temperature`, then top-k, top-p, min-p.
 
+    `min_p` keeps the tokens at least `min_p` times as likely as the likeliest (arXiv 2407.01082).
     Excluded tokens get -inf. `keep` names a token per row that is never excluded: at replay the action itself, which
     was inside the set when it was sampled, though rounding may put it just outside now.
     """
     scaled = logits.float() / temperature
-    if top_k is None and top_p is None:
+    if top_k is None and top_p is None and min_p is None:
         return scaled
     allowed = torch.ones_like(scaled, dtype=torch.bool)
     if top_k is not None and top_k < scaled.shape[-1]:
@@ -56,6 +58,8 @@ def scoring_logits(
         ordered, order = probs.sort(dim=-1, descending=True)
         before = ordered.cumsum(dim=-1) - ordered  # mass of likelier tokens; the first token is always kept
         allowed = allowed & torch.zeros_like(allowed).scatter(-1, order, before < top_p)
+    if min_p is not None:
+        allowed = allowed & ((scaled - scaled.amax(dim=-1, keepdim=True)).exp() >= min_p)
     if keep is not None:
         allowed = allowed.scatter(-1, keep.unsqueeze(-1), True)
     return scaled.masked_fill(~allowed, -torch.inf)
@@ -115,6 +119,7 @@ def hidden_log_probs(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
     unconditional: Float[Tensor, "A D"] | None = None,
     guidance_scale: float = 1.0,
     with_entropy: bool = False,
@@ -131,7 +136,7 @@ def hidden_log_probs(
         logits = head(rows).float()
         if null_rows is not None:
             logits = guide(logits, head(null_rows).float(), guidance_scale)
-        logits = scoring_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p, keep=chosen)
+        logits = scoring_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, keep=chosen)
         return action_log_probs(logits, chosen), entropy(logits) if with_entropy else None
 
     num_actions = hidden.shape[0]

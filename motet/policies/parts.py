@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from motet.errors import ConfigError
 from motet.lookup import did_you_mean
 from motet.policies.versions import enable_activation_checkpointing
+from motet.protocols import LearningPolicy
 
 
 def require_parts(parts: Collection[str], chosen: Sequence[str]) -> None:
@@ -60,8 +61,35 @@ def recompute_activations(model: Any) -> None:
             layer.training = True
 
 
+def mix_into_reference(policy: LearningPolicy, alpha: float) -> None:
+    """Make the reference `alpha` x the present weights + (1 - `alpha`) x itself (TR-DPO, arXiv 2404.09656, eq. 5).
+
+    The policy's reference must be a copy of what trains, which adapters' is not.
+    """
+    present = {name: parameter.data for name, parameter in policy.trainable().items()}
+    with policy.reference():  # in here the parameters hold the reference's own tensors
+        for name, parameter in policy.trainable().items():
+            parameter.data.mul_(1.0 - alpha).add_(present[name], alpha=alpha)
+
+
+def reference_weights(policy: LearningPolicy) -> dict[str, Tensor]:
+    """The reference's copies of what trains, by name: what a checkpoint holds once the reference has moved."""
+    with policy.reference():
+        return {name: parameter.detach().clone() for name, parameter in policy.trainable().items()}
+
+
+def restore_reference(policy: LearningPolicy, weights: Mapping[str, Tensor]) -> None:
+    """Put `reference_weights` back."""
+    with policy.reference():
+        for name, parameter in policy.trainable().items():
+            parameter.data.copy_(weights[name])
+
+
 class Reference:
-    """The weights a run started from, for the KL: a copy of the trainable parameters, swapped in while it is asked."""
+    """The weights a run started from, for the KL: a copy of the trainable parameters, swapped in while it is asked.
+
+    `mix_into_reference` writes to the copies.
+    """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self.parameters = dict(parameters)

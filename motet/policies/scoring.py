@@ -52,7 +52,7 @@ def alike(acts: Sequence[Act]) -> list[list[int]]:
     for number, act in enumerate(acts):
         s = act.sampling
         scale = s.guidance_scale if s.guidance == "guided" else None
-        groups.setdefault((act.kind, s.scoring_temperature, s.top_k, s.top_p, scale), []).append(number)
+        groups.setdefault((act.kind, *s.scoring.values(), scale), []).append(number)
     return list(groups.values())
 
 
@@ -64,9 +64,7 @@ def score(head: Head, acts: Sequence[Act], rows: Tensor, nulls: Tensor | None, w
         rows,
         head,
         torch.cat([_ids(act) for act in acts]).to(rows.device),
-        temperature=sampling.scoring_temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
+        **sampling.scoring,
         unconditional=nulls,
         guidance_scale=sampling.guidance_scale,
         with_entropy=with_entropy,

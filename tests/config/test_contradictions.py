@@ -21,6 +21,15 @@ REFUSED = {
         (["policy.lora={}", "policy.train=[queries, language_model]"], "policy.train: names language_model, in whose"),
         (["policy.expert.lora={}", "policy.train=[transformer]"], "policy.train: names transformer, in whose place"),
         (["tracks={}"], "tracks: is empty"),
+        (
+            ["algorithm.ref_model_sync_steps=2"],
+            "algorithm.ref_model_sync_steps: has no effect while algorithm.sync_ref",
+        ),
+        (["algorithm.ref_model_mixup_alpha=1"], "algorithm.ref_model_mixup_alpha: has no effect while algorithm.sync_"),
+        (
+            ["algorithm.population_std=true", "algorithm.scale_rewards=none"],
+            "algorithm.population_std: has no effect while algorithm.scale_rewards is none",
+        ),
         (["algorithm.sapo_temperature_pos=2"], "algorithm.sapo_temperature_pos: has no effect under loss_type grpo"),
         (["algorithm.loss_type=sapo", "algorithm.vespo_k_neg=2"], "algorithm.vespo_k_neg: has no effect under loss_t"),
         (
@@ -123,6 +132,20 @@ REFUSED = {
         (
             ["algorithm.epsilon_high=0.28", "algorithm.per_kind.denoising.epsilon=1e-4"],
             "algorithm.per_kind.denoising.epsilon: is 0.0001, but its upper range is still algorithm.epsilon_high 0.28",
+        ),
+    ],
+    "_reference": [
+        (
+            ["algorithm.sync_ref_model=true"],
+            "algorithm.sync_ref_model: moves the reference of the KL, but algorithm.bet",
+        ),
+        (
+            ["algorithm={sync_ref_model: true, beta: 0.1}", "policy.lora={}", "policy.train=[]"],
+            "algorithm.sync_ref_model: mixes weights, but adapters train",
+        ),
+        (
+            ["algorithm={sync_ref_model: true, beta: 0.1}", "policy.expert.lora={}", "policy.train=[]"],
+            "algorithm.sync_ref_model: mixes weights, but adapters train",
         ),
     ],
     "_loss_type": [
@@ -228,6 +251,9 @@ LEGAL = [
     ["algorithm={loss_type: sapo, sapo_temperature_pos: 2.0, sapo_temperature_neg: 3.0}", "algorithm.flow.guard=true"],
     ["algorithm={loss_type: vespo, vespo_k_pos: 0.0, vespo_lambda_neg: 1.0}"],
     ["algorithm.delta=1.21"],
+    ["algorithm={sync_ref_model: true, ref_model_sync_steps: 8, ref_model_mixup_alpha: 1.0, beta: 0.1}"],
+    ["algorithm={sync_ref_model: true, per_kind: {image: {beta: 0.1}}}"],
+    ["algorithm={scale_rewards: batch, population_std: true, advantage_clip: 5.0}"],
     ["algorithm.delta=4", "algorithm.per_kind.denoising={epsilon: 1e-4, delta: 1.001}"],
     ["algorithm.epsilon=null", "algorithm.per_kind.text={epsilon: 0.2, delta: 4.0}"],
     ["algorithm.use_bias_correction_kl=true", "algorithm.beta=0.1"],

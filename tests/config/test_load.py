@@ -152,7 +152,7 @@ def test_an_override_makes_the_sections_on_its_way(tmp_path: Path) -> None:
         ("lr: 1e-5", "did you mean 'optimizer.learning_rate'?"),
         ("optimizer: {kl_coef: 1}", "did you mean 'algorithm.beta'?"),
         ("zebra: 1", "a recipe expects description, policy, scenario,"),
-        ("text: {zebra: 1}", "'text' expects temperature, top_k, top_p, max_tokens. Fix: remove it."),
+        ("text: {zebra: 1}", "'text' expects temperature, top_k, top_p, min_p, max_tokens. Fix: remove it."),
     ],
 )
 def test_an_unknown_key_is_refused_with_what_was_meant(tmp_path: Path, line: str, words: str) -> None:

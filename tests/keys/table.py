@@ -29,6 +29,9 @@ class Shows:
 
 OFF_POLICY = {"algorithm.num_iterations": 2, "optimizer.learning_rate": 0.01}
 WITH_KL = {"algorithm.beta": 0.1, **OFF_POLICY}
+SAPO = {"algorithm.loss_type": "sapo", **OFF_POLICY}
+VESPO = {"algorithm.loss_type": "vespo", **OFF_POLICY}
+SYNCED = {"algorithm.beta": 0.1, "algorithm.sync_ref_model": True, "algorithm.ref_model_sync_steps": 1}
 GUIDED = {"image.guidance": "guided"}
 FLOW_GUIDED = {"denoising.guidance": "guided", "denoising.guidance_scale": 2.0}
 WINDOW = {"denoising.sde_window.size": 1, "denoising.sde_window.interval": 1}
@@ -81,14 +84,34 @@ TABLE: dict[str, Shows] = {
     "algorithm.num_generations": Shows("samples", 3),
     "algorithm.advantage": Shows("weights", "rloo", given={"algorithm.num_generations": 3}),
     "algorithm.scale_rewards": Shows("weights", "none"),
+    "algorithm.population_std": Shows("metrics/grad_norm", True),
+    "algorithm.advantage_clip": Shows("metrics/grad_norm", 0.1),
     "algorithm.normalize_each": Shows("weights", True),
     "algorithm.credit": Shows("weights", "summed"),
     "algorithm.loss_type": Shows("weights", "bnpo", given=LONG),
     "algorithm.importance_sampling_level": Shows("weights", "sequence", given=OFF_POLICY),
     "algorithm.epsilon": Shows("metrics/text/clip_fraction", 1e-6, given=OFF_POLICY),
     "algorithm.epsilon_high": Shows("metrics/text/clip_fraction", 0.3, given={"algorithm.epsilon": 1e-6, **OFF_POLICY}),
+    "algorithm.delta": Shows("metrics/image/clip_fraction", 1.00001, given={"algorithm.epsilon": 1e-6, **OFF_POLICY}),
+    "algorithm.sapo_temperature_pos": Shows("weights", 5.0, given=SAPO),
+    "algorithm.sapo_temperature_neg": Shows("weights", 5.0, given=SAPO),
+    "algorithm.vespo_k_pos": Shows("weights", 5.0, given=VESPO),
+    "algorithm.vespo_lambda_pos": Shows("weights", 5.0, given=VESPO),
+    "algorithm.vespo_k_neg": Shows("weights", 5.0, given=VESPO),
+    "algorithm.vespo_lambda_neg": Shows("weights", 5.0, given=VESPO),
     "algorithm.beta": Shows("metrics/text/kl", 0.1),
     "algorithm.kl_estimator": Shows("metrics/text/kl", "k1", given=WITH_KL),
+    "algorithm.use_bias_correction_kl": Shows("weights", True, given=WITH_KL),
+    "algorithm.sync_ref_model": Shows(
+        "metrics/text/kl",
+        {"num_generations": 2, "beta": 0.1, "sync_ref_model": True, "ref_model_sync_steps": 1},
+        given={"algorithm": {"num_generations": 2, "beta": 0.1}},
+        at="algorithm",
+    ),
+    "algorithm.ref_model_mixup_alpha": Shows("metrics/text/kl", 0.1, given=SYNCED),
+    "algorithm.ref_model_sync_steps": Shows("metrics/text/kl", 2, given=SYNCED),
+    "algorithm.top_entropy_quantile": Shows("metrics/grad_norm", 0.2),
+    "algorithm.mask_truncated_completions": Shows("weights", True),
     "algorithm.entropy_bonus": Shows("weights", 0.1),
     "algorithm.prompt_dropout": Shows("weights", 0.9, "sft"),
     "algorithm.source_dropout": Shows("weights", 0.9, "edit_sft"),
@@ -103,16 +126,24 @@ TABLE: dict[str, Shows] = {
     "algorithm.per_kind.KIND.epsilon_high": Shows(
         "weights", 0.3, given={"algorithm.epsilon": 1e-6, **OFF_POLICY}, at="algorithm.per_kind.image.epsilon_high"
     ),
+    "algorithm.per_kind.KIND.delta": Shows(
+        "metrics/image/clip_fraction",
+        1.00001,
+        given={"algorithm.epsilon": 1e-6, **OFF_POLICY},
+        at="algorithm.per_kind.image.delta",
+    ),
     "algorithm.per_kind.KIND.beta": Shows("metrics/image/kl", 0.1, at="algorithm.per_kind.image.beta"),
     "algorithm.per_kind.KIND.weight": Shows("metrics/image/loss", 3.0, at="algorithm.per_kind.image.weight"),
     # sampling
     "text.temperature": Shows("samples", 0.5),
     "text.top_k": Shows("samples", 2),
     "text.top_p": Shows("samples", 0.1),
+    "text.min_p": Shows("samples", 0.9),
     "text.max_tokens": Shows("metrics/completion_length/max", 4),
     "image.temperature": Shows("samples", 0.5),
     "image.top_k": Shows("samples", 2),
     "image.top_p": Shows("samples", 0.1),
+    "image.min_p": Shows("samples", 0.9),
     "image.guidance": Shows("samples", "guided"),
     "image.guidance_scale": Shows("samples", 2.0, given=GUIDED),
     "denoising.num_steps": Shows("samples", 3, "flow"),

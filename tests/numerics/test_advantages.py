@@ -51,6 +51,17 @@ def naive(groups: list[list[float]], baseline: Baseline, scale: Scale) -> list[l
     return result
 
 
+@pytest.mark.parametrize("scale", ["group", "batch"])
+def test_the_population_deviation_by_hand(scale: Scale) -> None:
+    """Flow-GRPO's code (`numpy.std` of all rewards): means 2.5 and 2, squared deviations 5 of the group, 9.5 of all."""
+    rewards = torch.tensor([[1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 2.0, NAN]])
+    std = math.sqrt(5 / 4) if scale == "group" else statistics.pstdev([1, 2, 3, 4, 2, 2, 2])
+    expected = torch.tensor([[-1.5, -0.5, 0.5, 1.5], [0.0] * 4]) / (std + 1e-4)
+    torch.testing.assert_close(batch_advantages(rewards, scale=scale, population=True), expected)
+    each = normalize_each(rewards[:1], torch.tensor([2.0]), population=True)
+    torch.testing.assert_close(each, 2 * torch.tensor([-1.5, -0.5, 0.5, 1.5]) / (math.sqrt(5 / 4) + 1e-4))
+
+
 def test_grpo_by_hand() -> None:
     # mean 2.5, unbiased variance (2.25 + 0.25 + 0.25 + 2.25) / 3 = 5/3, std 1.2909944
     advantages = group_advantages(torch.tensor([1.0, 2.0, 3.0, 4.0]))

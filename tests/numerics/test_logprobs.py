@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from transformers import MinPLogitsWarper
 
 from motet.numerics.logprobs import action_log_probs, entropy, guide, hidden_log_probs, sample, scoring_logits
 
@@ -20,6 +21,8 @@ SCORINGS: list[dict[str, Any]] = [
     {"temperature": 0.7},
     {"top_k": 4},
     {"top_p": 0.8},
+    {"min_p": 0.3},
+    {"guidance_scale": 3.0, "temperature": 0.9, "top_k": 8, "top_p": 0.95, "min_p": 0.1},
     {"temperature": 1.3, "top_k": 6, "top_p": 0.7},
     {"guidance_scale": 3.0},
     {"guidance_scale": 5.0, "temperature": 0.9, "top_k": 5, "top_p": 0.9},
@@ -35,16 +38,21 @@ def allowed(logits: Tensor) -> list[bool]:
 
 
 def naive_distribution(
-    logits: list[float], temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+    logits: list[float],
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float = 0.0,
 ) -> list[float]:
-    """The scoring distribution in Python floats: temperature, then top-k, then top-p of what is left."""
+    """The scoring distribution in Python floats: temperature, then top-k, then top-p of what is left, then min-p."""
     masses = [math.exp((x - max(logits)) / temperature) for x in logits]
     ranked = sorted(range(len(logits)), key=lambda v: -masses[v])[:top_k]
     total, kept, mass = sum(masses[v] for v in ranked), [], 0.0
     for v in ranked:
         if top_p is not None and mass >= top_p:
             break
-        kept.append(v)
+        if masses[v] >= min_p * masses[ranked[0]]:
+            kept.append(v)
         mass += masses[v] / total
     total = sum(masses[v] for v in kept)
     return [masses[v] / total if v in kept else 0.0 for v in range(len(logits))]
@@ -99,6 +107,23 @@ def test_top_p_sees_the_temperature() -> None:
     logits = logits_of(0.6, 0.3, 0.1)  # squared (temperature 0.5): 0.783, 0.196, 0.022
     assert allowed(scoring_logits(logits, top_p=0.7)) == [True, True, False]
     assert allowed(scoring_logits(logits, temperature=0.5, top_p=0.7)) == [True, False, False]
+
+
+def test_min_p_keeps_what_is_likely_beside_the_likeliest() -> None:
+    logits = logits_of(0.5, 0.26, 0.2, 0.04)
+    assert allowed(scoring_logits(logits, min_p=0.5)) == [True, True, False, False]
+    assert allowed(scoring_logits(logits, min_p=0.39)) == [True, True, True, False]
+    assert allowed(scoring_logits(logits, min_p=0.5, temperature=2.0)) == [True, True, True, False]  # sqrt(0.2 / 0.5)
+    assert allowed(scoring_logits(logits, min_p=0.01, top_k=2)) == [True, True, False, False]
+    kept = scoring_logits(logits.unsqueeze(0), min_p=0.5, keep=torch.tensor([3]))
+    assert allowed(kept[0]) == [True, True, False, True]
+
+
+@pytest.mark.parametrize("min_p", [0.02, 0.2, 0.7])
+def test_min_p_is_that_of_transformers(min_p: float) -> None:
+    logits = 3 * torch.randn(20, V, generator=torch.Generator().manual_seed(3))
+    theirs = MinPLogitsWarper(min_p)(torch.zeros(20, 1, dtype=torch.long), logits.clone())  # type: ignore[arg-type]
+    assert allowed(scoring_logits(logits, min_p=min_p)) == allowed(theirs)
 
 
 def test_keep_readmits_the_action_that_was_taken() -> None:

@@ -23,12 +23,14 @@ with warnings.catch_warnings():
     from datasets import Dataset
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from trl.trainer.callbacks import SyncRefModelCallback
 
     GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer = trl.GRPOConfig, trl.GRPOTrainer, trl.RLOOConfig, trl.RLOOTrainer
 
 from motet.config import AlgorithmConfig
 from motet.config import algorithm as config_algorithm
 from motet.numerics.advantages import STD_EPSILON, Scale, batch_advantages, normalize_each
+from motet.numerics.entropies import highest_entropies
 from motet.numerics.kl import kl
 from motet.numerics.logprobs import hidden_log_probs
 from motet.numerics.losses import (
@@ -40,6 +42,8 @@ from motet.numerics.losses import (
     action_weights,
     importance_ratios,
 )
+from motet.policies.parts import mix_into_reference
+from tests.runs import LearningFake
 
 pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
 
@@ -184,6 +188,7 @@ def our_loss(
     corrected: bool = False,
     settings: LossSettings = SETTINGS,
     entropy_bonus: float = 0.0,
+    mask: Tensor | None = None,
     batch: dict[str, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """The micro-batch's part of the loss over `batch` (default: itself), and which actions were clipped."""
@@ -194,6 +199,8 @@ def our_loss(
     ratios = importance_ratios(log_probs, old, owner, len(lengths), level)
     actions = Actions(log_probs, old, ratios, inputs["advantages"][owner], owner, len(lengths))
     per_action, clipped = POLICY_LOSSES[loss_type].per_action(actions, settings)
+    kept = torch.ones_like(per_action) if mask is None else mask.float()
+    per_action = per_action * kept
     if beta:
         penalty = kl(log_probs, inputs["ref_per_token_logps"][taken], "k3")
         per_action = per_action + beta * (ratios * penalty if corrected else penalty)
@@ -202,7 +209,9 @@ def our_loss(
         owner, lengths, loss_type, max_tokens=MAX_TOKENS,
         num_acts=len(batch["completion_mask"]), num_actions=num_actions,
     )  # fmt: skip
-    return (weights * per_action).sum() - entropy_bonus * entropies.sum() / num_actions, clipped
+    return (weights * per_action).sum() - entropy_bonus * (entropies * kept).sum() / (
+        num_actions if mask is None else kept.sum()
+    ), clipped
 
 
 def assert_same(model: nn.Module, ours: Tensor, theirs: Tensor) -> None:
@@ -222,11 +231,19 @@ def test_trl_defaults() -> None:
         "scale_rewards": "group", "multi_objective_aggregation": "sum_then_normalize", "reward_weights": None,
         "epsilon": 0.2, "epsilon_high": None, "delta": None, "beta": 0.0, "use_bias_correction_kl": True,
         "entropy_coef": 0.0, "max_completion_length": 512, "mask_truncated_completions": False,
-        "temperature": 1.0, "top_k": 0, "top_p": 1.0,
+        "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": None, "top_entropy_quantile": 1.0,
+        "sync_ref_model": False, "ref_model_mixup_alpha": 0.6, "ref_model_sync_steps": 512,
     }  # fmt: skip
     assert {name: getattr(defaults, name) for name in expected} == expected
     assert STD_EPSILON == 1e-4
     ours, recipe = LossSettings(), AlgorithmConfig()
+    same_default = (
+        "top_entropy_quantile",
+        "mask_truncated_completions",
+        "ref_model_mixup_alpha",
+        "ref_model_sync_steps",
+    )
+    assert all(getattr(recipe, name) == getattr(defaults, name) for name in (*same_default, "sync_ref_model"))
     for field in fields(LossSettings):
         assert getattr(ours, field.name) == getattr(defaults, field.name) == getattr(recipe, field.name), field.name
     assert get_args(config_algorithm.LossType) == get_args(LossType)
@@ -330,6 +347,54 @@ def test_the_entropy_bonus_is_a_mean_over_tokens(
     inputs = off_policy(trainer)
     theirs = trainer._compute_loss(trainer.model, inputs)
     assert_same(trainer.model, our_loss(trainer.model, inputs, loss_type, "token", entropy_bonus=0.5)[0], theirs)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "cispo"])
+def test_top_entropy_quantile(trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: LossType, share: float) -> None:
+    """The policy loss and the entropy bonus of the tokens of the highest entropy, the KL of all."""
+    settings = {"loss_type": loss_type, "top_entropy_quantile": share, "beta": 0.3, "entropy_coef": 0.5}
+    for name, value in {**settings, "_entropy_bonus_enabled": True}.items():
+        monkeypatch.setattr(trainer, name, value)
+    inputs = off_policy(trainer)
+    theirs = trainer._compute_loss(trainer.model, inputs)
+    mask = highest_entropies(score_packed(trainer.model, inputs)[1].detach(), share)
+    assert 0 < int(mask.sum()) < len(mask)
+    assert_same(
+        trainer.model,
+        our_loss(trainer.model, inputs, loss_type, "token", mask=mask, beta=0.3, entropy_bonus=0.5)[0],
+        theirs,
+    )
+
+
+@pytest.mark.parametrize("loss_type", [*LOSS_TYPES, "cispo", "sapo", "vespo"])
+def test_mask_truncated_completions(trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: LossType) -> None:
+    """TRL hides the tokens of what was cut off; ours leaves the act out, and counts it as an act without actions."""
+    monkeypatch.setattr(trainer, "loss_type", loss_type)
+    inputs = off_policy(trainer)
+    finished = torch.tensor([True, True, False, True, False, True, True, True])
+    inputs["completion_mask"] = inputs["completion_mask"] * finished.unsqueeze(1)
+    inputs["num_items_in_batch"] = inputs["completion_mask"].sum()
+    theirs = trainer._compute_loss(trainer.model, inputs)
+    part = {name: value if value.dim() == 0 else value[finished] for name, value in inputs.items()}
+    assert_same(trainer.model, our_loss(trainer.model, part, loss_type, "token", batch=inputs)[0], theirs)
+
+
+def test_sync_ref_model() -> None:
+    """The mixture that TRL's callback makes of the two models' weights."""
+    policy = LearningFake()
+    policy.freeze_reference()
+    with torch.no_grad():
+        policy.trainable()["text"].add_(torch.arange(257.0))
+    theirs, present = nn.Linear(1, 257, bias=False), nn.Linear(1, 257, bias=False)
+    assert policy.start is not None
+    theirs.weight.data, present.weight.data = (
+        policy.start["text"][:, None].clone(),
+        policy.trainable()["text"].data[:, None],
+    )
+    SyncRefModelCallback._sync_target_model(present, theirs, 0.6)
+    mix_into_reference(policy, 0.6)
+    assert torch.equal(policy.start["text"], theirs.weight.data[:, 0])
 
 
 def accumulate(trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: LossType) -> tuple[Any, Any, Tensor]:

@@ -34,6 +34,8 @@ SAMPLINGS = {
     "temperature": Sampling(max_tokens=12, temperature=0.7),
     "top_k": Sampling(max_tokens=12, top_k=5),
     "top_p": Sampling(max_tokens=12, top_p=0.8),
+    "min_p": Sampling(max_tokens=12, min_p=0.3),
+    "guided_min_p": Sampling(guidance="guided", guidance_scale=3.0, min_p=0.3),
     "all": Sampling(max_tokens=12, temperature=0.7, top_k=20, top_p=0.8),
     "guided": Sampling(guidance="guided", guidance_scale=3.0),
     "guided_all": Sampling(guidance="guided", guidance_scale=3.0, temperature=0.7, top_k=20, top_p=0.8),

@@ -236,16 +236,15 @@ def _choose(
     logits: Float[Tensor, "S F V"], uniforms: Float[Tensor, "S"], sampling: Sampling
 ) -> tuple[Int[Tensor, "S"], Float[Tensor, "S"], Float[Tensor, "S"]]:
     """One action per slot, its log-prob in the scoring distribution, and in the one that it was drawn from."""
-    temperature, top_k, top_p = sampling.scoring_temperature, sampling.top_k, sampling.top_p
     conditional = logits[:, 0]
     mixture = conditional if logits.shape[1] == 1 else guide(conditional, logits[:, 1], sampling.guidance_scale)
-    drawn = scoring_logits(mixture, temperature=temperature, top_k=top_k, top_p=top_p)
+    drawn = scoring_logits(mixture, **sampling.scoring)
     tokens = sample(drawn, uniforms) if sampling.temperature else drawn.argmax(dim=-1)
     behaviour = action_log_probs(drawn, tokens)
     if sampling.guidance != "conditional":
         return tokens, behaviour, behaviour
-    # The mixture may draw what the conditional branch's own top-k or top-p excludes; replay keeps it too.
-    own = scoring_logits(conditional, temperature=temperature, top_k=top_k, top_p=top_p, keep=tokens)
+    # The mixture may draw what the conditional branch's own limits exclude; replay keeps it too.
+    own = scoring_logits(conditional, **sampling.scoring, keep=tokens)
     return tokens, action_log_probs(own, tokens), behaviour
 
 
