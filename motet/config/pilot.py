@@ -18,9 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from motet.config.keys import show
 from motet.config.load import apply_overrides, read_mapping, read_yaml
-from motet.config.plan import COLUMNS, Plan, parse_plan, require_folder_name, section, trajectories
+from motet.config.plan import COLUMNS, Plan, parse_plan, section, trajectories
+from motet.config.schema import LONGEST_NAME
 from motet.errors import ConfigError
+from motet.printable import printable
 
 KEYS = ("description", "seeds", "shared", "strategies", "against", "budget")
 _PLAYED = {"duet": ("draw", "answer")}
@@ -84,7 +87,7 @@ def load_pilot(path: str | os.PathLike[str], output: Path, overrides: Sequence[s
     runs: dict[str, str] = {}
     for name, given in named.items():
         where = f"{source}: strategies.{name}"
-        require_folder_name(name, where)
+        _require_folder_name(name, where)
         settings = section(given, where)
         if set(settings) != {"stages", "result"}:
             raise ConfigError(f"{where} needs the keys stages and result, and no others.", fix="write both.")
@@ -110,6 +113,13 @@ def load_pilot(path: str | os.PathLike[str], output: Path, overrides: Sequence[s
     study = Pilot(str(content.get("description", "")), tuple(cast("list[int]", seeds)), plans, results, against, runs)
     _check_budget(study, content.get("budget", "equal"), source)
     return study
+
+
+def _require_folder_name(name: str, where: str) -> None:
+    free = not name.startswith(".") and not set(name) & {"/", "\\"} and printable(name, lines=False) == name
+    if not free or not name.strip() or len(name.encode()) > LONGEST_NAME:
+        fix = f"use words without / and \\, at most {LONGEST_NAME} bytes."
+        raise ConfigError(f"{where}: {show(name)} is a folder's name.", fix=fix)
 
 
 def _check_budget(study: Pilot, budget: Any, source: str) -> None:

@@ -179,13 +179,6 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> No
             raise ConfigError(f"{where} is {name!r}, which the plan does not have.", fix=hint)
 
 
-def require_folder_name(name: str, where: str) -> None:
-    """Raise ConfigError for a name that cannot be a folder's: the runs of a stage or of a strategy lie there."""
-    if not name.replace("-", "_").isidentifier() or len(name.encode()) > LONGEST_NAME:
-        fix = f"use letters, digits, _ and -, at most {LONGEST_NAME} of them."
-        raise ConfigError(f"{where}: {show(name)} is to be a folder's name.", fix=fix)
-
-
 def section(value: Any, where: str) -> dict[str, Any]:
     """A mapping with keys that are text; raises ConfigError, naming the place, for anything else."""
     if not isinstance(value, dict):
@@ -205,7 +198,9 @@ class _Reader:
 
     def read(self, name: str, settings: Mapping[str, Any]) -> None:
         where, own = f"{self.source}: stages.{name}", dict(settings)
-        require_folder_name(name, where)
+        if not name.replace("-", "_").isidentifier() or len(name.encode()) > LONGEST_NAME:
+            fix = f"use letters, digits, _ and -, at most {LONGEST_NAME} of them."
+            raise ConfigError(f"{where}: {show(name)} is a folder's name.", fix=fix)
         kind = own.pop("kind", "rl")
         if kind not in get_args(StageKind):
             raise ConfigError(f"{where}.kind is {kind!r}; expected {', '.join(get_args(StageKind))}.", fix="write one.")
