@@ -205,6 +205,12 @@ def test_of_two_processes_that_begin_at_once_one_runs(tmp_path):
     assert (tmp_path / "run" / "recipe.yaml").read_text() == "description: one"
 
 
+def test_a_run_that_is_refused_leaves_no_lock_in_an_empty_folder(tmp_path):
+    with RunFolder(tmp_path, resume=False).held():
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- a kill while a run begins
 
 

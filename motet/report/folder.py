@@ -58,7 +58,7 @@ class RunFolder:
         it. It may be entered again inside.
         """
         already = self._lock.held
-        if self.path.is_dir():
+        if self.resume:
             self._lock.take()
         try:
             yield
