@@ -16,7 +16,7 @@ from motet.config import Recipe, TrackConfig
 from motet.data import Rows, open_rows
 from motet.evals.reconstruction import Reconstruction, reconstruct
 from motet.policies import load_policy
-from motet.rewards import BoundReward, bind_policy, resolve_all, score_groups
+from motet.rewards import BoundReward, StepLog, bind_policy, resolve_all, score_groups
 from motet.rollout import demonstrate
 from motet.scenarios import Scenario, resolve_scenario
 from motet.session import samplings_of
@@ -103,7 +103,8 @@ def _show(recipe: Recipe, policy: Any, one: _Opened, number: int, count: int) ->
     played = [
         Trajectory(task, trajectory.acts, trajectory.failure) for task, trajectory in zip(tasks, played, strict=True)
     ]
-    scores = score_groups([Group(task, (own,)) for task, own in zip(tasks, played, strict=True)], one.rewards)
+    groups = [Group(task, (own,)) for task, own in zip(tasks, played, strict=True)]
+    scores = score_groups(groups, one.rewards, StepLog(recipe.run.steps, recipe.run.steps))
     rows = [
         ShownRow(
             one.rows.source.place(n),

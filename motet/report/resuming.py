@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -74,13 +75,18 @@ def refuse_changes(folder: RunFolder, recipe: Recipe, start: Mapping[str, str | 
         unknown = key in start_now and key in start_then and None in (one, other)
         if not unknown:  # the weights count, not where they lie
             then[key], now[key] = one, other
-    changed = sorted(key for key in now.keys() | then.keys() if key not in FREE and now.get(key) != then.get(key))
+    changed = sorted(key for key in now.keys() | then.keys() if not _is_free(key) and now.get(key) != then.get(key))
     if changed:
         named = ", ".join(f"{key} was {then.get(key)!r} and is {now.get(key)!r}" for key in changed)
         raise ConfigError(
             f"The recipe differs from that of the run in {str(folder.path)!r}: {named}.",
             fix=f"resume with {own}, or start a new run with another --output.",
         )
+
+
+def _is_free(key: str) -> bool:
+    """Also how long a reward may take, which is raised when a run ended for it: `[tracks.TRACK.]rewards.N.timeout`."""
+    return key in FREE or re.fullmatch(r"(tracks\..*\.)?rewards\.\d+\.timeout", key) is not None
 
 
 def _refuse_length(folder: RunFolder, before: Recipe, recipe: Recipe) -> None:

@@ -1,5 +1,7 @@
 """The strict answer parser, the normal form, and the format."""
 
+import time
+
 import pytest
 
 from motet.rewards.answers import extract_answer, normalise, same_answer, well_formed
@@ -130,3 +132,11 @@ def test_well_formed(text):
 @pytest.mark.parametrize("text", ILL)
 def test_ill_formed(text):
     assert not well_formed(text)
+
+
+@pytest.mark.parametrize("text", ["<answer><" + " " * 50_000 + "</answer>", "<" + " " * 50_000])
+def test_blanks_in_a_tag_take_no_time(text):
+    began = time.monotonic()
+    extract_answer(text)
+    well_formed(f"<think>{text}</think><answer>4</answer>")
+    assert time.monotonic() - began < 5

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from motet.config import RewardConfig
+from motet.config import RewardConfig, load_recipe, parse_recipe, to_yaml
 from motet.errors import ConfigError, RewardError
+from motet.report.folder import RunFolder
+from motet.report.resuming import refuse_changes
 from motet.rewards import StepLog, resolve, score_groups
 from motet.rollout import play
 from motet.scenarios import answer, draw, duet
@@ -61,7 +63,7 @@ LENGTHS = [4.0, 17.0]
         (STYLE + "part", [0.3, 0.3]),
         (STYLE + "lam", [0.1, 0.1]),
         (STYLE + "first_content", [1.0, 0.0]),
-        (STYLE + "length", LENGTHS),
+        (f"{CASES}/r.py:length", LENGTHS),
         *((TRL + name, LENGTHS) for name in ("as_tensor", "as_array", "as_tuple", "as_tensors", "fine")),
         *((TRL + name, LENGTHS) for name in ("with_state", "with_log")),
         (TRL + "with_ids", [5.0, 18.0]),
@@ -211,8 +213,8 @@ def test_a_question_with_a_picture_comes_in_parts(capsys):
 def test_redness_by_either_name():
     groups = roll(draw)
     expected = [t.acts[0].image.getpixel((0, 0))[0] for t in groups[0].trajectories]
-    for name in ("redness", "redness_of_images"):
-        (scores,) = score_groups(groups, [bound(STYLE + name, draw)])
+    for file, name in (("r.py", "redness"), ("rewards_trl_style.py", "redness_of_images")):
+        (scores,) = score_groups(groups, [bound(f"{CASES}/{file}:{name}", draw)])
         assert list(scores.values[name]) == expected
 
 
@@ -256,6 +258,17 @@ def test_wrong_logs_are_refused(tmp_path, call, message):
         values(f"{tmp_path}/logs.py:logs")
 
 
+@pytest.mark.parametrize(("scenario", "reward"), [("answer", "length"), ("draw", "redness")])
+def test_a_recipe_with_a_reward_beside_it(scenario, reward, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(CASES)
+    rows = [{"question": f"how many {n}?", "prompt": f"{n} dogs"} for n in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = [f"policy.path={tiny_checkpoint}", "policy.device=cpu", f"data.source={tmp_path}/rows.jsonl"]
+    recipe = load_recipe(CASES / "r.yaml", [*own, f"scenario={scenario}", f"rewards=[{{name: r.py:{reward}}}]"])
+    run_loop(recipe, tmp_path / "run")
+    assert [line[f"rewards/{reward}/mean"] > 0 for line in metrics(tmp_path / "run")] == [True, True]
+
+
 def test_a_run_keeps_what_rewards_log(tiny_checkpoint, tmp_path):
     rewards = [
         {"name": STYLE + "with_log_required", "acts": ["answer"]},
@@ -267,3 +280,16 @@ def test_a_run_keeps_what_rewards_log(tiny_checkpoint, tmp_path):
     assert [line["rewards/with_state/mean"] for line in lines] == [0.0, 1.0]  # steps done before
     samples = [json.loads(line) for line in (tmp_path / "run/samples/step_000001.jsonl").read_text().splitlines()]
     assert all(set(line["logged"]["with_log_required"]) == {"gold"} for line in samples) and samples
+
+
+def test_a_run_that_ended_for_a_timeout_goes_on_with_another(tmp_path):
+    folder = tmp_path / "run"
+    recipes = [
+        parse_recipe(mapping(tmp_path, rewards=[{"name": "format", "timeout": t, "weight": w}]))
+        for t, w in [(1.0, 1.0), (9.0, 1.0), (9.0, 2.0)]
+    ]
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(to_yaml(recipes[0]))
+    refuse_changes(RunFolder(folder, resume=True), recipes[1], {})
+    with pytest.raises(ConfigError, match=r"rewards.0.weight was 1.0 and is 2.0"):
+        refuse_changes(RunFolder(folder, resume=True), recipes[2], {})

@@ -144,14 +144,5 @@ def show(images, completions, prompts, **kw):
     return [1.0] * len(completions)
 
 
-def length(completions, **kw):
-    return [float(len(c[-1]["content"])) for c in completions]
-
-
-def redness(completions, **kw):
-    pictures = [c[-1]["content"][0]["image"].convert("RGB") for c in completions]
-    return [float(numpy.asarray(picture, float)[..., 0].mean()) for picture in pictures]
-
-
 def redness_of_images(completion_images, **kw):
     return [float(numpy.asarray(row[0].convert("RGB"), float)[..., 0].mean()) for row in completion_images]
