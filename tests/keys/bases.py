@@ -164,6 +164,11 @@ def riddles(path: Path) -> None:
     _write(path, {"image": "red.png", "question": "a star?", "answer": "no"})
 
 
+def hints(path: Path) -> None:
+    """A third one."""
+    _write(path, {"image": "blue.png", "question": "left of?", "answer": "it"})
+
+
 def _write(path: Path, row: dict[str, str]) -> None:
     from PIL import Image
 
@@ -174,4 +179,4 @@ def _write(path: Path, row: dict[str, str]) -> None:
     path.write_text("".join(json.dumps({**row, "number": n}) + "\n" for n in range(6)))
 
 
-FILES: dict[str, Callable[[Path], None]] = {"edits": edits, "questions": questions, "riddles": riddles}
+FILES: dict[str, Callable[[Path], None]] = {"edits": edits, "questions": questions, "riddles": riddles, "hints": hints}

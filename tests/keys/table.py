@@ -167,7 +167,8 @@ TABLE: dict[str, Shows] = {
     "optimizer.max_grad_norm": Shows("weights", 1e-6),
     "optimizer.tokens_per_microbatch": Shows("work/replay_calls", 1),
     # evaluation
-    "eval.suite": Shows("before", "rewards", given={"eval.size": 2, "eval.pass_at": 1, "eval.suite": "none"}),
+    "eval.suite": Shows("before", "shapes", given=PLAYED),
+    "eval.data": Shows("before", "@riddles", "reading", {**PLAYED, "eval.data": "@hints"}),
     "eval.split": Shows("before", "held_out", given=PLAYED),
     "eval.size": Shows("before", 1, given=PLAYED),
     "eval.held_out_size": Shows("before", 2, given=MEASURED),
