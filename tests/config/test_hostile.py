@@ -50,7 +50,7 @@ def refused(read, words):
     with pytest.raises(ConfigError) as caught:
         read()
     assert words in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 1000
-    assert str(caught.value).isprintable() and time.monotonic() - start < 5
+    assert str(caught.value).isprintable() and time.monotonic() - start < 60
 
 
 @pytest.mark.parametrize("name", HOSTILE)
