@@ -41,8 +41,8 @@ def test_a_run_that_is_fast_enough_takes_its_steps_whatever_the_first_one_took(c
 def test_fewer_steps_where_the_time_is_short(clock):
     kept = Pace(RunConfig(steps=100, minutes=1), 0, 0.0)
     told = walk(kept, clock, [3.0] * 20)
-    assert told[:3] == [100] * 3  # not known before the fourth step
-    assert told[3:] == [20] * 17 and kept.seconds == 60.0
+    assert told[:7] == [100] * 7  # not known before the eighth step
+    assert told[7:] == [20] * 13 and kept.seconds == 60.0
 
 
 def test_the_estimate_follows_a_machine_that_slows_down(clock):
@@ -64,14 +64,14 @@ def test_the_schedule_ends_with_the_steps_that_there_is_time_for(tiny_checkpoint
     step = Learner.step
     monkeypatch.setattr(Learner, "step", lambda self, *a, **k: totals.append(self.total_steps) or step(self, *a, **k))
     updates = {"num_iterations": 2}
-    recipe = mapping(tiny_checkpoint, run={"steps": 9, "minutes": 1e-6}, algorithm=updates)
+    recipe = mapping(tiny_checkpoint, run={"steps": 12, "minutes": 1e-6}, algorithm=updates)
     recipe["optimizer"] = {"learning_rate": 0.003, "schedule": "linear"}
     run_loop(recipe, tmp_path / "short")
-    assert len(metrics(tmp_path / "short")) == pace.FEWEST and (tmp_path / "short/checkpoints/step_000004").is_dir()
-    assert totals == [18] * 8
+    assert len(metrics(tmp_path / "short")) == pace.FEWEST and (tmp_path / "short/checkpoints/step_000008").is_dir()
+    assert totals == [24] * 16
     totals.clear()
     run_loop({**recipe, "run": {**recipe["run"], "minutes": None}}, tmp_path / "whole")
-    assert totals == [18] * 18
+    assert totals == [24] * 24
     totals.clear()
     monkeypatch.setattr(Pace, "steps", property(lambda self: 5))
     run_loop(recipe, tmp_path / "told")

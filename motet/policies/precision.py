@@ -57,9 +57,9 @@ def choose_compute_types(settings: PolicyConfig, device: torch.device, width: in
     reasons: dict[str, list[str]] = {}
     for work, setting in WORKS.items():
         given: Literal["auto", "none", "bfloat16"] = getattr(settings, setting)
-        if given == "auto" and work == "sampling" and device.type != "cpu":
-            given = chosen["learning"]
         best, why = _best(device, width, work)
+        if work == "sampling" and device.type != "cpu":
+            best = chosen["learning"]
         chosen[work] = best if given == "auto" else given
         if given == "auto":
             reasons.setdefault(f"in {_named(best)}: {why}", []).append(work)

@@ -8,7 +8,7 @@ from collections import deque
 
 from motet.config import RunConfig
 
-FEWEST, MOST = 4, 16
+FEWEST, MOST = 8, 16
 """Steps whose median time the estimate is made from."""
 
 

@@ -179,7 +179,7 @@ TABLE: dict[str, Shows] = {
     "eval.seed": Shows("before", 5, given=PLAYED),
     # run
     "run.steps": Shows("metrics/loss", 3),
-    "run.minutes": Shows("metrics/loss", 1e-4, given={"run.steps": 6}),
+    "run.minutes": Shows("metrics/loss", 1e-4, given={"run.steps": 9}),
     "run.prompts_per_step": Shows("samples", 1),
     "run.turn": Shows("metrics/other/reward", 1, "turns"),
     "run.seed": Shows("samples", 1),

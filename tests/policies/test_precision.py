@@ -70,6 +70,7 @@ def test_on_cuda_bfloat16_where_the_card_has_it(monkeypatch, units):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: units)
     types = chosen(device=torch.device("cuda"))
     assert (types.learning, types.sampling) == (("bfloat16",) * 2 if units else ("none",) * 2)
+    assert types.reason.startswith("On cuda: learning and sampling in ")
     forced = chosen(device=torch.device("cuda"), autocast="bfloat16")
     assert forced.sampling == "bfloat16"  # an accelerator samples as it learns
 
