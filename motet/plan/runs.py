@@ -48,13 +48,19 @@ class _Desk:
     interrupt: Interrupt
     threads: ThreadTuner | None
 
+    def say(self, line: str) -> None:
+        """A line for people; an empty one is not worth a line."""
+        if line:
+            self.console.print(line, soft_wrap=True, highlight=False, markup=False)
+
 
 def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> None:
     """Measure, train by reinforcement learning, measure again. `before`: the first measurement, if it is known."""
     with folder.held():
-        recipe = _with_compute_types(recipe, folder)
+        recipe, types = _with_compute_types(recipe, folder)
         session = prepare(recipe)
         with _desk(recipe, folder, again) as desk:
+            desk.say(types)
             _check_pictures(desk, session)
             before = _measure_before(desk, session, before)
             run = _run(desk, session)
@@ -72,9 +78,10 @@ def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[s
     `before`: the first measurement, if it is known.
     """
     with folder.held():
-        recipe = _with_compute_types(recipe, folder)
+        recipe, types = _with_compute_types(recipe, folder)
         session = prepare_supervised(recipe)
         with _desk(recipe, folder, again) as desk:
+            desk.say(types)
             _check_pictures(desk, session)
             before = _measure_before(desk, session, before) if recipe.eval.suite == "rewards" else None
             run = _run(desk, session)
@@ -94,12 +101,10 @@ def run_measurement(recipe: Recipe, folder: RunFolder, again: str) -> None:
         folder.write_json("summary.json", _summary(recipe, folder, Progress(0, 0.0, {}), {"after": after}))
 
 
-def _with_compute_types(recipe: Recipe, folder: RunFolder) -> Recipe:
-    """The recipe with the compute types that `auto` means here, or meant when the run began; says what and why."""
+def _with_compute_types(recipe: Recipe, folder: RunFolder) -> tuple[Recipe, str]:
+    """The recipe with the compute types that `auto` means here, or meant when the run began; and why these."""
     opened = Opening.at(newest_of(recipe.policy.path), as_begun(folder, recipe).policy)
-    if opened.reason:
-        Terminal().print(opened.reason, soft_wrap=True, highlight=False, markup=False)
-    return recipe.model_copy(update={"policy": opened.settings})
+    return recipe.model_copy(update={"policy": opened.settings}), opened.reason
 
 
 @contextmanager
