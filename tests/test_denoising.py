@@ -10,7 +10,7 @@ from motet.numerics.kl import gaussian_kl
 from motet.objectives import PolicyObjective, kind_settings
 from motet.protocols import LearningPolicy, Replay
 from motet.rewards import score_groups
-from motet.rewards.base import resolve
+from motet.rewards.resolving import resolve
 from motet.rollout import play
 from motet.scenarios import Draw, Write, draw, scenario
 from motet.task import Task

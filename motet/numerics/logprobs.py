@@ -79,7 +79,7 @@ def sample(logits: Float[Tensor, "B V"], uniforms: Float[Tensor, "B"]) -> Int[Te
         tokens = _inverted(probs.to(uniforms), uniforms.unsqueeze(-1))
     else:
         past_end = -probs.shape[-1] % SAMPLING_BLOCK
-        blocks = (pad(probs, (0, past_end)) if past_end else probs).unflatten(-1, (-1, SAMPLING_BLOCK))
+        blocks: Tensor = (pad(probs, (0, past_end)) if past_end else probs).unflatten(-1, (-1, SAMPLING_BLOCK))
         ends = blocks.sum(dim=-1).to(uniforms).cumsum(dim=-1)
         target = uniforms.unsqueeze(-1) * ends[:, -1:]
         block = torch.searchsorted(ends, target, right=True).clamp(max=ends.shape[-1] - 1)
