@@ -180,7 +180,7 @@ def test_checkpoints_that_cannot_be_loaded(tiny_checkpoint, capsys, tmp_path):
     shutil.copytree(tiny_checkpoint, tmp_path / "torn")
     weights = tmp_path / "torn" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    refused(capsys, tmp_path, recipe, f"policy.path={tmp_path}/torn", words=["torn' cannot be loaded"])
+    refused(capsys, tmp_path, recipe, f"policy.path={tmp_path}/torn", words=["torn/model.safetensors' cannot be read"])
     for command in (["sample", tmp_path / "none", "x"], ["eval", tmp_path / "none"], ["ask", tmp_path / "none"]):
         picture = [tmp_path / "good.png", "what?"] if command[0] == "ask" else []
         Image.new("RGB", (4, 4)).save(tmp_path / "good.png")

@@ -118,7 +118,12 @@ def test_an_interruption_of_the_measurement_stops_at_once(tiny_checkpoint, capsy
         patched.setattr(ProgressBar, "items", items)
         answer = motet_command(capsys, "train", recipe, "--output", tmp_path / "run")
     assert answer.code == 130 and len(told) == 1 and "Stopped. Resume with: motet train" in answer.out
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["recipe.yaml", "start.json"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        ".lock",
+        "recipe.yaml",
+        "reconstruction.png",
+        "start.json",
+    ]
     again = shlex.split(answer.out.rpartition("Resume with: ")[2].splitlines()[0])
     assert motet_command(capsys, *again[1:]).code == 0
     assert (tmp_path / "run" / "before.json").is_file() and (tmp_path / "run" / "summary.json").is_file()

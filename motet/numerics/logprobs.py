@@ -12,7 +12,6 @@ from typing import cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 Head = Callable[[Tensor], Tensor]
@@ -79,11 +78,12 @@ def sample(logits: Float[Tensor, "B V"], uniforms: Float[Tensor, "B"]) -> Int[Te
         tokens = _inverted(probs.to(uniforms), uniforms.unsqueeze(-1))
     else:
         past_end = -probs.shape[-1] % SAMPLING_BLOCK
-        blocks: Tensor = (pad(probs, (0, past_end)) if past_end else probs).unflatten(-1, (-1, SAMPLING_BLOCK))
+        whole = torch.cat((probs, probs.new_zeros(len(probs), past_end)), dim=-1) if past_end else probs
+        blocks = whole.reshape(len(probs), -1, SAMPLING_BLOCK)
         ends = blocks.sum(dim=-1).to(uniforms).cumsum(dim=-1)
         target = uniforms.unsqueeze(-1) * ends[:, -1:]
         block = torch.searchsorted(ends, target, right=True).clamp(max=ends.shape[-1] - 1)
-        start = pad(ends, (1, 0)).gather(-1, block)
+        start = torch.cat((torch.zeros_like(ends[:, :1]), ends), dim=-1).gather(-1, block)
         share = ((target - start) / (ends.gather(-1, block) - start)).clamp(min=0)
         inside = blocks.take_along_dim(block.unsqueeze(-1), dim=1).squeeze(1)
         tokens = block * SAMPLING_BLOCK + _inverted(inside.to(uniforms), share)

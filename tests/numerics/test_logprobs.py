@@ -329,7 +329,7 @@ def test_chunked_equals_unchunked(scoring: dict[str, Any], rows_per_chunk: int) 
         gradients = torch.autograd.grad((slopes[0] * log_probs + slopes[1] * entropies).sum(), leaves)
         results.append([log_probs, entropies, *gradients])
     for whole, chunked in zip(*results, strict=True):
-        torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=5e-5)
 
 
 def test_never_more_logits_than_the_budget() -> None:

@@ -241,7 +241,8 @@ def test_some_stages_of_a_plan_are_run_with_what_they_go_on_from(finished, capsy
     out, plan = tmp_path / "out", finished / "plan.yaml"
     shutil.copytree(finished / "out" / "taught", out / "taught")
     some = motet_command(capsys, "train", plan, "-o", out, "--resume", "--only", "draw")
-    assert some.code == 0 and not (out / "turns").exists() and "each" in some.out and "all" not in some.out.split()
+    assert some.code == 0 and not (out / "turns").exists() and "each" in some.out
+    assert "all" not in [word for line in some.out.splitlines() if "Warning" not in line for word in line.split()]
     told = json.loads((out / "summary.json").read_text())["stages"]
     whole = json.loads((finished / "out" / "summary.json").read_text())["stages"]
     assert {name: stage["after"] for name, stage in told.items()} == {

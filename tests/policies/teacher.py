@@ -27,7 +27,7 @@ def teacher_forced(policy: JanusPolicy, act: Act) -> Tensor:
         null = branch_logits(policy.model, act, unconditional_ids(policy, act.encoding.ids), None)
         logits = null + act.sampling.guidance_scale * (logits - null)
     probs = torch.softmax(logits / (act.sampling.temperature or 1.0), dim=-1)
-    probs = truncated(probs, act.sampling.top_k, act.sampling.top_p)
+    probs = truncated(probs, act.sampling.top_k, act.sampling.top_p, act.sampling.min_p)
     return probs.gather(1, act.ids.unsqueeze(1)).squeeze(1).log()
 
 
@@ -55,16 +55,16 @@ def unconditional_ids(policy: JanusPolicy, context: Tensor) -> Tensor:
     return torch.where(kept, context, config.pad_token_id)
 
 
-def truncated(probs: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
-    """Probabilities `[N, V]` after top-k and top-p, row by row."""
-    if top_k is None and top_p is None:
+def truncated(probs: Tensor, top_k: int | None, top_p: float | None, min_p: float | None = None) -> Tensor:
+    """Probabilities `[N, V]` after top-k, top-p and min-p, row by row."""
+    if top_k is None and top_p is None and min_p is None:
         return probs
     rows = []
     for row in probs:
         order = row.argsort(descending=True).tolist()[: top_k or len(row)]
         kept, mass, total = [], 0.0, float(row[order].sum())
         for token in order:
-            if top_p is not None and mass >= top_p:
+            if (top_p is not None and mass >= top_p) or (min_p is not None and row[token] < min_p * row.max()):
                 break
             kept.append(token)
             mass += float(row[token]) / total

@@ -133,7 +133,7 @@ def test_an_act_does_not_depend_on_its_batch(family, policy):
     together = policy.act(asked, GUIDED)
     policy.rollout_batch = 3
     for act, other in zip(together, policy.act(list(reversed(asked)), GUIDED)[::-1], strict=True):
-        torch.testing.assert_close(act.states, other.states, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(act.states, other.states, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(act.log_probs, other.log_probs, rtol=0, atol=2e-5)
     assert not torch.allclose(together[0].states[-1], together[1].states[-1])  # siblings differ
 

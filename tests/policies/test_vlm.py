@@ -74,7 +74,9 @@ def test_texts_replay_as_sampled_and_as_transformers_scores_them(
 ) -> None:
     acts = vlm.act(requests(*contexts), SAMPLINGS[name])
     assert worst(vlm.log_probs(acts), [act.log_probs for act in acts]) < ATOL
-    assert worst([act.log_probs for act in acts], [teacher_forced(vlm, act) for act in acts]) < ATOL
+    words = [act for act in acts if vlm.encoder.image_id not in act.ids]  # transformers would look for a picture there
+    assert len(words) >= len(acts) - 1
+    assert worst([act.log_probs for act in words], [teacher_forced(vlm, act) for act in words]) < ATOL
 
 
 def test_pictures_are_looked_at(vlm: VlmPolicy, contexts: list[Conversation]) -> None:
@@ -106,7 +108,7 @@ def test_finished_texts_leave_the_batch(vlm: VlmPolicy, monkeypatch: pytest.Monk
         return extend(self, vectors)
 
     monkeypatch.setattr(Continuation, "extend", counted)
-    acts = vlm.write("what?", n=96, max_tokens=48, temperature=4.0)
+    acts = vlm.write("what?", n=96, max_tokens=48, temperature=4.0, seed=1)
     assert rows[0] == 96 and rows[-1] < 96 and rows == sorted(rows, reverse=True)
     assert worst(vlm.log_probs(acts), [act.log_probs for act in acts]) < ATOL
 

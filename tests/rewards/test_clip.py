@@ -62,5 +62,5 @@ def test_wrong_options_are_refused(options, message):
 
 
 def test_a_path_without_a_model_is_refused_before_the_first_sample():
-    with pytest.raises(ConfigError, match=r"rewards.options.path of 'clip_score'='nowhere' cannot be loaded"):
+    with pytest.raises(ConfigError, match=r"rewards.options.path of 'clip_score': There is no model at 'nowhere'"):
         bound("nowhere")
