@@ -23,10 +23,10 @@ def read(text: str) -> list[Any]:
     """The expression of a text, as math-verify finds it; a text that is nothing but a formula is read as a whole."""
     from math_verify import parse  # pyright: ignore[reportMissingImports]  # an extra
 
-    found = parse(text, parsing_timeout=None)
+    found = parse(text, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
     whole = bool(found) and isinstance(found[-1], str) and found[-1].strip() == text.strip()
     if not whole and not _DELIMITED.search(text) and not _WORD.search(text) and "%" not in text:
-        return parse(f"${text}$", parsing_timeout=None) or found
+        return parse(f"${text}$", parsing_timeout=None) or found  # pyright: ignore[reportArgumentType]
     return found
 
 
