@@ -112,7 +112,7 @@ def by_hand(groups, config, masked=(), high_entropy=None, masked_actions=0):
     counts["text"] = (counts["text"][0], counts["text"][1] - masked_actions)
     objective = PolicyObjective(
         config, kind_settings(config, {"text": 6, "image": 4}), [credit[n].advantage for n in kept],
-        [Replay(act.log_probs) for act in acts], reference, high_entropy,
+        [Replay(act.log_probs) for act in acts], reference, high_entropy=high_entropy,
     )  # fmt: skip
     Learner(policy, OptimizerConfig(max_grad_norm=1.0), 9).step(acts, objective, counts)
     return {name: p.grad for name, p in policy.trainable().items() if p.grad is not None}
