@@ -691,15 +691,17 @@ def test_adamw_takes_its_betas_and_its_weight_decay():
         ({"weight": 0.5}, {"weight": 0.5}),
         ({"epsilon": 0.05}, {"epsilon": 0.05}),
         ({"epsilon_high": 0.5}, {"epsilon_high": 0.5}),
+        ({"delta": 3.0}, {"delta": 3.0}),
         ({"beta": 0.0}, {"beta": 0.0}),
     ],
 )
 def test_a_kind_that_sets_one_thing_keeps_the_rest(own, changed):
-    config = AlgorithmConfig(epsilon=0.2, epsilon_high=0.28, beta=0.1, per_kind={"image": KindConfig(**own)})
+    clip = {"epsilon": 0.2, "epsilon_high": 0.28, "delta": 4.0}
+    config = AlgorithmConfig(**clip, beta=0.1, per_kind={"image": KindConfig(**own)})
     settings = kind_settings(config, {"text": 9, "image": 4})
-    common = {"epsilon": 0.2, "epsilon_high": 0.28, "beta": 0.1, "weight": 1.0}
-    assert vars(settings["text"]) == {**common, "max_actions": 9}
-    assert vars(settings["image"]) == {**common, **changed, "max_actions": 4}
+    loss = LossSettings(**{name: changed.get(name, value) for name, value in clip.items()})
+    assert settings["text"] == KindSettings(LossSettings(**clip), 0.1, 1.0, 9)
+    assert settings["image"] == KindSettings(loss, changed.get("beta", 0.1), changed.get("weight", 1.0), 4)
 
 
 # --- supervision

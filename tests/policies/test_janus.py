@@ -42,7 +42,7 @@ SAMPLINGS = {
     "conditional": Sampling(guidance="conditional", guidance_scale=3.0),
     "conditional_all": Sampling(guidance="conditional", guidance_scale=3.0, temperature=0.7, top_k=20, top_p=0.8),
 }
-TEXT = ["plain", "temperature", "top_k", "top_p", "all"]
+TEXT = ["plain", "temperature", "top_k", "top_p", "min_p", "all"]
 
 
 def requests(kind: str, *contexts: Conversation, n: int = 2) -> list[Request]:

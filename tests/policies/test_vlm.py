@@ -30,6 +30,7 @@ SAMPLINGS = {
     "temperature": Sampling(max_tokens=12, temperature=0.7),
     "top_k": Sampling(max_tokens=12, top_k=5),
     "top_p": Sampling(max_tokens=12, top_p=0.8),
+    "min_p": Sampling(max_tokens=12, min_p=0.3),
     "all": Sampling(max_tokens=12, temperature=0.7, top_k=20, top_p=0.8),
 }
 

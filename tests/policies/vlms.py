@@ -100,7 +100,7 @@ def teacher_forced(policy: VlmPolicy, act: Act) -> Tensor:
     assert not (act.ids == policy.encoder.image_id).any(), "transformers would look for a picture"
     logits = policy.model(input_ids=ids[None], **shown(policy, act.encoding, len(ids))).logits[0]
     probs = torch.softmax(logits[len(act.encoding.ids) - 1 : -1] / (act.sampling.temperature or 1.0), dim=-1)
-    probs = truncated(probs, act.sampling.top_k, act.sampling.top_p)
+    probs = truncated(probs, act.sampling.top_k, act.sampling.top_p, act.sampling.min_p)
     return probs.gather(1, act.ids.unsqueeze(1)).squeeze(1).log()
 
 
