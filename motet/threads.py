@@ -17,7 +17,7 @@ CROWDED = 0.25
 """Threads that waited for a processor, on average over the time between two calls, from which there are too many."""
 SHORTEST = 0.5
 """Seconds that are looked at, at least."""
-PATIENCE, LONGEST_PATIENCE = 20.0, 640.0
+PATIENCE, LONGEST_PATIENCE = 20.0, 80.0
 """Seconds without competition after which all threads are tried again; doubled whenever that was too early."""
 
 
