@@ -68,7 +68,7 @@ def save_checkpoint(folder: Path, policy: LearningPolicy, learner: Learner, prog
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{str(target)!r} cannot be written: {getattr(error, 'strerror', None) or error}.",
-            fix="free some space there, then --resume.",
+            fix="free some space there, or make it writable.",
         ) from error
     return target
 

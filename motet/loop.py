@@ -33,7 +33,7 @@ class Round:
 def train(session: Session, run: Run) -> Progress:
     """Play, score, credit, learn, report; until the last step or an interruption. Returns where the run stands."""
     begun = {track.name for track in session.tracks} if run.first else set[str]()
-    empty = EmptyRewards(min(STEPS, session.recipe.run.steps))
+    empty = EmptyRewards(min(STEPS, session.recipe.run.steps) if not run.first else 0)
     with run:
         for step, watch in run.steps():
             _step(session, run, step, watch, begun, empty)

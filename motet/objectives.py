@@ -122,7 +122,7 @@ class PolicyObjective:
     ) -> tuple[Float[Tensor, "A"], Stats]:
         """The loss type's term of every action; GRPO-Guard weights the terms of denoising steps alike."""
         gaps = _gap_report(batch)
-        if self.most_gap is not None and not gaps["log_prob_gap"] / len(batch.log_probs) <= self.most_gap:
+        if self.most_gap is not None and gaps["log_prob_gap"] / len(batch.log_probs) > self.most_gap:
             raise _not_reproduced(batch, self.most_gap)
         log_probs, advantages = batch.log_probs, batch.spread(self.advantages)
         actions = Actions(log_probs, self._old_log_probs(batch), ratios, advantages, batch.owner, len(batch.acts))

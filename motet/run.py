@@ -52,6 +52,8 @@ class Run:
         self.pace = Pace(session.recipe.run, self.first, self.progress.seconds)
         self._saved_at = time.monotonic()
         self._watch = Stopwatch()
+        self.finished = self.first >= self.pace.steps
+        """Whether no step remains: seen after every step, since the clock can move the end."""
 
     def __enter__(self) -> Run:
         return self
@@ -62,11 +64,6 @@ class Run:
         # A second Ctrl-C does not wait; where a checkpoint could not be written, it would fail again.
         if error is not None and not isinstance(error, KeyboardInterrupt | CheckpointError):
             self._rescue()
-
-    @property
-    def finished(self) -> bool:
-        """Whether no step remains."""
-        return self.progress.step >= self.pace.steps
 
     def steps(self) -> Iterator[tuple[int, Stopwatch]]:
         """The steps that remain, each with its stopwatch. After a step a checkpoint is saved if one is due.
@@ -80,6 +77,7 @@ class Run:
             self._watch = Stopwatch()
             yield self.progress.step, self._watch
             self.pace.step_done()
+            self.finished = self.pace.done >= self.pace.steps
             last = self.finished or self.interrupt.asked
             if last or self._due(self.pace.done):
                 self._save()

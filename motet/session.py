@@ -170,14 +170,14 @@ def prepare_measurement(recipe: Recipe) -> Session:
 
     A reward that asks for the reference gets the weights that are measured.
     """
-    tracks = _measured_tracks(recipe) if recipe.eval.suite == "rewards" else []
+    tracks = measured_tracks(recipe) if recipe.eval.suite == "rewards" else []
     policy = _load(recipe)
     require_suite(recipe.eval.suite, policy)
     learner = Learner(policy, recipe.optimizer, recipe.run.steps)
     return Session(recipe, policy, tuple(_bound(tracks, policy)), learner)
 
 
-def _measured_tracks(recipe: Recipe) -> list[Track]:
+def measured_tracks(recipe: Recipe) -> list[Track]:
     """What the suite `rewards` plays: scenarios and rewards over held-back rows alone."""
     tracks = []
     for number, (name, config) in enumerate(recipe.practised().items()):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,7 +20,17 @@ CROWDED = 0.25
 SHORTEST = 0.5
 """Seconds that are looked at, at least."""
 PATIENCE, LONGEST_PATIENCE = 20.0, 80.0
-"""Seconds without competition after which all threads are tried again; doubled whenever that was too early."""
+"""Seconds without competition after which all threads are tried again; doubled as long as that was too early."""
+
+
+@contextmanager
+def same_threads() -> Generator[None]:
+    """Afterwards torch has as many threads as before, whatever was set inside: the next stage of a plan has its own."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class ThreadTuner:
@@ -31,6 +43,7 @@ class ThreadTuner:
         self.tasks = tasks
         self.most = torch.get_num_threads()
         self._patience, self._calm = PATIENCE, 0.0
+        self._given_back = -math.inf  # when all threads were last given back
         self._then, self._waited = time.monotonic(), self._waiting_seconds()
 
     def adapt(self) -> None:
@@ -42,14 +55,15 @@ class ThreadTuner:
         waiting = (waited - self._waited) / seconds
         threads = torch.get_num_threads()
         if waiting > CROWDED and threads > 1:
-            if threads == self.most and self._calm > 0:  # they were given back too early
-                self._patience = min(2 * self._patience, LONGEST_PATIENCE)
+            early = now - self._given_back < self._patience
+            self._patience = min(2 * self._patience, LONGEST_PATIENCE) if early else PATIENCE
             self._calm = 0.0
             torch.set_num_threads(max(1, threads - math.ceil(waiting)))
         elif threads < self.most:
             self._calm = 0.0 if waiting > CROWDED else self._calm + seconds
             if self._calm >= self._patience:
                 torch.set_num_threads(self.most)
+                self._given_back = now
         self._then, self._waited = time.monotonic(), self._waiting_seconds()
 
     def _waiting_seconds(self) -> float | None:

@@ -67,8 +67,8 @@ def test_the_schedule_ends_with_the_steps_that_there_is_time_for(tiny_checkpoint
     recipe = mapping(tiny_checkpoint, run={"steps": 12, "minutes": 1e-6}, algorithm=updates)
     recipe["optimizer"] = {"learning_rate": 0.003, "schedule": "linear"}
     run_loop(recipe, tmp_path / "short")
-    assert len(metrics(tmp_path / "short")) == pace.FEWEST and (tmp_path / "short/checkpoints/step_000008").is_dir()
-    assert totals == [24] * 16
+    assert len(metrics(tmp_path / "short")) == 1 and (tmp_path / "short/checkpoints/step_000001").is_dir()
+    assert totals == [2] * 2
     totals.clear()
     run_loop({**recipe, "run": {**recipe["run"], "minutes": None}}, tmp_path / "whole")
     assert totals == [24] * 24
@@ -76,3 +76,17 @@ def test_the_schedule_ends_with_the_steps_that_there_is_time_for(tiny_checkpoint
     monkeypatch.setattr(Pace, "steps", property(lambda self: 5))
     run_loop(recipe, tmp_path / "told")
     assert totals == [10] * 10
+
+
+def test_a_step_that_takes_longer_than_the_whole_time_is_the_last(clock):
+    kept = Pace(RunConfig(steps=100, minutes=1), 0, 0.0)
+    assert walk(kept, clock, [50.0, 50.0]) == [100, 2]
+
+
+def test_a_run_whose_last_step_the_clock_decides_saves_it(tiny_checkpoint, tmp_path, monkeypatch):
+    """The clock is read once a step: were it read again, time that ran out between two readings left a step unsaved."""
+    told = iter([9, 9, 9, 9, *[1] * 50])
+    monkeypatch.setattr(Pace, "steps", property(lambda self: next(told)))
+    run_loop(mapping(tiny_checkpoint, run={"steps": 9, "minutes": 1.0}), tmp_path)
+    done = len(metrics(tmp_path))
+    assert (tmp_path / f"checkpoints/step_{done:06d}").is_dir()

@@ -75,6 +75,27 @@ def test_trying_all_threads_too_early_doubles_the_patience(machine):
     assert waits == [20, 40, 80]
 
 
+def test_competition_after_a_long_calm_begins_with_the_first_patience(machine):
+    tuner = ThreadTuner(machine.folder)
+    for _ in range(2):
+        machine.passes(1, 0.4)
+        tuner.adapt()
+        machine.passes(100, 0.0)
+        tuner.adapt()
+        assert machine.number == 2
+        machine.passes(500, 0.0)
+        tuner.adapt()
+    assert tuner._patience == threads.PATIENCE
+
+
+def test_a_run_leaves_the_number_of_threads_as_it_was():
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), threads.same_threads():
+        torch.set_num_threads(before + 1)
+        raise KeyError
+    assert torch.get_num_threads() == before
+
+
 def test_competition_with_one_thread_is_no_calm(machine):
     tuner = ThreadTuner(machine.folder)
     machine.passes(1, 0.4)

@@ -1,7 +1,8 @@
 """From logits to actions and back: the scoring distribution, sampling from it, log-probs and entropy of it.
 
 Sampling and replay call the same functions, so the distribution that was scored is the one that is replayed
-(law 1 of docs/algorithms.md). Everything is computed in float32.
+(law 1 of docs/algorithms.md). Everything is computed in float32, but the
+sums of `sample`, which have the type of its uniforms.
 """
 
 from __future__ import annotations

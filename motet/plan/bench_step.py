@@ -40,7 +40,7 @@ class StepTimes:
 
 def bench_step(recipe: Recipe, steps: int, warmup: int, watcher: Watcher) -> StepTimes:
     """Run `warmup` steps untimed, then `steps`. Raises as `prepare` and training do."""
-    run = recipe.run.model_copy(update={"steps": warmup + steps, "sample_every": 10**9})
+    run = recipe.run.model_copy(update={"steps": warmup + steps, "minutes": None, "sample_every": 10**9})
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     session = prepare(recipe.model_copy(update={"run": run}))

@@ -52,7 +52,8 @@ def measured_alike(one: Recipe, other: Recipe) -> bool:
 def _asked(recipe: Recipe) -> list[Any]:
     """What a measurement depends on beside the weights. Options of the world that tilt training alone do not count."""
     policy = recipe.policy
-    how = [recipe.eval, recipe.text, recipe.denoising, policy.autocast, policy.expert, policy.max_pixels]
+    types = (policy.autocast, policy.rollout_autocast)
+    how = [recipe.eval, recipe.text, recipe.denoising, types, policy.expert, policy.max_pixels]
     if recipe.eval.suite != "rewards":
         return [*how, _without_training(world_of(recipe))]
     tracks = [

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from motet.config import load_recipe, to_yaml
 from motet.config.plan import Plan, Stage, checkpoint_of
 from motet.durable import write_whole
-from motet.errors import CheckpointError, ConfigError, MotetError, RunFolderError
+from motet.errors import CheckpointError, MotetError, RunFolderError
 from motet.interrupt import Stopped
 from motet.merge import merge_folders
 from motet.plan.measured import Measurements, measured_alike
@@ -20,7 +20,7 @@ from motet.report.folder import RECIPE, RunFolder
 from motet.report.resuming import POLICY, refuse_changes
 from motet.report.terminal import Terminal
 from motet.saved import damage, newest_of, weights_digest
-from motet.session import demonstrated_tracks, rewarded_tracks
+from motet.session import demonstrated_tracks, measured_tracks, rewarded_tracks
 
 SUMMARY = "summary.json"
 
@@ -39,14 +39,14 @@ def run_plan(
     `again` is the command that goes on; `measurements` are those of earlier plans, and get those of this one. With
     `only`, those stages and what they go on from are run, and of the others what is finished is told. Raises
     RunFolderError when the output is in use and `resume` is not given; ConfigError when a stage that was begun had
-    another recipe, or when the data, scenario or rewards of any stage do not fit each other, before the first of them
+    another recipe, or when the data, scenario or rewards of any of them do not fit each other, before the first of them
     runs; Stopped when the user interrupts.
     """
     wanted = plan.needed(only or [stage.name for stage in plan.stages], output)
     if output.exists() and any(output.iterdir()) and not resume:
         fix = "add --resume to go on there, or give another --output."
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
-    _rehearse(plan, output)
+    _rehearse(plan, output, wanted)
     console = Terminal()
     results: dict[str, Any] = {}
     measurements = measurements or Measurements()
@@ -75,12 +75,17 @@ def _write(path: Path, summary: Mapping[str, Any]) -> None:
         raise RunFolderError(problem, fix="free some space there, then --resume: all stages are kept.") from error
 
 
-def _rehearse(plan: Plan, output: Path) -> None:
-    """See that every stage can go on or begin: a mistake in the last stage shows now, not hours from now."""
+def _rehearse(plan: Plan, output: Path, wanted: Collection[str]) -> None:
+    """See that every stage that is wanted can go on or begin: a mistake in the last one shows now, not hours later."""
+    open_tracks = {"sft": demonstrated_tracks, "rl": rewarded_tracks, "merge": measured_tracks}
     for stage in plan.stages:
+        if stage.name not in wanted:
+            continue
         try:
-            if _finished(stage, _folder_of(plan, stage, output)) is None and stage.kind != "merge":
-                (demonstrated_tracks if stage.kind == "sft" else rewarded_tracks)(stage.recipe)
+            if _finished(stage, _folder_of(plan, stage, output)) is not None:
+                continue
+            if stage.kind != "merge" or stage.recipe.eval.suite == "rewards":
+                open_tracks[stage.kind](stage.recipe)
         except MotetError as error:
             raise type(error)(f"Stage {stage.name!r}: {error.problem}", fix=error.fix) from error
 
@@ -103,17 +108,13 @@ def _merged_from(plan: Plan, stage: Stage, output: Path) -> dict[str, str | None
 
 
 def _finished(stage: Stage, folder: RunFolder) -> dict[str, Any] | None:
-    """The summary of a stage that is done, None if steps are left. Raises ConfigError if there are too many."""
+    """The summary of a stage that is done, None if steps are left."""
     summary = folder.read_json(SUMMARY)
     if summary is None or stage.kind == "merge":
         return summary
-    done, steps = summary["steps"], stage.recipe.run.steps
-    if done > steps:
-        text = f"run.steps is {steps}, but {str(folder.path)!r} is trained for {done} steps already."
-        raise ConfigError(text, fix=f"set run.steps to {done}, or remove that folder to train the stage again.")
     before, now = load_recipe(folder.path / RECIPE).run, stage.recipe.run
     by_the_clock = now.minutes is not None and (before.steps, before.minutes) == (now.steps, now.minutes)
-    return summary if done == steps or by_the_clock else None
+    return summary if summary["steps"] == now.steps or by_the_clock else None
 
 
 def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements: Measurements) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def _refuse_damaged(checkpoint: Path, folder: Path) -> None:
     found = damage(checkpoint)
     if found is not None:
         fix = f"restore the file, or remove {str(folder)!r} to train that stage again."
-        raise CheckpointError(f"{str(checkpoint)!r} cannot be gone on from: {found}.", fix=fix)
+        raise CheckpointError(f"{str(checkpoint)!r} cannot be used to start this stage: {found}.", fix=fix)
 
 
 def starts_of(plan: Plan, results: Mapping[str, Any]) -> dict[str, Any]:

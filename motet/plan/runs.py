@@ -6,7 +6,7 @@ import shlex
 import statistics
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from motet.checkpoint import Progress
 from motet.config import EvalConfig, Recipe, to_yaml
-from motet.errors import MotetError
+from motet.errors import MotetError, NumericsError
 from motet.evals.reconstruction import reconstruct_sample, reconstruction_grid
 from motet.evals.shapes import evaluate_shapes
 from motet.evals.tracks import evaluate_tracks
@@ -31,7 +31,7 @@ from motet.run import Run
 from motet.saved import latest_checkpoint, newest_of
 from motet.session import Session, prepare, prepare_measurement, prepare_supervised, samplings_of
 from motet.supervised import supervise
-from motet.threads import ThreadTuner
+from motet.threads import ThreadTuner, same_threads
 
 RECONSTRUCTION = "reconstruction.png"
 
@@ -56,7 +56,7 @@ class _Desk:
 
 def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> None:
     """Measure, train by reinforcement learning, measure again. `before`: the first measurement, if it is known."""
-    with folder.held():
+    with folder.held(), same_threads():
         recipe, types = _with_compute_types(recipe, folder)
         session = prepare(recipe)
         with _desk(recipe, folder, again) as desk:
@@ -77,7 +77,7 @@ def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[s
 
     `before`: the first measurement, if it is known.
     """
-    with folder.held():
+    with folder.held(), same_threads():
         recipe, types = _with_compute_types(recipe, folder)
         session = prepare_supervised(recipe)
         with _desk(recipe, folder, again) as desk:
@@ -116,6 +116,7 @@ def _desk(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Desk]:
     console = Terminal()
     threads = ThreadTuner() if recipe.run.threads is None else None
     folder.create(to_yaml(recipe), starting_weights(recipe))
+    (folder.path / "summary.json").unlink(missing_ok=True)  # of a shorter run: this one is not at its end
     try:
         with ProgressBar(console) as bar, Interrupt() as interrupt:
             yield _Desk(recipe, folder, again, console, bar, interrupt, threads)
@@ -125,7 +126,11 @@ def _desk(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Desk]:
         raise Stopped(f"Stopped. Resume with: {again}") from None
     except Exception as error:
         if not folder.began:
-            folder.discard()
+            with suppress(OSError):
+                folder.discard()
+        elif isinstance(error, NumericsError):  # its fixes change settings that a resume may not
+            again = f"start a new run, from these weights with policy.path={folder.path}."
+            raise NumericsError(f"{error.problem} {_what_is_saved(folder)}", fix=f"{error.fix} Then {again}") from error
         elif isinstance(error, MotetError):
             raise type(error)(f"{error.problem} {_what_is_saved(folder)}", fix=f"{error.fix} Then: {again}") from error
         else:
@@ -160,9 +165,12 @@ def _check_pictures(desk: _Desk, session: Session) -> None:
     path = desk.folder.path / RECONSTRUCTION
     found = None if path.is_file() else reconstruct_sample(session)
     if found is not None:
-        save_picture(reconstruction_grid(found), path)
+        try:
+            save_picture(reconstruction_grid(found), path)
+        except OSError as error:
+            warnings.warn(f"{str(path)!r} is not saved: {error.strerror or error}.", stacklevel=2)
         if found.poor:
-            desk.console.print(f"{found.warning} See {path}.", soft_wrap=True, highlight=False, markup=False)
+            desk.say(f"{found.warning} See {path}.")
 
 
 def _measure_before(desk: _Desk, session: Session, known: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -284,4 +292,4 @@ def _say_what_next(desk: _Desk, session: Session, progress: Progress) -> None:
     else:
         question = "how many circles?" if shapes else "what to ask"
         lines.append(f'Try next: motet ask {shlex.quote(str(folder))} picture.png "{question}"')
-    desk.console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+    desk.say("\n".join(lines))

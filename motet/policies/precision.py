@@ -71,7 +71,8 @@ def choose_compute_types(settings: PolicyConfig, device: torch.device, width: in
 
 def width_of(source: str | Path) -> int:
     """Features of the widest layers that the configs in a checkpoint folder tell of; of a hub id `WIDEST`."""
-    widths = [width for file in Path(source).glob("**/config.json") for width in _widths(file)]
+    files = [file for depth in ("", "*/", "*/*/") for file in Path(source).glob(f"{depth}config.json")]
+    widths = [width for file in files for width in _widths(file)]
     return max(widths, default=WIDEST)
 
 
@@ -96,8 +97,8 @@ def _best(device: torch.device, width: int, work: Work) -> tuple[Autocast, str]:
     """The faster compute type of a kind of work, and why."""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bfloat16", "the card computes in it"
-        return "none", "the card has no bfloat16 units"
+            return "bfloat16", "the GPU supports it"
+        return "none", "the GPU has no bfloat16 units"
     if device.type != "cpu":
         return "none", f"bfloat16 is not tried on {device.type}"
     if width < NARROW:

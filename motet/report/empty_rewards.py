@@ -47,7 +47,8 @@ class _Count:
 class EmptyRewards:
     """Watches the steps of a run for rewards that are 0 for every trajectory, or None for all, from the first on.
 
-    A reward that is only watched (weight 0) is left out. After `steps` steps of a track it is said, once.
+    A reward that is only watched (weight 0) is left out. After `steps` steps of a track it is said, once; 0: never, as
+    of a run that goes on, whose first steps were seen before.
     """
 
     def __init__(self, steps: int = STEPS) -> None:
@@ -59,7 +60,7 @@ class EmptyRewards:
     ) -> Iterator[str]:
         """What is to be said after a step."""
         for reward in rewards:
-            count = self._counts.setdefault((track, reward.name), _Count(done=reward.weight == 0))
+            count = self._counts.setdefault((track, reward.name), _Count(done=reward.weight == 0 or not self.steps))
             values = [
                 score.values[reward.name][g] for group, score in zip(groups, scores, strict=True) for g in group.alive
             ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -16,6 +17,8 @@ from motet.errors import RunFolderError
 
 LOCK, HOLDER = ".lock", ".holder.json"
 LOCK_FILES = (LOCK, HOLDER)
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
+"""What file systems without locks answer: Lustre without the option, NFS without its lock daemon."""
 
 
 class Lock:
@@ -41,11 +44,11 @@ class Lock:
                 f"The run folder {str(self.folder)!r} is in use by another process{self._holder()}.",
                 fix="wait for it or stop it, or give another --output.",
             ) from None
-        except NotImplementedError:
-            text = f"The file system of {str(self.folder)!r} has no locks: do not start a second run there."
-            warnings.warn(text, stacklevel=2)
-            return
-        except OSError as error:
+        except (NotImplementedError, OSError) as error:
+            if isinstance(error, NotImplementedError) or error.errno in NO_LOCKS:
+                text = f"The file system of {str(self.folder)!r} has no locks: do not start a second run there."
+                warnings.warn(text, stacklevel=2)
+                return
             raise RunFolderError(
                 f"The run folder {str(self.folder)!r} cannot be locked: {error.strerror or error}.",
                 fix="give an --output in a folder that you may write to.",

@@ -15,7 +15,7 @@ FEWEST, MOST = 8, 16
 class Pace:
     """Steps done and the seconds they took, here and before a resume, and with them the number of steps in all.
 
-    The number is estimated anew after every step. While the time suffices it is `run.steps`, whatever the clock says,
+    The number is estimated again after every step. While the time suffices it is `run.steps`, whatever the clock says,
     so a run that is fast enough is the same run every time.
     """
 
@@ -34,9 +34,13 @@ class Pace:
     @property
     def steps(self) -> int:
         """How many steps the run takes in all, by what is known now."""
-        if self.settings.minutes is None or len(self._recent) < self._needed:
+        if self.settings.minutes is None:
             return self.settings.steps
         left = 60 * self.settings.minutes - self.seconds
+        if left > 0 and len(self._recent) < self._needed:
+            return self.settings.steps
+        if not self._recent:
+            return max(1, self.done)
         return min(self.settings.steps, self.done + max(0, int(left / statistics.median(self._recent))))
 
     def step_done(self) -> None:

@@ -104,7 +104,8 @@ class Painter:
     def reconstruct(self, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
         """Of each picture what the autoencoder is shown, cut and resized, and what it makes of it."""
         shown = to_pictures(to_pixels(pictures, self.height, self.width))
-        return list(zip(shown, self.denoiser.decode(self.denoiser.encode(shown, self.height, self.width)), strict=True))
+        made = [self.denoiser.decode(self.denoiser.encode([one], self.height, self.width))[0] for one in shown]
+        return list(zip(shown, made, strict=True))
 
     @torch.no_grad()
     def transcribe(self, requests: Sequence[Request], pictures: Sequence[Image.Image]) -> list[Act]:
