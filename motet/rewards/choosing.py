@@ -50,6 +50,11 @@ _REASON = re.compile(
 _RIGHT = re.compile(
     r"\s+is\s+(?:the\s+)?(?:correct|right|best)?(?:\s*(?:answer|option|choice))?\s*[.!]*$", re.IGNORECASE
 )
+_CHOOSE = (
+    r"\b(?<!not )(?<!n't )(?<!never )(?<!cannot )"
+    r"(?:choos(?:e|ing)|pick(?:ing)?|select(?:ing)?|(?:go|going) (?:with|for)|opt for|settle on|(?:it|that) must be"
+    r"|i(?:'d| would| will|'ll)? (?:take|prefer|say)) "
+)
 _CLAIMS = (
     re.compile(r"\b(?i:answer|choice)\s*(?:is|:|=|would be)\s*(?:option\s*)?[(\[]?([A-Z])\b"),
     re.compile(r"\b([A-Z])[)\]]?\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b"),
@@ -57,10 +62,17 @@ _CLAIMS = (
         r"\b(?i:it|truth|one|that)(?:'s| is| was| should be| must be)\s+(?i:really |actually )?([A-Z])(?![\w']| [a-z])"
     ),
     re.compile(r"\b(?i:but)(?: (?i:also|rather))? [(\[]?([A-Z])\b(?!')"),
+    re.compile(rf"{_CHOOSE}(?:the )?(?:option )?[(\[]?(?!a [a-z])([A-Z])(?![\w'])", re.IGNORECASE),
+    re.compile(
+        r"\b(?i:so|thus|therefore|hence),? (?i:option )?[(\[]?(?!I )([A-Z])(?![\w']"
+        r"| (?:and|or|is|isn't|was|are|does|do|can|cannot|can't|has|shows|would|could)\b)"
+    ),
 )
 _WORDED_CLAIMS = (
     re.compile(r"\b(?:answer|choice) (?:is|would be) ([^.,;!?\n]+)", re.IGNORECASE),
-    re.compile(r"([^.,;!?\n]+) is (?:the )?(?:correct|right|best)\b", re.IGNORECASE),
+    # only from the start of a clause: otherwise the time is quadratic in its length
+    re.compile(r"(?:^|(?<=[.,;!?\n]))([^.,;!?\n]+) is (?:the )?(?:correct|right|best)\b", re.IGNORECASE),
+    re.compile(rf"{_CHOOSE}([^.,;!?\n]+)", re.IGNORECASE),
 )
 _MENTION = re.compile(
     r"(?<![A-Za-z0-9'])(?!(?<!tion )(?<!oice )(?:A|I) (?!(?:is|was|and|or|has|shows|would|could|should|might|may|does"
@@ -69,6 +81,7 @@ _MENTION = re.compile(
 _RETRACTION = re.compile(
     r"\b(?:wait|actually|hmm+|second thought|sorry|correction|alternatively|or (?:maybe|perhaps|else)|maybe|perhaps"
     r"|(?:not|un)\s?sure|(?:do not|don't) know|chang\w+ my mind|scratch that|kidding|guess(?:ing)?|not only"
+    r"|(?:not|can't|cannot) (?:be )?(?:ruled? out|excluded?)"
     r"|not (?:really )?(?:wrong|incorrect|false|right|correct|true|it)"
     r"|not the (?:right |correct |best )?(?:answer|one|choice)"
     r"|(?:this|that|it|which|above|mine|answer|choice)(?:'s| is| was)(?: \w+)? (?:wrong|incorrect|false|mistaken)"
@@ -88,6 +101,13 @@ _DENIAL = re.compile(
     r"|n't\b|[不非错没]",
     re.IGNORECASE,
 )
+_LIST = re.compile(
+    r"\b[A-Z](?:(?:, (?:and |or )?| and | or )[A-Z]){1,8}(?= (?:are|were|do|aren't|don't|can|cannot|can't)\b| ?[都均])"
+)
+"""Letters with a verb of their own: `A, C and D are`."""
+_CLAUSE_END = re.compile(
+    r"[,;–—]| [-/]+ |(?<=[a-z]{2}):|\b(?:so|and|therefore|thus|hence|then|while|whereas)\b|所以|因此|故", re.IGNORECASE
+)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\s*\n\s*")
 _CONCLUSION = re.compile(
     rf"(?:^|(?<=[.!?] )|(?<=\n)|(?:(?<=, )|(?<=; )|(?<=, and ))(?={_SO}))(?={_SO}?{_CLAIM_LEAD})", re.IGNORECASE
@@ -104,7 +124,7 @@ def chosen_letter(answer: str, options: Options) -> str | None:
 
     Understood: a letter (`B`, `b.`, `(B)`, full-width too), an option's text, both (`B. cat`), each after a lead (`the
     answer is`, `Ans:`, `答案：`), before a reason (`because A is wrong`) or an explanation in further sentences, or as
-    the conclusion of what stands before it (`..., so the answer is B`). Anything else is no choice.
+    the conclusion of what stands before it (`..., so the answer is B`). None for anything else.
     """
     lines = [" ".join(line.lstrip(" #>").split()) for line in answer.translate(_ASCII).splitlines()]
     text = "\n".join(line for line in lines if line)
@@ -127,7 +147,7 @@ def _alone(text: str, options: Options) -> str | None:
     if reason is None:
         return None
     letter, rest = _strict(bare[: reason.start()].rstrip(" .,;:(–—-"), options), bare[reason.start() :]
-    if letter is None or _RETRACTION.search(f" {rest}") or _denies(rest, letter):
+    if letter is None or _RETRACTION.search(f" {rest}") or _denies(rest, letter, options):
         return None
     return letter if _claims(rest, options) <= {letter} else None
 
@@ -149,15 +169,22 @@ def _supports(rest: str, letter: str, options: Options) -> bool:
         return False
     letters, normal = _letters(options), [normalise(option) for option in options or ()]
     for sentence in _SENTENCE_END.split(rest):
-        if _DENIAL.search(sentence) and not re.search(r"\bbut\b|\bonly\b", sentence):
-            continue
-        if {m for m in _MENTION.findall(sentence) if m in letters} - {letter}:
+        said = _affirmed(sentence)
+        if {m for m in _MENTION.findall(said) if m in letters} - {letter}:
             return False
-        words = f" {normalise(re.sub(r'[^A-Za-z0-9]+', ' ', sentence))} "
+        words = f" {normalise(re.sub(r'[^A-Za-z0-9]+', ' ', said))} "
         named = {letters[n] for n, option in enumerate(normal) if option and f" {option} " in words}
         if named and letter not in named:
             return False
     return True
+
+
+def _affirmed(sentence: str) -> str:
+    """A sentence without the clauses that deny something: what those name is not favoured."""
+    if re.search(r"\bbut\b|\bonly\b", sentence) or not _DENIAL.search(sentence):
+        return sentence
+    joined = _LIST.sub(lambda found: re.sub(r",? (?:and |or )?", " ", found[0]), sentence)
+    return ", ".join(clause.strip() for clause in _CLAUSE_END.split(joined) if not _DENIAL.search(clause))
 
 
 def _concluded(text: str, options: Options) -> str | None:
@@ -176,7 +203,7 @@ def _concluded(text: str, options: Options) -> str | None:
 def _leaves(text: str, letter: str, options: Options) -> bool:
     """Whether a text takes a choice back in no way: without a retraction, a denial of it, or a claim of another."""
     sentences = _SENTENCE_END.split(text)
-    if any(_RETRACTION.search(sentence) for sentence in sentences) or _denies(text, letter):
+    if any(_RETRACTION.search(sentence) for sentence in sentences) or _denies(text, letter, options):
         return False
     chosen = {_alone(sentence, options) for sentence in sentences} - {None}
     return _claims(text, options) | chosen <= {letter}
@@ -185,13 +212,18 @@ def _leaves(text: str, letter: str, options: Options) -> bool:
 def _claims(text: str, options: Options) -> set[str | None]:
     """The options that a text calls the answer."""
     worded = {_strict(claim, options) for pattern in _WORDED_CLAIMS for claim in pattern.findall(text)} - {None}
-    return worded | {claim for pattern in _CLAIMS for claim in pattern.findall(text)}
+    return worded | {claim.upper() for pattern in _CLAIMS for claim in pattern.findall(text)}
 
 
-def _denies(text: str, letter: str) -> bool:
+def _denies(text: str, letter: str, options: Options) -> bool:
+    """Whether a text denies a letter, or its option's text: `not B`, `no dog`."""
+    named = re.escape(options[ascii_uppercase.index(letter)].strip()) if options else ""
+    if named and re.search(rf"\b(?:not|no|never)(?: (?:a|an|the|any))? {named}(?!\w)", text, re.IGNORECASE):
+        return True
     return bool(
         re.search(
-            rf"\b(?:not|isn't|never|except|instead of|rather than|unlike)(?: option)? [(\[]?{letter}\b"
+            rf"\b(?:not|cannot|\w+n't|never|except|instead of|rather than|unlike)(?: (?:choose|pick|select|go with))?"
+            rf"(?: option)? [(\[]?{letter}\b"
             rf"|(?<![A-Za-z0-9']){letter}[)\]]?(?: (?:is|was|seems|looks)(?: \w+)? (?:wrong|incorrect|false|not)\b"
             rf"|(?: is|\s?was)n't\b)|[不非]是? ?选?{letter}(?![A-Za-z])",
             text,

@@ -221,6 +221,50 @@ def test_chosen_letter(answer, letter):
     assert chosen_letter(answer, ANIMALS) == letter
 
 
+FISH = ["cat", "dog", "fish", "bird"]
+DENIED = [
+    ("The answer is B. There is no cat, so I choose C.", None),
+    ("The answer is B. It does not bark, so I go with C.", None),
+    ("B\nThere is no dog in the picture, I pick option C.", None),
+    ("The answer is B. A cat does not swim, so the animal is a fish.", None),
+    ("The answer is B. D cannot be ruled out and I'd choose D.", None),
+    ("The answer is B. D cannot be ruled out.", None),
+    ("B. I can't rule out D.", None),
+    ("B because there is no cat, so I choose C", None),
+    ("B because it does not bark, so I pick the fish", None),
+    ("B\nIt is not a cat, so C it is.", None),
+    ("The answer is B. There is no cat, so I choose c.", None),
+    ("The answer is B. There is no cat and I select (C).", None),
+    ("The answer is B. It's not a cat; C fits.", None),
+    ("The answer is B. There is no cat: C it is.", None),
+    ("The answer is B. A is not right and C fits.", None),
+    ("It must be C. The answer is B.", None),
+    ("The answer is B. Not a cat, I take C.", None),
+    ("The answer is B. It's not a cat - it is a fish.", None),
+    ("The answer is B. It is not a dog at all.", None),
+    ("The answer is B. I do not pick B.", None),
+    ("The answer is B. I can't go with option B.", None),
+    ("B\n\nThere is no dog.", None),
+    ("There is no cat, so I pick C. So the answer is B.", None),
+    ("B。没有猫，所以选C。", None),
+    ("The answer is B. A and C are wrong.", "B"),
+    ("The answer is B. A, C and D are wrong.", "B"),
+    ("答案：B。A、C都是错的。", "B"),
+    ("The answer is B. There is no cat and no fish.", "B"),
+    ("The answer is B. There is no cat, so I go with the dog.", "B"),
+    ("The answer is B. I would not choose A.", "B"),
+    ("The answer is B. It barks, so A is wrong.", "B"),
+    ("The answer is B. A does not bark, and C shows no fur.", "B"),
+    ("B because A is wrong, so I choose B", "B"),
+    ("The answer is B. A dog is not a cat.", "B"),
+]
+
+
+@pytest.mark.parametrize(("answer", "letter"), DENIED)
+def test_a_denial_hides_no_other_choice(answer, letter):
+    assert chosen_letter(answer, FISH) == letter
+
+
 PAIRS = [
     "{x} {y}", "{x}. {y}.", "{x}\n{y}", "{x}\n\n{y}", "{x}; {y}", "{x}:\n{y}", "{x}\n- {y}", "({x}) ({y})",
     "{x}。{y}。",
@@ -246,7 +290,8 @@ def test_two_options_are_no_choice_in_any_words(template):
 
 def test_long_answers_are_read_in_linear_time():
     barks = "The dog barks. "
-    for text in (barks * 500 + "So the answer is B.", "." * 20000, "B because " + "not A. " * 1000, "B\n" * 1000):
+    texts = (barks * 500 + "So the answer is B.", "." * 20000, "B because " + "not A. " * 1000, "B\n" * 1000)
+    for text in (*texts, "B because " + "word " * 20000, "The answer is B. It is not " + "A, " * 20000):
         began = time.process_time()
         chosen_letter(text, ANIMALS)
         assert time.process_time() - began < 5
