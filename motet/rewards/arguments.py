@@ -58,7 +58,7 @@ class StepLog:
         from transformers import TrainerState  # takes seconds, which reading a recipe need not
 
         def log_extra(column: str, values: Sequence[Any]) -> None:
-            self.extra.setdefault(reward, {}).setdefault(str(column), []).extend(values)
+            self.extra.setdefault(reward, {}).setdefault(str(column), []).extend(map(_plain, _plain(values)))
 
         def log_metric(name: str, value: Any) -> None:
             number = value.item() if hasattr(value, "item") else value
@@ -82,6 +82,11 @@ class StepLog:
                     "completions.",
                     fix="log one value per completion, in their order.",
                 )
+
+
+def _plain(value: Any) -> Any:
+    """A tensor or an array as a number or a list, which JSON can hold; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def plain_chat(chat: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -131,10 +131,10 @@ class BoundReward:
                 f"Reward {self.name!r} needs the policy, and was given none.", fix="call bind_policy(rewards, policy)."
             )
         taken = {name: value for name, value in arguments.items() if self.takes(name)}
+        if self.takes("completion_images") and "completions" in arguments:
+            taken["completion_images"] = pictures_of(arguments["completions"])
         if not self.trusted:
             taken = own_copies(taken)
-        if self.takes("completion_images") and "completions" in arguments:
-            taken["completion_images"] = pictures_of(taken.get("completions", arguments["completions"]))
         return self.function(**(taken | dict(self.options)))
 
 

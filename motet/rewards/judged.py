@@ -34,7 +34,7 @@ class Judged(Judge):
     {instruction}); `pattern` is the regular expression whose first group is the number, the last one in the reply.
     `act` is the act that is judged (None: the last picture); with `source` the row's picture is shown before it. A
     reply without a number or with one beyond `scale`, and one that did not come, is NaN: it drops the trajectory.
-    RewardError when every number is beyond `scale`. A row that lacks a column gets None.
+    RewardError when two or more numbers are all beyond `scale`. A row that lacks a column gets None.
     """
 
     endpoint: Any = None
@@ -74,7 +74,7 @@ class Judged(Judge):
         replies = ask(self.endpoint, [shown for shown, _ in told], [words for _, words in told], "judged")
         numbers = [self._number(reply) for reply in replies]
         found = [number for number in numbers if not math.isnan(number)]
-        if found and all(abs(number) > self.scale for number in found):
+        if len(found) > 1 and all(abs(number) > self.scale for number in found):
             raise RewardError(
                 f"Reward 'judged' was told {found[0]:g}, and {len(found)} of {len(found)} numbers are beyond its scale "
                 f"of {self.scale:g}.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import numbers
-from collections.abc import Awaitable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Iterator, Mapping, Sequence, Set
 from inspect import isawaitable, iscoroutine
 from typing import Any
 
@@ -116,12 +116,17 @@ def _call(reward: BoundReward, trajectories: Sequence[Trajectory], columns: dict
         arguments |= log.arguments(reward.name)
     try:
         if reward.timeout is None:
-            return reward(**arguments)
-        return on_thread(lambda: reward(**arguments), reward.timeout)
+            return _listed(reward(**arguments))
+        return on_thread(lambda: _listed(reward(**arguments)), reward.timeout)
     except MotetError:
         raise
     except (Exception, SystemExit) as error:
         raise _raised(reward, error, len(trajectories)) from error
+
+
+def _listed(result: Any) -> Any:
+    """What a generator yields, as a list: its code runs under the guards of the call."""
+    return list(result) if isinstance(result, Iterator) and not isawaitable(result) else result
 
 
 def _dialogue(reward: BoundReward, trajectories: Sequence[Trajectory]) -> dict[str, list[Any]]:
@@ -164,7 +169,7 @@ async def _guard(reward: BoundReward, result: Awaitable[Any], count: int) -> Any
     limit = asyncio.timeout(reward.timeout)
     try:
         async with limit:
-            return await result
+            return _listed(await result)
     except MotetError:
         raise
     except (Exception, SystemExit) as error:

@@ -50,6 +50,12 @@ def test_a_judge_with_another_scale_is_said_so(server):
     assert "rewards.options.scale" in caught.value.fix
 
 
+def test_one_odd_number_is_not_another_scale(server):
+    server.reply = lambda body: "Final Score: 8"
+    (value,) = bound(server)(completions=shows(picture()), prompt=["a"])
+    assert math.isnan(value)
+
+
 def test_blanks_without_a_number_take_no_time(server):
     server.reply = lambda body: "Final Score:" + " " * 200_000 + "none"
     began = time.monotonic()

@@ -1,6 +1,7 @@
 """A step's rewards: what a function is given, and what becomes of what it returns."""
 
 import asyncio
+import json
 import math
 import sys
 import threading
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from motet.errors import DataError, RewardError
-from motet.rewards import BoundReward, score_groups
+from motet.rewards import BoundReward, StepLog, score_groups
 from motet.rollout import play
 from motet.scenarios import answer, duet
 from motet.task import Task
@@ -114,6 +115,20 @@ def test_a_reward_that_edits_what_it_is_given_changes_nothing_for_others(is_asyn
     assert [[image.tobytes() for image in row] for row in seen["completion_images"]] == [[one] for one in before]
     assert seen["images"][0][0].getpixel((0, 0)) == (255, 0, 0)
     assert groups[0].task.columns["spec"] == {"things": ["a"]} and picture.getpixel((0, 0)) == (255, 0, 0)
+    assert [image.tobytes() for image in drawn] == before
+
+
+def test_drawn_pictures_alone_are_copies_too():
+    """Of a function that takes neither completions nor all columns."""
+    groups = roll(duet, rows=2, G=1)
+    drawn = [group.trajectories[0].acts[0].image for group in groups]
+    before = [image.tobytes() for image in drawn]
+
+    def edit(completion_images):
+        return [float(row[0].paste("white", (0, 0, 8, 8)) is None) for row in completion_images]
+
+    scores = score_groups(groups, [bind(edit, acts=("drawing",), accepts=frozenset({"completion_images"}))])
+    assert [score.values["r"] for score in scores] == [(1.0,), (1.0,)]
     assert [image.tobytes() for image in drawn] == before
 
 
@@ -266,6 +281,48 @@ def test_sys_exit_in_a_reward_is_an_error_of_that_reward(code):
     for function in (lambda **_: sys.exit(code), later):
         with pytest.raises(RewardError, match=rf"'r' called sys.exit\({code}\) \(called with 4 completions\)"):
             score_groups(roll(), [bind(function)])
+
+
+def test_a_generator_runs_under_the_guards_of_its_reward():
+    hold = threading.Event()
+
+    def exits(**_):
+        yield 1.0
+        sys.exit(3)
+
+    def fails(**_):
+        yield 1.0
+        raise TypeError("too few")
+
+    def waits(**_):
+        hold.wait(5)
+        yield 1.0
+
+    async def later(**_):
+        return exits()
+
+    def fine(**_):
+        yield from [1.0, 2.0, 3.0, 4.0]
+
+    stopped = r"called sys.exit\(3\)"
+    for function, said in ((exits, stopped), (later, stopped), (fails, "raised TypeError: too few")):
+        with pytest.raises(RewardError, match=f"'r' {said}"):
+            score_groups(roll(), [bind(function)])
+    with pytest.raises(RewardError, match=r"longer than its timeout of 0.1 s"):
+        score_groups(roll(), [replace(bind(waits), timeout=0.1)])
+    hold.set()
+    assert score_groups(roll(), [bind(fine)])[1].values["r"] == (3.0, 4.0)
+
+
+def test_tensors_that_are_logged_become_numbers():
+    def logs(completions, log_extra):
+        log_extra("whole", torch.arange(4.0))
+        log_extra("single", [torch.tensor(1), np.float32(2.0), "x", None])
+        return [0.0] * 4
+
+    log = StepLog()
+    score_groups(roll(), [bind(logs, accepts=frozenset({"completions", "log_extra"}))], log)
+    assert json.dumps(log.extra["r"]) == '{"whole": [0.0, 1.0, 2.0, 3.0], "single": [1, 2.0, "x", null]}'
 
 
 def test_a_reward_that_takes_longer_than_its_timeout():
