@@ -1,13 +1,17 @@
 """`motet data`: rows, prompts as the policy reads them, pictures through the tokenizer, rewards of the gold."""
 
 import json
+import math
 
+import pytest
 import yaml
 from PIL import Image
 
 from motet.config import parse_recipe
+from motet.errors import DataError
 from motet.evals.preview import preview
 from motet.report.pictures import picture_grid
+from motet.scenarios import Write, scenario
 from tests.policies.vlms import save_tiny
 from tests.runs import REWARDS, mapping, motet_command, write_recipe
 
@@ -121,3 +125,57 @@ def test_a_stage_of_a_plan_and_what_is_wrong(tiny_checkpoint, tmp_path, capsys):
     recipe = recipe_file(tmp_path, tiny_checkpoint, [f"{REWARDS}spacious"])
     wrong = motet_command(capsys, "data", recipe, "data.columns.question=qestion", *out, "--overwrite")
     assert wrong.code == 2 and "no column" in wrong.err
+
+
+def shown(tmp_path, checkpoint, rows, scenario="answer", rewards=("never",), **data):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"source": str(tmp_path / "rows.jsonl"), "options": {}, **data}
+    named = [{"name": name if name in ("open_ended",) else f"{__file__}:{name}"} for name in rewards]
+    (track,) = preview(parse_recipe(mapping(checkpoint, scenario=scenario, data=data, rewards=named)), 8)
+    return track.rows
+
+
+def test_an_answer_is_not_the_gold_of_a_thought(tiny_checkpoint, tmp_path):
+    (row,) = shown(tmp_path, tiny_checkpoint, [{"prompt": "a red dog", "answer": "red"}], "think_draw")
+    assert [(act.name, act.column) for act in row.acts] == [("thought", None), ("drawing", None)]
+    assert row.acts[0].text != "red"
+
+
+def test_the_only_text_of_a_scenario_that_reads_the_question_is_its_answer(tiny_checkpoint, tmp_path):
+    (row,) = shown(tmp_path, tiny_checkpoint, [{"question": "what?", "answer": "red"}], f"{__file__}:reply")
+    assert [(act.name, act.text, act.column) for act in row.acts] == [("reply", "red", "answer")]
+
+
+@scenario("reply", acts={"reply": "text"}, columns=("question",))
+def reply(task):
+    yield Write(task.question, name="reply")
+
+
+def test_what_is_not_an_answer_is_not_made_one(tiny_checkpoint, tmp_path):
+    golds = ["red", None, [], True, ["rot", "red"], 4]
+    rows = shown(tmp_path, tiny_checkpoint, [{"question": "what?", "answer": gold} for gold in golds])
+    assert [row.acts[0].column is not None for row in rows] == [True, False, False, False, True, True]
+    assert [rows[n].acts[0].text for n in (0, 4, 5)] == ["red", "rot", "4"]
+    assert not {row.acts[0].text for row in rows[1:4]} & {"None", "[]", "True"}
+
+
+def test_wrong_golds_and_targets_are_named_as_a_run_would(tiny_checkpoint, tmp_path):
+    rows = [{"question": "what?", "answer": gold, "words": ["a"]} for gold in ("red", True)]
+    with pytest.raises(DataError, match=r"Line 2 of rows.jsonl: The column `answer` holds a bool"):
+        shown(tmp_path, tiny_checkpoint, rows, rewards=["open_ended"])
+    with pytest.raises(DataError, match=r"column 'words', holds \['a'\]"):
+        shown(tmp_path, tiny_checkpoint, rows, targets={"answer": "words"})
+
+
+def not_red(completions):
+    return [math.nan if chat[0]["content"] == "red" else 1.0 for chat in completions]
+
+
+def test_rows_that_a_run_would_drop_say_why(tiny_checkpoint, tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text('{"question": "?", "answer": "red"}\n{"question": "?", "answer": "blue"}\n')
+    data = {"source": str(tmp_path / "rows.jsonl"), "options": {}}
+    own = [{"name": f"{__file__}:not_red"}]
+    recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, scenario="answer", data=data, rewards=own)
+    answer = motet_command(capsys, "data", recipe)
+    assert answer.code == 0 and answer.out.count("dropped: ") == 1, answer.err
+    assert "dropped: reward 'not_red' returned nan" in answer.out

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from motet.cli.outputs import PICTURES, refuse_output, write_picture
+from motet.cli.outputs import write_picture
 from motet.config.plan import recipe_of
 from motet.report.terminal import say
 
@@ -21,7 +21,6 @@ _LONGEST = 200
 
 def show_data(path: Path, overrides: list[str], *, count: int, split: str | None, stage: str | None, out: Path) -> None:
     """Print the first rows of a recipe's data with prompts and rewards, and write their pictures into `out`."""
-    refuse_output("--out", out, overwrite=True, suffixes=PICTURES)
     recipe = recipe_of(path, overrides, stage)
     from motet.evals.preview import preview
 
@@ -40,6 +39,8 @@ def _lines(track: ShownTrack) -> Iterator[str]:
             yield f"  {name}: {_short(value)}"
         for act in row.acts:
             yield from _act_lines(act)
+        if row.dropped is not None:
+            yield f"  dropped: {row.dropped}"
         if row.rewards:
             yield "  rewards: " + ", ".join(f"{name} {_number(value)}" for name, value in row.rewards.items())
         yield ""
@@ -65,7 +66,7 @@ def _reward_lines(rows: list[ShownRow]) -> Iterator[str]:
             continue
         yield f"{name} of {what}: {statistics.fmean(values):.3f} on average, {min(values):.3f} to {max(values):.3f}"
         if gold and max(values) <= 0:
-            yield f"Warning: {name} gives no gold answer more than 0: do the data and the reward mean the same form?"
+            yield f"Warning: {name} gives no gold answer more than 0: does it expect answers in another form?"
 
 
 def _number(value: float | None) -> str:

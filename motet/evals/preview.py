@@ -1,7 +1,7 @@
 """A look at data before anything is trained: rows, the prompts that the policy reads, and what rewards say of the gold.
 
-The gold of an act is the column that `data.targets` names for it; of a text act without one, `solution` or `answer`.
-What has no gold, the policy performs itself.
+The gold of an act is the column that `data.targets` names for it; of an answer without one (the act `answer`, or the
+only text of a scenario that reads the question), `solution` or `answer`. Where a row has no gold, the policy acts.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from PIL import Image
 
 from motet.config import Recipe, TrackConfig
 from motet.data import Rows, open_rows
+from motet.errors import DataError
 from motet.evals.reconstruction import Reconstruction, reconstruct
 from motet.policies import load_policy
-from motet.rewards import BoundReward, StepLog, bind_policy, resolve_all, score_groups
+from motet.rewards import BoundReward, StepLog, bind_policy, check_golds, resolve_all, score_groups
+from motet.rewards.golds import gold_texts
 from motet.rollout import demonstrate
 from motet.scenarios import Scenario, resolve_scenario
 from motet.session import samplings_of
@@ -41,12 +43,16 @@ class ShownAct:
 
 @dataclass(frozen=True)
 class ShownRow:
-    """A row with the place that it stands at, what its scenario does with it, and what each reward says of that."""
+    """A row with the place that it stands at, what its scenario does with it, and what each reward says of that.
+
+    `dropped`: why a run would drop it (it failed, or a reward gave no finite number); None: it would not.
+    """
 
     place: str
     columns: Mapping[str, Any]
     acts: list[ShownAct]
     rewards: dict[str, float | None]
+    dropped: str | None
 
 
 @dataclass(frozen=True)
@@ -90,53 +96,65 @@ def _open(recipe: Recipe, name: str, config: TrackConfig, split: str | None) -> 
     drawn = [column for act, column in data.targets.items() if scenario.acts.get(act) != "text"]
     needed = (*scenario.columns, *data.targets.values())
     rows = open_rows(data, needed, seed=recipe.run.seed, picture_columns=drawn)
-    return _Opened(name, config, scenario, rows, resolve_all(config.rewards, scenario.acts, rows.columns))
+    rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
+    check_golds(rewards, rows.texts())
+    return _Opened(name, config, scenario, rows, rewards)
 
 
 def _show(recipe: Recipe, policy: Any, one: _Opened, number: int, count: int) -> ShownTrack:
     tasks = [one.rows.task(n) for n in range(count if one.rows.size is None else min(count, one.rows.size))]
-    columns = _gold_columns(one)
-    given = {act: _GIVEN.format(act) for act in columns}
-    asked = [replace(task, columns={**task.columns, **_gold_of(task, columns, one.scenario)}) for task in tasks]
-    seed, samplings = recipe.run.seed, samplings_of(recipe)
-    played = demonstrate(policy, one.scenario, asked, given, samplings=samplings, seed=seed, step=0, track=number)
-    played = [
-        Trajectory(task, trajectory.acts, trajectory.failure) for task, trajectory in zip(tasks, played, strict=True)
-    ]
+    golds = [_golds_of(task, one) for task in tasks]
+    played = [_play(recipe, policy, one, number, task, gold) for task, gold in zip(tasks, golds, strict=True)]
     groups = [Group(task, (own,)) for task, own in zip(tasks, played, strict=True)]
     scores = score_groups(groups, one.rewards, StepLog(recipe.run.steps, recipe.run.steps))
     rows = [
         ShownRow(
             one.rows.source.place(n),
             task.columns,
-            [_shown_act(policy, act, columns.get(act.name)) for act in trajectory.acts],
+            [_shown_act(policy, act, gold.get(act.name)) for act in trajectory.acts],
             {reward.name: score.values[reward.name][0] for reward in one.rewards},
+            score.dropped[0].message if 0 in score.dropped else None,
         )
-        for n, (task, trajectory, score) in enumerate(zip(tasks, played, scores, strict=True))
+        for n, (task, gold, trajectory, score) in enumerate(zip(tasks, golds, played, scores, strict=True))
     ]
     pictures = [picture for task in tasks for picture in _pictures(task)]
     draws = any(kind != "text" for kind in one.scenario.acts.values())
     return ShownTrack(one.name, rows, pictures, reconstruct(policy, pictures), draws)
 
 
-def _gold_columns(one: _Opened) -> dict[str, str]:
-    """Act -> the column of its gold."""
-    found = dict(one.config.data.targets)
-    usual = next((column for column in GOLD if column in one.rows.columns), None)
-    texts = [act for act, kind in one.scenario.acts.items() if kind == "text" and act not in found]
-    return found | ({} if usual is None else dict.fromkeys(texts, usual))
+def _play(recipe: Recipe, policy: Any, one: _Opened, number: int, task: Task, golds: Mapping[str, str]) -> Trajectory:
+    """The scenario on one row: `golds` are the columns of the acts that the row gives."""
+    usual = {act: _first(task[column]) for act, column in golds.items() if act not in one.config.data.targets}
+    handed = {_GIVEN.format(act): text for act, text in usual.items()}
+    targets = {act: _GIVEN.format(act) if act in usual else column for act, column in golds.items()}
+    asked = replace(task, columns={**task.columns, **handed})
+    seed, samplings = recipe.run.seed, samplings_of(recipe)
+    (played,) = demonstrate(policy, one.scenario, [asked], targets, samplings=samplings, seed=seed, track=number)
+    return Trajectory(task, played.acts, played.failure)
 
 
-def _gold_of(task: Task, columns: Mapping[str, str], scenario: Scenario) -> dict[str, Any]:
-    """The gold of a row's acts; of several right answers the first."""
-    gold: dict[str, Any] = {}
-    for act, column in columns.items():
-        value = task[column]
-        if scenario.acts.get(act) == "text":
-            value = value[0] if isinstance(value, list | tuple) and value else value
-            value = value if isinstance(value, str) else str(value)
-        gold[_GIVEN.format(act)] = value
-    return gold
+def _golds_of(task: Task, one: _Opened) -> dict[str, str]:
+    """Act -> the column of its gold, for the acts whose gold this row has."""
+    found = {act: column for act, column in one.config.data.targets.items() if task[column] is not None}
+    usual = next((column for column in GOLD if _is_gold(task.columns.get(column))), None)
+    texts = [act for act, kind in one.scenario.acts.items() if kind == "text"]
+    alone = len(texts) == 1 and "question" in one.scenario.columns
+    for act in ["answer"] if "answer" in texts else texts if alone else []:
+        if usual is not None and act not in one.config.data.targets:
+            found[act] = usual
+    return found
+
+
+def _is_gold(value: Any) -> bool:
+    try:
+        return bool(gold_texts(value))
+    except DataError:  # null, a boolean, an empty list: a reward that reads the column was asked by `check_golds`
+        return False
+
+
+def _first(value: Any) -> str:
+    """Of several right answers the first, as it is written."""
+    return str(value[0] if isinstance(value, list | tuple) else value)
 
 
 def _pictures(task: Task) -> list[Image.Image]:
