@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from motet.errors import CORRECT_ROW, DataError
+from motet.errors import DataError
 from motet.lookup import first_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -38,6 +38,11 @@ def check_picture(value: Any, folder: Path, where: str) -> None:
     _read(value, folder, where, decode=False)
 
 
+def picture_file(text: str, folder: Path) -> Path:
+    """The file that a path or a `file://` address of a picture means. Raises RuntimeError for an unknown `~user`."""
+    return folder / Path(text.removeprefix("file://")).expanduser()
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Upright, 8 bits, and opaque: what is transparent becomes white (diagrams are often black on nothing).
 
@@ -62,13 +67,13 @@ def _read(value: Any, folder: Path, where: str, *, decode: bool) -> Image.Image:
     try:
         if isinstance(value, Image.Image):
             _require_size(value)
-            return value if value.mode == "RGB" else to_rgb(value)
+            return to_rgb(value)  # the same object where nothing is to be changed
         return _open(_source(value, folder), decode)
     except Exception as error:  # PIL's decoders raise nearly anything on broken bytes
         reason = str(error) if isinstance(error, _Refused) else first_line(error)
         raise DataError(
             f"{where}: the picture {_name(value)} cannot be read: {reason.rstrip('.')}.",
-            fix=f"correct the picture (paths are taken relative to {folder}), or {CORRECT_ROW}",
+            fix=f"correct the picture (paths are taken relative to {folder}).",
         ) from error
 
 
@@ -89,7 +94,7 @@ def _source(value: str | bytes | dict[str, Any], folder: Path) -> Path | io.Byte
     text = str(path)
     if text.startswith(("http://", "https://")):
         raise _Refused("addresses are not fetched; download it and give its path")
-    file = folder / Path(text.removeprefix("file://")).expanduser()
+    file = picture_file(text, folder)
     if file.exists() and not file.is_file():
         raise _Refused("it is a folder, a pipe or a device, not a file")
     return file
@@ -148,6 +153,7 @@ def _name(value: Image.Image | str | bytes | dict[str, Any]) -> str:
     path = value.get("path") if isinstance(value, dict) else value
     if not path or isinstance(path, bytes):
         return "(bytes)"
+    path = str(path)  # in a mapping it may be anything
     if path.startswith(("data:", *_BASE64)) and len(path) > 80:
         return f"{path[:24]!r}... (base64)"
     return repr(path if len(path) <= 120 else path[:117] + "...")

@@ -11,7 +11,7 @@ import torch
 
 from motet.config import DROPOUTS, DataConfig, Recipe, TrackConfig
 from motet.credit import check_credit
-from motet.data import Cursor, Rows, is_file, open_rows
+from motet.data import Cursor, Rows, is_file, note_unseen_pictures, open_rows
 from motet.errors import CheckpointError, ConfigError, MotetError
 from motet.learner import Learner
 from motet.numerics.flow.windows import progressive_start, random_start, window_starts
@@ -107,24 +107,31 @@ def rewarded_tracks(recipe: Recipe) -> list[Track]:
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
         check_golds(rewards, rows.texts())
         check_credit(scenario, rewards)
+        note_unseen_pictures(rows, _read_by_name(scenario, rewards))
         cursor = Cursor(rows, recipe.run.seed)
         tracks.append(Track(number, name, scenario, rewards, cursor, config.prompts_per_step, {}))
     _check_held_back(recipe, tracks)
     return tracks
 
 
+def _read_by_name(scenario: Scenario, rewards: Sequence[BoundReward]) -> set[str]:
+    """The columns that a scenario and rewards name; a reward may take all others too."""
+    return {*scenario.columns, *(name for reward in rewards for name in (*reward.needs, *(reward.accepts or ())))}
+
+
 def held_back_rows(recipe: Recipe, track: Track) -> Rows:
     """The rows on which the suite `rewards` plays a track: all of `eval.split`, of `eval.data` if that is given.
 
-    Raises ConfigError or DataError, naming those keys, where there are none.
+    They were checked when the session was prepared. Raises ConfigError or DataError, naming those keys, where there are
+    none.
     """
-    return _held_back(recipe, recipe.practised()[track.name].data, track.scenario)
+    return _held_back(recipe, recipe.practised()[track.name].data, track.scenario, check=False)
 
 
-def _held_back(recipe: Recipe, data: DataConfig, scenario: Scenario) -> Rows:
+def _held_back(recipe: Recipe, data: DataConfig, scenario: Scenario, *, check: bool = True) -> Rows:
     own = held_back_data(recipe, data)
     try:
-        return open_rows(own, scenario.columns, seed=recipe.eval.seed)
+        return open_rows(own, scenario.columns, seed=recipe.eval.seed, check=check)
     except MotetError as error:
         where = f"eval.split={own.split!r}" if recipe.eval.data is None else f"eval.data={recipe.eval.data!r}"
         raise type(error)(
@@ -157,7 +164,7 @@ def _check_held_back(recipe: Recipe, tracks: Sequence[Track]) -> None:
                 f"{own.source!r}.",
                 fix="set eval.data to another file, or eval.split to another split.",
             )
-        check_golds(track.rewards, held_back_rows(recipe, track).texts())
+        check_golds(track.rewards, _held_back(recipe, data, track.scenario).texts())
 
 
 def _place(source: str) -> str:
@@ -245,6 +252,7 @@ def demonstrated_tracks(recipe: Recipe) -> list[Track]:
         needed = (*scenario.columns, *targets.values())
         rows = open_rows(config.data, needed, seed=recipe.run.seed, picture_columns=pictures)
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns) if measured else []
+        note_unseen_pictures(rows, {*targets.values(), *_read_by_name(scenario, rewards)})
         cursor = Cursor(rows, recipe.run.seed)
         tracks.append(Track(number, name, scenario, rewards, cursor, config.prompts_per_step, targets))
     _check_held_back(recipe, tracks)

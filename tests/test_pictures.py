@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from motet.config import DataConfig
+from motet.conversation import user
+from motet.data import open_rows
 from motet.data.chats import read_pictures
 from motet.errors import DataError
 from motet.pictures import check_picture, read_picture
@@ -74,6 +77,18 @@ def test_photographs_are_turned_upright():
     assert read_picture({"bytes": encoded(Image.new("RGB", (4, 2)), exif=exif)}, Path(), "Row 0").size == (2, 4)
 
 
+def test_pictures_that_are_open_already_are_read_as_files_are():
+    """`policy.write(question, [Image.open("turned.jpg")])`."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = Image.open(io.BytesIO(encoded(Image.new("RGB", (4, 2)), "JPEG", exif=exif)))
+    clear = Image.open(io.BytesIO(encoded(Image.new("RGB", (2, 1)), transparency=(0, 0, 0))))
+    assert turned.mode == clear.mode == "RGB"
+    assert read_picture(turned, Path(), "Row 0").size == (2, 4)
+    (picture,) = user(clear).pictures
+    assert picture.getpixel((0, 0)) == (255, 255, 255)
+
+
 def test_images_is_a_list(folder):
     def read(value, where):
         return read_picture(value, folder, where)
@@ -95,6 +110,7 @@ def test_images_is_a_list(folder):
         ("x" * 300 + ".png", r"\.\.\.' cannot be read: OSError"),
         ({"bytes": b"no picture"}, r"\(bytes\) cannot be read: it is not one of PNG, JPEG"),
         ({"bytes": encoded(Image.effect_noise((64, 64), 50))[:200]}, r"\(bytes\) cannot be read: OSError"),
+        ({"path": 5}, r"the picture '5' cannot be read: FileNotFoundError"),
         ({}, r"neither bytes nor a path"),
         ("", r"neither bytes nor a path"),
         (".", r"a folder, a pipe or a device"),
@@ -187,3 +203,11 @@ def test_ask_reads_pictures_as_training_does(tmp_path, monkeypatch, capsys):
     for name in ("bomb.png", "deep.png", "none.png"):
         answer = motet_command(capsys, "ask", tmp_path, tmp_path / name, "what?")
         assert answer.code == 2 and len(answer.err.splitlines()) == 1 and name in answer.err, answer
+        assert "correct the picture" in answer.err and "row" not in answer.err.partition("Fix:")[2], answer
+
+
+def test_rows_say_what_to_do_about_a_picture(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"image": "none.png"}\n')
+    with pytest.raises(DataError) as refusal:
+        open_rows(DataConfig(source=str(tmp_path / "x.jsonl")), ("image",))
+    assert "correct the picture (paths are" in refusal.value.fix and "as many rows as it had" in refusal.value.fix

@@ -77,11 +77,18 @@ def evaluate_recipe(
     asked: Asked, path: Path, overrides: list[str], *, data: str | None, split: str | None, stage: str | None
 ) -> None:
     """Play a recipe's scenarios with a checkpoint on held-back rows, and print what its rewards say."""
+    from motet.data import is_file
+
     fix = "leave it out, or leave out the recipe."
     _refuse(asked.suite, "belongs to the shapes suite, and a recipe measures with its own rewards", fix)
     given = {"eval.data": data, "eval.split": split}
     chosen = ["eval.suite=rewards", *_overrides(given)]
     recipe = recipe_of(path, [*overrides, *asked.overrides, *chosen], stage)
+    if split is not None and recipe.eval.data is not None and is_file(recipe.eval.data):
+        raise ConfigError(
+            f"--split {split}, but the file {recipe.eval.data} has no splits.",
+            fix="leave --split out, or give the split's own file as --data.",
+        )
     policy = recipe.policy.model_copy(update={"path": str(newest_of(asked.checkpoint))})
     _run_rewards(recipe.model_copy(update={"policy": policy}), asked)
 

@@ -51,13 +51,13 @@ class Cursor:
                 f"The checkpoint's data has seed {state.get('seed')}, this run's has {self.seed}.",
                 fix="resume with the run's own run.seed, or start a new run.",
             )
-        then, changed = state.get("digest"), None
-        if then is not None and self._digest is not None:
-            changed = what_changed(then, self._digest, self.rows)
-        if state.get("size") != self.rows.size:
+        then, size, changed = state.get("digest"), state.get("size"), None
+        if then is not None and size is not None and self._digest is not None:
+            changed = what_changed(then, self._digest, self.rows, size)
+        if size != self.rows.size:
             where = f"; {changed}" if changed else ""
             raise CheckpointError(
-                f"The checkpoint's data has size {state.get('size')}, this run's has {self.rows.size}{where}.",
+                f"The checkpoint's data has size {size}, this run's has {self.rows.size}{where}.",
                 fix="resume with the same data.source and data.size and as many rows: put another row in the place of "
                 "one that you removed. Or start a new run.",
             )

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from motet.data.rows import Rows
+from motet.pictures import picture_file
 
 BLOCKS = 1000
-"""A digest tells apart so many blocks of rows: up to a thousand rows, every single one."""
+"""The most blocks of rows that a digest tells apart: up to a thousand rows, each is a block of its own."""
 _HEX = 8
 
 
@@ -32,12 +33,15 @@ def digest_of(rows: Rows) -> str | None:
     return digests
 
 
-def what_changed(then: str, now: str, rows: Rows) -> str | None:
-    """In words, how the rows differ from those of an older digest; None: not at all.
+def what_changed(then: str, now: str, rows: Rows, size: int) -> str | None:
+    """In words, how the rows differ from the `size` rows of an older digest; None: not at all, or it cannot be told,
+    since the blocks of the two are of different sizes.
 
     Of another number of rows only the first difference is told.
     """
     step = _rows_per_block(len(rows))
+    if _rows_per_block(size) != step:
+        return None
     old, new = ([text[n : n + _HEX] for n in range(0, len(text), _HEX)] for text in (then, now))
     changed = [n for n, one in enumerate(new) if n >= len(old) or old[n] != one]
     if not changed:
@@ -58,8 +62,16 @@ def _file_sizes(rows: Rows, row: dict[str, Any]) -> Iterator[int]:
     for column in sorted(rows.picture_columns | rows.picture_lists):
         for value in row[column] if isinstance(row.get(column), list) else [row.get(column)]:
             if isinstance(value, str) and len(value) < 500:  # longer ones are base64
-                file = rows.source.folder / Path(value).expanduser()
-                yield file.stat().st_size if file.is_file() else -1
+                yield _file_size(value, rows.source.folder)
+
+
+def _file_size(value: str, folder: Path) -> int:
+    """In bytes; -1 for what is not the path of a file: base64, an address, a user (`~name`) that does not exist."""
+    try:
+        file = picture_file(value, folder)
+        return file.stat().st_size if file.is_file() else -1
+    except (OSError, RuntimeError, ValueError):
+        return -1
 
 
 def _stored(value: Any) -> str:

@@ -6,6 +6,8 @@ import csv
 import gzip
 import io
 import json
+import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +47,14 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
     return rows, places
 
 
-def read_dataset(path: Path) -> Any:
-    """A `datasets.Dataset` of a CSV, TSV, Parquet or tar file. Raises DataError."""
-    reader = {".parquet": _read_parquet, ".tar": _read_tar}.get(kind_of(path), _read_csv)
+def read_dataset(path: Path, texts: Collection[str] = ()) -> Any:
+    """A `datasets.Dataset` of a CSV, TSV, Parquet or tar file. Raises DataError.
+
+    `texts` are columns that a CSV or TSV file holds as text, whatever they look like; an empty one is null.
+    """
+    reader = {".parquet": _read_parquet, ".tar": _read_tar}.get(kind_of(path))
     try:
-        return reader(path)
+        return _read_csv(path, texts) if reader is None else reader(path)
     except DataError:
         raise
     except Exception as error:
@@ -64,7 +69,7 @@ def unreadable(path: Path, error: Exception) -> DataError:
 def _content(path: Path) -> bytes:
     try:
         data = gzip.decompress(path.read_bytes()) if kind_of(path).endswith(".gz") else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise unreadable(path, error) from error
     return data.removeprefix(b"\xef\xbb\xbf")
 
@@ -101,12 +106,12 @@ def _parse(data: bytes, where: str) -> Any:
             f"{where} is not valid JSON: {first_line(error)}.",
             fix="write one JSON object per line (.jsonl), or one array of objects (.json), in UTF-8.",
         ) from error
-    if b"\\ud" in data.lower():  # the one way in which text that is no Unicode comes in
+    if b"\\ud" in data.lower() or b"\xed" in data:  # escaped or raw: json decodes bytes with `surrogatepass`
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise DataError(
-                f"{where} holds {error.object[error.start]!r}, half of a surrogate pair, which is no character.",
+                f"{where} holds {error.object[error.start]!r}, half of a surrogate pair, not a character.",
                 fix="correct or remove it: the text was cut, or decoded as something else than UTF-8.",
             ) from error
     return value
@@ -118,19 +123,27 @@ def _read_parquet(path: Path) -> Any:
     return Dataset.from_parquet(str(path))
 
 
-def _read_csv(path: Path) -> Any:
-    """A CSV or TSV file with typed columns. By pyarrow: pandas, which datasets uses, turns answers like `NA` into
-    nulls."""
+def _read_csv(path: Path, texts: Collection[str]) -> Any:
+    """A CSV or TSV file with typed columns but for `texts`: as types, the answer `True` is a boolean and `NA` a null.
+    By pyarrow: pandas, which datasets uses, makes nulls of more words."""
+    import pyarrow
+    import pyarrow.compute
     import pyarrow.csv
     from datasets import Dataset
 
     data, delimiter = _content(path), "\t" if kind_of(path).startswith(".tsv") else ","
     header = next(csv.reader(io.StringIO(data.decode()), delimiter=delimiter), [])
     options = pyarrow.csv.ParseOptions(newlines_in_values=True, delimiter=delimiter)
-    table = pyarrow.csv.read_csv(io.BytesIO(data), parse_options=options)
+    written = {name: pyarrow.string() for name in header if name in texts}
+    types = pyarrow.csv.ConvertOptions(column_types=written)
+    table = pyarrow.csv.read_csv(io.BytesIO(data), parse_options=options, convert_options=types)
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise DataError(f"{path.name} has two columns called {twice[0]!r}.", fix="rename one in the header line.")
+    null = pyarrow.scalar(None, pyarrow.string())
+    for name in written:
+        filled = pyarrow.compute.if_else(pyarrow.compute.equal(table[name], ""), null, table[name])
+        table = table.set_column(table.schema.get_field_index(name), name, filled)
     return Dataset(table)
 
 

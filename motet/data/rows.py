@@ -16,7 +16,7 @@ from PIL import Image
 from motet.config.schema import DataConfig
 from motet.data.chats import read_chat, read_pictures
 from motet.data.sources import Source, open_source
-from motet.errors import ConfigError, DataError
+from motet.errors import CORRECT_ROW, ConfigError, DataError
 from motet.lookup import did_you_mean
 from motet.pictures import check_picture, read_picture
 from motet.printable import printable
@@ -61,7 +61,7 @@ class Rows:
 
     def row(self, i: int) -> dict[str, Any]:
         """Row i under motet's column names. Raises DataError for an unreadable picture or an unusable prompt."""
-        return self._read(i, read_picture)
+        return self._read(i, _of_row(read_picture))
 
     def texts(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Every row of finite ones: where it stands, and its columns without pictures that are stored in it."""
@@ -75,7 +75,7 @@ class Rows:
 
     def check(self, i: int) -> None:
         """Raise what `task` would, as far as can be told without decoding the pictures."""
-        self._as_task(i, self._read(i, _only_look), None)
+        self._as_task(i, self._read(i, _of_row(_only_look)), None)
 
     def _as_task(self, i: int, row: dict[str, Any], index: int | None) -> Task:
         task = Task(index=i if index is None else index, columns=row)
@@ -119,11 +119,17 @@ class Rows:
 
 
 def open_rows(
-    config: DataConfig, columns_needed: Collection[str] = (), *, seed: int = 0, picture_columns: Collection[str] = ()
+    config: DataConfig,
+    columns_needed: Collection[str] = (),
+    *,
+    seed: int = 0,
+    picture_columns: Collection[str] = (),
+    check: bool = True,
 ) -> Rows:
     """Open a dataset and see that it has the columns that the scenario and the rewards need.
 
-    `seed` is the shapes world's; `picture_columns` are further columns that hold one picture each (demonstrations).
+    `seed` is the shapes world's; `picture_columns` are further columns that hold one picture each (demonstrations);
+    `check` False: the rows were checked before.
     Raises DataError when the data cannot be opened, is empty or lacks a column; ConfigError for contradictory settings.
     """
     pictures = {"image", *picture_columns} - {"images"}
@@ -153,7 +159,7 @@ def open_rows(
         names = [new for new, renamed in config.columns.items() if renamed == old] or [old]
         (lists if several else pictures).update(names)
     rows = Rows(source, columns, size, dict(config.columns), frozenset(pictures), frozenset(lists - pictures), spoken)
-    if not source.generated:
+    if check and not source.generated:
         check_rows(rows)
     return rows
 
@@ -173,6 +179,33 @@ def check_rows(rows: Rows) -> None:
             print(printable(text), file=sys.stderr)
             return
         rows.check(i)
+
+
+def note_unseen_pictures(rows: Rows, read: Collection[str]) -> None:
+    """A line on stderr where the first row has pictures that no conversation shows. `read` are the columns that the
+    scenario, its demonstrations and the rewards read by name."""
+    if rows.generated or not rows.conversations or {"image", "images"} & set(read):
+        return
+    task = rows.task(0)
+    if task.images and not any(task.conversation(column).pictures for column in rows.conversations):
+        columns = " and ".join(sorted(rows.conversations))
+        text = (
+            f"motet: the rows of {rows.source.name} have pictures that are not shown: {columns} without a place for "
+            "them. Write <image> where a picture belongs."
+        )
+        print(printable(text), file=sys.stderr)
+
+
+def _of_row(read: Callable[..., Image.Image]) -> Callable[..., Image.Image]:
+    """The same, with what can be done about a row in the fix of its errors."""
+
+    def reading(value: Any, folder: Path, where: str) -> Image.Image:
+        try:
+            return read(value, folder, where)
+        except DataError as error:
+            raise DataError(error.problem, fix=f"{error.fix} Or {CORRECT_ROW}") from error
+
+    return reading
 
 
 def _only_look(value: Any, folder: Path, where: str) -> Image.Image:

@@ -13,6 +13,9 @@ from motet.errors import CORRECT_ROW, ConfigError, DataError
 from motet.hub import why_missing
 from motet.lookup import did_you_mean, first_line
 
+TEXTS = ("prompt", "question", "instruction", "inverse", "answer", "solution")
+"""Columns that CSV and TSV files hold as text, besides those of `data.targets`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
@@ -93,7 +96,8 @@ def _open_file(path: Path, config: DataConfig, pictures: Collection[str]) -> Sou
             fix="give the split's own file as data.source, and leave data.split out.",
         )
     if kind_of(path) in (".parquet", ".tar") or kind_of(path).startswith((".csv", ".tsv")):
-        return _from_dataset(read_dataset(path), path.name, path.parent, pictures)
+        texts = {config.columns.get(column, column) for column in (*TEXTS, *config.targets.values())}
+        return _from_dataset(read_dataset(path, texts), path.name, path.parent, pictures)
     rows, places = read_rows(path)
     columns = tuple(dict.fromkeys(column for row in rows for column in row))
     blank = dict.fromkeys(columns)  # a row that lacks a column has None there, as datasets does it

@@ -1,5 +1,6 @@
 """The order of a run's rows, and its resumption."""
 
+import base64
 import json
 
 import pytest
@@ -125,3 +126,33 @@ def test_a_checkpoint_without_a_digest_still_resumes(rows):
     cursor = Cursor(rows, 1)
     cursor.load_state_dict({"seed": 1, "size": 7, "drawn": 3})
     assert cursor.drawn == 3
+
+
+def test_the_first_difference_is_not_guessed_between_blocks_of_other_sizes(tmp_path):
+    def opened(count):
+        (tmp_path / "x.txt").write_text("".join(f"p{n}\n" for n in range(count)))
+        return open_rows(DataConfig(source=str(tmp_path / "x.txt")), ("prompt",))
+
+    state = Cursor(opened(1002), 1).state_dict()  # blocks of two rows; of 1000 rows each is one
+    with pytest.raises(CheckpointError, match=r"has size 1002, this run's has 1000\.$|has 1000\. Fix") as refusal:
+        Cursor(opened(1000), 1).load_state_dict(state)
+    assert "first difference" not in refusal.value.problem
+    with pytest.raises(CheckpointError, match=r"this run's has 1001; the first difference is at Line 1001"):
+        Cursor(opened(1001), 1).load_state_dict(state)
+
+
+def test_pictures_in_any_form_have_a_digest(tmp_path):
+    """Base64 longer than the name of a file may be, a user that does not exist, an address of a file."""
+    inline = base64.b64encode(encoded(Image.new("L", (14, 14)), compress_level=0)).decode()
+    assert 300 < len(inline) < 500
+    picture = tmp_path / "x.png"
+    Image.new("RGB", (4, 4)).save(picture)
+
+    def digest(*values):
+        (tmp_path / "x.jsonl").write_text("".join(json.dumps({"image": value}) + "\n" for value in values))
+        return Cursor(open_rows(DataConfig(source=str(tmp_path / "x.jsonl")), check=False), 1).state_dict()["digest"]
+
+    assert len(digest(inline, "~no_such_user/x.png", "a\0b", "y" * 300)) == 4 * 8
+    before = digest(f"file://{picture}")
+    Image.effect_noise((4, 4), 50).save(picture)
+    assert digest(f"file://{picture}") != before

@@ -197,3 +197,19 @@ def test_the_check_at_the_start_has_a_time_limit(folder, monkeypatch, capsys):
     assert "the first 0 of 1 rows of rows.jsonl were checked" in capsys.readouterr().err
     with pytest.raises(DataError, match=r"Line 1 of rows.jsonl, column 'image'"):
         rows.task(0)
+
+
+def test_a_corrupt_gzip_is_named(folder):
+    packed = bytearray(gzip.compress(jsonl()))
+    packed[10] = 0xFF  # the first byte after the header
+    (folder / "rows.jsonl.gz").write_bytes(packed)
+    with pytest.raises(DataError, match=r"rows.jsonl.gz cannot be read: error"):
+        opened(folder / "rows.jsonl.gz")
+
+
+def test_surrogates_in_raw_bytes_are_named(folder):
+    (folder / "rows.jsonl").write_bytes(b'{"question": "a\xed\xa0\xbd"}\n')
+    with pytest.raises(DataError, match=r"Line 1 of rows.jsonl holds .* half of a surrogate pair, not a character"):
+        opened(folder / "rows.jsonl")
+    (folder / "rows.jsonl").write_text('{"question": "한"}\n', encoding="utf-8")
+    assert opened(folder / "rows.jsonl").row(0) == {"question": "한"}

@@ -8,12 +8,14 @@ import datasets
 import pytest
 from PIL import Image
 
-from motet.config import DataConfig
+from motet.config import DataConfig, parse_recipe
 from motet.conversation import Conversation, from_chat, user
 from motet.data import open_rows
 from motet.errors import DataError
 from motet.rewards.choices import text_of_question
+from motet.session import rewarded_tracks
 from motet.task import Task
+from tests.runs import mapping
 
 COLOURS = {"a": (255, 0, 0), "b": (0, 255, 0), "c": (0, 0, 255)}
 PARTS = [
@@ -248,3 +250,31 @@ def test_a_message_made_in_code_is_read_like_data():
     assert user(faded, "what?").pictures[0].getpixel((0, 0)) == (255, 255, 255)
     with pytest.raises(DataError, match="A text holds"):
         user("\ud800")
+
+
+def sees_images(completions, images):
+    return [0.0] * len(completions)
+
+
+def sees_nothing(completions, **columns):
+    return [0.0] * len(completions)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "reward", "prompt", "said"),
+    [
+        ("draw", "sees_nothing", "a dog", True),
+        ("draw", "sees_nothing", "a dog like <image>", False),
+        ("draw", "sees_images", "a dog", False),
+        ("duet", "sees_nothing", "a dog", False),  # its question shows them
+        ("edit", "sees_nothing", "a dog", False),
+    ],
+)
+def test_pictures_that_nothing_shows_are_told(folder, capsys, scenario, reward, prompt, said):
+    row = {"prompt": prompt, "question": "what?", "instruction": "turn it", "image": "a.png"}
+    (folder / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    data = {"source": str(folder / "rows.jsonl"), "options": {}}
+    own = [{"name": f"{__file__}:{reward}"}]
+    rewarded_tracks(parse_recipe(mapping(folder, scenario=scenario, data=data, rewards=own)))
+    lines = [line for line in capsys.readouterr().err.splitlines() if "pictures that are not shown: prompt" in line]
+    assert len(lines) == said

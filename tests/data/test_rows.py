@@ -160,11 +160,25 @@ def test_csv_keeps_words_and_reads_any_export(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("by", [",", "\t"])
+def test_golds_of_csv_are_text_as_written(tmp_path, by):
+    """As types `True` is a boolean, which is refused, and `NA` is null, which is not judged."""
+    path = tmp_path / ("x.csv" if by == "," else "x.tsv")
+    lines = [["question", "gold", "words", "level"], ["1", "True", "NA", "4"], ["2", "NA", "2020-01-01", "NA"]]
+    path.write_text("".join(by.join(line) + "\n" for line in [*lines, ["3", "", "no", "5"]]))
+    rows = opened(path, "question", columns={"answer": "gold"}, targets={"answer": "words"})
+    assert [(row["question"], row["answer"], row["words"], row["level"]) for row in rows] == [
+        ("1", "True", "NA", 4),
+        ("2", "NA", "2020-01-01", None),
+        ("3", None, "no", 5),
+    ]
+
+
 def test_lines_inside_csv_values_may_cross_the_blocks_that_it_is_read_in(tmp_path):
     text = "line\n" * 20_000
     (tmp_path / "x.csv").write_text("prompt,answer\n" + f'"{text}",4\n' * 30)  # 3 MB; pyarrow reads 1 MB at a time
     rows = opened(tmp_path / "x.csv", "prompt")
-    assert len(rows) == 30 and rows.row(29) == {"prompt": text, "answer": 4}
+    assert len(rows) == 30 and rows.row(29) == {"prompt": text, "answer": "4"}
 
 
 def test_json_rows_may_differ(tmp_path):

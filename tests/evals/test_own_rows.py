@@ -84,6 +84,7 @@ def test_a_split_of_saved_data(tiny_checkpoint, capsys, tmp_path):
         (["--world", "canvas=64"], ["--world belongs to the shapes suite"]),
         (["--stage", "x"], ["--stage is 'x'", "leave it out"]),
         (["rewards=[]", "--data", "{test}"], ["names no rewards", "add rewards"]),
+        (["--data", "{test}", "--split", "dev"], ["--split dev", "test.jsonl has no splits", "leave --split out"]),
     ],
 )
 def test_what_cannot_be_measured_is_refused(tiny_checkpoint, capsys, tmp_path, files, arguments, words):
@@ -119,6 +120,14 @@ def test_a_second_file_is_measured_whole(tiny_checkpoint, tmp_path, files):
         table = summary[name]["answer"]["length"]
         assert [value >= 100 for value in table["by_row"]] == [n % 6 == 0 for n in (20, 21, 22)]
     assert load_recipe(tmp_path / "run" / "recipe.yaml").eval == recipe.eval
+
+
+def test_rows_that_measure_are_checked_once(tiny_checkpoint, tmp_path, files, monkeypatch):
+    checked = []
+    monkeypatch.setattr("motet.data.rows.check_rows", lambda rows: checked.append(rows.source.name))
+    recipe = parse_recipe(content(tiny_checkpoint, files[0], eval={**EVAL, "data": files[1], "every": 1}))
+    run_training(recipe, RunFolder(tmp_path / "run", resume=False), "")
+    assert checked == ["train.jsonl", "test.jsonl"]
 
 
 @pytest.mark.parametrize("prepared", [prepare, prepare_supervised])

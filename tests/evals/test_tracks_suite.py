@@ -77,9 +77,9 @@ def test_the_pictures_are_those_that_the_first_reward_is_about(tiny_checkpoint, 
 
 
 def test_a_split_with_fewer_rows_is_played_whole(tiny_checkpoint, monkeypatch):
-    def opened(data, columns, *, seed):
+    def opened(data, columns, *, seed, check):
         assert data.size is None  # what bounds training does not bound the measurement
-        return open_rows(data.model_copy(update={"size": 3}), columns, seed=seed)
+        return open_rows(data.model_copy(update={"size": 3}), columns, seed=seed, check=check)
 
     session = prepare(parse_recipe(mapping(tiny_checkpoint, eval=EVAL, data={"size": 4})))
     monkeypatch.setattr("motet.session.open_rows", opened)
@@ -91,9 +91,9 @@ def test_a_split_with_fewer_rows_is_played_whole(tiny_checkpoint, monkeypatch):
 def test_training_rows_are_not_played(tiny_checkpoint, monkeypatch):
     seen = []
 
-    def opened(data, columns, *, seed):
+    def opened(data, columns, *, seed, check):
         seen.append((data.split, seed))
-        return open_rows(data, columns, seed=seed)
+        return open_rows(data, columns, seed=seed, check=check)
 
     content = mapping(tiny_checkpoint, **ALONE, eval={**EVAL, "size": 1, "pass_at": 1, "seed": 77})
     content["tracks"] = {"one": {**content["tracks"]["draws"]}}
