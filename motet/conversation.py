@@ -39,8 +39,8 @@ class Text:
             self.text.encode()
         except UnicodeEncodeError as error:
             raise DataError(
-                f"A text holds {self.text[error.start]!r} at character {error.start}, half of a surrogate pair, which "
-                "is no character.",
+                f"A text holds {self.text[error.start]!r} at character {error.start}, half of a surrogate pair, not a "
+                "character.",
                 fix="correct or remove it: the text was cut, or decoded as something else than UTF-8.",
             ) from error
 

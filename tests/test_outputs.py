@@ -130,3 +130,7 @@ def test_existing_files_are_replaced_when_that_is_asked(tiny_checkpoint, capsys,
     assert Image.open(io.BytesIO(out.read_bytes())).format == "JPEG"
     assert motet_command(capsys, "eval", tiny_checkpoint, *SMALL, "--json", numbers, "--overwrite").code == 0
     assert json.loads(numbers.read_text()).keys() >= {"draw", "answer"}
+
+
+def test_a_picture_can_be_written_to_a_device():
+    write_picture("--out", Path("/dev/null"), Image.new("RGB", (8, 8)))

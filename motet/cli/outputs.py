@@ -75,9 +75,9 @@ def write_numbers(path: Path | None, numbers: Any) -> None:
 
 
 def write_picture(option: str, path: Path, image: Any) -> None:
-    """Write a PIL picture in the format that the file's name says; see PICTURES."""
+    """Write a PIL picture in the format that the file's name says, see PICTURES; PNG to a device, which has none."""
     content = io.BytesIO()
-    image.save(content, format=PICTURES[path.suffix.lower()])
+    image.save(content, format=PICTURES.get(path.suffix.lower(), "PNG"))
     write_output(option, path, content.getvalue())
 
 

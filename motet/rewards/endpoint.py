@@ -172,7 +172,7 @@ def _request(endpoint: Endpoint, headers: Mapping[str, str], body: bytes) -> str
 
 def _reply(request: urllib.request.Request, timeout: float) -> bytes:
     """The reply's bytes. `timeout` is how long the server may be silent, and the limit of the whole body: a server that
-    sends a byte now and then is not left to hold the thread for ever."""
+    sends a byte now and then does not block the thread without end."""
     began = time.monotonic()
     with _OPENER.open(request, timeout=timeout) as response:
         raw = b""

@@ -34,7 +34,7 @@ class MathVerify(Judge):
     r"""Whether the answer is the gold answer as a mathematical expression: `\frac{1}{2}`, `1/2` and `0.5` are equal.
 
     By the package math-verify, which TRL's `accuracy_reward` uses too: of a text it reads the last expression, or the
-    boxed ones. Texts that are equal in normal form are equal (`open_ended`), so a gold answer need not be mathematical.
+    boxed ones. Texts that are equal in normal form are equal (`open_ended`), so a gold answer may be any text.
     `tagged` False: the whole completion is read, not its `<answer>` block. A comparison that takes more than `timeout`
     seconds counts as not equal.
     """
@@ -74,7 +74,7 @@ class MathVerify(Judge):
 
 
 class Comparer:
-    """`(gold, answer) -> bool` by a process that lives on from call to call, and is replaced when it takes too long."""
+    """`(gold, answer) -> bool` by a process that is kept between calls, and restarted when it takes too long."""
 
     def __init__(self, timeout: float, command: Sequence[str] | None = None) -> None:
         worker = Path(__file__).with_name("math_worker.py")
@@ -84,7 +84,7 @@ class Comparer:
         self._lock = threading.Lock()
 
     def __call__(self, gold: str, answer: str) -> bool:
-        """Raises RewardError when the process cannot start, which is no verdict on the answer."""
+        """Raises RewardError when the process cannot start, which says nothing about the answer."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._start()
@@ -94,7 +94,7 @@ class Comparer:
     def _start(self) -> None:
         self._process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         weakref.finalize(self, _stop, self._process)
-        if self._ask("1", "1", 60.0 + self.timeout) is None:  # imports take seconds, which are no answer's fault
+        if self._ask("1", "1", 60.0 + self.timeout) is None:  # imports take seconds
             raise RewardError(
                 "Reward 'math_verify' cannot start its process.", fix="try `python -c 'import math_verify'`."
             )

@@ -44,7 +44,7 @@ def resolve(config: RewardConfig, scenario_acts: Mapping[str, ActKind], columns:
     found = BUILT_INS.find(config.name)
     model = any(kind.__name__ == "PreTrainedModel" for kind in type(found).__mro__)
     if not isinstance(found, BuiltIn) and (not callable(found) or model):
-        what = "a model, which TRL calls by itself and motet does not" if model else "no function"
+        what = "a model, which TRL calls by itself and motet does not" if model else "not a function"
         raise ConfigError(
             f"rewards.name={config.name!r} leads to {found!r:.80}, which is {what}.", fix=f"name {SHAPE}."
         )
@@ -99,7 +99,7 @@ def _made(config: RewardConfig, make: Callable[..., Any]) -> Any:
         ) from error
     if not callable(made) or inspect.isclass(made):
         raise ConfigError(
-            f"rewards.name={config.name!r} makes {made!r:.80}, which is no reward function.", fix=f"return {SHAPE}."
+            f"rewards.name={config.name!r} makes {made!r:.80}, not a reward function.", fix=f"return {SHAPE}."
         )
     return made
 

@@ -23,7 +23,7 @@ class Late(TimeoutError):
 def on_thread(call: Callable[[], T], limit: float | None = None) -> T:
     """What `call` returns or raises, on a thread of its own.
 
-    Raises Late after `limit` seconds; Python cannot end a thread, so the work goes on, unheard.
+    Raises Late after `limit` seconds; Python cannot end a thread, so the work continues, and its result is ignored.
     """
     (result,) = on_threads(lambda _: call(), [None], 1, limit)
     return result

@@ -102,7 +102,7 @@ def test_a_user_file_is_run_once(user_file):
         ("my_reward.py:mine", r"my_reward.py', which does not exist. Did you mean 'my_rewards.py'"),
         ("no_such_module:mine", r"there is no module 'no_such_module'"),
         ("my_rewards:", r"is no path"),
-        ("my_rewards.py:constant", r"which is no function"),
+        ("my_rewards.py:constant", r"which is not a function"),
     ],
 )
 def test_unknown_names(user_file, name, message):

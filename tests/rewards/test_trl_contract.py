@@ -148,7 +148,7 @@ def test_none_for_single_completions_drops_them():
         ),
         ("trl.rewards:get_soft_overlong_punishment", {"max_completion_len": 9, "soft_punish_cache": 1, "x": 1}, "'x'"),
         (STYLE + "Judge", {"bonsu": 1}, "'bonsu', which it does not take; its options are: bonus"),
-        (STYLE + "re.compile", {"pattern": "x"}, "makes re.compile.*, which is no reward function"),
+        (STYLE + "re.compile", {"pattern": "x"}, "makes re.compile.*, not a reward function"),
     ],
 )
 def test_options_that_make_no_reward(name, options, message):
