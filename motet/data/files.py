@@ -47,14 +47,15 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
     return rows, places
 
 
-def read_dataset(path: Path, texts: Collection[str] = ()) -> Any:
+def read_dataset(path: Path, texts: Collection[str] = (), golds: Collection[str] = ()) -> Any:
     """A `datasets.Dataset` of a CSV, TSV, Parquet or tar file. Raises DataError.
 
-    `texts` are columns that a CSV or TSV file holds as text, whatever they look like; an empty one is null.
+    `texts` are columns that a CSV or TSV file holds as text, whatever they look like, and `golds` those that are text
+    unless all are numbers; an empty field is null.
     """
     reader = {".parquet": _read_parquet, ".tar": _read_tar}.get(kind_of(path))
     try:
-        return _read_csv(path, texts) if reader is None else reader(path)
+        return _read_csv(path, texts, golds) if reader is None else reader(path)
     except DataError:
         raise
     except Exception as error:
@@ -123,26 +124,31 @@ def _read_parquet(path: Path) -> Any:
     return Dataset.from_parquet(str(path))
 
 
-def _read_csv(path: Path, texts: Collection[str]) -> Any:
-    """A CSV or TSV file with typed columns but for `texts`: as types, the answer `True` is a boolean and `NA` a null.
-    By pyarrow: pandas, which datasets uses, makes nulls of more words."""
+def _read_csv(path: Path, texts: Collection[str], golds: Collection[str]) -> Any:
+    """A CSV or TSV file with typed columns but for texts and golds: as types, the answer `True` is a boolean and `NA` a
+    null. By pyarrow: pandas, which datasets uses, makes nulls of more words."""
     import pyarrow
-    import pyarrow.compute
     import pyarrow.csv
     from datasets import Dataset
 
     data, delimiter = _content(path), "\t" if kind_of(path).startswith(".tsv") else ","
     header = next(csv.reader(io.StringIO(data.decode()), delimiter=delimiter), [])
-    options = pyarrow.csv.ParseOptions(newlines_in_values=True, delimiter=delimiter)
-    written = {name: pyarrow.string() for name in header if name in texts}
-    types = pyarrow.csv.ConvertOptions(column_types=written)
-    table = pyarrow.csv.read_csv(io.BytesIO(data), parse_options=options, convert_options=types)
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise DataError(f"{path.name} has two columns called {twice[0]!r}.", fix="rename one in the header line.")
-    null = pyarrow.scalar(None, pyarrow.string())
+    options = pyarrow.csv.ParseOptions(newlines_in_values=True, delimiter=delimiter)
+
+    def read(**convert: Any) -> Any:
+        settings = pyarrow.csv.ConvertOptions(**convert)
+        return pyarrow.csv.read_csv(io.BytesIO(data), parse_options=options, convert_options=settings)
+
+    written = {name: pyarrow.string() for name in header if name in texts or name in golds}
+    kinds = read(include_columns=list(written), null_values=[""]).schema if written else ()
+    numbers = {field.name for field in kinds if str(field.type) in ("int64", "double")} - set(texts)
+    written = {name: kind for name, kind in written.items() if name not in numbers}
+    table = read(column_types=written)
     for name in written:
-        filled = pyarrow.compute.if_else(pyarrow.compute.equal(table[name], ""), null, table[name])
+        filled = pyarrow.array([text or None for text in table[name].to_pylist()], pyarrow.string())
         table = table.set_column(table.schema.get_field_index(name), name, filled)
     return Dataset(table)
 

@@ -15,15 +15,12 @@ from PIL import Image
 
 from motet.config.schema import DataConfig
 from motet.data.chats import read_chat, read_pictures
-from motet.data.sources import Source, open_source
+from motet.data.sources import CONVERSATIONS, Source, open_source
 from motet.errors import CORRECT_ROW, ConfigError, DataError
 from motet.lookup import did_you_mean
 from motet.pictures import check_picture, read_picture
 from motet.printable import printable
 from motet.task import Task
-
-CONVERSATIONS = ("prompt", "question", "instruction", "inverse")
-"""Columns that become conversations: a string or chat messages, never empty in a row that a scenario reads."""
 
 CHECK_SECONDS = 30
 """How long rows are checked before a run begins; 100,000 rows with a picture file each take about 10 s."""

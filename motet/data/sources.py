@@ -13,8 +13,10 @@ from motet.errors import CORRECT_ROW, ConfigError, DataError
 from motet.hub import why_missing
 from motet.lookup import did_you_mean, first_line
 
-TEXTS = ("prompt", "question", "instruction", "inverse", "answer", "solution")
-"""Columns that CSV and TSV files hold as text, besides those of `data.targets`."""
+CONVERSATIONS = ("prompt", "question", "instruction", "inverse")
+"""Columns that become conversations: a string or chat messages, never empty in a row that a scenario reads."""
+GOLDS = ("answer", "solution")
+"""Columns that CSV and TSV files hold as text or numbers, besides those of `data.targets`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +98,11 @@ def _open_file(path: Path, config: DataConfig, pictures: Collection[str]) -> Sou
             fix="give the split's own file as data.source, and leave data.split out.",
         )
     if kind_of(path) in (".parquet", ".tar") or kind_of(path).startswith((".csv", ".tsv")):
-        texts = {config.columns.get(column, column) for column in (*TEXTS, *config.targets.values())}
-        return _from_dataset(read_dataset(path, texts), path.name, path.parent, pictures)
+        texts, golds = (
+            {config.columns.get(column, column) for column in columns}
+            for columns in (CONVERSATIONS, (*GOLDS, *config.targets.values()))
+        )
+        return _from_dataset(read_dataset(path, texts, golds), path.name, path.parent, pictures)
     rows, places = read_rows(path)
     columns = tuple(dict.fromkeys(column for row in rows for column in row))
     blank = dict.fromkeys(columns)  # a row that lacks a column has None there, as datasets does it

@@ -57,7 +57,7 @@ class StepLog:
         """`trainer_state`, `log_extra` and `log_metric` for one reward."""
         from transformers import TrainerState  # takes seconds, which reading a recipe need not
 
-        def log_extra(column: str, values: Sequence[Any]) -> None:
+        def log_extra(column: str, values: Any) -> None:
             self.extra.setdefault(reward, {}).setdefault(str(column), []).extend(map(_plain, _plain(values)))
 
         def log_metric(name: str, value: Any) -> None:

@@ -137,7 +137,7 @@ def test_the_first_difference_is_not_guessed_between_blocks_of_other_sizes(tmp_p
     with pytest.raises(CheckpointError, match=r"has size 1002, this run's has 1000\.$|has 1000\. Fix") as refusal:
         Cursor(opened(1000), 1).load_state_dict(state)
     assert "first difference" not in refusal.value.problem
-    with pytest.raises(CheckpointError, match=r"this run's has 1001; the first difference is at Line 1001"):
+    with pytest.raises(CheckpointError, match=r"this run's has 1001; .*the first is Line 1001"):
         Cursor(opened(1001), 1).load_state_dict(state)
 
 

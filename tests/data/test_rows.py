@@ -172,13 +172,15 @@ def test_golds_of_csv_are_text_as_written(tmp_path, by):
         ("2", "NA", "2020-01-01", None),
         ("3", None, "no", 5),
     ]
+    path.write_text("".join(by.join(line) + "\n" for line in [["question", "answer"], ["1", "4"], ["2", ""]]))
+    assert [row["answer"] for row in opened(path, "question")] == [4, None]
 
 
 def test_lines_inside_csv_values_may_cross_the_blocks_that_it_is_read_in(tmp_path):
     text = "line\n" * 20_000
     (tmp_path / "x.csv").write_text("prompt,answer\n" + f'"{text}",4\n' * 30)  # 3 MB; pyarrow reads 1 MB at a time
     rows = opened(tmp_path / "x.csv", "prompt")
-    assert len(rows) == 30 and rows.row(29) == {"prompt": text, "answer": "4"}
+    assert len(rows) == 30 and rows.row(29) == {"prompt": text, "answer": 4}
 
 
 def test_json_rows_may_differ(tmp_path):
