@@ -62,7 +62,7 @@ def counted(outcome: Outcome) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "linear", counting_linear)
-        patch.setattr(torch, "set_num_threads", lambda count: outcome.update({"work/threads": count}))
+        patch.setattr(torch, "set_num_threads", lambda count: outcome.setdefault("work/threads", count))
         patch.setattr(motet.session, "load_policy", counting_policy)
         yield
     outcome.update(work)

@@ -137,7 +137,7 @@ def test_shared_rewards_and_an_sft_stage_go_together(content, tmp_path):
     for suite in ("shapes", "rewards"):
         content["shared"]["eval"] = EVAL | {"suite": suite}
         plan = parse_plan(content, tmp_path)
-        _rehearse(plan, tmp_path / "out")
+        _rehearse(plan, tmp_path / "out", [stage.name for stage in plan.stages])
         (track,) = demonstrated_tracks(plan.stage("taught").recipe)
         assert track.targets == {"drawing": "target", "answer": "solution"}
         assert [reward.name for reward in track.rewards] == (["reddish", "spacious"] if suite == "rewards" else [])
