@@ -34,7 +34,7 @@ def why_missing(source: str, what: str, kind: Literal["model", "dataset"] = "mod
     if not _FORM[kind].fullmatch(source) or (mistyped and not _is_cached(source, kind)):
         return f"There is no {what} at {source!r}.{hint}"
     problem = None if _is_cached(source, kind) else _ask_hub(source, kind)
-    return problem and f"{source!r} is no folder here, and as a hub id it cannot be had: {problem}.{hint}"
+    return problem and f"{source!r} is not a folder here, and the hub does not have it: {problem}.{hint}"
 
 
 def near_path(path: Path) -> str | None:

@@ -61,7 +61,7 @@ def test_what_looks_like_a_path_is_not_asked_for(folders, asked):
 def test_what_may_be_an_id_is_asked_for_once(folders, asked, monkeypatch):
     why = why_missing("checkpionts/shapes_janus", "checkpoint")
     assert why == (
-        "'checkpionts/shapes_janus' is no folder here, and as a hub id it cannot be had: no such repository."
+        "'checkpionts/shapes_janus' is not a folder here, and the hub does not have it: no such repository."
         " Did you mean 'checkpoints/shapes_janus'?"
     )
     assert why_missing("runs/other", "checkpoint") is not None  # nothing here is spelt like it

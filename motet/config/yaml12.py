@@ -33,7 +33,10 @@ def from_yaml(text: str) -> Any:
         raise Unreadable(f"line {line}: a character that YAML does not allow ({error.character!r})") from None
     except RecursionError:
         raise Unreadable("it is nested too deeply") from None
-    except (ValueError, TypeError) as error:  # a number of thousands of digits, a merge of what is no mapping
+    except (
+        ValueError,
+        TypeError,
+    ) as error:  # a number of thousands of digits, a merge of something other than a mapping
         raise Unreadable(str(error)) from None
 
 

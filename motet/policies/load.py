@@ -271,6 +271,6 @@ def _config_of(source: str, preface: str) -> dict[str, Any]:
             return JanusConfig.get_config_dict(source)[0]
     except Exception as error:  # offline, no such repository, no access: the hub client has a kind for each
         raise CheckpointError(
-            f"{preface}{source!r} is no folder here, and as a hub id it cannot be had: {first_line(error)}",
+            f"{preface}{source!r} is not a folder here, and the hub does not have it: {first_line(error)}",
             fix="check the path or the hub id, the network, and `hf auth login`.",
         ) from error

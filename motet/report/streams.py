@@ -1,6 +1,6 @@
 """Standard output that can fail without ending a run: a closed pipe, a terminal that went away, a full disk.
 
-What a run shows is for whoever watches; what counts is in its folder.
+What a run shows is optional; the results are in its folder.
 """
 
 from __future__ import annotations

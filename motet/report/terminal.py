@@ -37,7 +37,7 @@ class Terminal(Console):
 def say(text: object, *, end: str = "\n", error: bool = False) -> None:
     """Print a text, made printable; to standard error with `error`.
 
-    Raises OutputError where it cannot be written; a reader that went away (`| head`) is no fault: BrokenPipeError.
+    Raises OutputError where it cannot be written; a reader that went away (`| head`) is not an error: BrokenPipeError.
     """
     with _written():
         print(printable(str(text)), end=end, file=sys.stderr if error else sys.stdout, flush=True)

@@ -49,7 +49,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_hub_id_that_cannot_be_had() -> None:
-    assert "'nobody/nothing' is no folder here, and as a hub id it cannot be had" in refused("nobody/nothing")
+    assert "'nobody/nothing' is not a folder here, and the hub does not have it" in refused("nobody/nothing")
 
 
 def test_a_folder_without_a_config(copy: Path) -> None:

@@ -137,7 +137,7 @@ def local_folder(source: str, files: Sequence[str]) -> Path:
             return Path(huggingface_hub.snapshot_download(source, allow_patterns=list(files)))
     except Exception as error:  # offline, no such repository, no access: the hub client has a kind for each
         raise CheckpointError(
-            f"{source!r} is no folder here, and as a hub id it cannot be had: {first_line(error)}",
+            f"{source!r} is not a folder here, and the hub does not have it: {first_line(error)}",
             fix="check the path or the hub id, the network, and `hf auth login`.",
         ) from error
 

@@ -20,7 +20,7 @@ PIXELS_AT_ONCE = 1 << 21
 
 
 class ImageProcessor(JanusImageProcessorPil):
-    """transformers' processor, which also knows how DeepSeek's rounds the shorter side of a picture that is no square.
+    """transformers' processor, which also knows how DeepSeek's rounds the shorter side of a picture that is not square.
 
     `size_rounding` in preprocessor_config.json: "nearest" is transformers' way, "down" DeepSeek's, with which its
     checkpoints were trained: 500 x 333 pixels become 384 x 255 and not 384 x 256. Saved as the parent class.
