@@ -83,7 +83,7 @@ def test_an_unreachable_hub_is_asked_without_retries(monkeypatch):
     """By transformers' own means the answer takes 25 seconds."""
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     start = time.monotonic()
-    assert "as a hub id it cannot be had: " in why_missing("nobody/nothing", "checkpoint")
+    assert "the hub does not have it: " in why_missing("nobody/nothing", "checkpoint")
     assert time.monotonic() - start < 10
 
 

@@ -36,7 +36,7 @@ def from_yaml(text: str) -> Any:
     except (
         ValueError,
         TypeError,
-    ) as error:  # a number of thousands of digits, a merge of something other than a mapping
+    ) as error:  # a number too long, a merge of a non-mapping
         raise Unreadable(str(error)) from None
 
 

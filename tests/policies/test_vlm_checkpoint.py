@@ -124,7 +124,8 @@ def test_other_models_and_missing_files_are_refused(checkpoint: Path, vlm_checkp
 
 def test_weights_that_do_not_fit_are_refused(vlm_checkpoint: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(vlm_checkpoint, tmp_path / "copy")
-    weights = load_file(folder / "model.safetensors")
+    loaded = load_file(folder / "model.safetensors")
+    weights = {key: weight.clone() for key, weight in loaded.items()}  # the file under them is about to be written
     name = next(key for key in sorted(weights) if key.endswith("q_proj.weight"))
     rest = {key: weight for key, weight in weights.items() if key != name}
     for stored, verb in [
