@@ -31,7 +31,7 @@ def test_what_cannot_be_written_is_refused_before_any_work(tmp_path, capsys):
         (["sample", "none", "x", "--out", tmp_path / "a.txt"], "of no known kind", ".png, .jpg, .jpeg, .webp"),
         (["sample", "none", "x", "--out", tmp_path / "a"], "of no known kind", ".png"),
         (["sample", "none", "x", "--out", tmp_path / "there.PNG"], "exists", "--overwrite"),
-        (["sample", "none", "x", "--out", tmp_path / "there.json" / "a.png"], "there.json' is no folder", "folder"),
+        (["sample", "none", "x", "--out", tmp_path / "there.json" / "a.png"], "there.json' is not a folder", "folder"),
         (["eval", "none", "--json", tmp_path / "there.json"], "exists", "--overwrite"),
         (["eval", "none", "--json", tmp_path], "is a folder", "out.json"),
         (["bench", "rollout", "none", "--json", tmp_path / "there.json"], "exists", "--overwrite"),

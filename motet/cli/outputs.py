@@ -29,7 +29,7 @@ def refuse_output(
         return
     where = f"{option} {str(path)!r}"
     if suffixes is not None and path.suffix.lower() not in suffixes and not os.path.isdir(path):
-        raise OutputError(f"{where} is of no known kind.", fix=f"end it in one of {', '.join(suffixes)}.")
+        raise OutputError(f"{where} has an unknown file type.", fix=f"end it in one of {', '.join(suffixes)}.")
     if os.path.isdir(path):
         raise OutputError(f"{where} is a folder.", fix=f"name a file in it: {path / f'out{_usual(suffixes)}'}.")
     if os.path.isfile(path) and not overwrite:
@@ -38,12 +38,12 @@ def refuse_output(
     while not os.path.lexists(folder):
         folder = folder.parent
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        problem = "you may not write there" if os.path.isdir(folder) else f"{str(folder)!r} is no folder"
+        problem = "you may not write there" if os.path.isdir(folder) else f"{str(folder)!r} is not a folder"
         raise OutputError(f"{where} cannot be written: {problem}.", fix="name a file in a folder of yours.")
 
 
 def write_output(option: str, path: Path, content: bytes) -> None:
-    """Write a file, its folder made if needed; what is no plain file (a device) is written to. Raises OutputError."""
+    """Write a file, its folder made if needed; a device is written to as it is. Raises OutputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if _is_device(path):

@@ -99,7 +99,7 @@ def write_rows(rows: Sequence[Mapping[str, Any]], out: Path, pictures: str | Non
 def refuse_output(out: Path) -> None:
     """Raise ConfigError for a file of another kind, RunFolderError for one that exists."""
     if out.suffix.lower() not in (".jsonl", ".parquet"):
-        raise ConfigError(f"--out {str(out)!r} is of no known kind.", fix="name a .jsonl or a .parquet file.")
+        raise ConfigError(f"--out {str(out)!r} has an unknown file type.", fix="name a .jsonl or a .parquet file.")
     if out.exists():
         raise RunFolderError(f"{str(out)!r} exists.", fix="name a new file.")
 

@@ -81,7 +81,7 @@ def _open_shapes(config: DataConfig, seed: int) -> Source:
 def _open_file(path: Path, config: DataConfig, pictures: Collection[str]) -> Source:
     if kind_of(path) not in SUFFIXES:
         raise DataError(
-            f"data.source={str(path)!r} is of no known kind.",
+            f"data.source={str(path)!r} has an unknown file type.",
             fix=f"use one of {', '.join(SUFFIXES)}; pandas converts others, e.g. "
             f'pandas.read_excel({path.name!r}).to_json("rows.jsonl", orient="records", lines=True).',
         )

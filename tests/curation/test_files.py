@@ -123,7 +123,7 @@ def test_refusals(files, pictures, tmp_path, capsys):
         return answer.err
 
     questions, captions = files
-    assert "is of no known kind" in refused(questions, captions, out="x.csv")
+    assert "has an unknown file type" in refused(questions, captions, out="x.csv")
     assert "There is no file" in refused(tmp_path / "none.jsonl", captions)
     assert "'sometimes' is neither" in refused(questions, captions, "--no-entities", "sometimes")
     assert "questions.jsonl has no column caption or captions; it has: image_id" in refused(questions, questions)

@@ -135,7 +135,7 @@ def test_paths_of_a_loaded_folder_begin_there(folder, source, monkeypatch):
             "Line 1 of llava.jsonl, column 'question': Message 0 is",
             '"content": m["value"]',
         ),
-        ("rows.xlsx", {}, {}, "is of no known kind", "pandas.read_excel('rows.xlsx').to_json("),
+        ("rows.xlsx", {}, {}, "has an unknown file type", "pandas.read_excel('rows.xlsx').to_json("),
         ("rows.jsonl.gz", {}, {}, "rows.jsonl.gz cannot be read: BadGzipFile", "correct the file"),
         ("rows.tar", {}, {}, "rows.tar cannot be read", "correct the file"),
         (

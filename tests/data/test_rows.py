@@ -126,7 +126,7 @@ def test_splits(tmp_path):
         ("x.csv", "a,b\n1,2\n3\n", r"x.csv cannot be read: .*Expected 2 columns, got 1"),
         ("x.csv", "a,a\n1,2\n", r"x.csv has two columns called 'a'"),
         ("x.parquet", "no parquet", r"x.parquet cannot be read"),
-        ("x.zip", "a", r"is of no known kind"),
+        ("x.zip", "a", r"has an unknown file type"),
     ],
 )
 def test_broken_files(tmp_path, name, content, message):
