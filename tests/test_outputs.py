@@ -28,8 +28,8 @@ def test_what_cannot_be_written_is_refused_before_any_work(tmp_path, capsys):
     refused = [
         (["sample", "none", "x", "--out", tmp_path], "is a folder", f"{tmp_path / 'out.png'}"),
         (["sample", "none", "x", "--out", tmp_path / "folder.png"], "is a folder", "name a file in it"),
-        (["sample", "none", "x", "--out", tmp_path / "a.txt"], "of no known kind", ".png, .jpg, .jpeg, .webp"),
-        (["sample", "none", "x", "--out", tmp_path / "a"], "of no known kind", ".png"),
+        (["sample", "none", "x", "--out", tmp_path / "a.txt"], "unknown file type", ".png, .jpg, .jpeg, .webp"),
+        (["sample", "none", "x", "--out", tmp_path / "a"], "unknown file type", ".png"),
         (["sample", "none", "x", "--out", tmp_path / "there.PNG"], "exists", "--overwrite"),
         (["sample", "none", "x", "--out", tmp_path / "there.json" / "a.png"], "there.json' is not a folder", "folder"),
         (["eval", "none", "--json", tmp_path / "there.json"], "exists", "--overwrite"),

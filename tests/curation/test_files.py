@@ -174,5 +174,5 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(DataError, match=r"x.jsonl' cannot be written: TypeError"):
         write_rows(rows, tmp_path / "x.jsonl")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ConfigError, match="no known kind"):
+    with pytest.raises(ConfigError, match="unknown file type"):
         write_rows(rows, tmp_path / "x.txt")
