@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from motet.report.samples import Rewarding
 from motet.trajectory import Group, Scores, TextTokens
 
 STEPS = 5
@@ -16,17 +17,8 @@ LONGEST = 160
 
 
 @runtime_checkable
-class Reward(Protocol):
-    """What the example needs to know of a reward."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def weight(self) -> float: ...
-
-    @property
-    def acts(self) -> tuple[str, ...]: ...
+class Reward(Rewarding, Protocol):
+    """What the example needs to know of a reward, beyond what samples show."""
 
     @property
     def needs(self) -> tuple[str, ...]: ...
