@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import Parameter
 
-from motet.conversation import Conversation
-from motet.errors import ConfigError, ContextError
-from motet.protocols import RandomKey, Replay, Request
-from motet.trajectory import Act, ActKind, DenoisingSteps, Encoding, ImageTokens, Sampling, TextTokens
+from motet.core.conversation import Conversation
+from motet.core.errors import ConfigError, ContextError
+from motet.core.protocols import RandomKey, Replay, Request
+from motet.core.trajectory import Act, ActKind, DenoisingSteps, Encoding, ImageTokens, Sampling, TextTokens
 
 END = 256
 """The end-of-sequence id; the ids below it are bytes of UTF-8."""

@@ -18,7 +18,7 @@ GREEN, BLUE, GREY = "#34a254", "#2f6fde", "#9aa0a8"
 
 def before_after(run: Path, out: Path, lines: int) -> None:
     """The first lines of the run's two grids, one above the other."""
-    line, head = 188, 40  # of motet.report.pictures
+    line, head = 188, 40  # of motet.report.image_grid
     grids = [Image.open(run / f"{name}.png") for name in ("before", "after")]
     height = head + lines * line
     sheet = Image.new("RGB", (grids[0].width, 2 * height + 10), "white")

@@ -20,8 +20,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from motet.policies.janus.original_config import PRESETS
-from motet.policies.janus.tiny import TinySizes, random_janus, tiny_processor, tiny_tokenizer
+from motet.convert.janus_config import PRESETS
+from motet.policies.tiny.janus import TinySizes, random_janus, tiny_processor, tiny_tokenizer
 from motet.shapes.world import ShapesRows
 
 

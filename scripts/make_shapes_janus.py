@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration
 
-from motet.policies.janus.tiny import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
-from motet.shapes.check import read_scenes
+from motet.policies.tiny.janus import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
 from motet.shapes.scene import COLOURS, SHAPES
+from motet.shapes.verifier import read_scenes
 from motet.shapes.world import ShapesRows
 
 DISTINCT = 0.05
@@ -157,7 +157,7 @@ def merge_codes(model: JanusForConditionalGeneration, rows: ShapesRows) -> int:
 @torch.no_grad()
 def reconstruction_accuracy(model: JanusForConditionalGeneration, rows: ShapesRows, grid: int) -> float:
     """Share of test pictures that the strict reader reads the same after encoding and decoding."""
-    from motet.policies.janus.pictures import to_pictures
+    from motet.policies.janus.images import to_pictures
 
     pixels, images = pictures(rows, 0, 500)
     tokens = model.model.vqmodel.encode(pixels).image_tokens.view(len(images), -1)

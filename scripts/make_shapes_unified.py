@@ -23,14 +23,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from motet.policies.denoisers.pictures import to_pixels
+from motet.policies.diffusion.models.image_tensors import to_pixels
+from motet.policies.tiny.qwen_vl import tiny_vlm_tokenizer
+from motet.policies.tiny.unified import TinyUnifiedSizes, make_tiny_unified
 from motet.policies.unified import UnifiedPolicy
-from motet.policies.unified.tiny import TinyUnifiedSizes, make_tiny_unified
-from motet.policies.vlm.tiny import tiny_vlm_tokenizer
 from motet.scenarios import resolve_scenario
-from motet.shapes.check import read_scenes
 from motet.shapes.render import render
 from motet.shapes.scene import COLOURS, SHAPES, Scene, Thing
+from motet.shapes.verifier import read_scenes
 from motet.shapes.world import ShapesRows
 
 VOCABULARY = 600

@@ -28,13 +28,13 @@ from diffusers import (
 
 from motet.config import PolicyConfig
 from motet.policies import load_policy
-from motet.policies.denoisers import denoiser_of
-from motet.policies.denoisers.open import open_denoiser
-from motet.policies.denoisers.sources import AdaptedDenoiser
+from motet.policies.diffusion.models import denoiser_of
+from motet.policies.diffusion.models.loading import open_denoiser
+from motet.policies.diffusion.models.source_adapter import AdaptedDenoiser
+from motet.policies.qwen_vl import VlmPolicy
+from motet.policies.tiny.qwen_vl import TinyVlmSizes, make_tiny_vlm
 from motet.policies.unified import UnifiedPolicy
 from motet.policies.unified.connector import Bridge, ConnectorConfig
-from motet.policies.vlm import VlmPolicy
-from motet.policies.vlm.tiny import TinyVlmSizes, make_tiny_vlm
 
 
 def sana(heads: int, cross_heads: int, layers: int, caption: int = 2304, latent: int = 32) -> SanaTransformer2DModel:

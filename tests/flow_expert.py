@@ -12,16 +12,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from motet.core.trajectory import DenoisingSteps, Encoding, Sampling
 from motet.numerics.flow.schedules import linear_sigmas
-from motet.policies.flow import branches_of, demonstrated, paint, rescore
-from motet.trajectory import DenoisingSteps, Encoding, Sampling
+from motet.policies.diffusion import branches_of, demonstrated, paint, rescore
 
 CHANNELS, SIDE, WORDS = 1, 4, 4
 DIMENSIONS = CHANNELS * SIDE * SIDE
 
 
 class FlowExpert(nn.Module):
-    """Draws 4 x 4 grey pictures; implements `motet.protocols.LearningPolicy`. Float64 weights are welcome."""
+    """Draws 4 x 4 grey pictures; implements `motet.core.protocols.LearningPolicy`. Float64 weights are welcome."""
 
     kinds = frozenset({"denoising"})
     autocast = rollout_autocast = None

@@ -12,21 +12,21 @@ import yaml
 
 import motet.cli
 from motet.config import Recipe, parse_recipe
-from motet.interrupt import Interrupt
-from motet.loop import train
-from motet.policies.janus.tiny import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
-from motet.report.folder import RunFolder
-from motet.run import Run
-from motet.session import prepare
+from motet.policies.tiny.janus import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
+from motet.report.run_dir import RunFolder
 from motet.shapes.world import ShapesRows
 from motet.testing import FakePolicy
+from motet.training.run_loop import Run
+from motet.training.setup import prepare
+from motet.training.signals import Interrupt
+from motet.training.trainer import train
 
 WORLD = {"canvas": 16, "grid": 2, "max_things": 3, "max_count": 3}
 SIZES = TinySizes(
     hidden=32, layers=2, heads=2, intermediate=64, image=16, patch=4, codes=32, vision_hidden=32, vision_layers=1,
     vision_heads=2, max_positions=256,
 )  # fmt: skip
-REWARDS = f"{Path(__file__).parent / 'made_up_rewards.py'}:"
+REWARDS = f"{Path(__file__).parent / 'fake_rewards.py'}:"
 
 
 def save_tiny_janus(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32, sizes: TinySizes = SIZES) -> Path:

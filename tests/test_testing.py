@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from motet.conversation import user
-from motet.errors import ContextError
-from motet.protocols import Request
+from motet.core.conversation import user
+from motet.core.errors import ContextError
+from motet.core.protocols import Request
+from motet.core.trajectory import Sampling
 from motet.testing import FakePolicy, colour_of
-from motet.trajectory import Sampling
 
 CONTEXT = user("x")
 

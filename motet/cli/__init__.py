@@ -11,11 +11,11 @@ import os
 import warnings
 from collections.abc import Sequence
 
-from motet.errors import MotetError
-from motet.interrupt import Stopped, end_now, threads_hold
-from motet.printable import printable, without_passwords
-from motet.report.streams import open_standard_streams, steady_output
+from motet.core.errors import MotetError
+from motet.core.printable import printable, without_passwords
+from motet.report.safe_streams import open_standard_streams, steady_output
 from motet.report.terminal import say
+from motet.training.signals import Stopped, end_now, threads_hold
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -58,7 +58,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a policy by reinforcement learning; a plan: stage after stage."""
-    from motet.cli.training import train as run
+    from motet.cli.train import train as run
 
     run(recipe, output, overrides or [], resume, only or ())
 
@@ -66,7 +66,7 @@ def train(
 @app.command()
 def sft(recipe: RecipePath, output: Output, overrides: Overrides = None, resume: Resume = False) -> None:
     """Train a policy on demonstrations."""
-    from motet.cli.training import sft as run
+    from motet.cli.train import sft as run
 
     run(recipe, output, overrides or [], resume)
 
@@ -74,7 +74,7 @@ def sft(recipe: RecipePath, output: Output, overrides: Overrides = None, resume:
 @app.command()
 def pilot(study: RecipePath, output: Output, overrides: Overrides = None, resume: Resume = False) -> None:
     """Run strategies over seeds on one budget, and compare them."""
-    from motet.cli.training import pilot as run
+    from motet.cli.train import pilot as run
 
     run(study, output, overrides or [], resume)
 
@@ -115,7 +115,7 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint: by the shapes suite, or with a recipe's rewards on rows of your own."""
     refuse_output("--json", json_path, overwrite=overwrite)
-    from motet.cli.measuring import Asked, evaluate_recipe, evaluate_suite
+    from motet.cli.eval import Asked, evaluate_recipe, evaluate_suite
 
     settings = {
         "eval.size": size,
@@ -147,7 +147,7 @@ def sample(
 ) -> None:
     """Draw a prompt several times into one picture grid."""
     refuse_output("--out", out, overwrite=overwrite, suffixes=PICTURES)
-    from motet.cli.using import sample as run
+    from motet.cli.inference import sample as run
 
     run(checkpoint, prompt, n, out, seed=seed, temperature=temperature, guidance_scale=guidance_scale)
 
@@ -163,7 +163,7 @@ def ask(
     seed: Seed = 0,
 ) -> None:
     """Ask a question about a picture."""
-    from motet.cli.using import ask as run
+    from motet.cli.inference import ask as run
 
     run(checkpoint, image, question, temperature, max_tokens, seed)
 
@@ -178,7 +178,7 @@ def merge(
     shard_gb: ShardGb = 2.0,
 ) -> None:
     """Merge the weights of models that were trained from one base."""
-    from motet.cli.merging import merge as run
+    from motet.cli.merge import merge as run
 
     run(models, base, method, out, shard_gb)
 
@@ -196,7 +196,7 @@ def convert(
     shard_gb: ShardGb = 2.0,
 ) -> None:
     """Convert a Janus between DeepSeek's layout and transformers'."""
-    from motet.cli.converting import convert as run
+    from motet.cli.convert import convert as run
 
     run(source, out, preset, check, shard_gb)
 
@@ -214,7 +214,7 @@ def curate(
     no_entities: Annotated[str, typer.Option(help="Solutions without entities: keep or drop.")] = "keep",
 ) -> None:
     """Pair questions with the captions that cover their solutions, as rows for CoRL."""
-    from motet.cli.curating import run
+    from motet.cli.curate import run
 
     run(questions, captions, out, pictures=pictures, min_coverage=min_coverage, no_entities=no_entities)
 
@@ -228,7 +228,7 @@ def config(
     scenarios: Annotated[bool, typer.Option("--scenarios", help="List the built-in scenarios.")] = False,
 ) -> None:
     """Print the resolved recipe, or what a recipe may say."""
-    from motet.cli.inspecting import show_config
+    from motet.cli.info import show_config
 
     show_config(recipe, overrides or [], keys, rewards, scenarios)
 
@@ -248,7 +248,7 @@ def show_data(
 ) -> None:
     """Show rows, prompts as the policy reads them, pictures through the image tokenizer, rewards of gold answers."""
     refuse_output("--out", out, overwrite=overwrite, suffixes=PICTURES)
-    from motet.cli.showing import show_data as run
+    from motet.cli.data import show_data as run
 
     run(recipe, overrides or [], count=show, split=split, stage=stage, out=out)
 
@@ -256,7 +256,7 @@ def show_data(
 @app.command()
 def doctor() -> None:
     """Tell what this machine has and what is missing, and play a tiny model once."""
-    from motet.cli.inspecting import doctor as run
+    from motet.cli.info import doctor as run
 
     run()
 
@@ -278,7 +278,7 @@ def bench_rollout(
 ) -> None:
     """Images/s and text samples/s beside transformers' generate, same weights, batch, guidance and outputs."""
     refuse_output("--json", json_path, overwrite=overwrite)
-    from motet.cli.benching import bench_rollout as run
+    from motet.cli.bench import bench_rollout as run
 
     run(checkpoint, batch_sizes or [16, 64], guidance_scale, repeats, json_path)
 
@@ -295,7 +295,7 @@ def bench_rewards(
 ) -> None:
     """How a recipe's rewards agree with the one that is trusted, before anything is trained."""
     refuse_output("--json", json_path, overwrite=overwrite)
-    from motet.cli.benching import bench_rewards as run
+    from motet.cli.bench import bench_rewards as run
 
     run(recipe, overrides or [], rollouts, against, json_path)
 
@@ -317,8 +317,8 @@ def bench_scenarios(
     resume: Resume = False,
 ) -> None:
     """The scenarios from their cold starts, before and after reinforcement learning on one budget."""
-    from motet.cli.benching import bench_scenarios as run
-    from motet.config.bench import Choice
+    from motet.cli.bench import bench_scenarios as run
+    from motet.config.bench_scenarios import Choice
 
     choice = Choice(tuple(seeds or [0]), tuple(only or ()), tuple(policies or ()), budget)
     run(plan, output, choice, overrides or [], resume=resume)
@@ -336,6 +336,6 @@ def bench_step(
 ) -> None:
     """Seconds by phase, images/s and peak memory of a recipe's training steps; nothing is kept."""
     refuse_output("--json", json_path, overwrite=overwrite)
-    from motet.cli.benching import bench_step as run
+    from motet.cli.bench import bench_step as run
 
     run(recipe, overrides or [], steps, warmup, json_path)

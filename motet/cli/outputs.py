@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from motet.durable import write_whole
-from motet.errors import OutputError
+from motet.core.atomic_files import write_whole
+from motet.core.errors import OutputError
 from motet.report.terminal import Terminal
 
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}

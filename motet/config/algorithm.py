@@ -62,7 +62,7 @@ class AlgorithmConfig(Section):
     normalize_each: bool = False
     """Normalise every single reward over its group before the weighted sum (GDPO)."""
     credit: Literal["joint", "summed", "factorized"] = "joint"
-    """Which advantage an act gets; see `motet.credit`."""
+    """Which advantage an act gets; see `motet.training.advantages`."""
     loss_type: LossType = "grpo"
     """What is summed over the tokens, and divided by what: a table in docs/algorithms.md. TRL's default is dapo."""
     importance_sampling_level: Literal["token", "sequence"] = "token"

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from motet.config.schema import Recipe
-from motet.printable import printable
+from motet.core.printable import printable
 
 KeyPath = Sequence[str | int]
 """The steps to a value, e.g. ("rewards", 0, "weight")."""

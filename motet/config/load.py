@@ -13,12 +13,12 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from motet.config.contradictions import contradictions, unused_keys
+from motet.config.error_messages import Problem, from_pydantic, to_error
 from motet.config.keys import is_list, show
-from motet.config.problems import Problem, from_pydantic, to_error
 from motet.config.schema import Recipe
-from motet.config.yaml12 import Unreadable, from_yaml, to_yaml_text
-from motet.errors import ConfigError
+from motet.config.validation import contradictions, unused_keys
+from motet.config.yaml import Unreadable, from_yaml, to_yaml_text
+from motet.core.errors import ConfigError
 
 _DEEPEST = 20
 _HALF = "holds half of a character (a lone surrogate)."

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from motet.config import DataConfig
+from motet.core.errors import ConfigError, DataError, RunFolderError
+from motet.core.registry import first_line
 from motet.curation.pairing import Question
 from motet.data.sources import Source, open_source
-from motet.errors import ConfigError, DataError, RunFolderError
-from motet.lookup import first_line
 
 _NAMES = {
     "image": ("image", "image_id"),

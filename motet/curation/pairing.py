@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from motet.core.errors import DataError
 from motet.curation.coverage import coverage, entities
-from motet.errors import DataError
-from motet.rewards.answers import extract_answer
-from motet.rewards.choices import options_of
-from motet.rewards.choosing import letter_of
+from motet.rewards.text.answer_parsing import extract_answer
+from motet.rewards.text.choice_parsing import letter_of
+from motet.rewards.text.multiple_choice import options_of
 
 BINS: tuple[str, ...] = ("none", "up to 1/4", "up to 1/2", "up to 3/4", "below all", "all")
 _ANSWER = {"MC": "the letter of one option", "OE": "one to three words"}

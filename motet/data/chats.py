@@ -21,7 +21,7 @@ def read_chat(chat: Sequence[Any], read: Callable[[Any], Image.Image]) -> list[A
     """Chat messages in which every image part is `{"type": "image"}`, a place, or has its picture under `image`.
 
     Read are `{"type": "image", "image": ...}` (also `url`, `path`, `base64`) and OpenAI's `{"type": "image_url",
-    "image_url": {"url": ...}}`. Everything else stays as it is: `motet.conversation.from_chat` judges it.
+    "image_url": {"url": ...}}`. Everything else stays as it is: `motet.core.conversation.from_chat` judges it.
     """
     return [
         {**message, "content": [_part(part, read) for part in message["content"]]}

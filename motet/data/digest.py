@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from motet.core.images import picture_file
 from motet.data.rows import Rows
-from motet.pictures import picture_file
 
 BLOCKS = 1000
 """The most blocks of rows that a digest tells apart: up to a thousand rows, each is a block of its own."""

@@ -11,8 +11,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from motet.errors import DataError
-from motet.lookup import first_line
+from motet.core.errors import DataError
+from motet.core.registry import first_line
 
 _TEXTS = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 SUFFIXES = (*_TEXTS, *(f"{suffix}.gz" for suffix in _TEXTS), ".parquet", ".tar")

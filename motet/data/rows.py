@@ -14,13 +14,13 @@ from typing import Any
 from PIL import Image
 
 from motet.config.schema import DataConfig
+from motet.core.errors import CORRECT_ROW, ConfigError, DataError
+from motet.core.images import check_picture, read_picture
+from motet.core.printable import printable
+from motet.core.registry import did_you_mean
+from motet.core.task import Task
 from motet.data.chats import read_chat, read_pictures
 from motet.data.sources import CONVERSATIONS, Source, open_source
-from motet.errors import CORRECT_ROW, ConfigError, DataError
-from motet.lookup import did_you_mean
-from motet.pictures import check_picture, read_picture
-from motet.printable import printable
-from motet.task import Task
 
 CHECK_SECONDS = 30
 """How long rows are checked before a run begins; 100,000 rows with a picture file each take about 10 s."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from motet.config.schema import HUB_OPTIONS, DataConfig
+from motet.core.errors import CORRECT_ROW, ConfigError, DataError
+from motet.core.registry import did_you_mean, first_line
 from motet.data.files import SUFFIXES, Row, kind_of, read_dataset, read_rows, unreadable
-from motet.errors import CORRECT_ROW, ConfigError, DataError
-from motet.hub import why_missing
-from motet.lookup import did_you_mean, first_line
+from motet.weights.hub import why_missing
 
 CONVERSATIONS = ("prompt", "question", "instruction", "inverse")
 """Columns that become conversations: a string or chat messages, never empty in a row that a scenario reads."""

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from motet.errors import CheckpointError
-from motet.lookup import first_line
-from motet.quiet import quiet
-from motet.shards import StoredWeights, read_json
+from motet.core.errors import CheckpointError
+from motet.core.registry import first_line
+from motet.weights.hf_output import quiet
+from motet.weights.safetensors_io import StoredWeights, read_json
 
 _LAYERS = {"num_hidden_layers", "num_layers", "num_single_layers", "depth", "num_res_blocks", "layers_per_block"}
 _WIDTHS = ("_size", "_channels", "_dim", "_heads", "_embeddings")

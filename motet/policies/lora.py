@@ -11,9 +11,9 @@ from safetensors import safe_open
 from torch import nn
 
 from motet.config import LoraConfig
-from motet.errors import CheckpointError, ConfigError
-from motet.lookup import did_you_mean, first_line
-from motet.quiet import quiet
+from motet.core.errors import CheckpointError, ConfigError
+from motet.core.registry import did_you_mean, first_line
+from motet.weights.hf_output import quiet
 
 
 def peft_library() -> Any:

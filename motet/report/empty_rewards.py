@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from motet.core.trajectory import Group, Scores, TextTokens
 from motet.report.samples import Rewarding
-from motet.trajectory import Group, Scores, TextTokens
 
 STEPS = 5
 """After how many steps it is said."""

@@ -9,10 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
-from motet.errors import RunFolderError
-from motet.report.folder import RunFolder
-from motet.report.pictures import picture_grid, save_picture
-from motet.trajectory import Act, DenoisingSteps, Group, ImageTokens, Scores, TextTokens
+from motet.core.errors import RunFolderError
+from motet.core.trajectory import Act, DenoisingSteps, Group, ImageTokens, Scores, TextTokens
+from motet.report.image_grid import picture_grid, save_picture
+from motet.report.run_dir import RunFolder
 
 SIBLINGS, PICTURES = 2, 64
 """Siblings of each prompt that are shown, and the most pictures of one grid."""

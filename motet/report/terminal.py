@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console, ConsoleOptions
 from rich.segment import Segment
 
-from motet.errors import OutputError
-from motet.printable import printable
+from motet.core.errors import OutputError
+from motet.core.printable import printable
 
 
 class Terminal(Console):

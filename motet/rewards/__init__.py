@@ -3,28 +3,16 @@
 A reward function is TRL's: `f(prompts, completions, **columns) -> list[float | None]`, sync or async.
 """
 
-from motet.rewards import (  # registers the built-in rewards
-    clip,
-    critique,
-    cycle,
-    gen_eval,
-    graded,
-    improvement,
-    jpeg,
-    judged,
-    matching,
-    math_answers,
-    picture_qa,
-    psnr,
-    rules,
-    scenes,
-    shapes,
-)
+from motet.rewards import improvement  # these imports register the built-in rewards
 from motet.rewards.arguments import StepLog
 from motet.rewards.base import BoundReward, Judge, bind_policy, built_in_rewards, reward
-from motet.rewards.golds import check_golds
+from motet.rewards.image import clip, gen_eval, jpeg, psnr
+from motet.rewards.judge import cycle, image_qa, llm_judge, token_matching
 from motet.rewards.resolving import resolve, resolve_all
 from motet.rewards.scoring import score_groups
+from motet.rewards.shapes import critique, scenes, shapes
+from motet.rewards.text import exact_match, math_answers, partial_credit
+from motet.rewards.text.gold_check import check_golds
 
 __all__ = [
     "BoundReward",
@@ -36,20 +24,20 @@ __all__ = [
     "clip",
     "critique",
     "cycle",
+    "exact_match",
     "gen_eval",
-    "graded",
+    "image_qa",
     "improvement",
     "jpeg",
-    "judged",
-    "matching",
+    "llm_judge",
     "math_answers",
-    "picture_qa",
+    "partial_credit",
     "psnr",
     "resolve",
     "resolve_all",
     "reward",
-    "rules",
     "scenes",
     "score_groups",
     "shapes",
+    "token_matching",
 ]

@@ -21,8 +21,8 @@ from typing import Any
 
 from PIL import Image
 
-from motet.errors import RewardError
-from motet.trajectory import Act, ImageTokens, TextTokens
+from motet.core.errors import RewardError
+from motet.core.trajectory import Act, ImageTokens, TextTokens
 
 TRAINER = ("trainer_state", "log_extra", "log_metric")
 GIVEN = ("prompts", "completions", "completion_ids", "completion_images", *TRAINER)

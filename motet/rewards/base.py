@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
-from motet.errors import RewardError
-from motet.lookup import Registry
-from motet.protocols import Policy
+from motet.core.errors import RewardError
+from motet.core.protocols import Policy
+from motet.core.registry import Registry
 from motet.rewards.arguments import own_copies, pictures_of
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -8,7 +8,7 @@ from inspect import isawaitable
 from typing import Any
 
 from motet.config.schema import RewardConfig
-from motet.protocols import Policy
+from motet.core.protocols import Policy
 from motet.rewards.arguments import GIVEN
 from motet.rewards.base import BoundReward, Judge, bind_policy, reward
 from motet.rewards.options import filled, refuse

@@ -8,11 +8,11 @@ from weakref import WeakValueDictionary
 import torch
 from torch import nn
 
-from motet.errors import ConfigError
-from motet.hub import why_missing
-from motet.lookup import first_line
-from motet.protocols import Policy
-from motet.quiet import quiet
+from motet.core.errors import ConfigError
+from motet.core.protocols import Policy
+from motet.core.registry import first_line
+from motet.weights.hf_output import quiet
+from motet.weights.hub import why_missing
 
 _LOADED: WeakValueDictionary[tuple[str, str, str], nn.Module] = WeakValueDictionary()
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Collection
 from typing import Any, NoReturn
 
-from motet.errors import ConfigError
-from motet.lookup import did_you_mean
+from motet.core.errors import ConfigError
+from motet.core.registry import did_you_mean
 
 
 def refuse(reward: str, option: str, value: Any, problem: str, *, fix: str) -> NoReturn:

@@ -13,8 +13,8 @@ from typing import Any
 
 from motet.config.algorithm import ActKind
 from motet.config.schema import RewardConfig
-from motet.errors import ConfigError, MotetError, RewardError
-from motet.lookup import did_you_mean, first_line
+from motet.core.errors import ConfigError, MotetError, RewardError
+from motet.core.registry import did_you_mean, first_line
 from motet.rewards.arguments import ELSEWHERE, GIVEN
 from motet.rewards.base import BUILT_INS, BoundReward, BuiltIn, Judge
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from motet.errors import MotetError, RewardError
-from motet.lookup import first_line
+from motet.core.errors import MotetError, RewardError
+from motet.core.registry import first_line
+from motet.core.trajectory import Failure, Group, Scores, Trajectory, completion_of
 from motet.rewards.arguments import GIVEN, TRAINER, StepLog, plain_chat, token_ids
 from motet.rewards.base import BoundReward
 from motet.rewards.waiting import Late, on_thread
-from motet.trajectory import Failure, Group, Scores, Trajectory, completion_of
 
 Values = list[float | None]
 CONTRACT = "return one number per completion, or None where the reward does not apply"

@@ -8,7 +8,8 @@
         yield Draw(looked + says(critique), name="revision")
 
 A program yields a request, or several independent ones at once as a tuple, and receives the act, or a tuple of acts.
-It holds no tensors and no batching: `motet.rollout` plays P x G programs in lockstep. Siblings whose requests share one
+It holds no tensors and no batching: `motet.training.rollout` plays P x G programs in lockstep. Siblings whose
+requests share one
 Conversation object share one prefill, so pass `task.prompt` and `task.question` on as they are. Keyword-only parameters
 are the scenario's options. A sibling need not perform every act: see `motet.rewards.scoring` on rewards of absent acts.
 """
@@ -25,11 +26,11 @@ from typing import Any, cast, get_args
 
 from PIL import Image
 
-from motet.conversation import Conversation, user
-from motet.errors import ConfigError
-from motet.lookup import Registry, did_you_mean
-from motet.task import Task
-from motet.trajectory import Act, ActKind, TextTokens
+from motet.core.conversation import Conversation, user
+from motet.core.errors import ConfigError
+from motet.core.registry import Registry, did_you_mean
+from motet.core.task import Task
+from motet.core.trajectory import Act, ActKind, TextTokens
 
 
 @dataclass(frozen=True, eq=False)

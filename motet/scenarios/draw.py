@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+from motet.core.task import Task
 from motet.scenarios.base import Draw, scenario
-from motet.task import Task
 
 
 @scenario("draw", acts={"drawing": "image"}, columns=("prompt",))

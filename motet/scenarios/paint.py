@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from motet.conversation import Conversation
+from motet.core.conversation import Conversation
+from motet.core.task import Task
 from motet.scenarios.base import Draw, Write, says, scenario, shows
 from motet.scenarios.think_draw import THINK
-from motet.task import Task
 
 PAINT = {"tokens": "image", "drawing": "denoising"}
 

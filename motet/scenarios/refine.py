@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+from motet.core.task import Task
 from motet.scenarios.base import Draw, Write, asks, extract_refined, keeps_original, scenario
-from motet.task import Task
 
 REFINE = (
     "Write a clear and detailed version of this prompt for a picture: {prompt}. "

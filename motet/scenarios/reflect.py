@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+from motet.core.task import Task
 from motet.scenarios.base import Draw, Write, asks, says, scenario, shows
-from motet.task import Task
 
 CRITIQUE = "What is wrong with the picture? Answer nothing if it is right."
 AGAIN = "Draw it again."

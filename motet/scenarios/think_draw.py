@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+from motet.core.task import Task
 from motet.scenarios.base import Draw, Write, says, scenario
-from motet.task import Task
 
 THINK = "Plan a picture of: {prompt}. Say what it shows and where, and put the result in <answer> </answer> tags."
 

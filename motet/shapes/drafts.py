@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from motet.shapes.check import Reading
-from motet.shapes.mistakes import mistakes, mistakes_in_words
-from motet.shapes.pieces import Pieces, free_cells, holds_held_out_pair, placed, replaced
+from motet.shapes.errors_in_words import mistakes, mistakes_in_words
 from motet.shapes.prompts import Rng, Spec, choose, sample_scene
 from motet.shapes.questions import describe
 from motet.shapes.render import render
 from motet.shapes.scene import COLOURS, HELD_OUT_COUNTS, SHAPES, Scene, Thing
+from motet.shapes.scene_edits import Pieces, free_cells, holds_held_out_pair, placed, replaced
+from motet.shapes.verifier import Reading
 
 MISTAKES = ("colour", "shape", "count", "position", "missing", "extra")
 RIGHT = 0.2

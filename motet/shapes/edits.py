@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from motet.shapes.pieces import Pieces, free_cells, placed, replaced
 from motet.shapes.prompts import Rng, choose
 from motet.shapes.questions import describe
 from motet.shapes.render import render
 from motet.shapes.scene import COLOURS, HELD_OUT_PAIRS, RELATIONS, SHAPES, Scene, Thing
+from motet.shapes.scene_edits import Pieces, free_cells, placed, replaced
 
 INVERSES = {
     "recolour": "recolour",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from motet.shapes.pieces import Pieces, holds_held_out_pair
 from motet.shapes.prompts import Rng, sample_scene
 from motet.shapes.questions import describe
 from motet.shapes.render import render
+from motet.shapes.scene_edits import Pieces, holds_held_out_pair
 
 
 def plan_row(world: Pieces, rng: Rng) -> dict[str, Any]:

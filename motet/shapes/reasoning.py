@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from motet.shapes.pieces import Pieces, holds_held_out_pair
 from motet.shapes.prompts import Rng
 from motet.shapes.questions import describe, sample_question, solution
+from motet.shapes.scene_edits import Pieces, holds_held_out_pair
 
 
 def reasoning_row(world: Pieces, rng: Rng) -> dict[str, Any]:

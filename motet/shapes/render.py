@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from motet.errors import ConfigError
+from motet.core.errors import ConfigError
 from motet.shapes.scene import COLOURS, PAPER, SHAPES, Scene
 
 Pixels = NDArray[Any]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from motet.shapes.drafts import draft_row
 from motet.shapes.edits import edit_row
-from motet.shapes.pieces import Task
 from motet.shapes.plans import plan_row
 from motet.shapes.reasoning import reasoning_row
+from motet.shapes.scene_edits import Task
 
 PROMPTS = "prompts"
 """The task of `motet.shapes.world` itself."""

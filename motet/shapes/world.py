@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from motet.errors import ConfigError
-from motet.lookup import did_you_mean
+from motet.core.errors import ConfigError
+from motet.core.registry import did_you_mean
 from motet.shapes.prompts import (
     CATEGORIES,
     PHRASES,

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from motet.config import load_recipe, parse_recipe
-from motet.config.pilot import load_pilot
-from motet.config.plan import load_plan
-from motet.errors import ConfigError
+from motet.config.stages import load_plan
+from motet.config.sweep import load_pilot
+from motet.core.errors import ConfigError
 
 PLAIN = "policy: {path: nowhere}\nrun: {steps: 2}\nscenario: draw\nrewards: [{name: shapes}]\n"
 ALIASES = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from motet.config import Recipe, load_recipe, parse_recipe, to_yaml
-from motet.config.yaml12 import from_yaml
-from motet.errors import ConfigError
+from motet.config.yaml import from_yaml
+from motet.core.errors import ConfigError
 
 MINIMAL = "policy: {path: model}\nrun: {steps: 3}\n"
 

@@ -54,7 +54,7 @@ def test_spellings_of_other_frameworks_lead_to_keys() -> None:
 
 def test_config_and_errors_import_no_torch() -> None:
     code = (
-        "import sys, motet.config, motet.errors\n"
+        "import sys, motet.config, motet.core.errors\n"
         "print([name for name in ('torch', 'numpy', 'transformers', 'PIL') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

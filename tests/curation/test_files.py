@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from motet.config import DataConfig
+from motet.core.errors import ConfigError, DataError
 from motet.curation import read_captions, read_questions, write_rows
 from motet.data import open_rows
-from motet.errors import ConfigError, DataError
 from tests.runs import motet_command
 
 QUESTIONS = [

@@ -2,9 +2,9 @@
 
 import pytest
 
+from motet.core.errors import DataError
 from motet.curation import Question, curate
 from motet.curation.coverage import coverage, entities
-from motet.errors import DataError
 
 
 def question(solution, image="1", text="What is it?", **more):

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from motet.config import DataConfig
+from motet.core.errors import DataError
 from motet.data import open_rows
-from motet.errors import DataError
 
 ROWS = [
     {"prompt": "the digit six", "image": "pictures/6.png", "question": "Which digit?", "answer": "six"},

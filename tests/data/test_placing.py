@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from motet.config import DataConfig, parse_recipe
-from motet.conversation import Conversation, from_chat, user
+from motet.core.conversation import Conversation, from_chat, user
+from motet.core.errors import DataError
+from motet.core.task import Task
 from motet.data import open_rows
-from motet.errors import DataError
-from motet.rewards.choices import text_of_question
-from motet.session import rewarded_tracks
-from motet.task import Task
+from motet.rewards.text.multiple_choice import text_of_question
+from motet.training.setup import rewarded_tracks
 from tests.runs import mapping
 
 COLOURS = {"a": (255, 0, 0), "b": (0, 255, 0), "c": (0, 0, 255)}

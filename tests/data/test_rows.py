@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from motet.config import DataConfig
+from motet.core.errors import ConfigError, DataError
 from motet.data import open_rows
-from motet.errors import ConfigError, DataError
 
 ROWS = [{"prompt": f"p{n}", "answer": n} for n in range(4)]
 RED = Image.new("RGB", (3, 2), (255, 0, 0))
@@ -255,7 +255,7 @@ def test_the_hub(monkeypatch):
         return datasets.Dataset.from_list(ROWS)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr("motet.hub._ask_hub", lambda source, kind: None)
+    monkeypatch.setattr("motet.weights.hub._ask_hub", lambda source, kind: None)
     rows = opened("somebody/something", "prompt", split="test", options={"name": "main"})
     assert rows.row(3) == ROWS[3]
     assert asked == [(("somebody/something",), {"split": "test", "name": "main"})]

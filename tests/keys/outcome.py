@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import motet.session
+import motet.training.setup
 from motet.config import parse_recipe
-from motet.errors import MotetError
-from motet.plan.runs import run_supervised, run_training
-from motet.report.folder import RunFolder
-from motet.saved import checkpoints
+from motet.core.errors import MotetError
+from motet.experiments.single_run import run_supervised, run_training
+from motet.report.run_dir import RunFolder
+from motet.weights.locate import checkpoints
 
 Outcome = dict[str, Any]
 """Parts by name:
@@ -46,7 +46,7 @@ def outcome_of(content: dict[str, Any], stage: str, folder: Path) -> Outcome:
 @contextmanager
 def counted(outcome: Outcome) -> Iterator[None]:
     """Count the policy's calls and the products of linear layers; note the threads that are asked for."""
-    linear, load_policy = torch.nn.functional.linear, motet.session.load_policy
+    linear, load_policy = torch.nn.functional.linear, motet.training.setup.load_policy
     work = {"work/linear_calls": 0, "work/linear_rows": 0, "work/act_calls": 0, "work/replay_calls": 0}
 
     def counting_linear(x: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
@@ -63,7 +63,7 @@ def counted(outcome: Outcome) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "linear", counting_linear)
         patch.setattr(torch, "set_num_threads", lambda count: outcome.setdefault("work/threads", count))
-        patch.setattr(motet.session, "load_policy", counting_policy)
+        patch.setattr(motet.training.setup, "load_policy", counting_policy)
         yield
     outcome.update(work)
 

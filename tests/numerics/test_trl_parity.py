@@ -42,7 +42,7 @@ from motet.numerics.losses import (
     action_weights,
     importance_ratios,
 )
-from motet.policies.parts import mix_into_reference
+from motet.policies.trainable import mix_into_reference
 from tests.runs import LearningFake
 
 pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]

@@ -10,8 +10,8 @@ from PIL import Image
 from motet.config import PolicyConfig
 from motet.policies import load_policy
 from motet.policies.janus import JanusPolicy
-from motet.policies.janus.tiny import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
-from motet.policies.vlm import VlmPolicy
+from motet.policies.qwen_vl import VlmPolicy
+from motet.policies.tiny.janus import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
 from tests.policies.vlms import FAMILIES, open_policy, save_tiny
 
 WORDS = ["draw two red circles", "a blue star left of a green square", "what colour is it?", "<think>three</think>"]

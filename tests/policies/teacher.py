@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch import Tensor
 
+from motet.core.trajectory import Act, ImageTokens
 from motet.policies.janus import JanusPolicy
-from motet.trajectory import Act, ImageTokens
 
 sound_transformers = pytest.mark.skipif(
     tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 23),

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 import motet
-from motet.checkpoint import Progress, restore, save_checkpoint
 from motet.config import AlgorithmConfig, LoraConfig, OptimizerConfig, PolicyConfig
-from motet.errors import ConfigError
-from motet.learner import Learner
-from motet.objectives import PolicyObjective, kind_settings
-from motet.trajectory import Sampling
+from motet.core.errors import ConfigError
+from motet.core.trajectory import Sampling
+from motet.training.checkpoint import Progress, restore, save_checkpoint
+from motet.training.losses import PolicyObjective, kind_settings
+from motet.training.optimizer_step import Learner
 from tests.policies.test_unified import PLAIN, contexts, drawings
 from tests.policies.unified import save
 

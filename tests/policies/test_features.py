@@ -4,10 +4,10 @@ import pytest
 import torch
 from PIL import Image
 
-from motet.conversation import assistant, user
-from motet.errors import CheckpointError
+from motet.core.conversation import assistant, user
+from motet.core.errors import CheckpointError
+from motet.core.protocols import FeaturePolicy
 from motet.policies.janus.features import part_spans
-from motet.protocols import FeaturePolicy
 
 CAPTIONS = ["two red circles", "a blue star left of a green square", "x", "<image_placeholder> <answer>B</answer>"]
 

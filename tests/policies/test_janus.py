@@ -14,16 +14,16 @@ from PIL import Image
 from torch.nn import functional as F
 
 from motet.config import PolicyConfig
-from motet.conversation import Conversation, Message, Text, assistant, user
-from motet.errors import CheckpointError, ConfigError, ContextError, DataError
+from motet.core.conversation import Conversation, Message, Text, assistant, user
+from motet.core.errors import CheckpointError, ConfigError, ContextError, DataError
+from motet.core.protocols import Policy, Request
+from motet.core.trajectory import Act, Sampling
 from motet.policies import load_policy
-from motet.policies.decoding.loop import decode
+from motet.policies.generation.decode_loop import decode
 from motet.policies.janus import JanusPolicy
 from motet.policies.janus import policy as policy_module
 from motet.policies.janus import replay as replay_module
-from motet.policies.janus.contexts import ContextEncoder
-from motet.protocols import Policy, Request
-from motet.trajectory import Act, Sampling
+from motet.policies.janus.prompt_encoding import ContextEncoder
 from tests.policies.teacher import sound_transformers, teacher_forced, unconditional_ids
 
 ATOL = 1e-4

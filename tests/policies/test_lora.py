@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from motet.config import LoraConfig, PolicyConfig
-from motet.errors import CheckpointError, ConfigError
+from motet.core.errors import CheckpointError, ConfigError
+from motet.core.trajectory import Act
 from motet.policies import load_policy
 from motet.policies.janus import JanusPolicy
-from motet.quiet import quiet
-from motet.trajectory import Act
+from motet.weights.hf_output import quiet
 
 peft = pytest.importorskip("peft")
 

@@ -10,11 +10,11 @@ from PIL import Image
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from motet.config import PolicyConfig
-from motet.conversation import Conversation, assistant, from_chat, user
+from motet.core.conversation import Conversation, assistant, from_chat, user
 from motet.policies import load_policy
 from motet.policies.janus import JanusPolicy
-from motet.policies.janus.tiny import BEGIN_IMAGE, BOS, END_IMAGE, EOS, IMAGE, PAD
-from motet.quiet import quiet
+from motet.policies.tiny.janus import BEGIN_IMAGE, BOS, END_IMAGE, EOS, IMAGE, PAD
+from motet.weights.hf_output import quiet
 from tests.policies.published import publish
 from tests.policies.teacher import sound_transformers, teacher_forced
 

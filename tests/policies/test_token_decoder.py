@@ -8,18 +8,18 @@ from transformers import JanusForConditionalGeneration
 
 import motet
 from motet.config import AlgorithmConfig, ExpertConfig, KindConfig, LoraConfig, OptimizerConfig, PolicyConfig
-from motet.conversation import assistant, user
-from motet.errors import CheckpointError, ConfigError
-from motet.learner import Learner
-from motet.objectives import LikelihoodObjective, PolicyObjective, kind_settings
-from motet.policies.denoisers import denoiser_of
+from motet.core.conversation import assistant, user
+from motet.core.errors import CheckpointError, ConfigError
+from motet.core.protocols import LearningPolicy, Request
+from motet.core.task import Task
+from motet.core.trajectory import Sampling
+from motet.policies.diffusion.models import denoiser_of
 from motet.policies.unified import UnifiedPolicy
 from motet.policies.unified.connector import Bridge, ConnectorConfig
-from motet.protocols import LearningPolicy, Request
-from motet.rollout import demonstrate, play
 from motet.scenarios import Draw, answer, asks, draw, paint, scenario, shows, think_paint
-from motet.task import Task
-from motet.trajectory import Sampling
+from motet.training.losses import LikelihoodObjective, PolicyObjective, kind_settings
+from motet.training.optimizer_step import Learner
+from motet.training.rollout import demonstrate, play
 from tests.policies.unified import SIDE, transformer
 
 PLAIN = {"text": Sampling(max_tokens=4), "image": Sampling(), "denoising": Sampling(num_steps=4)}

@@ -12,14 +12,14 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 import motet
 from motet.config import AlgorithmConfig, LoraConfig, OptimizerConfig, PolicyConfig
-from motet.conversation import user
-from motet.errors import CheckpointError, ConfigError, ContextError
-from motet.learner import Learner
-from motet.objectives import LikelihoodObjective, PolicyObjective, kind_settings
-from motet.policies.flow.branches import velocity_of
-from motet.policies.unified.drawing import edited_picture
-from motet.protocols import LearningPolicy, Request
-from motet.trajectory import Sampling
+from motet.core.conversation import user
+from motet.core.errors import CheckpointError, ConfigError, ContextError
+from motet.core.protocols import LearningPolicy, Request
+from motet.core.trajectory import Sampling
+from motet.policies.diffusion.guidance import velocity_of
+from motet.policies.unified.conditioner import edited_picture
+from motet.training.losses import LikelihoodObjective, PolicyObjective, kind_settings
+from motet.training.optimizer_step import Learner
 from tests.policies.unified import SIDE, build, save
 
 GUIDED = Sampling(num_steps=4, guidance="guided", guidance_scale=2.5, image_guidance_scale=1.5)

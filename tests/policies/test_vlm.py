@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from motet.conversation import Conversation, user
-from motet.policies.parts import recompute_activations
-from motet.policies.vlm import VlmPolicy
-from motet.policies.vlm import policy as policy_module
-from motet.policies.vlm import replay as replay_module
-from motet.policies.vlm.reading import Continuation
-from motet.protocols import LearningPolicy, Policy, Request
-from motet.trajectory import Act, Sampling, TextTokens
+from motet.core.conversation import Conversation, user
+from motet.core.protocols import LearningPolicy, Policy, Request
+from motet.core.trajectory import Act, Sampling, TextTokens
+from motet.policies.qwen_vl import VlmPolicy
+from motet.policies.qwen_vl import policy as policy_module
+from motet.policies.qwen_vl import replay as replay_module
+from motet.policies.qwen_vl.forward import Continuation
+from motet.policies.trainable import recompute_activations
 from tests.policies.teacher import sound_transformers
 from tests.policies.vlms import conversations, generated, open_policy, requests, save_tiny, teacher_forced, worst
 

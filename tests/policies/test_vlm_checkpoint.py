@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
 from motet.config import LoraConfig, PolicyConfig
-from motet.errors import CheckpointError, ConfigError
+from motet.core.errors import CheckpointError, ConfigError
+from motet.core.trajectory import Sampling
 from motet.policies import load_policy
-from motet.policies.vlm import VlmPolicy
-from motet.policies.vlm.checkpoint import open_vlm
-from motet.policies.vlm.tiny import make_tiny_vlm
-from motet.quiet import quiet
-from motet.trajectory import Sampling
+from motet.policies.qwen_vl import VlmPolicy
+from motet.policies.qwen_vl.checkpoint import open_vlm
+from motet.policies.tiny.qwen_vl import make_tiny_vlm
+from motet.weights.hf_output import quiet
 from tests.policies.teacher import sound_transformers
 from tests.policies.vlms import conversations, open_policy, requests, save_tiny, shown, worst
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from motet.conversation import Conversation, Message, Text, assistant, user
-from motet.errors import CheckpointError, ContextError, DataError
-from motet.policies.vlm import VlmPolicy
-from motet.policies.vlm.contexts import VlmEncoder
+from motet.core.conversation import Conversation, Message, Text, assistant, user
+from motet.core.errors import CheckpointError, ContextError, DataError
+from motet.policies.qwen_vl import VlmPolicy
+from motet.policies.qwen_vl.prompt_encoding import VlmEncoder
 from tests.policies.vlms import conversations, requests
 
 

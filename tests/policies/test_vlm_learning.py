@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from motet.config import LoraConfig
-from motet.conversation import Conversation
-from motet.errors import ConfigError
-from motet.policies.parts import recompute_activations
-from motet.policies.vlm import VlmPolicy
-from motet.policies.vlm.contexts import VlmEncoding
-from motet.trajectory import Act, Sampling
+from motet.core.conversation import Conversation
+from motet.core.errors import ConfigError
+from motet.core.trajectory import Act, Sampling
+from motet.policies.qwen_vl import VlmPolicy
+from motet.policies.qwen_vl.prompt_encoding import VlmEncoding
+from motet.policies.trainable import recompute_activations
 from tests.policies.teacher import sound_transformers
 from tests.policies.vlms import conversations, open_policy, requests, shown, worst
 

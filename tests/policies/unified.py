@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SanaTransformer2DModel, SD3Transformer2DModel
 
-from motet.policies.denoisers import denoiser_of
+from motet.policies.diffusion.models import denoiser_of
+from motet.policies.qwen_vl import VlmPolicy
 from motet.policies.unified import UnifiedPolicy
 from motet.policies.unified.connector import Bridge, ConnectorConfig
-from motet.policies.vlm import VlmPolicy
 from tests.policies.vlms import tiny
 
 SIDE = 16

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from motet.conversation import Conversation, assistant, user
-from motet.policies.vlm import VlmPolicy
-from motet.policies.vlm.checkpoint import open_vlm
-from motet.policies.vlm.contexts import VlmEncoding
-from motet.policies.vlm.tiny import TinyVlmSizes, make_tiny_vlm
-from motet.protocols import Request
-from motet.trajectory import Act
+from motet.core.conversation import Conversation, assistant, user
+from motet.core.protocols import Request
+from motet.core.trajectory import Act
+from motet.policies.qwen_vl import VlmPolicy
+from motet.policies.qwen_vl.checkpoint import open_vlm
+from motet.policies.qwen_vl.prompt_encoding import VlmEncoding
+from motet.policies.tiny.qwen_vl import TinyVlmSizes, make_tiny_vlm
 from tests.policies.teacher import truncated
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from motet.config import RewardConfig
-from motet.errors import ConfigError, RewardError
+from motet.core.errors import ConfigError, RewardError
 from motet.rewards import bind_policy, built_in_rewards, resolve, resolve_all
 from motet.testing import FakePolicy
 

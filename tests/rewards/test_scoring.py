@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from motet.errors import DataError, RewardError
+from motet.core.errors import DataError, RewardError
+from motet.core.task import Task
+from motet.core.trajectory import Failure, Group, Sampling, Trajectory
 from motet.rewards import BoundReward, StepLog, score_groups
-from motet.rollout import play
 from motet.scenarios import answer, duet
-from motet.task import Task
 from motet.testing import FakePolicy
-from motet.trajectory import Failure, Group, Sampling, Trajectory
+from motet.training.rollout import play
 
 SAMPLINGS = {"text": Sampling(), "image": Sampling()}
 

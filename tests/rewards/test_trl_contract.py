@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from motet.config import RewardConfig, load_recipe, parse_recipe, to_yaml
-from motet.errors import ConfigError, RewardError
-from motet.report.folder import RunFolder
-from motet.report.resuming import refuse_changes
+from motet.core.errors import ConfigError, RewardError
+from motet.core.task import Task
+from motet.core.trajectory import Sampling
+from motet.report.resume_check import refuse_changes
+from motet.report.run_dir import RunFolder
 from motet.rewards import StepLog, resolve, score_groups
-from motet.rollout import play
 from motet.scenarios import answer, draw, duet
-from motet.task import Task
 from motet.testing import FakePolicy
-from motet.trajectory import Sampling
+from motet.training.rollout import play
 from tests.runs import mapping, metrics, run_loop
 
 CASES = Path(__file__).parents[1] / "cases" / "rewards"

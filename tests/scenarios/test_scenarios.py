@@ -5,13 +5,13 @@ import sys
 import pytest
 from PIL import Image
 
-from motet.conversation import Picture, user
-from motet.errors import ConfigError
-from motet.protocols import Request
+from motet.core.conversation import Picture, user
+from motet.core.errors import ConfigError
+from motet.core.protocols import Request
+from motet.core.task import Task
+from motet.core.trajectory import Sampling
 from motet.scenarios import Draw, Scenario, Write, asks, built_in_scenarios, resolve_scenario, says, scenario, shows
-from motet.task import Task
 from motet.testing import FakePolicy
-from motet.trajectory import Sampling
 
 TASK = Task(0, {"prompt": "a red circle", "question": "how many?", "image": Image.new("RGB", (2, 2))})
 

@@ -5,15 +5,15 @@ from PIL import Image
 
 from motet.config import RewardConfig
 from motet.config.algorithm import AlgorithmConfig
-from motet.conversation import Picture, Text
-from motet.credit import assign_credit
-from motet.errors import ConfigError, DataError
+from motet.core.conversation import Picture, Text
+from motet.core.errors import ConfigError, DataError
+from motet.core.task import Task
+from motet.core.trajectory import Sampling
 from motet.rewards import BoundReward, resolve, score_groups
-from motet.rollout import demonstrate, play
 from motet.scenarios import Draw, Write, extract_refined, resolve_scenario, scenario
-from motet.task import Task
 from motet.testing import FakePolicy
-from motet.trajectory import Sampling
+from motet.training.advantages import assign_credit
+from motet.training.rollout import demonstrate, play
 
 SOURCE = Image.new("RGB", (8, 8), "red")
 ROW = {"prompt": "a red circle", "image": SOURCE, "instruction": "make it blue", "inverse": "make it red"}

@@ -9,16 +9,16 @@ from functools import cache
 import pytest
 
 from motet.config import DataConfig
+from motet.core.errors import ConfigError
 from motet.data import open_rows
-from motet.errors import ConfigError
-from motet.shapes.check import check_drawing, compare, judge, read_scene
 from motet.shapes.drafts import MISTAKES
 from motet.shapes.edits import INVERSES
-from motet.shapes.mistakes import mistakes_in_words
+from motet.shapes.errors_in_words import mistakes_in_words
 from motet.shapes.questions import KINDS
 from motet.shapes.render import render
 from motet.shapes.scene import COLOURS, HELD_OUT_PAIRS, SHAPES, Scene, Thing, related
 from motet.shapes.tasks import TASKS
+from motet.shapes.verifier import check_drawing, compare, judge, read_scene
 from motet.shapes.world import COLUMNS, SPLITS, ShapesRows
 
 COUNT = 150

@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 
-from motet.errors import ConfigError
+from motet.core.errors import ConfigError
 from motet.rewards.captions.tuples import scene_tuples
-from motet.shapes.check import check_drawing, read_scene
 from motet.shapes.prompts import CATEGORIES, is_held_out, plural
 from motet.shapes.questions import KINDS
 from motet.shapes.scene import COLOURS, HELD_OUT_COUNTS, HELD_OUT_PAIRS, NUMBERS, SHAPES, Scene, related
+from motet.shapes.verifier import check_drawing, read_scene
 from motet.shapes.world import COLUMNS, SPLITS, ShapesRows
 
 COUNT = 400

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from motet.errors import CheckpointError
-from motet.lookup import first_line
-from motet.policies.ensemble import Ensemble
-from motet.policies.pipelines.policy import PipelinePolicy
-from motet.policies.vlm import VlmPolicy
+from motet.core.errors import CheckpointError
+from motet.core.registry import first_line
+from motet.policies.composite import Ensemble
+from motet.policies.diffusion.pipeline.policy import PipelinePolicy
+from motet.policies.qwen_vl import VlmPolicy
 
 MODEL_TYPE = "motet_experts"
 LANGUAGE, PIPELINE = "language_model", "pipeline"

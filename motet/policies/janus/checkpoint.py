@@ -12,12 +12,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from motet.errors import CheckpointError
-from motet.lookup import first_line
+from motet.core.errors import CheckpointError
+from motet.core.registry import first_line
 from motet.policies.checkpoints import load_model, require_complete
-from motet.policies.janus.contexts import ContextEncoder
-from motet.policies.janus.pictures import ImageProcessor
-from motet.quiet import quiet
+from motet.policies.janus.images import ImageProcessor
+from motet.policies.janus.prompt_encoding import ContextEncoder
+from motet.weights.hf_output import quiet
 
 
 def open_janus(source: str, dtype: torch.dtype | str) -> tuple[Any, Any]:

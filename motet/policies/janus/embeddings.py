@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motet.trajectory import Act, Encoding, ImageTokens, TextTokens
+from motet.core.trajectory import Act, Encoding, ImageTokens, TextTokens
 
 
 class Embedder:

@@ -15,13 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from motet.conversation import Conversation, Picture
-from motet.errors import CheckpointError
-from motet.policies.janus.contexts import ContextEncoder
+from motet.core.conversation import Conversation, Picture
+from motet.core.errors import CheckpointError
+from motet.core.protocols import Features
+from motet.core.trajectory import Encoding
+from motet.policies.generation.chat_template import SENTINEL, with_sentinels
 from motet.policies.janus.embeddings import Embedder
-from motet.policies.templates import SENTINEL, with_sentinels
-from motet.protocols import Features
-from motet.trajectory import Encoding
+from motet.policies.janus.prompt_encoding import ContextEncoder
 
 
 def features(

@@ -12,26 +12,26 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from motet.conversation import Conversation
-from motet.errors import CheckpointError
-from motet.policies.acts import sampled_fields, text_acts
+from motet.core.conversation import Conversation
+from motet.core.errors import CheckpointError
+from motet.core.protocols import Features, Replay, Request
+from motet.core.trajectory import Act, ActKind, Encoding, ImageTokens, Sampling, TextTokens
 from motet.policies.checkpoints import save_checkpoint
-from motet.policies.decoding.loop import Decoded, decode
+from motet.policies.generation.acts import sampled_fields, text_acts
+from motet.policies.generation.decode_loop import Decoded, decode
+from motet.policies.generation.noise import action_uniforms
 from motet.policies.janus.checkpoint import settle_generation_config
-from motet.policies.janus.contexts import ContextEncoder
 from motet.policies.janus.embeddings import Embedder
 from motet.policies.janus.features import features, hidden_at
-from motet.policies.janus.pictures import codes_of, decode_pictures, reconstructed
+from motet.policies.janus.images import codes_of, decode_pictures, reconstructed
+from motet.policies.janus.prompt_encoding import ContextEncoder
 from motet.policies.janus.replay import replay
 from motet.policies.janus.sampling import Sampler, prefixes_of
-from motet.policies.learning import LearningModel
-from motet.policies.noise import action_uniforms
-from motet.protocols import Features, Replay, Request
-from motet.trajectory import Act, ActKind, Encoding, ImageTokens, Sampling, TextTokens
+from motet.policies.transformers_policy import LearningModel
 
 
 class JanusPolicy(LearningModel):
-    """A Janus or Janus-Pro checkpoint that acts. Implements `motet.protocols.Policy`.
+    """A Janus or Janus-Pro checkpoint that acts. Implements `motet.core.protocols.Policy`.
 
     `autocast` is the compute type of replay, `rollout_autocast` that of sampling; None computes in the weights' own.
     `rollout_batch` sequences are sampled at once (guidance doubles each); None: as many as are asked for.
@@ -154,13 +154,15 @@ class JanusPolicy(LearningModel):
 
     @torch.no_grad()
     def features(self, conversations: Sequence[Conversation]) -> list[Features]:
-        """Last hidden states of conversations, and where their parts lie in them; see `motet.protocols.Features`."""
+        """Last hidden states of conversations, and where their parts lie in them; see
+        `motet.core.protocols.Features`.
+        """
         with self._autocasting():
             return features(self.model, self.embedder, self.encoder, conversations)
 
     @torch.no_grad()
     def codes_of(self, pictures: Sequence[Image.Image]) -> Int[Tensor, "B N"]:
-        """The image tokens of pictures that were not drawn here; see `motet.policies.janus.pictures.codes_of`."""
+        """The image tokens of pictures that were not drawn here; see `motet.policies.janus.images.codes_of`."""
         return codes_of(self.model, self.processor, pictures)
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """Replay: the log-probs of acts under the current weights, with gradient.
 
-An act has one branch (see `motet.policies.scoring`), or two when it was guided. Branches of text and image acts share
-the forward pass and part at the heads.
+An act has one branch (see `motet.policies.generation.replay`), or two when it was guided. Branches of text and image
+acts share the forward pass and part at the heads.
 
 Siblings share their context. Where that pays, each distinct context is read once and its keys and values are handed to
 the branches that continue it, gradient included; otherwise every branch is one row. Rows are padded on the right.
@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
+from motet.core.protocols import Replay
+from motet.core.trajectory import Act
+from motet.policies.generation.replay import Branch, Read, alike, score
 from motet.policies.janus.embeddings import Embedder
-from motet.policies.scoring import Branch, Read, alike, score
 from motet.policies.versions import read_with_cache
-from motet.protocols import Replay
-from motet.trajectory import Act
 
 
 def replay(model: Any, embedder: Embedder, acts: Sequence[Act], needs: Collection[str]) -> list[Replay]:

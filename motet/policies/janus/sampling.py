@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from motet.policies.decoding.loop import Embed, Head, Prefixes
-from motet.policies.decoding.snapshot import LanguageSnapshot
+from motet.core.trajectory import Encoding
+from motet.policies.generation.decode_loop import Embed, Head, Prefixes
+from motet.policies.generation.fused_weights import LanguageSnapshot
 from motet.policies.janus.embeddings import Embedder
-from motet.trajectory import Encoding
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from motet.config import ExpertConfig
-from motet.errors import CheckpointError
-from motet.lookup import first_line
-from motet.policies.denoisers import Denoiser, open_denoiser
+from motet.core.errors import CheckpointError
+from motet.core.registry import first_line
+from motet.policies.diffusion.models import Denoiser, open_denoiser
 from motet.policies.unified.connector import Bridge, ConnectorConfig
-from motet.shards import save_tensors
+from motet.weights.safetensors_io import save_tensors
 
 MODEL_TYPE = "motet_unified"
 LANGUAGE, _BRIDGE = "language_model", "bridge.safetensors"

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from motet.policies.denoisers import Denoiser
-from motet.policies.ensemble import Ensemble
-from motet.policies.flow import Painter
-from motet.policies.flow.policy import PaintingPolicy
+from motet.core.trajectory import Act, ImageTokens, Sampling
+from motet.policies.composite import Ensemble
+from motet.policies.diffusion import Painter
+from motet.policies.diffusion.models import Denoiser
+from motet.policies.diffusion.policy import PaintingPolicy
 from motet.policies.unified.checkpoint import save_unified
+from motet.policies.unified.conditioner import QueryConditioner
 from motet.policies.unified.connector import Bridge
-from motet.policies.unified.drawing import QueryConditioner
 from motet.policies.unified.tokens import TokenConditioner
-from motet.trajectory import Act, ImageTokens, Sampling
 
 
 class UnifiedPolicy(Ensemble):

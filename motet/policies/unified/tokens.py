@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motet.conversation import Conversation, Message, Picture
-from motet.errors import ConfigError
-from motet.policies.unified.drawing import BridgeConditioner, DrawingEncoding
+from motet.core.conversation import Conversation, Message, Picture
+from motet.core.errors import ConfigError
+from motet.policies.unified.conditioner import BridgeConditioner, DrawingEncoding
 
 
 class TokenConditioner(BridgeConditioner):

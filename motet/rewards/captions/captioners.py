@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from motet.rewards.image.pixels import in_batches
 from motet.rewards.models import load_model, load_processor
-from motet.rewards.pixels import in_batches
 
 Captioner = Callable[[Sequence[Image.Image]], list[str | None]]
 

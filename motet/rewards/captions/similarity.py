@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from motet.errors import ConfigError, RewardError
-from motet.lookup import first_line
-from motet.numerics.similarity import greedy_f1
+from motet.core.errors import ConfigError, RewardError
+from motet.core.registry import first_line
 from motet.rewards.captions.tuples import tuple_f1
+from motet.rewards.judge.similarity import greedy_f1
 from motet.rewards.models import load_model, load_processor
 
 Similarity = Callable[[Sequence[str], Sequence[str]], list[float]]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from motet.errors import ConfigError
+from motet.core.errors import ConfigError
 from motet.rewards.captions.captioners import BlipCaptioner
 from tests.rewards.judges import picture, save_blip
 

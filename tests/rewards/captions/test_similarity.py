@@ -7,7 +7,7 @@ import types
 import pytest
 import torch
 
-from motet.errors import ConfigError, RewardError
+from motet.core.errors import ConfigError, RewardError
 from motet.rewards.captions import similarity
 from motet.rewards.captions.similarity import BertScore, Spice, tuples
 from motet.rewards.models import load_model

@@ -1,0 +1,98 @@
+"""`motet data`: rows as a run would meet them, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from motet.cli.outputs import write_picture
+from motet.config.stages import recipe_of
+from motet.report.terminal import say
+
+if TYPE_CHECKING:
+    from motet.evaluation.data_preview import ShownAct, ShownRow, ShownTrack
+
+_LONGEST = 200
+"""Characters of a column's value that are shown."""
+
+
+def show_data(path: Path, overrides: list[str], *, count: int, split: str | None, stage: str | None, out: Path) -> None:
+    """Print the first rows of a recipe's data with prompts and rewards, and write their pictures into `out`."""
+    recipe = recipe_of(path, overrides, stage)
+    from motet.evaluation.data_preview import preview
+
+    tracks = preview(recipe, count, split)
+    for track in tracks:
+        say("\n".join(_lines(track)))
+    _write_pictures(tracks, out)
+
+
+def _lines(track: ShownTrack) -> Iterator[str]:
+    if track.name:
+        yield f"# {track.name}"
+    for row in track.rows:
+        yield f"{row.place}"
+        for name, value in row.columns.items():
+            yield f"  {name}: {_short(value)}"
+        for act in row.acts:
+            yield from _act_lines(act)
+        if row.dropped is not None:
+            yield f"  dropped: {row.dropped}"
+        if row.rewards:
+            yield "  rewards: " + ", ".join(f"{name} {_number(value)}" for name, value in row.rewards.items())
+        yield ""
+    yield from _reward_lines(track.rows)
+    if track.draws and track.reconstruction is not None and track.reconstruction.poor:
+        yield track.reconstruction.warning
+
+
+def _act_lines(act: ShownAct) -> Iterator[str]:
+    yield f"  {act.name}, read by the policy: {json.dumps(act.prompt, ensure_ascii=False)}"
+    source = "sampled, for the row has no gold" if act.column is None else f"gold, column {act.column}"
+    yield f"  {act.name} ({source}): {'a drawing' if act.text is None else json.dumps(act.text, ensure_ascii=False)}"
+
+
+def _reward_lines(rows: list[ShownRow]) -> Iterator[str]:
+    """Each reward's mean over the rows; one that is never above 0 for gold answers is worth a warning."""
+    gold = bool(rows) and all(act.column is not None for row in rows for act in row.acts)
+    for name in rows[0].rewards if rows else ():
+        values = [value for row in rows if (value := row.rewards[name]) is not None]
+        what = "the gold" if gold else "what is shown"
+        if not values:
+            yield f"Warning: {name} applies to none of these {len(rows)} rows."
+            continue
+        yield f"{name} of {what}: {statistics.fmean(values):.3f} on average, {min(values):.3f} to {max(values):.3f}"
+        if gold and max(values) <= 0:
+            yield f"Warning: {name} gives no gold answer more than 0: does it expect answers in another form?"
+
+
+def _number(value: float | None) -> str:
+    return "does not apply" if value is None else f"{value:.3f}"
+
+
+def _short(value: Any) -> str:
+    size = getattr(value, "size", None)
+    if isinstance(size, tuple):
+        return f"picture, {size[0]} x {size[1]}"
+    if isinstance(value, list | tuple) and value and all(isinstance(getattr(v, "size", None), tuple) for v in value):
+        return "; ".join(map(_short, value))
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
+
+
+def _write_pictures(tracks: list[ShownTrack], out: Path) -> None:
+    """Pictures of all tracks: side by side with what the image tokenizer makes of them, where the policy has one."""
+    from motet.report.image_grid import picture_grid
+
+    pairs = [pair for track in tracks if track.reconstruction is not None for pair in track.reconstruction.pairs]
+    alone = [picture for track in tracks if track.reconstruction is None for picture in track.pictures]
+    pictures = [*(picture for pair in pairs for picture in pair), *alone]
+    if not pictures:
+        return
+    captions = [f"{n + 1}: {word}" for n in range(len(pairs)) for word in ("the data's", "by the image tokenizer")]
+    captions += [f"{len(pairs) + n + 1}: the data's" for n in range(len(alone))]
+    write_picture("--out", out, picture_grid(pictures, captions, [None] * len(pictures)))
+    say(f"Pictures: {out}")

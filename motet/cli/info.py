@@ -1,0 +1,103 @@
+"""`motet config` and `motet doctor`."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from motet.config import Recipe, load_recipe, to_yaml
+from motet.config.stages import is_plan, load_plan
+from motet.config.sweep import is_pilot, load_pilot
+from motet.core.errors import ConfigError
+from motet.core.printable import without_passwords
+from motet.report.terminal import say
+
+
+def show_config(recipe: Path | None, overrides: list[str], keys: bool, rewards: bool, scenarios: bool) -> None:
+    """Print the resolved recipe, all keys, the built-in rewards, or the built-in scenarios."""
+    if keys:
+        from motet.config.keys import explain
+
+        say(explain(Recipe))
+    elif rewards:
+        from motet.rewards import built_in_rewards
+
+        for name, meaning in built_in_rewards().items():
+            say(f"{name:<18} {meaning}")
+    elif scenarios:
+        from motet.scenarios import built_in_scenarios
+
+        for name, one in built_in_scenarios().items():
+            acts = ", ".join(f"{act} ({kind})" for act, kind in one.acts.items())
+            options = f"; options: {', '.join(one.options)}" if one.options else ""
+            say(f"{name:<18} acts: {acts}; columns: {', '.join(one.columns) or 'none'}{options}")
+    elif recipe is None:
+        raise ConfigError("No recipe was given.", fix="motet config RECIPE.yaml, or motet config --keys.")
+    else:
+        say(without_passwords("\n".join(_resolved(recipe, overrides))), end="")
+
+
+def _resolved(path: Path, overrides: list[str]) -> Iterator[str]:
+    """The recipe; or those of a plan's stages; or those of a pilot study's strategies under the first seed."""
+    if is_pilot(path):
+        study = load_pilot(path, Path("OUTPUT"), overrides)
+        plans = {name: seeds[study.seeds[0]] for name, seeds in study.plans.items()}
+    elif is_plan(path):
+        plans = {"": load_plan(path, Path("OUTPUT"), overrides)}
+    else:
+        yield to_yaml(load_recipe(path, overrides))
+        return
+    for strategy, plan in plans.items():
+        for stage in plan.stages:
+            yield f"# {f'{strategy}: ' if strategy else ''}{stage.name} ({stage.kind})\n{to_yaml(stage.recipe)}"
+
+
+def doctor() -> None:
+    """Print versions, devices, extras, and whether a tiny model acts and replays here."""
+    import torch
+
+    say(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
+    for package in ("torch", "transformers", "tokenizers", "safetensors", "pydantic", "datasets"):
+        say(f"{package:<13} {_version(package)}")
+    gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    say(f"gpu           {', '.join(gpus) or 'none: runs on the CPU'}")
+    say(f"cpu threads   {torch.get_num_threads()}")
+    for package, extra in (("peft", "lora"),):
+        state = _version(package) if importlib.util.find_spec(package) else f"missing: pip install 'motet[{extra}]'"
+        say(f"{package:<13} {state}")
+    if importlib.util.find_spec("torchvision") and torch.version.cuda is None:
+        say("torchvision   installed beside a CPU build of torch: transformers' image processors may break")
+    shipped = Path("checkpoints/shapes_janus/config.json")
+    say(f"cold start    {'found' if shipped.is_file() else 'not in this folder: run from the repository root'}")
+    say(f"tiny model    {_tiny_model_check()}")
+
+
+def _tiny_model_check() -> str:
+    """Play a random model once, on the device that a run would take, and compare replayed with sampled log-probs."""
+    from motet.policies.janus import JanusPolicy
+    from motet.policies.loading import choose_device
+    from motet.policies.tiny.janus import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
+
+    sizes = TinySizes(hidden=64, layers=2, image=16, vision_hidden=32, vision_layers=1, max_positions=128)
+    tokenizer = tiny_tokenizer(["a red circle"], vocab_size=300)
+    device = choose_device("auto")
+    model: Any = tiny_janus(tokenizer, sizes, seed=0)
+    policy = JanusPolicy(model.to(device), tiny_processor(tokenizer, sizes))
+    drawn = policy.draw("a red circle", n=2)
+    acts = [*drawn, *policy.write("what is it?", [drawn[0].image], max_tokens=4)]
+    pairs = zip(acts, policy.log_probs(acts), strict=True)
+    gap = max(float((act.log_probs - replayed).abs().max()) for act, replayed in pairs if act.log_probs is not None)
+    if not gap < 1e-3:
+        return f"BROKEN on {device}: sampled and replayed log-probs differ by {gap:.1e}"
+    return f"draws, writes and replays on {device}; log-probs agree within {gap:.0e}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"

@@ -1,0 +1,34 @@
+"""`motet merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.table import Table
+
+from motet.report.terminal import Terminal, say
+from motet.weights import Merged, merge_folders
+from motet.weights.locate import newest_of
+
+
+def merge(models: list[Path], base: Path | None, method: str, out: Path, shard_gb: float) -> None:
+    """Merge checkpoints and print what was done."""
+    done = merge_folders(
+        [Path(newest_of(model)) for model in models],
+        out,
+        method=method,
+        base=None if base is None else Path(newest_of(base)),
+        shard_bytes=int(shard_gb * 1e9),
+    )
+    Terminal().print(_table(done, method))
+    say(out)
+
+
+def _table(done: Merged, method: str) -> Table:
+    table = Table(title=f"Merged by {method}", show_header=False)
+    table.add_row("tensors", f"{done.tensors}, {done.changed} of them merged")
+    table.add_row("parameters", f"{done.parameters:,}")
+    if done.outlier_share is not None:
+        table.add_row("outliers", f"{100 * done.outlier_share:.2f} % of the changes where both models changed")
+    table.add_row("seconds", f"{done.seconds:.1f}")
+    return table

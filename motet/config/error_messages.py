@@ -1,0 +1,127 @@
+"""What is wrong with a recipe, one line per problem: the key, its value, what was expected, and the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+
+from motet.config.keys import KeyPath, annotation_at, as_section, bare, describe, dotted, near, show
+from motet.core.errors import ConfigError
+from motet.core.printable import printable
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to correct: where (a dotted key, empty for the recipe as a whole), what, and how."""
+
+    key: str
+    text: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text} Fix: {self.fix}" if self.key else f"{self.text} Fix: {self.fix}"
+
+    @property
+    def place(self) -> str:
+        """The key in one printable line."""
+        return printable(self.key, lines=False)
+
+
+def to_error(problems: Sequence[Problem], source: str) -> ConfigError:
+    """All problems as one error, each on its line."""
+    if len(problems) == 1:
+        where = f"{source}: {problems[0].place}" if problems[0].key else source
+        return ConfigError(f"{where}: {problems[0].text}", fix=problems[0].fix)
+    lines = "\n".join(f"  {problem}" for problem in problems)
+    return ConfigError(f"{source} has {len(problems)} problems:\n{lines}\n", fix="correct all of these.")
+
+
+def from_pydantic(errors: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
+    """Pydantic's complaints in the words of a recipe."""
+    unknown_kinds = {tuple(error["loc"][:-1]) for error in errors if error["loc"][-1:] == ("[key]",)}
+    for error in errors:
+        path = tuple(error["loc"])
+        if path[-1:] == ("[key]",):
+            path = path[:-1]
+            choices = [str(choice) for choice in get_args(get_args(annotation_at(path[:-1])[0])[0])]
+            close = get_close_matches(str(path[-1]), choices, n=1)
+            yield _unknown(path, "", [dotted([*path[:-1], name]) for name in close], choices)
+        elif any(path[: len(kind)] == kind for kind in unknown_kinds):
+            continue  # the key itself is wrong; what lies below it says nothing more
+        elif error["type"] == "extra_forbidden":
+            section = as_section(annotation_at(path[:-1])[0])
+            known = list(section.model_fields) if section is not None else []
+            yield _unknown(path, f" (its value here is {show(error['input'])})", near(path), known)
+        elif error["type"] == "missing" and isinstance(path[-1], str):
+            yield from _missing(path)
+        else:
+            path = path[:-1] if error["type"] == "missing" else path  # a list that is too short
+            yield _unfit(path, error["input"])
+
+
+def _unknown(path: KeyPath, value: str, meant: Sequence[str], known: Sequence[str]) -> Problem:
+    text = f"the key is unknown{value}"
+    if meant:
+        names = " or ".join(f"'{name}'" for name in meant)
+        return Problem(dotted(path), f"{text}; did you mean {names}?", "rename it, or remove it.")
+    where = f"'{dotted(path[:-1])}'" if path[:-1] else "a recipe"
+    return Problem(dotted(path), f"{text}; {where} expects {', '.join(known)}.", "remove it.")
+
+
+def _missing(path: KeyPath) -> Iterator[Problem]:
+    annotation, metadata, field = annotation_at(path)
+    section = as_section(annotation)
+    if section is not None:
+        for name, inner in section.model_fields.items():
+            if inner.is_required():
+                yield from _missing((*path, name))
+        return
+    expected = describe(annotation, metadata)
+    meaning = f" ({field.description})" if field is not None and field.description else ""
+    yield Problem(dotted(path), f"missing; expected {expected}{meaning}.".replace(".).", ")."), f"add {dotted(path)}.")
+
+
+def _unfit(path: KeyPath, value: Any) -> Problem:
+    annotation, metadata, field = annotation_at(path)
+    text = f"{show(value)} does not fit; expected {describe(annotation, metadata)}."
+    fix = _rewrite(annotation, value)
+    if fix is None and value is None and field is not None and not field.is_required():
+        fix = "remove the key to take its default."
+    if fix is None:
+        fix = f"change it ({field.description})." if field is not None and field.description else "change it."
+    return Problem(dotted(path), text, fix.replace(".).", ")."))
+
+
+def _rewrite(annotation: Any, value: Any) -> str | None:
+    """The value that was probably meant, for slips of notation."""
+    kind = bare(annotation)[0]
+    if get_origin(kind) is Literal:
+        choices = [str(choice) for choice in get_args(kind)]
+        meant = "none" if value is None or value is False else str(value)
+        close = get_close_matches(meant, choices, n=1)
+        return f"write {close[0]}." if close else f"write {' or '.join(choices)}."
+    if kind is bool and isinstance(value, str) and value.lower() in {"yes", "on", "no", "off", "true", "false"}:
+        return f"write {show(value.lower() in {'yes', 'on', 'true'})}, without quotes."
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return f"write {int(value)}."
+    if kind in (int, float) and isinstance(value, str):
+        return _number_in(value, kind)
+    if kind is str and isinstance(value, int | float):
+        return f"put it in quotes: '{value}'."
+    if get_origin(kind) is tuple and not isinstance(value, list | dict | None):
+        return f"write a list: [{value}]."
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, str):
+        return "write its keys, indented, on the lines below."
+    return None
+
+
+def _number_in(text: str, kind: type[int] | type[float]) -> str | None:
+    try:
+        number = float(text.replace("_", "").replace(",", "").replace(" ", ""))
+    except ValueError:
+        return None
+    return f"write {int(number) if kind is int and number.is_integer() else number}, without quotes or separators."

@@ -1,0 +1,244 @@
+"""Settings that each are legal and together are not: refused when a recipe is loaded. One small function per rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import inf, isfinite
+from typing import Any, cast
+
+from motet.config.algorithm_validation import ALGORITHM_CHECKS, Check, unused_algorithm_keys
+from motet.config.error_messages import Problem
+from motet.config.keys import show
+from motet.config.schema import (
+    HUB_OPTIONS,
+    LONGEST_NAME,
+    LoraConfig,
+    PolicyConfig,
+    Recipe,
+    RewardConfig,
+    TrackConfig,
+)
+
+
+def contradictions(recipe: Recipe) -> list[Problem]:
+    """Every contradiction of a recipe."""
+    return [problem for check in CHECKS for problem in check(recipe)]
+
+
+def unused_keys(recipe: Recipe) -> dict[str, Problem]:
+    """Keys without a meaning under the other settings: refused where given, left out where a recipe is written."""
+    unused: list[Problem] = []
+    if recipe.image.guidance == "none":
+        fix = "remove it, or set image.guidance to guided."
+        unused.append(Problem("image.guidance_scale", "has no effect while image.guidance is none.", fix))
+    if recipe.denoising.guidance == "none":
+        fix = "remove it, or set denoising.guidance to guided."
+        for key in ("denoising.guidance_scale", "denoising.image_guidance_scale"):
+            unused.append(Problem(key, "has no effect while denoising.guidance is none.", fix))
+    unused += unused_algorithm_keys(recipe.algorithm)
+    for key in _adapters(recipe.policy):
+        named = [part for part in recipe.policy.train if part in _REPLACED[key]]
+        if named:
+            fix = f"name what else trains ([]: nothing), or remove {key}."
+            unused.append(Problem("policy.train", f"names {named[0]}, in whose place {key} trains an adapter.", fix))
+    if recipe.tracks:
+        for key in ("scenario", "scenario_options", "data", "rewards", "run.prompts_per_step"):
+            fix = f"move it into tracks.{next(iter(recipe.tracks))}."
+            unused.append(Problem(key, "has no effect beside tracks, which bring their own.", fix))
+    else:
+        unused.append(Problem("tracks", "is empty.", "name tracks, or remove it."))
+    if recipe.eval.suite != "rewards":
+        fix = "remove it, or set eval.suite to rewards."
+        unused.append(Problem("eval.data", f"has no effect while eval.suite is {recipe.eval.suite}.", fix))
+    if len(recipe.tracks) < 2:
+        unused.append(
+            Problem("run.turn", "has no effect without two tracks to take turns.", "remove it, or add tracks.")
+        )
+    return {problem.key: problem for problem in unused}
+
+
+def _unused_but_given(recipe: Recipe) -> Iterator[Problem]:
+    for key, problem in unused_keys(recipe).items():
+        section, _, name = key.rpartition(".")
+        if name in (getattr(recipe, section) if section else recipe).model_fields_set:
+            yield problem
+
+
+# --- policy and data
+
+
+_REPLACED = {"policy.lora": ("language_model", "lm_head"), "policy.expert.lora": ("transformer",)}
+"""Parts in whose place an adapter trains."""
+
+
+def _adapters(policy: PolicyConfig) -> dict[str, LoraConfig]:
+    """The adapters that are asked for, by their keys."""
+    asked = {"policy.lora": policy.lora, "policy.expert.lora": policy.expert and policy.expert.lora}
+    return {key: lora for key, lora in asked.items() if lora is not None}
+
+
+def _policy(recipe: Recipe) -> Iterator[Problem]:
+    policy = recipe.policy
+    if not policy.path.strip():
+        yield Problem("policy.path", "is empty; expected a checkpoint folder or a hub id.", "name the model to train.")
+    adapters = _adapters(policy)
+    if not policy.train and not adapters:
+        yield Problem("policy.train", "is empty, so nothing would train.", "name parts, or remove the key.")
+    for key, lora in adapters.items():
+        if not lora.target_modules:
+            text = "is empty, so nothing would train."
+            yield Problem(f"{key}.target_modules", text, "name layers, or remove the key.")
+    if policy.device == "gpu":
+        yield Problem("policy.device", "'gpu' is no device name of torch.", "write cuda (or cuda:0, mps, cpu, auto).")
+
+
+def _tracks(recipe: Recipe) -> Iterator[tuple[str, TrackConfig]]:
+    """Every track with the prefix of its keys: empty for a recipe that is its own only track."""
+    for name, track in recipe.practised().items():
+        yield (f"tracks.{name}." if recipe.tracks else ""), track
+
+
+def _track_names(recipe: Recipe) -> Iterator[Problem]:
+    for name in recipe.tracks:
+        if not name.isidentifier():
+            text = f"{name!r} is no name: it is part of file names and of metrics."
+            yield Problem(f"tracks.{name}", text, "use letters, digits and underscores.")
+        elif len(name.encode()) > LONGEST_NAME:
+            text = f"a name of {len(name)} characters is too long: it is part of file names."
+            yield Problem(f"tracks.{show(name)}", text, f"use at most {LONGEST_NAME}.")
+
+
+def _shapes_data(recipe: Recipe) -> Iterator[Problem]:
+    for prefix, track in _tracks(recipe):
+        data, key = track.data, f"{prefix}data"
+        if data.source != "shapes":
+            if set(data.options) - set(HUB_OPTIONS):  # whether it is on the hub shows when it is opened
+                text = f"are options of the shapes world, but {key}.source is '{data.source}'."
+                yield Problem(f"{key}.options", text, f"remove {key}.options, or set {key}.source to shapes.")
+            continue
+        if data.split not in ("train", "test", "held_out"):
+            text = f"the shapes world has no split '{data.split}'; expected train, test or held_out."
+            yield Problem(f"{key}.split", text, f"set {key}.split to train.")
+        elif data.split != "train" and recipe.eval.suite != "none":
+            text = f"is '{data.split}', which eval.suite {recipe.eval.suite} measures on: training would see the test."
+            yield Problem(f"{key}.split", text, f"set {key}.split to train, or eval.suite to none.")
+
+
+# --- scenario and rewards
+
+
+def _names(recipe: Recipe) -> Iterator[Problem]:
+    named: list[tuple[str, str]] = []
+    for prefix, track in _tracks(recipe):
+        named.append((f"{prefix}scenario", track.scenario))
+        named += [(f"{prefix}rewards.{place}.name", reward.name) for place, reward in enumerate(track.rewards)]
+    for key, name in named:
+        if not name.strip():
+            yield Problem(key, "is empty.", "give a built-in name, or a path package.module:name.")
+        elif "." in name and ":" not in name:
+            meant = ":".join(name.rsplit(".", 1))
+            yield Problem(key, f"{name!r} lacks the colon of package.module:name.", f"write {meant}.")
+
+
+def _rewards(recipe: Recipe) -> Iterator[Problem]:
+    for prefix, track in _tracks(recipe):
+        yield from _rewards_of(track.rewards, f"{prefix}rewards")
+
+
+def _rewards_of(rewards: Sequence[RewardConfig], section: str) -> Iterator[Problem]:
+    seen: list[tuple[str, frozenset[str] | None, dict[str, Any]]] = []
+    for place, reward in enumerate(rewards):
+        key = f"{section}.{place}"
+        if reward.acts is not None and not reward.acts:
+            yield Problem(
+                f"{key}.acts", "is empty, so the reward speaks for no act.", "name acts; no key at all means all."
+            )
+        if reward.acts is not None and len(set(reward.acts)) < len(reward.acts):
+            yield Problem(f"{key}.acts", f"names an act twice: {', '.join(reward.acts)}.", "name each act once.")
+        identity = (reward.name, None if reward.acts is None else frozenset(reward.acts), reward.options)
+        if identity in seen:
+            text = f"'{reward.name}' is already {section}.{seen.index(identity)}, for the same acts."
+            yield Problem(key, text, "give one of them the sum of the weights, and remove the other.")
+        seen.append(identity)
+    if rewards and not any(reward.weight for reward in rewards):
+        yield Problem(section, "all weights are 0, so nothing is rewarded.", "give one reward a weight (default 1).")
+
+
+# --- sampling, optimizer, evaluation
+
+
+def _guidance(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.image.guidance != "none" and recipe.image.guidance_scale == 1:
+        text = "1 is the conditional distribution itself, sampled at twice the price."
+        yield Problem("image.guidance_scale", text, "set image.guidance to none and remove the scale, or raise it.")
+
+
+def _denoising(recipe: Recipe) -> Iterator[Problem]:
+    denoising = recipe.denoising
+    if denoising.guidance != "none" and denoising.guidance_scale == 1 and denoising.image_guidance_scale == 1:
+        text = "1 is the conditional velocity itself, computed at twice the price."
+        yield Problem("denoising.guidance_scale", text, "set denoising.guidance to none, or raise the scale.")
+    if denoising.sde_type == "cps" and denoising.noise_level > 1:
+        text = f"is {denoising.noise_level:g}, but cps takes the share of new noise, 0 to 1."
+        yield Problem("denoising.noise_level", text, "0.7 is usual, or choose flow_sde.")
+    window, stochastic = denoising.sde_window, denoising.num_steps - 1
+    if window is not None and window.size > stochastic:
+        text = f"is {window.size}, but of {denoising.num_steps} steps only {stochastic} can be stochastic."
+        yield Problem("denoising.sde_window.size", text, f"lower it to {stochastic}, or raise denoising.num_steps.")
+    elif stochastic < 1:
+        yield Problem("denoising.num_steps", "is 1, and the last step is never stochastic.", "set it to 2 or more.")
+
+
+def _optimizer(recipe: Recipe) -> Iterator[Problem]:
+    optimizer = recipe.optimizer
+    for place, beta in enumerate(optimizer.betas):
+        if isfinite(beta) and not 0 <= beta < 1:
+            yield Problem(
+                f"optimizer.betas.{place}", f"{beta:g} does not fit; expected >= 0 and < 1.", "0.9, 0.999 is usual."
+            )
+    if 1 < optimizer.learning_rate < inf:
+        text = f"{optimizer.learning_rate:g} is no rate of AdamW; expected at most 1."
+        yield Problem("optimizer.learning_rate", text, "check the exponent's sign: 2e-4, not 2e4.")
+
+
+def _eval(recipe: Recipe) -> Iterator[Problem]:
+    given = recipe.eval.model_fields_set
+    if given and "suite" not in given:
+        names = ", ".join(f"eval.{name}" for name in sorted(given))
+        text = f"{names} given, but without eval.suite nothing is measured."
+        yield Problem("eval.suite", text, "add eval.suite: shapes (or none, to say so).")
+
+
+def _finite(recipe: Recipe) -> Iterator[Problem]:
+    free: dict[str, Any] = {"data": {"options": True}, "rewards": {"__all__": {"options": True}}}
+    free["tracks"] = {"__all__": dict(free)}
+    for key, value in _leaves(recipe.model_dump(exclude=free), ""):
+        if isinstance(value, float) and not isfinite(value):
+            yield Problem(key, f"{value} does not fit; expected a finite number.", "write a finite number.")
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list | tuple):
+        pairs = (
+            cast("dict[str, Any]", value).items() if isinstance(value, dict) else enumerate(cast("list[Any]", value))
+        )
+        for name, inner in pairs:
+            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
+
+
+CHECKS: tuple[Check, ...] = (
+    _unused_but_given,
+    _finite,
+    _policy,
+    _track_names,
+    _shapes_data,
+    _names,
+    _rewards,
+    *ALGORITHM_CHECKS,
+    _guidance,
+    _denoising,
+    _optimizer,
+    _eval,
+)

@@ -1,0 +1,1 @@
+"""Conversion between DeepSeek's Janus layout and transformers'."""

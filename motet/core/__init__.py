@@ -1,0 +1,1 @@
+"""What everything else speaks of: tasks, conversations, acts, trajectories, protocols, the registry, errors."""

@@ -1,0 +1,223 @@
+"""Conversations: what a policy has before it when it acts, in the chat format of transformers and datasets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from motet.core.errors import DataError
+from motet.core.images import read_picture
+
+Role = Literal["system", "user", "assistant"]
+
+
+MARK = "<image>"
+"""A place for a picture inside a text, as LLaVA, LLaMA-Factory, ms-swift and EasyR1 write it."""
+MAX_TEXT = 1_000_000
+"""Characters of one text: more than any model's context holds, and enough to keep a tokenizer busy for minutes."""
+_MARKED = re.compile(rf"\s*{re.escape(MARK)}\s*")
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """A run of text inside a message. Raises DataError for one that cannot be encoded, or of a length beyond reason."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if len(self.text) > MAX_TEXT:
+            raise DataError(
+                f"A text of {len(self.text):,} characters, {self.text[:40]!r}..., is longer than {MAX_TEXT:,}.",
+                fix="shorten the text.",
+            )
+        try:
+            self.text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"A text holds {self.text[error.start]!r} at character {error.start}, half of a surrogate pair, not a "
+                "character.",
+                fix="correct or remove it: the text was cut, or decoded as something else than UTF-8.",
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture inside a message: an RGB PIL image whose pixels never change afterwards.
+
+    `codes` are the image tokens that a policy drew it with, for whoever paints it anew from them; most read the pixels.
+    """
+
+    image: Image.Image
+    codes: tuple[int, ...] | None = None
+
+
+Part = Text | Picture
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """One turn: who speaks, and the parts in order."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Conversation:
+    """An immutable sequence of messages; `a + b` continues a with b.
+
+    Conversations compare by identity: siblings that share one object share one prefill.
+    """
+
+    messages: tuple[Message, ...] = ()
+
+    def __add__(self, other: Conversation) -> Conversation:
+        return Conversation(self.messages + other.messages)
+
+    def to_chat(self) -> list[dict[str, Any]]:
+        """The `{"role", "content": [{"type": "text"|"image", ...}]}` form that rewards and datasets use."""
+        return [
+            {
+                "role": message.role,
+                "content": [
+                    {"type": "text", "text": part.text}
+                    if isinstance(part, Text)
+                    else {"type": "image", "image": part.image}
+                    for part in message.parts
+                ],
+            }
+            for message in self.messages
+        ]
+
+    @property
+    def pictures(self) -> list[Image.Image]:
+        """All pictures of the conversation, in order."""
+        return [part.image for message in self.messages for part in message.parts if isinstance(part, Picture)]
+
+    @property
+    def text(self) -> str:
+        """All text of the conversation, one message per line: for reports, never for a model."""
+        lines = (" ".join(p.text for p in m.parts if isinstance(p, Text)) for m in self.messages)
+        return "\n".join(line for line in lines if line)
+
+
+def _parts(contents: tuple[str | Image.Image, ...]) -> tuple[Part, ...]:
+    return tuple(Text(c) if isinstance(c, str) else _picture(c) for c in contents)
+
+
+def _picture(image: Any) -> Picture:
+    return Picture(read_picture(image, Path(), "A message"))
+
+
+def user(*contents: str | Image.Image) -> Conversation:
+    """One user turn of texts and pictures."""
+    return Conversation((Message("user", _parts(contents)),))
+
+
+def assistant(*contents: str | Image.Image) -> Conversation:
+    """One assistant turn of texts and pictures."""
+    return Conversation((Message("assistant", _parts(contents)),))
+
+
+def from_column(content: Any, pictures: Sequence[Image.Image] = (), *, lead: bool = True) -> Conversation:
+    """What a column of a row asks: a text, which is one user turn, or chat messages; with the row's pictures.
+
+    See `from_chat` for where the pictures go. Raises DataError also for a chat that ends with the assistant's turn:
+    the gold answer would be part of the question.
+    """
+    if isinstance(content, str):
+        return from_chat([{"role": "user", "content": content}], pictures, lead=lead)
+    if not isinstance(content, list | tuple) or not content:
+        raise DataError(f"{content!r:.80} is neither a text nor chat messages.", fix="store a text, or messages.")
+    conversation = from_chat(content, pictures, lead=lead)
+    if conversation.messages[-1].role == "assistant":
+        raise DataError(
+            "The chat ends with the assistant's turn: the answer would be part of the question.",
+            fix='split the row: {"question": messages[:-1], "answer": messages[-1]["content"]}.',
+        )
+    return conversation
+
+
+def from_chat(chat: Sequence[Any], pictures: Sequence[Image.Image] = (), *, lead: bool = True) -> Conversation:
+    """Read chat messages (`to_chat`'s form, or TRL's with plain string contents), and put `pictures` into them.
+
+    Places for pictures are `{"type": "image"}` parts without an `image` of their own, and `<image>` marks in texts;
+    each takes the next picture. A chat with neither places nor pictures of its own shows all pictures before the first
+    user turn that is plain text, as TRL's `prepare_multimodal_messages`; with `lead` False, none. Raises DataError when
+    the numbers of places and pictures differ.
+    """
+    turns = [_read_turn(number, message) for number, message in enumerate(chat)]
+    places = sum(part is None for turn in turns for part in turn.parts)
+    own = sum(isinstance(part, Picture) for turn in turns for part in turn.parts)
+    asked = sorted((turn for turn in turns if turn.role == "user"), key=lambda turn: not turn.plain)
+    if lead and not places and not own and asked:
+        asked[0].parts[:0] = [None] * len(pictures)
+        places = len(pictures)
+    if places != len(pictures) and (places or lead):
+        beside = f" beside {own} of its own" if own else ""
+        raise DataError(
+            f"The text has {places} places for pictures ({MARK} or image parts){beside}, and the row has "
+            f"{len(pictures)} pictures for them in `images` or `image`.",
+            fix="give as many pictures as places; a question without places shows all of the row's pictures first.",
+        )
+    following = iter(pictures)
+    return Conversation(
+        tuple(
+            Message(turn.role, tuple(_picture(next(following)) if part is None else part for part in turn.parts))
+            for turn in turns
+        )
+    )
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A message whose pictures are not yet placed: None is a place. `plain`: it was a string."""
+
+    role: Role
+    parts: list[Part | None]
+    plain: bool
+
+
+def _read_turn(number: int, message: Any) -> _Turn:
+    if not isinstance(message, Mapping) or "role" not in message:
+        raise DataError(
+            f"Message {number} is {message!r:.80}, not {{'role': ..., 'content': ...}}.",
+            fix='convert it; for ShareGPT\'s form {"role": {"human": "user", "gpt": "assistant"}[m["from"]], '
+            '"content": m["value"]}.',
+        )
+    role, content = message["role"], message.get("content")
+    if role not in ("system", "user", "assistant"):
+        raise DataError(f"Message {number} has role {role!r}.", fix="use system, user or assistant.")
+    if isinstance(content, str):
+        return _Turn(role, _split(content), True)
+    if not isinstance(content, list | tuple):
+        raise DataError(f"Message {number} has the content {content!r:.80}.", fix="give a text, or a list of parts.")
+    return _Turn(role, [part for entry in content for part in _read_part(number, entry)], False)
+
+
+def _read_part(number: int, part: Any) -> list[Part | None]:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return _split(part["text"])
+    if kind == "image" and isinstance(part.get("image"), Image.Image | None):
+        return [None if part.get("image") is None else _picture(part["image"])]
+    raise DataError(
+        f"Message {number} holds a part {part!r:.120} that is neither text nor a picture at hand.",
+        fix='use {"type": "text", "text": ...} and {"type": "image"} with as many `images` as parts; a scenario of '
+        "your own names the columns that hold chats in `columns`, so that their pictures are read.",
+    )
+
+
+def _split(text: str) -> list[Part | None]:
+    """A text, cut at its marks; white space beside a mark belongs to it."""
+    pieces: list[Part | None] = []
+    for number, piece in enumerate(_MARKED.split(text)):
+        pieces += [None] * (number > 0)
+        if piece or MARK not in text:
+            pieces.append(Text(piece))
+    return pieces

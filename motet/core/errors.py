@@ -1,0 +1,66 @@
+"""Every error that motet raises on purpose.
+
+    MotetError
+    ├── ConfigError       a recipe or an override is wrong           (names key, value, fix)
+    ├── DataError         a dataset row or a file is wrong           (names row, column, fix)
+    ├── CheckpointError   a checkpoint cannot be read or written     (names path, fix)
+    ├── RewardError       a reward broke its contract                (names reward, fix)
+    ├── ContextError      a prompt does not fit the model            (names length, limit, fix)
+    ├── RunFolderError    the output folder cannot be used           (names folder, fix)
+    ├── OutputError       a file that was asked for cannot be written (names file, fix)
+    └── NumericsError     a number that must be finite is not        (names quantity, cause)
+
+A failed *trajectory* is not an error: it is data (`motet.core.trajectory.Failure`).
+The command line prints a MotetError as one line and exits with 2. Imports no torch.
+"""
+
+from motet.core.printable import printable, without_passwords
+
+
+class MotetError(Exception):
+    """What a user can mend. `fix` says how, in the imperative."""
+
+    def __init__(self, problem: str, *, fix: str) -> None:
+        super().__init__(problem, fix)
+        self.problem = problem
+        self.fix = fix
+
+    def __str__(self) -> str:
+        """Both, safe to print: what models, files and users wrote is escaped, passwords in addresses are hidden."""
+        return without_passwords(printable(f"{self.problem} Fix: {self.fix}"))
+
+
+class ConfigError(MotetError):
+    """A recipe or an override is wrong."""
+
+
+class DataError(MotetError):
+    """A dataset row, column or file is wrong."""
+
+
+class CheckpointError(MotetError):
+    """A checkpoint cannot be read or written."""
+
+
+class RewardError(MotetError):
+    """A reward function broke its contract."""
+
+
+class ContextError(MotetError):
+    """A prompt does not fit the model's context."""
+
+
+class RunFolderError(MotetError):
+    """The output folder cannot be used."""
+
+
+class OutputError(MotetError):
+    """A file that was asked for cannot be written."""
+
+
+class NumericsError(MotetError):
+    """A number that must be finite is not."""
+
+
+CORRECT_ROW = "correct the row, or put another in its place: a run is resumed only with as many rows as it had."
+"""What to do about a row that a run met."""

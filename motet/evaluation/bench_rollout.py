@@ -1,0 +1,329 @@
+"""How fast we sample, beside transformers' own `generate` on the same weights, prompts and guidance.
+
+Both sides decode greedily and must write the same tokens; runs alternate, so that a busy machine slows both. The
+*floor* is the time of the matrix products alone, by the same kernels: what is left above it is our overhead.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import DynamicCache, GenerationConfig, JanusConfig, JanusForConditionalGeneration
+
+from motet.core.errors import NumericsError
+from motet.core.trajectory import Sampling
+from motet.policies.generation.decode_loop import Prefixes, decode
+from motet.policies.generation.fused_weights import LanguageSnapshot
+from motet.policies.versions import read_with_cache
+from motet.weights.hf_output import quiet
+
+IMAGE_PROMPT, TEXT_PROMPT, TEXT_TOKENS = 12, 85, 64
+"""Longest prompts (they are a third shorter at most, and padded on the left), and text tokens written."""
+
+TIE = 1e-3
+"""Two logits this close may swap places by rounding: both sides may then go on differently."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """Left-padded ids, every row another prompt, and those of the unconditional branch."""
+
+    ids: Int[Tensor, "B T"]
+    null_ids: Int[Tensor, "B T"]
+    mask: Bool[Tensor, "B T"]
+    special: dict[str, int]
+
+
+def bench_rollout(
+    policy_path: str | None = None,
+    batch_sizes: Sequence[int] = (16, 64),
+    guidance_scale: float = 5.0,
+    repeats: int = 5,
+    seed: int = 0,
+    device: str = "cpu",
+) -> list[dict[str, Any]]:
+    """Race our sampler against transformers; one row per task and batch size.
+
+    Tasks: guided images and texts against `generate`, unguided images, which `generate` cannot draw, against a loop
+    over transformers' modules. `per_second` counts sequences; `ratio` is the median over the repeats, between its
+    extremes; `times_the_floor` our time over the floor's; `ties` the sequences that part where two logits are equal.
+    `policy_path` None races a random model of the tiny reference size. Raises NumericsError if the tokens differ.
+    """
+    if policy_path is None:
+        model: Any = reference_model(seed)
+    else:
+        model = JanusForConditionalGeneration.from_pretrained(policy_path, dtype=torch.float32)
+    model = model.to(device).eval()
+    model.generation_config.eos_token_id = None  # every text is as long as ours, which the race does not end early
+    rows = []
+    with torch.no_grad(), quiet():
+        for batch in batch_sizes:
+            drawn, written = (make_prompts(model, batch, length, seed) for length in (IMAGE_PROMPT, TEXT_PROMPT))
+            rows.append(_race(model, "image", drawn, guidance_scale, repeats))
+            rows.append(_race(model, "image", drawn, None, repeats))
+            rows.append(_race(model, "text", written, None, repeats))
+    return rows
+
+
+def _race(model: Any, task: str, prompts: Prompts, guidance_scale: float | None, repeats: int) -> dict[str, Any]:
+    """Run ours, theirs and the floor in turns."""
+    theirs = _generate if task == "text" or guidance_scale is not None else _module_loop
+    runners: list[Callable[[], Any]] = [
+        lambda: _sample(model, task, prompts, guidance_scale),
+        lambda: theirs(model, task, prompts, guidance_scale),
+        _products(model, task, prompts, guidance_scale),
+    ]
+    ours, reference, _ = (run() for run in runners)  # the first runs also warm up
+    ties = _count_ties(model, task, prompts, guidance_scale, (ours, reference))
+    times = [[_seconds(run, model.device) for run in runners] for _ in range(repeats)]
+    batch, mine = len(prompts.ids), statistics.median(t[0] for t in times)
+    ratios = [t[1] / t[0] for t in times]
+    return {
+        "task": task,
+        "batch": batch,
+        "guidance_scale": guidance_scale,
+        "tokens": ours.shape[1],
+        "per_second": batch / mine,
+        "baseline": "generate" if theirs is _generate else "transformers modules",
+        "baseline_per_second": batch / statistics.median(t[1] for t in times),
+        "ratio": statistics.median(ratios),
+        "ratio_low": min(ratios),
+        "ratio_high": max(ratios),
+        "floor_per_second": batch / statistics.median(t[2] for t in times),
+        "times_the_floor": statistics.median(t[0] / t[2] for t in times),
+        "ties": ties,
+    }
+
+
+def _seconds(run: Callable[[], Any], device: torch.device) -> float:
+    def settle() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    settle()
+    start = time.perf_counter()
+    run()
+    settle()
+    return time.perf_counter() - start
+
+
+# --- the three runners
+
+
+def _sample(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Int[Tensor, "B N"]:
+    """Ours, with everything that a rollout does anew after a weight update: the snapshot and the code embeddings."""
+    snapshot = LanguageSnapshot.take(model.model.language_model)
+    ids, mask, null_rows = prompts.ids, prompts.mask, None
+    batch = len(ids)
+    if guidance_scale is not None:  # null branches of one length are one prefix
+        _, null_rows = torch.unique(mask.sum(dim=1), return_inverse=True)
+        first = [int((null_rows == n).nonzero()[0]) for n in range(int(null_rows.max()) + 1)]
+        ids, mask = torch.cat([ids, prompts.null_ids[first]]), torch.cat([mask, mask[first]])
+        null_rows = null_rows + batch
+    embed, head, count = _mouth(model, task)
+    if task == "image":
+        table = embed(torch.arange(model.model.vqmodel.config.num_embeddings, device=ids.device))
+        embed = partial(nn.functional.embedding, weight=table)
+    decoded = decode(
+        snapshot,
+        Prefixes(model.get_input_embeddings()(ids), mask),
+        torch.arange(batch, device=ids.device),
+        null_rows,
+        head=head,
+        embed=embed,
+        uniforms=torch.zeros(batch, count, device=ids.device),
+        sampling=Sampling(
+            temperature=0.0,
+            guidance="none" if guidance_scale is None else "guided",
+            guidance_scale=guidance_scale or 1.0,
+        ),
+    )
+    return decoded.ids
+
+
+def _generate(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Int[Tensor, "B N"]:
+    """transformers' `generate`."""
+    special = {"bos_token_id": prompts.special["bos"], "pad_token_id": prompts.special["pad"]}
+    config = GenerationConfig(
+        do_sample=False,
+        max_length=prompts.ids.shape[1] + TEXT_TOKENS if task == "text" else None,
+        guidance_scale=guidance_scale,
+        generation_kwargs={"boi_token_id": prompts.special["boi"]},
+        **special,
+    )
+    mask = prompts.mask.long()
+    out = model.generate(prompts.ids, attention_mask=mask, generation_mode=task, generation_config=config)
+    return out if task == "image" else out[:, prompts.ids.shape[1] :]
+
+
+def _module_loop(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Int[Tensor, "B N"]:
+    """Unguided decoding by transformers' modules with their default cache."""
+    assert guidance_scale is None
+    embed, head, count = _mouth(model, task)
+    cache, tokens = DynamicCache(config=model.config.text_config), []
+    mask, embeddings = prompts.mask.long(), model.get_input_embeddings()(prompts.ids)
+    for _ in range(count):
+        out = read_with_cache(model.model.language_model, cache, inputs_embeds=embeddings, attention_mask=mask)
+        tokens.append(head(out.last_hidden_state[:, -1]).argmax(dim=-1))
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        embeddings = embed(tokens[-1]).unsqueeze(1)
+    return torch.stack(tokens, dim=1)
+
+
+def _products(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Callable[[], None]:
+    """The matrix products of one decode with their real shapes and kernels, and nothing else."""
+    snapshot = LanguageSnapshot.take(model.model.language_model)
+    _, head, count = _mouth(model, task)
+    heads = [module for module in head.modules() if isinstance(module, nn.Linear)]
+    (batch, length), branches = prompts.ids.shape, 1 if guidance_scale is None else 2
+    prefixes = batch + (len(prompts.mask.sum(dim=1).unique()) if branches == 2 else 0)
+    rows, width, capacity = batch * branches, snapshot.head_dim, length + count - 1
+    pairs, queries = rows * snapshot.kv_heads, snapshot.heads // snapshot.kv_heads
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, device=prompts.ids.device)
+
+    caches = [noise(2, pairs, capacity, width) for _ in snapshot.layers]
+    sizes = {prefixes * length, prefixes, rows}
+    inputs = {
+        (m, n): noise(m, n)
+        for m in sizes
+        for layer in snapshot.layers[:1]
+        for n in {p.weight.shape[1] for p in (layer.qkv, layer.out, layer.gate_up, layer.down)}
+        | {module.in_features for module in heads}
+    }
+    query, weights = noise(pairs, queries, width), noise(pairs, queries, capacity)
+    read = noise(prefixes * snapshot.heads, length, width), noise(prefixes * snapshot.heads, length, length)
+
+    def run() -> None:
+        for layer in snapshot.layers:
+            last = layer is snapshot.layers[-1]
+            layer.qkv(inputs[prefixes * length, layer.qkv.weight.shape[1]])
+            asked = slice(-1, None) if last else slice(None)
+            torch.bmm(read[0][:, asked], read[0].transpose(1, 2))
+            torch.bmm(read[1][:, asked], read[0])
+            for p in (layer.out, layer.gate_up, layer.down):
+                p(inputs[prefixes if last else prefixes * length, p.weight.shape[1]])
+        for filled in range(length, capacity + 1):
+            if filled > length:
+                for layer, (keys, values) in zip(snapshot.layers, caches, strict=True):
+                    for p in (layer.qkv, layer.out, layer.gate_up, layer.down):
+                        p(inputs[rows, p.weight.shape[1]])
+                    torch.bmm(query, keys[:, :filled].transpose(1, 2))
+                    torch.bmm(weights[..., :filled], values[:, :filled])
+            for module in heads:
+                nn.functional.linear(inputs[rows, module.in_features], module.weight)
+
+    return run
+
+
+# --- what they have in common
+
+
+def _mouth(model: Any, task: str) -> tuple[Callable[[Tensor], Tensor], nn.Module, int]:
+    """How actions are embedded, the head that predicts them, and how many there are."""
+    if task == "text":
+        return model.get_input_embeddings(), model.lm_head, TEXT_TOKENS
+    count = model.model.vision_model.config.num_image_tokens
+    return model.prepare_embeddings_for_image_generation, model.model.generation_head, count
+
+
+def _count_ties(
+    model: Any,
+    task: str,
+    prompts: Prompts,
+    guidance_scale: float | None,
+    outputs: tuple[Int[Tensor, "B N"], Int[Tensor, "B N"]],
+) -> int:
+    """Sequences that part where two logits tie; any other difference is an error."""
+    ours, theirs = outputs
+    parted = (ours != theirs).any(dim=1).nonzero().squeeze(1)
+    if not len(parted):
+        return 0
+    logits = _forced_logits(model, task, prompts.ids[parted], prompts.mask[parted], theirs[parted])
+    if guidance_scale is not None:
+        null = _forced_logits(model, task, prompts.null_ids[parted], prompts.mask[parted], theirs[parted])
+        logits = null + guidance_scale * (logits - null)
+    first = (ours != theirs)[parted].int().argmax(dim=1)
+    here = logits[torch.arange(len(parted), device=logits.device), first]
+    best = here.topk(2).values
+    wide = (best[:, 0] - best[:, 1] > TIE).nonzero().flatten().tolist()
+    if wide:
+        raise NumericsError(
+            f"Our {task} tokens differ from transformers' in {len(wide)} of {len(ours)} sequences, "
+            f"first in sequence {int(parted[wide[0]])} at token {int(first[wide[0]])}.",
+            fix="report this with the versions of torch and transformers; the sampler is wrong there.",
+        )
+    return len(parted)
+
+
+def _forced_logits(
+    model: Any,
+    task: str,
+    ids: Int[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    tokens: Int[Tensor, "B N"],
+) -> Float[Tensor, "B N V"]:
+    embed, head, _ = _mouth(model, task)
+    embeddings = torch.cat([model.get_input_embeddings()(ids), embed(tokens[:, :-1])], dim=1)
+    full = torch.cat([mask.long(), torch.ones_like(tokens[:, :-1])], dim=1)
+    positions = (full.cumsum(dim=1) - 1).clamp(min=0)
+    out = model.model.language_model(inputs_embeds=embeddings, attention_mask=full, position_ids=positions)
+    return head(out.last_hidden_state[:, ids.shape[1] - 1 :])
+
+
+def make_prompts(model: Any, batch: int, longest: int, seed: int) -> Prompts:
+    """Random prompts BOS ... BOI of several lengths."""
+    text = model.config.text_config
+    known: dict[str, Any] = {"bos": text.bos_token_id, "pad": text.pad_token_id, "image": model.config.image_token_id}
+    taken = {name: token for name, token in known.items() if token is not None and token < text.vocab_size}
+    free = [token for token in range(min(text.vocab_size, 4096)) if token not in taken.values()]
+    special: dict[str, int] = {name: taken[name] if name in taken else free.pop(0) for name in ("bos", "pad", "boi")}
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.tensor(free)[torch.randint(len(free), (batch, longest), generator=generator)]
+    starts = torch.arange(batch) % (longest // 3 + 1)
+    columns = torch.arange(longest)
+    mask = columns >= starts[:, None]
+    ids = ids.masked_fill(~mask, special["pad"]).masked_fill(columns == starts[:, None], special["bos"])
+    ids[:, -1] = special["boi"]
+    null_ids = torch.where((ids == special["bos"]) | (ids == special["boi"]), ids, special["pad"])
+    device = model.device
+    return Prompts(ids.to(device), null_ids.to(device), mask.to(device), special)
+
+
+def reference_model(seed: int) -> JanusForConditionalGeneration:
+    """A random Janus of the reference size whose argmax is decisive (transformers' init gives near-uniform logits)."""
+    text = {
+        "model_type": "llama",
+        "hidden_size": 128,
+        "intermediate_size": 352,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "vocab_size": 512,
+        "max_position_embeddings": 512,
+    }
+    vision = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 4}
+    vq = {"embed_dim": 8, "num_embeddings": 256, "latent_channels": 32, "base_channels": 32, "num_res_blocks": 1}
+    config = JanusConfig(
+        text_config=text,
+        vision_config={**vision, "projection_dim": 128, "num_image_tokens": 64},
+        vq_config={**vq, "channel_multiplier": [1], "projection_dim": 128, "image_token_embed_dim": 128},
+        image_token_id=3,
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(seed)
+    model = JanusForConditionalGeneration(config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2:
+                weight.normal_(0.0, 1.0 if "embed" in name else 1.5 * weight.shape[1] ** -0.5)
+    return model

@@ -1,0 +1,295 @@
+"""Runs from beginning to end: build, measure, train, measure again, and leave a folder that other commands can use."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.table import Table
+
+from motet.config import EvalConfig, Recipe, to_yaml
+from motet.core.errors import MotetError, NumericsError
+from motet.evaluation.reconstruction import reconstruct_sample, reconstruction_grid
+from motet.evaluation.rewards_suite import evaluate_tracks
+from motet.evaluation.shapes_suite import evaluate_shapes
+from motet.policies.loading import Opening
+from motet.report.image_grid import picture_grid, save_picture
+from motet.report.progress import ProgressBar
+from motet.report.resume_check import as_begun, starting_weights
+from motet.report.run_dir import RunFolder
+from motet.report.tables import rewards_table, suite_table
+from motet.report.terminal import Terminal
+from motet.training.checkpoint import Progress
+from motet.training.run_loop import Run
+from motet.training.setup import Session, prepare, prepare_measurement, prepare_supervised, samplings_of
+from motet.training.sft import supervise
+from motet.training.signals import Interrupt, Stopped
+from motet.training.threads import ThreadTuner, same_threads
+from motet.training.trainer import train
+from motet.weights.locate import latest_checkpoint, newest_of
+
+RECONSTRUCTION = "reconstruction.png"
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """Where a run is shown, kept and interrupted; `again` is the command that resumes it."""
+
+    recipe: Recipe
+    folder: RunFolder
+    again: str
+    console: Terminal
+    bar: ProgressBar
+    interrupt: Interrupt
+    threads: ThreadTuner | None
+
+    def say(self, line: str) -> None:
+        """A line for people; an empty one is not worth a line."""
+        if line:
+            self.console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> None:
+    """Measure, train by reinforcement learning, measure again. `before`: the first measurement, if it is known."""
+    with folder.held(), same_threads():
+        recipe, types = _with_compute_types(recipe, folder)
+        session = prepare(recipe)
+        with _desk(recipe, folder, again) as desk:
+            desk.say(types)
+            _check_pictures(desk, session)
+            before = _measure_before(desk, session, before)
+            run = _run(desk, session)
+            progress = _finished(desk, run, train(session, run))
+            after = _measure(desk, session, "after", like=before) if before is not None else None
+            if before is not None and after is not None:
+                desk.console.print(_table(recipe, {"before": before, "after": after}))
+            folder.write_json("summary.json", _summary(recipe, folder, progress, {"before": before, "after": after}))
+        _say_what_next(desk, session, progress)
+
+
+def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> None:
+    """Supervised training with its learning curve, measured at the end; by the suite `rewards` before it as well.
+
+    `before`: the first measurement, if it is known.
+    """
+    with folder.held(), same_threads():
+        recipe, types = _with_compute_types(recipe, folder)
+        session = prepare_supervised(recipe)
+        with _desk(recipe, folder, again) as desk:
+            desk.say(types)
+            _check_pictures(desk, session)
+            before = _measure_before(desk, session, before) if recipe.eval.suite == "rewards" else None
+            run = _run(desk, session)
+            progress = _finished(desk, run, supervise(session, run))
+            after = _measure(desk, session, "after", like=before) if recipe.eval.suite != "none" else None
+            measured = {name: table for name, table in (("before", before), ("after", after)) if table is not None}
+            if measured:
+                desk.console.print(_table(recipe, measured))
+            folder.write_json("summary.json", _summary(recipe, folder, progress, {"after": after, **measured}))
+        _say_what_next(desk, session, progress)
+
+
+def run_measurement(recipe: Recipe, folder: RunFolder, again: str) -> None:
+    """Measure the recipe's checkpoint as it is: what a merge, which trains nothing, is judged by."""
+    with folder.held(), _desk(recipe, folder, again) as desk:
+        after = _measure(desk, prepare_measurement(recipe), "after") if recipe.eval.suite != "none" else None
+        folder.write_json("summary.json", _summary(recipe, folder, Progress(0, 0.0, {}), {"after": after}))
+
+
+def _with_compute_types(recipe: Recipe, folder: RunFolder) -> tuple[Recipe, str]:
+    """The recipe with the compute types that `auto` means here, or meant when the run began; and why these."""
+    opened = Opening.at(newest_of(recipe.policy.path), as_begun(folder, recipe).policy)
+    return recipe.model_copy(update={"policy": opened.settings}), opened.reason
+
+
+@contextmanager
+def _desk(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Desk]:
+    """The folder made, the bar shown, Ctrl-C caught.
+
+    An error before the first step is done leaves no folder behind; a later one tells the newest checkpoint.
+    """
+    console = Terminal()
+    threads = ThreadTuner() if recipe.run.threads is None else None
+    folder.create(to_yaml(recipe), starting_weights(recipe))
+    (folder.path / "summary.json").unlink(missing_ok=True)  # of a shorter run: this one is not at its end
+    try:
+        with ProgressBar(console) as bar, Interrupt() as interrupt:
+            yield _Desk(recipe, folder, again, console, bar, interrupt, threads)
+    except Stopped:
+        raise
+    except KeyboardInterrupt:
+        raise Stopped(f"Stopped. Resume with: {again}") from None
+    except Exception as error:
+        if not folder.began:
+            with suppress(OSError):
+                folder.discard()
+        elif isinstance(error, NumericsError):  # its fixes change settings that a resume may not
+            again = f"start a new run, from these weights with policy.path={folder.path}."
+            raise NumericsError(f"{error.problem} {_what_is_saved(folder)}", fix=f"{error.fix} Then {again}") from error
+        elif isinstance(error, MotetError):
+            raise type(error)(f"{error.problem} {_what_is_saved(folder)}", fix=f"{error.fix} Then: {again}") from error
+        else:
+            error.add_note(f"{_what_is_saved(folder)} Resume with: {again}")
+        raise
+
+
+def _what_is_saved(folder: RunFolder) -> str:
+    newest = latest_checkpoint(folder.checkpoints)
+    done = len(folder.read_metrics())
+    saved = "no checkpoint is saved yet" if newest is None else f"the newest checkpoint is {str(newest)!r}"
+    return f"(After {done} steps; {saved}.)"
+
+
+def _finished(desk: _Desk, run: Run, progress: Progress) -> Progress:
+    """The progress of a run that is at its end; an interrupted one says how to resume it and exits."""
+    if not run.finished:
+        raise Stopped(f"Saved after step {progress.step}. Resume with: {desk.again}")
+    return progress
+
+
+def _run(desk: _Desk, session: Session) -> Run:
+    """The keeping of the run, with a quick look at held-back items every `eval.every` steps."""
+    looks = {"shapes": _glimpse_of_shapes, "rewards": _glimpse_of_rewards}
+    look = looks.get(desk.recipe.eval.suite)
+    measure = None if look is None else lambda: look(session)
+    return Run(session, desk.folder, desk.bar, desk.interrupt, measure, desk.threads)
+
+
+def _check_pictures(desk: _Desk, session: Session) -> None:
+    """Of data that shows what is to be drawn, leave `reconstruction.png`; warn where the image tokenizer loses it."""
+    path = desk.folder.path / RECONSTRUCTION
+    found = None if path.is_file() else reconstruct_sample(session)
+    if found is not None:
+        try:
+            save_picture(reconstruction_grid(found), path)
+        except OSError as error:
+            warnings.warn(f"{str(path)!r} is not saved: {error.strerror or error}.", stacklevel=2)
+        if found.poor:
+            desk.say(f"{found.warning} See {path}.")
+
+
+def _measure_before(desk: _Desk, session: Session, known: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The measurement before the first step: as this run has made it before, as it is known, or made now.
+
+    None without a suite, and where a run goes on that has none.
+    """
+    before = desk.folder.read_json("before.json") or known
+    if before is None and desk.recipe.eval.suite != "none" and latest_checkpoint(desk.folder.checkpoints) is None:
+        before = _measure(desk, session, "before")
+    if before is not None:
+        desk.folder.write_json("before.json", before)
+    return before
+
+
+def _measure(desk: _Desk, session: Session, name: str, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Run the suite and leave `<name>.png`. An interruption stops it at once: nothing is lost.
+
+    On as many items as the measurement `like` that it is compared with, or as `eval` says.
+    """
+    recipe = desk.recipe
+
+    def tell(done: int, total: int) -> None:
+        if desk.interrupt.asked:
+            raise KeyboardInterrupt
+        if desk.threads is not None:
+            desk.threads.adapt()
+        desk.bar.items(f"measure {name}", done, total)
+
+    if recipe.eval.suite == "rewards":
+        outcome = evaluate_tracks(session, tell, like)
+    else:
+        drawing, longest = samplings_of(recipe)["denoising"], recipe.text.max_tokens
+        settings = recipe.eval if like is None else _like(recipe.eval, like["items"])
+        outcome = evaluate_shapes(session.policy, settings, world_of(recipe), longest, tell, denoising=drawing)
+    shown = outcome.specimens
+    if shown:
+        grid = picture_grid(
+            [s.image for s in shown],
+            [s.prompt for s in shown],
+            [s.correct for s in shown],
+            title=f"{name}: first samples" + (", hard prompts first" if recipe.eval.suite == "shapes" else ""),
+        )
+        path = desk.folder.path / f"{name}.png"
+        try:
+            save_picture(grid, path)
+        except OSError as error:  # the numbers are what counts
+            warnings.warn(f"{str(path)!r} is not saved: {error.strerror or error}.", stacklevel=2)
+    return outcome.table
+
+
+def _like(settings: EvalConfig, items: Mapping[str, int]) -> EvalConfig:
+    """The settings that measure the items of a measurement again, however long that takes."""
+    same = {"size": items["test"], "held_out_size": items["held_out"], "minutes": None}
+    return settings.model_copy(update=same)
+
+
+def _table(recipe: Recipe, columns: Mapping[str, Any]) -> Table:
+    if recipe.eval.suite == "rewards":
+        return rewards_table(columns, "Rewards on held-back rows, with 95 % intervals")
+    return suite_table(columns, "On held-back items, strict")
+
+
+def _glimpse_of_rewards(session: Session) -> dict[str, float]:
+    """`eval/REWARD` and `eval/REWARD_greedy` on at most 256 rows, under the track's name where it has one."""
+    recipe = session.recipe
+    quick = {"size": min(256, recipe.eval.size), "pass_at": min(2, recipe.eval.pass_at), "minutes": None}
+    quickly = recipe.model_copy(update={"eval": recipe.eval.model_copy(update=quick)})
+    numbers: dict[str, float] = {}
+    for track, rewards in evaluate_tracks(replace(session, recipe=quickly)).table.items():
+        prefix = f"eval/{track}/" if recipe.tracks else "eval/"
+        for name, own in rewards.items():
+            known = {f"{prefix}{name}": own["mean"], f"{prefix}{name}_greedy": own["greedy"]}
+            numbers |= {key: value for key, value in known.items() if value is not None}
+    return numbers
+
+
+def _glimpse_of_shapes(session: Session) -> dict[str, float]:
+    recipe, policy = session.recipe, session.policy
+    quick = recipe.eval.model_copy(update={"size": 256, "held_out_size": 32, "pass_at": 2, "minutes": None})
+    drawing, longest = samplings_of(recipe)["denoising"], recipe.text.max_tokens
+    table = evaluate_shapes(policy, quick, world_of(recipe), longest, denoising=drawing).table
+    return {
+        "eval/draw": table["draw"]["overall"],
+        "eval/answer": table["answer"]["overall"],
+        "eval/draw_greedy": table["greedy"]["draw"]["overall"],
+        "eval/answer_greedy": table["greedy"]["answer"]["overall"],
+    }
+
+
+def world_of(recipe: Recipe) -> dict[str, Any]:
+    """The shapes world's options: those of the first track that trains on the world, else the defaults."""
+    sources = (track.data for track in recipe.practised().values())
+    return next((dict(data.options) for data in sources if data.source == "shapes"), {})
+
+
+def _summary(
+    recipe: Recipe, folder: RunFolder, progress: Progress, measured: dict[str, dict[str, Any] | None]
+) -> dict[str, Any]:
+    speeds = [line["images_per_second"] for line in folder.read_metrics() if line.get("images_per_second")]
+    return {
+        **measured,
+        "seconds": round(progress.seconds, 1),
+        "steps": progress.step,
+        "images_per_second": round(statistics.fmean(speeds), 1) if speeds else None,
+        "seed": recipe.run.seed,
+    }
+
+
+def _say_what_next(desk: _Desk, session: Session, progress: Progress) -> None:
+    checkpoint, folder = latest_checkpoint(desk.folder.checkpoints), desk.folder.path
+    lines = [f"Trained {progress.step} steps in {progress.seconds:.0f} s: {checkpoint}"]
+    if (folder / "before.png").is_file():
+        lines.append(f"Pictures before and after: {folder / 'before.png'}, {folder / 'after.png'}")
+    shapes = any(track.data.source == "shapes" for track in desk.recipe.practised().values())
+    if any(kind != "text" for track in session.tracks for kind in track.scenario.acts.values()):
+        prompt = "two red circles" if shapes else "what to draw"
+        lines.append(f'Try next: motet sample {shlex.quote(str(folder))} "{prompt}" --n 8 --out grid.png')
+    else:
+        question = "how many circles?" if shapes else "what to ask"
+        lines.append(f'Try next: motet ask {shlex.quote(str(folder))} picture.png "{question}"')
+    desk.say("\n".join(lines))

@@ -1,0 +1,165 @@
+"""Runs a plan: every stage in its own run folder below one output; what is finished is skipped, the rest resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from motet.config import load_recipe, to_yaml
+from motet.config.stages import Plan, Stage, checkpoint_of
+from motet.core.atomic_files import write_whole
+from motet.core.errors import CheckpointError, MotetError, RunFolderError
+from motet.experiments.eval_cache import Measurements, measured_alike
+from motet.experiments.single_run import run_measurement, run_supervised, run_training
+from motet.experiments.tables import plan_tables
+from motet.report.resume_check import POLICY, refuse_changes
+from motet.report.run_dir import RECIPE, RunFolder
+from motet.report.terminal import Terminal
+from motet.training.setup import demonstrated_tracks, measured_tracks, rewarded_tracks
+from motet.training.signals import Stopped
+from motet.weights import merge_folders
+from motet.weights.locate import damage, newest_of, weights_digest
+
+SUMMARY = "summary.json"
+
+
+def run_plan(
+    plan: Plan,
+    output: Path,
+    again: str,
+    *,
+    resume: bool,
+    measurements: Measurements | None = None,
+    only: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Run the stages in order; returns, and writes to `output/summary.json`, what each of them came to.
+
+    `again` is the command that goes on; `measurements` are those of earlier plans, and get those of this one. With
+    `only`, those stages and what they go on from are run, and of the others what is finished is told. Raises
+    RunFolderError when the output is in use and `resume` is not given; ConfigError when a stage that was begun had
+    another recipe, or when the data, scenario or rewards of any of them do not fit each other, before the first of them
+    runs; Stopped when the user interrupts.
+    """
+    wanted = plan.needed(only or [stage.name for stage in plan.stages], output)
+    if output.exists() and any(output.iterdir()) and not resume:
+        fix = "add --resume to go on there, or give another --output."
+        raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
+    _rehearse(plan, output, wanted)
+    console = Terminal()
+    results: dict[str, Any] = {}
+    measurements = measurements or Measurements()
+    for number, stage in enumerate(plan.stages, 1):
+        if stage.name not in wanted and _finished(stage, _folder_of(plan, stage, output)) is None:
+            continue
+        console.rule(f"{number}/{len(plan.stages)}  {stage.name}", align="left")
+        try:
+            results[stage.name] = _run_stage(plan, stage, output, again, measurements)
+        except KeyboardInterrupt:
+            raise Stopped(f"Stopped in stage {stage.name!r}. Resume with: {again}") from None
+        measurements.add(stage, output, results[stage.name])
+    plan = plan.part(results)
+    summary = {"description": plan.description, "starts": starts_of(plan, results), "stages": results}
+    for table in plan_tables(plan, summary):
+        console.print(table)
+    _write(output / SUMMARY, summary)
+    return summary
+
+
+def _write(path: Path, summary: Mapping[str, Any]) -> None:
+    try:
+        write_whole(path, (json.dumps(summary, indent=2) + "\n").encode())
+    except OSError as error:
+        problem = f"{str(path)!r} cannot be written: {error.strerror or error}."
+        raise RunFolderError(problem, fix="free some space there, then --resume: all stages are kept.") from error
+
+
+def _rehearse(plan: Plan, output: Path, wanted: Collection[str]) -> None:
+    """See that every stage that is wanted can go on or begin: a mistake in the last one shows now, not hours later."""
+    open_tracks = {"sft": demonstrated_tracks, "rl": rewarded_tracks, "merge": measured_tracks}
+    for stage in plan.stages:
+        if stage.name not in wanted:
+            continue
+        try:
+            if _finished(stage, _folder_of(plan, stage, output)) is not None:
+                continue
+            if stage.kind != "merge" or stage.recipe.eval.suite == "rewards":
+                open_tracks[stage.kind](stage.recipe)
+        except MotetError as error:
+            raise type(error)(f"Stage {stage.name!r}: {error.problem}", fix=error.fix) from error
+
+
+def _folder_of(plan: Plan, stage: Stage, output: Path) -> RunFolder:
+    """The stage's run folder. Raises ConfigError if the stage was begun otherwise than it would go on."""
+    path = output / stage.name
+    folder = RunFolder(path, resume=(path / RECIPE).is_file())
+    refuse_changes(folder, stage.recipe, _merged_from(plan, stage, output) if stage.kind == "merge" else None)
+    return folder
+
+
+def _merged_from(plan: Plan, stage: Stage, output: Path) -> dict[str, str | None]:
+    """What a merge begins with: its method, and the weights that it reads."""
+    parts = {f"from {name}": checkpoint_of(plan.stage(name), output) for name in stage.start}
+    if stage.base is not None:
+        parts["base"] = stage.base
+    # Its recipe's own path is where the result will lie.
+    return {POLICY: "merged", "method": stage.method, **{key: weights_digest(path) for key, path in parts.items()}}
+
+
+def _finished(stage: Stage, folder: RunFolder) -> dict[str, Any] | None:
+    """The summary of a stage that is done, None if steps are left."""
+    summary = folder.read_json(SUMMARY)
+    if summary is None or stage.kind == "merge":
+        return summary
+    before, now = load_recipe(folder.path / RECIPE).run, stage.recipe.run
+    by_the_clock = now.minutes is not None and (before.steps, before.minutes) == (now.steps, now.minutes)
+    return summary if summary["steps"] == now.steps or by_the_clock else None
+
+
+def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements: Measurements) -> dict[str, Any]:
+    """The stage's summary: read where it is finished, else what running it comes to."""
+    folder = _folder_of(plan, stage, output)
+    finished = _finished(stage, folder)
+    if finished is not None:
+        Terminal().print("finished before", highlight=False)
+        return finished
+    for part in stage.start:
+        _refuse_damaged(checkpoint_of(plan.stage(part), output), output / part)
+    if stage.kind == "sft":
+        run_supervised(stage.recipe, folder, again, measurements.of_start(stage))
+    elif stage.kind == "rl":
+        run_training(stage.recipe, folder, again, measurements.of_start(stage))
+    else:
+        merged, parts = checkpoint_of(stage, output), [plan.stage(name) for name in stage.start]
+        with folder.held():
+            folder.create(to_yaml(stage.recipe), _merged_from(plan, stage, output))
+            if not merged.exists():
+                sources = [checkpoint_of(part, output) for part in parts]
+                base = None if stage.base is None else Path(newest_of(stage.base))
+                merge_folders(sources, merged, method=stage.method, base=base)
+            folder.resume = True  # what is merged stays, should measuring it fail
+            run_measurement(stage.recipe, folder, again)
+    summary = folder.read_json(SUMMARY)
+    assert summary is not None  # each of the three has written it, or raised
+    return summary
+
+
+def _refuse_damaged(checkpoint: Path, folder: Path) -> None:
+    found = damage(checkpoint)
+    if found is not None:
+        fix = f"restore the file, or remove {str(folder)!r} to train that stage again."
+        raise CheckpointError(f"{str(checkpoint)!r} cannot be used to start this stage: {found}.", fix=fix)
+
+
+def starts_of(plan: Plan, results: Mapping[str, Any]) -> dict[str, Any]:
+    """What the shapes suite said of the beginning: the first measurement, and each made otherwise (guidance, say)."""
+    found: dict[str, Any] = {}
+    seen: list[Stage] = []
+    for stage in plan.stages:
+        shapes = stage.recipe.eval.suite == "shapes" and not stage.start
+        before = results[stage.name].get("before") if shapes else None
+        if before is not None and not any(measured_alike(stage.recipe, other.recipe) for other in seen):
+            found["start" if not seen else f"start of {stage.name}"] = before
+            seen.append(stage)
+    return found

@@ -1,0 +1,55 @@
+"""The closing tables of a plan: what each of its rows can do, next to where the plan started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from motet.config.stages import COLUMNS, Plan
+from motet.experiments.before_after import contrasts, contrasts_sheet, gains, gains_sheet
+from motet.report.report_table import Sheet
+
+
+def plan_tables(plan: Plan, summary: Mapping[str, Any]) -> list[Table | Sheet]:
+    """A table for each suite that measured some of the stages, and one of what the plan compares."""
+    tables: list[Table | Sheet] = []
+    if any(stage.recipe.eval.suite == "shapes" for stage in plan.stages):
+        tables.append(shapes_table(plan, summary))
+    if gained := gains(plan, summary):
+        tables.append(gains_sheet(gained))
+    if compared := contrasts(plan, summary):
+        tables.append(contrasts_sheet(compared))
+    return tables
+
+
+def shapes_table(plan: Plan, summary: Mapping[str, Any]) -> Table:
+    """One row per entry of `plan.rows`, under one for each way in which the starting point was measured.
+
+    Accuracy at temperature 1 on held-back items. A cell is empty where the plan's row names no stage for that column,
+    or the stage was not measured.
+    """
+    table = Table(title="On held-back items, strict, T=1", title_justify="left")
+    table.add_column("")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    starts: Mapping[str, Any] = summary["starts"]
+    stages = [stage.name for stage in plan.stages if stage.recipe.eval.suite == "shapes"]
+    measured = {**{name: summary["stages"][name].get("after") for name in stages}, **starts}
+    for label, cells in {**{name: dict.fromkeys(COLUMNS, name) for name in starts}, **plan.rows}.items():
+        values = [cell(measured.get(cells.get(column, "")), column) for column in COLUMNS]
+        table.add_row(escape(label), *("" if value is None else f"{value:.1%}" for value in values))
+    return table
+
+
+def cell(measured: Mapping[str, Any] | None, column: str) -> float | None:
+    """The number of a column in a measurement of the shapes suite; None where there is none."""
+    if measured is None:
+        return None
+    skill = column.removeprefix("held-out ")
+    if skill in ("draw", "answer"):
+        section = measured["held_out"] if column.startswith("held-out") else measured
+        return section[skill]["overall"]
+    return measured["answer"].get(column)

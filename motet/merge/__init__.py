@@ -1,5 +1,0 @@
-"""Merging checkpoints: several folders and the one they were trained from -> one folder."""
-
-from motet.merge.folders import METHODS, Merged, merge_folders
-
-__all__ = ["METHODS", "Merged", "merge_folders"]

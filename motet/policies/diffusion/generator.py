@@ -1,0 +1,147 @@
+"""The denoising half of a policy: performs, demonstrates and replays drawings, whatever their conditions come from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from PIL import Image
+
+from motet.core.conversation import Conversation
+from motet.core.protocols import Replay, Request
+from motet.core.trajectory import Act, DenoisingSteps, Sampling
+from motet.policies.diffusion.guidance import Branches
+from motet.policies.diffusion.models import Denoiser
+from motet.policies.diffusion.models.image_tensors import to_pictures, to_pixels
+from motet.policies.diffusion.replay import demonstrated, rescore
+from motet.policies.diffusion.sampling import paint
+
+
+@runtime_checkable
+class Conditioner(Protocol):
+    """From conversations to what a denoiser is told."""
+
+    def encode(self, contexts: Sequence[Conversation], guided: bool = False) -> list[Any]:
+        """What acts keep of their contexts; a conversation that occurs again shares its encoding.
+
+        `guided`: the null branch will be asked for as well.
+        """
+        ...
+
+    def blanked(self, encoding: Any, request: Request) -> Any:
+        """The encoding, made with `guided`, of a demonstration that goes without its prompt, its sources or both."""
+        ...
+
+    def branches(self, encodings: Sequence[Any], samplings: Sequence[Sampling]) -> list[Branches]:
+        """Each act's conditions under its guidance, with gradient to what trains; equal encodings once."""
+        ...
+
+    def cost(self, act: DenoisingSteps) -> int:
+        """Tokens that replaying an act costs: of its context, and of every step and branch."""
+        ...
+
+
+class Painter:
+    """Draws pictures of `height` x `width` pixels with a denoiser, under a conditioner's conditions.
+
+    `autocast` is the compute type of the transformer and of conditions that are computed anew in every replay, None:
+    the weights' own. Whatever is frozen (text encoders, autoencoder) computes in its own.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        conditioner: Conditioner,
+        height: int,
+        width: int,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.denoiser, self.conditioner, self.autocast = denoiser, conditioner, autocast
+        self.height, self.width = height, width
+        self.shape = denoiser.latent_shape(height, width)
+
+    @torch.no_grad()
+    def act(self, requests: Sequence[Request], sampling: Sampling, batch: int | None, version: int) -> list[Act]:
+        """Perform drawings, at most `batch` at once; identical contexts are read once."""
+        encodings = self.conditioner.encode([r.context for r in requests], sampling.guidance != "none")
+        size = batch or len(requests) or 1
+        return [
+            act
+            for n in range(0, len(requests), size)
+            for act in self._draw(requests[n : n + size], encodings[n : n + size], sampling, version)
+        ]
+
+    def _draw(
+        self, requests: Sequence[Request], encodings: Sequence[Any], sampling: Sampling, version: int
+    ) -> list[Act]:
+        times = self.denoiser.schedule(sampling.num_steps, self.shape, sampling.shift).to(self.device)
+        keys = [request.key for request in requests]
+        with self._autocasting():
+            branches = self.conditioner.branches(encodings, [sampling] * len(requests))
+            painted = paint(self.denoiser.velocity, branches, keys, self.shape, times, sampling)
+        behaviour = painted.behaviour_log_probs
+        return [
+            DenoisingSteps(
+                name=request.name,
+                context=request.context,
+                encoding=encodings[n],
+                sampling=sampling,
+                log_probs=painted.log_probs[n].clone(),
+                behaviour_log_probs=None if behaviour is None else behaviour[n].clone(),
+                trained=request.trained,
+                policy_version=version,
+                states=painted.states[n].clone(),
+                times=times.cpu(),
+                stochastic=painted.stochastic,
+                image=picture,
+            )
+            for n, (request, picture) in enumerate(zip(requests, self.denoiser.decode(painted.clean), strict=True))
+        ]
+
+    @torch.no_grad()
+    def reconstruct(self, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
+        """Of each picture what the autoencoder is shown, cut and resized, and what it makes of it."""
+        shown = to_pictures(to_pixels(pictures, self.height, self.width))
+        made = [self.denoiser.decode(self.denoiser.encode([one], self.height, self.width))[0] for one in shown]
+        return list(zip(shown, made, strict=True))
+
+    @torch.no_grad()
+    def transcribe(self, requests: Sequence[Request], pictures: Sequence[Image.Image]) -> list[Act]:
+        """The acts that demonstrate pictures; see `DenoisingSteps`."""
+        pictures = [picture.convert("RGB") for picture in pictures]
+        clean = self.denoiser.encode(pictures, self.height, self.width)
+        steps = demonstrated(clean, [request.key for request in requests])
+        encodings = self.conditioner.encode([r.context for r in requests], any(r.blank for r in requests))
+        return [
+            DenoisingSteps(
+                name=request.name,
+                context=request.context,
+                encoding=self.conditioner.blanked(encoding, request)
+                if request.blank or request.blank_source
+                else encoding,
+                sampling=Sampling(),
+                log_probs=None,
+                trained=request.trained,
+                states=states,
+                times=times,
+                stochastic=(True,),
+                image=picture,
+            )
+            for request, encoding, (states, times), picture in zip(requests, encodings, steps, pictures, strict=True)
+        ]
+
+    def replay(self, acts: Sequence[DenoisingSteps], needs: Collection[str] = ()) -> list[Replay]:
+        """Log-probs under the current weights, with gradient; offers what `motet.policies.diffusion.rescore` does."""
+        with self._autocasting():
+            branches = self.conditioner.branches([act.encoding for act in acts], [act.sampling for act in acts])
+            return rescore(self.denoiser.velocity, acts, branches, self.device, needs)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer is."""
+        return next(self.denoiser.transformer.parameters()).device
+
+    def _autocasting(self) -> Any:
+        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)

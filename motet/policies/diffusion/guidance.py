@@ -1,0 +1,85 @@
+"""Guidance of denoising: a velocity as a weighted sum of branches, each under its own condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from motet.core.trajectory import Sampling
+from motet.numerics.flow.path import spread, wide
+
+Velocity = Callable[[Float[Tensor, "A *D"], Float[Tensor, "A"], Sequence[Any]], Float[Tensor, "A *D"]]
+"""A network: states, their sigmas and a condition for each -> velocities `noise - picture`."""
+Rescale = Callable[[Float[Tensor, "A *D"], Float[Tensor, "A *D"]], Float[Tensor, "A *D"]]
+"""A guided velocity, and the conditional one -> the velocity that is walked (Qwen-Image)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Branches:
+    """What an act's velocity is made of: `sum_k weights[k] v(x, conditions[k])`; the weights add up to 1.
+
+    `scored` are the branches of the scoring distribution where it differs from the sampled one (`conditional`).
+    `rescale` is what becomes of the sum, given the first branch's velocity; None: nothing.
+    """
+
+    conditions: tuple[Any, ...]
+    weights: tuple[float, ...]
+    scored: Branches | None = None
+    rescale: Rescale | None = None
+
+    @property
+    def scoring(self) -> Branches:
+        """The branches that the act's log-probs speak of."""
+        return self.scored or self
+
+
+def branches_of(
+    sampling: Sampling, condition: Any, null: Any = None, picture_only: Any = None, rescale: Rescale | None = None
+) -> Branches:
+    """The branches of an act under its guidance.
+
+    `null`: the condition without prompt and source; `picture_only`: with the source picture, without the instruction.
+    `rescale`: what the model's own pipeline does to a guided velocity (`Denoiser.rescale`).
+    Without a source `u + s (c - u)` (Ho & Salimans, arXiv 2207.12598); with one `u + i (p - u) + s (c - p)`, where `i`
+    is `image_guidance_scale` (InstructPix2Pix, arXiv 2211.09800, eq. 3).
+    """
+    alone = Branches((condition,), (1.0,))
+    if sampling.guidance == "none":
+        return alone
+    scale, of_picture = sampling.guidance_scale, sampling.image_guidance_scale
+    if picture_only is None:
+        mixed = ((condition, null), (scale, 1 - scale))
+    else:
+        mixed = ((condition, picture_only, null), (scale, of_picture - scale, 1 - of_picture))
+    kept = [(one, weight) for one, weight in zip(*mixed, strict=True) if weight]
+    conditions, weights = (tuple(part) for part in zip(*kept, strict=True))
+    scored = alone if sampling.guidance == "conditional" else None
+    return Branches(conditions, weights, scored, rescale if scale and len(conditions) > 1 else None)
+
+
+def velocity_of(
+    network: Velocity, x: Float[Tensor, "A *D"], sigma: Float[Tensor, "A"], branches: Sequence[Branches]
+) -> Float[Tensor, "A *D"]:
+    """Row a's velocity under `branches[a]`, in float32 at least; all branches of all rows are one batch."""
+    if not branches:  # acts without an action: drawings along the ODE
+        return wide(x)
+    counts = torch.tensor([len(own.conditions) for own in branches], device=x.device)
+    owner = torch.repeat_interleave(torch.arange(len(branches), device=x.device), counts)
+    conditions = [condition for own in branches for condition in own.conditions]
+    velocities = wide(network(x[owner], sigma[owner], conditions))
+    if len(conditions) == len(branches):
+        return velocities
+    weights = velocities.new_tensor([weight for own in branches for weight in own.weights])
+    mixed = torch.zeros(x.shape, dtype=velocities.dtype, device=x.device)
+    mixed = mixed.index_add(0, owner, spread(weights, velocities) * velocities)
+    first = counts.cumsum(0) - counts
+    for rescale in dict.fromkeys(own.rescale for own in branches):
+        if rescale is not None:
+            rows = torch.tensor([n for n, own in enumerate(branches) if own.rescale is rescale], device=x.device)
+            mixed = mixed.index_copy(0, rows, rescale(mixed[rows], velocities[first[rows]]))
+    return mixed

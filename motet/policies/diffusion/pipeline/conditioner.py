@@ -1,0 +1,109 @@
+"""What a pipeline's drawing is conditioned on: encoded once, kept with the act, near the transformer while in use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from motet.core.conversation import Conversation
+from motet.core.errors import ConfigError
+from motet.core.protocols import Request
+from motet.core.trajectory import DenoisingSteps, Sampling
+from motet.policies.diffusion import Branches, branches_of
+from motet.policies.diffusion.models import Condition
+from motet.policies.diffusion.models.common import DiffusersDenoiser
+from motet.policies.diffusion.models.conditions import moved
+from motet.policies.diffusion.pipeline.prompts import encode_prompt, encode_sources, prompt_of
+
+
+@dataclass(frozen=True, eq=False)
+class DrawingEncoding:
+    """What a drawing was conditioned on, on the CPU: kept with the act, so that replay runs no text encoder.
+
+    `null` has neither prompt nor sources, `picture_only` the sources alone; both None without guidance, and
+    `picture_only` without sources.
+    """
+
+    conditional: Condition
+    null: Condition | None = None
+    picture_only: Condition | None = None
+
+
+class PromptConditioner:
+    """A `motet.policies.diffusion.Conditioner`: a pipeline's frozen text encoders and autoencoder."""
+
+    def __init__(self, pipeline: Any, denoiser: DiffusersDenoiser, height: int, width: int) -> None:
+        self.pipeline, self.denoiser, self.height, self.width = pipeline, denoiser, height, width
+
+    def encode(self, contexts: Sequence[Conversation], guided: bool = False) -> list[DrawingEncoding]:
+        """What each context conditions on; prompts, sources and whole contexts that recur are encoded once.
+
+        Raises ConfigError for guidance of a distilled checkpoint.
+        """
+        if guided and self.pipeline.config.get("is_distilled", False):
+            raise ConfigError(
+                f"This {type(self.pipeline).__name__} is distilled, and knows no null prompt.",
+                fix="use denoising.guidance: none, and no algorithm.prompt_dropout.",
+            )
+        texts: dict[str, Condition] = {}
+        known: dict[int, tuple[Tensor, ...]] = {}
+        made: dict[int, DrawingEncoding] = {}
+        null = encode_prompt(self.pipeline, "", null=True) if guided else None
+        for context in contexts:
+            if id(context) in made:
+                continue
+            prompt = prompt_of(context)
+            if prompt not in texts:
+                texts[prompt] = encode_prompt(self.pipeline, prompt)
+            pictures = context.pictures
+            for picture in pictures:
+                if id(picture) not in known:
+                    known[id(picture)] = encode_sources(self.denoiser, [picture], self.height, self.width)
+            sources = tuple(source for picture in pictures for source in known[id(picture)])
+            picture_only = replace(null, sources=sources) if null is not None and sources else None
+            made[id(context)] = DrawingEncoding(replace(texts[prompt], sources=sources), null, picture_only)
+        return [made[id(context)] for context in contexts]
+
+    def blanked(self, encoding: DrawingEncoding, request: Request) -> DrawingEncoding:
+        """Without the prompt, the sources, or both, as the request says; where the prompt goes, it was made guided."""
+        kept = replace(encoding.conditional, sources=()) if request.blank_source else encoding.conditional
+        if not request.blank:
+            return DrawingEncoding(kept)
+        assert encoding.null is not None
+        return DrawingEncoding(replace(encoding.null, sources=kept.sources))
+
+    def branches(self, encodings: Sequence[DrawingEncoding], samplings: Sequence[Sampling]) -> list[Branches]:
+        """The acts' branches, their conditions where the transformer is: what several share is moved there once."""
+        weight = next(self.denoiser.transformer.parameters())
+        there: dict[int, Condition] = {}
+
+        def placed(condition: Condition | None) -> Condition | None:
+            if condition is None:
+                return None
+            if id(condition) not in there:
+                there[id(condition)] = moved(condition, weight)
+            return there[id(condition)]
+
+        return [
+            branches_of(
+                sampling,
+                placed(encoding.conditional),
+                placed(encoding.null),
+                placed(encoding.picture_only),
+                self.denoiser.rescale,
+            )
+            for encoding, sampling in zip(encodings, samplings, strict=True)
+        ]
+
+    def cost(self, act: DenoisingSteps) -> int:
+        """Tokens of the picture, its sources and the prompt, for every branch and step."""
+        encoding: DrawingEncoding = act.encoding
+        own = branches_of(act.sampling, encoding.conditional, encoding.null, encoding.picture_only)
+        tokens = self.denoiser.tokens
+        return act.num_actions * sum(
+            tokens(act.states.shape[1:]) + len(c.embeddings) + sum(tokens(source.shape) for source in c.sources)
+            for c in own.scoring.conditions
+        )

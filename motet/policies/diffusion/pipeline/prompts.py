@@ -1,0 +1,110 @@
+"""From conversations to conditions: the pipeline's own `encode_prompt`, and the pictures that are edited."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from motet.core.conversation import Conversation, Text
+from motet.core.errors import CheckpointError, ConfigError, ContextError
+from motet.policies.diffusion.models import Condition
+from motet.policies.diffusion.models.source_adapter import encode_source
+
+PIPELINES = (
+    "StableDiffusion3Pipeline",
+    "SanaPipeline",
+    "FluxPipeline",
+    "FluxKontextPipeline",
+    "Flux2Pipeline",
+    "Flux2KleinPipeline",
+    "QwenImagePipeline",
+)
+"""The pipelines whose `encode_prompt` is known here."""
+_PASSED_ON = ("max_sequence_length", "clean_caption", "complex_human_instruction", "text_encoder_out_layers")
+"""Options of `encode_prompt` for which a pipeline's `__call__` has defaults of its own."""
+
+
+def check_pipeline(name: str, source: str) -> None:
+    """Raises CheckpointError for a pipeline class that is not known here."""
+    if name not in PIPELINES:
+        raise CheckpointError(
+            f"{source!r} is a {name}, which motet cannot draw with.", fix=f"use one of: {', '.join(PIPELINES)}."
+        )
+
+
+def prompt_of(context: Conversation) -> str:
+    """What to draw: the text of the last user turn. Raises ContextError where there is none."""
+    for message in reversed(context.messages):
+        text = " ".join(part.text for part in message.parts if isinstance(part, Text)).strip()
+        if message.role == "user" and text:
+            return text
+    raise ContextError(
+        "A drawing was asked for without a prompt: no user turn of its context holds text.",
+        fix="give Draw a conversation that ends with the prompt, as asks(prompt) makes it.",
+    )
+
+
+@torch.no_grad()
+def encode_prompt(pipeline: Any, prompt: str, *, null: bool = False) -> Condition:
+    """A prompt as the pipeline itself encodes it, with the options that its `__call__` would pass; on the CPU.
+
+    One prompt at a time: in a batch its numbers, and so those of replay, would depend on the others. `null` encodes
+    the negative prompt of guidance, which SANA does without its instruction to itself.
+    """
+    accepted = inspect.signature(pipeline.encode_prompt).parameters
+    called = inspect.signature(pipeline.__call__).parameters
+    options = {name: called[name].default for name in _PASSED_ON if name in accepted and name in called}
+    if null and "complex_human_instruction" in options:
+        options["complex_human_instruction"] = None
+    for name in ("prompt_2", "prompt_3"):
+        if name in accepted:
+            options[name] = None
+    if "do_classifier_free_guidance" in accepted:
+        options["do_classifier_free_guidance"] = False
+    encoded = pipeline.encode_prompt(prompt=prompt, **options)
+    name = type(pipeline).__name__
+    if name == "StableDiffusion3Pipeline":
+        embeddings, pooled, mask = encoded[0], encoded[2], None
+    elif name in ("FluxPipeline", "FluxKontextPipeline"):
+        embeddings, pooled, mask = encoded[0], encoded[1], None
+    elif name in ("SanaPipeline", "QwenImagePipeline"):
+        embeddings, pooled, mask = encoded[0], None, encoded[1]
+    else:  # FLUX.2: embeddings and their positions
+        embeddings, pooled, mask = encoded[0], None, None
+    return Condition(
+        _row(embeddings), None if mask is None else _row(mask).bool(), None if pooled is None else _row(pooled)
+    )
+
+
+def source_size(picture: Image.Image, height: int, width: int, multiple: int) -> tuple[int, int]:
+    """Height and width that a source is encoded at: its own proportions, the drawing's area, multiples of `multiple`.
+
+    A source with the drawing's proportions gets the drawing's size.
+    """
+    scale = math.sqrt(height * width / (picture.width * picture.height))
+    rows, columns = (max(1, round(side * scale / multiple)) * multiple for side in (picture.height, picture.width))
+    return rows, columns
+
+
+def encode_sources(denoiser: Any, pictures: Sequence[Image.Image], height: int, width: int) -> tuple[Tensor, ...]:
+    """Pictures as sources of an edit, on the CPU. Raises ConfigError where the checkpoint edits none."""
+    if pictures and not denoiser.edits:
+        raise ConfigError(
+            f"The context of a drawing shows a picture, but this {denoiser.transformer_class} edits no pictures.",
+            fix="give Draw the prompt alone, or use a checkpoint that edits (FLUX.1-Kontext, FLUX.2).",
+        )
+    sizes = [
+        source_size(one, height, width, denoiser.multiple) if denoiser.sources_may_differ else (height, width)
+        for one in pictures
+    ]
+    return tuple(encode_source(denoiser, one, *size).cpu() for one, size in zip(pictures, sizes, strict=True))
+
+
+def _row(batch: Tensor) -> Tensor:
+    return batch[0].detach().cpu()

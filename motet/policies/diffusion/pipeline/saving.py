@@ -1,0 +1,52 @@
+"""A pipeline folder out: everything that diffusers' `from_pretrained` needs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from motet.core.errors import CheckpointError
+from motet.core.registry import first_line
+from motet.policies.diffusion.models.lora import has_adapters, save_adapters, without_adapters
+from motet.weights.hf_output import quiet
+
+
+def save_pipeline(folder: Path, pipeline: Any, denoiser: Any, source: Path | None) -> None:
+    """Write a complete folder: the transformer anew, all other components as they were.
+
+    Those are copied from `source`, not linked, so that the folder may be moved and changed on its own; without a source
+    they are written from memory. With adapters, `transformer/` holds the merged weights in the type of the frozen ones,
+    and `lora/` the adapters by themselves for `load_lora_weights` on the base. Raises CheckpointError when it cannot be
+    written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with quiet():
+            for name, component in pipeline.components.items():
+                if component is not None and name != "transformer":
+                    _keep(component, folder / name, None if source is None else source / name)
+            without_adapters(denoiser.transformer).save_pretrained(folder / "transformer")
+            denoiser.save_adapter(folder)
+            if has_adapters(denoiser.transformer):
+                save_adapters(pipeline, folder / "lora")
+            if source is None:
+                pipeline.save_config(folder)
+            elif source.resolve() != folder.resolve():
+                shutil.copyfile(source / "model_index.json", folder / "model_index.json")
+        for file in folder.rglob("*.safetensors"):  # safetensors writes for the owner only
+            shutil.copymode(folder / "model_index.json", file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{str(folder)!r} cannot be written: {first_line(error)}",
+            fix="check the disk and the folder's permissions.",
+        ) from error
+
+
+def _keep(component: Any, target: Path, source: Path | None) -> None:
+    if source is None or not source.is_dir():
+        component.save_pretrained(target)
+    elif source.resolve() != target.resolve():
+        shutil.copytree(source, target, dirs_exist_ok=True)  # follows the links of the hub's cache

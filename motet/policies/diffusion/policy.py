@@ -1,0 +1,137 @@
+"""A policy of drawings alone: a painter with the parts of it that can train."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL import Image
+from torch import nn
+
+from motet.config import LoraConfig
+from motet.core.protocols import Replay, Request
+from motet.core.trajectory import Act, ActKind, DenoisingSteps, Sampling
+from motet.policies.diffusion.generator import Painter
+from motet.policies.diffusion.models.lora import ATTENTION, add_adapters, has_adapters
+from motet.policies.interactive import NotebookDoor
+from motet.policies.trainable import Reference, choose_parts, refuse_adapted
+
+
+class PaintingPolicy(NotebookDoor):
+    """Implements `motet.core.protocols.LearningPolicy` for denoising acts.
+
+    `parts` are the modules that may train, by the names that `policy.train` uses. `rollout_batch` drawings are made at
+    once, None: as many as are asked for.
+    """
+
+    kinds: frozenset[ActKind] = frozenset({"denoising"})
+
+    def __init__(self, painter: Painter, parts: Mapping[str, nn.Module], *, rollout_batch: int | None = None) -> None:
+        self.painter, self.parts = painter, dict(parts)
+        self.rollout_batch = rollout_batch
+        self.version = 0
+        self._reference: Reference | None = None
+
+    def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
+        """Draw, in order. A context that several share is encoded and read once."""
+        _require_denoising(requests)
+        return self.painter.act(requests, sampling, self.rollout_batch, self.version) if requests else []
+
+    def transcribe(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
+        """The acts that demonstrate the targets, which are pictures."""
+        _require_denoising(requests)
+        return self.painter.transcribe(requests, targets) if requests else []
+
+    def reconstruct(self, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
+        """Of each picture what the autoencoder is shown, and what it makes of it: see `ReconstructingPolicy`."""
+        return self.painter.reconstruct(pictures) if pictures else []
+
+    def replay(self, acts: Sequence[Act], needs: Collection[str] = ()) -> list[Replay]:
+        """Log-probs under the current weights, with gradient; offers what `motet.policies.diffusion.rescore` does."""
+        _require_denoising(acts)
+        return self.painter.replay([cast(DenoisingSteps, act) for act in acts], needs) if acts else []
+
+    def cost(self, act: Act) -> int:
+        """Tokens that replaying the act costs: those of every step and branch, and of its context."""
+        return self.painter.conditioner.cost(cast(DenoisingSteps, act))
+
+    def train_parts(self, names: Sequence[str]) -> None:
+        """Choose what trains; everything else is frozen. Raises ConfigError for an unknown part.
+
+        Adapters stay as they are, and the transformer's weights cannot train beside them.
+        """
+        parts = self.parts
+        if self.adapted:
+            refuse_adapted([name for name in names if name == "transformer"], "policy.expert.lora")
+            parts = {name: part for name, part in parts.items() if name != "transformer"}
+        choose_parts(parts, names)
+        if self.autocast is None:
+            self.parts["transformer"].float()  # what trains is float32, and without autocast all must be of one type
+
+    @property
+    def adapted(self) -> bool:
+        """Whether there are adapters in the transformer, in place of whose weights they train."""
+        return has_adapters(self.parts["transformer"])
+
+    def add_lora(self, config: LoraConfig) -> None:
+        """Train adapters on linear layers of the transformer in place of its weights.
+
+        The default `target_modules`, which are a language model's, mean the transformer's attention.
+        """
+        chosen = config.target_modules
+        if chosen == LoraConfig.model_fields["target_modules"].default:
+            chosen = ATTENTION
+        add_adapters(self.parts["transformer"], rank=config.rank, alpha=config.alpha, target_modules=chosen)
+
+    def recompute_activations(self) -> None:
+        """Compute the transformer's activations again in the backward pass instead of keeping them."""
+        self.parts["transformer"].enable_gradient_checkpointing()  # type: ignore[operator]  # diffusers' own
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Trainable parameters as `part.name`."""
+        return {
+            f"{part}.{name}": parameter
+            for part, module in self.parts.items()
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def freeze_reference(self) -> None:
+        """Remember the present weights as the reference of the KL; of adapters these alone are copied."""
+        self._reference = Reference(self.trainable())
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, the policy answers with the reference's weights, without gradient."""
+        if self._reference is None:
+            raise RuntimeError("freeze_reference() was never called")
+        with self._reference.active():
+            yield
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """Compute type of forward passes, None: the weights' own."""
+        return self.painter.autocast
+
+    @property
+    def rollout_autocast(self) -> torch.dtype | None:
+        """Compute type of sampling: a denoising step is sampled by the forward pass that it is learned from."""
+        return self.painter.autocast
+
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer is."""
+        return self.painter.device
+
+    def save(self, folder: Path) -> None:
+        """The denoiser alone, as diffusers loads it; the policy around it saves the rest."""
+        self.painter.denoiser.save(folder)
+
+
+def _require_denoising(items: Sequence[Request] | Sequence[Act]) -> None:
+    others = sorted({item.kind for item in items} - {"denoising"})
+    if others:
+        raise ValueError(f"A painter performs acts of kind 'denoising' alone, not {', '.join(others)}.")

@@ -1,0 +1,77 @@
+"""Scoring denoising steps under the current weights, with gradient: of acts that were sampled or demonstrated."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from motet.core.protocols import RandomKey, Replay
+from motet.core.trajectory import DenoisingSteps
+from motet.numerics.flow.matching import flow_matching_loss, logit_normal_sigmas
+from motet.numerics.flow.path import interpolate, spread
+from motet.numerics.flow.steps import log_density, sde_step
+from motet.policies.diffusion.guidance import Branches, Velocity, velocity_of
+from motet.policies.generation.noise import Normals, uniforms
+
+
+def rescore(
+    network: Velocity,
+    acts: Sequence[DenoisingSteps],
+    branches: Sequence[Branches],
+    device: torch.device,
+    needs: Collection[str] = (),
+) -> list[Replay]:
+    """Log-probs `[N]` of each act's stochastic steps, on the schedule that it stores; one batch of the network.
+
+    Offers `mean` and `velocity` `[N, *D]`, `std`, `sigma` and `sigma_next` `[N]`. A demonstrated act's log-prob is
+    minus its flow-matching loss (`demonstrated`); it offers no `mean` and no `std`.
+    """
+    taken = [torch.tensor(act.stochastic) for act in acts]
+    counts = [act.num_actions for act in acts]
+    x = torch.cat([act.states[:-1][own] for act, own in zip(acts, taken, strict=True)]).to(device)
+    sigma = torch.cat([act.times[:-1][own] for act, own in zip(acts, taken, strict=True)]).to(device)
+    each = [own.scoring for own, count in zip(branches, counts, strict=True) for _ in range(count)]
+    velocities = velocity_of(network, x, sigma, each).split(counts)
+    parts = zip(acts, taken, velocities, x.split(counts), sigma.split(counts), strict=True)
+    return [_scored(act, own, velocity, x, sigma, needs) for act, own, velocity, x, sigma in parts]
+
+
+def demonstrated(
+    clean: Float[Tensor, "B *D"], keys: Sequence[RandomKey], mean: float = 0.0
+) -> list[tuple[Float[Tensor, "2 *D"], Float[Tensor, "2"]]]:
+    """States and times of a demonstration of each latent: `[x_sigma, x_0]` at `[sigma, 0]`.
+
+    Noise levels are logit-normal around `sigmoid(mean)` (SD3, arXiv 2403.03206, eq. 19); all noise is keyed.
+    """
+    sigma = logit_normal_sigmas(uniforms(keys, 1)[:, 0].clamp(1e-4, 1 - 1e-4), mean)
+    noise = Normals(keys, clean.shape[1:]).next()
+    clean = clean.float().cpu()
+    noisy = interpolate(clean, noise, sigma)
+    return [(torch.stack([noisy[n], clean[n]]), torch.stack([sigma[n], torch.zeros(())])) for n in range(len(clean))]
+
+
+def renoised(act: DenoisingSteps, key: RandomKey) -> DenoisingSteps:
+    """The act's final picture as a demonstration of itself, at a noise level and with noise named by the key."""
+    ((states, times),) = demonstrated(act.states[-1:], [key])
+    return replace(act, states=states, times=times, stochastic=(True,), log_probs=None, behaviour_log_probs=None)
+
+
+def _scored(
+    act: DenoisingSteps, taken: Tensor, velocity: Tensor, x: Tensor, sigma: Tensor, needs: Collection[str]
+) -> Replay:
+    after = act.states[1:][taken].to(x)
+    sigma_next = act.times[1:][taken].to(x)
+    offers: dict[str, Any] = {"velocity": velocity, "sigma": sigma, "sigma_next": sigma_next}
+    if act.log_probs is None:
+        noise = after + (x - after) / spread(sigma, x)
+        log_probs = -flow_matching_loss(velocity, after, noise)
+    else:
+        step = sde_step(x, velocity, sigma, sigma_next, act.sampling.noise_level, act.sampling.sde_type)
+        log_probs = log_density(after, *step)
+        offers |= step._asdict()
+    return Replay(log_probs, {name: offers[name] for name in needs if name in offers})

@@ -1,0 +1,94 @@
+"""Sampling pictures by denoising: from keyed noise along a schedule, its stochastic steps being the actions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from motet.core.errors import NumericsError
+from motet.core.protocols import RandomKey
+from motet.core.trajectory import Sampling
+from motet.numerics.flow.steps import draw, log_density, ode_step, sde_step
+from motet.numerics.flow.windows import stochastic_steps
+from motet.policies.diffusion.guidance import Branches, Velocity, velocity_of
+from motet.policies.generation.noise import Normals
+
+
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """What B latents became; everything float32 and on the CPU but `clean`, which is where the network is.
+
+    `log_probs` are those of the scoring distribution, `behaviour_log_probs` those that were sampled from, where they
+    differ.
+    """
+
+    states: Float[Tensor, "B S1 *D"]
+    log_probs: Float[Tensor, "B N"]
+    behaviour_log_probs: Float[Tensor, "B N"] | None
+    stochastic: tuple[bool, ...]
+    clean: Float[Tensor, "B *D"]
+
+
+@torch.no_grad()
+def paint(
+    network: Velocity,
+    branches: Sequence[Branches],
+    keys: Sequence[RandomKey],
+    shape: Sequence[int],
+    times: Float[Tensor, "S1"],
+    sampling: Sampling,
+) -> Painted:
+    """Denoise B latents of one shape along one schedule; latent b draws its noise from `keys[b]` alone.
+
+    Raises NumericsError when a state is not finite, ValueError for a window without a step.
+    """
+    stochastic = stochastic_of(times, sampling)
+    device = times.device
+    noise = Normals(keys, shape)
+    x = noise.next().to(device)
+    states, scored, behaviour = [x.cpu()], [], []
+    for n, noisy in enumerate(stochastic):
+        sigma, after = times[n].expand(len(x)), times[n + 1].expand(len(x))
+        velocity = velocity_of(network, x, sigma, branches)
+        if noisy:
+            step = sde_step(x, velocity, sigma, after, sampling.noise_level, sampling.sde_type)
+            following = draw(step, noise.next().to(device)).float()
+            log_probs = log_density(following, *step)
+            if sampling.guidance == "conditional":
+                behaviour.append(log_probs.cpu())
+                own = velocity_of(network, x, sigma, [b.scoring for b in branches])
+                step = sde_step(x, own, sigma, after, sampling.noise_level, sampling.sde_type)
+                log_probs = log_density(following, *step)
+            scored.append(log_probs.cpu())
+            x = following
+        else:
+            x = ode_step(x, velocity, sigma, after).float()
+        states.append(x.cpu())
+    if not bool(x.isfinite().all()):
+        raise NumericsError(
+            "A denoised latent is not finite.",
+            fix="look for NaN in the weights, lower the learning rate, or sample in float32 (autocast: none).",
+        )
+    return Painted(
+        torch.stack(states, dim=1),
+        _stacked(scored, len(x)),
+        _stacked(behaviour, len(x)) if sampling.guidance == "conditional" else None,
+        stochastic,
+        x,
+    )
+
+
+def stochastic_of(times: Float[Tensor, "S1"], sampling: Sampling) -> tuple[bool, ...]:
+    """Which steps are actions: none at temperature 0 or without noise, else those of the window."""
+    if sampling.temperature == 0 or sampling.noise_level == 0:
+        return (False,) * (len(times) - 1)
+    start, size = sampling.sde_window or (0, None)
+    return stochastic_steps(times, start, size)
+
+
+def _stacked(per_step: list[Tensor], rows: int) -> Float[Tensor, "B N"]:
+    return torch.stack(per_step, dim=1) if per_step else torch.zeros(rows, 0)

@@ -1,0 +1,210 @@
+"""An inference copy of a Llama language model: fused projections, LoRA merged where that is exact, one dtype.
+
+A training module pays for its generality at every token: one call per projection, hooks, adapters beside the weights. A
+snapshot holds the same function as flat tensors, so that a decode step is little more than its matrix products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaModel, LlamaRMSNorm
+
+from motet.core.errors import CheckpointError
+from motet.policies.generation.fused_linear import Adapter, Projection
+
+TABULATED_ROPES = frozenset({"default", "linear", "llama3", "yarn"})
+"""Rotary embeddings whose angles depend on the position alone: `dynamic` and `longrope` also look at the length."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerWeights:
+    """One decoder layer. H heads, K key/value heads, E width of a head, D features, I width of the MLP."""
+
+    attention_norm: Float[Tensor, "D"]
+    qkv: Projection  # D -> (H + 2 K) E
+    out: Projection  # H E -> D
+    mlp_norm: Float[Tensor, "D"]
+    gate_up: Projection  # D -> 2 I
+    down: Projection  # I -> D
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageSnapshot:
+    """A Llama decoder as flat tensors of one dtype, without its token embedding and its heads.
+
+    Weights that need neither a cast nor fusing are shared with the model, so a snapshot is good until the model's next
+    update: `stale` says so, and `decode` refuses a stale one. Take a snapshot per rollout, not per model.
+    """
+
+    layers: tuple[LayerWeights, ...]
+    norm: Float[Tensor, "D"]
+    eps: float
+    heads: int
+    kv_heads: int
+    head_dim: int
+    max_positions: int
+    rotary: nn.Module
+    watched: tuple[tuple[Tensor, int], ...]
+
+    @classmethod
+    def take(cls, language_model: nn.Module, dtype: torch.dtype | None = None) -> LanguageSnapshot:
+        """Snapshot a `LlamaModel`, bare or wrapped by peft with LoRA; `dtype` None keeps the model's own.
+
+        Raises `CheckpointError` for a model whose output it could not reproduce.
+        """
+        model = _unwrap(language_model)
+        _require_reproducible(model)
+        attention = model.layers[0].self_attn
+        with torch.no_grad():
+            target: torch.dtype = dtype or model.norm.weight.dtype
+            layers = tuple(_layer_weights(layer, f"layers.{i}", target) for i, layer in enumerate(model.layers))
+            return cls(
+                layers=layers,
+                norm=_norm_weight(model.norm, "norm", target),
+                eps=model.config.rms_norm_eps,
+                heads=model.config.num_attention_heads,
+                kv_heads=model.config.num_key_value_heads,
+                head_dim=attention.head_dim,
+                max_positions=model.config.max_position_embeddings,
+                rotary=model.rotary_emb,
+                watched=tuple((parameter, parameter._version) for parameter in language_model.parameters()),
+            )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of every weight, of the cache and of the hidden states."""
+        return self.norm.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.norm.device
+
+    @property
+    def stale(self) -> bool:
+        """Whether the model's weights were updated in place since `take` (writes through `.data` go unseen)."""
+        return any(parameter._version != version for parameter, version in self.watched)
+
+    def rotary_tables(self, length: int) -> tuple[Float[Tensor, "T 1 E"], Float[Tensor, "T 1 E"]]:
+        """Cosines and signed sines of positions 0 .. length - 1, from the model's own rotary embedding.
+
+        `rotate_half(x)` is `roll(x, E / 2)` with its first half negated; the sign is kept in the sine table.
+        """
+        positions = torch.arange(length, device=self.device)[None]
+        cos, sin = self.rotary(self.norm, positions)
+        half = self.head_dim // 2
+        return cos[0].unsqueeze(1), torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1).unsqueeze(1)
+
+
+def _refuse(what: str, fix: str) -> NoReturn:
+    raise CheckpointError(f"The fast sampler cannot reproduce this language model: {what}.", fix=fix)
+
+
+def _unwrap(language_model: nn.Module) -> Any:
+    """The Llama model inside peft's wrapper, if there is one."""
+    model: Any = language_model
+    if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
+        if getattr(model.active_peft_config, "is_prompt_learning", False):
+            _refuse("its adapter prepends learned prompts", "use a LoRA adapter.")
+        model = model.get_base_model()
+    if not isinstance(model, LlamaModel):
+        _refuse(
+            f"it is a {type(model).__name__}, not a LlamaModel",
+            "pass the decoder of a Llama-based checkpoint (of Janus: model.model.language_model).",
+        )
+    return model
+
+
+def _require_reproducible(model: Any) -> None:
+    config = model.config
+    if config.hidden_act != "silu":
+        _refuse(f"hidden_act is {config.hidden_act!r}", "use a checkpoint with hidden_act='silu'.")
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if kinds or getattr(config, "sliding_window", None):
+        named = ", ".join(sorted(kinds)) or f"sliding_window={config.sliding_window}"
+        _refuse(f"its attention is {named}", "use a checkpoint with full attention in every layer.")
+    rope = model.rotary_emb.rope_type
+    if rope not in TABULATED_ROPES:
+        _refuse(
+            f"its rope_type is {rope!r}, whose angles cannot be tabulated by position",
+            f"use a checkpoint with rope_type {', '.join(sorted(TABULATED_ROPES))}.",
+        )
+    width, head_dim = 2 * model.rotary_emb.inv_freq.shape[0], model.layers[0].self_attn.head_dim
+    if width != head_dim:
+        _refuse(f"its rotary embedding turns {width} of {head_dim} dimensions", "use a full rotary embedding.")
+
+
+def _layer_weights(layer: Any, name: str, dtype: torch.dtype) -> LayerWeights:
+    attention, mlp = layer.self_attn, layer.mlp
+    return LayerWeights(
+        attention_norm=_norm_weight(layer.input_layernorm, f"{name}.input_layernorm", dtype),
+        qkv=_fused(attention, ("q_proj", "k_proj", "v_proj"), f"{name}.self_attn", dtype),
+        out=_fused(attention, ("o_proj",), f"{name}.self_attn", dtype),
+        mlp_norm=_norm_weight(layer.post_attention_layernorm, f"{name}.post_attention_layernorm", dtype),
+        gate_up=_fused(mlp, ("gate_proj", "up_proj"), f"{name}.mlp", dtype),
+        down=_fused(mlp, ("down_proj",), f"{name}.mlp", dtype),
+    )
+
+
+def _norm_weight(norm: nn.Module, name: str, dtype: torch.dtype) -> Tensor:
+    if not isinstance(norm, LlamaRMSNorm):
+        _refuse(f"{name} is a {type(norm).__name__}", "leave the norms out of the adapter (target linear layers).")
+    return norm.weight.detach().to(dtype)
+
+
+def _fused(parent: nn.Module, names: Iterable[str], where: str, dtype: torch.dtype) -> Projection:
+    """The named linear layers stacked into one; a single one that needs no cast is shared, not copied.
+
+    Adapters are merged in float32. A coarser type would swallow them: there they stay beside the weight.
+    """
+    weights: list[Tensor] = []
+    biases: list[Tensor] = []
+    adapters: list[Adapter] = []
+    first = 0
+    for name in names:
+        linear = getattr(parent, name)
+        base, scaled = _parts(linear, f"{where}.{name}")
+        weight, rows = base.weight.detach(), slice(first, first + len(base.weight))
+        if dtype == torch.float32:
+            for down, up in scaled:
+                weight = weight.float() + up @ down
+        else:
+            adapters += [Adapter(rows, down.to(dtype).t(), up.to(dtype).t()) for down, up in scaled]
+        weights.append(weight.to(dtype))
+        biases += [] if base.bias is None else [base.bias.detach().to(dtype)]
+        first = rows.stop
+    if len(weights) == 1:
+        return Projection.of(weights[0], biases[0] if biases else None, adapters)
+    return Projection.of(torch.cat(weights), torch.cat(biases) if biases else None, adapters)
+
+
+def _parts(linear: Any, name: str) -> tuple[nn.Linear, list[tuple[Tensor, Tensor]]]:
+    """A linear layer without its adapters, and A `[R, I]` and scaled B `[O, R]` of each that is active."""
+    base = getattr(linear, "base_layer", linear)
+    if not isinstance(base, nn.Linear) or not base.weight.is_floating_point():
+        _refuse(f"{name} is a {type(base).__name__}", "load the model unquantised, with plain linear layers.")
+    if base is linear:
+        return base, []
+    from peft.tuners.lora import Linear as LoraLinear  # peft wraps it, so peft is installed
+
+    if not isinstance(linear, LoraLinear):
+        _refuse(f"{name} has an adapter of type {type(linear).__name__}", "use plain LoRA, or merge the adapter.")
+    if linear.disable_adapters or linear.merged:
+        if linear.disable_adapters and linear.merged:
+            _refuse(f"the adapter of {name} is both merged and disabled", "unmerge it before disabling it.")
+        return base, []
+    factors: list[tuple[Tensor, Tensor]] = []
+    for adapter in linear.active_adapters:
+        if adapter not in linear.lora_A:
+            continue
+        if adapter in getattr(linear, "lora_variant", {}) or getattr(linear, "lora_bias", {}).get(adapter):
+            _refuse(f"{name} has a LoRA variant (DoRA, lora_bias, ...)", "use plain LoRA, or merge the adapter.")
+        down, up = (cast("Tensor", part[adapter].weight) for part in (linear.lora_A, linear.lora_B))
+        factors.append((down.detach().float(), up.detach().float() * linear.scaling[adapter]))
+    return base, factors

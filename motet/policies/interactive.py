@@ -1,0 +1,82 @@
+"""A notebook's door to a policy: `draw`, `write` and `log_probs`, from plain strings and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from motet.core.conversation import Conversation, user
+from motet.core.errors import DataError
+from motet.core.protocols import Replay, Request
+from motet.core.trajectory import Act, ActKind, DenoisingSteps, ImageTokens, Sampling, TextTokens
+
+Prompt = str | Conversation
+
+
+class NotebookDoor:
+    """What a person asks of a policy, in terms of what the engine asks of it (`act` and `replay`).
+
+    The g-th answer to the k-th prompt draws its noise from `(seed, k, g)`: asking for more leaves the first ones as
+    they were.
+    """
+
+    kinds: frozenset[ActKind] = frozenset()
+
+    def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
+        raise NotImplementedError
+
+    def as_seen(self, act: Act) -> str:
+        """What an act's context was to the model, for people to read; here its words alone."""
+        return act.context.text
+
+    def replay(self, acts: Sequence[Act], needs: Collection[str] = ()) -> list[Replay]:
+        raise NotImplementedError
+
+    def draw(
+        self, prompts: Prompt | Sequence[Prompt], n: int = 1, *, seed: int = 0, **sampling: Any
+    ) -> list[ImageTokens] | list[DenoisingSteps]:
+        """Draw `n` pictures for each prompt, in prompt order; each act has `.image`. Keywords as in `Sampling`.
+
+        A policy that denoises walks the ODE unless a `temperature` other than 0 asks for its stochastic steps.
+        """
+        kind: ActKind = "image" if "image" in self.kinds else "denoising"
+        if kind == "denoising":
+            sampling.setdefault("temperature", 0.0)
+        return self._ask(kind, _listed(prompts), n, seed, Sampling(**sampling))  # type: ignore[return-value]
+
+    def write(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        images: Image.Image | Sequence[Image.Image] | None = None,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        **sampling: Any,
+    ) -> list[TextTokens]:
+        """Write `n` texts for each prompt, each about its picture if `images` are given; each act has `.text`."""
+        asked = _listed(prompts)
+        if images is not None:
+            shown = [images] if isinstance(images, Image.Image) else list(images)
+            if len(shown) != len(asked):
+                raise DataError(f"{len(shown)} images for {len(asked)} prompts.", fix="give one image per prompt.")
+            asked = [user(i, p) if isinstance(p, str) else user(i) + p for i, p in zip(shown, asked, strict=True)]
+        sampling.setdefault("max_tokens", 128)
+        return self._ask("text", asked, n, seed, Sampling(**sampling))  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def log_probs(self, acts: Sequence[Act]) -> list[Tensor]:
+        """Log-probs `[N]` of each act under the current weights, without gradient."""
+        return [replayed.log_probs.cpu() for replayed in self.replay(acts)]
+
+    def _ask(self, kind: ActKind, prompts: Sequence[Prompt], n: int, seed: int, sampling: Sampling) -> list[Act]:
+        contexts = [user(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        requests = [Request(kind, kind, context, (seed, k, g)) for k, context in enumerate(contexts) for g in range(n)]
+        return self.act(requests, sampling)
+
+
+def _listed(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    return [prompts] if isinstance(prompts, str | Conversation) else list(prompts)

@@ -1,0 +1,276 @@
+"""Open a checkpoint: which class it is, on which device, with which parts trainable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import JanusConfig
+
+from motet.config import ExpertConfig, PolicyConfig
+from motet.core.errors import CheckpointError, ConfigError
+from motet.core.registry import first_line
+from motet.policies.janus import JanusPolicy
+from motet.policies.janus.checkpoint import open_janus
+from motet.policies.lora import attach, base_of
+from motet.policies.precision import choose_compute_types, width_of
+from motet.policies.qwen_vl import VlmPolicy
+from motet.policies.qwen_vl.checkpoint import FAMILIES, open_vlm
+from motet.weights.hf_output import quiet
+from motet.weights.hub import why_missing
+from motet.weights.locate import newest_of
+
+
+def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
+    """Load a checkpoint folder, a run folder (its newest checkpoint), a hub id, or a LoRA adapter folder.
+
+    Its config.json says which policy it is: Janus in the transformers layout, Qwen2.5-VL and Qwen3-VL, diffusers
+    pipelines (as `policy.expert` beside a language model, or alone), and motet's own unified models around any of those
+    language models. With a `config`, its device, precision and trainable parts apply; without one the policy is ready
+    to sample and trains the default parts. Raises CheckpointError for a missing, broken or unsupported checkpoint,
+    ConfigError for settings that it has no use for.
+    """
+    settings = config or PolicyConfig(path=str(path))
+    opened = Opening.at(newest_of(path), settings)
+    settings = opened.settings
+    model_type = _model_type(opened)
+    policy = _OPENERS[model_type](opened)
+    _require_use(settings, policy, model_type)
+    if config is None:  # the default parts are a language model's: a pipeline has none of them
+        settings = settings.model_copy(update={"train": tuple(name for name in settings.train if name in policy.parts)})
+    _let_train(policy, settings)
+    if settings.gradient_checkpointing:
+        policy.recompute_activations()
+    return policy
+
+
+def _require_use(settings: PolicyConfig, policy: Any, model_type: str) -> None:
+    """Raise ConfigError for settings of a language model, of a pipeline or of a Qwen-VL where there is none."""
+    expert, writer = settings.expert, getattr(policy, "writer", policy)
+    if settings.lora is not None and "text" not in policy.kinds:
+        raise ConfigError(
+            f"policy.lora: a {model_type!r} model has no language model that trains.",
+            fix="write policy.expert.lora: an adapter on the diffusion transformer.",
+        )
+    if settings.max_pixels is not None and not isinstance(writer, VlmPolicy):
+        raise ConfigError(
+            f"policy.max_pixels={settings.max_pixels} is a Qwen-VL's, and a {model_type!r} model has none.",
+            fix="remove it.",
+        )
+    if expert is not None and expert.path is not None and model_type not in FAMILIES:
+        raise ConfigError(
+            f"policy.expert.path={expert.path!r}: a {model_type!r} model takes no pipeline beside it.",
+            fix="remove policy.expert.path, or set policy.path to a Qwen2.5-VL or Qwen3-VL.",
+        )
+    if expert is not None and "denoising" not in policy.kinds:
+        raise ConfigError(
+            f"policy.expert: a {model_type!r} model alone has no diffusion transformer.",
+            fix="remove policy.expert, or set policy.expert.path to a pipeline.",
+        )
+
+
+def _let_train(policy: Any, settings: PolicyConfig) -> None:
+    """Put new adapters on either expert, and choose the parts that train beside them."""
+    writer, drawer = getattr(policy, "writer", policy), getattr(policy, "drawer", policy)
+    if settings.expert is not None and settings.expert.lora is not None:
+        drawer.add_lora(settings.expert.lora)
+    if settings.lora is not None and not writer.adapted:  # or it was loaded with the checkpoint
+        writer.add_lora(settings.lora)
+    unchosen = writer.adapted and settings.train == _BY_DEFAULT
+    policy.train_parts(() if unchosen else settings.train)
+
+
+_BY_DEFAULT = PolicyConfig.model_fields["train"].default
+"""A language model's weights."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What an opener is told: where the weights are, and how they are to compute.
+
+    Without autocast the weights' type is the compute type, float32; with it they stay as stored, until they train.
+    """
+
+    source: str
+    adapter: Path | None
+    settings: PolicyConfig
+    device: torch.device
+    reason: str
+    """Why the settings compute in the types that `auto` became; empty where none was `auto`."""
+
+    @classmethod
+    def at(cls, path: str | Path, settings: PolicyConfig) -> Opening:
+        """Of a checkpoint folder or hub id, or of an adapter folder, whose base model is the source."""
+        folder = Path(path)
+        adapter = (folder / "adapter_config.json").is_file()
+        source = base_of(folder) if adapter else str(path)
+        device = choose_device(settings.device)
+        types = choose_compute_types(settings, device, width_of(source))
+        return cls(source, folder if adapter else None, types.applied_to(settings), device, types.reason)
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """Compute type of learning's forward passes, None: the weights' own."""
+        return torch.bfloat16 if self.settings.autocast == "bfloat16" else None
+
+    @property
+    def rollout_autocast(self) -> torch.dtype | None:
+        """Compute type of sampling tokens, None: the weights' own."""
+        return torch.bfloat16 if self.settings.rollout_autocast == "bfloat16" else None
+
+    @property
+    def dtype(self) -> torch.dtype | str:
+        """The type that weights are loaded in."""
+        return torch.float32 if self.autocast is None else "auto"
+
+    def placed(self, model: Any) -> Any:
+        """The model on its device, with the adapter attached: to train, unless `policy.train` alone says what does."""
+        model.to(self.device)
+        if self.device.type == "cpu":  # torch's fused attention is slow backwards on CPUs: half of a training step
+            model.set_attn_implementation("eager")
+        if self.adapter is None:
+            return model
+        return attach(model, self.adapter, self.settings.lora is not None or self.settings.train == _BY_DEFAULT)
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What every policy takes."""
+        return {"autocast": self.autocast, "rollout_batch": self.settings.rollout_batch}
+
+    @property
+    def of_tokens(self) -> dict[str, Any]:
+        """What a policy that samples tokens takes."""
+        return {**self.common, "rollout_autocast": self.rollout_autocast}
+
+    @property
+    def preface(self) -> str:
+        """What an error about the source begins with."""
+        return "" if self.adapter is None else f"The adapter in {str(self.adapter)!r} needs its base model. "
+
+
+def _janus(opened: Opening) -> JanusPolicy:
+    model, processor = open_janus(opened.source, opened.dtype)
+    return JanusPolicy(opened.placed(model), processor, **opened.of_tokens)
+
+
+def _vlm(opened: Opening) -> Any:
+    model, processor = open_vlm(opened.source, opened.dtype, opened.settings.max_pixels)
+    writer = VlmPolicy(opened.placed(model), processor, **opened.of_tokens)
+    expert = opened.settings.expert
+    if expert is None or expert.path is None:
+        return writer
+    return _beside(writer, expert.path, opened)
+
+
+def _beside(writer: VlmPolicy, pipeline: str | Path, opened: Opening) -> Any:
+    """A language model with a pipeline."""
+    from motet.policies.experts import ExpertsPolicy
+
+    return ExpertsPolicy(writer, _pipeline_at(pipeline, opened))
+
+
+def _experts(opened: Opening) -> Any:
+    from motet.policies.experts.policy import LANGUAGE, PIPELINE
+
+    folder, plain = Path(opened.source), opened.settings.model_copy(update={"expert": None})
+    return _beside(_vlm(Opening.at(folder / LANGUAGE, plain)), folder / PIPELINE, opened)
+
+
+def _pipeline(opened: Opening) -> Any:
+    return _pipeline_at(opened.source, opened)
+
+
+def _pipeline_at(source: str | Path, opened: Opening) -> Any:
+    from motet.policies.diffusion.pipeline.checkpoint import open_pipeline  # diffusers is an extra
+
+    expert = opened.settings.expert or ExpertConfig()
+    return open_pipeline(
+        newest_of(source),
+        dtype=opened.dtype,
+        device=opened.device,
+        embedded_guidance=expert.embedded_guidance,
+        height=expert.height,
+        width=expert.width,
+        **opened.common,
+    )
+
+
+def _unified(opened: Opening) -> Any:
+    from motet.policies.unified import UnifiedPolicy
+    from motet.policies.unified.checkpoint import LANGUAGE, open_unified
+
+    folder, plain = Path(opened.source), opened.settings.model_copy(update={"expert": None})
+    inner = Opening.at(folder / LANGUAGE, plain)
+    reader = _OPENERS[_model_type(inner)](inner)
+    expert = opened.settings.expert or ExpertConfig()
+    whole = open_unified(folder, reader, opened.device, expert, opened.dtype)
+    return UnifiedPolicy(reader, **whole, **opened.common)
+
+
+_OPENERS: dict[str, Callable[[Opening], Any]] = {
+    "janus": _janus,
+    **dict.fromkeys(FAMILIES, _vlm),
+    "motet_unified": _unified,
+    "motet_experts": _experts,
+    "diffusers": _pipeline,
+}
+"""By the `model_type` of config.json; a folder with model_index.json is a diffusers pipeline."""
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`: CUDA, then MPS, then the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise CheckpointError(
+            f"policy.device={name!r} is not available: {str(error).splitlines()[0]}", fix="use policy.device=auto."
+        ) from error
+    return device
+
+
+def _model_type(opened: Opening) -> str:
+    """What config.json says, before anything is built: transformers would build a Janus around any config."""
+    source, preface = opened.source, opened.preface
+    folder = Path(source)
+    if (folder / "model_index.json").is_file():
+        return "diffusers"
+    missing = why_missing(source, "checkpoint")
+    if missing is not None:
+        fix = "check the path or the hub id, the network, and `hf auth login`."
+        raise CheckpointError(f"{preface}{missing}", fix=fix)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise CheckpointError(f"{preface}{source!r} holds no config.json.", fix="give the folder that holds it.")
+    model_type = _config_of(source, preface).get("model_type")
+    if model_type not in _OPENERS:
+        raise CheckpointError(
+            f"{preface}{source!r} is a {model_type!r} model, which motet has no policy for.",
+            fix="use a Janus or Janus-Pro checkpoint in transformers format (deepseek-community/Janus-Pro-1B), a "
+            "Qwen2.5-VL or Qwen3-VL, a diffusers pipeline, or a model that motet saved.",
+        )
+    return model_type
+
+
+def _config_of(source: str, preface: str) -> dict[str, Any]:
+    if (Path(source) / "config.json").is_file():
+        try:
+            found = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))
+            return found if isinstance(found, dict) else {}
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{preface}{source}/config.json cannot be read: {first_line(error)}.", fix="restore the file."
+            ) from error
+    try:
+        with quiet():
+            return JanusConfig.get_config_dict(source)[0]
+    except Exception as error:  # offline, no such repository, no access: the hub client has a kind for each
+        raise CheckpointError(
+            f"{preface}{source!r} is not a folder here, and the hub does not have it: {first_line(error)}",
+            fix="check the path or the hub id, the network, and `hf auth login`.",
+        ) from error

@@ -1,0 +1,5 @@
+"""Qwen2.5-VL and Qwen3-VL: language models that look at pictures and write."""
+
+from motet.policies.qwen_vl.policy import VlmPolicy
+
+__all__ = ["VlmPolicy"]

@@ -1,0 +1,98 @@
+"""A Qwen-VL checkpoint in and out, in the layout of transformers.
+
+transformers' own processors of these models cannot be constructed without torchvision, which their video processors
+need; a tokenizer beside the PIL image processor is all that text and pictures ask for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    ProcessorMixin,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from motet.core.errors import CheckpointError
+from motet.core.registry import first_line
+from motet.policies.checkpoints import load_model, require_complete
+from motet.weights.hf_output import quiet
+
+FAMILIES: dict[str, Any] = {
+    "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
+    "qwen3_vl": Qwen3VLForConditionalGeneration,
+}
+"""Model classes by the `model_type` of config.json."""
+
+
+@dataclass(frozen=True)
+class VlmProcessor:
+    """The tokenizer, whose chat template is used, and the image processor of a checkpoint."""
+
+    tokenizer: Any
+    image_processor: Any
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write tokenizer files, chat template and preprocessor_config.json, as `AutoProcessor` looks for them."""
+        self.tokenizer.save_pretrained(folder)
+        self.image_processor.save_pretrained(folder)
+
+
+def open_vlm(source: str, dtype: torch.dtype | str, max_pixels: int | None = None) -> tuple[Any, VlmProcessor]:
+    """Model and processor of a folder or hub id; `dtype` "auto" keeps what is stored.
+
+    `max_pixels` is the largest picture that the model reads, larger ones are scaled down; None: the checkpoint's own.
+
+    Raises CheckpointError for a model of another type, for broken files, and unless the weights are all there and
+    nothing else is.
+    """
+    with quiet():
+        try:
+            model_type = PretrainedConfig.get_config_dict(source)[0].get("model_type")
+        except Exception as error:  # offline, no such repository, a broken file: each library has its kinds
+            raise _unreadable(source, error) from error
+        if model_type is None:
+            raise CheckpointError(
+                f"{source!r} holds no config.json that names a model_type.",
+                fix="give the folder that holds config.json.",
+            )
+        if model_type not in FAMILIES:
+            raise CheckpointError(
+                f"{source!r} is a {model_type!r} model; vision-language policies are of type {' or '.join(FAMILIES)}.",
+                fix="give a Qwen2.5-VL or Qwen3-VL checkpoint (Qwen/Qwen2.5-VL-3B-Instruct).",
+            )
+        try:
+            model, found = load_model(FAMILIES[model_type], source, dtype)
+            processor = _open_processor(source, max_pixels)
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise _unreadable(source, error) from error
+    require_complete(source, found, "Qwen2.5-VL or Qwen3-VL")
+    return model, processor
+
+
+def _open_processor(source: str, max_pixels: int | None) -> VlmProcessor:
+    """By the files themselves: AutoTokenizer may rebuild a tokenizer from its class's name instead."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
+    if not tokenizer.chat_template:  # some folders keep it beside the processor only
+        tokenizer.chat_template = ProcessorMixin.get_processor_dict(source)[0].get("chat_template")
+    images = Qwen2VLImageProcessorPil.from_pretrained(source)
+    if max_pixels is not None:
+        shortest = min(images.size["shortest_edge"], max_pixels)
+        images.size = {"shortest_edge": shortest, "longest_edge": max_pixels}
+    return VlmProcessor(tokenizer, images)
+
+
+def _unreadable(source: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{source!r} cannot be loaded: {first_line(error)}",
+        fix="give a folder that transformers saved, with its tokenizer and preprocessor_config.json, or a hub id.",
+    )

@@ -1,0 +1,129 @@
+"""What a frozen language model has read: the keys and values of contexts, for whatever goes on from them.
+
+They are read without gradient and stay as they are, so that a context is read once however often it is continued:
+while it is sampled from, by the reference, and in every micro-batch of every pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
+from transformers import DynamicCache
+
+from motet.policies.qwen_vl.embeddings import VlmEmbedder
+from motet.policies.qwen_vl.forward import Continuation, Prefilled, caching, prefill
+from motet.policies.qwen_vl.prompt_encoding import VlmEncoding
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """One context: of every layer its keys and values `[T, heads, features]`, and where text goes on."""
+
+    layers: tuple[tuple[Float[Tensor, "T H D"], Float[Tensor, "T H D"]], ...]
+    next_position: int
+
+
+class Prefixes:
+    """The contexts that a frozen language model has read.
+
+    One that is read while nothing is learnt (to sample from it, or for a reference) will be read again. Whoever says so
+    has it kept as long as its encoding, which lives as long as the acts that share it.
+    """
+
+    def __init__(self, embedder: VlmEmbedder) -> None:
+        self.embedder = embedder
+        self._known: WeakKeyDictionary[VlmEncoding, Prefix] = WeakKeyDictionary()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __contains__(self, encoding: VlmEncoding) -> bool:
+        return encoding in self._known
+
+    def forget(self) -> None:
+        """Of weights that train: they will have moved by the time that they are frozen."""
+        self._known.clear()
+
+    def after(
+        self, encodings: Sequence[VlmEncoding], appended: Float[Tensor, "Q D"], keep: bool
+    ) -> Float[Tensor, "B Q D"]:
+        """Hidden states of Q vectors appended to each of B distinct contexts, with gradient to the vectors alone."""
+        language = self.embedder.model.model.language_model
+        prefixes = self._read(language, encodings, keep and not torch.is_grad_enabled())
+        tail = appended.to(language.embed_tokens.weight).expand(len(encodings), -1, -1)
+        with _recomputing(language):
+            return _together(language, prefixes).extend(tail)
+
+    @torch.no_grad()
+    def _read(self, language: Any, encodings: Sequence[VlmEncoding], keep: bool) -> list[Prefix]:
+        """What is known of the contexts, and what one pass reads now."""
+        found = {encoding: self._known[encoding] for encoding in encodings if encoding in self._known}
+        missing = [encoding for encoding in encodings if encoding not in found]
+        if missing:
+            with caching(language):
+                read = dict(zip(missing, _apart(prefill(language, self.embedder.contexts(missing))), strict=True))
+            found |= read
+            if keep:
+                self._known.update(read)
+        return [found[encoding] for encoding in encodings]
+
+
+class _Fixed(DynamicCache):
+    """A cache that layers look at and do not fill: one that runs again in the backward pass finds it as it was."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        layer: Any = self.layers[layer_idx]
+        return torch.cat([layer.keys, key_states], dim=-2), torch.cat([layer.values, value_states], dim=-2)
+
+
+def _apart(read: Prefilled) -> list[Prefix]:
+    """Each context on its own, without the padding of the batch that it was read in."""
+    prefixes = []
+    for n, (length, following) in enumerate(zip(read.lengths.tolist(), read.next_positions.tolist(), strict=True)):
+        layers = [
+            tuple(part[n, :, :length].transpose(0, 1).clone() for part in (layer.keys, layer.values))
+            for layer in read.cache.layers
+        ]
+        prefixes.append(Prefix(tuple(layers), following))
+    return prefixes
+
+
+def _together(language: Any, prefixes: Sequence[Prefix]) -> Continuation:
+    """A row for each context, padded on the right."""
+    cache = _Fixed()
+    for number, parts in enumerate(zip(*(prefix.layers for prefix in prefixes), strict=True)):
+        keys, values = (pad_sequence(list(part), batch_first=True).transpose(1, 2) for part in zip(*parts, strict=True))
+        DynamicCache.update(cache, keys, values, number)
+    device = language.embed_tokens.weight.device
+    lengths = torch.tensor([len(prefix.layers[0][0]) for prefix in prefixes], device=device)
+    following = torch.tensor([prefix.next_position for prefix in prefixes], device=device)
+    columns = torch.arange(int(lengths.max()), device=device)
+    seen = columns < lengths.unsqueeze(1) if bool((lengths < lengths.max()).any()) else None
+    return Continuation(language, cache, seen, following)
+
+
+@contextmanager
+def _recomputing(language: Any) -> Iterator[None]:
+    """Inside, layers that recompute their activations do so beside a cache, which transformers would take from them."""
+    layers = [m for m in language.layers if m.training and getattr(m, "gradient_checkpointing", False)]
+    again = partial(checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), caching(language)))
+    with caching(language):
+        try:
+            for layer in layers:
+                layer.forward = partial(again, layer.forward)
+            yield
+        finally:
+            for layer in layers:
+                del layer.forward

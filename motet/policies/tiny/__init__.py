@@ -1,0 +1,1 @@
+"""Tiny checkpoints of the real classes, for tests and small experiments."""

@@ -1,5 +1,0 @@
-"""Qwen2.5-VL and Qwen3-VL: language models that look at pictures and write."""
-
-from motet.policies.vlm.policy import VlmPolicy
-
-__all__ = ["VlmPolicy"]

@@ -1,0 +1,1 @@
+"""Rewards of images: detectors, CLIP, similarity, compression."""

@@ -1,0 +1,116 @@
+"""Objects in pictures: a Mask2Former of transformers finds instances of COCO's classes, under GenEval's names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from PIL import Image
+from torch import Tensor
+
+from motet.core.errors import ConfigError
+from motet.rewards.image.pixels import in_batches
+from motet.rewards.models import load_model, load_processor
+
+_NAMES = """
+person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
+parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, handbag,
+tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard,
+tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot,
+hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop, computer mouse,
+tv remote, computer keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors,
+teddy bear, hair drier, toothbrush
+"""
+CLASSES = tuple(" ".join(name.split()) for name in _NAMES.split(","))
+"""GenEval's names of COCO's 80 classes, in COCO's order; checkpoints name some of them otherwise."""
+_OTHER_NAMES = {
+    "motorbike": "motorcycle", "aeroplane": "airplane", "sofa": "couch", "pottedplant": "potted plant",
+    "diningtable": "dining table", "tvmonitor": "tv", "mouse": "computer mouse", "remote": "tv remote",
+    "keyboard": "computer keyboard", "hair dryer": "hair drier",
+}  # fmt: skip
+"""What checkpoints call some of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One thing in a picture. `box` is left, top, right, bottom in pixels, of its mask."""
+
+    name: str
+    score: float
+    box: tuple[float, float, float, float]
+    mask: Bool[Tensor, "H W"]
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """Finds what scores above `threshold`, the surest first; `batch_size` pictures at a time."""
+
+    model: Any
+    image_processor: Any
+    threshold: float
+    batch_size: int
+
+    @classmethod
+    def open(cls, path: str, device: torch.device, *, key: str, threshold: float, batch_size: int) -> Detector:
+        """Load from a folder or hub id of an instance segmentation over COCO's classes. Raises ConfigError."""
+        if find_spec("scipy") is None:  # transformers asks for it as soon as a Mask2Former is built
+            raise ConfigError(f"{key}={path!r} needs the package scipy.", fix="pip install 'motet[detection]'.")
+        from transformers import AutoImageProcessor, Mask2FormerForUniversalSegmentation
+
+        model = load_model(Mask2FormerForUniversalSegmentation, path, device, key=key)
+        if len(model.config.id2label) != len(CLASSES):
+            raise ConfigError(
+                f"{key}={path!r} knows {len(model.config.id2label)} classes; COCO's instances are {len(CLASSES)}.",
+                fix="give a checkpoint such as facebook/mask2former-swin-small-coco-instance.",
+            )
+        for place, label in model.config.id2label.items():
+            name = _OTHER_NAMES.get(label.casefold(), label.casefold())
+            if name in CLASSES and name != CLASSES[int(place)]:
+                raise ConfigError(
+                    f"{key}={path!r} calls class {place} {label!r}; in COCO's order it is {CLASSES[int(place)]!r}.",
+                    fix="give a checkpoint whose id2label has COCO's order.",
+                )
+        return cls(model, load_processor(AutoImageProcessor, path, key=key), threshold, batch_size)
+
+    def __call__(self, pictures: Sequence[Image.Image]) -> list[list[Instance]]:
+        """The instances of each picture.
+
+        Batches are of one size: processors pad smaller pictures, and transformers' post-processing takes the padding
+        for a part of the picture, so boxes would be misplaced.
+        """
+        found: dict[int, list[Instance]] = {}
+        for size in dict.fromkeys(picture.size for picture in pictures):
+            places = [place for place, picture in enumerate(pictures) if picture.size == size]
+            found |= zip(
+                places, in_batches([pictures[place] for place in places], self.batch_size, self._find), strict=True
+            )
+        return [found[place] for place in range(len(pictures))]
+
+    @torch.no_grad()
+    def _find(self, pictures: Sequence[Image.Image]) -> list[list[Instance]]:
+        inputs = self.image_processor(images=list(pictures), return_tensors="pt").to(self.model.device)
+        found = self.image_processor.post_process_instance_segmentation(
+            self.model(**inputs),
+            threshold=self.threshold,
+            target_sizes=[(picture.height, picture.width) for picture in pictures],
+            return_binary_maps=True,
+        )
+        return [_instances(one["segmentation"], one["segments_info"]) for one in found]
+
+
+def _instances(masks: Tensor, told: Sequence[dict[str, Any]]) -> list[Instance]:
+    made = [
+        Instance(CLASSES[info["label_id"]], float(info["score"]), box_of(masks[n] > 0), (masks[n] > 0).cpu())
+        for n, info in enumerate(told)
+    ]
+    return sorted(made, key=lambda instance: -instance.score)
+
+
+def box_of(mask: Bool[Tensor, "H W"]) -> tuple[float, float, float, float]:
+    """The smallest box around a mask that holds something."""
+    rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
+    return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1

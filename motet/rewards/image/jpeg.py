@@ -1,0 +1,33 @@
+"""How well a drawing compresses: rewards without any model, for a first look at whether drawing learns at all."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from PIL import Image
+
+from motet.rewards.base import reward
+from motet.rewards.image.pixels import last_picture
+
+
+@reward("jpeg_incompressibility")
+def jpeg_incompressibility(completions: list[Any]) -> list[float | None]:
+    """Kilobytes of the drawing as a JPEG of quality 95: bytes / 1000.
+
+    Black et al. 2023 (DDPO, arXiv 2305.13301); UniRL-Zero's code. The size depends on the JPEG library a little.
+    """
+    return [kilobytes(last_picture(c, "jpeg_incompressibility")) if c else None for c in completions]
+
+
+@reward("jpeg_compressibility")
+def jpeg_compressibility(completions: list[Any]) -> list[float | None]:
+    """Minus the kilobytes of the drawing as a JPEG of quality 95, / 500: 0 is the best; UniRL-Zero's code."""
+    return [-kilobytes(last_picture(c, "jpeg_compressibility")) / 500 if c else None for c in completions]
+
+
+def kilobytes(picture: Image.Image) -> float:
+    """Size of the picture as a JPEG of quality 95, in thousands of bytes."""
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=95)
+    return len(buffer.getvalue()) / 1000

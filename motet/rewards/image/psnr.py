@@ -1,0 +1,48 @@
+"""Peak signal-to-noise ratio: how close a drawing is to another picture, pixel by pixel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+from motet.rewards.base import reward
+from motet.rewards.image.pairwise import PairJudge
+from motet.rewards.image.pixels import spread
+from motet.rewards.options import number
+
+
+@reward("psnr")
+@dataclass(eq=False, kw_only=True)
+class Psnr(PairJudge):
+    """Peak signal-to-noise ratio in decibels: 10 log10(255^2 / MSE), at most `cap`.
+
+    UniRL-Zero's `recon`. Equal pictures have none, and get `cap`. Of which act, and compared with what: `act`, `column`
+    and `to`, as in `motet.rewards.image.pairwise`. A drawing of another size is resized to the other picture's
+    (bilinear).
+    """
+
+    name: ClassVar[str] = "psnr"
+
+    cap: Any = 60.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        number(self.name, "cap", self.cap)
+
+    def __call__(self, completions: list[Any], **columns: Any) -> list[float | None]:
+        """One score per completion."""
+        places, pairs = self.pairs(completions, columns)
+        return spread(len(completions), places, [min(psnr(*pair), float(self.cap)) for pair in pairs])
+
+
+def psnr(drawing: Image.Image, other: Image.Image) -> float:
+    """10 log10(255^2 / mean squared difference of 8-bit RGB); infinite for equal pictures."""
+    if drawing.size != other.size:
+        drawing = drawing.resize(other.size, Image.Resampling.BILINEAR)
+    first, second = (np.asarray(picture.convert("RGB"), np.float64) for picture in (drawing, other))
+    error = float(((first - second) ** 2).mean())
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)

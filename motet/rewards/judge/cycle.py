@@ -1,0 +1,147 @@
+"""CoRL's bidirectional cycle: does the drawing look like the real picture, and does its caption repeat the prompt?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from PIL import Image
+
+from motet.core.errors import DataError
+from motet.core.protocols import Policy
+from motet.core.trajectory import Sampling
+from motet.rewards.base import Judge, reward
+from motet.rewards.captions.captioners import BlipCaptioner, Captioner
+from motet.rewards.captions.similarity import SIMILARITIES, BertScore, Similarity, Spice, tuples
+from motet.rewards.image.pixels import drawn, spread
+from motet.rewards.image.similarity import Likeness, check_visual, open_distance
+from motet.rewards.judge.endpoint import read_endpoint
+from motet.rewards.judge.vqa import EndpointLooker, PolicyLooker, check_judge, require
+from motet.rewards.models import device_of
+from motet.rewards.options import filled, one_of, refuse
+from motet.rewards.text.multiple_choice import text_of_question
+
+CAPTIONERS = ("policy", "blip", "endpoint")
+
+
+@reward("cycle")
+@dataclass(eq=False, kw_only=True)
+class Cycle(Judge):
+    """Bidirectional cycle of CoRL: (1 - LPIPS(real, drawn) + similarity(caption of the drawing, prompt)) / 2.
+
+    arXiv 2505.17534, R_cycle: the sum is halved so that it lies in [0, 1]; a weight of 2 gives the released code's sum.
+    `visual` or `text` of `none` leaves the other term alone. The real picture is the row's first of column `image` or
+    `images`, the prompt its column `prompt`; a row without a prompt gets None.
+
+    `captioner` is `policy` (asked `question` about the drawing, with the `weights` that the run started from or the
+    `current` ones), `blip` (at `captioner_path`) or `endpoint` (a mapping, see `motet.rewards.judge.endpoint`).
+    `text` is
+    `tuple_f1` (built in), `bertscore` (with the `encoder` at that path) or `spice`. `visual` is `lpips` (that of
+    torchmetrics, or the formula over `backbone` with `backbone_weights`), `mse` (1 - MSE) or `ssim`, of pictures
+    squashed to `side` pixels.
+    """
+
+    captioner: Any = "policy"
+    captioner_path: Any = None
+    question: Any = "Describe the picture in one sentence."
+    endpoint: Any = None
+    weights: Any = "reference"
+    max_tokens: Any = 50
+    temperature: Any = 0.0
+    text: Any = "tuple_f1"
+    encoder: Any = None
+    visual: Any = "lpips"
+    backbone: Any = None
+    backbone_weights: Any = None
+    side: Any = 224
+    batch_size: Any = 32
+    _describe: Captioner | None = field(init=False, default=None)
+    _compare: Similarity | None = field(init=False, default=None)
+    _liken: Likeness | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        one_of("cycle", "text", self.text, (*SIMILARITIES, "none"))
+        one_of("cycle", "captioner", self.captioner, CAPTIONERS)
+        check_judge("cycle", self.weights, self.max_tokens, self.temperature, self.batch_size)
+        filled("cycle", "question", self.question, "text")
+        check_visual("cycle", self.visual, self.backbone, self.backbone_weights, self.side)
+        if self.text == self.visual == "none":
+            refuse("cycle", "visual", "none", "beside text='none' leaves nothing to score", fix="choose one term.")
+        if self.text == "bertscore":
+            filled("cycle", "encoder", self.encoder, "path of a text encoder")
+        if self.text != "none" and self.captioner == "blip":
+            filled("cycle", "captioner_path", self.captioner_path, "path of a BLIP captioner")
+        if self.text != "none" and self.captioner == "endpoint":
+            self.endpoint = read_endpoint("cycle", self.endpoint)
+        if self.text == "spice":
+            self._compare = Spice.open("cycle")
+        self.uses_reference = self.text != "none" and self.captioner == "policy" and self.weights == "reference"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("images",) if self.visual != "none" else ()
+
+    def prepare(self, policy: Policy) -> None:
+        device = device_of(policy)
+        if self.visual != "none":
+            distance = open_distance("cycle", self.visual, self.backbone, self.backbone_weights, device)
+            self._liken = Likeness(distance, self.side, self.batch_size, device)
+        if self.text == "none":
+            return
+        if self.captioner == "policy":
+            require(policy, "cycle", weights=self.weights, writes=True)
+        if self.captioner == "blip":
+            key = "rewards.options.captioner_path of 'cycle'"
+            self._describe = BlipCaptioner.open(
+                self.captioner_path, device, key=key, max_tokens=self.max_tokens, batch_size=self.batch_size
+            )
+        if self.text == "bertscore":
+            key = "rewards.options.encoder of 'cycle'"
+            self._compare = BertScore.open(self.encoder, device, key=key, batch_size=self.batch_size)
+        elif self.text == "tuple_f1":
+            self._compare = tuples
+
+    def __call__(
+        self, completions: list[Any], prompt: list[Any], images: list[Any] | None = None, *, policy: Policy
+    ) -> list[float | None]:
+        """One score per completion, from its last picture; NaN where the captioner could not be reached."""
+        places, pictures = drawn(completions, [asked is not None for asked in prompt], "cycle")
+        terms: list[list[float]] = []
+        if self._liken is not None:
+            terms.append(self._liken([_real(images, place) for place in places], pictures))
+        if self.text != "none":
+            terms.append(self._consistency(pictures, [text_of_question(prompt[place]) for place in places], policy))
+        return spread(len(completions), places, [sum(values) / len(terms) for values in zip(*terms, strict=True)])
+
+    def _consistency(self, pictures: Sequence[Image.Image], prompts: Sequence[str], policy: Policy) -> list[float]:
+        captions = (self._describe or self._asked(policy))(pictures)
+        heard = [n for n, caption in enumerate(captions) if caption is not None]
+        assert self._compare is not None
+        found = self._compare([captions[n] or "" for n in heard], [prompts[n] for n in heard])
+        scores = dict(zip(heard, found, strict=True))
+        return [scores.get(n, math.nan) for n in range(len(captions))]
+
+    def _asked(self, policy: Policy) -> Captioner:
+        if self.captioner == "endpoint":
+            looker: Any = EndpointLooker(self.endpoint, "cycle")
+        else:
+            sampling = Sampling(float(self.temperature), max_tokens=self.max_tokens)
+            looker = PolicyLooker(policy, self.weights, sampling, self.batch_size)
+        return partial(_with_question, looker, self.question)
+
+
+def _with_question(looker: Any, question: str, pictures: Sequence[Image.Image]) -> list[str | None]:
+    return looker(pictures, [question] * len(pictures))
+
+
+def _real(images: list[Any] | None, place: int) -> Image.Image:
+    row = images[place] if images is not None else None
+    if not row:
+        raise DataError(
+            "A row has no real picture for the reward 'cycle' to compare with.",
+            fix="map the column with data.columns.image=NAME, or set rewards.options.visual=none.",
+        )
+    return row[0]

@@ -1,0 +1,206 @@
+"""Any OpenAI-compatible chat endpoint as a judge that looks at pictures: vLLM, SGLang, llama.cpp, a hosted service.
+
+Requests are JSON with the picture as a PNG data URL. The key is read from the environment variable that the recipe
+names, when requests are made; it is never logged, and never follows a redirect to another host: redirects are refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import os
+import random
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from PIL import Image
+
+from motet.core.errors import ConfigError, RewardError
+from motet.core.registry import did_you_mean, first_line
+from motet.rewards.options import filled, number, refuse, whole
+from motet.rewards.waiting import Late, on_thread, on_threads
+
+LARGEST_REPLY = 1 << 20
+"""Bytes of a reply that are read; a chat completion has a few thousand."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to ask, and how patiently. As a recipe's option: a mapping with these keys.
+
+    `key_variable` names the environment variable that holds the key; None: no key. A request that has no whole reply
+    after `timeout` seconds, whose reply is cut off, or that the server refuses for now (408, 429, 5xx), is tried
+    `retries` times more, waiting `backoff`, then twice that, and so on in seconds, with jitter. `concurrency` requests
+    run at a time.
+    """
+
+    base_url: str
+    model: str
+    key_variable: str | None = None
+    timeout: float = 60.0
+    retries: int = 3
+    backoff: float = 1.0
+    concurrency: int = 8
+    max_tokens: int = 128
+    temperature: float = 0.0
+
+
+def read_endpoint(reward: str, value: Any) -> Endpoint:
+    """The endpoint that an option describes. Raises ConfigError naming the reward and the key."""
+    known = [field.name for field in fields(Endpoint)]
+    if not isinstance(value, Mapping):
+        refuse(reward, "endpoint", value, "is no mapping", fix=f"give base_url and model; keys: {', '.join(known)}.")
+    for key in value:
+        if key not in known:
+            problem = f"is no key of an endpoint; they are: {', '.join(known)}.{did_you_mean(str(key), known)}"
+            raise ConfigError(f"rewards.options.endpoint.{key} of {reward!r} {problem}", fix="correct the key.")
+    settings: dict[str, Any] = {field.name: field.default for field in fields(Endpoint)} | dict(value)
+    for key in ("base_url", "model"):
+        filled(reward, f"endpoint.{key}", value.get(key), "text")
+    if not settings["base_url"].startswith(("http://", "https://")):
+        refuse(reward, "endpoint.base_url", settings["base_url"], "is no http(s) address", fix="begin it with http.")
+    if settings["key_variable"] is not None:
+        filled(reward, "endpoint.key_variable", settings["key_variable"], "name of an environment variable")
+    for key in ("timeout", "backoff", "temperature"):
+        number(reward, f"endpoint.{key}", settings[key], low=0.001 if key == "timeout" else 0.0)
+        settings[key] = float(settings[key])
+    for key, low in (("retries", 0), ("concurrency", 1), ("max_tokens", 1)):
+        whole(reward, f"endpoint.{key}", settings[key], low)
+    return Endpoint(**settings)
+
+
+def ask(
+    endpoint: Endpoint, pictures: Sequence[Image.Image | Sequence[Image.Image]], questions: Sequence[str], reward: str
+) -> list[str | None]:
+    """What the model says about each picture (or several, shown in one request), in order; None where it could not be
+    asked.
+
+    Raises ConfigError when the key's variable is not set, RewardError when every single request failed.
+    """
+    if not pictures:
+        return []
+    headers = {"Content-Type": "application/json"} | _authorization(endpoint, reward)
+
+    def one(asked: tuple[Image.Image | Sequence[Image.Image], str]) -> str | Exception:
+        shown, question = asked
+        try:
+            several = [shown] if isinstance(shown, Image.Image) else shown
+            return _request(endpoint, headers, _body(endpoint, several, question))
+        except Exception as error:  # a failed request is data: it drops one trajectory
+            return error
+
+    replies = on_threads(one, zip(pictures, questions, strict=True), endpoint.concurrency)
+    if all(isinstance(reply, Exception) for reply in replies):
+        assert isinstance(replies[0], Exception)
+        raise RewardError(
+            f"Reward {reward!r} asked {endpoint.base_url} {len(replies)} times and was never answered: "
+            f"{first_line(replies[0])}.",
+            fix="see that the server runs and knows the model; check rewards.options.endpoint.",
+        )
+    return [None if isinstance(reply, Exception) else reply for reply in replies]
+
+
+def data_url(picture: Image.Image) -> str:
+    """The picture as a PNG in a data URL."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """urllib would send the key on to wherever a redirect points."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
+
+
+def _authorization(endpoint: Endpoint, reward: str) -> dict[str, str]:
+    if endpoint.key_variable is None:
+        return {}
+    key = os.environ.get(endpoint.key_variable)
+    if not key:
+        raise ConfigError(
+            f"rewards.options.endpoint.key_variable={endpoint.key_variable!r} of {reward!r} is not set here.",
+            fix=f"export {endpoint.key_variable}=KEY, or remove key_variable if the server wants none.",
+        )
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _body(endpoint: Endpoint, pictures: Sequence[Image.Image], question: str) -> bytes:
+    content: list[dict[str, Any]] = [
+        {"type": "image_url", "image_url": {"url": data_url(picture)}} for picture in pictures
+    ]
+    content.append({"type": "text", "text": question})
+    body = {
+        "model": endpoint.model,
+        "messages": [{"role": "user", "content": content}],
+        "max_tokens": endpoint.max_tokens,
+        "temperature": endpoint.temperature,
+    }
+    return json.dumps(body).encode()
+
+
+def _request(endpoint: Endpoint, headers: Mapping[str, str], body: bytes) -> str:
+    """One reply's text; raises what went wrong at the last try."""
+    url = endpoint.base_url.rstrip("/") + "/chat/completions"
+    for attempt in range(endpoint.retries + 1):
+        request = urllib.request.Request(url, body, dict(headers), method="POST")
+        try:
+            return _text_of(on_thread(lambda request=request: _reply(request, endpoint.timeout), endpoint.timeout))
+        except urllib.error.HTTPError as error:
+            error.close()
+            if attempt == endpoint.retries or not (error.code in (408, 429) or error.code >= 500):
+                raise
+        except Late:
+            if attempt == endpoint.retries:
+                raise TimeoutError(f"no whole reply within {endpoint.timeout:g} s") from None
+        except (OSError, http.client.HTTPException):  # no connection, or a reply that is cut off
+            if attempt == endpoint.retries:
+                raise
+        time.sleep(endpoint.backoff * 2**attempt * random.uniform(0.5, 1.0))
+    raise AssertionError("unreachable")
+
+
+def _reply(request: urllib.request.Request, timeout: float) -> bytes:
+    """The reply's bytes. `timeout` is how long the server may be silent, and the limit of the whole body: a server that
+    sends a byte now and then does not block the thread without end."""
+    began = time.monotonic()
+    with _OPENER.open(request, timeout=timeout) as response:
+        raw = b""
+        while part := response.read1(1 << 16):
+            raw += part
+            if len(raw) > LARGEST_REPLY:
+                raise RewardError(
+                    f"The endpoint's reply is longer than {LARGEST_REPLY:,} bytes.", fix="lower endpoint.max_tokens."
+                )
+            if time.monotonic() - began > timeout:
+                raise TimeoutError(f"no whole reply within {timeout:g} s")
+    if response.length:  # http.client tells what is missing, and `read1` does not
+        raise http.client.IncompleteRead(raw, response.length)
+    return raw
+
+
+def _text_of(raw: bytes) -> str:
+    """The message of a chat completion. Raises IncompleteRead if it is cut off, RewardError for anything else."""
+    try:
+        text = json.loads(raw)["choices"][0]["message"]["content"]
+    except ValueError:
+        if raw.lstrip().startswith(b"{") or not raw.strip():
+            raise http.client.IncompleteRead(raw) from None
+        text = None
+    except (LookupError, TypeError):
+        text = None
+    if not isinstance(text, str):
+        raise RewardError(
+            f"The endpoint's reply is no chat completion: {raw[:80]!r}.", fix="give base_url up to and with /v1."
+        )
+    return text

@@ -1,0 +1,79 @@
+"""Does a critique name exactly what is wrong with a drawing? By the shapes world's reader and words for mistakes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from motet.rewards.base import Judge, reward
+from motet.rewards.image.pixels import picture_of
+from motet.rewards.options import boolean, filled, number
+from motet.rewards.text.exact_match import answer_of
+from motet.shapes.errors_in_words import NOTHING, mistakes
+from motet.shapes.verifier import read_scenes
+
+
+@reward("critique")
+@dataclass(eq=False, kw_only=True)
+class Critique(Judge):
+    """Whether the act `act` names every mistake of the draft and no other, in the words of
+    `motet.shapes.errors_in_words`.
+
+    1 or 0, whatever the order; with `partial` p in [0, 1] it is (1 - p) * exact + p * F1 of the mistakes named. The
+    mistakes are read off the draft itself, the picture of the act `draft`, or of the row's `column` if one is set. What
+    is asked for is the column `spec`; a row without one gets None. The answer is the one `<answer>` block, or with
+    `tagged` false the whole text.
+    """
+
+    act: Any = "critique"
+    draft: Any = "draft"
+    column: Any = None
+    tagged: Any = True
+    partial: Any = 0.0
+
+    def __post_init__(self) -> None:
+        filled("critique", "act", self.act, "name of an act")
+        filled("critique", "draft", self.draft, "name of an act")
+        if self.column is not None:
+            filled("critique", "column", self.column, "name of a column")
+        boolean("critique", "tagged", self.tagged)
+        number("critique", "partial", self.partial, 0.0, 1.0)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return () if self.column is None else (self.column,)
+
+    @property
+    def sees(self) -> tuple[str, ...]:
+        return (self.act, self.draft) if self.column is None else (self.act,)
+
+    def __call__(
+        self, completions: list[Any], spec: list[Mapping[str, Any] | None], **columns: Any
+    ) -> list[float | None]:
+        """One score per completion; None where the critique or the draft is missing."""
+        values: list[float | None] = []
+        for place, (completion, wanted) in enumerate(zip(completions, spec, strict=True)):
+            said = [message for message in completion if message.get("name") == self.act]
+            draft = self._draft(completion, columns, place)
+            if not said or draft is None or wanted is None:
+                values.append(None)
+                continue
+            answer = answer_of(said[-1:], self.tagged, "critique")
+            (reading,) = read_scenes([draft], int(wanted["grid"]))
+            values.append(0.0 if answer is None else agreement(answer, mistakes(reading, dict(wanted)), self.partial))
+        return values
+
+    def _draft(self, completion: Sequence[Any], columns: Mapping[str, Any], place: int) -> Image.Image | None:
+        return picture_of(completion, self.draft) if self.column is None else columns[self.column][place]
+
+
+def agreement(answer: str, actual: Sequence[str], partial: float = 0.0) -> float:
+    """How well an answer names these mistakes (none: `nothing`); case and a final full stop do not count."""
+    parts = [" ".join(part.split()) for part in answer.lower().strip().removesuffix(".").split(",")]
+    said, true = Counter(parts), Counter(actual or [NOTHING])
+    f1 = 2 * (said & true).total() / (said.total() + true.total())
+    return (1 - partial) * float(said == true) + partial * f1

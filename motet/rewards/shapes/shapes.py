@@ -1,0 +1,38 @@
+"""The shapes world's reward: does the picture show what the prompt asked for? It reads decoded pixels, not tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from motet.rewards.base import Judge, reward
+from motet.rewards.image.pixels import last_picture
+from motet.rewards.options import number
+
+
+@reward("shapes")
+@dataclass(eq=False, kw_only=True)
+class Shapes(Judge):
+    """Whether the last picture shows exactly what its `spec` asks for, by the shapes world's strict checker.
+
+    1 or 0; with `partial` p in [0, 1] it is `(1 - p) * correct + p * partial score`.
+    """
+
+    partial: Any = 0.0
+
+    def __post_init__(self) -> None:
+        number("shapes", "partial", self.partial, 0.0, 1.0)
+
+    def __call__(self, completions: list[Any], spec: list[Mapping[str, Any] | None], **_: Any) -> list[float | None]:
+        """One score per completion; None for rows without a spec."""
+        from motet.shapes.verifier import check_drawing
+
+        values: list[float | None] = []
+        for completion, wanted in zip(completions, spec, strict=True):
+            if wanted is None or not completion:
+                values.append(None)
+                continue
+            verdict = check_drawing(last_picture(completion, "shapes"), wanted)
+            values.append((1.0 - self.partial) * float(verdict.correct) + self.partial * float(verdict.partial))
+        return values

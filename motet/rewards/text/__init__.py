@@ -1,0 +1,1 @@
+"""Rewards of text answers: exact, multiple choice, partial credit, mathematics, format."""

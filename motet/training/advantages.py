@@ -1,0 +1,190 @@
+"""Scores -> one advantage per act: who gets the credit for which reward.
+
+Rewards that name the same acts form a pool; a reward of weight 0 is only watched. Per group of G siblings:
+
+- `joint`: all weighted rewards are summed and normalised once; every act gets that advantage (CoRL's unified reward).
+- `summed`: each pool is summed and normalised on its own; every act gets the pools' advantages, added with the pools'
+  weights (CoRL's unified advantage, A_draw + 0.8 A_answer).
+- `factorized`: each pool is summed and normalised on its own; an act gets the advantages of the pools that name it.
+
+A pool's weight is the largest of its rewards' absolute weights: so weights 0.8, 0.8 make a pool of weight 0.8, and a
+small auxiliary reward does not dilute its pool. `summed` divides it out before it normalises and multiplies it in
+after, so without normalisation (`scale_rewards: none`) a pool comes to its plain weighted sum. `factorized` does not.
+
+A reward that does not apply to a group is left out of its sums; a pool (for joint: all) of which nothing applies gives
+no advantage, and an act without any advantage is left out of the loss, counted. So are dropped siblings. Groups
+without variance get zeros, and are counted too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from motet.config.algorithm import AlgorithmConfig
+from motet.core.errors import ConfigError
+from motet.core.trajectory import CreditedAct, Group, Scores
+from motet.numerics.advantages import batch_advantages, normalize_each, zero_variance
+from motet.scenarios import Scenario
+
+
+@runtime_checkable
+class WeightedReward(Protocol):
+    """What credit needs to know of a reward."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def acts(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Credit:
+    """The trained acts of a step with their advantages, and what is worth knowing of how they came about.
+
+    `stats`: `groups`; `groups_scored`, to which a reward applies; `groups_zero_variance`, of those the ones in which no
+    pool has variance, and their share `frac_reward_zero_std` (TRL's name); `zero_variance/<acts>` of each pool;
+    `dropped/<where>` siblings; `acts` credited; `acts_without_reward`, left out because no pool that could credit them
+    applies.
+    """
+
+    acts: tuple[CreditedAct, ...]
+    stats: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """Rewards that share acts, and what they come to. NaN: a dropped sibling, or a group to which none applies."""
+
+    label: str
+    acts: frozenset[str] | None  # None: every act
+    weight: float
+    rewards: Float[Tensor, "P G"]
+    advantages: Float[Tensor, "P G"]
+
+    def applies(self, p: int) -> bool:
+        return not bool(self.rewards[p].isnan().all())
+
+
+def check_credit(scenario: Scenario, rewards: Sequence[WeightedReward]) -> None:
+    """Raise ConfigError when a trained act of the scenario is named by no reward: nothing would teach it."""
+    named = {act for reward in rewards if reward.weight != 0 for act in reward.acts}
+    for act in scenario.acts:
+        if act not in named | scenario.frozen:
+            there = ", ".join(f"{r.name} (weight {r.weight:g}, acts {', '.join(r.acts)})" for r in rewards) or "none"
+            raise ConfigError(
+                f"The act {act!r} of scenario {scenario.name!r} trains, but no reward speaks for it; rewards: {there}.",
+                fix=f"name {act!r} in rewards.acts of a reward with a weight, or freeze the act in the scenario.",
+            )
+
+
+def assign_credit(
+    groups: Sequence[Group], scores: Sequence[Scores], rewards: Sequence[WeightedReward], algorithm: AlgorithmConfig
+) -> Credit:
+    """One advantage for every trained act of the siblings that survived, in the order of groups, siblings and acts."""
+    dropped = [set(s.dropped) | (set(range(len(g.trajectories))) - set(g.alive)) for g, s in _pairs(groups, scores)]
+    values = _values(groups, scores, rewards, dropped)
+    pools = _pools(values, rewards, algorithm)
+    bound = algorithm.advantage_clip or math.inf
+    credited: list[CreditedAct] = []
+    without = 0
+    for p, group in enumerate(groups):
+        for g, trajectory in enumerate(group.trajectories):
+            if g in dropped[p]:
+                continue
+            for act in trajectory.acts:
+                speaking = [pool for pool in pools if (pool.acts is None or act.name in pool.acts) and pool.applies(p)]
+                if act.trained and speaking:
+                    advantage = sum(pool.weight * float(pool.advantages[p, g]) for pool in speaking)
+                    credited.append(CreditedAct(act, max(-bound, min(bound, advantage))))
+                elif act.trained:
+                    without += 1
+    stats = _stats(groups, scores, pools) | {"acts": float(len(credited)), "acts_without_reward": float(without)}
+    return Credit(tuple(credited), stats)
+
+
+def _pairs(groups: Sequence[Group], scores: Sequence[Scores]) -> list[tuple[Group, Scores]]:
+    return list(zip(groups, scores, strict=True))
+
+
+def _values(
+    groups: Sequence[Group], scores: Sequence[Scores], rewards: Sequence[WeightedReward], dropped: Sequence[set[int]]
+) -> Float[Tensor, "R P G"]:
+    """Every reward of every sibling; NaN where it does not apply, for a dropped sibling, and beyond a group's own G."""
+    widest = max((len(group.trajectories) for group in groups), default=0)
+    values = torch.full((len(rewards), len(groups), widest), torch.nan, dtype=torch.float64)
+    for p, (_, score) in enumerate(_pairs(groups, scores)):
+        for r, reward in enumerate(rewards):
+            for g, value in enumerate(score.values[reward.name]):
+                if value is not None and g not in dropped[p]:
+                    values[r, p, g] = value
+    return values
+
+
+def _pools(
+    values: Float[Tensor, "R P G"], rewards: Sequence[WeightedReward], algorithm: AlgorithmConfig
+) -> list[_Pool]:
+    """The pools with their advantages, made for the credit mode: which acts they reach, and with which weight."""
+    members: dict[frozenset[str], list[int]] = {}
+    for r, reward in enumerate(rewards):
+        if reward.weight != 0:
+            members.setdefault(frozenset() if algorithm.credit == "joint" else frozenset(reward.acts), []).append(r)
+    pools = []
+    for acts, chosen in members.items():
+        weights = torch.tensor([rewards[r].weight for r in chosen], dtype=torch.float64)
+        weight = float(weights.abs().max()) if algorithm.credit == "summed" else 1.0
+        total = _total(values[chosen], weights / weight, algorithm)
+        advantages = batch_advantages(
+            total,
+            baseline=algorithm.advantage,
+            scale=algorithm.scale_rewards,
+            population=algorithm.population_std,
+        )
+        reached = acts if algorithm.credit == "factorized" else None
+        pools.append(_Pool("+".join(sorted(acts)) or "all", reached, weight, total, advantages))
+    return pools
+
+
+def _total(
+    values: Float[Tensor, "R P G"], weights: Float[Tensor, "R"], algorithm: AlgorithmConfig
+) -> Float[Tensor, "P G"]:
+    """The weighted sum of a pool's rewards, of those that apply; NaN for dropped siblings and where none applies."""
+    if algorithm.normalize_each:
+        population = algorithm.population_std
+        return torch.stack(
+            [normalize_each(values[:, p], weights, population=population) for p in range(values.shape[1])]
+        )
+    applies = ~values.isnan().all(dim=2, keepdim=True)  # [R, P, 1]
+    missing = (values.isnan() & applies).any(dim=0) | ~applies.any(dim=0)
+    total = (weights[:, None, None] * values.nan_to_num(nan=0.0)).sum(dim=0)
+    return total.masked_fill(missing, torch.nan)
+
+
+def _stats(groups: Sequence[Group], scores: Sequence[Scores], pools: Sequence[_Pool]) -> dict[str, float]:
+    stats: Counter[str] = Counter({f"dropped/{where}": 0 for where in ("scenario", "policy", "reward")})
+    for group, score in _pairs(groups, scores):
+        failures = {g: t.failure for g, t in enumerate(group.trajectories) if t.failure is not None}
+        stats.update(f"dropped/{failure.where}" for failure in (failures | dict(score.dropped)).values())
+    flat, scored = 0, 0
+    for p in range(len(groups)):
+        applying = [pool for pool in pools if pool.applies(p)]
+        without = [pool for pool in applying if zero_variance(pool.rewards[p])]
+        stats.update(f"zero_variance/{pool.label}" for pool in without)
+        scored += bool(applying)
+        flat += bool(applying) and len(without) == len(applying)
+    for pool in pools:
+        stats.setdefault(f"zero_variance/{pool.label}", 0)
+    shares = {"frac_reward_zero_std": flat / scored if scored else 0.0}
+    counts = {"groups": len(groups), "groups_scored": scored, "groups_zero_variance": flat, **stats}
+    return {name: float(count) for name, count in counts.items()} | shares

@@ -1,0 +1,150 @@
+"""What every run does around its steps: resume, write numbers, save checkpoints, stop when asked to."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from motet.core.errors import CheckpointError
+from motet.report.metrics import Stopwatch, Watcher
+from motet.report.run_dir import FAILURES, METRICS, RunFolder, metrics_line
+from motet.training.checkpoint import Progress, restore, save_checkpoint
+from motet.training.setup import Session
+from motet.training.signals import Interrupt
+from motet.training.threads import ThreadTuner
+from motet.training.time_budget import Pace
+from motet.weights.locate import latest_checkpoint
+
+Measure = Callable[[], dict[str, float]]
+"""A quick look at the policy on held-back items, for the learning curve."""
+
+
+class Run:
+    """The keeping of a run in its folder.
+
+    with run:
+        for step, watch in run.steps():
+            ...
+            run.report(step, numbers)
+
+    An error on the way out of the block saves the last whole step, unless the newest checkpoint is that already.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        folder: RunFolder,
+        watcher: Watcher,
+        interrupt: Interrupt,
+        measure: Measure | None = None,
+        threads: ThreadTuner | None = None,
+    ) -> None:
+        self.session, self.folder, self.watcher, self.interrupt = session, folder, watcher, interrupt
+        self.measure = measure
+        self.threads = threads  # None: their number stays as it is
+        self.progress = self._resume()
+        self.first = self._saved = self.progress.step
+        self._learned = session.learner.steps  # optimizer steps at `progress`
+        self._lines: list[tuple[str, Mapping[str, Any]]] = []  # of `progress`, not written yet
+        self.pace = Pace(session.recipe.run, self.first, self.progress.seconds)
+        self._saved_at = time.monotonic()
+        self._watch = Stopwatch()
+        self.finished = self.first >= self.pace.steps
+        """Whether no step remains: seen after every step, since the clock can move the end."""
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A second Ctrl-C does not wait; where a checkpoint could not be written, it would fail again.
+        if error is not None and not isinstance(error, KeyboardInterrupt | CheckpointError):
+            self._rescue()
+
+    def steps(self) -> Iterator[tuple[int, Stopwatch]]:
+        """The steps that remain, each with its stopwatch. After a step a checkpoint is saved if one is due.
+
+        Ends after the last step, or after the step in which an interruption came.
+        """
+        learner = self.session.learner
+        updates = learner.total_steps // self.session.recipe.run.steps
+        while not self.finished:
+            learner.total_steps = updates * self.pace.steps  # where the schedule ends
+            self._watch = Stopwatch()
+            yield self.progress.step, self._watch
+            self.pace.step_done()
+            self.finished = self.pace.done >= self.pace.steps
+            last = self.finished or self.interrupt.asked
+            if last or self._due(self.pace.done):
+                self._save()
+            if last:
+                return
+            if self.threads is not None:
+                self.threads.adapt()
+
+    def report(self, step: int, numbers: Mapping[str, float], failures: Sequence[Mapping[str, Any]] = ()) -> None:
+        """A step is done: write its numbers, with its times, and its failed trajectories; tell the watcher.
+
+        Every `eval.every` steps the numbers of `measure` are among them; should that raise, the step is done without.
+        """
+        every = self.session.recipe.eval.every
+        if self.measure is not None and every is not None and (step + 1) % every == 0:
+            self._note(step, numbers, failures)
+            with self._watch.phase("eval"):
+                numbers = {**numbers, **self.measure()}
+        numbers = self._note(step, numbers, failures)
+        self._write_lines()
+        self.watcher.step(step + 1, self.pace.steps, numbers)
+
+    def _note(
+        self, step: int, numbers: Mapping[str, float], failures: Sequence[Mapping[str, Any]]
+    ) -> Mapping[str, float]:
+        """From here on this is the last whole step. Returns its numbers with its times."""
+        self.progress = Progress(step + 1, self.pace.seconds, self.session.cursors())
+        self._learned = self.session.learner.steps
+        numbers = {**numbers, **self._watch.report(), "seconds": self.progress.seconds}
+        self._lines = [(METRICS, metrics_line(step, numbers)), *((FAILURES, failure) for failure in failures)]
+        return numbers
+
+    def _due(self, done: int) -> bool:
+        settings = self.session.recipe.run
+        if settings.save_every is not None and done % settings.save_every == 0:
+            return True
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return settings.save_minutes is not None and minutes >= settings.save_minutes
+
+    def _save(self) -> None:
+        self.folder.sync_lines()
+        keep = self.session.recipe.run.keep_checkpoints
+        save_checkpoint(self.folder.checkpoints, self.session.policy, self.session.learner, self.progress, keep)
+        self._saved, self._saved_at = self.progress.step, time.monotonic()
+
+    def _rescue(self) -> None:
+        """Save the last whole step, if it is still in memory: no optimizer step came after it."""
+        if self.progress.step == self._saved or self.session.learner.steps != self._learned:
+            return
+        try:
+            self._write_lines()
+            self._save()
+        except Exception as error:  # whatever it is, the error that ended the run is the one to be told
+            warnings.warn(f"Step {self.progress.step} could not be saved: {error}", stacklevel=2)
+
+    def _write_lines(self) -> None:
+        while self._lines:
+            self.folder.append_line(*self._lines[0])
+            del self._lines[0]
+
+    def _resume(self) -> Progress:
+        """Continue the folder's newest checkpoint, if it has one."""
+        session = self.session
+        progress = Progress(0, 0.0, session.cursors())
+        newest = latest_checkpoint(self.folder.checkpoints)
+        if newest is not None:
+            progress = restore(newest, session.policy, session.learner)
+            session.move_cursors(progress.cursors)
+        self.folder.forget_steps_from(progress.step)
+        return progress

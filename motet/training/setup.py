@@ -1,0 +1,322 @@
+"""From a recipe to a run that is ready to go: everything built, and checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from motet.config import DROPOUTS, DataConfig, Recipe, TrackConfig
+from motet.core.errors import CheckpointError, ConfigError, MotetError
+from motet.core.protocols import LearningPolicy, Policy
+from motet.core.trajectory import ActKind, Sampling
+from motet.data import Cursor, Rows, is_file, note_unseen_pictures, open_rows
+from motet.numerics.flow.windows import progressive_start, random_start, window_starts
+from motet.policies import load_policy
+from motet.policies.generation.noise import uniforms
+from motet.rewards import BoundReward, bind_policy, check_golds, resolve_all
+from motet.scenarios import Scenario, resolve_scenario
+from motet.training.advantages import check_credit
+from motet.training.optimizer_step import Learner
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """One thing that a run practises. Supervised training only measures with `rewards`, where its suite is `rewards`.
+    `targets` are the columns that demonstrate acts, empty in reinforcement learning.
+
+    `number` tells the noise of tracks apart that practise on the same rows.
+    """
+
+    number: int
+    name: str
+    scenario: Scenario
+    rewards: list[BoundReward]
+    cursor: Cursor
+    prompts: int
+    targets: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """What a recipe names."""
+
+    recipe: Recipe
+    policy: LearningPolicy
+    tracks: tuple[Track, ...]
+    learner: Learner
+
+    def practised(self, step: int) -> Sequence[Track]:
+        """The tracks of a step: all of them, or the one whose turn it is."""
+        turn = self.recipe.run.turn
+        return self.tracks if turn is None else [self.tracks[step // turn % len(self.tracks)]]
+
+    def cursors(self) -> dict[str, Any]:
+        """JSON-able: where every track stands in its data."""
+        return {track.name: track.cursor.state_dict() for track in self.tracks}
+
+    def move_cursors(self, state: Mapping[str, Any]) -> None:
+        """Go on where `cursors()` stood. Raises CheckpointError when the tracks or their data are others."""
+        names = [track.name for track in self.tracks]
+        if sorted(state) != sorted(names):
+            raise CheckpointError(
+                f"The checkpoint has the tracks {sorted(state)}, this run has {sorted(names)}.",
+                fix="resume with the run's own recipe, or start anew.",
+            )
+        for track in self.tracks:
+            track.cursor.load_state_dict(state[track.name])
+
+
+def prepare(recipe: Recipe) -> Session:
+    """Build a run of reinforcement learning; what contradicts itself is refused here, before the first sample."""
+    algorithm, tracks = recipe.algorithm, rewarded_tracks(recipe)
+    policy = _load(recipe)
+    require_suite(recipe.eval.suite, policy)
+    if algorithm.sync_ref_model and any(".lora_" in name for name in policy.trainable()):
+        raise ConfigError(
+            "algorithm.sync_ref_model mixes weights, and the checkpoint's adapter trains in place of weights.",
+            fix="set it to false, or merge the adapter into its base model (`motet merge`).",
+        )
+    with_kl = algorithm.beta or any(own.beta for own in algorithm.per_kind.values())
+    tracks = _bound(tracks, policy, with_reference=bool(with_kl))
+    updates = recipe.run.steps * algorithm.num_iterations * algorithm.num_minibatches
+    learner = Learner(policy, recipe.optimizer, updates, trained_kinds(tracks, policy))
+    return Session(recipe, policy, tuple(tracks), learner)
+
+
+def rewarded_tracks(recipe: Recipe) -> list[Track]:
+    """What a run of reinforcement learning practises: scenarios, rewards and data, opened and checked, without weights.
+
+    Raises ConfigError where they do not fit each other.
+    """
+    for name in DROPOUTS:
+        if getattr(recipe.algorithm, name):
+            raise ConfigError(
+                f"algorithm.{name}={getattr(recipe.algorithm, name)} belongs to supervised training: a rollout that "
+                "does not see what it is asked cannot be judged by it.",
+                fix="remove it, or use `motet sft`.",
+            )
+    tracks = []
+    for number, (name, config) in enumerate(recipe.practised().items()):
+        _require_rewards(name, config, "add rewards, or use `motet sft` to imitate data.")
+        scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
+        rows = open_rows(config.data, scenario.columns, seed=recipe.run.seed)
+        rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
+        check_golds(rewards, rows.texts())
+        check_credit(scenario, rewards)
+        note_unseen_pictures(rows, _read_by_name(scenario, rewards))
+        cursor = Cursor(rows, recipe.run.seed)
+        tracks.append(Track(number, name, scenario, rewards, cursor, config.prompts_per_step, {}))
+    _check_held_back(recipe, tracks)
+    return tracks
+
+
+def _read_by_name(scenario: Scenario, rewards: Sequence[BoundReward]) -> set[str]:
+    """The columns that a scenario and rewards name; a reward may take all others too."""
+    return {*scenario.columns, *(name for reward in rewards for name in (*reward.needs, *(reward.accepts or ())))}
+
+
+def held_back_rows(recipe: Recipe, track: Track) -> Rows:
+    """The rows on which the suite `rewards` plays a track: all of `eval.split`, of `eval.data` if that is given.
+
+    They were checked when the session was prepared. Raises ConfigError or DataError, naming those keys, where there are
+    none.
+    """
+    return _held_back(recipe, recipe.practised()[track.name].data, track.scenario, check=False)
+
+
+def _held_back(recipe: Recipe, data: DataConfig, scenario: Scenario, *, check: bool = True) -> Rows:
+    own = held_back_data(recipe, data)
+    try:
+        return open_rows(own, scenario.columns, seed=recipe.eval.seed, check=check)
+    except MotetError as error:
+        where = f"eval.split={own.split!r}" if recipe.eval.data is None else f"eval.data={recipe.eval.data!r}"
+        raise type(error)(
+            f"eval.suite=rewards measures on {where}: {error.problem}",
+            fix="set eval.data to a file that training does not see, or eval.split to such a split of the data; or "
+            "eval.suite to none.",
+        ) from error
+
+
+def held_back_data(recipe: Recipe, data: DataConfig) -> DataConfig:
+    """The data that the suite `rewards` measures on, of a track that practises on `data`."""
+    settings = recipe.eval
+    if settings.data is None:
+        return data.model_copy(update={"split": settings.split, "size": None})
+    split = "train" if is_file(settings.data) else settings.split
+    options = data.options if settings.data == data.source else {}
+    return data.model_copy(update={"source": settings.data, "split": split, "size": None, "options": options})
+
+
+def _check_held_back(recipe: Recipe, tracks: Sequence[Track]) -> None:
+    """Raise where the suite `rewards` cannot measure a run that trains: no rows to measure on, or those of training."""
+    if recipe.eval.suite != "rewards":
+        return
+    for track in tracks:
+        data = recipe.practised()[track.name].data
+        own = held_back_data(recipe, data)
+        if (_place(own.source), own.split) == (_place(data.source), data.split):
+            raise ConfigError(
+                f"eval.suite=rewards would measure on the rows that training sees, split {own.split!r} of "
+                f"{own.source!r}.",
+                fix="set eval.data to another file, or eval.split to another split.",
+            )
+        check_golds(track.rewards, _held_back(recipe, data, track.scenario).texts())
+
+
+def _place(source: str) -> str:
+    """Two ways of writing a file's path are one."""
+    return str(Path(source).expanduser().resolve()) if is_file(source) else source
+
+
+def prepare_measurement(recipe: Recipe) -> Session:
+    """Build a run that only measures: without training data, and without rewards where its suite does not ask for them.
+
+    A reward that asks for the reference gets the weights that are measured.
+    """
+    tracks = measured_tracks(recipe) if recipe.eval.suite == "rewards" else []
+    policy = _load(recipe)
+    require_suite(recipe.eval.suite, policy)
+    learner = Learner(policy, recipe.optimizer, recipe.run.steps)
+    return Session(recipe, policy, tuple(_bound(tracks, policy)), learner)
+
+
+def measured_tracks(recipe: Recipe) -> list[Track]:
+    """What the suite `rewards` plays: scenarios and rewards over held-back rows alone."""
+    tracks = []
+    for number, (name, config) in enumerate(recipe.practised().items()):
+        _require_rewards(name, config, "add rewards: what the suite `rewards` measures with.")
+        scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
+        rows = _held_back(recipe, config.data, scenario)
+        rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
+        check_golds(rewards, rows.texts())
+        tracks.append(Track(number, name, scenario, rewards, Cursor(rows, recipe.run.seed), 1, {}))
+    return tracks
+
+
+def _require_rewards(name: str, config: TrackConfig, fix: str) -> None:
+    if not config.rewards:
+        raise ConfigError(f"{f'The track {name!r}' if name else 'The recipe'} names no rewards.", fix=fix)
+
+
+def _bound(tracks: Sequence[Track], policy: LearningPolicy, with_reference: bool = False) -> list[Track]:
+    """The tracks with rewards that are ready to score this policy, and the reference frozen if any of them asks it."""
+    if with_reference or any(reward.uses_reference for track in tracks for reward in track.rewards):
+        policy.freeze_reference()
+    return [replace(track, rewards=bind_policy(track.rewards, policy)) for track in tracks]
+
+
+def prepare_supervised(recipe: Recipe) -> Session:
+    """Build a supervised run. `data.targets` says which column demonstrates each act of the scenario.
+
+    Rewards are for measuring, by the suite `rewards`; under another suite they have no part in it.
+    """
+    tracks = demonstrated_tracks(recipe)
+    policy = _load(recipe)
+    require_suite(recipe.eval.suite, policy)
+    for name in ("source_dropout", "joint_dropout"):
+        if getattr(recipe.algorithm, name) and "denoising" not in policy.kinds:
+            raise ConfigError(
+                f"algorithm.{name}={getattr(recipe.algorithm, name)} withholds source pictures from denoising, which "
+                "this policy does not do.",
+                fix="remove it: of image tokens prompt_dropout withholds all.",
+            )
+    kinds = trained_kinds(tracks, policy) - {k for k, own in recipe.algorithm.per_kind.items() if own.weight == 0}
+    tracks = _bound(tracks, policy)
+    return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, recipe.run.steps, kinds))
+
+
+def demonstrated_tracks(recipe: Recipe) -> list[Track]:
+    """What a supervised run practises: scenarios, and data with their targets, opened and checked, without weights.
+
+    Raises ConfigError where they do not fit each other.
+    """
+    tracks = []
+    for number, (name, config) in enumerate(recipe.practised().items()):
+        key = f"tracks.{name}." if name else ""
+        measured = recipe.eval.suite == "rewards"
+        if measured:
+            _require_rewards(name, config, "add rewards to measure with, or set eval.suite to none.")
+        scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
+        targets = config.data.targets
+        for act in scenario.acts:
+            if act not in targets:
+                raise ConfigError(
+                    f"{key}data.targets names no column for the act {act!r} of scenario {scenario.name!r}.",
+                    fix=f"set {key}data.targets.{act}=COLUMN.",
+                )
+        pictures = [targets[act] for act, kind in scenario.acts.items() if kind != "text"]
+        needed = (*scenario.columns, *targets.values())
+        rows = open_rows(config.data, needed, seed=recipe.run.seed, picture_columns=pictures)
+        rewards = resolve_all(config.rewards, scenario.acts, rows.columns) if measured else []
+        note_unseen_pictures(rows, {*targets.values(), *_read_by_name(scenario, rewards)})
+        cursor = Cursor(rows, recipe.run.seed)
+        tracks.append(Track(number, name, scenario, rewards, cursor, config.prompts_per_step, targets))
+    _check_held_back(recipe, tracks)
+    return tracks
+
+
+def require_suite(suite: str, policy: Policy) -> None:
+    """Raise ConfigError when the policy cannot play the suite: the shapes suite draws and writes."""
+    if suite == "shapes" and not ("text" in policy.kinds and policy.kinds & {"image", "denoising"}):
+        raise ConfigError(
+            f"eval.suite=shapes asks for pictures and texts, but the policy performs only: "
+            f"{', '.join(sorted(policy.kinds))}.",
+            fix="set eval.suite to rewards or none, or choose a policy that both draws and writes.",
+        )
+
+
+def trained_kinds(tracks: Sequence[Track], policy: LearningPolicy) -> set[ActKind]:
+    """The kinds of the acts that the tracks may train, as the policy performs them."""
+    scenarios = [track.scenario for track in tracks]
+    kinds: set[ActKind | None] = {s.kind_of(name, policy.kinds) for s in scenarios for name in s.acts.keys() - s.frozen}
+    return {kind for kind in kinds if kind is not None}
+
+
+def samplings_of(recipe: Recipe, step: int = 0) -> dict[ActKind, Sampling]:
+    """The recipe's sampling of each kind of act, at a step: a window of stochastic steps may move."""
+    text, image, flow = recipe.text, recipe.image, recipe.denoising
+    return {
+        "text": Sampling(text.temperature, text.top_k, text.top_p, max_tokens=text.max_tokens, min_p=text.min_p),
+        "image": Sampling(
+            image.temperature,
+            image.top_k,
+            image.top_p,
+            image.guidance,
+            image.guidance_scale if image.guidance != "none" else 1.0,
+            min_p=image.min_p,
+        ),
+        "denoising": Sampling(
+            guidance=flow.guidance,
+            guidance_scale=flow.guidance_scale if flow.guidance != "none" else 1.0,
+            image_guidance_scale=flow.image_guidance_scale,
+            num_steps=flow.num_steps,
+            noise_level=flow.noise_level,
+            sde_type=flow.sde_type,
+            sde_window=_window(recipe, step),
+            shift=flow.shift,
+        ),
+    }
+
+
+def _window(recipe: Recipe, step: int) -> tuple[int, int] | None:
+    """First step and size of the window of stochastic steps."""
+    window = recipe.denoising.sde_window
+    if window is None:
+        return None
+    starts = window_starts(recipe.denoising.num_steps - 1, window.size, window.stride)
+    if window.moves == "progressive":
+        return progressive_start(step, starts, interval=window.interval), window.size
+    if window.moves == "random":
+        return random_start(float(uniforms([(recipe.run.seed, step)], 1)), starts), window.size
+    return 0, window.size
+
+
+def _load(recipe: Recipe) -> LearningPolicy:
+    if recipe.run.threads is not None:
+        torch.set_num_threads(recipe.run.threads)
+    torch.manual_seed(recipe.run.seed)  # new adapters begin at random
+    return load_policy(recipe.policy.path, recipe.policy)

@@ -1,0 +1,181 @@
+"""`motet data`: rows, prompts as the policy reads them, pictures through the tokenizer, rewards of the gold."""
+
+import json
+import math
+
+import pytest
+import yaml
+from PIL import Image
+
+from motet.config import parse_recipe
+from motet.core.errors import DataError
+from motet.evaluation.data_preview import preview
+from motet.report.image_grid import picture_grid
+from motet.scenarios import Write, scenario
+from tests.policies.vlms import save_tiny
+from tests.runs import REWARDS, mapping, motet_command, write_recipe
+
+
+def folder_of_rows(tmp_path, count=3):
+    lines = []
+    for number in range(count):
+        Image.new("RGB", (20 + number, 20), "red").save(tmp_path / f"{number}.png")
+        lines.append(json.dumps({"image": f"{number}.png", "question": f"what is {number}?", "answer": ["red", "rot"]}))
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    return str(tmp_path / "rows.jsonl")
+
+
+def recipe_file(tmp_path, checkpoint, rewards, **changes):
+    data = {"source": folder_of_rows(tmp_path), "options": {}}
+    return write_recipe(
+        tmp_path / "recipe.yaml",
+        checkpoint,
+        scenario="answer",
+        data=data,
+        rewards=[{"name": r} for r in rewards],
+        **changes,
+    )
+
+
+def right(completions, answer):
+    return [float(chat[0]["content"] in gold) for chat, gold in zip(completions, answer, strict=True)]
+
+
+def never(completions):
+    return [0.0 for _ in completions]
+
+
+def nowhere(completions):
+    return [None for _ in completions]
+
+
+def test_rows_prompts_rewards_and_pictures(tiny_checkpoint, tmp_path, capsys):
+    own = [f"{__file__}:{name}" for name in ("right", "never", "nowhere")]
+    recipe = recipe_file(tmp_path, tiny_checkpoint, own)
+    answer = motet_command(capsys, "data", recipe, "--show", 2, "--out", tmp_path / "shown.png")
+    assert answer.code == 0, answer.err
+    for words in (
+        "Line 1 of rows.jsonl", "Line 2 of rows.jsonl", "image: picture, 20 x 20", 'question: "what is 1?"',
+        "<image_placeholder> x 16", "what is 1?\\n", "<|User|>", "answer (gold, column answer): \"red\"",
+        "rewards: right 1.000, never 0.000, nowhere does not apply", "right of the gold: 1.000 on average",
+        "Warning: never gives no gold answer more than 0", "Warning: nowhere applies to none of these 2 rows",
+        f"Pictures: {tmp_path / 'shown.png'}",
+    ):  # fmt: skip
+        assert words in answer.out, (words, answer.out)
+    assert "Line 3" not in answer.out and "Warning: right" not in answer.out and "tokenizer" not in answer.out
+    sheet = Image.open(tmp_path / "shown.png")
+    assert sheet.size == picture_grid([Image.new("RGB", (9, 9))] * 4, [""] * 4, [None] * 4).size  # two beside two
+
+
+def test_nothing_steers_the_terminal(tiny_checkpoint, tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "a\x1b[2Jb\x9bc", "answer": "\x1b]0;x", "\x1b[1m": 1}))
+    data = {"source": str(tmp_path / "rows.jsonl"), "options": {}}
+    recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, scenario="answer", data=data, rewards=None)
+    answer = motet_command(capsys, "data", recipe)
+    assert answer.code == 0 and "\\x1b[1m: 1" in answer.out, answer.err
+    assert not any((ord(one) < 32 and one != "\n") or 127 <= ord(one) < 160 for one in answer.out)
+
+
+def test_pictures_that_cannot_be_written(tiny_checkpoint, tmp_path, capsys):
+    recipe = recipe_file(tmp_path, tiny_checkpoint, [f"{__file__}:right"])
+    answer = motet_command(capsys, "data", recipe, "--show", 1, "--out", tmp_path)
+    assert answer.code == 2 and "--out" in answer.err and "is a folder" in answer.err and answer.out == ""
+
+
+def test_what_has_no_gold_is_sampled(tiny_checkpoint):
+    (track,) = preview(parse_recipe(mapping(tiny_checkpoint, data={"size": 3})), 2)
+    (drawing, answer) = track.rows[0].acts
+    assert (drawing.name, drawing.column, drawing.text) == ("drawing", None, None)
+    assert answer.column == "solution" and answer.text == track.rows[0].columns["solution"]
+    assert set(track.rows[0].rewards) == {"reddish", "spacious"} and track.draws and track.reconstruction is not None
+    assert "motet" not in "".join(track.rows[0].columns)  # rewards see the row as a run shows it
+
+
+def test_targets_are_the_gold(tiny_checkpoint):
+    data = {"size": 3, "targets": {"drawing": "target", "answer": "solution"}}
+    (track,) = preview(parse_recipe(mapping(tiny_checkpoint, data=data, rewards=None)), 8)
+    assert len(track.rows) == 3 and [act.column for act in track.rows[2].acts] == ["target", "solution"]
+    assert track.rows[0].rewards == {}
+
+
+def test_a_drawing_is_warned_of(tiny_checkpoint, tmp_path, capsys):
+    """The tiny checkpoint's tokenizer has learned nothing."""
+    recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint)
+    answer = motet_command(capsys, "data", recipe, "--show", 1, "--out", tmp_path / "x.png")
+    assert answer.code == 0 and "Warning: the frozen image tokenizer loses" in answer.out
+
+
+def test_a_model_without_an_image_tokenizer(tmp_path, capsys):
+    recipe = recipe_file(tmp_path, save_tiny(tmp_path / "vlm", "qwen2_5_vl"), [f"{__file__}:right"])
+    answer = motet_command(capsys, "data", recipe, "--out", tmp_path / "x.png")
+    assert answer.code == 0 and "<|image_pad|>" in answer.out and "what is 2?" in answer.out, answer.err
+    assert (
+        Image.open(tmp_path / "x.png").size == picture_grid([Image.new("RGB", (9, 9))] * 3, [""] * 3, [None] * 3).size
+    )
+
+
+def test_a_stage_of_a_plan_and_what_is_wrong(tiny_checkpoint, tmp_path, capsys):
+    shared = mapping(tiny_checkpoint, data={"targets": {"drawing": "target", "answer": "solution"}})
+    stages = {"a": {"kind": "sft"}, "b": {"from": "a"}}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"shared": shared, "stages": stages}, sort_keys=False))
+    unnamed = motet_command(capsys, "data", tmp_path / "plan.yaml")
+    assert unnamed.code == 2 and "--stage a" in unnamed.err
+    out = ["--out", tmp_path / "x.png"]
+    assert motet_command(capsys, "data", tmp_path / "plan.yaml", "--stage", "a", "--show", 1, *out).code == 0
+    recipe = recipe_file(tmp_path, tiny_checkpoint, [f"{REWARDS}spacious"])
+    wrong = motet_command(capsys, "data", recipe, "data.columns.question=qestion", *out, "--overwrite")
+    assert wrong.code == 2 and "no column" in wrong.err
+
+
+def shown(tmp_path, checkpoint, rows, scenario="answer", rewards=("never",), **data):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"source": str(tmp_path / "rows.jsonl"), "options": {}, **data}
+    named = [{"name": name if name in ("open_ended",) else f"{__file__}:{name}"} for name in rewards]
+    (track,) = preview(parse_recipe(mapping(checkpoint, scenario=scenario, data=data, rewards=named)), 8)
+    return track.rows
+
+
+def test_an_answer_is_not_the_gold_of_a_thought(tiny_checkpoint, tmp_path):
+    (row,) = shown(tmp_path, tiny_checkpoint, [{"prompt": "a red dog", "answer": "red"}], "think_draw")
+    assert [(act.name, act.column) for act in row.acts] == [("thought", None), ("drawing", None)]
+    assert row.acts[0].text != "red"
+
+
+def test_the_only_text_of_a_scenario_that_reads_the_question_is_its_answer(tiny_checkpoint, tmp_path):
+    (row,) = shown(tmp_path, tiny_checkpoint, [{"question": "what?", "answer": "red"}], f"{__file__}:reply")
+    assert [(act.name, act.text, act.column) for act in row.acts] == [("reply", "red", "answer")]
+
+
+@scenario("reply", acts={"reply": "text"}, columns=("question",))
+def reply(task):
+    yield Write(task.question, name="reply")
+
+
+def test_what_is_not_an_answer_is_not_made_one(tiny_checkpoint, tmp_path):
+    golds = ["red", None, [], True, ["rot", "red"], 4]
+    rows = shown(tmp_path, tiny_checkpoint, [{"question": "what?", "answer": gold} for gold in golds])
+    assert [row.acts[0].column is not None for row in rows] == [True, False, False, False, True, True]
+    assert [rows[n].acts[0].text for n in (0, 4, 5)] == ["red", "rot", "4"]
+    assert not {row.acts[0].text for row in rows[1:4]} & {"None", "[]", "True"}
+
+
+def test_wrong_golds_and_targets_are_named_as_a_run_would(tiny_checkpoint, tmp_path):
+    rows = [{"question": "what?", "answer": gold, "words": ["a"]} for gold in ("red", True)]
+    with pytest.raises(DataError, match=r"Line 2 of rows.jsonl: The column `answer` holds a bool"):
+        shown(tmp_path, tiny_checkpoint, rows, rewards=["open_ended"])
+    with pytest.raises(DataError, match=r"column 'words', holds \['a'\]"):
+        shown(tmp_path, tiny_checkpoint, rows, targets={"answer": "words"})
+
+
+def not_red(completions):
+    return [math.nan if chat[0]["content"] == "red" else 1.0 for chat in completions]
+
+
+def test_rows_that_a_run_would_drop_say_why(tiny_checkpoint, tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text('{"question": "?", "answer": "red"}\n{"question": "?", "answer": "blue"}\n')
+    data = {"source": str(tmp_path / "rows.jsonl"), "options": {}}
+    own = [{"name": f"{__file__}:not_red"}]
+    recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, scenario="answer", data=data, rewards=own)
+    answer = motet_command(capsys, "data", recipe)
+    assert answer.code == 0 and answer.out.count("dropped: ") == 1, answer.err
+    assert "dropped: reward 'not_red' returned nan" in answer.out

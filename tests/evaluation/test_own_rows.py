@@ -1,0 +1,235 @@
+"""Rows of one's own measured with one's own rewards: outside a run, before and after SFT, and while a run trains."""
+
+import json
+
+import datasets
+import pytest
+import yaml
+from rich.table import Table
+
+from motet.config import load_recipe, parse_recipe, to_yaml
+from motet.core.errors import ConfigError
+from motet.experiments.single_run import run_supervised, run_training
+from motet.report.run_dir import RunFolder
+from motet.training.setup import prepare, prepare_supervised
+from tests.runs import mapping, metrics, motet_command
+
+COLOURS = ("red", "green", "blue", "yellow", "black", "white")
+EVAL = {"suite": "rewards", "size": 4, "pass_at": 2}
+
+
+def length(completions, answer):
+    """How long the completion is, and one more where the gold answer is red: the rows can be told apart."""
+    return [len(chat[0]["content"]) + 100.0 * (gold == "red") for chat, gold in zip(completions, answer, strict=True)]
+
+
+def rows(count, first=0):
+    return [{"question": f"what is {n}?", "answer": COLOURS[n % 6]} for n in range(first, first + count)]
+
+
+def jsonl(path, content):
+    path.write_text("".join(json.dumps(row) + "\n" for row in content))
+    return str(path)
+
+
+def content(checkpoint, source, **changes):
+    reward = {"name": f"{__file__}:length"}
+    data = {"source": source, "options": {}, "targets": {"answer": "answer"}}
+    return mapping(checkpoint, scenario="answer", rewards=[reward], data=data, **changes)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return jsonl(tmp_path / "train.jsonl", rows(8)), jsonl(tmp_path / "test.jsonl", rows(3, first=20))
+
+
+def recipe_file(tmp_path, checkpoint, source, **changes):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content(checkpoint, source, **changes)))
+    return tmp_path / "recipe.yaml"
+
+
+# --- motet eval CHECKPOINT RECIPE
+
+
+def test_a_checkpoint_is_measured_with_a_recipes_rewards(tiny_checkpoint, capsys, tmp_path, files):
+    """The recipe's own checkpoint and training rows are not even there."""
+    recipe = recipe_file(tmp_path, "nowhere", str(tmp_path / "gone.jsonl"))
+    numbers = tmp_path / "n.json"
+    options = ["--data", files[1], "--pass-at", 2, "--json", numbers]
+    answer = motet_command(capsys, "eval", tiny_checkpoint, recipe, *options)
+    assert answer.code == 0, answer.err
+    assert "test.jsonl" in answer.out.replace("\n", "") and ": length" in answer.out
+    table = json.loads(numbers.read_text())["answer"]["length"]
+    assert table["rows"] == 3 and [value >= 100 for value in table["by_row"]] == [n % 6 == 0 for n in (20, 21, 22)]
+    again = motet_command(capsys, "eval", tiny_checkpoint, recipe, "run.seed=3", *options, "--overwrite")
+    assert again.code == 0 and json.loads(numbers.read_text())["answer"]["length"] == table  # eval.seed alone counts
+
+
+def test_a_split_of_saved_data(tiny_checkpoint, capsys, tmp_path):
+    splits = {"train": datasets.Dataset.from_list(rows(8)), "dev": datasets.Dataset.from_list(rows(5, first=20))}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
+    recipe = recipe_file(tmp_path, tiny_checkpoint, str(tmp_path / "saved"))
+    numbers = tmp_path / "n.json"
+    answer = motet_command(capsys, "eval", tiny_checkpoint, recipe, "--split", "dev", "--json", numbers)
+    assert answer.code == 0 and json.loads(numbers.read_text())["answer"]["length"]["rows"] == 5
+    missing = motet_command(capsys, "eval", tiny_checkpoint, recipe)
+    assert missing.code == 2 and "eval.split='test'" in missing.err and "dev" in missing.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["has no splits", "eval.data"]),
+        (["--suite", "shapes"], ["--suite belongs to the shapes suite"]),
+        (["--world", "canvas=64"], ["--world belongs to the shapes suite"]),
+        (["--stage", "x"], ["--stage is 'x'", "leave it out"]),
+        (["rewards=[]", "--data", "{test}"], ["names no rewards", "add rewards"]),
+        (["--data", "{test}", "--split", "dev"], ["--split dev", "test.jsonl has no splits", "leave --split out"]),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(tiny_checkpoint, capsys, tmp_path, files, arguments, words):
+    recipe = recipe_file(tmp_path, tiny_checkpoint, files[0])
+    arguments = [argument.replace("{test}", files[1]) for argument in arguments]
+    answer = motet_command(capsys, "eval", tiny_checkpoint, recipe, *arguments)
+    assert answer.code == 2 and all(word in answer.err for word in words), answer.err
+
+
+@pytest.mark.parametrize("option", ["--data", "--split", "--stage"])
+def test_the_shapes_suite_takes_no_rows(tiny_checkpoint, capsys, option):
+    answer = motet_command(capsys, "eval", tiny_checkpoint, option, "x")
+    assert answer.code == 2 and f"{option} needs a recipe" in answer.err
+
+
+def test_a_plan_is_asked_for_a_stage(tiny_checkpoint, capsys, tmp_path, files):
+    plan = a_plan(tmp_path, tiny_checkpoint, files)
+    unnamed = motet_command(capsys, "eval", tiny_checkpoint, plan)
+    assert unnamed.code == 2 and "stages taught, played" in unnamed.err and "--stage taught" in unnamed.err
+    wrong = motet_command(capsys, "eval", tiny_checkpoint, plan, "--stage", "plaid")
+    assert wrong.code == 2 and "did you mean 'played'" in wrong.err
+    assert motet_command(capsys, "eval", tiny_checkpoint, plan, "--stage", "played", "eval.size=1").code == 0
+
+
+# --- eval.data of a run
+
+
+def test_a_second_file_is_measured_whole(tiny_checkpoint, tmp_path, files):
+    recipe = parse_recipe(content(tiny_checkpoint, files[0], eval={**EVAL, "data": files[1]}))
+    run_training(recipe, RunFolder(tmp_path / "run", resume=False), "")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    for name in ("before", "after"):
+        table = summary[name]["answer"]["length"]
+        assert [value >= 100 for value in table["by_row"]] == [n % 6 == 0 for n in (20, 21, 22)]
+    assert load_recipe(tmp_path / "run" / "recipe.yaml").eval == recipe.eval
+
+
+def test_rows_that_measure_are_checked_once(tiny_checkpoint, tmp_path, files, monkeypatch):
+    checked = []
+    monkeypatch.setattr("motet.data.rows.check_rows", lambda rows: checked.append(rows.source.name))
+    recipe = parse_recipe(content(tiny_checkpoint, files[0], eval={**EVAL, "data": files[1], "every": 1}))
+    run_training(recipe, RunFolder(tmp_path / "run", resume=False), "")
+    assert checked == ["train.jsonl", "test.jsonl"]
+
+
+@pytest.mark.parametrize("prepared", [prepare, prepare_supervised])
+def test_rows_of_training_do_not_measure(tiny_checkpoint, tmp_path, files, prepared, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for data in (files[0], "train.jsonl"):
+        with pytest.raises(ConfigError, match=r"rows that training sees.*another file"):
+            prepared(parse_recipe(content(tiny_checkpoint, files[0], eval={**EVAL, "data": data})))
+    with pytest.raises(ConfigError, match="rows that training sees"):
+        prepared(parse_recipe(mapping(tiny_checkpoint, eval=EVAL | {"split": "train"}, data={
+            "targets": {"drawing": "target", "answer": "solution"}})))  # fmt: skip
+
+
+def test_a_second_file_without_the_suite_has_no_effect(tiny_checkpoint):
+    with pytest.raises(ConfigError, match=r"eval\.data: has no effect while eval\.suite is shapes"):
+        parse_recipe(mapping(tiny_checkpoint, eval={"suite": "shapes", "data": "x.jsonl"}))
+    assert "data" not in yaml.safe_load(to_yaml(parse_recipe(mapping(tiny_checkpoint))))["eval"]
+
+
+# --- supervised training
+
+
+def test_supervised_training_measures_with_rewards(tiny_checkpoint, capsys, tmp_path, files):
+    settings = {**EVAL, "data": files[1], "every": 2}
+    recipe = recipe_file(tmp_path, tiny_checkpoint, files[0], eval=settings, algorithm=None)
+    answer = motet_command(capsys, "sft", recipe, "--output", tmp_path / "run")
+    assert answer.code == 0 and "before" in answer.out and "change" in answer.out, answer.err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["before"] != summary["after"]
+    lines = metrics(tmp_path / "run")
+    assert [("eval/length" in line, "eval/length_greedy" in line) for line in lines] == 2 * [(False,) * 2, (True,) * 2]
+    assert lines[-1]["eval/length"] == pytest.approx(summary["after"]["answer"]["length"]["mean"], abs=1e-3)
+    measured = motet_command(capsys, "eval", tmp_path / "run", recipe, "--json", tmp_path / "n.json")
+    assert measured.code == 0 and json.loads((tmp_path / "n.json").read_text()) == summary["after"]
+
+
+def test_rewards_have_no_part_in_supervised_training_without_the_suite(tiny_checkpoint, files):
+    own = content(tiny_checkpoint, files[0])
+    own["rewards"][0]["name"] = "exact_answer"
+    own["data"]["columns"] = {"solution": "answer"}  # the reward's column is not there
+    own["data"]["targets"] = {"answer": "solution"}
+    assert prepare_supervised(parse_recipe(own)).tracks[0].rewards == []
+    with pytest.raises(ConfigError, match="names no rewards"):
+        nothing = content(tiny_checkpoint, files[0], eval={**EVAL, "data": files[1]})
+        prepare_supervised(parse_recipe(nothing | {"rewards": []}))
+
+
+def a_plan(tmp_path, checkpoint, files):
+    shared = content(checkpoint, files[0], eval={**EVAL, "data": files[1]})
+    shared["run"] = {"steps": 2, "prompts_per_step": 2}
+    stages = {"taught": {"kind": "sft"}, "played": {"from": "taught"}}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"shared": shared, "stages": stages}, sort_keys=False))
+    return tmp_path / "plan.yaml"
+
+
+def test_a_plan_shares_rewards_with_its_supervised_stage(tiny_checkpoint, capsys, tmp_path, files):
+    answer = motet_command(capsys, "train", a_plan(tmp_path, tiny_checkpoint, files), "--output", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    stages = json.loads((tmp_path / "out" / "summary.json").read_text())["stages"]
+    assert stages["taught"]["before"] != stages["taught"]["after"] == stages["played"]["before"]
+    assert answer.out.count("measure before") == 1  # where one stage ends the next begins
+
+
+# --- while reinforcement learning trains
+
+
+@pytest.mark.parametrize("suite", ["rewards", "shapes"])
+def test_a_look_every_few_steps_changes_nothing(tiny_checkpoint, tmp_path, suite, monkeypatch):
+    quick = {"draw": {"overall": 0.5}, "answer": {"overall": 0.5}}
+    outcome = type(
+        "Outcome", (), {"table": quick | {"greedy": quick, "items": {"test": 1, "held_out": 1}}, "specimens": []}
+    )()
+    monkeypatch.setattr("motet.experiments.single_run.evaluate_shapes", lambda *_, **__: outcome)
+    monkeypatch.setattr("motet.experiments.single_run.suite_table", lambda *_: Table())
+    for name, every in (("plain", None), ("looked", 2)):
+        recipe = parse_recipe(mapping(tiny_checkpoint, eval={**EVAL, "suite": suite, "every": every}))
+        run_training(recipe, RunFolder(tmp_path / name, resume=False), "")
+    plain, looked = metrics(tmp_path / "plain"), metrics(tmp_path / "looked")
+    extra = [sorted(key for key in line if key.startswith("eval/")) for line in looked]
+    assert extra[0] == extra[2] == [] and extra[1] == extra[3]
+    names = {"rewards": "eval/reddish", "shapes": "eval/draw"}
+    assert {names[suite], f"{names[suite]}_greedy"} <= set(extra[1])
+    assert [{k: v for k, v in line.items() if not k.startswith("eval/")} for line in looked] == plain
+
+
+def test_tracks_are_looked_at_under_their_names(tiny_checkpoint, tmp_path, files):
+    own = content(tiny_checkpoint, files[0], eval={**EVAL, "data": files[1], "every": 1})
+    track = {key: own.pop(key) for key in ("scenario", "data", "rewards")} | {"prompts_per_step": 2}
+    recipe = parse_recipe(own | {"tracks": {"one": track, "two": track}, "run": {"steps": 1}})
+    run_training(recipe, RunFolder(tmp_path / "run", resume=False), "")
+    (line,) = metrics(tmp_path / "run")
+    assert {"eval/one/length", "eval/two/length_greedy"} <= line.keys()
+
+
+def test_a_supervised_run_of_shapes_is_measured_once(tiny_checkpoint, tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(
+        "motet.experiments.single_run._measure", lambda desk, session, name, like=None: measured.append(name) or {}
+    )
+    monkeypatch.setattr("motet.experiments.single_run._table", lambda *_: Table())
+    data = {"targets": {"drawing": "target", "answer": "solution"}}
+    recipe = mapping(tiny_checkpoint, rewards=None, algorithm=None, data=data, eval={"suite": "shapes"})
+    recipe["run"]["steps"], recipe["text"]["max_tokens"] = 1, 60
+    run_supervised(parse_recipe(recipe), RunFolder(tmp_path / "run", resume=False), "")
+    assert measured == ["after"]

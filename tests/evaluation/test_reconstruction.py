@@ -1,0 +1,143 @@
+"""Whether the image tokenizer can show the pictures that a run is to draw: said before training, and only then."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from motet.config import parse_recipe
+from motet.evaluation.reconstruction import POOR, pictures_to_draw, reconstruct, reconstruct_sample
+from motet.experiments.single_run import run_supervised, run_training
+from motet.policies import load_policy
+from motet.report.run_dir import RunFolder
+from motet.rewards.image.psnr import psnr
+from motet.shapes.world import ShapesRows
+from motet.training.setup import prepare, prepare_supervised
+from tests.policies.unified import save
+from tests.runs import mapping
+
+SHIPPED = "checkpoints/shapes_janus"
+TAUGHT = {"rewards": None, "algorithm": None, "text": {"max_tokens": 60}}
+TARGETS = {"drawing": "target", "answer": "solution"}
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_policy(SHIPPED)
+
+
+def words():
+    """Black words on white: 20 dB, and unreadable afterwards."""
+    for number in range(8):
+        picture = Image.new("RGB", (64, 64), "white")
+        ImageDraw.Draw(picture).text((6, 24), f"word{number}", fill="black")
+        yield picture
+
+
+def photographs():
+    """Gradients with noise: nothing like the shapes world."""
+    random = np.random.default_rng(0)
+    for _ in range(8):
+        ramp = np.linspace(0, 1, 48)[:, None, None] * random.uniform(60, 255, 3) + random.normal(0, 20, (48, 48, 3))
+        yield Image.fromarray(ramp.clip(0, 255).astype(np.uint8))
+
+
+def test_the_worlds_own_pictures_are_kept(shipped):
+    for split in ("test", "held_out"):
+        rows = ShapesRows(split, 7, {})
+        found = reconstruct(shipped, [rows.row(i)["target"] for i in range(16)])
+        assert found.lost < 0.01 and found.psnr > 35 and not found.poor
+
+
+@pytest.mark.parametrize("pictures", [words, photographs])
+def test_foreign_pictures_are_lost(shipped, pictures):
+    found = reconstruct(shipped, list(pictures()))
+    assert found.lost > 2 * POOR and found.poor and found.warning.startswith("Warning: the frozen image tokenizer")
+    assert found.psnr == pytest.approx(np.mean([psnr(*pair) for pair in found.pairs]))
+    assert all(one.size == other.size == (32, 32) and one.mode == "RGB" for one, other in found.pairs)
+
+
+def test_the_share_is_of_what_varies_within_pictures(shipped, monkeypatch):
+    """A reconstruction in the picture's mean colour loses everything, whatever its PSNR; flat pictures lose nothing."""
+    faint = np.full((32, 32, 3), 128, np.uint8)
+    faint[:16], faint[16:] = 118, 138
+    flat = Image.new("RGB", (32, 32), (128, 128, 128))
+    monkeypatch.setattr(shipped, "reconstruct", lambda pictures: [(p, flat) for p in pictures])
+    found = reconstruct(shipped, [Image.fromarray(faint)])
+    assert found.lost == pytest.approx(1.0) and found.psnr > 25
+    assert reconstruct(shipped, [flat]).lost == 0
+    assert not reconstruct(shipped, [Image.new("RGB", (32, 32), (129, 129, 129))]).poor  # off by one level of 255
+    assert reconstruct(shipped, []) is None
+
+
+def test_what_is_shown_is_what_the_tokenizer_is_shown(shipped):
+    """Cut to its middle square, as demonstrations are."""
+    wide = Image.new("RGB", (96, 32), "red")
+    wide.paste("blue", (32, 0, 64, 32))
+    ((shown, _),) = shipped.reconstruct([wide])
+    assert np.asarray(shown).tolist() == np.asarray(Image.new("RGB", (32, 32), "blue")).tolist()
+
+
+def test_a_policy_that_denoises_reconstructs_by_its_autoencoder(tmp_path):
+    policy = load_policy(save(tmp_path / "unified"))
+    pairs = policy.reconstruct(list(words())[:2])
+    assert len(pairs) == 2 and all(one.size == other.size for one, other in pairs)
+
+
+# --- in a run
+
+
+def own_rows(folder, pictures):
+    folder.mkdir()
+    lines = []
+    for number, picture in enumerate(pictures):
+        picture.save(folder / f"{number}.png")
+        lines.append(json.dumps({"prompt": f"word {number}", "picture": f"{number}.png", "image": f"{number}.png"}))
+    (folder / "rows.jsonl").write_text("\n".join(lines))
+    return str(folder / "rows.jsonl")
+
+
+def drawing(checkpoint, source, **changes):
+    data = {"source": source, "options": {}, "targets": {"drawing": "picture"}}
+    return mapping(checkpoint, scenario="draw", data=data, run={"steps": 1}, **changes)
+
+
+@pytest.mark.parametrize("way", ["sft", "rl"])
+def test_a_run_on_foreign_pictures_is_warned_once(tiny_checkpoint, tmp_path, capsys, way):
+    source = own_rows(tmp_path / "data", words())
+    content = drawing(tiny_checkpoint, source, **(TAUGHT if way == "sft" else {}))
+    if way == "rl":
+        content["rewards"], content["algorithm"]["credit"] = content["rewards"][:1], "joint"
+    run = run_supervised if way == "sft" else run_training
+    run(parse_recipe(content), RunFolder(tmp_path / "run", resume=False), "")
+    said = capsys.readouterr().out
+    assert said.count("Warning: the frozen image tokenizer loses") == 1 and "8 pictures" in said
+    assert f"See {tmp_path / 'run' / 'reconstruction.png'}." in said and said.index("Warning") < said.index("train 1/1")
+    assert Image.open(tmp_path / "run" / "reconstruction.png").width > 500
+    content["run"]["steps"] = 2
+    run(parse_recipe(content), RunFolder(tmp_path / "run", resume=True), "")
+    assert "Warning" not in capsys.readouterr().out
+
+
+def test_the_worlds_own_pictures_are_no_reason_to_warn(tmp_path, capsys):
+    world = {"source": "shapes", "options": {}, "targets": TARGETS}
+    content = mapping(SHIPPED, **TAUGHT, data=world, run={"steps": 1}) | {"data": world}
+    run_supervised(parse_recipe(content), RunFolder(tmp_path / "run", resume=False), "")
+    assert "Warning" not in capsys.readouterr().out and (tmp_path / "run" / "reconstruction.png").is_file()
+
+
+def test_a_scenario_that_only_writes_is_not_measured(tiny_checkpoint, tmp_path):
+    content = mapping(tiny_checkpoint, scenario="answer", rewards=[mapping(tiny_checkpoint)["rewards"][1]])
+    assert reconstruct_sample(prepare(parse_recipe(content))) is None
+
+
+def test_the_pictures_are_those_that_are_to_be_drawn(tiny_checkpoint):
+    """In supervised training the targets, in reinforcement learning what comes with the rows; the cursor stays."""
+    taught = prepare_supervised(parse_recipe(mapping(tiny_checkpoint, **TAUGHT, data={"targets": TARGETS})))
+    (track,) = taught.tracks
+    task = track.cursor.rows.task(0)
+    assert list(pictures_to_draw(task, track)) == [task["target"]]
+    assert len(reconstruct_sample(taught).pairs) == 16 and track.cursor.drawn == 0
+    (played,) = prepare(parse_recipe(mapping(tiny_checkpoint))).tracks
+    assert list(pictures_to_draw(task, played)) == task.images

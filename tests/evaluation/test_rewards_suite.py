@@ -1,0 +1,112 @@
+"""The rewards suite: tracks played on held-back rows, row by row."""
+
+import statistics
+
+import pytest
+
+from motet.config import parse_recipe
+from motet.core.conversation import user
+from motet.data import open_rows
+from motet.evaluation.rewards_suite import _summary, evaluate_tracks
+from motet.numerics.intervals import mean_interval
+from motet.report.tables import rewards_table
+from motet.scenarios import Draw, scenario
+from motet.training.setup import prepare
+from tests.experiments.test_tracks import ALONE
+from tests.runs import mapping
+
+EVAL = {"suite": "rewards", "size": 5, "pass_at": 3}
+
+
+def taste(completions, prompt):
+    """Half of the rows are judged: by the length of their prompt."""
+    return [None if len(asked) % 2 else float(n) for n, asked in enumerate(prompt)]
+
+
+@pytest.fixture(scope="module")
+def played(tiny_checkpoint):
+    content = mapping(tiny_checkpoint, eval=EVAL)
+    content["rewards"].append({"name": f"{__file__}:taste"})
+    session = prepare(parse_recipe(content))
+    told = []
+    return evaluate_tracks(session, lambda done, total: told.append((done, total))), told
+
+
+def test_rows_make_the_mean_and_its_interval(played):
+    (table, told) = played[0].table["duet"], played[1]
+    assert list(table) == ["reddish", "spacious", "taste"] and told == [(5, 5)]
+    for numbers in table.values():
+        own = [value for value in numbers["by_row"] if value is not None]
+        mean, half = mean_interval(own)
+        assert numbers["mean"] == pytest.approx(mean, abs=2e-4) and len(numbers["by_row"]) == 5
+        assert numbers["interval"] == pytest.approx(half, abs=2e-3) and numbers["rows"] == len(own)
+    assert len(set(table["reddish"]["by_row"])) > 1
+
+
+def test_rows_without_the_reward_are_none(played):
+    table = played[0].table["duet"]
+    given = [value is not None for value in table["taste"]["by_row"]]
+    assert 0 < sum(given) < 5
+    siblings = [(3 * n, 3 * n + 1, 3 * n + 2) for n in range(5)]
+    means = [statistics.fmean(places) if judged else None for places, judged in zip(siblings, given, strict=True)]
+    assert table["taste"]["by_row"] == means
+
+
+def test_a_reward_that_applies_to_no_row_has_no_mean():
+    nothing = _summary([[None, None]], [[None]])
+    assert (nothing["mean"], nothing["interval"], nothing["greedy"], nothing["rows"]) == (None, None, None, 0.0)
+    single = _summary([[1.0, 0.0], [None, None]], [[1.0], [None]])
+    assert (single["mean"], single["interval"], single["greedy"], single["rows"]) == (0.5, None, 1.0, 1.0)
+    shown = rewards_table({"before": {"duet": {"a": nothing}}}, "x")
+    assert list(shown.columns[1].cells) == ["no row"]
+
+
+@scenario("twice", acts={"one": "image", "other": "image"}, columns=("prompt",))
+def twice(task):
+    one = yield Draw(user("the one\nin red"), name="one")
+    yield Draw(user(one.image, "the other"), name="other")
+
+
+@pytest.mark.parametrize(("acts", "asked"), [(["one"], "the one"), (["one", "other"], "the other")])
+def test_the_pictures_are_those_that_the_first_reward_is_about(tiny_checkpoint, acts, asked):
+    content = mapping(tiny_checkpoint, scenario=f"{__file__}:twice", eval={**EVAL, "size": 2})
+    reddish = content["rewards"][0]["name"]
+    content["rewards"] = [{"name": reddish, "acts": acts}, {"name": reddish}]
+    shown = evaluate_tracks(prepare(parse_recipe(content))).specimens
+    assert [one.prompt for one in shown] == [asked] * 2
+
+
+def test_a_split_with_fewer_rows_is_played_whole(tiny_checkpoint, monkeypatch):
+    def opened(data, columns, *, seed, check):
+        assert data.size is None  # what bounds training does not bound the measurement
+        return open_rows(data.model_copy(update={"size": 3}), columns, seed=seed, check=check)
+
+    session = prepare(parse_recipe(mapping(tiny_checkpoint, eval=EVAL, data={"size": 4})))
+    monkeypatch.setattr("motet.training.setup.open_rows", opened)
+    told = []
+    table = evaluate_tracks(session, lambda done, total: told.append((done, total))).table["duet"]
+    assert told == [(3, 3)] and len(table["reddish"]["by_row"]) == 3
+
+
+def test_training_rows_are_not_played(tiny_checkpoint, monkeypatch):
+    seen = []
+
+    def opened(data, columns, *, seed, check):
+        seen.append((data.split, seed))
+        return open_rows(data, columns, seed=seed, check=check)
+
+    content = mapping(tiny_checkpoint, **ALONE, eval={**EVAL, "size": 1, "pass_at": 1, "seed": 77})
+    content["tracks"] = {"one": {**content["tracks"]["draws"]}}
+    content["run"] = {"steps": 1}
+    session = prepare(parse_recipe(content))
+    monkeypatch.setattr("motet.training.setup.open_rows", opened)
+    evaluate_tracks(session)
+    assert seen == [("test", 77)]
+
+
+def test_the_change_is_paired():
+    def numbers(rows):
+        return {"draw": {"x": {"mean": 0.5, "interval": 0.4, "greedy": 0.5, "rows": 3.0, "by_row": rows}}}
+
+    table = rewards_table({"before": numbers([0.0, 0.5, 0.9]), "after": numbers([0.1, 0.6, 1.0])}, "t")
+    assert list(table.columns[3].cells) == ["+0.100 \u00b1 0.000"]

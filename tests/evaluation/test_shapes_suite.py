@@ -1,0 +1,274 @@
+"""The shapes suite: whose numbers they are, that items repeat, and tallies counted by hand."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from motet.config import EvalConfig, parse_recipe
+from motet.core.errors import ConfigError
+from motet.core.trajectory import ImageTokens, Sampling
+from motet.evaluation.shapes_suite import ITEMS_PER_BATCH, evaluate_shapes, is_right
+from motet.experiments.single_run import run_measurement
+from motet.policies import load_policy
+from motet.policies.diffusion.policy import PaintingPolicy
+from motet.report.run_dir import RunFolder
+from motet.report.tables import suite_table
+from motet.shapes.prompts import CATEGORIES
+from motet.shapes.questions import KINDS
+from motet.shapes.world import HARD_CATEGORIES, ShapesRows
+from motet.testing import FakePolicy
+from motet.training.setup import prepare, prepare_measurement, prepare_supervised
+from tests.policies.unified import save
+from tests.policies.vlms import save_tiny
+from tests.runs import REWARDS, mapping, motet_command
+
+WORLD = {"canvas": 16, "grid": 2, "max_things": 3, "max_count": 3}
+FORMS = ("multiple choice", "open-ended")
+CONFIG = EvalConfig(suite="shapes", size=40, held_out_size=6, pass_at=3, seed=9)
+
+
+def items(split, size):
+    rows = ShapesRows(split, CONFIG.seed, WORLD, size)
+    return [rows.row(index) for index in range(size)]
+
+
+class Known(FakePolicy):
+    """Knows the items' prompts and questions by heart; what it makes of them is said by `draws_right` and `says`.
+
+    Both are functions of the item's index and of the sample, None for the greedy one.
+    """
+
+    def __init__(self, draws_right, says):
+        super().__init__(writes=self.write)
+        self.draws_right, self.says = draws_right, says
+        self.rows = {}
+        for split, size in (("test", CONFIG.size), ("held_out", CONFIG.held_out_size)):
+            self.rows |= {(r["prompt"], i): r for i, r in enumerate(items(split, size))}
+            self.rows |= {(r["question"], i): r for i, r in enumerate(items(split, size))}
+        self.greedy = False
+
+    def row(self, request):
+        return self.rows[request.context.text.strip(), request.key[1]]
+
+    def write(self, request):
+        return self.says(self.row(request), request.key[1], None if self.greedy else request.key[2])
+
+    def act(self, requests, sampling):
+        self.greedy = sampling.temperature == 0
+        acts = super().act(requests, sampling)
+        if requests[0].kind == "text":
+            return acts
+        return [self.draw(request, act) for request, act in zip(requests, acts, strict=True)]
+
+    def draw(self, request, act):
+        right = self.draws_right(request.key[1], None if self.greedy else request.key[2])
+        image = self.row(request)["target"] if right else Image.new("RGB", (16, 16), "white")
+        return ImageTokens(**{**vars(act), "image": image})
+
+
+def solved(draws_right=lambda index, sample: True, says=lambda row, index, sample: row["solution"]):
+    return evaluate_shapes(Known(draws_right, says), CONFIG, WORLD, 200)
+
+
+def test_the_keys_of_the_summary():
+    table = solved().table
+    assert list(table) == ["draw", "answer", "held_out", "greedy", "pass@3", "items", "by_item"]
+    assert table["items"] == {"test": 40, "held_out": 6}
+    for section in (table, table["held_out"], table["greedy"], table["pass@3"], table["greedy"]["held_out"]):
+        for skill, labels in (("draw", CATEGORIES), ("answer", (*KINDS, *FORMS))):
+            names = list(section[skill])
+            assert names[0] == "overall" and set(names[1:]) <= set(labels) and names[1:] == sorted(names[1:])
+    assert set(table["draw"]) == {"overall", *(row["category"] for row in items("test", 40))}
+    assert set(table["answer"]) == {"overall", *FORMS, *(row["kind"] for row in items("test", 40))}
+
+
+def test_one_who_knows_everything_is_always_right():
+    table = solved().table
+    for section in (table, table["held_out"], table["greedy"], table["pass@3"], table["pass@3"]["held_out"]):
+        assert all(value == 1.0 for skill in ("draw", "answer") for value in section[skill].values())
+
+
+def test_tallies_by_hand():
+    """Sample 0 of even items is drawn right, greedy of every third; answers are right in sample 1 of kind count."""
+
+    def draws_right(index, sample):
+        return index % 3 == 0 if sample is None else sample == 0 and index % 2 == 0
+
+    def says(row, index, sample):
+        return row["solution"] if row["kind"] == "count" and sample == 1 else "<answer>I do not know</answer>"
+
+    table = solved(draws_right, says).table
+    assert table["draw"]["overall"] == round(20 / 40 / 3, 4) and table["pass@3"]["draw"]["overall"] == 0.5
+    assert table["greedy"]["draw"]["overall"] == round(14 / 40, 4)
+    assert table["held_out"]["draw"]["overall"] == round(3 / 6 / 3, 4)
+    assert table["greedy"]["held_out"]["draw"]["overall"] == round(2 / 6, 4)
+    rows = items("test", 40)
+    for category in table["draw"].keys() - {"overall"}:
+        mine = [index for index, row in enumerate(rows) if row["category"] == category]
+        even = sum(index % 2 == 0 for index in mine)
+        assert table["draw"][category] == round(even / len(mine) / 3, 4)
+        assert table["pass@3"]["draw"][category] == round(even / len(mine), 4)
+    counts = sum(row["kind"] == "count" for row in rows)
+    assert counts and table["answer"]["count"] == round(1 / 3, 4) and table["pass@3"]["answer"]["count"] == 1.0
+    assert table["answer"]["overall"] == round(counts / 40 / 3, 4) and table["greedy"]["answer"]["count"] == 0.0
+    assert all(table["answer"][kind] == 0 for kind in table["answer"].keys() - {"overall", "count", *FORMS})
+    for form, chosen in (("multiple choice", True), ("open-ended", False)):
+        mine = [row["kind"] == "count" for row in rows if bool(row["options"]) == chosen]
+        assert table["answer"][form] == round(sum(mine) / len(mine) / 3, 4)
+
+
+def test_guidance_is_for_drawings_alone():
+    seen = set()
+
+    class Guided(FakePolicy):
+        def act(self, requests, sampling):
+            seen.add((requests[0].kind, sampling.temperature, sampling.guidance, sampling.guidance_scale))
+            return super().act(requests, sampling)
+
+    evaluate_shapes(Guided(side=16), CONFIG.model_copy(update={"guidance_scale": 3.0}), WORLD, 20)
+    assert seen == {(kind, t, *how) for t in (0.0, 1.0) for kind, how in KINDS_GUIDED}
+    seen.clear()
+    evaluate_shapes(Guided(side=16), CONFIG, WORLD, 20)
+    assert {how[2:] for how in seen} == {("none", 1.0)}
+
+
+KINDS_GUIDED = (("image", ("guided", 3.0)), ("text", ("none", 1.0)))
+
+
+@pytest.fixture(scope="module")
+def unified(tmp_path_factory):
+    """A tiny unified model, which writes and draws by denoising, 16 pixels wide."""
+    return save(tmp_path_factory.mktemp("unified") / "tiny")
+
+
+@pytest.fixture
+def walked(monkeypatch):
+    """The samplings of all drawings by denoising."""
+    seen, act = [], PaintingPolicy.act
+    monkeypatch.setattr(PaintingPolicy, "act", lambda self, asked, how: seen.append(how) or act(self, asked, how))
+    return seen
+
+
+def test_a_policy_that_draws_by_denoising(unified, walked):
+    """Samples take the stochastic steps that it is told, the greedy drawing walks the ODE."""
+    few = CONFIG.model_copy(update={"size": 4, "held_out_size": 2, "pass_at": 2, "guidance_scale": 3.0})
+    steps = Sampling(num_steps=3, noise_level=0.5, shift=2.0, guidance="conditional", guidance_scale=7.0)
+    outcome = evaluate_shapes(load_policy(unified), few, WORLD, 8, denoising=steps)
+    assert list(outcome.table) == ["draw", "answer", "held_out", "greedy", "pass@2", "items", "by_item"]
+    assert [specimen.image.size for specimen in outcome.specimens] == [(16, 16)] * 4
+    sampled = replace(steps, guidance="guided", guidance_scale=3.0)
+    assert walked == [sampled, replace(sampled, temperature=0.0)] * 2
+
+
+def test_the_command_and_a_run_say_how_drawings_are_denoised(unified, walked, tmp_path, capsys):
+    world = [part for name, value in WORLD.items() for part in ("--world", f"{name}={value}")]
+    small = ["--size", 2, "--held-out-size", 2, "--pass-at", 1, "--max-tokens", 4]
+    answer = motet_command(capsys, "eval", unified, *small, *world, "--num-steps", 2, "--noise-level", 0.3)
+    assert answer.code == 0 and "draw: overall" in answer.out
+    assert {(how.num_steps, how.noise_level, how.guidance) for how in walked} == {(2, 0.3, "none")}
+    walked.clear()
+    evaluated = {"suite": "shapes", "size": 2, "held_out_size": 2, "pass_at": 1}
+    content = mapping(unified, eval=evaluated, denoising={"num_steps": 4, "sde_type": "cps"})
+    run_measurement(parse_recipe(content), RunFolder(tmp_path / "run", resume=False), "")
+    assert {(how.num_steps, how.sde_type) for how in walked} == {(4, "cps")}
+
+
+@pytest.mark.parametrize("prepared", [prepare, prepare_measurement, prepare_supervised])
+def test_a_suite_that_the_policy_cannot_play_is_refused_before_anything_is_trained(prepared, tmp_path):
+    content = mapping(save_tiny(tmp_path / "reader", "qwen2_5_vl"), scenario="answer", eval={"suite": "shapes"})
+    content["rewards"] = [{"name": f"{REWARDS}spacious"}]
+    if prepared is prepare_supervised:
+        content |= {"rewards": [], "data": {**content["data"], "targets": {"answer": "solution"}}}
+    with pytest.raises(ConfigError, match=r"eval\.suite=shapes asks for pictures and texts, but .* only: text\."):
+        prepared(parse_recipe(content))
+
+
+def test_the_items_are_the_same_before_and_after():
+    """Seeds alone decide items and noise: a policy that did not change is measured the same."""
+    first, second = FakePolicy(side=16), FakePolicy(side=16)
+    tables = [evaluate_shapes(policy, CONFIG, WORLD, 20).table for policy in (first, second)]
+    assert tables[0] == tables[1]
+    asked = [
+        [[(r.context.text, r.key) for r in requests] for _, requests in policy.calls] for policy in (first, second)
+    ]
+    assert asked[0] == asked[1]
+    sizes = [len(requests) for _, requests in first.calls]
+    assert max(sizes) == ITEMS_PER_BATCH * 3 and sum(sizes) == 2 * (40 + 6) * (3 + 1)
+    assert len({r.key for _, requests in first.calls[:1] for r in requests}) == sizes[0]
+    other = FakePolicy(side=16)
+    evaluate_shapes(other, CONFIG.model_copy(update={"seed": 10}), WORLD, 20)
+    assert [r.context.text for r in other.calls[0][1]] != [text for text, _ in asked[0][0]]
+
+
+def test_items_are_not_those_of_training():
+    trained = {ShapesRows("train", seed, WORLD).row(n)["prompt"] for seed in range(2) for n in range(200)}
+    assert not trained & {row["prompt"] for split in ("test", "held_out") for row in items(split, 6)}
+
+
+def test_progress_and_specimens():
+    told = []
+    policy = FakePolicy(side=16)
+    outcome = evaluate_shapes(policy, CONFIG, WORLD, 20, lambda done, total: told.append((done, total)))
+    assert told == [(6, 92), (12, 92), (44, 92), (76, 92), (84, 92), (92, 92)]
+    rows = items("test", 40)
+    hard = [row["prompt"] for row in rows if row["category"] in HARD_CATEGORIES]
+    easy = [row["prompt"] for row in rows if row["category"] not in HARD_CATEGORIES]
+    assert hard and easy and [specimen.prompt for specimen in outcome.specimens] == hard + easy
+    assert not any(specimen.correct for specimen in outcome.specimens)
+
+
+def test_pictures_that_cannot_be_read_are_an_error_not_a_zero():
+    with pytest.raises(ConfigError, match=r"8 pixels wide, from which a grid of 2 x 2 cells cannot be read"):
+        evaluate_shapes(FakePolicy(side=8), CONFIG, WORLD, 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "right"),
+    [
+        ("<think> a</think><answer> B</answer>", "B", True),
+        ("<answer>b</answer>", "B", True),
+        ("<answer> Two </answer>", "two", True),
+        ("<answer>B. two</answer>", "B", False),
+        ("B", "B", False),
+        ("<answer>B</answer><answer>B</answer>", "B", False),
+        ("<answer></answer>", "B", False),
+        ("<answer>A</answer>", "B", False),
+    ],
+)
+def test_what_counts_as_right(text, answer, right):
+    assert is_right(text, answer) is right
+
+
+def test_the_table_shows_both_columns_and_the_change():
+    before, after = solved(lambda index, sample: False).table, solved().table
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(suite_table({"before": before, "after": after}, "title"))
+    text = console.export_text()
+    for words in ("draw: overall", "answer: count", "draw: held-out", "+100.0", "0.0%", "100.0%"):
+        assert words in text
+    single = Console(width=120, record=True, file=io.StringIO())
+    single.print(suite_table({"a[b]c": after}, "title"))
+    assert "a[b]c" in single.export_text() and "change" not in single.export_text()
+
+
+def test_a_measurement_stops_when_its_time_is_over_and_says_how_many_items_it_took(monkeypatch):
+    now = iter(range(0, 10_000, 30))
+    monkeypatch.setattr("motet.evaluation.shapes_suite.time.monotonic", lambda: next(now))
+    config = CONFIG.model_copy(update={"size": 200, "held_out_size": 64, "minutes": 1.0})
+    told = []
+    policy = FakePolicy(side=16)
+    table = evaluate_shapes(policy, config, WORLD, 20, lambda done, total: told.append((done, total))).table
+    assert table["items"] == {"test": 96, "held_out": 32} and told[-1] == (528, 528)
+    assert [len(table["by_item"][skill]["overall"]) for skill in ("draw", "answer")] == [96, 96]
+    whole = evaluate_shapes(policy, config.model_copy(update={"minutes": None}), WORLD, 20).table
+    assert whole["by_item"]["draw"]["overall"][:96] == table["by_item"]["draw"]["overall"]
+
+
+def test_the_change_has_a_paired_interval():
+    before, after = solved(lambda index, sample: index % 2 == 0).table, solved().table
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(suite_table({"before": before, "after": after}, "title"))
+    assert "+50.0 \u00b1 16.2" in console.export_text()  # 40 differences of 0 and 1: 1.96 -> t(39) = 2.0227

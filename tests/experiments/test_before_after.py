@@ -1,0 +1,128 @@
+"""What the suite `rewards` says of a plan: gains and comparisons, paired by row, by hand."""
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from motet.config.stages import parse_plan, trajectories
+from motet.core.errors import ConfigError
+from motet.experiments.before_after import contrasts, gains, gains_sheet
+from motet.experiments.tables import plan_tables
+from motet.report.report_table import Sheet
+from tests.experiments.test_tracks import TRACKS
+from tests.runs import mapping
+
+EVAL = {"suite": "rewards", "size": 4, "pass_at": 2}
+
+
+def content(**stages):
+    shared = mapping("runs/start", eval=EVAL)
+    return {
+        "shared": shared,
+        "stages": {"one": {}, "two": {"algorithm": {"credit": "joint"}}, **stages},
+        "compare": {"credit": ["one", "two"]},
+    }
+
+
+def numbers(rows):
+    own = [value for value in rows if value is not None]
+    return {"mean": sum(own) / len(own), "interval": 0.1, "greedy": 0.25, "rows": float(len(own)), "by_row": rows}
+
+
+def summary():
+    start = {"duet": {"reddish": numbers([0.0, 0.5, 1.0, None]), "spacious": numbers([0.9, 0.9, 0.9, 0.9])}}
+    ends = {
+        "one": {"duet": {"reddish": numbers([0.25, 0.5, 1.0, 1.0]), "spacious": numbers([0.0, 0.0, 0.0, 0.0])}},
+        "two": {"duet": {"reddish": numbers([0.0, 0.25, 0.5, 0.0]), "spacious": numbers([1.0, 1.0, 1.0, 1.0])}},
+    }
+    return {"stages": {name: {"before": start, "after": end, "seconds": 3.0} for name, end in ends.items()}}
+
+
+def test_a_gain_is_that_of_the_first_reward(tmp_path):
+    one, two = gains(parse_plan(content(), tmp_path), summary())
+    assert (one.stage, one.scenario, one.policy, one.credit) == ("one", "duet", "start", "factorized")
+    assert (one.reward, one.rows, two.credit, two.trajectories) == ("reddish", 4, "joint", 4 * 2 * 2)
+    assert one.before == 0.5 and one.after == pytest.approx(2.75 / 4) and one.greedy == (0.25, 0.25)
+    assert one.difference == pytest.approx((0.25 / 3, 4.303 * 0.14434 / math.sqrt(3)), rel=1e-3)  # 1/4, 0, 0
+    assert two.difference[0] == pytest.approx(-0.25)
+
+
+def test_a_contrast_is_one_minus_the_other(tmp_path):
+    (contrast,) = contrasts(parse_plan(content(), tmp_path), summary())
+    assert contrast.before == (0.0, 0.0)
+    assert contrast.after[0] == pytest.approx((0.25 + 0.25 + 0.5 + 1.0) / 4)
+    tables = plan_tables(parse_plan(content(), tmp_path), summary() | {"starts": {}})
+    assert len(tables) == 2 and "one \u2212 two" in printed(tables[1], 80)
+
+
+def test_every_track_has_a_gain(tmp_path):
+    made = content(both={"tracks": TRACKS, "run": {"turn": 1, "steps": 5}})
+    plan = parse_plan(made, tmp_path)
+    assert trajectories(plan.stage("both").recipe) == {"draws": 3 * 3 * 2, "answers": 2 * 2 * 2}
+    rows = numbers([0.0, 1.0])
+    tables = {"draws": {"reddish": rows}, "answers": {"spacious": rows}}
+    told = summary()
+    told["stages"]["both"] = {"before": tables, "after": tables, "seconds": 1.0}
+    found = gains(plan, told)[2:]
+    assert [(gain.stage, gain.scenario, gain.trajectories) for gain in found] == [
+        ("both: draws", "draw", 18),
+        ("both: answers", "answer", 8),
+    ]
+
+
+def printed(sheet, width):
+    console = Console(width=width, file=io.StringIO())
+    console.print(sheet)
+    return console.file.getvalue()
+
+
+def test_what_all_rows_agree_on_is_said_once(tmp_path):
+    sheet = gains_sheet(gains(parse_plan(content(), tmp_path), summary()))
+    text = sheet.markdown()
+    assert "| stage | credit | before | after | difference | greedy |" in text
+    assert "| one | factorized | 0.500 | 0.688 | +0.083 \u00b1" in text
+    assert text.endswith("\npolicy: start; seed: 0; trajectories: 16; rows: 4\n")
+    alone = Sheet("t", ("stage", "seed"), (("a|b", "1"),)).markdown()
+    assert alone == "t\n\n| stage |\n| --- |\n| a\\|b |\n\nseed: 1\n"
+
+
+def test_a_narrow_terminal_has_fewer_columns_and_says_so():
+    row = (
+        "a_stage_of_some_length",
+        "checkpoint",
+        "joint",
+        "0.500",
+        "0.688",
+        "+0.083 \u00b1 0.021",
+        "0.250 \u2192 0.250",
+    )
+    headings = ("stage", "policy", "credit", "before", "after", "difference", "greedy")
+    sheet = Sheet("t", headings, (row, ("b", "other", "factorized", *row[3:])))
+    wide, narrow = printed(sheet, 110), printed(sheet, 80)
+    assert all(heading in wide for heading in headings) and "too narrow" not in wide
+    assert "too narrow for: credit, policy " in narrow and "factorized" not in narrow
+    assert all(cell in narrow for cell in (row[0], *row[3:])) and "other" not in narrow
+    assert "a_stage" in printed(sheet, 50)  # even where nothing more can be left out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compare": {"x": ["one"]}}, "compare.x is ['one']; expected two stages"),
+        ({"compare": {"x": ["one", "too"]}}, "expected two stages. Fix: name two of one, two"),
+        ({"compare": {"x": ["one", ["two"]]}}, "expected two stages"),
+        ({"compare": ["one", "two"]}, "expected keys with values"),
+        (
+            {"stages": {"one": {}, "two": {"eval": {"suite": "none"}}}},
+            "compare.credit names 'two'; expected a stage of",
+        ),
+        ({"stages": {"one": {}, "two": {"eval": {"size": 5}}}}, "are not measured on the same rows"),
+        ({"stages": {"one": {}, "two": {"data": {"options": {"max_things": 2}}}}}, "not measured on the same rows"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(changes, message, tmp_path):
+    with pytest.raises(ConfigError) as error:
+        parse_plan(content() | changes, tmp_path)
+    assert message in str(error.value)

@@ -1,0 +1,164 @@
+"""The scenario benchmark: chosen, run over seeds, resumed, tabulated."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from motet.config.bench_scenarios import MAKERS, Choice, load_bench
+from motet.config.stages import load_plan, trajectories
+from motet.core.errors import CheckpointError, ConfigError
+from motet.data import open_rows
+from motet.rewards import resolve_all
+from motet.scenarios import resolve_scenario
+from motet.training.advantages import check_credit
+from tests.experiments.test_before_after import EVAL
+from tests.experiments.test_tracks import TRACKS
+from tests.runs import mapping, motet_command
+
+ROOT = Path(__file__).parent.parent.parent
+SHIPPED = ROOT / "recipes" / "shapes_scenarios.yaml"
+ALONE = {name: {k: v for k, v in track.items() if k != "prompts_per_step"} for name, track in TRACKS.items()}
+
+
+@pytest.fixture
+def bench(tiny_checkpoint, tmp_path):
+    shared = mapping(tiny_checkpoint, eval=EVAL, run={"steps": 2})
+    stages = {"drawn": ALONE["draws"], "joint": {**ALONE["draws"], "algorithm": {"credit": "joint"}},
+              "answered": {**ALONE["answers"], "policy": {"path": "elsewhere/other"}}}  # fmt: skip
+    path = tmp_path / "bench.yaml"
+    content = {"shared": shared, "stages": stages, "compare": {"credit": ["drawn", "joint"]}}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def names(plans):
+    return {seed: [stage.name for stage in plan.stages] for seed, plan in plans.items()}
+
+
+def test_stages_are_chosen_by_scenario_name_and_policy(bench, tmp_path):
+    out = tmp_path / "out"
+    both = load_bench(bench, out, Choice((3, 4), ("draw",)))
+    assert names(both) == {3: ["drawn", "joint"], 4: ["drawn", "joint"]} and list(both[3].compare) == ["credit"]
+    assert {stage.recipe.run.seed for stage in both[4].stages} == {4}
+    one = load_bench(bench, out, Choice((0,), ("drawn", "answer")))
+    assert names(one) == {0: ["drawn", "answered"]} and not one[0].compare
+    assert names(load_bench(bench, out, Choice(policies=("other",)))) == {0: ["answered"]}
+    with_start = load_bench(bench, out, Choice(only=("joint",)), ["stages.joint.from=drawn", "compare={}"])
+    assert names(with_start) == {0: ["drawn", "joint"]}  # what a chosen stage goes on from comes along
+
+
+@pytest.mark.parametrize(("budget", "steps"), [(1, 1), (8, 2), (9, 3)])
+def test_the_budget_counts_trajectories(bench, tmp_path, budget, steps):
+    plan = load_bench(bench, tmp_path / "out", Choice(budget=budget))[0]  # 2 prompts, 2 siblings: 4 a step
+    assert {stage.recipe.run.steps for stage in plan.stages} == {steps}
+    assert {sum(trajectories(stage.recipe).values()) for stage in plan.stages} == {4 * steps}
+
+
+@pytest.mark.parametrize(
+    ("choice", "overrides", "message"),
+    [
+        (Choice(only=("drwn",)), [], "--only is 'drwn', which the plan does not have. Fix: did you mean 'drawn'?"),
+        (Choice(policies=("janus2",)), [], "--policy is 'janus2'"),
+        (Choice(only=("drawn",), policies=("other",)), [], "no stage has such a scenario and such a policy"),
+        (Choice(seeds=()), [], "No seed was given"),
+        (Choice(), ["stages.joint.from=drawn", "compare={}"], None),
+        (Choice(), ["stages.answered.eval.suite=none"], "stages.answered is a stage of kind rl with eval.suite none"),
+        (Choice(), ["stages.answered.eval.sizes=3"], "stages.answered: the recipe: eval.sizes"),
+    ],
+)
+def test_what_is_wrong_is_named(bench, tmp_path, choice, overrides, message):
+    if message is None:
+        assert load_bench(bench, tmp_path / "out", choice, overrides)
+        return
+    with pytest.raises(ConfigError) as error:
+        load_bench(bench, tmp_path / "out", choice, overrides)
+    assert message in str(error.value)
+
+
+def test_a_missing_cold_start_names_what_makes_it(bench, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    changes = ["stages.answered.policy.path=checkpoints/shapes_unified"]
+    with pytest.raises(CheckpointError, match=r"scripts/make_shapes_unified\.py, then recipes/shapes_unified_cold"):
+        load_bench(bench, tmp_path / "out", Choice(), changes)
+    assert load_bench(bench, tmp_path / "out", Choice(only=("drawn",)), changes)
+    (tmp_path / "checkpoints" / "shapes_unified").mkdir(parents=True)
+    assert load_bench(bench, tmp_path / "out", Choice(), changes)
+
+
+def test_the_makers_exist():
+    for checkpoint, makers in MAKERS.items():
+        if (ROOT / checkpoint).exists():
+            assert all((ROOT / maker).is_file() for maker in makers.split(", then "))
+    assert (ROOT / "checkpoints" / "shapes_janus").exists()
+
+
+def test_seeds_are_run_and_gathered(bench, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ("bench", "scenarios", "--plan", bench, "-o", out, "--only", "draw", "--budget", 4)
+    answer = motet_command(capsys, *command, "--seed", 5)
+    assert answer.code == 0, answer.err
+    assert "credit: drawn \u2212 joint" in answer.out and "Means over" not in answer.out
+    assert (out / "seed_5" / "drawn" / "before.png").is_file()
+    assert not (out / "seed_5" / "joint" / "before.png").exists()  # the same weights, measured in the same way
+    refused = motet_command(capsys, *command, "--seed", 5)
+    assert refused.code == 2 and "already in use" in refused.err
+    more = motet_command(capsys, *command, "--seed", 5, "--seed", 6, "--resume")
+    assert more.code == 0, more.err
+    assert more.out.count("finished before") == 2 and "Means over 2 seeds" in more.out
+    assert not (out / "seed_6" / "drawn" / "before.png").exists()
+    found = json.loads((out / "scenarios.json").read_text())
+    assert [(gain["stage"], gain["seed"]) for gain in found["gains"]] == [
+        ("drawn", 5), ("joint", 5), ("drawn", 6), ("joint", 6)
+    ]  # fmt: skip
+    assert {gain["trajectories"] for gain in found["gains"]} == {4}
+    assert len({gain["before"] for gain in found["gains"]}) == 1 and len(found["compared"]) == 2
+    text = (out / "scenarios.md").read_text()
+    assert "| drawn | 5 | factorized |" in text and "| drawn | 6 | factorized |" in text and "Means over 2" in text
+
+
+def test_an_interrupted_benchmark_says_how_to_go_on(bench, tmp_path, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("motet.experiments.stages.run_training", stop)
+    answer = motet_command(capsys, "bench", "scenarios", "--plan", bench, "-o", tmp_path / "out", "--only", "drawn",
+                           "shared.optimizer.learning_rate=0.1")  # fmt: skip
+    assert answer.code == 130
+    words = answer.out.split("Resume with: ")[1].split()
+    assert words[:4] == ["motet", "bench", "scenarios", "shared.optimizer.learning_rate=0.1"]
+    assert words[4:] == [
+        "--plan",
+        str(bench),
+        "--seed",
+        "0",
+        "--only",
+        "drawn",
+        "--output",
+        str(tmp_path / "out"),
+        "--resume",
+    ]
+
+
+def test_the_shipped_benchmark_is_fair():
+    """One budget, all six scenarios, the same rows where stages are compared; and every act has a reward."""
+    plan = load_plan(SHIPPED, Path("out"))
+    assert {sum(trajectories(stage.recipe).values()) for stage in plan.stages} == {60 * 16 * 8}
+    assert {stage.recipe.scenario for stage in plan.stages if "unified" in stage.name} >= {
+        "answer", "draw", "think_draw", "edit_cycle", "reflect", "redraw", "caption_redraw"
+    }  # fmt: skip
+    assert plan.stage("unified_reasoning").recipe.data.options["task"] == "reasoning"
+    assert {"unified_draw", "janus_draw"} <= {stage.name for stage in plan.stages}
+    assert [stage.name for stage in plan.compare["the critique"]] == ["unified_reflect", "unified_redraw"]
+    assert {stage.recipe.algorithm.credit for stage in plan.compare["credit of reflection"]} == {"joint", "factorized"}
+    for stage in plan.stages:
+        recipe = stage.recipe
+        scenario = resolve_scenario(recipe.scenario).with_options(recipe.scenario_options)
+        rewards = resolve_all(recipe.rewards, scenario.acts, open_rows(recipe.data, scenario.columns).columns)
+        check_credit(scenario, rewards)
+        if recipe.scenario in ("reflect", "redraw"):  # judged by the revision, not by the draft
+            assert rewards[0].name == "shapes" and rewards[0].acts[-1] == "revision"
+    one, other = plan.compare["credit of reflection"]
+    assert one.recipe.rewards == other.recipe.rewards  # else the credits would be compared by what they are given
+    assert "improvement" not in [reward.name for reward in one.recipe.rewards if reward.weight]  # cancels the draft's

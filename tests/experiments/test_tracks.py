@@ -1,0 +1,130 @@
+"""Several things practised in one run: together or in turns, each with its own tasks, rewards and credit."""
+
+import pytest
+
+from motet.config import load_recipe, parse_recipe, to_yaml
+from motet.core.errors import CheckpointError, ConfigError
+from motet.scenarios import Write, scenario
+from motet.training.setup import prepare, prepare_supervised
+from motet.training.sft import demonstrated_acts
+from tests.runs import REWARDS, WORLD, mapping, metrics, run_loop
+
+DATA = {"source": "shapes", "options": dict(WORLD)}
+TRACKS = {
+    "draws": {
+        "scenario": "draw", "data": DATA, "prompts_per_step": 3,
+        "rewards": [{"name": f"{REWARDS}reddish", "acts": ["drawing"]}],
+    },
+    "answers": {
+        "scenario": "answer", "data": DATA, "prompts_per_step": 2,
+        "rewards": [{"name": f"{REWARDS}spacious", "acts": ["answer"]}],
+    },
+}  # fmt: skip
+ALONE = {"scenario": None, "data": None, "rewards": None, "tracks": TRACKS}
+
+
+@scenario("stumbles", acts={"answer": "text"})
+def stumbles(task):
+    yield Write(task.question, name="answer")
+    raise ValueError("lost the thread")
+
+
+def recipe(checkpoint, **run):
+    content = mapping(checkpoint, **ALONE)
+    content["run"] = {"steps": 4, "sample_every": 2, **run}
+    return parse_recipe(content)
+
+
+def test_every_step_plays_every_track(tiny_checkpoint, tmp_path):
+    seen = run_loop(recipe(tiny_checkpoint), tmp_path / "run")
+    for numbers in seen:
+        assert numbers["draws/groups"] == 3 and numbers["answers/groups"] == 2
+        assert "draws/rewards/reddish/mean" in numbers and "answers/rewards/spacious/mean" in numbers
+        assert {"image/loss", "text/loss"} <= numbers.keys()
+    names = {path.name for path in (tmp_path / "run" / "samples").iterdir()}
+    assert names == {"step_000002_draws.png", "step_000002_answers.jsonl", "step_000004_draws.png",
+                     "step_000004_answers.jsonl"}  # fmt: skip
+
+
+def test_tracks_take_turns(tiny_checkpoint, tmp_path):
+    seen = run_loop(recipe(tiny_checkpoint, turn=2, steps=5), tmp_path / "run")
+    assert ["draws/groups" in numbers for numbers in seen] == [True, True, False, False, True]
+    assert ["answers/groups" in numbers for numbers in seen] == [False, False, True, True, False]
+    session = prepare(recipe(tiny_checkpoint, turn=2, steps=5))
+    session.move_cursors(
+        {"draws": {"seed": 0, "size": None, "drawn": 9}, "answers": {"seed": 0, "size": None, "drawn": 4}}
+    )
+    assert [task.index for task in session.tracks[0].cursor.next(1)] == [9]
+
+
+def test_a_track_that_fails_whole_is_told_when_its_turn_comes(tiny_checkpoint, tmp_path):
+    content = mapping(tiny_checkpoint, **ALONE)
+    content["tracks"] = {"draws": TRACKS["draws"], "answers": {**TRACKS["answers"], "scenario": f"{__file__}:stumbles"}}
+    content["run"] = {"steps": 4, "turn": 1}
+    with pytest.raises(ConfigError, match="All 4 trajectories of the first step failed"):
+        run_loop(content, tmp_path / "run")
+
+
+def test_a_run_of_tracks_resumes_to_the_bit(tiny_checkpoint, tmp_path):
+    own = recipe(tiny_checkpoint, turn=1, steps=4)
+    run_loop(own, tmp_path / "whole")
+    run_loop(own, tmp_path / "parts", stop_after=1)
+    run_loop(own, tmp_path / "parts")
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+
+
+def test_one_track_is_a_run_of_its_own(tiny_checkpoint, tmp_path):
+    """The first of several tracks draws the noise of a recipe without tracks."""
+    alone = mapping(tiny_checkpoint, scenario="draw", rewards=TRACKS["draws"]["rewards"])
+    alone["run"] = {"steps": 2, "prompts_per_step": 3}
+    content = mapping(tiny_checkpoint, **ALONE)
+    content["tracks"] = {"draws": TRACKS["draws"]}
+    content["run"] = {"steps": 2}
+    one, other = run_loop(alone, tmp_path / "one"), run_loop(content, tmp_path / "other")
+    assert [n["image/loss"] for n in one] == [n["image/loss"] for n in other]
+    assert [n["reward"] for n in one] == [n["draws/reward"] for n in other]
+
+
+def test_tracks_on_the_same_rows_do_not_share_noise(tiny_checkpoint, tmp_path):
+    content = mapping(tiny_checkpoint, **ALONE)
+    content["tracks"] = {"one": TRACKS["draws"], "two": TRACKS["draws"]}
+    content["run"] = {"steps": 1}
+    (numbers,) = run_loop(content, tmp_path / "run")
+    assert numbers["one/rewards/reddish/mean"] != numbers["two/rewards/reddish/mean"]
+
+
+def test_demonstrations_of_tracks_on_the_same_rows_do_not_share_noise(tiny_checkpoint, monkeypatch):
+    shown = {"scenario": "draw", "data": {**DATA, "targets": {"drawing": "target"}}, "prompts_per_step": 3}
+    content = mapping(tiny_checkpoint, **ALONE, algorithm=None)
+    content |= {"tracks": {"one": shown, "two": shown}, "run": {"steps": 1}}
+    session, keys = prepare_supervised(parse_recipe(content)), []
+    transcribe = session.policy.transcribe
+    monkeypatch.setattr(
+        session.policy,
+        "transcribe",
+        lambda asked, targets: keys.append([r.key for r in asked]) or transcribe(asked, targets),
+    )
+    demonstrated_acts(session, 5)
+    one, two = keys
+    assert len(one) == 3 and all(key[:2] == (0, 5) and len(key) == 5 for key in one)  # as of a run without tracks
+    assert two == [(0, 5, 1, *key[2:]) for key in one]
+
+
+def test_checkpoints_of_other_tracks_are_refused(tiny_checkpoint):
+    session = prepare(recipe(tiny_checkpoint))
+    with pytest.raises(CheckpointError, match=r"has the tracks \[''\], this run has \['answers', 'draws'\]"):
+        session.move_cursors({"": {}})
+
+
+def test_what_a_track_lacks_is_named(tiny_checkpoint):
+    content = mapping(tiny_checkpoint, **ALONE)
+    content["tracks"] = {"draws": {**TRACKS["draws"], "rewards": []}}
+    content["run"] = {"steps": 1}
+    with pytest.raises(ConfigError, match="The track 'draws' names no rewards"):
+        prepare(parse_recipe(content))
+
+
+def test_a_recipe_with_tracks_is_written_and_read(tiny_checkpoint, tmp_path):
+    own = recipe(tiny_checkpoint, turn=2)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(own))
+    assert load_recipe(tmp_path / "recipe.yaml") == own

@@ -1,0 +1,64 @@
+"""The shipped recipes and the shipped cold start: every recipe starts, and the cold start is what it is said to be."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from motet.config import load_recipe
+from motet.config.load import read_mapping
+from motet.config.stages import is_plan, load_plan
+from motet.config.sweep import load_pilot
+from motet.policies import load_policy
+from motet.shapes.verifier import check_drawing
+from motet.shapes.world import ShapesRows
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+COLD_START = ROOT / "checkpoints" / "shapes_janus"
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_load_and_say_what_they_do(path: Path) -> None:
+    content = read_mapping(path)
+    if "strategies" in content:
+        read = load_pilot(path, Path("out"))
+    else:
+        read = load_plan(path, Path("out")) if is_plan(path) else load_recipe(path)
+    said = " ".join(read.description.split()).lower()
+    assert len(said) > 80 and ("cores" in said or "gb" in said)  # what, and on which hardware
+    assert re.search(r"\d\s?%|not (yet )?run", said)  # which numbers to expect, or that there are none yet
+
+
+def test_the_cold_start_is_small() -> None:
+    assert sum(file.stat().st_size for file in COLD_START.iterdir()) < 10_000_000
+
+
+def test_the_cold_start_draws_the_easy_prompts() -> None:
+    rows = ShapesRows("test", 99, {})
+    asked = [row for row in map(rows.row, range(120)) if row["category"] in ("single", "two objects", "colours")][:24]
+    acts = load_policy(COLD_START).draw([row["prompt"] for row in asked])
+    right = [check_drawing(act.image, row["spec"]).correct for act, row in zip(acts, asked, strict=True)]
+    assert sum(right) >= 22  # 99.9 % of such prompts on 2,048 items
+
+
+@pytest.mark.slow
+def test_the_demo_runs_from_beginning_to_end(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    small = ["run.steps=2", "eval.size=64", "eval.held_out_size=16", "eval.pass_at=2"]
+    command = [sys.executable, "-m", "motet", "train", "recipes/shapes_duet.yaml", *small, "--output", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Try next: motet sample" in done.stdout
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert {"before", "after", "seconds", "steps", "images_per_second", "seed"} <= summary.keys()
+    for view in (summary["before"], summary["after"]):
+        assert {"draw", "answer", "held_out", "greedy", "pass@2"} <= view.keys()
+        assert view["draw"]["overall"] > 0.6
+    assert (out / "before.png").is_file()
+    assert (out / "after.png").is_file()

@@ -1,0 +1,118 @@
+"""Questions about the drawing, asked of a scripted policy, of a tiny Janus, and of a server."""
+
+import math
+
+import pytest
+from PIL import Image
+
+from motet.config import RewardConfig
+from motet.core.errors import ConfigError
+from motet.rewards import bind_policy, resolve
+from motet.rewards.judge.image_qa import PictureQA
+from motet.testing import FakePolicy
+from tests.rewards.judges import chat_server, picture, shows
+
+COLUMNS = ("question", "answer", "options", "prompt")
+
+
+def bound(policy, **options):
+    config = RewardConfig(name="picture_qa", options={"weights": "current", **options})
+    (reward,) = bind_policy([resolve(config, {"drawing": "image"}, COLUMNS)], policy)
+    return reward
+
+
+def ask(reward, answers, golds, questions=None, **columns):
+    """Each drawing is asked its question; the policy's script is read off the question's last word."""
+    questions = questions or [f"Which? {answer}" for answer in answers]
+    pictures = shows(*(picture() for _ in questions))
+    return reward(prompts=[], completions=pictures, question=questions, answer=golds, **columns)
+
+
+def parrot():
+    """A policy that answers with what follows the question mark."""
+    return FakePolicy(writes=lambda request: request.context.text.partition("?")[2].strip())
+
+
+def test_the_question_is_asked_about_the_drawing_greedily():
+    policy = FakePolicy(writes=lambda request: "<answer>red</answer>")
+    shown = picture("red")
+    reward = bound(policy, max_tokens=50)
+    assert reward(prompts=[], completions=shows(shown), question=["Which colour?"], answer=["red"]) == [1.0]
+    (request,) = policy.calls[0][1]
+    image, text = request.context.messages[0].parts
+    assert (request.kind, image.image, text.text) == ("text", shown, "Which colour?")
+    assert not request.trained
+
+
+def test_answers_meet_the_gold_as_exact_answer_does():
+    answers = ["<answer>four</answer>", "4.", "five", "<answer>5</answer>", ""]
+    assert ask(bound(parrot()), answers, ["4"] * 5) == [1.0, 1.0, 0.0, 0.0, 0.0]
+    assert ask(bound(parrot(), untagged=0.8), answers, ["4"] * 5) == [1.0, 0.8, 0.0, 0.0, 0.0]
+
+
+def test_options_of_the_row_are_chosen_from():
+    scores = ask(bound(parrot()), ["The answer is B", "dog", "A"], ["dog"] * 3, options=[["cat", "dog"]] * 3)
+    assert scores == [1.0, 1.0, 0.0]
+
+
+def test_an_object_class_strict_and_graded():
+    answers, golds = ["bus", "double decker bus", "street", "", "a"], ["bus"] * 5
+    columns = {"prompt": ["a bus on a street"] * 5}
+    assert ask(bound(parrot(), compare="class"), answers, golds, **columns) == [1.0, 0.0, 0.0, 0.0, 0.0]
+    assert ask(bound(parrot(), compare="graded_class"), answers, golds, **columns) == [1.0, 0.9, 0.5, 0.0, 0.0]
+
+
+def test_rows_without_a_question_or_a_gold_answer_are_not_judged():
+    assert ask(bound(parrot()), ["", ""], ["4", None], questions=[None, "How many? 4"]) == [None, None]
+
+
+def test_a_janus_judges_itself_with_the_weights_that_it_started_from(janus):
+    janus.freeze_reference()
+    reward = bound(janus, weights="reference", max_tokens=6)
+    assert reward.uses_reference
+    gold = janus.write("how many circles?", images=[picture()], temperature=0.0, max_tokens=6)[0].text.strip()
+    assert gold and ask(reward, [], [gold, gold + " no"], questions=["how many circles?"] * 2) == [1.0, 0.0]
+    for parameter in janus.trainable().values():
+        parameter.data.neg_()
+    janus.version += 1
+    assert ask(reward, [], [gold], questions=["how many circles?"]) == [1.0]
+    assert ask(bound(janus, max_tokens=6), [], [gold], questions=["how many circles?"]) == [0.0]
+
+
+def test_a_server_judges_and_what_it_cannot_judge_is_nan():
+    with chat_server() as server:
+        server.reply = lambda request: 400 if "bad" in str(request["messages"]) else "<answer>4</answer>"
+        endpoint = {"base_url": server.url, "model": "m", "retries": 0}
+        reward = bound(FakePolicy(), judge="endpoint", endpoint=endpoint)
+        scores = ask(reward, [], ["4", "4", "5"], questions=["How many?", "bad?", "How many?"])
+    assert scores[0] == 1.0 and math.isnan(scores[1]) and scores[2] == 0.0
+    assert not reward.uses_reference
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"judge": "gpt"}, "judge='gpt' of 'picture_qa'"),
+        ({"compare": "soft"}, "compare='soft'"),
+        ({"untagged": 1.5}, r"untagged=1.5 of 'picture_qa' is no number in \[0, 1\]"),
+        ({"max_tokens": 0}, "max_tokens=0"),
+        ({"temperature": -1}, "temperature=-1"),
+        ({"judge": "endpoint"}, "endpoint=None of 'picture_qa' is no mapping"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        PictureQA(**options)
+
+
+def test_a_policy_that_writes_nothing_is_refused():
+    with pytest.raises(ConfigError, match="writes no text"):
+        bound(FakePolicy(kinds=("image",)))
+
+
+def test_the_picture_is_the_last_one():
+    policy = FakePolicy(writes=lambda request: "x")
+    first, last = Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4))
+    completion = shows(first)[0] + shows(last)[0]
+    bound(policy)(prompts=[], completions=[completion], question=["?"], answer=["x"])
+    assert policy.calls[0][1][0].context.messages[0].parts[0].image is last

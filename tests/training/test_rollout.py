@@ -1,0 +1,373 @@
+"""Playing scenarios in lockstep: batching, sharing, noise, failures; and demonstrations."""
+
+import pytest
+from PIL import Image
+
+from motet.core.errors import ConfigError, ContextError, DataError, NumericsError
+from motet.core.protocols import Policy
+from motet.core.task import Task
+from motet.core.trajectory import Sampling
+from motet.scenarios import Draw, Scenario, Write, answer, asks, built_in_scenarios, draw, duet, says, scenario, shows
+from motet.testing import FakePolicy
+from motet.training.rollout import demonstrate, play
+
+SAMPLINGS = {"text": Sampling(max_tokens=100), "image": Sampling(), "denoising": Sampling(num_steps=3)}
+
+
+def tasks(count=2):
+    return [Task(10 + n, {"prompt": f"p{n}", "question": f"q{n}", "answer": "4"}) for n in range(count)]
+
+
+def run(made, policy=None, count=2, G=3, seed=0, step=0, rows=None):
+    policy = policy or FakePolicy()
+    return play(policy, made, rows or tasks(count), G, samplings=SAMPLINGS, seed=seed, step=step)
+
+
+@scenario("reflect", acts={"draft": "image", "critique": "text", "revision": "image"})
+def reflect(task):
+    draft = yield Draw(task.prompt, name="draft", trained=False)
+    critique = yield Write(task.prompt + shows(draft) + asks("?"), name="critique")
+    yield Draw(task.prompt + says(critique), name="revision")
+
+
+def custom(program, acts=None, **settings) -> Scenario:
+    return scenario("custom", acts=acts or {"answer": "text"}, **settings)(program)
+
+
+def test_the_fake_is_a_policy():
+    assert isinstance(FakePolicy(), Policy)
+
+
+def test_groups_come_in_the_order_of_tasks_and_siblings():
+    groups = run(draw)
+    assert [group.task.index for group in groups] == [10, 11]
+    for group in groups:
+        assert [t.task.sibling for t in group.trajectories] == [0, 1, 2] and group.alive == [0, 1, 2]
+        assert all([a.name for a in t.acts] == ["drawing"] for t in group.trajectories)
+
+
+def test_one_call_per_kind_and_tick():
+    policy = FakePolicy()
+    run(reflect, policy)
+    assert [(kind, len(requests)) for kind, requests in policy.calls] == [("image", 6), ("text", 6), ("image", 6)]
+    policy = FakePolicy()
+    run(duet, policy)
+    assert [(kind, len(requests)) for kind, requests in policy.calls] == [("text", 6), ("image", 6)]
+
+
+def test_siblings_share_one_prefill():
+    policy = FakePolicy()
+    run(duet, policy)
+    assert policy.prefills == [2, 2]
+
+
+def test_a_duet_receives_both_acts_in_the_order_it_asked():
+    seen = []
+
+    def program(task):
+        acts = yield Draw(task.prompt), Write(task.question)
+        assert isinstance(acts, tuple)
+        seen.append([a.kind for a in acts])
+        second = yield [Write(task.question, name="answer")]
+        seen.append([a.kind for a in second])
+
+    groups = run(custom(program, {"answer": "text", "drawing": "image"}), count=1, G=1)
+    assert seen == [["image", "text"], ["text"]]
+    assert [a.name for a in groups[0].trajectories[0].acts] == ["drawing", "answer", "answer"]
+
+
+def test_each_program_receives_its_own_act():
+    def program(task):
+        act = yield Write(task.question)
+        assert act.context is task.question
+        second = yield Write(task.question + says(act), name="answer")
+        assert second.context.text.endswith(act.text)
+
+    assert all(len(group.alive) == 3 for group in run(custom(program)))
+
+
+def test_noise_is_named_by_seed_step_task_sibling_and_act():
+    policy = FakePolicy()
+    run(duet, policy, G=2, seed=7, step=3)
+    (_, texts), (_, images) = policy.calls
+    assert [r.key for r in images] == [(7, 3, 10, 0, 0), (7, 3, 10, 1, 0), (7, 3, 11, 0, 0), (7, 3, 11, 1, 0)]
+    assert [r.key for r in texts] == [(7, 3, 10, 0, 1), (7, 3, 10, 1, 1), (7, 3, 11, 0, 1), (7, 3, 11, 1, 1)]
+    policy = FakePolicy()
+    run(reflect, policy, count=1, G=1)
+    assert [requests[0].key[-1] for _, requests in policy.calls] == [0, 1, 2]
+
+
+def test_a_trajectory_does_not_depend_on_its_batch():
+    def said(groups):
+        return {
+            (t.task.index, t.task.sibling): [a.ids.tolist() for a in t.acts] for g in groups for t in g.trajectories
+        }
+
+    together = said(run(reflect, count=3, G=4))
+    alone = said(run(reflect, rows=[tasks(3)[1]], G=2))
+    assert alone.items() <= together.items()
+    assert said(run(reflect, step=1, count=3, G=4)) != together != said(run(reflect, seed=1, count=3, G=4))
+
+
+def test_programs_of_different_length():
+    def program(task):
+        for _ in range(1 + task.sibling):
+            yield Write(task.question)
+
+    policy = FakePolicy()
+    groups = run(custom(program), policy)
+    assert [[len(t.acts) for t in g.trajectories] for g in groups] == [[1, 2, 3]] * 2
+    assert [len(requests) for _, requests in policy.calls] == [6, 4, 2]
+
+
+def test_frozen_acts_stay_frozen():
+    acts = run(reflect, count=1, G=1)[0].trajectories[0].acts
+    assert [act.trained for act in acts] == [False, True, True]
+
+
+def test_sampling_goes_by_kind():
+    acts = run(duet, count=1, G=1)[0].trajectories[0].acts
+    assert [act.sampling for act in acts] == [SAMPLINGS["image"], SAMPLINGS["text"]]
+
+
+def test_a_drawing_is_made_as_the_policy_draws():
+    policy = FakePolicy(kinds=("text", "denoising"))
+    group = run(duet, policy, count=1, G=1)[0]
+    assert [act.kind for act in group.trajectories[0].acts] == ["denoising", "text"]
+    both = FakePolicy(kinds=("image", "denoising"))
+    run(custom(lambda task: (r for r in [Draw(task.prompt)]), {"drawing": "denoising"}), both)
+    run(draw, both)
+    assert [kind for kind, _ in both.calls] == ["denoising", "image"]
+
+
+# failures
+
+
+def test_a_program_that_raises_loses_its_own_trajectory():
+    cleaned = []
+
+    def program(task):
+        try:
+            act = yield Write(task.question)
+            if task.sibling == 1:
+                raise ValueError(f"odd {act.name}\nmore")
+            yield Write(task.question)
+        finally:
+            cleaned.append(task.sibling)
+
+    group = run(custom(program), count=1)[0]
+    assert group.alive == [0, 2]
+    lost = group.trajectories[1]
+    assert lost.failure.where == "scenario" and len(lost.acts) == 1
+    assert lost.failure.message.startswith("ValueError: odd answer (test_rollout.py:")
+    assert [len(group.trajectories[g].acts) for g in (0, 2)] == [2, 2]
+    assert sorted(cleaned) == [0, 1, 2]
+
+
+def test_a_program_that_raises_before_its_first_act():
+    def program(task):
+        assert task.sibling
+        yield Write(task.question)
+
+    assert run(custom(program), count=1)[0].alive == [1, 2]
+
+
+def test_errors_of_the_data_stop_the_run():
+    def program(task):
+        yield Write(task["absent"])
+
+    with pytest.raises(DataError, match="Row 10 has no column 'absent'"):
+        run(custom(program))
+
+
+def test_a_prompt_that_does_not_fit_stops_the_run():
+    rows = [Task(0, {"question": "short"}), Task(1, {"question": "x" * 100})]
+    with pytest.raises(ContextError, match="100 characters"):
+        run(answer, FakePolicy(max_context=50), rows=rows)
+
+
+def test_a_context_that_the_policy_outgrew_loses_its_trajectory():
+    """Siblings 1 and 4 of row 1 write at length; the others go on as if nothing had been."""
+
+    def program(task):
+        act = yield Write(task.question)
+        yield Write(task.question + says(act))
+
+    def long(request):
+        return "w" * 100 if request.key[2:] in ((11, 1, 0), (11, 4, 0)) else f"w{request.key}"
+
+    groups = run(custom(program), FakePolicy(writes=long, max_context=50), G=5)
+    assert groups[0].alive == [0, 1, 2, 3, 4] and groups[1].alive == [0, 2, 3]
+    for g in (1, 4):
+        lost = groups[1].trajectories[g]
+        assert lost.failure.where == "policy" and "limit is 50" in lost.failure.message and len(lost.acts) == 1
+    free = run(custom(program), FakePolicy(writes=long), G=5)
+    for p, g in [(p, g) for p, group in enumerate(groups) for g in group.alive]:
+        assert groups[p].trajectories[g].acts[1].text == free[p].trajectories[g].acts[1].text
+
+
+def test_other_errors_of_the_policy_stop_the_run():
+    def program(task):
+        yield Write(task.question)
+        yield Write(task.question)
+
+    for error in (NumericsError("NaN.", fix="x"), RuntimeError("out of memory")):
+
+        def second_act(request, error=error):
+            if request.key[-1]:
+                raise error
+            return "fine"
+
+        with pytest.raises(type(error)):
+            run(custom(program), FakePolicy(writes=second_act))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (lambda t: Write(t.question, name="anser"), r"asked for text named 'anser'.*Did you mean 'answer'"),
+        (lambda t: Draw(t.prompt, name="answer"), r"asked for a picture named 'answer'.*answer \(text\)"),
+        (lambda t: Write(t.question, name="drawing"), r"asked for text named 'drawing'"),
+        (lambda t: (), r"yielded an empty tuple"),
+        (lambda t: "hello", r"yielded a str, 'hello'"),
+        (lambda t: (Write(t.question), None), r"yielded a NoneType"),
+        (lambda t: Write(t.question, name="thought"), r"declares 'thought' as frozen, but asks for it as trained"),
+    ],
+)
+def test_requests_that_contradict_the_declaration(asked, message):
+    def program(task):
+        yield asked(task)
+
+    acts = {"answer": "text", "drawing": "image", "thought": "text"}
+    with pytest.raises(ConfigError, match=message):
+        run(custom(program, acts, frozen=("thought",)))
+
+
+def test_programs_that_never_act():
+    def silent(task):
+        return
+        yield
+
+    with pytest.raises(ConfigError, match="'custom' ended without an act"):
+        run(custom(silent))
+    with pytest.raises(ConfigError, match=r"returned a NoneType: it is no generator function"):
+        run(custom(lambda task: None))
+
+
+def test_what_the_policy_cannot_perform():
+    with pytest.raises(ConfigError, match=r"asks for 'drawing' \(image\), but the policy performs only: text"):
+        run(draw, FakePolicy(kinds=("text",)))
+    with pytest.raises(ConfigError, match="no sampling for acts of kind 'image'"):
+        play(FakePolicy(), draw, tasks(), 2, samplings={"text": Sampling()}, seed=0, step=0)
+
+
+# demonstrations
+
+
+def test_a_demonstration_takes_its_acts_from_the_columns():
+    picture = Image.new("RGB", (4, 4), (255, 85, 128))
+    rows = [Task(n, {"prompt": "p", "question": "q", "target": picture, "solution": s}) for n, s in enumerate(["4", 5])]
+    shown = demonstrate(FakePolicy(), duet, rows, {"drawing": "target", "answer": "solution"})
+    assert [t.task.index for t in shown] == [0, 1]
+    for trajectory, text in zip(shown, ("4", "5"), strict=True):
+        drawing, said = trajectory.acts
+        assert drawing.image is picture and drawing.ids.tolist() == [7] * 4 and drawing.log_probs is None
+        assert said.text == text and said.context is trajectory.task.question
+
+
+def test_some_drawings_are_demonstrated_without_their_prompt():
+    picture = Image.new("RGB", (4, 4))
+    rows = [Task(n, {"prompt": "p", "question": "q", "target": picture, "solution": "4"}) for n in range(400)]
+
+    def blank(**settings):
+        policy, seen = FakePolicy(), {"text": [], "image": []}
+        transcribe = policy.transcribe
+
+        def remember(requests, targets):
+            seen[requests[0].kind] += [request.blank for request in requests]
+            return transcribe(requests, targets)
+
+        policy.transcribe = remember
+        demonstrate(policy, duet, rows, {"drawing": "target", "answer": "solution"}, **settings)
+        return seen
+
+    first = blank(prompt_dropout=0.25, seed=1, step=2)
+    assert 0.15 < sum(first["image"]) / 400 < 0.35 and not any(first["text"])
+    assert blank(prompt_dropout=0.25, seed=1, step=2) == first
+    assert blank(prompt_dropout=0.25, seed=1, step=3) != first != blank(prompt_dropout=0.25, seed=2, step=2)
+    assert not any(blank()["image"])
+
+
+def test_edits_are_demonstrated_without_their_prompt_their_source_or_both():
+    picture, withheld = Image.new("RGB", (4, 4)), []
+    rows = [Task(n, {"instruction": "i", "image": picture, "edited": picture}) for n in range(400)]
+    policy = FakePolicy()
+    transcribe = policy.transcribe
+
+    def remember(requests, targets):
+        withheld.extend((request.blank, request.blank_source) for request in requests)
+        return transcribe(requests, targets)
+
+    policy.transcribe = remember
+    edit = built_in_scenarios()["edit"]
+    demonstrate(policy, edit, rows, {"edit": "edited"}, prompt_dropout=0.1, source_dropout=0.2, joint_dropout=0.4)
+    shares = {way: withheld.count(way) / 400 for way in [(True, False), (False, True), (True, True), (False, False)]}
+    for way, share in {(True, False): 0.1, (False, True): 0.2, (True, True): 0.4, (False, False): 0.3}.items():
+        assert abs(shares[way] - share) < 0.07
+
+
+def test_later_acts_of_a_demonstration_see_the_earlier_ones():
+    picture = Image.new("RGB", (4, 4))
+    rows = [Task(0, {"prompt": "p", "target": picture, "text": "better"})]
+    (shown,) = demonstrate(FakePolicy(), reflect, rows, {"draft": "target", "critique": "text", "revision": "target"})
+    assert shown.acts[1].context.messages[1].parts[0].image is picture
+    assert shown.acts[2].context.text == "p\nbetter"
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "message"),
+    [
+        ({"anser": "answer"}, ConfigError, r"names the act 'anser'.*Did you mean 'answer'"),
+        ({}, ConfigError, r"performs 'answer', but data.targets names no column for it"),
+        ({"answer": "solution"}, DataError, r"Row 10 has no column 'solution'"),
+        ({"answer": "nothing"}, DataError, r"Row 10, column 'nothing', holds None, which is not text for 'answer'"),
+    ],
+)
+def test_demonstrations_that_cannot_be(targets, error, message):
+    rows = [Task(10, {"question": "q", "answer": "4", "nothing": None})]
+    with pytest.raises(error, match=message):
+        demonstrate(FakePolicy(), answer, rows, targets)
+
+
+def test_a_drawing_is_demonstrated_by_a_picture():
+    with pytest.raises(DataError, match="'prompt', holds 'p0', which is not a picture for 'drawing'"):
+        demonstrate(FakePolicy(), draw, tasks(), {"drawing": "prompt"})
+
+
+def test_nothing_of_a_demonstration_is_only_counted():
+    rows = [Task(5, {"prompt": "p", "target": Image.new("RGB", (4, 4)), "text": "x" * 100})]
+    targets = {"draft": "target", "critique": "text", "revision": "target"}
+    with pytest.raises(ContextError, match="characters"):
+        demonstrate(FakePolicy(max_context=50), reflect, rows, targets)
+
+    def program(task):
+        yield Write(task.question)
+        raise ValueError("odd")
+
+    with pytest.raises(ConfigError, match=r"'custom' raised ValueError: odd \(test_rollout.py:\d+\) on row 10"):
+        demonstrate(FakePolicy(), custom(program), tasks(), {"answer": "answer"})
+
+
+def test_sys_exit_in_a_scenario_loses_its_trajectory_and_not_the_run():
+    def leaves(task):
+        try:
+            yield Write(task.question)
+            if task.sibling == 1:
+                raise SystemExit(0)
+            yield Write(task.question, name="other")
+        finally:
+            if task.sibling == 2:
+                raise SystemExit(0)
+
+    (group,) = run(custom(leaves, {"answer": "text", "other": "text"}), count=1)
+    assert group.alive == [0] and "SystemExit" in group.trajectories[1].failure.message

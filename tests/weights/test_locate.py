@@ -1,0 +1,52 @@
+"""What is saved: the newest of a run, and digests of weights."""
+
+import shutil
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from motet.weights.locate import newest_of, weights_digest
+
+
+def test_a_digest_tells_weights_apart_and_not_places(tiny_checkpoint, tmp_path):
+    digest = weights_digest(tiny_checkpoint)
+    assert digest is not None and digest.startswith("weights ")
+    copy = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    assert weights_digest(copy) == digest == weights_digest(str(copy))
+    (copy / "learner.safetensors").write_bytes(b"the optimizer's")
+    assert weights_digest(copy) == digest
+    file = copy / "model.safetensors"
+    tensors = load_file(file)
+    save_file({name: tensor + torch.full_like(tensor, 1e-3) for name, tensor in tensors.items()}, file)
+    changed = weights_digest(copy)
+    assert changed not in (None, digest)
+    config = copy / "config.json"
+    config.write_text(config.read_text() + " ")
+    assert weights_digest(copy) not in (None, digest, changed)
+
+
+def test_a_digest_sees_the_first_and_the_last_byte(tmp_path):
+    seen = set()
+    for place in (0, 500_000, 999_999):
+        content = bytearray(1_000_000)
+        content[place] = 1
+        (tmp_path / "model.safetensors").write_bytes(bytes(content))
+        seen.add(weights_digest(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"small")
+    assert len(seen) >= 2 and weights_digest(tmp_path) not in seen
+
+
+def test_where_no_weights_lie_there_is_no_digest(tmp_path):
+    assert weights_digest("someone/model") is None and weights_digest(tmp_path) is None
+
+
+def test_the_newest_of_a_run_is_its_last_checkpoint_or_its_merge(tmp_path):
+    assert newest_of("someone/model") == "someone/model" and newest_of(tmp_path) == str(tmp_path)
+    (tmp_path / "merged").mkdir()
+    assert newest_of(tmp_path) == str(tmp_path)  # not whole
+    (tmp_path / "merged" / "config.json").write_text("{}")
+    assert newest_of(tmp_path) == str(tmp_path / "merged")
+    for step in (9, 10):
+        (tmp_path / "checkpoints" / f"step_{step}").mkdir(parents=True)
+        (tmp_path / "checkpoints" / f"step_{step}" / "trainer_state.json").write_text("{}")
+    assert newest_of(tmp_path) == str(tmp_path / "checkpoints" / "step_10")
