@@ -1,7 +1,7 @@
 """motet: reinforcement-learning post-training of models that both read and draw.
 
     policy = motet.load_policy("checkpoints/shapes_janus")
-    acts = policy.draw("two red circles", n=4)
+    acts = policy.generate_images("two red circles", n=4)
 
 Names are loaded when they are first used: importing motet imports no torch.
 """

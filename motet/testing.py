@@ -79,7 +79,7 @@ class FakePolicy:
         perform = {"text": self._write, "image": self._draw, "denoising": self._denoise}[requests[0].kind]
         return [perform(request, encodings[request.context], sampling) for request in requests]
 
-    def transcribe(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
+    def encode_targets(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
         """Acts that the dataset gives: text as its bytes, a picture as the code of its colour."""
         encodings, acts = self._encode(requests), []
         for request, target in zip(requests, targets, strict=True):
@@ -98,7 +98,7 @@ class FakePolicy:
         """Log-probs under the current parameters, with gradient; extras `entropy`, or `mean` and `std` of steps."""
         return [self._replay(act, needs) for act in acts]
 
-    def cost(self, act: Act) -> int:
+    def num_tokens(self, act: Act) -> int:
         """Characters of the context plus actions."""
         return len(act.context.text) + act.num_actions
 

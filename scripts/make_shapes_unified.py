@@ -29,7 +29,7 @@ from motet.policies.tiny.unified import TinyUnifiedSizes, make_tiny_unified
 from motet.policies.unified import UnifiedPolicy
 from motet.scenarios import resolve_scenario
 from motet.shapes.render import render
-from motet.shapes.scene import COLOURS, SHAPES, Scene, Thing
+from motet.shapes.scene import COLOURS, SHAPES, Scene, ShapeInstance
 from motet.shapes.verifier import read_scenes
 from motet.shapes.world import ShapesRows
 
@@ -66,7 +66,9 @@ def crowded(rng: np.random.Generator, grid: int) -> Scene:
     """A scene whose cells are full or empty at random: more to see in one picture than the world shows."""
     full = rng.random((grid, grid)) < rng.random()
     names = [(colour, shape) for colour in COLOURS for shape in SHAPES]
-    return Scene(grid, tuple(Thing(r, c, *names[rng.integers(len(names))]) for r, c in np.argwhere(full).tolist()))
+    return Scene(
+        grid, tuple(ShapeInstance(r, c, *names[rng.integers(len(names))]) for r, c in np.argwhere(full).tolist())
+    )
 
 
 def pictures(rng: np.random.Generator, count: int, options: Any) -> tuple[list[Image.Image], list[Scene]]:

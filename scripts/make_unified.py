@@ -28,13 +28,13 @@ from diffusers import (
 
 from motet.config import PolicyConfig
 from motet.policies import load_policy
-from motet.policies.diffusion.models import denoiser_of
+from motet.policies.diffusion.models import build_denoiser
 from motet.policies.diffusion.models.loading import open_denoiser
-from motet.policies.diffusion.models.source_adapter import AdaptedDenoiser
+from motet.policies.diffusion.models.source_adapter import DenoiserWithSourceAdapter
 from motet.policies.qwen_vl import VlmPolicy
 from motet.policies.tiny.qwen_vl import TinyVlmSizes, make_tiny_vlm
 from motet.policies.unified import UnifiedPolicy
-from motet.policies.unified.connector import Bridge, ConnectorConfig
+from motet.policies.unified.connector import ConnectorConfig, QueryConnector
 
 
 def sana(heads: int, cross_heads: int, layers: int, caption: int = 2304, latent: int = 32) -> SanaTransformer2DModel:
@@ -106,9 +106,9 @@ def expert_of(name: str, seed: int, edits: bool) -> Any:
     else:
         opened = open_denoiser(name)
         parts = (opened.transformer, opened.vae, opened.scheduler)
-        if not edits or not isinstance(opened, AdaptedDenoiser) or opened.source_adapter is not None:
+        if not edits or not isinstance(opened, DenoiserWithSourceAdapter) or opened.source_adapter is not None:
             return opened
-    return denoiser_of(*parts, adapter=edits)
+    return build_denoiser(*parts, adapter=edits)
 
 
 def main() -> None:
@@ -137,7 +137,7 @@ def main() -> None:
         num_blocks=chosen.blocks, num_heads=chosen.heads, feed_forward=chosen.feed_forward,
     )  # fmt: skip
     scale = float(embeddings.detach().float().pow(2).mean().sqrt())
-    bridge = Bridge(connector, scale=scale, seed=chosen.seed)
+    bridge = QueryConnector(connector, scale=scale, seed=chosen.seed)
     denoiser.latent_shape(chosen.side, chosen.side)  # refuses a side that does not fit
     UnifiedPolicy(reader, bridge, denoiser, height=chosen.side, width=chosen.side).save(chosen.output)
     counts = {"reader": reader.model, "bridge": bridge, **denoiser.parts}

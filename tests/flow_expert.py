@@ -14,14 +14,14 @@ from torch import nn
 
 from motet.core.trajectory import DenoisingSteps, Encoding, Sampling
 from motet.numerics.flow.schedules import linear_sigmas
-from motet.policies.diffusion import branches_of, demonstrated, paint, rescore
+from motet.policies.diffusion import demonstrated, guidance_branches, paint, replay_log_probs
 
 CHANNELS, SIDE, WORDS = 1, 4, 4
 DIMENSIONS = CHANNELS * SIDE * SIDE
 
 
 class FlowExpert(nn.Module):
-    """Draws 4 x 4 grey pictures; implements `motet.core.protocols.LearningPolicy`. Float64 weights are welcome."""
+    """Draws 4 x 4 grey pictures; implements `motet.core.protocols.TrainablePolicy`. Float64 weights are welcome."""
 
     kinds = frozenset({"denoising"})
     autocast = rollout_autocast = None
@@ -38,7 +38,7 @@ class FlowExpert(nn.Module):
         """One latent after the other, each with its own noise."""
         return [self._draw(request, sampling) for request in requests]
 
-    def transcribe(self, requests, targets):
+    def encode_targets(self, requests, targets):
         """Grey pictures as latents."""
         clean = torch.stack([to_latent(picture) for picture in targets])
         steps = demonstrated(clean, [request.key for request in requests])
@@ -59,9 +59,11 @@ class FlowExpert(nn.Module):
 
     def replay(self, acts, needs=()):
         """The stored states under the current weights, on the stored schedule."""
-        return rescore(self._velocity, acts, [branches(act.encoding) for act in acts], torch.device("cpu"), needs)
+        return replay_log_probs(
+            self._velocity, acts, [branches(act.encoding) for act in acts], torch.device("cpu"), needs
+        )
 
-    def cost(self, act):
+    def num_tokens(self, act):
         return len(act.states)
 
     def trainable(self):
@@ -113,7 +115,7 @@ class FlowExpert(nn.Module):
 
 def branches(encoding):
     """Without guidance: the encoding alone."""
-    return branches_of(Sampling(), encoding)
+    return guidance_branches(Sampling(), encoding)
 
 
 def encode(context):

@@ -17,7 +17,7 @@ from motet.report.run_dir import RunFolder
 from motet.shapes.world import ShapesRows
 from motet.testing import FakePolicy
 from motet.training.run_loop import Run
-from motet.training.setup import prepare
+from motet.training.setup import setup_rl
 from motet.training.signals import Interrupt
 from motet.training.trainer import train
 
@@ -76,7 +76,7 @@ def write_recipe(path: Path, checkpoint: Path, **changes: Any) -> Path:
     return path
 
 
-class Notes:
+class RecordingCallback:
     """A watcher that remembers, and asks for the run's end after a step."""
 
     def __init__(self, interrupt: Interrupt, stop_after: int | None = None) -> None:
@@ -91,10 +91,10 @@ class Notes:
 def run_loop(recipe: Recipe | dict[str, Any], folder: Path, stop_after: int | None = None) -> list[dict[str, float]]:
     """Train in this process, on from the folder's checkpoint if it has one; returns the numbers of the steps played."""
     recipe = recipe if isinstance(recipe, Recipe) else parse_recipe(recipe)
-    session = prepare(recipe)
+    session = setup_rl(recipe)
     run_folder = RunFolder(folder, resume=(folder / "recipe.yaml").is_file())
     interrupt = Interrupt()
-    notes = Notes(interrupt, stop_after)
+    notes = RecordingCallback(interrupt, stop_after)
     with run_folder.held():
         run_folder.create("")
         train(session, Run(session, run_folder, notes, interrupt))
@@ -130,7 +130,7 @@ def motet_command(capsys: Any, *arguments: object) -> Answer:
     return Answer(0 if code is None else int(code), out, err)
 
 
-class LearningFake(FakePolicy):
+class TrainableFakePolicy(FakePolicy):
     """The fake policy with what learning asks for beside it."""
 
     autocast: torch.dtype | None = None

@@ -1,6 +1,6 @@
 """A scenario of your own with four acts: draw, ask yourself what to change, change it, answer about the result."""
 
-from motet.scenarios import Draw, Write, asks, extract_refined, scenario
+from motet.scenarios import GenerateImage, GenerateText, last_answer_block_or_text, scenario, user
 
 ACTS = {"drawing": "image", "wish": "text", "edit": "image", "answer": "text"}
 WISH = "What should be changed? Put one instruction in <answer> </answer> tags."
@@ -8,7 +8,7 @@ WISH = "What should be changed? Put one instruction in <answer> </answer> tags."
 
 @scenario("ask_and_edit", acts=ACTS, columns=("prompt", "question"))
 def ask_and_edit(task, *, wish: str = WISH):
-    drawing = yield Draw(task.prompt, name="drawing")
-    wished = yield Write(asks(drawing.image, wish), name="wish")
-    edit = yield Draw(asks(drawing.image, extract_refined(wished.text)), name="edit")
-    yield Write(asks(edit.image, task["question"]), name="answer")
+    drawing = yield GenerateImage(task.prompt, name="drawing")
+    wished = yield GenerateText(user(drawing.image, wish), name="wish")
+    edit = yield GenerateImage(user(drawing.image, last_answer_block_or_text(wished.text)), name="edit")
+    yield GenerateText(user(edit.image, task["question"]), name="answer")

@@ -1,9 +1,9 @@
 """A scenario of your own: draw something, then answer a question about your own drawing."""
 
-from motet.scenarios import Draw, Write, asks, scenario
+from motet.scenarios import GenerateImage, GenerateText, scenario, user
 
 
 @scenario("look_at_yours", acts={"drawing": "image", "answer": "text"}, columns=("prompt", "question"))
 def look_at_yours(task):
-    drawing = yield Draw(task.prompt, name="drawing")
-    yield Write(asks(drawing.image, task["question"]), name="answer")
+    drawing = yield GenerateImage(task.prompt, name="drawing")
+    yield GenerateText(user(drawing.image, task["question"]), name="answer")

@@ -318,9 +318,9 @@ def bench_scenarios(
 ) -> None:
     """The scenarios from their cold starts, before and after reinforcement learning on one budget."""
     from motet.cli.bench import bench_scenarios as run
-    from motet.config.bench_scenarios import Choice
+    from motet.config.bench_scenarios import StageFilter
 
-    choice = Choice(tuple(seeds or [0]), tuple(only or ()), tuple(policies or ()), budget)
+    choice = StageFilter(tuple(seeds or [0]), tuple(only or ()), tuple(policies or ()), budget)
     run(plan, output, choice, overrides or [], resume=resume)
 
 

@@ -13,21 +13,21 @@ from rich.table import Table
 
 from motet.cli.outputs import show_numbers, write_numbers, write_output
 from motet.config import load_recipe
-from motet.config.bench_scenarios import Choice, load_bench
+from motet.config.bench_scenarios import StageFilter, load_bench
 from motet.core.errors import CheckpointError
 from motet.evaluation.bench_rewards import Agreement, audit_rewards
 from motet.evaluation.bench_rollout import bench_rollout as race
 from motet.report.progress import ProgressBar
 from motet.report.terminal import Terminal
 from motet.weights.hub import why_missing
-from motet.weights.locate import newest_of
+from motet.weights.locate import resolve_checkpoint
 
 
 def bench_rollout(
     checkpoint: str | None, batch_sizes: Sequence[int], guidance_scale: float, repeats: int, json_path: Path | None
 ) -> None:
     """Race our sampler against transformers' and print a row per task and batch size."""
-    path = None if checkpoint is None else newest_of(checkpoint)
+    path = None if checkpoint is None else resolve_checkpoint(checkpoint)
     missing = None if path is None else why_missing(path, "checkpoint")
     if missing is not None:
         raise CheckpointError(missing, fix="give a Janus checkpoint, or none at all.")
@@ -51,7 +51,7 @@ def bench_rewards(
     show_numbers(rewards_table(found), [asdict(row) for row in found], json_path)
 
 
-def bench_scenarios(path: Path, output: Path, choice: Choice, overrides: list[str], *, resume: bool) -> None:
+def bench_scenarios(path: Path, output: Path, choice: StageFilter, overrides: list[str], *, resume: bool) -> None:
     """Run the chosen stages over seeds; leave `scenarios.json` and `scenarios.md` in `output`, and print the tables."""
     plans = load_bench(path, output, choice, overrides)
     from motet.experiments.bench_scenarios import run_scenarios, sheets
@@ -87,7 +87,7 @@ def bench_step(recipe_path: Path, overrides: list[str], steps: int, warmup: int,
     show_numbers(table, asdict(found), json_path)
 
 
-def _again(path: Path, output: Path, choice: Choice, overrides: Sequence[str]) -> str:
+def _again(path: Path, output: Path, choice: StageFilter, overrides: Sequence[str]) -> str:
     """The command that goes on, as one types it into a shell."""
     options = [
         *(("--seed", str(seed)) for seed in choice.seeds),
@@ -110,7 +110,7 @@ def rewards_table(found: Sequence[Agreement]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in found:
         name = f"{row.track}: {row.reward}" if row.track else row.reward
-        within, ranked = row.within, [100 * share for share in row.ranked_right]
+        within, ranked = row.within, [100 * share for share in row.pairwise_accuracy]
         table.add_row(
             escape(name),
             f"{row.mean:.2f}\u00b1{row.std:.2f}",

@@ -8,12 +8,14 @@ from rich.table import Table
 
 from motet.convert.janus import Converted, convert_folder
 from motet.report.terminal import Terminal, say
-from motet.weights.locate import newest_of
+from motet.weights.locate import resolve_checkpoint
 
 
 def convert(source: Path, out: Path, preset: str | None, check: bool, shard_gb: float) -> None:
     """Convert a Janus between the two layouts and print what was done."""
-    done = convert_folder(Path(newest_of(source)), out, preset=preset, compare=check, shard_bytes=int(shard_gb * 1e9))
+    done = convert_folder(
+        Path(resolve_checkpoint(source)), out, preset=preset, compare=check, shard_bytes=int(shard_gb * 1e9)
+    )
     Terminal().print(_table(done))
     if done.layout == "original" and not done.published:
         say("DeepSeek's own code builds published sizes only; this is none of them.")

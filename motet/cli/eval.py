@@ -12,7 +12,7 @@ from motet.cli.outputs import show_numbers
 from motet.config import Recipe, parse_recipe
 from motet.config.stages import recipe_of
 from motet.core.errors import ConfigError
-from motet.weights.locate import newest_of
+from motet.weights.locate import resolve_checkpoint
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ def _run_suite(recipe: Recipe, json_path: Path | None) -> None:
     from motet.report.progress import ProgressBar
     from motet.report.tables import suite_table
     from motet.report.terminal import Terminal
-    from motet.training.setup import require_suite, samplings_of
+    from motet.training.setup import check_suite, sampling_params
 
     checkpoint = recipe.policy.path
-    policy = load_policy(newest_of(checkpoint))
-    require_suite(recipe.eval.suite, policy)
-    world, longest, drawing = dict(recipe.data.options), recipe.text.max_tokens, samplings_of(recipe)["denoising"]
+    policy = load_policy(resolve_checkpoint(checkpoint))
+    check_suite(recipe.eval.suite, policy)
+    world, longest, drawing = dict(recipe.data.options), recipe.text.max_tokens, sampling_params(recipe)["denoising"]
     with ProgressBar(Terminal()) as bar:
 
         def tell(done: int, total: int) -> None:
@@ -89,7 +89,7 @@ def evaluate_recipe(
             f"--split {split}, but the file {recipe.eval.data} has no splits.",
             fix="leave --split out, or give the split's own file as --data.",
         )
-    policy = recipe.policy.model_copy(update={"path": str(newest_of(asked.checkpoint))})
+    policy = recipe.policy.model_copy(update={"path": str(resolve_checkpoint(asked.checkpoint))})
     _run_rewards(recipe.model_copy(update={"policy": policy}), asked)
 
 
@@ -101,16 +101,16 @@ def _run_rewards(recipe: Recipe, asked: Asked) -> None:
     from motet.report.progress import ProgressBar
     from motet.report.tables import rewards_table
     from motet.report.terminal import Terminal
-    from motet.training.setup import held_back_data, prepare_measurement
+    from motet.training.setup import eval_data_config, setup_eval
 
-    session = prepare_measurement(recipe)
+    session = setup_eval(recipe)
     with ProgressBar(Terminal()) as bar:
 
         def tell(done: int, total: int) -> None:
             bar.items("measure", done, total)
 
         table = evaluate_tracks(session, tell).table
-    sources = [held_back_data(recipe, track.data) for track in recipe.practised().values()]
+    sources = [eval_data_config(recipe, track.data) for track in recipe.resolved_tracks().values()]
     places = ", ".join(dict.fromkeys(d.source if is_file(d.source) else f"{d.source} ({d.split})" for d in sources))
     title = f"Rewards on {escape(places)}, with 95 % intervals"
     show_numbers(rewards_table({Path(asked.checkpoint).name: table}, title), table, asked.json_path)

@@ -10,7 +10,7 @@ from motet.core.images import read_picture
 from motet.policies import load_policy
 from motet.report.image_grid import picture_grid
 from motet.report.terminal import say
-from motet.weights.locate import newest_of
+from motet.weights.locate import resolve_checkpoint
 
 
 def sample(
@@ -24,9 +24,9 @@ def sample(
     guidance_scale: float,
 ) -> None:
     """Draw a prompt `n` times into one picture."""
-    policy = load_policy(newest_of(checkpoint))
+    policy = load_policy(resolve_checkpoint(checkpoint))
     guidance: dict[str, Any] = {"guidance": "guided", "guidance_scale": guidance_scale} if guidance_scale > 1 else {}
-    acts = policy.draw(prompt, n=n, seed=seed, temperature=temperature, **guidance)
+    acts = policy.generate_images(prompt, n=n, seed=seed, temperature=temperature, **guidance)
     grid = picture_grid([act.image for act in acts], [f"{k + 1}" for k in range(n)], [None] * n, title=prompt)
     write_picture("--out", out, grid)
     say(out)
@@ -35,6 +35,6 @@ def sample(
 def ask(checkpoint: str, image: Path, question: str, temperature: float, max_tokens: int, seed: int) -> None:
     """Print what the policy writes about a picture."""
     picture = read_picture(str(image), Path.cwd(), "motet ask")
-    policy = load_policy(newest_of(checkpoint))
-    act = policy.write(question, [picture], seed=seed, temperature=temperature, max_tokens=max_tokens)[0]
+    policy = load_policy(resolve_checkpoint(checkpoint))
+    act = policy.generate_text(question, [picture], seed=seed, temperature=temperature, max_tokens=max_tokens)[0]
     say(act.text if act.finished else f"{act.text} [cut off at {max_tokens} tokens]")

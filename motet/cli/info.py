@@ -11,7 +11,7 @@ from typing import Any
 
 from motet.config import Recipe, load_recipe, to_yaml
 from motet.config.stages import is_plan, load_plan
-from motet.config.sweep import is_pilot, load_pilot
+from motet.config.sweep import is_pilot, load_sweep
 from motet.core.errors import ConfigError
 from motet.core.printable import without_passwords
 from motet.report.terminal import say
@@ -44,7 +44,7 @@ def show_config(recipe: Path | None, overrides: list[str], keys: bool, rewards: 
 def _resolved(path: Path, overrides: list[str]) -> Iterator[str]:
     """The recipe; or those of a plan's stages; or those of a pilot study's strategies under the first seed."""
     if is_pilot(path):
-        study = load_pilot(path, Path("OUTPUT"), overrides)
+        study = load_sweep(path, Path("OUTPUT"), overrides)
         plans = {name: seeds[study.seeds[0]] for name, seeds in study.plans.items()}
     elif is_plan(path):
         plans = {"": load_plan(path, Path("OUTPUT"), overrides)}
@@ -87,8 +87,8 @@ def _tiny_model_check() -> str:
     device = choose_device("auto")
     model: Any = tiny_janus(tokenizer, sizes, seed=0)
     policy = JanusPolicy(model.to(device), tiny_processor(tokenizer, sizes))
-    drawn = policy.draw("a red circle", n=2)
-    acts = [*drawn, *policy.write("what is it?", [drawn[0].image], max_tokens=4)]
+    drawn = policy.generate_images("a red circle", n=2)
+    acts = [*drawn, *policy.generate_text("what is it?", [drawn[0].image], max_tokens=4)]
     pairs = zip(acts, policy.log_probs(acts), strict=True)
     gap = max(float((act.log_probs - replayed).abs().max()) for act, replayed in pairs if act.log_probs is not None)
     if not gap < 1e-3:

@@ -7,17 +7,17 @@ from pathlib import Path
 from rich.table import Table
 
 from motet.report.terminal import Terminal, say
-from motet.weights import Merged, merge_folders
-from motet.weights.locate import newest_of
+from motet.weights.locate import resolve_checkpoint
+from motet.weights.merge import Merged, merge_folders
 
 
 def merge(models: list[Path], base: Path | None, method: str, out: Path, shard_gb: float) -> None:
     """Merge checkpoints and print what was done."""
     done = merge_folders(
-        [Path(newest_of(model)) for model in models],
+        [Path(resolve_checkpoint(model)) for model in models],
         out,
         method=method,
-        base=None if base is None else Path(newest_of(base)),
+        base=None if base is None else Path(resolve_checkpoint(base)),
         shard_bytes=int(shard_gb * 1e9),
     )
     Terminal().print(_table(done, method))

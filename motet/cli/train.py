@@ -8,9 +8,9 @@ from pathlib import Path
 
 from motet.config import load_recipe
 from motet.config.stages import is_plan, load_plan
-from motet.config.sweep import load_pilot
+from motet.config.sweep import load_sweep
 from motet.core.errors import ConfigError
-from motet.report.resume_check import refuse_changes
+from motet.report.resume_check import check_resume_compatible
 from motet.report.run_dir import RunFolder
 from motet.report.safe_streams import steady_output
 
@@ -34,7 +34,7 @@ def train(recipe_path: Path, output: Path, overrides: list[str], resume: bool, o
         raise ConfigError(f"--only is {only[0]!r}, and {str(recipe_path)!r} is one run, not a plan of stages.", fix=fix)
     recipe = load_recipe(recipe_path, overrides)
     folder = RunFolder(output, resume=resume)
-    refuse_changes(folder, recipe)
+    check_resume_compatible(folder, recipe)
     from motet.experiments.single_run import run_training
 
     run_training(recipe, folder, again)
@@ -45,7 +45,7 @@ def sft(recipe_path: Path, output: Path, overrides: list[str], resume: bool) -> 
     """Supervised training with the learning curve of the recipe's suite."""
     recipe = load_recipe(recipe_path, overrides)
     folder = RunFolder(output, resume=resume)
-    refuse_changes(folder, recipe)
+    check_resume_compatible(folder, recipe)
     from motet.experiments.single_run import run_supervised
 
     run_supervised(recipe, folder, _again("sft", recipe_path, output, overrides))
@@ -54,7 +54,7 @@ def sft(recipe_path: Path, output: Path, overrides: list[str], resume: bool) -> 
 @steady_output()
 def pilot(study_path: Path, output: Path, overrides: list[str], resume: bool) -> None:
     """All strategies under all seeds, then the comparison; what is finished is skipped."""
-    study = load_pilot(study_path, output, overrides)
+    study = load_sweep(study_path, output, overrides)
     from motet.experiments.sweep import run_pilot
 
     run_pilot(study, output, _again("pilot", study_path, output, overrides), resume=resume)

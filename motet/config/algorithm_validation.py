@@ -169,7 +169,7 @@ def _ordered(key: str, low: float | None, high: float | None) -> Iterator[Proble
 
 def _minibatches(recipe: Recipe) -> Iterator[Problem]:
     minibatches = recipe.algorithm.num_minibatches
-    each = [track.prompts_per_step for track in recipe.practised().values()]
+    each = [track.prompts_per_step for track in recipe.resolved_tracks().values()]
     prompts = min(each) if recipe.run.turn is not None else sum(each)
     if minibatches > prompts:
         text = (

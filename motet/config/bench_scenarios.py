@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from motet.config.load import read_mapping
-from motet.config.stages import Plan, Stage, parse_plan, refuse_unknown, trajectories
+from motet.config.stages import Plan, Stage, check_known, parse_plan, trajectories
 from motet.core.errors import CheckpointError, ConfigError
 
 MAKERS = {
@@ -19,7 +19,7 @@ MAKERS = {
 
 
 @dataclass(frozen=True)
-class Choice:
+class StageFilter:
     """What of a plan is run. Empty: all of it.
 
     `only` are names of stages or of scenarios, `policies` names of checkpoint folders. `budget`: trajectories that each
@@ -32,7 +32,7 @@ class Choice:
     budget: int | None = None
 
 
-def load_bench(path: Path, output: Path, choice: Choice, overrides: Sequence[str] = ()) -> dict[int, Plan]:
+def load_bench(path: Path, output: Path, choice: StageFilter, overrides: Sequence[str] = ()) -> dict[int, Plan]:
     """Seed -> the chosen stages of the plan in a YAML file, their run folders below `folder_of(output, seed)`.
 
     Raises ConfigError for what is wrong in the plan or chosen and not in it; CheckpointError for a policy that is not
@@ -71,12 +71,13 @@ def _steps(stage: Stage, budget: int) -> str:
     return f"stages.{stage.name}.run.steps={math.ceil(budget / each)}"
 
 
-def _chosen(plan: Plan, choice: Choice, output: Path, source: str) -> Plan:
+def _chosen(plan: Plan, choice: StageFilter, output: Path, source: str) -> Plan:
     scenarios = {
-        stage.name: {stage.name, *(t.scenario for t in stage.recipe.practised().values())} for stage in plan.stages
+        stage.name: {stage.name, *(t.scenario for t in stage.recipe.resolved_tracks().values())}
+        for stage in plan.stages
     }
-    refuse_unknown(choice.only, {name for names in scenarios.values() for name in names}, f"{source}: --only")
-    refuse_unknown(choice.policies, {policy_of(stage) for stage in plan.stages}, f"{source}: --policy")
+    check_known(choice.only, {name for names in scenarios.values() for name in names}, f"{source}: --only")
+    check_known(choice.policies, {policy_of(stage) for stage in plan.stages}, f"{source}: --policy")
     stages = tuple(
         stage
         for stage in plan.stages

@@ -60,7 +60,7 @@ def from_pydantic(errors: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
             yield from _missing(path)
         else:
             path = path[:-1] if error["type"] == "missing" else path  # a list that is too short
-            yield _unfit(path, error["input"])
+            yield _type_error(path, error["input"])
 
 
 def _unknown(path: KeyPath, value: str, meant: Sequence[str], known: Sequence[str]) -> Problem:
@@ -85,7 +85,7 @@ def _missing(path: KeyPath) -> Iterator[Problem]:
     yield Problem(dotted(path), f"missing; expected {expected}{meaning}.".replace(".).", ")."), f"add {dotted(path)}.")
 
 
-def _unfit(path: KeyPath, value: Any) -> Problem:
+def _type_error(path: KeyPath, value: Any) -> Problem:
     annotation, metadata, field = annotation_at(path)
     text = f"{show(value)} does not fit; expected {describe(annotation, metadata)}."
     fix = _rewrite(annotation, value)

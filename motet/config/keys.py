@@ -17,7 +17,7 @@ from motet.core.printable import printable
 KeyPath = Sequence[str | int]
 """The steps to a value, e.g. ("rewards", 0, "weight")."""
 
-SPELLINGS = {  # what other frameworks call it
+ALIASES_OF_OTHER_FRAMEWORKS = {  # what other frameworks call it
     "batch_size": "run.prompts_per_step",
     "cfg_scale": "image.guidance_scale",
     "cfg_weight": "image.guidance_scale",
@@ -137,8 +137,8 @@ def near(path: KeyPath) -> list[str]:
     keys = [key for key, _ in walk()]
     elsewhere = [key for key in keys if key.rsplit(".", 1)[-1] == wrong]
     found = [dotted([*parent, sibling]) for sibling in siblings] + elsewhere[:2]
-    if wrong in SPELLINGS:
-        found.append(SPELLINGS[wrong])
+    if wrong in ALIASES_OF_OTHER_FRAMEWORKS:
+        found.append(ALIASES_OF_OTHER_FRAMEWORKS[wrong])
     if not found:
         leaves = {key.rsplit(".", 1)[-1]: key for key in keys}
         found = [leaves[leaf] for leaf in get_close_matches(wrong, leaves, n=1, cutoff=0.75)]

@@ -20,7 +20,7 @@ from motet.config.validation import contradictions, unused_keys
 from motet.config.yaml import Unreadable, from_yaml, to_yaml_text
 from motet.core.errors import ConfigError
 
-_DEEPEST = 20
+_MAX_DEPTH = 20
 _HALF = "holds half of a character (a lone surrogate)."
 _LARGEST = 4_000_000
 """Bytes of a file that are read."""
@@ -102,7 +102,7 @@ def _plain(value: Any, key: str, problems: list[Problem], around: tuple[int, ...
     `around`: the ids of the containers that it lies in.
     """
     inside = (*around, id(value))
-    if len(around) > _DEEPEST or id(value) in around:
+    if len(around) > _MAX_DEPTH or id(value) in around:
         problems.append(Problem(key, "is nested too deeply, or contains itself.", "flatten it."))
     elif isinstance(value, Mapping):
         content: dict[str, Any] = {}

@@ -279,7 +279,7 @@ class Recipe(Section):
     eval: EvalConfig = EvalConfig()
     run: RunConfig
 
-    def practised(self) -> dict[str, TrackConfig]:
+    def resolved_tracks(self) -> dict[str, TrackConfig]:
         """The tracks by name; a recipe without any is one track without a name."""
         own = TrackConfig(
             scenario=self.scenario,

@@ -72,7 +72,7 @@ class Plan:
     def needed(self, names: Sequence[str], output: Path) -> set[str]:
         """These stages and all that they go on from. Raises ConfigError for a name that the plan does not have."""
         known = {stage.name: stage for stage in self.stages}
-        refuse_unknown(names, known, "--only")
+        check_known(names, known, "--only")
         by_weights = {checkpoint_of(stage, output): stage.name for stage in self.stages}
         found, asked = set[str](), list(names)
         while asked:
@@ -106,7 +106,7 @@ def checkpoint_of(stage: Stage, output: Path) -> Path:
 
 def trajectories(recipe: Recipe) -> dict[str, int]:
     """How many trajectories a run of reinforcement learning plays, by track; without tracks under the name ""."""
-    tracks, turn = recipe.practised(), recipe.run.turn
+    tracks, turn = recipe.resolved_tracks(), recipe.run.turn
     played: dict[str, int] = {}
     for place, (name, track) in enumerate(tracks.items()):
         steps = sum(turn is None or step // turn % len(tracks) == place for step in range(recipe.run.steps))
@@ -142,7 +142,7 @@ def recipe_of(path: str | os.PathLike[str], overrides: Sequence[str] = (), stage
     if stage is None:
         text = f"{path} is a plan of the stages {', '.join(named)}."
         raise ConfigError(text, fix=f"say which one is meant: --stage {next(iter(named))}.")
-    refuse_unknown([stage], named, "--stage")
+    check_known([stage], named, "--stage")
     return parse_recipe(named[stage].recipe.model_dump(exclude_unset=True), overrides)
 
 
@@ -169,7 +169,7 @@ def parse_plan(
     return Plan(str(content.get("description", "")), tuple(built.values()), rows, compare)
 
 
-def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> None:
+def check_known(given: Iterable[str], known: Iterable[str], where: str) -> None:
     """Raises ConfigError for the first name that is none of the known, with the nearest of them."""
     names = sorted(known)
     for name in given:

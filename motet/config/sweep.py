@@ -31,7 +31,7 @@ _PLAYED = {"duet": ("draw", "answer")}
 
 
 @dataclass(frozen=True)
-class Pilot:
+class StrategySweep:
     """`plans[strategy][seed]` are what is run; `results[strategy]` says which stage a column is read from."""
 
     description: str
@@ -51,7 +51,7 @@ class Pilot:
         played: dict[str, int] = {}
         for stage in next(iter(self.plans[strategy].values())).stages:
             if stage.kind == "rl":
-                tracks = stage.recipe.practised()
+                tracks = stage.recipe.resolved_tracks()
                 for name, count in trajectories(stage.recipe).items():
                     for act in _PLAYED.get(tracks[name].scenario, (tracks[name].scenario,)):
                         played[act] = played.get(act, 0) + count
@@ -69,7 +69,7 @@ def folder_of(output: Path, strategy: str, seed: int) -> Path:
     return output / strategy / f"seed_{seed}"
 
 
-def load_pilot(path: str | os.PathLike[str], output: Path, overrides: Sequence[str] = ()) -> Pilot:
+def load_sweep(path: str | os.PathLike[str], output: Path, overrides: Sequence[str] = ()) -> StrategySweep:
     """The pilot study in a YAML file, its run folders below `output`. Raises ConfigError for whatever is wrong."""
     source = str(path)
     content = apply_overrides(read_mapping(Path(path)), overrides, source)
@@ -110,7 +110,9 @@ def load_pilot(path: str | os.PathLike[str], output: Path, overrides: Sequence[s
     against = content.get("against", next(iter(plans)))
     if against not in plans:
         raise ConfigError(f"{source}: against is {against!r}.", fix=f"name one of {', '.join(plans)}.")
-    study = Pilot(str(content.get("description", "")), tuple(cast("list[int]", seeds)), plans, results, against, runs)
+    study = StrategySweep(
+        str(content.get("description", "")), tuple(cast("list[int]", seeds)), plans, results, against, runs
+    )
     _check_budget(study, content.get("budget", "equal"), source)
     return study
 
@@ -122,7 +124,7 @@ def _require_folder_name(name: str, where: str) -> None:
         raise ConfigError(f"{where}: {show(name)} is a folder's name.", fix=fix)
 
 
-def _check_budget(study: Pilot, budget: Any, source: str) -> None:
+def _check_budget(study: StrategySweep, budget: Any, source: str) -> None:
     if budget not in ("equal", "free"):
         raise ConfigError(f"{source}: budget is {budget!r}; expected equal or free.", fix="write one of them.")
     own = study.budget(study.against)

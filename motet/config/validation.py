@@ -94,7 +94,7 @@ def _policy(recipe: Recipe) -> Iterator[Problem]:
 
 def _tracks(recipe: Recipe) -> Iterator[tuple[str, TrackConfig]]:
     """Every track with the prefix of its keys: empty for a recipe that is its own only track."""
-    for name, track in recipe.practised().items():
+    for name, track in recipe.resolved_tracks().items():
         yield (f"tracks.{name}." if recipe.tracks else ""), track
 
 

@@ -33,10 +33,10 @@ from motet.weights.safetensors_io import (
     ShardWriter,
     StoredWeights,
     Weights,
-    name_some,
+    atomic_dir,
+    format_first_names,
     read_json,
     save_tensors,
-    whole_folder,
     write_json,
 )
 
@@ -86,7 +86,8 @@ def _settings(source: Path, preset: str | None) -> Mapping[str, object]:
         if preset not in original_config.PRESETS:
             known = original_config.PRESETS
             raise ConfigError(
-                f"preset={preset!r} is no size.{did_you_mean(preset, known)}", fix=f"use {name_some(set(known))}."
+                f"preset={preset!r} is no size.{did_you_mean(preset, known)}",
+                fix=f"use {format_first_names(set(known))}.",
             )
         if (source / "config.json").is_file():
             raise ConfigError(f"{str(source)!r} has a config.json of its own.", fix="leave the preset out.")
@@ -116,7 +117,7 @@ def _to_transformers(
     _require_shapes(stored, shapes, _expected(stored, config), original_name)
     processor.num_image_tokens = _image_tokens(config)
     config.dtype = _widest(stored, plan)
-    with whole_folder(out) as partial:
+    with atomic_dir(out) as partial:
         writer = ShardWriter(partial, shard_bytes)
         for move in plan.moves:
             for name, tensor in move.split(stored.load(move.original)).items():
@@ -144,7 +145,7 @@ def _to_original(source: Path, out: Path, compare: bool, shard_bytes: int) -> tu
     unread = load_file(source / UNREAD_FILE) if (source / UNREAD_FILE).is_file() else {}
     settings = original_config.to_original(str(source), config)
     dtype = str(_widest(stored, plan)).removeprefix("torch.")
-    with whole_folder(out) as partial:
+    with atomic_dir(out) as partial:
         writer = ShardWriter(partial, shard_bytes)
         for move in plan.moves:
             writer.add(move.original, move.fuse([stored.load(name) for name in move.ours]))
@@ -226,9 +227,13 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 
 def _refuse_unknown(stored: Weights, plan: Moves) -> None:
     if plan.unknown:
-        raise _misfit(stored, f"holds {len(plan.unknown)} tensors that no Janus has: {name_some(list(plan.unknown))}")
+        raise _misfit(
+            stored, f"holds {len(plan.unknown)} tensors that no Janus has: {format_first_names(list(plan.unknown))}"
+        )
     if plan.halved:
-        raise _misfit(stored, f"holds only a part of {name_some(list(plan.halved))} (q, k and v belong together)")
+        raise _misfit(
+            stored, f"holds only a part of {format_first_names(list(plan.halved))} (q, k and v belong together)"
+        )
 
 
 def _require_shapes(
@@ -248,7 +253,7 @@ def _require_shapes(
         ),
     ):
         if wrong:
-            raise _misfit(stored, f"{problem} {len(wrong)} tensors: {name_some(wrong)}")
+            raise _misfit(stored, f"{problem} {len(wrong)} tensors: {format_first_names(wrong)}")
 
 
 def _misfit(stored: Weights, problem: str) -> CheckpointError:

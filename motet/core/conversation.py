@@ -46,7 +46,7 @@ class Text:
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class ImagePart:
     """A picture inside a message: an RGB PIL image whose pixels never change afterwards.
 
     `codes` are the image tokens that a policy drew it with, for whoever paints it anew from them; most read the pixels.
@@ -56,7 +56,7 @@ class Picture:
     codes: tuple[int, ...] | None = None
 
 
-Part = Text | Picture
+Part = Text | ImagePart
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ class Conversation:
     @property
     def pictures(self) -> list[Image.Image]:
         """All pictures of the conversation, in order."""
-        return [part.image for message in self.messages for part in message.parts if isinstance(part, Picture)]
+        return [part.image for message in self.messages for part in message.parts if isinstance(part, ImagePart)]
 
     @property
     def text(self) -> str:
@@ -110,8 +110,8 @@ def _parts(contents: tuple[str | Image.Image, ...]) -> tuple[Part, ...]:
     return tuple(Text(c) if isinstance(c, str) else _picture(c) for c in contents)
 
 
-def _picture(image: Any) -> Picture:
-    return Picture(read_picture(image, Path(), "A message"))
+def _picture(image: Any) -> ImagePart:
+    return ImagePart(read_picture(image, Path(), "A message"))
 
 
 def user(*contents: str | Image.Image) -> Conversation:
@@ -153,7 +153,7 @@ def from_chat(chat: Sequence[Any], pictures: Sequence[Image.Image] = (), *, lead
     """
     turns = [_read_turn(number, message) for number, message in enumerate(chat)]
     places = sum(part is None for turn in turns for part in turn.parts)
-    own = sum(isinstance(part, Picture) for turn in turns for part in turn.parts)
+    own = sum(isinstance(part, ImagePart) for turn in turns for part in turn.parts)
     asked = sorted((turn for turn in turns if turn.role == "user"), key=lambda turn: not turn.plain)
     if lead and not places and not own and asked:
         asked[0].parts[:0] = [None] * len(pictures)

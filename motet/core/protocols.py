@@ -25,8 +25,8 @@ RandomKey = tuple[int, ...]
 class Request:
     """One act that a scenario wants: of which kind, in which context, under which name.
 
-    `blank`: a demonstration without its prompt, as in the unconditional branch of guidance; `blank_source`: of an edit
-    by denoising, without the picture that it edits.
+    `drop_prompt`: a demonstration without its prompt, as in the unconditional branch of guidance;
+    `drop_source_image`: of an edit by denoising, without the picture that it edits.
     """
 
     kind: ActKind
@@ -34,8 +34,8 @@ class Request:
     context: Conversation
     key: RandomKey
     trained: bool = True
-    blank: bool = False
-    blank_source: bool = False
+    drop_prompt: bool = False
+    drop_source_image: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Policy(Protocol):
         """Perform requests of one kind, in order; identical contexts are prefilled once."""
         ...
 
-    def transcribe(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
+    def encode_targets(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
         """The acts that a dataset demonstrates (text or picture per request), without log-probs: for supervision."""
         ...
 
@@ -73,7 +73,7 @@ class Policy(Protocol):
         """Log-probs of the acts' scoring distributions under the current weights, with gradient."""
         ...
 
-    def cost(self, act: Act) -> int:
+    def num_tokens(self, act: Act) -> int:
         """Tokens that replaying the act costs: what micro-batches are budgeted by."""
         ...
 
@@ -87,7 +87,7 @@ class Policy(Protocol):
 
 
 @runtime_checkable
-class LearningPolicy(Policy, Protocol):
+class TrainablePolicy(Policy, Protocol):
     """A policy that reinforcement learning may update: what the loop asks beyond acting and replaying."""
 
     autocast: torch.dtype | None

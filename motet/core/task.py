@@ -20,13 +20,13 @@ class Task:
     """One row of data.
 
     `columns` are the dataset's columns, passed to rewards as keyword arguments.
-    `index` identifies the row within the run (it seeds the sampling noise); `sibling` says which of the G
+    `index` identifies the row within the run (it seeds the sampling noise); `generation_index` says which of the G
     trajectories of the group this is.
     """
 
     index: int
     columns: Mapping[str, Any]
-    sibling: int = 0
+    generation_index: int = 0
     built: dict[str, Conversation] = field(default_factory=dict, repr=False)  # shared by siblings: one prefill
 
     def __getitem__(self, column: str) -> Any:
@@ -39,9 +39,9 @@ class Task:
                 fix=f"add the column {column!r} to the data or map one to it with data.columns.{column}=NAME.",
             ) from None
 
-    def for_sibling(self, sibling: int) -> Task:
-        """This task as sibling number `sibling` sees it; the conversations are the same objects."""
-        return replace(self, sibling=sibling)
+    def for_generation(self, generation_index: int) -> Task:
+        """This task as sibling number `generation_index` sees it; the conversations are the same objects."""
+        return replace(self, generation_index=generation_index)
 
     @property
     def images(self) -> list[Image.Image]:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from motet.core.conversation import Conversation, Message, Picture, assistant
+from motet.core.conversation import Conversation, ImagePart, Message, assistant
 from motet.core.errors import ConfigError
 from motet.core.task import Task
 
@@ -160,7 +160,7 @@ class ImageTokens(Act):
         return len(self.ids)
 
     def to_conversation(self) -> Conversation:
-        return Conversation((Message("assistant", (Picture(self.image, tuple(map(int, self.ids))),)),))
+        return Conversation((Message("assistant", (ImagePart(self.image, tuple(map(int, self.ids))),)),))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -231,7 +231,7 @@ class Group:
     trajectories: tuple[Trajectory, ...]
 
     @property
-    def alive(self) -> list[int]:
+    def valid_indices(self) -> list[int]:
         """Siblings that did not fail."""
         return [g for g, trajectory in enumerate(self.trajectories) if trajectory.failure is None]
 
@@ -252,7 +252,7 @@ class Scores:
 
 
 @dataclass(frozen=True, eq=False)
-class CreditedAct:
+class ActWithAdvantage:
     """An act with the advantage that its actions share."""
 
     act: Act

@@ -1,7 +1,7 @@
 """Rows of data as tasks, from a file, a saved dataset, the hub or the shapes world."""
 
-from motet.data.rows import Rows, note_unseen_pictures, open_rows
-from motet.data.sampler import Cursor
+from motet.data.rows import Rows, open_rows, warn_unused_images
+from motet.data.sampler import ResumableSampler
 from motet.data.sources import is_file
 
-__all__ = ["Cursor", "Rows", "is_file", "note_unseen_pictures", "open_rows"]
+__all__ = ["ResumableSampler", "Rows", "is_file", "open_rows", "warn_unused_images"]

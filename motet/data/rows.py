@@ -178,7 +178,7 @@ def check_rows(rows: Rows) -> None:
         rows.check(i)
 
 
-def note_unseen_pictures(rows: Rows, read: Collection[str]) -> None:
+def warn_unused_images(rows: Rows, read: Collection[str]) -> None:
     """A line on stderr where the first row has pictures that no conversation shows. `read` are the columns that the
     scenario, its demonstrations and the rewards read by name."""
     if rows.generated or not rows.conversations or {"image", "images"} & set(read):

@@ -14,7 +14,7 @@ from motet.data.digest import digest_of, what_changed
 from motet.data.rows import Rows
 
 
-class Cursor:
+class ResumableSampler:
     """Walks rows in an order that depends on (seed, epoch) alone, on any machine and in any Python version.
 
     Finite rows are reshuffled every epoch; endless ones come as 0, 1, 2, ... (they are random already). A task's

@@ -15,10 +15,10 @@ from motet.config import Recipe
 from motet.core.errors import ConfigError
 from motet.core.registry import did_you_mean
 from motet.core.trajectory import Scores
-from motet.numerics.agreement import Pairs, bootstrap, overall, ranked_right, within
+from motet.numerics.agreement import Pairs, bootstrap, overall, pairwise_accuracy, within
 from motet.rewards import StepLog, score_groups
-from motet.training.rollout import play
-from motet.training.setup import Session, Track, prepare, samplings_of
+from motet.training.rollout import rollout
+from motet.training.setup import Track, TrainingSetup, sampling_params, setup_rl
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Agreement:
     std: float
     overall: tuple[float, float, float]
     within: tuple[float, float, float]
-    ranked_right: tuple[float, float, float]
+    pairwise_accuracy: tuple[float, float, float]
 
 
 def audit_rewards(
@@ -47,14 +47,14 @@ def audit_rewards(
     `against` is the name of the trusted reward; None: each track's first. Raises ConfigError when a track lacks it or
     has nothing to compare with it.
     """
-    for name, track in recipe.practised().items():
+    for name, track in recipe.resolved_tracks().items():
         if len(track.rewards) < 2:
             where = f"tracks.{name}.rewards" if name else "rewards"
             raise ConfigError(
                 f"{where} has {len(track.rewards)} of the two or more rewards to compare.",
                 fix="add the one that you trust, or the one that you doubt.",
             )
-    session = prepare(recipe)
+    session = setup_rl(recipe)
     for track in session.tracks:
         names = [reward.name for reward in track.rewards]
         if against is not None and against not in names:
@@ -74,15 +74,15 @@ def audit_rewards(
     return found
 
 
-def _scores(session: Session, track: Track, step: int) -> list[Scores]:
+def _scores(session: TrainingSetup, track: Track, step: int) -> list[Scores]:
     """Without the track's number in its noise: tracks on the same rows are judged by the same samples."""
     recipe = session.recipe
-    groups = play(
+    groups = rollout(
         session.policy,
         track.scenario,
         track.cursor.next(track.prompts),
         recipe.algorithm.num_generations,
-        samplings=samplings_of(recipe),
+        samplings=sampling_params(recipe),
         seed=recipe.run.seed,
         step=step,
     )
@@ -105,7 +105,7 @@ def _agreement(track: str, reward: str, against: str, scores: Sequence[Scores]) 
         std=statistics.pstdev(values) if values else math.nan,
         overall=with_interval(overall),
         within=with_interval(within),
-        ranked_right=with_interval(ranked_right),
+        pairwise_accuracy=with_interval(pairwise_accuracy),
     )
 
 
@@ -113,6 +113,6 @@ def _pairs(score: Scores, trusted: str, reward: str) -> list[tuple[float, float]
     both = zip(score.values[trusted], score.values[reward], strict=True)
     return [
         (one, other)
-        for sibling, (one, other) in enumerate(both)
-        if one is not None and other is not None and sibling not in score.dropped
+        for generation_index, (one, other) in enumerate(both)
+        if one is not None and other is not None and generation_index not in score.dropped
     ]

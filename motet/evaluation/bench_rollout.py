@@ -20,8 +20,8 @@ from transformers import DynamicCache, GenerationConfig, JanusConfig, JanusForCo
 
 from motet.core.errors import NumericsError
 from motet.core.trajectory import Sampling
-from motet.policies.generation.decode_loop import Prefixes, decode
-from motet.policies.generation.fused_weights import LanguageSnapshot
+from motet.policies.generation.decode_loop import PromptEmbeddings, decode
+from motet.policies.generation.fused_weights import FusedLlama
 from motet.policies.versions import read_with_cache
 from motet.weights.hf_output import quiet
 
@@ -67,19 +67,19 @@ def bench_rollout(
     with torch.no_grad(), quiet():
         for batch in batch_sizes:
             drawn, written = (make_prompts(model, batch, length, seed) for length in (IMAGE_PROMPT, TEXT_PROMPT))
-            rows.append(_race(model, "image", drawn, guidance_scale, repeats))
-            rows.append(_race(model, "image", drawn, None, repeats))
-            rows.append(_race(model, "text", written, None, repeats))
+            rows.append(_compare(model, "image", drawn, guidance_scale, repeats))
+            rows.append(_compare(model, "image", drawn, None, repeats))
+            rows.append(_compare(model, "text", written, None, repeats))
     return rows
 
 
-def _race(model: Any, task: str, prompts: Prompts, guidance_scale: float | None, repeats: int) -> dict[str, Any]:
+def _compare(model: Any, task: str, prompts: Prompts, guidance_scale: float | None, repeats: int) -> dict[str, Any]:
     """Run ours, theirs and the floor in turns."""
     theirs = _generate if task == "text" or guidance_scale is not None else _module_loop
     runners: list[Callable[[], Any]] = [
         lambda: _sample(model, task, prompts, guidance_scale),
         lambda: theirs(model, task, prompts, guidance_scale),
-        _products(model, task, prompts, guidance_scale),
+        _matmul_lower_bound(model, task, prompts, guidance_scale),
     ]
     ours, reference, _ = (run() for run in runners)  # the first runs also warm up
     ties = _count_ties(model, task, prompts, guidance_scale, (ours, reference))
@@ -120,7 +120,7 @@ def _seconds(run: Callable[[], Any], device: torch.device) -> float:
 
 def _sample(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Int[Tensor, "B N"]:
     """Ours, with everything that a rollout does anew after a weight update: the snapshot and the code embeddings."""
-    snapshot = LanguageSnapshot.take(model.model.language_model)
+    snapshot = FusedLlama.take(model.model.language_model)
     ids, mask, null_rows = prompts.ids, prompts.mask, None
     batch = len(ids)
     if guidance_scale is not None:  # null branches of one length are one prefix
@@ -128,13 +128,13 @@ def _sample(model: Any, task: str, prompts: Prompts, guidance_scale: float | Non
         first = [int((null_rows == n).nonzero()[0]) for n in range(int(null_rows.max()) + 1)]
         ids, mask = torch.cat([ids, prompts.null_ids[first]]), torch.cat([mask, mask[first]])
         null_rows = null_rows + batch
-    embed, head, count = _mouth(model, task)
+    embed, head, count = _embed_head_and_length(model, task)
     if task == "image":
         table = embed(torch.arange(model.model.vqmodel.config.num_embeddings, device=ids.device))
         embed = partial(nn.functional.embedding, weight=table)
     decoded = decode(
         snapshot,
-        Prefixes(model.get_input_embeddings()(ids), mask),
+        PromptEmbeddings(model.get_input_embeddings()(ids), mask),
         torch.arange(batch, device=ids.device),
         null_rows,
         head=head,
@@ -167,7 +167,7 @@ def _generate(model: Any, task: str, prompts: Prompts, guidance_scale: float | N
 def _module_loop(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Int[Tensor, "B N"]:
     """Unguided decoding by transformers' modules with their default cache."""
     assert guidance_scale is None
-    embed, head, count = _mouth(model, task)
+    embed, head, count = _embed_head_and_length(model, task)
     cache, tokens = DynamicCache(config=model.config.text_config), []
     mask, embeddings = prompts.mask.long(), model.get_input_embeddings()(prompts.ids)
     for _ in range(count):
@@ -178,10 +178,10 @@ def _module_loop(model: Any, task: str, prompts: Prompts, guidance_scale: float 
     return torch.stack(tokens, dim=1)
 
 
-def _products(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Callable[[], None]:
+def _matmul_lower_bound(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Callable[[], None]:
     """The matrix products of one decode with their real shapes and kernels, and nothing else."""
-    snapshot = LanguageSnapshot.take(model.model.language_model)
-    _, head, count = _mouth(model, task)
+    snapshot = FusedLlama.take(model.model.language_model)
+    _, head, count = _embed_head_and_length(model, task)
     heads = [module for module in head.modules() if isinstance(module, nn.Linear)]
     (batch, length), branches = prompts.ids.shape, 1 if guidance_scale is None else 2
     prefixes = batch + (len(prompts.mask.sum(dim=1).unique()) if branches == 2 else 0)
@@ -228,7 +228,7 @@ def _products(model: Any, task: str, prompts: Prompts, guidance_scale: float | N
 # --- what they have in common
 
 
-def _mouth(model: Any, task: str) -> tuple[Callable[[Tensor], Tensor], nn.Module, int]:
+def _embed_head_and_length(model: Any, task: str) -> tuple[Callable[[Tensor], Tensor], nn.Module, int]:
     """How actions are embedded, the head that predicts them, and how many there are."""
     if task == "text":
         return model.get_input_embeddings(), model.lm_head, TEXT_TOKENS
@@ -272,7 +272,7 @@ def _forced_logits(
     mask: Bool[Tensor, "B T"],
     tokens: Int[Tensor, "B N"],
 ) -> Float[Tensor, "B N V"]:
-    embed, head, _ = _mouth(model, task)
+    embed, head, _ = _embed_head_and_length(model, task)
     embeddings = torch.cat([model.get_input_embeddings()(ids), embed(tokens[:, :-1])], dim=1)
     full = torch.cat([mask.long(), torch.ones_like(tokens[:, :-1])], dim=1)
     positions = (full.cumsum(dim=1) - 1).clamp(min=0)

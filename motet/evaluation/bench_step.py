@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from motet.config import Recipe, to_yaml
-from motet.report.metrics import Watcher
+from motet.report.metrics import Callback
 from motet.report.run_dir import RunFolder
 from motet.training.run_loop import Run
-from motet.training.setup import prepare
+from motet.training.setup import setup_rl
 from motet.training.signals import Interrupt
 from motet.training.trainer import train
 
@@ -38,22 +38,22 @@ class StepTimes:
     peak_gb: float
 
 
-def bench_step(recipe: Recipe, steps: int, warmup: int, watcher: Watcher) -> StepTimes:
-    """Run `warmup` steps untimed, then `steps`. Raises as `prepare` and training do."""
+def bench_step(recipe: Recipe, steps: int, warmup: int, callback: Callback) -> StepTimes:
+    """Run `warmup` steps untimed, then `steps`. Raises as `setup_rl` and training do."""
     run = recipe.run.model_copy(update={"steps": warmup + steps, "minutes": None, "sample_every": 10**9})
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    session = prepare(recipe.model_copy(update={"run": run}))
+    session = setup_rl(recipe.model_copy(update={"run": run}))
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place) / "run", resume=False)
         folder.create(to_yaml(session.recipe))
-        train(session, _Unsaved(session, folder, watcher, Interrupt()))
+        train(session, _Unsaved(session, folder, callback, Interrupt()))
         lines = folder.read_metrics()[warmup:]
     device: torch.device = getattr(session.policy, "device", torch.device("cpu"))
     phases = [key.removeprefix("time/") for key in lines[0] if key.startswith("time/")]
     step_seconds = statistics.fmean(line["step_time"] for line in lines)
     images = statistics.fmean(line.get("images_per_second", 0.0) * line["time/rollout"] for line in lines)
-    tracks = recipe.practised().values()
+    tracks = recipe.resolved_tracks().values()
     return StepTimes(
         device=torch.cuda.get_device_name(device)
         if device.type == "cuda"

@@ -22,8 +22,8 @@ from motet.policies import load_policy
 from motet.rewards import BoundReward, StepLog, bind_policy, check_golds, resolve_all, score_groups
 from motet.rewards.text.gold_check import gold_texts
 from motet.scenarios import Scenario, resolve_scenario
-from motet.training.rollout import demonstrate
-from motet.training.setup import samplings_of
+from motet.training.rollout import encode_demonstrations
+from motet.training.setup import sampling_params
 
 GOLD = ("solution", "answer")
 """Columns that hold the answer of a row where `data.targets` names none."""
@@ -80,7 +80,7 @@ class _Opened:
 
 def preview(recipe: Recipe, count: int, split: str | None = None) -> list[ShownTrack]:
     """The first `count` rows of every track, of `split` if it is given. Raises as a run of the recipe would."""
-    opened = [_open(recipe, name, config, split) for name, config in recipe.practised().items()]
+    opened = [_open(recipe, name, config, split) for name, config in recipe.resolved_tracks().items()]
     policy = load_policy(recipe.policy.path, recipe.policy)
     if any(reward.uses_reference for one in opened for reward in one.rewards):
         policy.freeze_reference()
@@ -128,8 +128,10 @@ def _play(recipe: Recipe, policy: Any, one: _Opened, number: int, task: Task, go
     handed = {_GIVEN.format(act): text for act, text in usual.items()}
     targets = {act: _GIVEN.format(act) if act in usual else column for act, column in golds.items()}
     asked = replace(task, columns={**task.columns, **handed})
-    seed, samplings = recipe.run.seed, samplings_of(recipe)
-    (played,) = demonstrate(policy, one.scenario, [asked], targets, samplings=samplings, seed=seed, track=number)
+    seed, samplings = recipe.run.seed, sampling_params(recipe)
+    (played,) = encode_demonstrations(
+        policy, one.scenario, [asked], targets, samplings=samplings, seed=seed, track=number
+    )
     return Trajectory(task, played.acts, played.failure)
 
 

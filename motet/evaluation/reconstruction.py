@@ -20,7 +20,7 @@ from motet.core.protocols import Policy, ReconstructingPolicy
 from motet.core.task import Task
 from motet.report.image_grid import picture_grid
 from motet.rewards.image.psnr import psnr
-from motet.training.setup import Session, Track
+from motet.training.setup import Track, TrainingSetup
 
 SAMPLE = 16
 """Pictures of each track that are looked at."""
@@ -67,7 +67,7 @@ def reconstruct(policy: Policy, pictures: Sequence[Image.Image]) -> Reconstructi
     return Reconstruction(pairs, lost, float(np.mean([min(psnr(*pair), 60.0) for pair in pairs])))
 
 
-def reconstruct_sample(session: Session) -> Reconstruction | None:
+def reconstruct_sample(session: TrainingSetup) -> Reconstruction | None:
     """Of the pictures that a run's acts are to draw, or that come with the rows of a scenario that draws.
 
     Rows are taken evenly from each track's data, whose cursor does not move.

@@ -19,15 +19,15 @@ from motet.config import Recipe
 from motet.core.trajectory import ActKind, Group, Sampling, Scores, TextTokens
 from motet.numerics.intervals import mean_interval
 from motet.rewards import BoundReward, StepLog, score_groups
-from motet.training.rollout import play
-from motet.training.setup import Session, Track, held_back_rows, samplings_of
+from motet.training.rollout import rollout
+from motet.training.setup import Track, TrainingSetup, eval_rows, sampling_params
 
 ROWS_PER_BATCH = 32
 SPECIMENS = 40
 
 
 @dataclass(frozen=True)
-class Shown:
+class SampleImage:
     """A drawing with what it was asked for, and whether the track's first reward was at its full 1."""
 
     prompt: str
@@ -36,7 +36,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Played:
+class RewardsSuiteResult:
     """`table[track][reward]` is {"mean", "interval", "greedy", "rows", "by_row"}; `specimens` the first drawings.
 
     `by_row`: the mean of each row's siblings, None where the reward does not apply; what differences are paired by. A
@@ -44,14 +44,14 @@ class Played:
     """
 
     table: dict[str, dict[str, dict[str, Any]]]
-    specimens: list[Shown]
+    specimens: list[SampleImage]
 
 
 def evaluate_tracks(
-    session: Session,
+    session: TrainingSetup,
     progress: Callable[[int, int], None] = lambda done, total: None,
     like: Mapping[str, Any] | None = None,
-) -> Played:
+) -> RewardsSuiteResult:
     """Play every track of a session on `eval.size` rows of `eval.split`, or on all of them if it has fewer.
 
     Once a track's share of `eval.minutes` is over no further batch of its rows is begun. `like` is the table of a
@@ -61,8 +61,8 @@ def evaluate_tracks(
     recipe, table = session.recipe, {}
     minutes = recipe.eval.minutes if like is None else None
     share = math.inf if minutes is None else 60 * minutes / len(session.tracks)
-    specimens: list[Shown] = []
-    sources = [held_back_rows(recipe, track) for track in session.tracks]
+    specimens: list[SampleImage] = []
+    sources = [eval_rows(recipe, track) for track in session.tracks]
     sizes = [recipe.eval.size if rows.size is None else min(recipe.eval.size, rows.size) for rows in sources]
     if like is not None:
         sizes = [len(next(iter(like[_label(track)].values()))["by_row"]) for track in session.tracks]
@@ -75,7 +75,7 @@ def evaluate_tracks(
             if start and time.monotonic() - began > share:
                 break
             tasks = [rows.task(n) for n in range(start, min(size, start + ROWS_PER_BATCH))]
-            played, scores = _play(session, track, tasks, recipe.eval.pass_at, samplings_of(recipe))
+            played, scores = _play(session, track, tasks, recipe.eval.pass_at, sampling_params(recipe))
             sampled += scores
             greedy += _play(session, track, tasks, 1, _greedy(recipe))[1]
             if len(specimens) < SPECIMENS:
@@ -86,7 +86,7 @@ def evaluate_tracks(
             reward.name: _summary([s.values[reward.name] for s in sampled], [s.values[reward.name] for s in greedy])
             for reward in track.rewards
         }
-    return Played(table, specimens[:SPECIMENS])
+    return RewardsSuiteResult(table, specimens[:SPECIMENS])
 
 
 def _label(track: Track) -> str:
@@ -94,16 +94,16 @@ def _label(track: Track) -> str:
 
 
 def _play(
-    session: Session, track: Track, tasks: Sequence[Any], siblings: int, samplings: Mapping[ActKind, Sampling]
+    session: TrainingSetup, track: Track, tasks: Sequence[Any], siblings: int, samplings: Mapping[ActKind, Sampling]
 ) -> tuple[list[Group], list[Scores]]:
     seed, steps = session.recipe.eval.seed, session.recipe.run.steps
-    groups = play(session.policy, track.scenario, tasks, siblings, samplings=samplings, seed=seed, step=0)
+    groups = rollout(session.policy, track.scenario, tasks, siblings, samplings=samplings, seed=seed, step=0)
     # as at the end of the training, whenever it is: a reward that follows the step is the same before and after
     return groups, score_groups(groups, track.rewards, StepLog(steps, steps))
 
 
 def _greedy(recipe: Recipe) -> dict[ActKind, Sampling]:
-    return {kind: replace(sampling, temperature=0.0) for kind, sampling in samplings_of(recipe).items()}
+    return {kind: replace(sampling, temperature=0.0) for kind, sampling in sampling_params(recipe).items()}
 
 
 def _summary(sampled: Sequence[Sequence[float | None]], greedy: Sequence[Sequence[float | None]]) -> dict[str, Any]:
@@ -131,15 +131,15 @@ def _mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
 
-def _specimens(groups: Sequence[Group], scores: Sequence[Scores], reward: BoundReward) -> list[Shown]:
+def _specimens(groups: Sequence[Group], scores: Sequence[Scores], reward: BoundReward) -> list[SampleImage]:
     """Of each group the first sibling's last drawing of those that the reward speaks for, or of all if it speaks for
     none; with the first words before it, which are what it was asked for."""
-    shown: list[Shown] = []
+    shown: list[SampleImage] = []
     for group, score in zip(groups, scores, strict=True):
         drawings = [act for act in group.trajectories[0].acts if not isinstance(act, TextTokens)]
         if drawings:
             judged: list[Any] = [act for act in drawings if act.name in reward.acts] or drawings
             act = judged[-1]
             value = score.values[reward.name][0]
-            shown.append(Shown(act.context.text.partition("\n")[0], act.image, value is not None and value >= 1))
+            shown.append(SampleImage(act.context.text.partition("\n")[0], act.image, value is not None and value >= 1))
     return shown

@@ -31,7 +31,7 @@ PLAIN = Sampling()
 
 
 @dataclass(frozen=True)
-class Specimen:
+class SampleImage:
     """One drawn picture with its prompt and whether it is right: what the picture grids show."""
 
     prompt: str
@@ -40,11 +40,11 @@ class Specimen:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SuiteResult:
     """Numbers of the suite in the shape of `summary.json`, and the first samples of 40 prompts, hard ones first."""
 
     table: dict[str, Any]
-    specimens: list[Specimen]
+    specimens: list[SampleImage]
 
 
 def evaluate_shapes(
@@ -54,7 +54,7 @@ def evaluate_shapes(
     max_tokens: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
     denoising: Sampling = PLAIN,
-) -> Outcome:
+) -> SuiteResult:
     """Run the suite. `options` are the world's (`data.options`); `progress(done, total)` is told after every batch.
 
     `denoising` says how a policy draws that has no image tokens; guidance and temperature are the suite's own. Raises
@@ -67,7 +67,7 @@ def evaluate_shapes(
     rows = {split: ShapesRows(split, config.seed, options, size) for split, size in sizes.items()}
     measured = {split: {"draw": _Tally(), "answer": _Tally()} for split in sizes}
     items = dict.fromkeys(sizes, 0)
-    specimens: dict[bool, list[Specimen]] = {True: [], False: []}
+    specimens: dict[bool, list[SampleImage]] = {True: [], False: []}
     done = 0
     for split, numbers in _batches(sizes):
         if config.minutes is not None and all(items.values()) and time.monotonic() - began > 60 * config.minutes:
@@ -85,7 +85,7 @@ def evaluate_shapes(
             done += len(tasks)
             progress(done, total)
         items[split] += len(tasks)
-    return Outcome(_summary(measured, config.pass_at, items), (specimens[True] + specimens[False])[:SPECIMENS])
+    return SuiteResult(_summary(measured, config.pass_at, items), (specimens[True] + specimens[False])[:SPECIMENS])
 
 
 def _batches(sizes: Mapping[str, int]) -> list[tuple[str, range]]:
@@ -106,7 +106,7 @@ class _Attempts:
     """Per item, per sample: right or wrong; and the drawings."""
 
     correct: list[list[bool]]
-    specimens: list[list[Specimen]]
+    specimens: list[list[SampleImage]]
 
 
 class _Tally:
@@ -178,7 +178,7 @@ def _draw(policy: Policy, tasks: Sequence[Task], sampling: Sampling, samples: in
     readings = read_scenes(images, grid)
     specimens = [
         [
-            Specimen(task["prompt"], images[k], judge(readings[k], task["spec"]).correct)
+            SampleImage(task["prompt"], images[k], judge(readings[k], task["spec"]).correct)
             for k in range(n * samples, (n + 1) * samples)
         ]
         for n, task in enumerate(tasks)

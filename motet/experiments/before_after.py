@@ -20,7 +20,7 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Gain:
+class BeforeAfter:
     """One track of one stage under one seed. `before` and `after` are means over `rows` held-back rows at the
     training's temperature, `greedy` the means at temperature 0 (before, after)."""
 
@@ -40,7 +40,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Comparison:
     """`one` minus `other` by their first rewards, row by row: with the starting weights, and after training."""
 
     label: str
@@ -51,7 +51,7 @@ class Contrast:
     after: Interval | None
 
 
-def gains(plan: Plan, summary: Mapping[str, Any]) -> list[Gain]:
+def gains(plan: Plan, summary: Mapping[str, Any]) -> list[BeforeAfter]:
     """A gain per track of every stage that the suite `rewards` measured before and after."""
     return [
         gain
@@ -61,16 +61,16 @@ def gains(plan: Plan, summary: Mapping[str, Any]) -> list[Gain]:
     ]
 
 
-def _of_stage(stage: Stage, result: Mapping[str, Any]) -> list[Gain]:
-    found: list[Gain] = []
+def _of_stage(stage: Stage, result: Mapping[str, Any]) -> list[BeforeAfter]:
+    found: list[BeforeAfter] = []
     recipe, played = stage.recipe, trajectories(stage.recipe)
-    for (name, track), measured in zip(recipe.practised().items(), result["before"], strict=True):
+    for (name, track), measured in zip(recipe.resolved_tracks().items(), result["before"], strict=True):
         before, after = result["before"][measured], result["after"][measured]
         reward = next(iter(before))
         one, other = before[reward], after[reward]
         if None in (one["mean"], other["mean"], one["greedy"], other["greedy"]):
             continue  # it applies to no held-back row: there is nothing to gain, as the stage's own table says
-        gain = Gain(
+        gain = BeforeAfter(
             stage=f"{stage.name}: {name}" if name else stage.name,
             scenario=track.scenario,
             policy=Path(recipe.policy.path).name,
@@ -89,10 +89,10 @@ def _of_stage(stage: Stage, result: Mapping[str, Any]) -> list[Gain]:
     return found
 
 
-def contrasts(plan: Plan, summary: Mapping[str, Any]) -> list[Contrast]:
+def contrasts(plan: Plan, summary: Mapping[str, Any]) -> list[Comparison]:
     """What the plan compares."""
     return [
-        Contrast(label, one.name, other.name, one.recipe.run.seed, *_between(one, other, summary))
+        Comparison(label, one.name, other.name, one.recipe.run.seed, *_between(one, other, summary))
         for label, (one, other) in plan.compare.items()
     ]
 
@@ -113,7 +113,7 @@ def _first(table: Mapping[str, Any]) -> Mapping[str, Any]:
 HEADINGS = ("stage", "policy", "seed", "credit", "trajectories", "rows", "before", "after", "difference", "greedy")
 
 
-def gains_sheet(found: Sequence[Gain]) -> Sheet:
+def gains_sheet(found: Sequence[BeforeAfter]) -> Sheet:
     """One row per gain."""
     rows = tuple(
         (
@@ -126,7 +126,7 @@ def gains_sheet(found: Sequence[Gain]) -> Sheet:
     return Sheet("First rewards on held-back rows, 95 % intervals paired by row", HEADINGS, rows)
 
 
-def contrasts_sheet(found: Sequence[Contrast]) -> Sheet:
+def contrasts_sheet(found: Sequence[Comparison]) -> Sheet:
     """One row per contrast."""
     rows = tuple(
         (f"{c.label}: {c.one} \u2212 {c.other}", str(c.seed), signed(c.before), signed(c.after)) for c in found

@@ -10,8 +10,8 @@ from pathlib import Path
 from motet.config.bench_scenarios import folder_of
 from motet.config.stages import Plan
 from motet.core.errors import RunFolderError
-from motet.experiments.before_after import Contrast, Gain, contrasts, contrasts_sheet, gains, gains_sheet
-from motet.experiments.eval_cache import Measurements
+from motet.experiments.before_after import BeforeAfter, Comparison, contrasts, contrasts_sheet, gains, gains_sheet
+from motet.experiments.eval_cache import EvalCache
 from motet.experiments.stages import run_plan
 from motet.numerics.intervals import mean_interval
 from motet.report.report_table import Sheet
@@ -23,8 +23,8 @@ from motet.report.terminal import Terminal
 class Found:
     """What the seeds that are done came to."""
 
-    gains: tuple[Gain, ...]
-    compared: tuple[Contrast, ...]
+    gains: tuple[BeforeAfter, ...]
+    compared: tuple[Comparison, ...]
 
 
 def run_scenarios(plans: Mapping[int, Plan], output: Path, again: str, *, resume: bool) -> Iterator[Found]:
@@ -35,7 +35,7 @@ def run_scenarios(plans: Mapping[int, Plan], output: Path, again: str, *, resume
     if output.exists() and any(output.iterdir()) and not resume:
         fix = "add --resume to go on there, or give another --output."
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
-    console, measurements = Terminal(), Measurements()
+    console, measurements = Terminal(), EvalCache()
     found = Found((), ())
     for seed, plan in plans.items():
         console.rule(f"seed {seed}")
@@ -57,12 +57,12 @@ def sheets(found: Found) -> list[Sheet]:
     return made
 
 
-def _by_stage(gained: Sequence[Gain]) -> list[list[Gain]]:
+def _by_stage(gained: Sequence[BeforeAfter]) -> list[list[BeforeAfter]]:
     stages = dict.fromkeys(gain.stage for gain in gained)
     return [[gain for gain in gained if gain.stage == stage] for stage in stages]
 
 
-def _over_seeds(own: Sequence[Gain]) -> tuple[str, ...]:
+def _over_seeds(own: Sequence[BeforeAfter]) -> tuple[str, ...]:
     before, after = statistics.fmean(g.before for g in own), statistics.fmean(g.after for g in own)
     difference = mean_interval([gain.after - gain.before for gain in own])
     return own[0].stage, own[0].policy, f"{before:.3f}", f"{after:.3f}", signed(difference)

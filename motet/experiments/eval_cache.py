@@ -9,13 +9,13 @@ from typing import Any
 from motet.config import Recipe
 from motet.config.stages import Stage, checkpoint_of
 from motet.experiments.single_run import world_of
-from motet.shapes.world import TRAINING_ONLY
+from motet.shapes.world import TRAIN_SPLIT_OPTIONS
 from motet.weights.locate import weights_digest
 
 Table = dict[str, Any]
 
 
-class Measurements:
+class EvalCache:
     """Tables by the weights and the way of measuring, over one plan or several."""
 
     def __init__(self) -> None:
@@ -34,7 +34,9 @@ class Measurements:
         """A measurement of the weights that the stage starts from, if one was made as the stage would make it."""
         start = _weights(stage.recipe.policy.path)
         known = (
-            table for weights, recipe, table in self._known if weights == start and measured_alike(recipe, stage.recipe)
+            table
+            for weights, recipe, table in self._known
+            if weights == start and same_eval_settings(recipe, stage.recipe)
         )
         return next(known, None)
 
@@ -44,7 +46,7 @@ def _weights(path: str | Path) -> str:
     return weights_digest(path) or str(path)
 
 
-def measured_alike(one: Recipe, other: Recipe) -> bool:
+def same_eval_settings(one: Recipe, other: Recipe) -> bool:
     """Whether the suite asks both the same of the same weights."""
     return _asked(one) == _asked(other)
 
@@ -58,7 +60,7 @@ def _asked(recipe: Recipe) -> list[Any]:
         return [*how, _without_training(world_of(recipe))]
     tracks = [
         (name, track.scenario, track.scenario_options, track.rewards, _rows(track.data.model_dump()))
-        for name, track in recipe.practised().items()
+        for name, track in recipe.resolved_tracks().items()
     ]
     return [*how, recipe.image, tracks]
 
@@ -68,4 +70,4 @@ def _rows(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_training(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in TRAINING_ONLY}
+    return {name: value for name, value in options.items() if name not in TRAIN_SPLIT_OPTIONS}

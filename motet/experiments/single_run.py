@@ -17,7 +17,7 @@ from motet.core.errors import MotetError, NumericsError
 from motet.evaluation.reconstruction import reconstruct_sample, reconstruction_grid
 from motet.evaluation.rewards_suite import evaluate_tracks
 from motet.evaluation.shapes_suite import evaluate_shapes
-from motet.policies.loading import Opening
+from motet.policies.loading import LoadSpec
 from motet.report.image_grid import picture_grid, save_picture
 from motet.report.progress import ProgressBar
 from motet.report.resume_check import as_begun, starting_weights
@@ -26,18 +26,18 @@ from motet.report.tables import rewards_table, suite_table
 from motet.report.terminal import Terminal
 from motet.training.checkpoint import Progress
 from motet.training.run_loop import Run
-from motet.training.setup import Session, prepare, prepare_measurement, prepare_supervised, samplings_of
-from motet.training.sft import supervise
+from motet.training.setup import TrainingSetup, sampling_params, setup_eval, setup_rl, setup_sft
+from motet.training.sft import train_sft
 from motet.training.signals import Interrupt, Stopped
 from motet.training.threads import ThreadTuner, same_threads
 from motet.training.trainer import train
-from motet.weights.locate import latest_checkpoint, newest_of
+from motet.weights.locate import latest_checkpoint, resolve_checkpoint
 
 RECONSTRUCTION = "reconstruction.png"
 
 
 @dataclass(frozen=True)
-class _Desk:
+class _RunContext:
     """Where a run is shown, kept and interrupted; `again` is the command that resumes it."""
 
     recipe: Recipe
@@ -58,8 +58,8 @@ def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str
     """Measure, train by reinforcement learning, measure again. `before`: the first measurement, if it is known."""
     with folder.held(), same_threads():
         recipe, types = _with_compute_types(recipe, folder)
-        session = prepare(recipe)
-        with _desk(recipe, folder, again) as desk:
+        session = setup_rl(recipe)
+        with _run_context(recipe, folder, again) as desk:
             desk.say(types)
             _check_pictures(desk, session)
             before = _measure_before(desk, session, before)
@@ -69,7 +69,7 @@ def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str
             if before is not None and after is not None:
                 desk.console.print(_table(recipe, {"before": before, "after": after}))
             folder.write_json("summary.json", _summary(recipe, folder, progress, {"before": before, "after": after}))
-        _say_what_next(desk, session, progress)
+        _print_next_steps(desk, session, progress)
 
 
 def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> None:
@@ -79,36 +79,36 @@ def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[s
     """
     with folder.held(), same_threads():
         recipe, types = _with_compute_types(recipe, folder)
-        session = prepare_supervised(recipe)
-        with _desk(recipe, folder, again) as desk:
+        session = setup_sft(recipe)
+        with _run_context(recipe, folder, again) as desk:
             desk.say(types)
             _check_pictures(desk, session)
             before = _measure_before(desk, session, before) if recipe.eval.suite == "rewards" else None
             run = _run(desk, session)
-            progress = _finished(desk, run, supervise(session, run))
+            progress = _finished(desk, run, train_sft(session, run))
             after = _measure(desk, session, "after", like=before) if recipe.eval.suite != "none" else None
             measured = {name: table for name, table in (("before", before), ("after", after)) if table is not None}
             if measured:
                 desk.console.print(_table(recipe, measured))
             folder.write_json("summary.json", _summary(recipe, folder, progress, {"after": after, **measured}))
-        _say_what_next(desk, session, progress)
+        _print_next_steps(desk, session, progress)
 
 
 def run_measurement(recipe: Recipe, folder: RunFolder, again: str) -> None:
     """Measure the recipe's checkpoint as it is: what a merge, which trains nothing, is judged by."""
-    with folder.held(), _desk(recipe, folder, again) as desk:
-        after = _measure(desk, prepare_measurement(recipe), "after") if recipe.eval.suite != "none" else None
+    with folder.held(), _run_context(recipe, folder, again) as desk:
+        after = _measure(desk, setup_eval(recipe), "after") if recipe.eval.suite != "none" else None
         folder.write_json("summary.json", _summary(recipe, folder, Progress(0, 0.0, {}), {"after": after}))
 
 
 def _with_compute_types(recipe: Recipe, folder: RunFolder) -> tuple[Recipe, str]:
     """The recipe with the compute types that `auto` means here, or meant when the run began; and why these."""
-    opened = Opening.at(newest_of(recipe.policy.path), as_begun(folder, recipe).policy)
+    opened = LoadSpec.at(resolve_checkpoint(recipe.policy.path), as_begun(folder, recipe).policy)
     return recipe.model_copy(update={"policy": opened.settings}), opened.reason
 
 
 @contextmanager
-def _desk(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Desk]:
+def _run_context(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_RunContext]:
     """The folder made, the bar shown, Ctrl-C caught.
 
     An error before the first step is done leaves no folder behind; a later one tells the newest checkpoint.
@@ -119,7 +119,7 @@ def _desk(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Desk]:
     (folder.path / "summary.json").unlink(missing_ok=True)  # of a shorter run: this one is not at its end
     try:
         with ProgressBar(console) as bar, Interrupt() as interrupt:
-            yield _Desk(recipe, folder, again, console, bar, interrupt, threads)
+            yield _RunContext(recipe, folder, again, console, bar, interrupt, threads)
     except Stopped:
         raise
     except KeyboardInterrupt:
@@ -145,14 +145,14 @@ def _what_is_saved(folder: RunFolder) -> str:
     return f"(After {done} steps; {saved}.)"
 
 
-def _finished(desk: _Desk, run: Run, progress: Progress) -> Progress:
+def _finished(desk: _RunContext, run: Run, progress: Progress) -> Progress:
     """The progress of a run that is at its end; an interrupted one says how to resume it and exits."""
     if not run.finished:
         raise Stopped(f"Saved after step {progress.step}. Resume with: {desk.again}")
     return progress
 
 
-def _run(desk: _Desk, session: Session) -> Run:
+def _run(desk: _RunContext, session: TrainingSetup) -> Run:
     """The keeping of the run, with a quick look at held-back items every `eval.every` steps."""
     looks = {"shapes": _glimpse_of_shapes, "rewards": _glimpse_of_rewards}
     look = looks.get(desk.recipe.eval.suite)
@@ -160,7 +160,7 @@ def _run(desk: _Desk, session: Session) -> Run:
     return Run(session, desk.folder, desk.bar, desk.interrupt, measure, desk.threads)
 
 
-def _check_pictures(desk: _Desk, session: Session) -> None:
+def _check_pictures(desk: _RunContext, session: TrainingSetup) -> None:
     """Of data that shows what is to be drawn, leave `reconstruction.png`; warn where the image tokenizer loses it."""
     path = desk.folder.path / RECONSTRUCTION
     found = None if path.is_file() else reconstruct_sample(session)
@@ -173,7 +173,7 @@ def _check_pictures(desk: _Desk, session: Session) -> None:
             desk.say(f"{found.warning} See {path}.")
 
 
-def _measure_before(desk: _Desk, session: Session, known: dict[str, Any] | None) -> dict[str, Any] | None:
+def _measure_before(desk: _RunContext, session: TrainingSetup, known: dict[str, Any] | None) -> dict[str, Any] | None:
     """The measurement before the first step: as this run has made it before, as it is known, or made now.
 
     None without a suite, and where a run goes on that has none.
@@ -186,7 +186,9 @@ def _measure_before(desk: _Desk, session: Session, known: dict[str, Any] | None)
     return before
 
 
-def _measure(desk: _Desk, session: Session, name: str, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _measure(
+    desk: _RunContext, session: TrainingSetup, name: str, like: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Run the suite and leave `<name>.png`. An interruption stops it at once: nothing is lost.
 
     On as many items as the measurement `like` that it is compared with, or as `eval` says.
@@ -203,7 +205,7 @@ def _measure(desk: _Desk, session: Session, name: str, like: Mapping[str, Any] |
     if recipe.eval.suite == "rewards":
         outcome = evaluate_tracks(session, tell, like)
     else:
-        drawing, longest = samplings_of(recipe)["denoising"], recipe.text.max_tokens
+        drawing, longest = sampling_params(recipe)["denoising"], recipe.text.max_tokens
         settings = recipe.eval if like is None else _like(recipe.eval, like["items"])
         outcome = evaluate_shapes(session.policy, settings, world_of(recipe), longest, tell, denoising=drawing)
     shown = outcome.specimens
@@ -234,7 +236,7 @@ def _table(recipe: Recipe, columns: Mapping[str, Any]) -> Table:
     return suite_table(columns, "On held-back items, strict")
 
 
-def _glimpse_of_rewards(session: Session) -> dict[str, float]:
+def _glimpse_of_rewards(session: TrainingSetup) -> dict[str, float]:
     """`eval/REWARD` and `eval/REWARD_greedy` on at most 256 rows, under the track's name where it has one."""
     recipe = session.recipe
     quick = {"size": min(256, recipe.eval.size), "pass_at": min(2, recipe.eval.pass_at), "minutes": None}
@@ -248,10 +250,10 @@ def _glimpse_of_rewards(session: Session) -> dict[str, float]:
     return numbers
 
 
-def _glimpse_of_shapes(session: Session) -> dict[str, float]:
+def _glimpse_of_shapes(session: TrainingSetup) -> dict[str, float]:
     recipe, policy = session.recipe, session.policy
     quick = recipe.eval.model_copy(update={"size": 256, "held_out_size": 32, "pass_at": 2, "minutes": None})
-    drawing, longest = samplings_of(recipe)["denoising"], recipe.text.max_tokens
+    drawing, longest = sampling_params(recipe)["denoising"], recipe.text.max_tokens
     table = evaluate_shapes(policy, quick, world_of(recipe), longest, denoising=drawing).table
     return {
         "eval/draw": table["draw"]["overall"],
@@ -263,7 +265,7 @@ def _glimpse_of_shapes(session: Session) -> dict[str, float]:
 
 def world_of(recipe: Recipe) -> dict[str, Any]:
     """The shapes world's options: those of the first track that trains on the world, else the defaults."""
-    sources = (track.data for track in recipe.practised().values())
+    sources = (track.data for track in recipe.resolved_tracks().values())
     return next((dict(data.options) for data in sources if data.source == "shapes"), {})
 
 
@@ -280,12 +282,12 @@ def _summary(
     }
 
 
-def _say_what_next(desk: _Desk, session: Session, progress: Progress) -> None:
+def _print_next_steps(desk: _RunContext, session: TrainingSetup, progress: Progress) -> None:
     checkpoint, folder = latest_checkpoint(desk.folder.checkpoints), desk.folder.path
     lines = [f"Trained {progress.step} steps in {progress.seconds:.0f} s: {checkpoint}"]
     if (folder / "before.png").is_file():
         lines.append(f"Pictures before and after: {folder / 'before.png'}, {folder / 'after.png'}")
-    shapes = any(track.data.source == "shapes" for track in desk.recipe.practised().values())
+    shapes = any(track.data.source == "shapes" for track in desk.recipe.resolved_tracks().values())
     if any(kind != "text" for track in session.tracks for kind in track.scenario.acts.values()):
         prompt = "two red circles" if shapes else "what to draw"
         lines.append(f'Try next: motet sample {shlex.quote(str(folder))} "{prompt}" --n 8 --out grid.png')

@@ -11,16 +11,16 @@ from motet.config import load_recipe, to_yaml
 from motet.config.stages import Plan, Stage, checkpoint_of
 from motet.core.atomic_files import write_whole
 from motet.core.errors import CheckpointError, MotetError, RunFolderError
-from motet.experiments.eval_cache import Measurements, measured_alike
+from motet.experiments.eval_cache import EvalCache, same_eval_settings
 from motet.experiments.single_run import run_measurement, run_supervised, run_training
 from motet.experiments.tables import plan_tables
-from motet.report.resume_check import POLICY, refuse_changes
+from motet.report.resume_check import POLICY, check_resume_compatible
 from motet.report.run_dir import RECIPE, RunFolder
 from motet.report.terminal import Terminal
-from motet.training.setup import demonstrated_tracks, measured_tracks, rewarded_tracks
+from motet.training.setup import build_eval_tracks, build_rl_tracks, build_sft_tracks
 from motet.training.signals import Stopped
-from motet.weights import merge_folders
-from motet.weights.locate import damage, newest_of, weights_digest
+from motet.weights.locate import damage, resolve_checkpoint, weights_digest
+from motet.weights.merge import merge_folders
 
 SUMMARY = "summary.json"
 
@@ -31,7 +31,7 @@ def run_plan(
     again: str,
     *,
     resume: bool,
-    measurements: Measurements | None = None,
+    measurements: EvalCache | None = None,
     only: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run the stages in order; returns, and writes to `output/summary.json`, what each of them came to.
@@ -46,10 +46,10 @@ def run_plan(
     if output.exists() and any(output.iterdir()) and not resume:
         fix = "add --resume to go on there, or give another --output."
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
-    _rehearse(plan, output, wanted)
+    _preflight(plan, output, wanted)
     console = Terminal()
     results: dict[str, Any] = {}
-    measurements = measurements or Measurements()
+    measurements = measurements or EvalCache()
     for number, stage in enumerate(plan.stages, 1):
         if stage.name not in wanted and _finished(stage, _folder_of(plan, stage, output)) is None:
             continue
@@ -75,9 +75,9 @@ def _write(path: Path, summary: Mapping[str, Any]) -> None:
         raise RunFolderError(problem, fix="free some space there, then --resume: all stages are kept.") from error
 
 
-def _rehearse(plan: Plan, output: Path, wanted: Collection[str]) -> None:
+def _preflight(plan: Plan, output: Path, wanted: Collection[str]) -> None:
     """See that every stage that is wanted can go on or begin: a mistake in the last one shows now, not hours later."""
-    open_tracks = {"sft": demonstrated_tracks, "rl": rewarded_tracks, "merge": measured_tracks}
+    open_tracks = {"sft": build_sft_tracks, "rl": build_rl_tracks, "merge": build_eval_tracks}
     for stage in plan.stages:
         if stage.name not in wanted:
             continue
@@ -94,7 +94,7 @@ def _folder_of(plan: Plan, stage: Stage, output: Path) -> RunFolder:
     """The stage's run folder. Raises ConfigError if the stage was begun otherwise than it would go on."""
     path = output / stage.name
     folder = RunFolder(path, resume=(path / RECIPE).is_file())
-    refuse_changes(folder, stage.recipe, _merged_from(plan, stage, output) if stage.kind == "merge" else None)
+    check_resume_compatible(folder, stage.recipe, _merged_from(plan, stage, output) if stage.kind == "merge" else None)
     return folder
 
 
@@ -117,7 +117,7 @@ def _finished(stage: Stage, folder: RunFolder) -> dict[str, Any] | None:
     return summary if summary["steps"] == now.steps or by_the_clock else None
 
 
-def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements: Measurements) -> dict[str, Any]:
+def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements: EvalCache) -> dict[str, Any]:
     """The stage's summary: read where it is finished, else what running it comes to."""
     folder = _folder_of(plan, stage, output)
     finished = _finished(stage, folder)
@@ -136,7 +136,7 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements:
             folder.create(to_yaml(stage.recipe), _merged_from(plan, stage, output))
             if not merged.exists():
                 sources = [checkpoint_of(part, output) for part in parts]
-                base = None if stage.base is None else Path(newest_of(stage.base))
+                base = None if stage.base is None else Path(resolve_checkpoint(stage.base))
                 merge_folders(sources, merged, method=stage.method, base=base)
             folder.resume = True  # what is merged stays, should measuring it fail
             run_measurement(stage.recipe, folder, again)
@@ -159,7 +159,7 @@ def starts_of(plan: Plan, results: Mapping[str, Any]) -> dict[str, Any]:
     for stage in plan.stages:
         shapes = stage.recipe.eval.suite == "shapes" and not stage.start
         before = results[stage.name].get("before") if shapes else None
-        if before is not None and not any(measured_alike(stage.recipe, other.recipe) for other in seen):
+        if before is not None and not any(same_eval_settings(stage.recipe, other.recipe) for other in seen):
             found["start" if not seen else f"start of {stage.name}"] = before
             seen.append(stage)
     return found

@@ -14,9 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from motet.config.stages import COLUMNS
-from motet.config.sweep import Pilot
+from motet.config.sweep import StrategySweep
 from motet.core.errors import ConfigError, RunFolderError
-from motet.experiments.eval_cache import Measurements
+from motet.experiments.eval_cache import EvalCache
 from motet.experiments.stages import SUMMARY, run_plan
 from motet.experiments.tables import cell
 from motet.numerics.intervals import mean_interval
@@ -36,7 +36,7 @@ class Compared:
     values: tuple[float, ...]
 
 
-def run_pilot(pilot: Pilot, output: Path, again: str, *, resume: bool) -> None:
+def run_pilot(pilot: StrategySweep, output: Path, again: str, *, resume: bool) -> None:
     """Every strategy under every seed, all strategies of a seed before the next seed; then the comparison.
 
     What is finished is skipped, so a study may be gathered over time. Raises as `run_plan` does.
@@ -46,7 +46,7 @@ def run_pilot(pilot: Pilot, output: Path, again: str, *, resume: bool) -> None:
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
     if find_spec("matplotlib") is None:  # now, not after hours of runs
         raise ConfigError("The plot of a pilot study needs matplotlib.", fix="pip install 'motet[plots]'.")
-    console, measurements = Terminal(), Measurements()
+    console, measurements = Terminal(), EvalCache()
     for seed in pilot.seeds:
         for strategy, plans in pilot.plans.items():
             console.rule(f"seed {seed}: {strategy}")
@@ -57,7 +57,7 @@ def run_pilot(pilot: Pilot, output: Path, again: str, *, resume: bool) -> None:
     console.print(f"Plot: {output / 'pilot.png'}", soft_wrap=True, highlight=False, markup=False)
 
 
-def compare(pilot: Pilot, output: Path) -> dict[str, dict[str, Compared]]:
+def compare(pilot: StrategySweep, output: Path) -> dict[str, dict[str, Compared]]:
     """Strategy -> column -> numbers, from the summaries below `output`."""
     gains: dict[str, dict[str, list[float]]] = {}
     ends: dict[str, dict[str, list[float]]] = {}
@@ -91,7 +91,7 @@ def _ends(result: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, tu
     return found
 
 
-def pilot_table(pilot: Pilot, compared: Mapping[str, Mapping[str, Compared]]) -> Table:
+def pilot_table(pilot: StrategySweep, compared: Mapping[str, Mapping[str, Compared]]) -> Table:
     """Gains in points with 95 % intervals; below each the paired difference to the strategy compared with."""
     title = f"Gain in points over {len(pilot.seeds)} seeds (95 % interval); in brackets: difference to {pilot.against}"
     table = Table(title=title, title_justify="left")
@@ -116,7 +116,7 @@ def _points(interval: tuple[float, float]) -> str:
     return f"{100 * mean:+.1f}" + ("" if math.isinf(half) else f" ± {100 * half:.1f}")
 
 
-def plot(pilot: Pilot, compared: Mapping[str, Mapping[str, Compared]], path: Path) -> None:
+def plot(pilot: StrategySweep, compared: Mapping[str, Mapping[str, Compared]], path: Path) -> None:
     """Gains with their intervals, one panel per column, every seed as a dot. Needs matplotlib."""
     import matplotlib
 

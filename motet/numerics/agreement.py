@@ -28,7 +28,7 @@ def within(groups: Sequence[Pairs]) -> float:
     return _pearson(rest, max((abs(score) for group in groups for pair in group for score in pair), default=1.0))
 
 
-def ranked_right(groups: Sequence[Pairs]) -> float:
+def pairwise_accuracy(groups: Sequence[Pairs]) -> float:
     """Of the sibling pairs whose first scores differ, the share that the second orders alike; ties count half.
 
     With a first score of right and wrong this is the area under the ROC curve within groups. 0.5 is chance; NaN where

@@ -14,12 +14,12 @@ from torch import nn
 from motet.config import LoraConfig
 from motet.core.protocols import Replay, Request
 from motet.core.trajectory import Act, ActKind, Sampling
-from motet.policies.interactive import NotebookDoor
+from motet.policies.interactive import InteractiveMixin
 from motet.policies.trainable import require_parts
 
 
-class Ensemble(NotebookDoor):
-    """Implements `motet.core.protocols.LearningPolicy` over members that do; no two of them name a part or parameter
+class CompositePolicy(InteractiveMixin):
+    """Implements `motet.core.protocols.TrainablePolicy` over members that do; no two of them name a part or parameter
     alike.
 
     `members`: which policy performs which kind of act; one policy may perform several.
@@ -48,9 +48,9 @@ class Ensemble(NotebookDoor):
         """Perform requests of one kind, in order."""
         return self.members[requests[0].kind].act(requests, sampling) if requests else []
 
-    def transcribe(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
+    def encode_targets(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
         """The acts that demonstrate the targets."""
-        return self._each(requests, lambda member, own: member.transcribe(*_chosen(own, requests, targets)))
+        return self._each(requests, lambda member, own: member.encode_targets(*_chosen(own, requests, targets)))
 
     def reconstruct(self, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
         """As the member does it that draws first: image tokens where there are any."""
@@ -64,9 +64,9 @@ class Ensemble(NotebookDoor):
         """Log-probs under the current weights, with gradient; acts of each member in one call."""
         return self._each(acts, lambda member, own: member.replay(*_chosen(own, acts), needs))
 
-    def cost(self, act: Act) -> int:
+    def num_tokens(self, act: Act) -> int:
         """Tokens that replaying the act costs."""
-        return self.members[act.kind].cost(act)
+        return self.members[act.kind].num_tokens(act)
 
     @property
     def version(self) -> int:
@@ -103,10 +103,10 @@ class Ensemble(NotebookDoor):
         """Train adapters on the language model's linear layers in place of its weights; see `drawer` for its own."""
         self.writer.add_lora(config)
 
-    def recompute_activations(self) -> None:
+    def enable_gradient_checkpointing(self) -> None:
         """Compute activations again in the backward pass instead of keeping them, in every member."""
         for member in self.distinct:
-            member.recompute_activations()
+            member.enable_gradient_checkpointing()
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name."""

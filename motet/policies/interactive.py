@@ -17,7 +17,7 @@ from motet.core.trajectory import Act, ActKind, DenoisingSteps, ImageTokens, Sam
 Prompt = str | Conversation
 
 
-class NotebookDoor:
+class InteractiveMixin:
     """What a person asks of a policy, in terms of what the engine asks of it (`act` and `replay`).
 
     The g-th answer to the k-th prompt draws its noise from `(seed, k, g)`: asking for more leaves the first ones as
@@ -36,7 +36,7 @@ class NotebookDoor:
     def replay(self, acts: Sequence[Act], needs: Collection[str] = ()) -> list[Replay]:
         raise NotImplementedError
 
-    def draw(
+    def generate_images(
         self, prompts: Prompt | Sequence[Prompt], n: int = 1, *, seed: int = 0, **sampling: Any
     ) -> list[ImageTokens] | list[DenoisingSteps]:
         """Draw `n` pictures for each prompt, in prompt order; each act has `.image`. Keywords as in `Sampling`.
@@ -48,7 +48,7 @@ class NotebookDoor:
             sampling.setdefault("temperature", 0.0)
         return self._ask(kind, _listed(prompts), n, seed, Sampling(**sampling))  # type: ignore[return-value]
 
-    def write(
+    def generate_text(
         self,
         prompts: Prompt | Sequence[Prompt],
         images: Image.Image | Sequence[Image.Image] | None = None,

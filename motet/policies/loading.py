@@ -16,13 +16,13 @@ from motet.core.errors import CheckpointError, ConfigError
 from motet.core.registry import first_line
 from motet.policies.janus import JanusPolicy
 from motet.policies.janus.checkpoint import open_janus
-from motet.policies.lora import attach, base_of
+from motet.policies.lora import attach, base_model_of
 from motet.policies.precision import choose_compute_types, width_of
 from motet.policies.qwen_vl import VlmPolicy
 from motet.policies.qwen_vl.checkpoint import FAMILIES, open_vlm
 from motet.weights.hf_output import quiet
 from motet.weights.hub import why_missing
-from motet.weights.locate import newest_of
+from motet.weights.locate import resolve_checkpoint
 
 
 def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
@@ -35,20 +35,20 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
     ConfigError for settings that it has no use for.
     """
     settings = config or PolicyConfig(path=str(path))
-    opened = Opening.at(newest_of(path), settings)
+    opened = LoadSpec.at(resolve_checkpoint(path), settings)
     settings = opened.settings
     model_type = _model_type(opened)
     policy = _OPENERS[model_type](opened)
-    _require_use(settings, policy, model_type)
+    _check_settings_apply(settings, policy, model_type)
     if config is None:  # the default parts are a language model's: a pipeline has none of them
         settings = settings.model_copy(update={"train": tuple(name for name in settings.train if name in policy.parts)})
-    _let_train(policy, settings)
+    _select_trainable(policy, settings)
     if settings.gradient_checkpointing:
-        policy.recompute_activations()
+        policy.enable_gradient_checkpointing()
     return policy
 
 
-def _require_use(settings: PolicyConfig, policy: Any, model_type: str) -> None:
+def _check_settings_apply(settings: PolicyConfig, policy: Any, model_type: str) -> None:
     """Raise ConfigError for settings of a language model, of a pipeline or of a Qwen-VL where there is none."""
     expert, writer = settings.expert, getattr(policy, "writer", policy)
     if settings.lora is not None and "text" not in policy.kinds:
@@ -73,23 +73,23 @@ def _require_use(settings: PolicyConfig, policy: Any, model_type: str) -> None:
         )
 
 
-def _let_train(policy: Any, settings: PolicyConfig) -> None:
+def _select_trainable(policy: Any, settings: PolicyConfig) -> None:
     """Put new adapters on either expert, and choose the parts that train beside them."""
     writer, drawer = getattr(policy, "writer", policy), getattr(policy, "drawer", policy)
     if settings.expert is not None and settings.expert.lora is not None:
         drawer.add_lora(settings.expert.lora)
     if settings.lora is not None and not writer.adapted:  # or it was loaded with the checkpoint
         writer.add_lora(settings.lora)
-    unchosen = writer.adapted and settings.train == _BY_DEFAULT
-    policy.train_parts(() if unchosen else settings.train)
+    use_adapter_only = writer.adapted and settings.train == _DEFAULT_TRAIN_PARTS
+    policy.train_parts(() if use_adapter_only else settings.train)
 
 
-_BY_DEFAULT = PolicyConfig.model_fields["train"].default
+_DEFAULT_TRAIN_PARTS = PolicyConfig.model_fields["train"].default
 """A language model's weights."""
 
 
 @dataclass(frozen=True)
-class Opening:
+class LoadSpec:
     """What an opener is told: where the weights are, and how they are to compute.
 
     Without autocast the weights' type is the compute type, float32; with it they stay as stored, until they train.
@@ -103,11 +103,11 @@ class Opening:
     """Why the settings compute in the types that `auto` became; empty where none was `auto`."""
 
     @classmethod
-    def at(cls, path: str | Path, settings: PolicyConfig) -> Opening:
+    def at(cls, path: str | Path, settings: PolicyConfig) -> LoadSpec:
         """Of a checkpoint folder or hub id, or of an adapter folder, whose base model is the source."""
         folder = Path(path)
         adapter = (folder / "adapter_config.json").is_file()
-        source = base_of(folder) if adapter else str(path)
+        source = base_model_of(folder) if adapter else str(path)
         device = choose_device(settings.device)
         types = choose_compute_types(settings, device, width_of(source))
         return cls(source, folder if adapter else None, types.applied_to(settings), device, types.reason)
@@ -127,14 +127,16 @@ class Opening:
         """The type that weights are loaded in."""
         return torch.float32 if self.autocast is None else "auto"
 
-    def placed(self, model: Any) -> Any:
+    def prepare_model(self, model: Any) -> Any:
         """The model on its device, with the adapter attached: to train, unless `policy.train` alone says what does."""
         model.to(self.device)
         if self.device.type == "cpu":  # torch's fused attention is slow backwards on CPUs: half of a training step
             model.set_attn_implementation("eager")
         if self.adapter is None:
             return model
-        return attach(model, self.adapter, self.settings.lora is not None or self.settings.train == _BY_DEFAULT)
+        return attach(
+            model, self.adapter, self.settings.lora is not None or self.settings.train == _DEFAULT_TRAIN_PARTS
+        )
 
     @property
     def common(self) -> dict[str, Any]:
@@ -152,44 +154,44 @@ class Opening:
         return "" if self.adapter is None else f"The adapter in {str(self.adapter)!r} needs its base model. "
 
 
-def _janus(opened: Opening) -> JanusPolicy:
+def _janus(opened: LoadSpec) -> JanusPolicy:
     model, processor = open_janus(opened.source, opened.dtype)
-    return JanusPolicy(opened.placed(model), processor, **opened.of_tokens)
+    return JanusPolicy(opened.prepare_model(model), processor, **opened.of_tokens)
 
 
-def _vlm(opened: Opening) -> Any:
+def _vlm(opened: LoadSpec) -> Any:
     model, processor = open_vlm(opened.source, opened.dtype, opened.settings.max_pixels)
-    writer = VlmPolicy(opened.placed(model), processor, **opened.of_tokens)
+    writer = VlmPolicy(opened.prepare_model(model), processor, **opened.of_tokens)
     expert = opened.settings.expert
     if expert is None or expert.path is None:
         return writer
-    return _beside(writer, expert.path, opened)
+    return _with_pipeline(writer, expert.path, opened)
 
 
-def _beside(writer: VlmPolicy, pipeline: str | Path, opened: Opening) -> Any:
+def _with_pipeline(writer: VlmPolicy, pipeline: str | Path, opened: LoadSpec) -> Any:
     """A language model with a pipeline."""
     from motet.policies.experts import ExpertsPolicy
 
     return ExpertsPolicy(writer, _pipeline_at(pipeline, opened))
 
 
-def _experts(opened: Opening) -> Any:
+def _experts(opened: LoadSpec) -> Any:
     from motet.policies.experts.policy import LANGUAGE, PIPELINE
 
     folder, plain = Path(opened.source), opened.settings.model_copy(update={"expert": None})
-    return _beside(_vlm(Opening.at(folder / LANGUAGE, plain)), folder / PIPELINE, opened)
+    return _with_pipeline(_vlm(LoadSpec.at(folder / LANGUAGE, plain)), folder / PIPELINE, opened)
 
 
-def _pipeline(opened: Opening) -> Any:
+def _pipeline(opened: LoadSpec) -> Any:
     return _pipeline_at(opened.source, opened)
 
 
-def _pipeline_at(source: str | Path, opened: Opening) -> Any:
+def _pipeline_at(source: str | Path, opened: LoadSpec) -> Any:
     from motet.policies.diffusion.pipeline.checkpoint import open_pipeline  # diffusers is an extra
 
     expert = opened.settings.expert or ExpertConfig()
     return open_pipeline(
-        newest_of(source),
+        resolve_checkpoint(source),
         dtype=opened.dtype,
         device=opened.device,
         embedded_guidance=expert.embedded_guidance,
@@ -199,19 +201,19 @@ def _pipeline_at(source: str | Path, opened: Opening) -> Any:
     )
 
 
-def _unified(opened: Opening) -> Any:
+def _unified(opened: LoadSpec) -> Any:
     from motet.policies.unified import UnifiedPolicy
     from motet.policies.unified.checkpoint import LANGUAGE, open_unified
 
     folder, plain = Path(opened.source), opened.settings.model_copy(update={"expert": None})
-    inner = Opening.at(folder / LANGUAGE, plain)
+    inner = LoadSpec.at(folder / LANGUAGE, plain)
     reader = _OPENERS[_model_type(inner)](inner)
     expert = opened.settings.expert or ExpertConfig()
     whole = open_unified(folder, reader, opened.device, expert, opened.dtype)
     return UnifiedPolicy(reader, **whole, **opened.common)
 
 
-_OPENERS: dict[str, Callable[[Opening], Any]] = {
+_OPENERS: dict[str, Callable[[LoadSpec], Any]] = {
     "janus": _janus,
     **dict.fromkeys(FAMILIES, _vlm),
     "motet_unified": _unified,
@@ -235,7 +237,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _model_type(opened: Opening) -> str:
+def _model_type(opened: LoadSpec) -> str:
     """What config.json says, before anything is built: transformers would build a Janus around any config."""
     source, preface = opened.source, opened.preface
     folder = Path(source)

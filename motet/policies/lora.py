@@ -71,7 +71,7 @@ def wrap(model: Any, config: LoraConfig) -> Any:
         return peft.get_peft_model(model, settings)
 
 
-def base_of(folder: Path) -> str:
+def base_model_of(folder: Path) -> str:
     """The base checkpoint that an adapter folder names."""
     peft = peft_library()
     try:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from motet.core.errors import ConfigError
-from motet.core.protocols import LearningPolicy
+from motet.core.protocols import TrainablePolicy
 from motet.core.registry import did_you_mean
 from motet.policies.versions import enable_activation_checkpointing
 
@@ -26,7 +26,7 @@ def require_parts(parts: Collection[str], chosen: Sequence[str]) -> None:
             )
 
 
-def refuse_adapted(names: Sequence[str], key: str) -> None:
+def check_not_adapted(names: Sequence[str], key: str) -> None:
     """Raise ConfigError for parts that cannot train, because there are adapters by the setting `key` in their place."""
     if names:
         raise ConfigError(
@@ -35,7 +35,7 @@ def refuse_adapted(names: Sequence[str], key: str) -> None:
         )
 
 
-def choose_parts(parts: Mapping[str, nn.Module], chosen: Sequence[str]) -> None:
+def set_trainable(parts: Mapping[str, nn.Module], chosen: Sequence[str]) -> None:
     """Let the parameters of the chosen parts train, in float32, and freeze all others; see `require_parts`.
 
     A parameter that two parts share (tied embeddings) trains if either is chosen.
@@ -49,7 +49,7 @@ def choose_parts(parts: Mapping[str, nn.Module], chosen: Sequence[str]) -> None:
             parameter.data = parameter.data.float()
 
 
-def recompute_activations(model: Any) -> None:
+def enable_gradient_checkpointing(model: Any) -> None:
     """Let the backward pass of a transformers model compute its layers' activations again instead of keeping them.
 
     transformers does so in training mode only. Only the layers' own flags are set: what is inside them stays in
@@ -61,7 +61,7 @@ def recompute_activations(model: Any) -> None:
             layer.training = True
 
 
-def mix_into_reference(policy: LearningPolicy, alpha: float) -> None:
+def mix_into_reference(policy: TrainablePolicy, alpha: float) -> None:
     """Make the reference `alpha` x the present weights + (1 - `alpha`) x itself (TR-DPO, arXiv 2404.09656, eq. 5).
 
     The policy's reference must be a copy of what trains, which adapters' is not.
@@ -72,20 +72,20 @@ def mix_into_reference(policy: LearningPolicy, alpha: float) -> None:
             parameter.data.mul_(1.0 - alpha).add_(present[name], alpha=alpha)
 
 
-def reference_weights(policy: LearningPolicy) -> dict[str, Tensor]:
+def reference_weights(policy: TrainablePolicy) -> dict[str, Tensor]:
     """The reference's copies of what trains, by name: what a checkpoint holds once the reference has moved."""
     with policy.reference():
         return {name: parameter.detach().clone() for name, parameter in policy.trainable().items()}
 
 
-def restore_reference(policy: LearningPolicy, weights: Mapping[str, Tensor]) -> None:
+def restore_reference(policy: TrainablePolicy, weights: Mapping[str, Tensor]) -> None:
     """Put `reference_weights` back."""
     with policy.reference():
         for name, parameter in policy.trainable().items():
             parameter.data.copy_(weights[name])
 
 
-class Reference:
+class ReferenceWeights:
     """The weights a run started from, for the KL: a copy of the trainable parameters, swapped in while it is asked.
 
     `mix_into_reference` writes to the copies.

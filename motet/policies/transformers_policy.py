@@ -11,12 +11,18 @@ from torch import nn
 
 from motet.config import LoraConfig
 from motet.core.trajectory import Act
-from motet.policies.interactive import NotebookDoor
+from motet.policies.interactive import InteractiveMixin
 from motet.policies.lora import is_identity, wrap
-from motet.policies.trainable import Reference, choose_parts, recompute_activations, refuse_adapted, require_parts
+from motet.policies.trainable import (
+    ReferenceWeights,
+    check_not_adapted,
+    enable_gradient_checkpointing,
+    require_parts,
+    set_trainable,
+)
 
 
-class LearningModel(NotebookDoor):
+class TransformersPolicy(InteractiveMixin):
     """A `...ForConditionalGeneration` whose `model` holds a `language_model`, with an `lm_head` beside it.
 
     `autocast` is the compute type of learning's forward passes, `rollout_autocast` that of sampling; None: float32, but
@@ -38,8 +44,8 @@ class LearningModel(NotebookDoor):
         self.rollout_batch = rollout_batch
         self.version = 0
         self._sampler: Any = None  # what a policy derived from the present weights in order to sample
-        self._reference: Reference | None = None
-        self.encoder: Any = None  # a policy's own `TemplateEncoder`
+        self._reference: ReferenceWeights | None = None
+        self.encoder: Any = None  # a policy's own `ChatTemplateEncoder`
         self.model.eval()
 
     def as_seen(self, act: Act) -> str:
@@ -52,7 +58,7 @@ class LearningModel(NotebookDoor):
         return self.wrapped is not self.model
 
     @property
-    def reading_trains(self) -> bool:
+    def backbone_trains(self) -> bool:
         """Whether anything trains that hidden states come from: all but the language head."""
         return any(parameter.requires_grad for parameter in self.model.model.parameters())
 
@@ -68,9 +74,9 @@ class LearningModel(NotebookDoor):
         """
         if self.adapted:
             require_parts(self.parts, names)
-            refuse_adapted(names, "policy.lora")
+            check_not_adapted(names, "policy.lora")
             return
-        choose_parts(self.parts, names)
+        set_trainable(self.parts, names)
         if self.autocast is None:
             self.model.float()  # what trains is float32, and without autocast all must be of one type
         self._sampler = None
@@ -80,9 +86,9 @@ class LearningModel(NotebookDoor):
         self.wrapped = wrap(self.model, config)
         self._sampler = None
 
-    def recompute_activations(self) -> None:
+    def enable_gradient_checkpointing(self) -> None:
         """Compute the language model's activations again in the backward pass instead of keeping them."""
-        recompute_activations(self.model.model.language_model)
+        enable_gradient_checkpointing(self.model.model.language_model)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name."""
@@ -95,7 +101,7 @@ class LearningModel(NotebookDoor):
         """
         trained = self.trainable()  # nothing, where a loaded adapter is frozen
         fresh = bool(trained) and self.adapted and is_identity(self.wrapped)
-        self._reference = None if fresh else Reference(trained)
+        self._reference = None if fresh else ReferenceWeights(trained)
 
     @contextmanager
     def reference(self) -> Iterator[None]:

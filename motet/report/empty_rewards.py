@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from motet.core.trajectory import Group, Scores, TextTokens
-from motet.report.samples import Rewarding
+from motet.report.samples import WeightedReward
 
 STEPS = 5
 """After how many steps it is said."""
@@ -17,7 +17,7 @@ LONGEST = 160
 
 
 @runtime_checkable
-class Reward(Rewarding, Protocol):
+class Reward(WeightedReward, Protocol):
     """What the example needs to know of a reward, beyond what samples show."""
 
     @property
@@ -54,7 +54,9 @@ class EmptyRewards:
         for reward in rewards:
             count = self._counts.setdefault((track, reward.name), _Count(done=reward.weight == 0 or not self.steps))
             values = [
-                score.values[reward.name][g] for group, score in zip(groups, scores, strict=True) for g in group.alive
+                score.values[reward.name][g]
+                for group, score in zip(groups, scores, strict=True)
+                for g in group.valid_indices
             ]
             if count.done or not values:
                 continue
@@ -87,8 +89,8 @@ def _message(track: str, reward: Reward, count: _Count, groups: Sequence[Group])
 
 def _example(reward: Reward, groups: Sequence[Group]) -> tuple[str, str | None]:
     """One completion with the row's gold answer, and the completion's text if it has one."""
-    group = next(group for group in groups if group.alive)
-    acts = [act for act in group.trajectories[group.alive[0]].acts if act.name in reward.acts]
+    group = next(group for group in groups if group.valid_indices)
+    acts = [act for act in group.trajectories[group.valid_indices[0]].acts if act.name in reward.acts]
     texts = [act.text for act in acts if isinstance(act, TextTokens)]
     text = texts[-1] if texts else None
     completion = "no act that it speaks for" if not acts else "a picture" if text is None else _short(text)

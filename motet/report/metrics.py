@@ -12,7 +12,7 @@ from motet.core.trajectory import Group, Scores, TextTokens
 
 
 @runtime_checkable
-class Watcher(Protocol):
+class Callback(Protocol):
     """Who is told how a run goes: a progress bar, a tracker."""
 
     def step(self, step: int, steps: int, numbers: Mapping[str, float]) -> None:
@@ -20,7 +20,7 @@ class Watcher(Protocol):
         ...
 
 
-class Stopwatch:
+class PhaseTimer:
     """Seconds by phase of one step."""
 
     def __init__(self) -> None:
@@ -53,8 +53,8 @@ def reward_numbers(scores: Sequence[Scores], weights: Mapping[str, float]) -> di
         values = [
             value
             for score in scores
-            for sibling, value in enumerate(score.values[name])
-            if value is not None and sibling not in score.dropped
+            for generation_index, value in enumerate(score.values[name])
+            if value is not None and generation_index not in score.dropped
         ]
         if values:
             numbers[f"rewards/{name}/mean"] = statistics.fmean(values)
@@ -70,7 +70,7 @@ def act_numbers(groups: Sequence[Group], rollout_seconds: float) -> dict[str, fl
     acts = [act for group in groups for trajectory in group.trajectories for act in trajectory.acts]
     texts = [act for act in acts if isinstance(act, TextTokens)]
     pictures = len(acts) - len(texts)
-    failures = sum(len(group.trajectories) - len(group.alive) for group in groups)
+    failures = sum(len(group.trajectories) - len(group.valid_indices) for group in groups)
     numbers = {"failures": float(failures)}
     if texts:
         numbers["completion_length/mean"] = statistics.fmean(act.num_actions for act in texts)

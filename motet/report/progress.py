@@ -108,7 +108,7 @@ class _NumbersColumn(ProgressColumn):
 
 
 class ProgressBar:
-    """A `Watcher`, and a bar for evaluations. Use as a context manager."""
+    """A `Callback`, and a bar for evaluations. Use as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

@@ -9,11 +9,11 @@ from rich.console import Console, ConsoleOptions
 from rich.markup import escape
 from rich.table import Table
 
-WORDS = ("stage", "policy", "credit", "reward", "compared")
+TEXT_COLUMNS = ("stage", "policy", "credit", "reward", "compared")
 """Columns of words: on the left, folded where space is short. The others are numbers."""
-ONCE = ("policy", "seed", "credit", "trajectories", "reward", "rows")
+HOIST_IF_CONSTANT = ("policy", "seed", "credit", "trajectories", "reward", "rows")
 """Columns that are said once, below the table, where all rows agree."""
-SPARE = ("rows", "trajectories", "credit", "policy", "greedy")
+DROP_WHEN_NARROW = ("rows", "trajectories", "credit", "policy", "greedy")
 """Columns that a terminal too narrow for all of them goes without, in this order."""
 
 
@@ -28,7 +28,7 @@ class Sheet:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
         """As many columns as the width has room for; what is left out is named."""
         kept, said = self._parted()
-        spare = [name for name in SPARE if name in kept]
+        spare = [name for name in DROP_WHEN_NARROW if name in kept]
         left_out: list[str] = []
         while spare and self._width(kept) > options.max_width:
             left_out.append(spare.pop(0))
@@ -37,7 +37,7 @@ class Sheet:
         caption = "\n".join(note for note in notes if note)
         table = Table(title=self.title, title_justify="left", caption=caption or None, caption_justify="left")
         for heading in kept:
-            words = heading in WORDS
+            words = heading in TEXT_COLUMNS
             table.add_column(heading, justify="left" if words else "right", overflow="fold", no_wrap=not words)
         for row in self._of(kept):
             table.add_row(*map(escape, row))
@@ -53,7 +53,7 @@ class Sheet:
     def _parted(self) -> tuple[list[str], str]:
         """Headings without those that all rows agree on, and the latter in words."""
         values = dict(zip(self.headings, zip(*self.rows, strict=True), strict=True))
-        alike = [name for name in self.headings if name in ONCE and len(set(values[name])) == 1]
+        alike = [name for name in self.headings if name in HOIST_IF_CONSTANT and len(set(values[name])) == 1]
         kept = [name for name in self.headings if name not in alike]
         return kept, "; ".join(f"{name}: {values[name][0]}" for name in alike)
 

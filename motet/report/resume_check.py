@@ -11,7 +11,7 @@ from motet.core.errors import ConfigError
 from motet.report.run_dir import RECIPE, START, RunFolder
 from motet.weights.locate import latest_checkpoint, step_of, weights_digest
 
-FREE = frozenset(
+RESUMABLE_KEYS = frozenset(
     {
         "description",
         "policy.device",
@@ -53,7 +53,7 @@ def starting_weights(recipe: Recipe) -> dict[str, str | None]:
     return {key: weights_digest(path) for key, path in paths.items()}
 
 
-def refuse_changes(folder: RunFolder, recipe: Recipe, start: Mapping[str, str | None] | None = None) -> None:
+def check_resume_compatible(folder: RunFolder, recipe: Recipe, start: Mapping[str, str | None] | None = None) -> None:
     """Raise ConfigError, naming the keys, when a recipe would go on otherwise than the folder's run began.
 
     `start`: what it would begin with now; None: the weights that the recipe names. A path may change if the weights
@@ -86,7 +86,7 @@ def refuse_changes(folder: RunFolder, recipe: Recipe, start: Mapping[str, str | 
 
 def _is_free(key: str) -> bool:
     """Also how long a reward may take, which is raised when a run ended for it: `[tracks.TRACK.]rewards.N.timeout`."""
-    return key in FREE or re.fullmatch(r"(tracks\..*\.)?rewards\.\d+\.timeout", key) is not None
+    return key in RESUMABLE_KEYS or re.fullmatch(r"(tracks\..*\.)?rewards\.\d+\.timeout", key) is not None
 
 
 def _refuse_length(folder: RunFolder, before: Recipe, recipe: Recipe) -> None:

@@ -136,7 +136,7 @@ class RunFolder:
         """All lines of `metrics.jsonl` that are whole: a run that was killed may leave a torn one at the end."""
         return self._read_lines(METRICS)
 
-    def forget_steps_from(self, step: int) -> None:
+    def truncate_metrics(self, step: int) -> None:
         """Drop lines of steps that a resumed run is about to play again, and torn ones."""
         for name in (METRICS, FAILURES):
             if (self.path / name).is_file():

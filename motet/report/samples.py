@@ -14,12 +14,12 @@ from motet.core.trajectory import Act, DenoisingSteps, Group, ImageTokens, Score
 from motet.report.image_grid import picture_grid, save_picture
 from motet.report.run_dir import RunFolder
 
-SIBLINGS, PICTURES = 2, 64
+GENERATIONS, PICTURES = 2, 64
 """Siblings of each prompt that are shown, and the most pictures of one grid."""
 
 
 @runtime_checkable
-class Rewarding(Protocol):
+class WeightedReward(Protocol):
     """What the captions need to know of a reward."""
 
     @property
@@ -37,7 +37,7 @@ def save_samples(
     step: int,
     groups: Sequence[Group],
     scores: Sequence[Scores],
-    rewards: Sequence[Rewarding],
+    rewards: Sequence[WeightedReward],
     track: str = "",
 ) -> None:
     """`samples/step_N.png`: drawings with what was asked and earned; `samples/step_N.jsonl`: texts with both.
@@ -59,20 +59,20 @@ def _write_samples(
     step: int,
     groups: Sequence[Group],
     scores: Sequence[Scores],
-    rewards: Sequence[Rewarding],
+    rewards: Sequence[WeightedReward],
 ) -> None:
     pictures: list[Image.Image] = []
     captions: list[str] = []
     lines: list[str] = []
     for group, score in zip(groups, scores, strict=True):
-        for sibling in group.alive[:SIBLINGS]:
-            acts, logged = group.trajectories[sibling].acts, score.logged.get(sibling)
-            whose = {"row": group.task.index, "sibling": sibling}
+        for generation_index in group.valid_indices[:GENERATIONS]:
+            acts, logged = group.trajectories[generation_index].acts, score.logged.get(generation_index)
+            whose = {"row": group.task.index, "sibling": generation_index}
             also = {} if logged is None else {"logged": logged}
             if also and not any(isinstance(act, TextTokens) for act in acts):
                 lines.append(json.dumps(whose | also, default=str) + "\n")
             for act in acts:
-                earned = _earned(act, score, sibling, rewards)
+                earned = _act_reward(act, score, generation_index, rewards)
                 if isinstance(act, TextTokens):
                     said = {"act": act.name, "reward": round(earned, 4), "prompt": act.context.text, "text": act.text}
                     lines.append(json.dumps(whose | said | also, default=str) + "\n")
@@ -94,10 +94,15 @@ def failure_lines(
     """Lines of `failures.jsonl`: one for every trajectory that failed or was dropped, with the reason."""
     for group, score in zip(groups, scores, strict=True):
         failures = {g: t.failure for g, t in enumerate(group.trajectories) if t.failure is not None}
-        for sibling, failure in sorted((failures | dict(score.dropped)).items()):
-            place = {"step": step, **({"track": track} if track else {}), "row": group.task.index, "sibling": sibling}
+        for generation_index, failure in sorted((failures | dict(score.dropped)).items()):
+            place = {
+                "step": step,
+                **({"track": track} if track else {}),
+                "row": group.task.index,
+                "sibling": generation_index,
+            }
             yield {**place, "where": failure.where, "message": failure.message}
 
 
-def _earned(act: Act, score: Scores, sibling: int, rewards: Sequence[Rewarding]) -> float:
-    return sum(r.weight * (score.values[r.name][sibling] or 0.0) for r in rewards if act.name in r.acts)
+def _act_reward(act: Act, score: Scores, generation_index: int, rewards: Sequence[WeightedReward]) -> float:
+    return sum(r.weight * (score.values[r.name][generation_index] or 0.0) for r in rewards if act.name in r.acts)

@@ -5,7 +5,7 @@ A reward function is TRL's: `f(prompts, completions, **columns) -> list[float | 
 
 from motet.rewards import improvement  # these imports register the built-in rewards
 from motet.rewards.arguments import StepLog
-from motet.rewards.base import BoundReward, Judge, bind_policy, built_in_rewards, reward
+from motet.rewards.base import BoundReward, ModelReward, bind_policy, built_in_rewards, reward
 from motet.rewards.image import clip, gen_eval, jpeg, psnr
 from motet.rewards.judge import cycle, image_qa, llm_judge, token_matching
 from motet.rewards.resolving import resolve, resolve_all
@@ -16,7 +16,7 @@ from motet.rewards.text.gold_check import check_golds
 
 __all__ = [
     "BoundReward",
-    "Judge",
+    "ModelReward",
     "StepLog",
     "bind_policy",
     "built_in_rewards",

@@ -15,7 +15,7 @@ from motet.rewards.arguments import own_copies, pictures_of
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Judge:
+class ModelReward:
     """A reward with models or settings of its own: register a subclass, whose constructor's parameters are the options.
 
     The constructor sees that the options are right, so that a recipe is refused before anything is loaded; `prepare`
@@ -47,7 +47,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """A registered function, or a class of `Judge`s; `options` are what recipes set, never filled from columns.
+    """A registered function, or a class of `ModelReward`s; `options` are what recipes set, never filled from columns.
 
     `known` are the values that an option may have, where they can be listed: another is refused with the recipe.
     """
@@ -61,7 +61,7 @@ BUILT_INS: Registry[BuiltIn] = Registry("reward", key="rewards.name")
 
 
 def reward(name: str, *, options: Mapping[str, tuple[Any, ...]] | None = None) -> Callable[[F], F]:
-    """Register a reward function, or a class of `Judge`s, under a name that recipes can use; it stays as it is.
+    """Register a reward function, or a class of `ModelReward`s, under a name that recipes can use; it stays as it is.
 
     `options` are a function's options with the values that each may have.
     """
@@ -113,13 +113,13 @@ class BoundReward:
 
     @property
     def uses_reference(self) -> bool:
-        """Whether it asks the policy's reference; see `Judge`."""
-        return isinstance(self.function, Judge) and self.function.uses_reference
+        """Whether it asks the policy's reference; see `ModelReward`."""
+        return isinstance(self.function, ModelReward) and self.function.uses_reference
 
     @property
     def wants_tags(self) -> bool:
         """Whether it reads only what stands in `<answer>` tags: built-in rewards with the option `tagged`."""
-        if isinstance(self.function, Judge):
+        if isinstance(self.function, ModelReward):
             return getattr(self.function, "tagged", False) is True
         tagged = inspect.signature(self.function).parameters.get("tagged") if self.trusted else None
         return tagged is not None and self.options.get("tagged", tagged.default) is True
@@ -141,7 +141,7 @@ class BoundReward:
 def bind_policy(rewards: Sequence[BoundReward], policy: Policy) -> list[BoundReward]:
     """The rewards, ready to score this policy: models loaded, and a parameter `policy` filled where there is one."""
     for bound in rewards:
-        if isinstance(bound.function, Judge):
+        if isinstance(bound.function, ModelReward):
             try:
                 bound.function.prepare(policy)
             except SystemExit as stop:

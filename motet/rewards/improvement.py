@@ -10,7 +10,7 @@ from typing import Any
 from motet.config.schema import RewardConfig
 from motet.core.protocols import Policy
 from motet.rewards.arguments import GIVEN
-from motet.rewards.base import BoundReward, Judge, bind_policy, reward
+from motet.rewards.base import BoundReward, ModelReward, bind_policy, reward
 from motet.rewards.options import filled, refuse
 from motet.rewards.resolving import resolve
 
@@ -19,7 +19,7 @@ Values = list[float | None]
 
 @reward("improvement")
 @dataclass(eq=False, kw_only=True)
-class Improvement(Judge):
+class Improvement(ModelReward):
     """Score of the act `after` minus score of the act `before`, both by the reward `of` with its `options`.
 
     Name in `rewards.acts` whom it speaks for, and leave the draft out there: credited with it, a draft would learn to

@@ -23,12 +23,13 @@ def device_of(policy: Policy) -> torch.device:
 
 
 def load_model(
-    auto: Any, path: str, device: torch.device, *, key: str, may_lack: str | None = None, **settings: Any
+    auto: Any, path: str, device: torch.device, *, key: str, allow_missing_prefix: str | None = None, **settings: Any
 ) -> Any:
     """A transformers model from a folder or hub id: float32, frozen, in evaluation mode.
 
     `auto` is the class whose `from_pretrained` is called, `key` the recipe's key that named the path; a weight whose
-    name begins with `may_lack` may be missing (a head that is not used); `settings` override the model's config.
+    name begins with `allow_missing_prefix` may be missing (a head that is not used); `settings` override the model's
+    config.
     Raises ConfigError when the model cannot be loaded or its weights are incomplete: transformers fills gaps with
     random weights and only warns.
     """
@@ -36,7 +37,11 @@ def load_model(
     model = _LOADED.get(known)
     if model is None:
         model, found = _open(auto, path, key, "model", output_loading_info=True, dtype=torch.float32, **settings)
-        lost = [name for name in found["missing_keys"] if may_lack is None or not name.startswith(may_lack)]
+        lost = [
+            name
+            for name in found["missing_keys"]
+            if allow_missing_prefix is None or not name.startswith(allow_missing_prefix)
+        ]
         if lost or found["mismatched_keys"]:
             named = ", ".join(sorted(map(str, [*lost, *found["mismatched_keys"]]))[:3])
             raise ConfigError(f"{key}={path!r} lacks weights: {named}.", fix="give a complete checkpoint.")

@@ -16,7 +16,7 @@ from motet.config.schema import RewardConfig
 from motet.core.errors import ConfigError, MotetError, RewardError
 from motet.core.registry import did_you_mean, first_line
 from motet.rewards.arguments import ELSEWHERE, GIVEN
-from motet.rewards.base import BUILT_INS, BoundReward, BuiltIn, Judge
+from motet.rewards.base import BUILT_INS, BoundReward, BuiltIn, ModelReward
 
 SHAPE = "f(prompts, completions, **columns) -> list[float | None]"
 
@@ -56,7 +56,7 @@ def resolve(config: RewardConfig, scenario_acts: Mapping[str, ActKind], columns:
     options = dict(config.options)
     if inspect.isclass(function) or (found is not entry and _makes_rewards(function, options)):
         function, options = _made(config, function), {}
-    needs, sees = (function.needs, function.sees) if isinstance(function, Judge) else ((), ())
+    needs, sees = (function.needs, function.sees) if isinstance(function, ModelReward) else ((), ())
     fix = "name the scenario's act in rewards.options (act, to, draft, before or after)."
     _check_acts(f"rewards.options of {config.name!r} look at the act", sees, scenario_acts, fix)
     parameters = _parameters(function)
@@ -66,7 +66,9 @@ def resolve(config: RewardConfig, scenario_acts: Mapping[str, ActKind], columns:
     if columns is not None:
         _check_columns(config, needs, columns)
     takes_anything = not parameters or any(p.kind is p.VAR_KEYWORD for p in parameters)
-    bound = frozenset() if isinstance(function, Judge) else entry.options  # a judge's are not among its parameters
+    bound = (
+        frozenset() if isinstance(function, ModelReward) else entry.options
+    )  # a judge's are not among its parameters
     accepts = None if takes_anything and not bound else frozenset(named) - bound - {"policy"}
     return BoundReward(
         name, config.weight, acts, function, options, accepts, "policy" in named, sees, needs,

@@ -20,7 +20,7 @@ from motet.rewards.base import BoundReward
 from motet.rewards.waiting import Late, on_thread
 
 Values = list[float | None]
-CONTRACT = "return one number per completion, or None where the reward does not apply"
+RETURN_CONTRACT = "return one number per completion, or None where the reward does not apply"
 
 
 def score_groups(groups: Sequence[Group], rewards: Sequence[BoundReward], log: StepLog | None = None) -> list[Scores]:
@@ -40,7 +40,7 @@ def score_groups(groups: Sequence[Group], rewards: Sequence[BoundReward], log: S
     reward gave it None but gave a sibling a value. None for all survivors of a group: the reward does not apply there.
     Raises RewardError when a reward raises, breaks its contract, or returns no finite number in the whole step.
     """
-    alive = [(p, g, group.trajectories[g]) for p, group in enumerate(groups) for g in group.alive]
+    alive = [(p, g, group.trajectories[g]) for p, group in enumerate(groups) for g in group.valid_indices]
     trajectories = [trajectory for _, _, trajectory in alive]
     log = StepLog() if log is None else log
     returned = _call_all(rewards, trajectories, log) if trajectories else [[] for _ in rewards]
@@ -49,7 +49,7 @@ def score_groups(groups: Sequence[Group], rewards: Sequence[BoundReward], log: S
         {g: t.failure for g, t in enumerate(group.trajectories) if t.failure is not None} for group in groups
     ]
     for reward, values in zip(rewards, returned, strict=True):
-        values = _with_absent(reward, alive, values)
+        values = _impute_group_mean(reward, alive, values)
         for (p, g, _), value in zip(alive, values, strict=True):
             if value is None or math.isfinite(value):
                 table[p][reward.name][g] = value
@@ -69,7 +69,7 @@ def score_groups(groups: Sequence[Group], rewards: Sequence[BoundReward], log: S
     ]
 
 
-def _with_absent(reward: BoundReward, alive: Sequence[tuple[int, int, Trajectory]], values: Values) -> Values:
+def _impute_group_mean(reward: BoundReward, alive: Sequence[tuple[int, int, Trajectory]], values: Values) -> Values:
     """The values, with the mean of the siblings' for those that performed none of the reward's acts."""
     given: dict[int, list[float]] = {}
     for (p, _, _), value in zip(alive, values, strict=True):
@@ -111,7 +111,7 @@ def _call_all(rewards: Sequence[BoundReward], trajectories: Sequence[Trajectory]
 
 
 def _call(reward: BoundReward, trajectories: Sequence[Trajectory], columns: dict[str, list[Any]], log: StepLog) -> Any:
-    arguments = {**columns, **_dialogue(reward, trajectories)}
+    arguments = {**columns, **_trl_inputs(reward, trajectories)}
     if any(reward.takes(name) for name in TRAINER):
         arguments |= log.arguments(reward.name)
     try:
@@ -121,7 +121,7 @@ def _call(reward: BoundReward, trajectories: Sequence[Trajectory], columns: dict
     except MotetError:
         raise
     except (Exception, SystemExit) as error:
-        raise _raised(reward, error, len(trajectories)) from error
+        raise _as_reward_error(reward, error, len(trajectories)) from error
 
 
 def _listed(result: Any) -> Any:
@@ -129,7 +129,7 @@ def _listed(result: Any) -> Any:
     return list(result) if isinstance(result, Iterator) and not isawaitable(result) else result
 
 
-def _dialogue(reward: BoundReward, trajectories: Sequence[Trajectory]) -> dict[str, list[Any]]:
+def _trl_inputs(reward: BoundReward, trajectories: Sequence[Trajectory]) -> dict[str, list[Any]]:
     """`prompts`, `completions` and, if all that is shown has tokens, `completion_ids`, as fresh lists.
 
     Raises RewardError when the reward cannot do without the tokens that denoising does not have.
@@ -173,7 +173,7 @@ async def _guard(reward: BoundReward, result: Awaitable[Any], count: int) -> Any
     except MotetError:
         raise
     except (Exception, SystemExit) as error:
-        raise _raised(reward, Late() if limit.expired() else error, count) from error
+        raise _as_reward_error(reward, Late() if limit.expired() else error, count) from error
 
 
 def _gather(asked: Sequence[tuple[BoundReward, Awaitable[Any]]], count: int) -> list[Any]:
@@ -186,10 +186,10 @@ def _gather(asked: Sequence[tuple[BoundReward, Awaitable[Any]]], count: int) -> 
     try:  # a function that waits without `await` holds up the loop, and its timeout with it
         return on_thread(lambda: asyncio.run(gather()), slowest.timeout and slowest.timeout + 1.0)
     except Late as error:
-        raise _raised(slowest, error, count) from error
+        raise _as_reward_error(slowest, error, count) from error
 
 
-def _raised(reward: BoundReward, error: BaseException, count: int) -> RewardError:
+def _as_reward_error(reward: BoundReward, error: BaseException, count: int) -> RewardError:
     if isinstance(error, Late):
         return RewardError(
             f"Reward {reward.name!r} took longer than its timeout of {reward.timeout} s (called with {count} "
@@ -213,11 +213,13 @@ def _checked(reward: BoundReward, result: Any, count: int) -> Values:
         returned = list(result)
     except TypeError:  # also of a tensor that is one number
         raise RewardError(
-            f"Reward {reward.name!r} returned a {type(result).__name__}, not a list of {count}.", fix=f"{CONTRACT}."
+            f"Reward {reward.name!r} returned a {type(result).__name__}, not a list of {count}.",
+            fix=f"{RETURN_CONTRACT}.",
         ) from None
     if len(returned) != count:
         raise RewardError(
-            f"Reward {reward.name!r} returned {len(returned)} values for {count} completions.", fix=f"{CONTRACT}."
+            f"Reward {reward.name!r} returned {len(returned)} values for {count} completions.",
+            fix=f"{RETURN_CONTRACT}.",
         )
     values = [_number(value) for value in returned]
     for place, (value, number) in enumerate(zip(returned, values, strict=True)):
@@ -225,7 +227,7 @@ def _checked(reward: BoundReward, result: Any, count: int) -> Values:
             raise RewardError(
                 f"Reward {reward.name!r} returned {value!r:.80} ({type(value).__name__}) for completion {place}, "
                 "not a number.",
-                fix=f"{CONTRACT}.",
+                fix=f"{RETURN_CONTRACT}.",
             )
     given = [value for value in values if value is not None]
     if given and not any(math.isfinite(value) for value in given):

@@ -1,20 +1,20 @@
 """Scenarios: little programs that say what the policy is to write and draw, and in which context."""
 
+from motet.core.conversation import user
 from motet.scenarios.answer import answer
 from motet.scenarios.base import (
     SCENARIOS,
-    Draw,
+    GenerateImage,
+    GenerateText,
     Program,
     Scenario,
-    Write,
-    asks,
+    as_image_turn,
+    as_text_turn,
     built_in_scenarios,
-    extract_refined,
-    keeps_original,
+    last_answer_block_or_text,
     resolve_scenario,
-    says,
     scenario,
-    shows,
+    skips_refinement,
 )
 from motet.scenarios.caption_redraw import caption_redraw
 from motet.scenarios.draw import draw
@@ -32,29 +32,29 @@ for _built_in in (
     SCENARIOS.add(_built_in.name, _built_in)
 
 __all__ = [
-    "Draw",
+    "GenerateImage",
+    "GenerateText",
     "Program",
     "Scenario",
-    "Write",
     "answer",
-    "asks",
+    "as_image_turn",
+    "as_text_turn",
     "built_in_scenarios",
     "caption_redraw",
     "draw",
     "duet",
     "edit",
     "edit_cycle",
-    "extract_refined",
-    "keeps_original",
+    "last_answer_block_or_text",
     "paint",
     "redraw",
     "refine_draw",
     "refine_edit",
     "reflect",
     "resolve_scenario",
-    "says",
     "scenario",
-    "shows",
+    "skips_refinement",
     "think_draw",
     "think_paint",
+    "user",
 ]

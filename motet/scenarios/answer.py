@@ -6,10 +6,10 @@ from collections.abc import Generator
 from typing import Any
 
 from motet.core.task import Task
-from motet.scenarios.base import Write, scenario
+from motet.scenarios.base import GenerateText, scenario
 
 
 @scenario("answer", acts={"answer": "text"}, columns=("question",))
 def answer(task: Task) -> Generator[Any, Any, None]:
     """One text act: `answer`."""
-    yield Write(task.question)
+    yield GenerateText(task.question)

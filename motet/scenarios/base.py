@@ -2,16 +2,16 @@
 
     @scenario("reflect", acts={"draft": "image", "critique": "text", "revision": "image"}, columns=("prompt",))
     def reflect(task, *, question="What is wrong?"):
-        draft = yield Draw(task.prompt, name="draft")
-        looked = task.prompt + shows(draft) + asks(question)
-        critique = yield Write(looked, name="critique")
-        yield Draw(looked + says(critique), name="revision")
+        draft = yield GenerateImage(task.prompt, name="draft")
+        context = task.prompt + as_image_turn(draft) + user(question)
+        critique = yield GenerateText(context, name="critique")
+        yield GenerateImage(context + as_text_turn(critique), name="revision")
 
 A program yields a request, or several independent ones at once as a tuple, and receives the act, or a tuple of acts.
-It holds no tensors and no batching: `motet.training.rollout` plays P x G programs in lockstep. Siblings whose
-requests share one
-Conversation object share one prefill, so pass `task.prompt` and `task.question` on as they are. Keyword-only parameters
-are the scenario's options. A sibling need not perform every act: see `motet.rewards.scoring` on rewards of absent acts.
+It holds no tensors and no batching: `motet.training.rollout` runs P x G programs in lockstep. Programs whose requests
+share one Conversation object share one prefill, so pass `task.prompt` and `task.question` on as they are. Keyword-only
+parameters are the scenario's options. A program need not request every declared act: see `motet.rewards.scoring` on
+rewards of absent acts.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, cast, get_args
 
-from PIL import Image
-
-from motet.core.conversation import Conversation, user
+from motet.core.conversation import Conversation
 from motet.core.errors import ConfigError
 from motet.core.registry import Registry, did_you_mean
 from motet.core.task import Task
@@ -34,7 +32,7 @@ from motet.core.trajectory import Act, ActKind, TextTokens
 
 
 @dataclass(frozen=True, eq=False)
-class Draw:
+class GenerateImage:
     """Ask for a picture: image tokens or denoising steps, as the policy draws."""
 
     conversation: Conversation
@@ -43,7 +41,7 @@ class Draw:
 
 
 @dataclass(frozen=True, eq=False)
-class Write:
+class GenerateText:
     """Ask for text."""
 
     conversation: Conversation
@@ -54,7 +52,8 @@ class Write:
 Program = Callable[..., Generator[Any, Any, Any]]
 """Takes the task, and options as keyword-only parameters.
 
-Yields `Draw | Write | tuple | list` of them; receives the act, or a tuple of acts in the order of the requests.
+Yields `GenerateImage | GenerateText | tuple | list` of them; receives the act, or a tuple of acts in the order of the
+requests.
 """
 
 
@@ -160,26 +159,25 @@ def resolve_scenario(name: str) -> Scenario:
     return found
 
 
-def shows(act: Act) -> Conversation:
+def as_image_turn(act: Act) -> Conversation:
     """A picture that the policy drew, as its own turn. Raises ConfigError for an act without a picture."""
     if isinstance(act, TextTokens):
-        raise ConfigError(f"shows() was given the text act {act.name!r}, which has no picture.", fix="use says(act).")
+        raise ConfigError(
+            f"as_image_turn() was given the text act {act.name!r}, which has no picture.", fix="use as_text_turn(act)."
+        )
     return act.to_conversation()
 
 
-def says(act: Act) -> Conversation:
+def as_text_turn(act: Act) -> Conversation:
     """Text that the policy wrote, as its own turn. Raises ConfigError for an act without text."""
     if not isinstance(act, TextTokens):
-        raise ConfigError(f"says() was given the act {act.name!r}, which is a picture.", fix="use shows(act).")
+        raise ConfigError(
+            f"as_text_turn() was given the act {act.name!r}, which is a picture.", fix="use as_image_turn(act)."
+        )
     return act.to_conversation()
 
 
-def asks(*contents: str | Image.Image) -> Conversation:
-    """A user's turn: texts, and pictures if need be (`asks(draft.image, "What is wrong?")`)."""
-    return user(*contents)
-
-
-def extract_refined(text: str) -> str:
+def last_answer_block_or_text(text: str) -> str:
     """What a thought comes to: its last `<answer>` block that holds something, else the whole text; trimmed.
 
     Lenient where the reward `answer_format` is strict: the picture has to be drawn from something.
@@ -188,11 +186,11 @@ def extract_refined(text: str) -> str:
     return next((block for block in reversed(blocks) if block), text.strip())
 
 
-def keeps_original(task: Task, keep: int) -> bool:
+def skips_refinement(task: Task, keep: int) -> bool:
     """Whether this sibling is one of the first `keep`, which go on with what the row says. Raises ConfigError."""
     if keep < 0:
         raise ConfigError(f"The option keep={keep} is no number of siblings.", fix="give 0 or more.")
-    return task.sibling < keep
+    return task.generation_index < keep
 
 
 def _fits(value: Any, default: Any) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+from motet.core.conversation import user
 from motet.core.task import Task
-from motet.scenarios.base import Draw, Write, asks, extract_refined, scenario
+from motet.scenarios.base import GenerateImage, GenerateText, last_answer_block_or_text, scenario
 
 QUESTION = "what is in the picture?"
 
@@ -17,5 +18,5 @@ def caption_redraw(task: Task, *, question: str = QUESTION) -> Generator[Any, An
 
     A caption is worth what can be drawn from it.
     """
-    caption = yield Write(task.looking(question), name="caption")
-    yield Draw(asks(extract_refined(caption.text)), name="redrawn")
+    caption = yield GenerateText(task.looking(question), name="caption")
+    yield GenerateImage(user(last_answer_block_or_text(caption.text)), name="redrawn")

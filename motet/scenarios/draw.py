@@ -6,10 +6,10 @@ from collections.abc import Generator
 from typing import Any
 
 from motet.core.task import Task
-from motet.scenarios.base import Draw, scenario
+from motet.scenarios.base import GenerateImage, scenario
 
 
 @scenario("draw", acts={"drawing": "image"}, columns=("prompt",))
 def draw(task: Task) -> Generator[Any, Any, None]:
     """One picture act: `drawing`."""
-    yield Draw(task.prompt)
+    yield GenerateImage(task.prompt)

@@ -6,10 +6,10 @@ from collections.abc import Generator
 from typing import Any
 
 from motet.core.task import Task
-from motet.scenarios.base import Draw, Write, scenario
+from motet.scenarios.base import GenerateImage, GenerateText, scenario
 
 
 @scenario("duet", acts={"drawing": "image", "answer": "text"}, columns=("prompt", "question"))
 def duet(task: Task) -> Generator[Any, Any, None]:
     """Two independent acts of one trajectory: `drawing` and `answer`."""
-    yield Draw(task.prompt, name="drawing"), Write(task.question, name="answer")
+    yield GenerateImage(task.prompt, name="drawing"), GenerateText(task.question, name="answer")

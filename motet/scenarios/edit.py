@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+from motet.core.conversation import user
 from motet.core.task import Task
-from motet.scenarios.base import Draw, asks, scenario
+from motet.scenarios.base import GenerateImage, scenario
 
 
 @scenario("edit", acts={"edit": "image"}, columns=("image", "instruction"))
 def edit(task: Task) -> Generator[Any, Any, None]:
     """One picture act: `edit`, after the row's picture and its instruction."""
-    yield Draw(task.instruction, name="edit")
+    yield GenerateImage(task.instruction, name="edit")
 
 
 @scenario("edit_cycle", acts={"edit": "image", "restored": "image"}, columns=("image", "instruction", "inverse"))
@@ -21,6 +22,6 @@ def edit_cycle(task: Task) -> Generator[Any, Any, None]:
 
     The source is not shown again: whatever the edit destroyed cannot be restored (UniRL-Zero's editing cycle).
     """
-    edited = yield Draw(task.instruction, name="edit")
+    edited = yield GenerateImage(task.instruction, name="edit")
     back = task.filled("{inverse}", "inverse").text  # in words, also where the data has chat messages
-    yield Draw(asks(edited.image, back), name="restored")
+    yield GenerateImage(user(edited.image, back), name="restored")

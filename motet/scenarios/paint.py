@@ -7,7 +7,7 @@ from typing import Any
 
 from motet.core.conversation import Conversation
 from motet.core.task import Task
-from motet.scenarios.base import Draw, Write, says, scenario, shows
+from motet.scenarios.base import GenerateImage, GenerateText, as_image_turn, as_text_turn, scenario
 from motet.scenarios.think_draw import THINK
 
 PAINT = {"tokens": "image", "drawing": "denoising"}
@@ -28,10 +28,10 @@ def think_paint(
     task: Task, *, instruction: str = THINK, train_tokens: bool = True, train_drawing: bool = True
 ) -> Generator[Any, Any, None]:
     """As `paint`, after a text act `thought` as in `think_draw`: acts of all three kinds, each with all before it."""
-    thought = yield Write(task.filled(instruction, "prompt"), name="thought")
-    yield from _painted(task.prompt + says(thought), train_tokens, train_drawing)
+    thought = yield GenerateText(task.filled(instruction, "prompt"), name="thought")
+    yield from _painted(task.prompt + as_text_turn(thought), train_tokens, train_drawing)
 
 
 def _painted(context: Conversation, train_tokens: bool, train_drawing: bool) -> Generator[Any, Any, None]:
-    tokens = yield Draw(context, name="tokens", trained=train_tokens)
-    yield Draw(context + shows(tokens), name="drawing", trained=train_drawing)
+    tokens = yield GenerateImage(context, name="tokens", trained=train_tokens)
+    yield GenerateImage(context + as_image_turn(tokens), name="drawing", trained=train_drawing)

@@ -10,8 +10,15 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+from motet.core.conversation import user
 from motet.core.task import Task
-from motet.scenarios.base import Draw, Write, asks, extract_refined, keeps_original, scenario
+from motet.scenarios.base import (
+    GenerateImage,
+    GenerateText,
+    last_answer_block_or_text,
+    scenario,
+    skips_refinement,
+)
 
 REFINE = (
     "Write a clear and detailed version of this prompt for a picture: {prompt}. "
@@ -26,18 +33,18 @@ REFINE_EDIT = (
 @scenario("refine_draw", acts={"refined": "text", "drawing": "image"}, columns=("prompt",))
 def refine_draw(task: Task, *, keep: int = 0, instruction: str = REFINE) -> Generator[Any, Any, None]:
     """A text act `refined`, unless this sibling keeps the original; a picture act `drawing` from what it came to."""
-    if keeps_original(task, keep):
-        yield Draw(task.prompt, name="drawing")
+    if skips_refinement(task, keep):
+        yield GenerateImage(task.prompt, name="drawing")
         return
-    refined = yield Write(task.filled(instruction, "prompt"), name="refined")
-    yield Draw(asks(extract_refined(refined.text)), name="drawing")
+    refined = yield GenerateText(task.filled(instruction, "prompt"), name="refined")
+    yield GenerateImage(user(last_answer_block_or_text(refined.text)), name="drawing")
 
 
 @scenario("refine_edit", acts={"refined": "text", "edit": "image"}, columns=("image", "instruction"))
 def refine_edit(task: Task, *, keep: int = 0, instruction: str = REFINE_EDIT) -> Generator[Any, Any, None]:
     """As `refine_draw`, for editing: both acts, `refined` and `edit`, see the row's picture."""
-    if keeps_original(task, keep):
-        yield Draw(task.instruction, name="edit")
+    if skips_refinement(task, keep):
+        yield GenerateImage(task.instruction, name="edit")
         return
-    refined = yield Write(task.filled(instruction, "instruction", pictures=True), name="refined")
-    yield Draw(asks(*task.images, extract_refined(refined.text)), name="edit")
+    refined = yield GenerateText(task.filled(instruction, "instruction", pictures=True), name="refined")
+    yield GenerateImage(user(*task.images, last_answer_block_or_text(refined.text)), name="edit")

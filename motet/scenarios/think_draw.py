@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import Any
 
 from motet.core.task import Task
-from motet.scenarios.base import Draw, Write, says, scenario
+from motet.scenarios.base import GenerateImage, GenerateText, as_text_turn, scenario
 
 THINK = "Plan a picture of: {prompt}. Say what it shows and where, and put the result in <answer> </answer> tags."
 
@@ -18,5 +18,5 @@ def think_draw(task: Task, *, instruction: str = THINK) -> Generator[Any, Any, N
     The drawing's context is the prompt as in `draw`, and after it the whole thought, tags included, as the policy's own
     turn. So a policy that draws prompts well starts from what it knows.
     """
-    thought = yield Write(task.filled(instruction, "prompt"), name="thought")
-    yield Draw(task.prompt + says(thought), name="drawing")
+    thought = yield GenerateText(task.filled(instruction, "prompt"), name="thought")
+    yield GenerateImage(task.prompt + as_text_turn(thought), name="drawing")

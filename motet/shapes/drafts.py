@@ -8,9 +8,9 @@ from motet.shapes.errors_in_words import mistakes, mistakes_in_words
 from motet.shapes.prompts import Rng, Spec, choose, sample_scene
 from motet.shapes.questions import describe
 from motet.shapes.render import render
-from motet.shapes.scene import COLOURS, HELD_OUT_COUNTS, SHAPES, Scene, Thing
+from motet.shapes.scene import COLOURS, HELD_OUT_COUNTS, SHAPES, Scene, ShapeInstance
 from motet.shapes.scene_edits import Pieces, free_cells, holds_held_out_pair, placed, replaced
-from motet.shapes.verifier import Reading
+from motet.shapes.verifier import ParsedImage
 
 MISTAKES = ("colour", "shape", "count", "position", "missing", "extra")
 RIGHT = 0.2
@@ -27,10 +27,10 @@ def draft_row(world: Pieces, rng: Rng) -> dict[str, Any]:
     while True:
         prompt, spec = world.prompt(rng)
         right = sample_scene(rng, spec)
-        draft = right if kind == "none" else _spoiled(rng, right, spec, kind)
+        draft = right if kind == "none" else _corrupt(rng, right, spec, kind)
         if draft is not None and (world.split == "held_out" or not _names_held_out(right, draft)):
             break
-    mistake = mistakes_in_words(Reading(draft, ()), spec)
+    mistake = mistakes_in_words(ParsedImage(draft, ()), spec)
     careful = bool(rng.random() < world.options.careful)
     thought = f"{describe(draft)}, so {mistake}" if careful else f"looks like {mistake}"
     return {
@@ -46,12 +46,12 @@ def draft_row(world: Pieces, rng: Rng) -> dict[str, Any]:
     }
 
 
-def _spoiled(rng: Rng, right: Scene, spec: Spec, kind: str) -> Scene | None:
+def _corrupt(rng: Rng, right: Scene, spec: Spec, kind: str) -> Scene | None:
     """The right scene with one mistake of this kind; None where prompt or chance do not allow it."""
     draft = _change(rng, right, spec, kind)
     if draft is None:
         return None
-    words = mistakes(Reading(draft, ()), spec)
+    words = mistakes(ParsedImage(draft, ()), spec)
     return draft if len(words) == 1 and _SAYS[kind](words[0]) else None
 
 
@@ -70,9 +70,9 @@ def _change(rng: Rng, right: Scene, spec: Spec, kind: str) -> Scene | None:
     old, free = choose(rng, right.things), free_cells(right)
     colour, shape = choose(rng, list(COLOURS)), choose(rng, SHAPES)
     if kind == "colour":
-        return replaced(right, old, Thing(old.row, old.column, colour, old.shape))
+        return replaced(right, old, ShapeInstance(old.row, old.column, colour, old.shape))
     if kind == "shape":
-        return replaced(right, old, Thing(old.row, old.column, old.colour, shape))
+        return replaced(right, old, ShapeInstance(old.row, old.column, old.colour, shape))
     if kind == "missing" or (kind == "count" and rng.random() < 0.5):
         return replaced(right, old)
     if kind == "position":
@@ -87,9 +87,9 @@ def _misplaced(rng: Rng, right: Scene) -> Scene:
     """One of two things elsewhere, or both in each other's place."""
     first, second = right.things
     if rng.random() < 0.5:
-        there = Thing(first.row, first.column, second.colour, second.shape)
+        there = ShapeInstance(first.row, first.column, second.colour, second.shape)
         return replaced(
-            replaced(right, second, Thing(second.row, second.column, first.colour, first.shape)), first, there
+            replaced(right, second, ShapeInstance(second.row, second.column, first.colour, first.shape)), first, there
         )
     old = choose(rng, right.things)
     return replaced(right, old, placed(choose(rng, free_cells(right)), old.colour, old.shape))

@@ -20,7 +20,7 @@ from typing import Any
 from motet.shapes.prompts import Rng, choose
 from motet.shapes.questions import describe
 from motet.shapes.render import render
-from motet.shapes.scene import COLOURS, HELD_OUT_PAIRS, RELATIONS, SHAPES, Scene, Thing
+from motet.shapes.scene import COLOURS, HELD_OUT_PAIRS, RELATIONS, SHAPES, Scene, ShapeInstance
 from motet.shapes.scene_edits import Pieces, free_cells, placed, replaced
 
 INVERSES = {
@@ -68,7 +68,7 @@ def instruct(rng: Rng, kind: str, before: Scene, after: Scene) -> tuple[str, boo
     gone = [thing for thing in before.things if thing not in after.things]
     new = [thing for thing in after.things if thing not in before.things]
     named = [_name(rng, before, thing) for thing in gone]
-    anchor: Thing | None = None
+    anchor: ShapeInstance | None = None
     if kind == "recolour":
         text = f"make {named[0]} {new[0].colour}"
     elif kind == "reshape":
@@ -95,17 +95,17 @@ def _changed(rng: Rng, kind: str, scene: Scene, most: int) -> Scene | None:
     if kind == "remove":
         return replaced(scene, old)
     if kind == "recolour":
-        return replaced(scene, old, Thing(old.row, old.column, colour, old.shape))
+        return replaced(scene, old, ShapeInstance(old.row, old.column, colour, old.shape))
     if kind == "reshape":
-        return replaced(scene, old, Thing(old.row, old.column, old.colour, shape))
+        return replaced(scene, old, ShapeInstance(old.row, old.column, old.colour, shape))
     if kind == "move":
         return replaced(scene, old, placed(choose(rng, free), old.colour, old.shape)) if free else None
     other = choose(rng, scene.things)
-    there = Thing(old.row, old.column, other.colour, other.shape)
-    return replaced(replaced(scene, other, Thing(other.row, other.column, old.colour, old.shape)), old, there)
+    there = ShapeInstance(old.row, old.column, other.colour, other.shape)
+    return replaced(replaced(scene, other, ShapeInstance(other.row, other.column, old.colour, old.shape)), old, there)
 
 
-def _name(rng: Rng, scene: Scene, thing: Thing) -> str:
+def _name(rng: Rng, scene: Scene, thing: ShapeInstance) -> str:
     """One of the names to which this thing alone answers; by its cell only where there is no other."""
     names = []
     for words, others in (
@@ -123,7 +123,9 @@ def _name(rng: Rng, scene: Scene, thing: Thing) -> str:
     return choose(rng, names) if names else f"the {thing.name} at {thing.cell}"
 
 
-def _place(rng: Rng, scene: Scene, new: Thing, gone: list[Thing], at: str) -> tuple[str, Thing | None]:
+def _place(
+    rng: Rng, scene: Scene, new: ShapeInstance, gone: list[ShapeInstance], at: str
+) -> tuple[str, ShapeInstance | None]:
     """The cell of a new thing in words, and the neighbour by which it is named, if any. What moves is no neighbour."""
     standing = {(t.row, t.column): t for t in scene.things if t not in gone}
     beside = [

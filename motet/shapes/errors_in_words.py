@@ -18,16 +18,16 @@ from __future__ import annotations
 from typing import Any
 
 from motet.shapes.prompts import Spec, plural
-from motet.shapes.scene import NUMBERS, Thing, related
-from motet.shapes.verifier import Reading
+from motet.shapes.scene import NUMBERS, ShapeInstance, related
+from motet.shapes.verifier import ParsedImage
 
 NOTHING = "nothing"
 
 
-def mistakes(reading: Reading, spec: Spec) -> list[str]:
+def mistakes(reading: ParsedImage, spec: Spec) -> list[str]:
     """Every mistake of a picture that was read back, in the words above; empty for a correct one."""
     scene = reading.scene
-    found = [f"{Thing(row, column, '', '').cell} is unclear" for row, column in reading.unreadable]
+    found = [f"{ShapeInstance(row, column, '', '').cell} is unclear" for row, column in reading.unreadable]
     matching = [scene.matching(group["shape"], group["colour"]) for group in spec["groups"]]
     strays = [thing for thing in scene.things if not any(thing in things for things in matching)]
     for group, things in zip(spec["groups"], matching, strict=True):
@@ -50,12 +50,12 @@ def mistakes(reading: Reading, spec: Spec) -> list[str]:
     return found
 
 
-def mistakes_in_words(reading: Reading, spec: Spec) -> str:
+def mistakes_in_words(reading: ParsedImage, spec: Spec) -> str:
     """All mistakes as one text, or `nothing`."""
     return ", ".join(mistakes(reading, spec)) or NOTHING
 
 
-def _nearest(group: dict[str, Any], strays: list[Thing]) -> tuple[Thing, str] | None:
+def _nearest(group: dict[str, Any], strays: list[ShapeInstance]) -> tuple[ShapeInstance, str] | None:
     """The stray that the group lacks but for its colour, or else but for its shape; the first as one reads."""
     colour, shape = group["colour"], group["shape"]
     for thing in strays:

@@ -19,7 +19,7 @@ from motet.shapes.scene import (
     RELATIONS,
     SHAPES,
     Scene,
-    Thing,
+    ShapeInstance,
     related,
 )
 
@@ -102,6 +102,6 @@ def sample_scene(rng: Rng, spec: Spec) -> Scene:
             names.append((group["colour"] or one or choose(rng, colours), group["shape"]))
     while True:
         cells = rng.choice(grid * grid, len(names), replace=False)
-        things = [Thing(int(c) // grid, int(c) % grid, *name) for c, name in zip(cells, names, strict=True)]
+        things = [ShapeInstance(int(c) // grid, int(c) % grid, *name) for c, name in zip(cells, names, strict=True)]
         if spec["relation"] is None or related(things[0], spec["relation"], things[1]):
             return Scene(grid, tuple(sorted(things)))

@@ -26,7 +26,7 @@ HELD_OUT_COUNTS = frozenset({(2, "cross"), (3, "square"), (4, "triangle"), (5, "
 
 
 @dataclass(frozen=True, order=True)
-class Thing:
+class ShapeInstance:
     """One shape in one cell. Ordered as one reads: row by row, left to right."""
 
     row: int
@@ -49,14 +49,14 @@ class Scene:
     """Things on a `grid` x `grid` board, in reading order."""
 
     grid: int
-    things: tuple[Thing, ...]
+    things: tuple[ShapeInstance, ...]
 
-    def matching(self, shape: str | None = None, colour: str | None = None) -> list[Thing]:
+    def matching(self, shape: str | None = None, colour: str | None = None) -> list[ShapeInstance]:
         """The things of this shape and colour; None matches all."""
         return [t for t in self.things if shape in (None, t.shape) and colour in (None, t.colour)]
 
 
-def related(first: Thing, relation: str, second: Thing) -> bool:
+def related(first: ShapeInstance, relation: str, second: ShapeInstance) -> bool:
     """Whether `first` is `relation` `second`: strictly smaller or larger column (left, right) or row (above, below)."""
     difference = {
         "left of": second.column - first.column,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from motet.shapes.prompts import Rng, Spec
-from motet.shapes.scene import HELD_OUT_PAIRS, Scene, Thing
+from motet.shapes.scene import HELD_OUT_PAIRS, Scene, ShapeInstance
 
 
 @runtime_checkable
@@ -53,11 +53,11 @@ def free_cells(scene: Scene) -> list[tuple[int, int]]:
     return [(r, c) for r in range(scene.grid) for c in range(scene.grid) if (r, c) not in taken]
 
 
-def placed(cell: tuple[int, int], colour: str, shape: str) -> Thing:
+def placed(cell: tuple[int, int], colour: str, shape: str) -> ShapeInstance:
     """A thing in a cell (row, column)."""
-    return Thing(cell[0], cell[1], colour, shape)
+    return ShapeInstance(cell[0], cell[1], colour, shape)
 
 
-def replaced(scene: Scene, old: Thing | None, *new: Thing) -> Scene:
+def replaced(scene: Scene, old: ShapeInstance | None, *new: ShapeInstance) -> Scene:
     """The scene without one thing (None: with all of them) and with others."""
     return Scene(scene.grid, tuple(sorted((*(thing for thing in scene.things if thing != old), *new))))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from motet.shapes.render import templates
-from motet.shapes.scene import Scene, Thing, related
+from motet.shapes.scene import Scene, ShapeInstance, related
 
 CELL_TOLERANCE = 16.0
 """Largest root-mean-square difference of a whole cell from its template, in 0..255."""
@@ -28,7 +28,7 @@ _BLOCKS = 4
 
 
 @dataclass(frozen=True)
-class Reading:
+class ParsedImage:
     """A picture read back: its things, and the cells (row, column) that show nothing legal."""
 
     scene: Scene
@@ -44,25 +44,25 @@ class Verdict:
     reason: str
 
 
-def read_scene(image: Image.Image, grid: int) -> Reading:
+def read_scene(image: Image.Image, grid: int) -> ParsedImage:
     """Read a picture of any size that is a multiple of `grid`; other sizes read as wholly unreadable."""
     return read_scenes([image], grid)[0]
 
 
-def read_scenes(images: Sequence[Image.Image], grid: int) -> list[Reading]:
+def read_scenes(images: Sequence[Image.Image], grid: int) -> list[ParsedImage]:
     """`read_scene` of many pictures."""
     everywhere = tuple((r, c) for r in range(grid) for c in range(grid))
     readings = []
     for image in images:
         side = image.width
         if image.height != side or side % grid or side // grid < 6:
-            readings.append(Reading(Scene(grid, ()), everywhere))
+            readings.append(ParsedImage(Scene(grid, ()), everywhere))
         else:
             readings.append(_read(np.asarray(image.convert("RGB"), np.float32), grid))
     return readings
 
 
-def _read(pixels: NDArray[np.float32], grid: int) -> Reading:
+def _read(pixels: NDArray[np.float32], grid: int) -> ParsedImage:
     size = pixels.shape[0] // grid
     names, legal = templates(size)
     cells = pixels.reshape(grid, size, grid, size, 3).swapaxes(1, 2).reshape(grid * grid, size, size, 3)
@@ -84,8 +84,8 @@ def _read(pixels: NDArray[np.float32], grid: int) -> Reading:
         if not readable[index]:
             unreadable.append((row, column))
         elif name is not None:
-            things.append(Thing(row, column, *name))
-    return Reading(Scene(grid, tuple(things)), tuple(unreadable))
+            things.append(ShapeInstance(row, column, *name))
+    return ParsedImage(Scene(grid, tuple(things)), tuple(unreadable))
 
 
 def check_drawing(image: Image.Image, spec: Mapping[str, Any]) -> Verdict:
@@ -93,7 +93,7 @@ def check_drawing(image: Image.Image, spec: Mapping[str, Any]) -> Verdict:
     return judge(read_scene(image, int(spec["grid"])), spec)
 
 
-def judge(reading: Reading, spec: Mapping[str, Any]) -> Verdict:
+def judge(reading: ParsedImage, spec: Mapping[str, Any]) -> Verdict:
     """The verdict on a picture already read.
 
     Partial score: asked things that are there, over the larger of things asked and marks found (unreadable cells are
@@ -123,13 +123,13 @@ def judge(reading: Reading, spec: Mapping[str, Any]) -> Verdict:
     return Verdict(True, 1.0, "")
 
 
-def same_things(scene: Scene) -> dict[str, Any]:
+def layout_free_spec(scene: Scene) -> dict[str, Any]:
     """What `judge` is to ask for so that a picture shows what this scene holds, wherever it stands."""
     groups = Counter((thing.colour, thing.shape) for thing in scene.things).items()
     return {"groups": [{"count": count, "colour": colour, "shape": shape} for (colour, shape), count in groups]}
 
 
-def compare(reading: Reading, wanted: Scene) -> Verdict:
+def compare(reading: ParsedImage, wanted: Scene) -> Verdict:
     """The verdict on a picture that is to show exactly this scene; the partial score is the share of right cells.
 
     An empty cell that stays empty is right too: a picture that changes nothing has a high share where little is asked.

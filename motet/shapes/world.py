@@ -30,7 +30,7 @@ from motet.shapes.prompts import (
 )
 from motet.shapes.questions import KINDS, caption_question, describe, sample_question, solution
 from motet.shapes.render import render
-from motet.shapes.scene import COLOURS, SHAPES, Scene, Thing
+from motet.shapes.scene import COLOURS, SHAPES, Scene, ShapeInstance
 from motet.shapes.tasks import PROMPTS, TASKS
 
 SPLITS = ("train", "test", "held_out")
@@ -41,7 +41,7 @@ HARD_CATEGORIES = ("position", "colour attribution")
 HARD_KINDS = ("count", "relation", "order")
 SHARES = ("careful", "located", "hard", "open_ended", "captions")
 """Options between 0 and 1."""
-TRAINING_ONLY = (*SHARES, "min_things", "kinds", "categories")
+TRAIN_SPLIT_OPTIONS = (*SHARES, "min_things", "kinds", "categories")
 """Options that change no picture, question or answer of the `test` and `held_out` splits."""
 _FORMS: dict[str, tuple[str, type]] = {
     **dict.fromkeys(("kinds", "categories"), ("text", str)),
@@ -233,7 +233,9 @@ class ShapesRows:
         grid, names = self.options.grid, [(c, s) for c in COLOURS for s in SHAPES]
         count = int(rng.integers(self._min_things, self.options.max_things + 1))
         cells = rng.choice(grid * grid, count, replace=False)
-        return Scene(grid, tuple(sorted(Thing(int(c) // grid, int(c) % grid, *choose(rng, names)) for c in cells)))
+        return Scene(
+            grid, tuple(sorted(ShapeInstance(int(c) // grid, int(c) % grid, *choose(rng, names)) for c in cells))
+        )
 
     def _prompted_scene(self, rng: Rng) -> Scene:
         spec = sample_spec(rng, choose(rng, CATEGORIES), self.options.grid, self.options.max_count)

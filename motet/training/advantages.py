@@ -30,7 +30,7 @@ from torch import Tensor
 
 from motet.config.algorithm import AlgorithmConfig
 from motet.core.errors import ConfigError
-from motet.core.trajectory import CreditedAct, Group, Scores
+from motet.core.trajectory import ActWithAdvantage, Group, Scores
 from motet.numerics.advantages import batch_advantages, normalize_each, zero_variance
 from motet.scenarios import Scenario
 
@@ -50,7 +50,7 @@ class WeightedReward(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Credit:
+class AssignedAdvantages:
     """The trained acts of a step with their advantages, and what is worth knowing of how they came about.
 
     `stats`: `groups`; `groups_scored`, to which a reward applies; `groups_zero_variance`, of those the ones in which no
@@ -59,12 +59,12 @@ class Credit:
     applies.
     """
 
-    acts: tuple[CreditedAct, ...]
+    acts: tuple[ActWithAdvantage, ...]
     stats: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
-class _Pool:
+class _RewardPool:
     """Rewards that share acts, and what they come to. NaN: a dropped sibling, or a group to which none applies."""
 
     label: str
@@ -77,7 +77,7 @@ class _Pool:
         return not bool(self.rewards[p].isnan().all())
 
 
-def check_credit(scenario: Scenario, rewards: Sequence[WeightedReward]) -> None:
+def check_reward_assignment(scenario: Scenario, rewards: Sequence[WeightedReward]) -> None:
     """Raise ConfigError when a trained act of the scenario is named by no reward: nothing would teach it."""
     named = {act for reward in rewards if reward.weight != 0 for act in reward.acts}
     for act in scenario.acts:
@@ -89,15 +89,17 @@ def check_credit(scenario: Scenario, rewards: Sequence[WeightedReward]) -> None:
             )
 
 
-def assign_credit(
+def assign_advantages(
     groups: Sequence[Group], scores: Sequence[Scores], rewards: Sequence[WeightedReward], algorithm: AlgorithmConfig
-) -> Credit:
+) -> AssignedAdvantages:
     """One advantage for every trained act of the siblings that survived, in the order of groups, siblings and acts."""
-    dropped = [set(s.dropped) | (set(range(len(g.trajectories))) - set(g.alive)) for g, s in _pairs(groups, scores)]
+    dropped = [
+        set(s.dropped) | (set(range(len(g.trajectories))) - set(g.valid_indices)) for g, s in _pairs(groups, scores)
+    ]
     values = _values(groups, scores, rewards, dropped)
     pools = _pools(values, rewards, algorithm)
     bound = algorithm.advantage_clip or math.inf
-    credited: list[CreditedAct] = []
+    credited: list[ActWithAdvantage] = []
     without = 0
     for p, group in enumerate(groups):
         for g, trajectory in enumerate(group.trajectories):
@@ -107,11 +109,11 @@ def assign_credit(
                 speaking = [pool for pool in pools if (pool.acts is None or act.name in pool.acts) and pool.applies(p)]
                 if act.trained and speaking:
                     advantage = sum(pool.weight * float(pool.advantages[p, g]) for pool in speaking)
-                    credited.append(CreditedAct(act, max(-bound, min(bound, advantage))))
+                    credited.append(ActWithAdvantage(act, max(-bound, min(bound, advantage))))
                 elif act.trained:
                     without += 1
     stats = _stats(groups, scores, pools) | {"acts": float(len(credited)), "acts_without_reward": float(without)}
-    return Credit(tuple(credited), stats)
+    return AssignedAdvantages(tuple(credited), stats)
 
 
 def _pairs(groups: Sequence[Group], scores: Sequence[Scores]) -> list[tuple[Group, Scores]]:
@@ -134,7 +136,7 @@ def _values(
 
 def _pools(
     values: Float[Tensor, "R P G"], rewards: Sequence[WeightedReward], algorithm: AlgorithmConfig
-) -> list[_Pool]:
+) -> list[_RewardPool]:
     """The pools with their advantages, made for the credit mode: which acts they reach, and with which weight."""
     members: dict[frozenset[str], list[int]] = {}
     for r, reward in enumerate(rewards):
@@ -152,7 +154,7 @@ def _pools(
             population=algorithm.population_std,
         )
         reached = acts if algorithm.credit == "factorized" else None
-        pools.append(_Pool("+".join(sorted(acts)) or "all", reached, weight, total, advantages))
+        pools.append(_RewardPool("+".join(sorted(acts)) or "all", reached, weight, total, advantages))
     return pools
 
 
@@ -171,7 +173,7 @@ def _total(
     return total.masked_fill(missing, torch.nan)
 
 
-def _stats(groups: Sequence[Group], scores: Sequence[Scores], pools: Sequence[_Pool]) -> dict[str, float]:
+def _stats(groups: Sequence[Group], scores: Sequence[Scores], pools: Sequence[_RewardPool]) -> dict[str, float]:
     stats: Counter[str] = Counter({f"dropped/{where}": 0 for where in ("scenario", "policy", "reward")})
     for group, score in _pairs(groups, scores):
         failures = {g: t.failure for g, t in enumerate(group.trajectories) if t.failure is not None}

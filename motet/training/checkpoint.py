@@ -25,9 +25,9 @@ from torch import Tensor
 
 from motet.core.atomic_files import sync_folder, sync_tree
 from motet.core.errors import CheckpointError
-from motet.core.protocols import LearningPolicy
+from motet.core.protocols import TrainablePolicy
 from motet.policies.trainable import reference_weights, restore_reference
-from motet.training.optimizer_step import Learner
+from motet.training.optimizer_step import PolicyOptimizer
 from motet.weights.locate import LEARNER, TRAINER_STATE, checkpoints, refuse_damage, write_sums
 from motet.weights.safetensors_io import save_tensors
 
@@ -40,10 +40,12 @@ class Progress:
 
     step: int
     seconds: float
-    cursors: dict[str, Any]
+    data_state: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, policy: LearningPolicy, learner: Learner, progress: Progress, keep: int) -> Path:
+def save_checkpoint(
+    folder: Path, policy: TrainablePolicy, learner: PolicyOptimizer, progress: Progress, keep: int
+) -> Path:
     """Write `folder/step_NNNNNN` and remove all but the newest `keep`. Raises CheckpointError when it cannot.
 
     It is written under another name and renamed when it is whole; what a killed process left of that is removed.
@@ -80,7 +82,7 @@ def _remove(checkpoint: Path) -> None:
     shutil.rmtree(gone)
 
 
-def _save_learner(folder: Path, policy: LearningPolicy, learner: Learner, progress: Progress) -> None:
+def _save_learner(folder: Path, policy: TrainablePolicy, learner: PolicyOptimizer, progress: Progress) -> None:
     tensors: dict[str, Tensor] = {}
     for name, parameter in policy.trainable().items():
         for key, value in {_WEIGHT: parameter, **learner.optimizer.state.get(parameter, {})}.items():
@@ -92,7 +94,7 @@ def _save_learner(folder: Path, policy: LearningPolicy, learner: Learner, progre
     state = {
         "step": progress.step,
         "seconds": progress.seconds,
-        "cursors": progress.cursors,
+        "cursors": progress.data_state,
         "policy_version": policy.version,
         "optimizer_steps": learner.steps,
         "learnt": learner.learnt,
@@ -100,7 +102,7 @@ def _save_learner(folder: Path, policy: LearningPolicy, learner: Learner, progre
     (folder / TRAINER_STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
 
 
-def restore(folder: Path, policy: LearningPolicy, learner: Learner) -> Progress:
+def restore(folder: Path, policy: TrainablePolicy, learner: PolicyOptimizer) -> Progress:
     """Put a checkpoint's trained weights and learner state into a freshly built run.
 
     The run's policy was built from the recipe, so its reference is the one that the run started from; one that has

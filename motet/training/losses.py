@@ -14,12 +14,12 @@ from motet.core.errors import NumericsError
 from motet.core.protocols import Replay
 from motet.core.trajectory import Act, ActKind, DenoisingSteps
 from motet.numerics.flow.grpo_guard import normalized_log_ratios, step_weights
-from motet.numerics.flow.nft import nft_loss, optimality
+from motet.numerics.flow.nft import nft_loss, optimality_prob
 from motet.numerics.flow.path import spread
 from motet.numerics.flow.penalties import velocity_mse
 from motet.numerics.kl import gaussian_kl, kl
 from motet.numerics.losses import POLICY_LOSSES, Actions, LossSettings, action_weights, importance_ratios, nll
-from motet.training.optimizer_step import Packed, Stats
+from motet.training.optimizer_step import PackedBatch, Stats
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class HighEntropy:
 
 
 @dataclass(frozen=True, eq=False)
-class PolicyObjective:
+class PolicyGradientLoss:
     """`sum_a w_a (policy_loss_a + beta kl_a) - entropy_bonus mean_a entropy_a` over the acts of one optimizer step.
 
     `advantages`, `old` (replays under the weights that sampled) and `reference` (replays under the reference's weights)
@@ -81,13 +81,13 @@ class PolicyObjective:
     @property
     def needs(self) -> Collection[str]:
         """Entropy is always asked for: it is among the numbers that people watch."""
-        return ("entropy", *flow_needs(self.config, self.settings, with_reference=self.reference is not None))
+        return ("entropy", *required_extras(self.config, self.settings, with_reference=self.reference is not None))
 
-    def __call__(self, batch: Packed) -> tuple[Tensor, Stats]:
+    def __call__(self, batch: PackedBatch) -> tuple[Tensor, Stats]:
         """The loss; reports ratios, clipping, the gap to the sampled log-probs, entropy and KL."""
         settings = self.settings[batch.kind]
         if batch.kind == "denoising" and self.config.flow.objective == "nft":
-            ratios, per_action, report = None, self._forward_process(batch), {}
+            ratios, per_action, report = None, self._nft_loss(batch), {}
         else:
             ratios = self._ratios(batch)
             per_action, report = self._policy_gradient(batch, ratios, settings.loss)
@@ -118,7 +118,7 @@ class PolicyObjective:
         return settings.weight * loss, report
 
     def _policy_gradient(
-        self, batch: Packed, ratios: Float[Tensor, "A"], settings: LossSettings
+        self, batch: PackedBatch, ratios: Float[Tensor, "A"], settings: LossSettings
     ) -> tuple[Float[Tensor, "A"], Stats]:
         """The loss type's term of every action; GRPO-Guard weights the terms of denoising steps alike."""
         gaps = _gap_report(batch)
@@ -132,46 +132,46 @@ class PolicyObjective:
         report = {**_ratio_report(ratios.detach()), **gaps}
         return per_action, report if clipped is None else {**report, "clip_fraction": clipped.sum().item()}
 
-    def _mean_entropy(self, batch: Packed, entropy: Float[Tensor, "A"], kept: Float[Tensor, "A"] | None) -> Tensor:
+    def _mean_entropy(self, batch: PackedBatch, entropy: Float[Tensor, "A"], kept: Float[Tensor, "A"] | None) -> Tensor:
         """This micro-batch's part of the mean over the step's actions, whatever the loss type (TRL's entropy_coef)."""
         if self.high_entropy is None or kept is None:
             return entropy.sum() / batch.num_actions
         return (entropy * kept).sum() / self.high_entropy.counts[batch.kind]
 
-    def _guards(self, batch: Packed) -> bool:
+    def _guards(self, batch: PackedBatch) -> bool:
         return self.config.flow.guard and batch.kind == "denoising"
 
-    def _old_log_probs(self, batch: Packed) -> Float[Tensor, "A"]:
+    def _old_log_probs(self, batch: PackedBatch) -> Float[Tensor, "A"]:
         return batch.log_probs.detach() if self.old is None else batch.of(self.old)
 
-    def _ratios(self, batch: Packed) -> Float[Tensor, "A"]:
+    def _ratios(self, batch: PackedBatch) -> Float[Tensor, "A"]:
         """At the recipe's level; GRPO-Guard's for denoising steps if the recipe asks for it."""
         if self._guards(batch):
             return self._guarded_ratios(batch)
         level = self.config.importance_sampling_level
         return importance_ratios(batch.log_probs, self._old_log_probs(batch), batch.owner, len(batch.acts), level)
 
-    def _guarded_ratios(self, batch: Packed) -> Float[Tensor, "A"]:
+    def _guarded_ratios(self, batch: PackedBatch) -> Float[Tensor, "A"]:
         mean, std = batch.extras["mean"], batch.extras["std"]
-        return normalized_log_ratios(_ends(batch), mean, self._old("mean", batch), std).exp()
+        return normalized_log_ratios(next_states(batch), mean, self._old("mean", batch), std).exp()
 
-    def _old(self, name: str, batch: Packed) -> Tensor:
+    def _old(self, name: str, batch: PackedBatch) -> Tensor:
         """An extra under the weights that sampled; those of this forward pass where it was not replayed before."""
         if self.old is None or name not in self.old[batch.numbers[0]].extras:
             return batch.extras[name].detach()
         return batch.of(self.old, name)
 
-    def _forward_process(self, batch: Packed) -> Float[Tensor, "A"]:
+    def _nft_loss(self, batch: PackedBatch) -> Float[Tensor, "A"]:
         """DiffusionNFT's loss of every re-noised picture (arXiv 2509.16117)."""
         velocity, sigma = batch.extras["velocity"], batch.extras["sigma"]
-        clean, noisy = _ends(batch), torch.cat([_steps(act).states[:1] for act in batch.acts]).to(velocity)
+        clean, noisy = next_states(batch), torch.cat([_steps(act).states[:1] for act in batch.acts]).to(velocity)
         noise = clean + (noisy - clean) / spread(sigma, clean)
-        good = optimality(batch.spread(self.advantages))
+        good = optimality_prob(batch.spread(self.advantages))
         return nft_loss(
             velocity, self._old("velocity", batch), clean, noise, good, beta=self.config.flow.nft_beta, sigma=sigma
         )
 
-    def _divergence(self, batch: Packed, reference: Sequence[Replay]) -> Float[Tensor, "A"]:
+    def _divergence(self, batch: PackedBatch, reference: Sequence[Replay]) -> Float[Tensor, "A"]:
         """KL(policy || reference) of every action, or the velocities' squared distance in its place."""
         if batch.kind == "denoising":
             if self.config.flow.penalty == "velocity_mse":
@@ -180,7 +180,7 @@ class PolicyObjective:
         return kl(batch.log_probs, batch.of(reference), self.config.kl_estimator)
 
 
-def flow_needs(
+def required_extras(
     config: AlgorithmConfig, kinds: Collection[ActKind], *, with_reference: bool, of_old: bool = False
 ) -> Collection[str]:
     """What the loss asks of replays of denoising acts beside log-probs; `of_old`: of the old ones alone."""
@@ -199,7 +199,7 @@ def _steps(act: Act) -> DenoisingSteps:
     return act
 
 
-def _ends(batch: Packed) -> Float[Tensor, "A *D"]:
+def next_states(batch: PackedBatch) -> Float[Tensor, "A *D"]:
     """Where each stochastic step went."""
     ends = [_steps(act).states[1:][torch.tensor(_steps(act).stochastic)] for act in batch.acts]
     return torch.cat(ends).to(batch.log_probs)
@@ -209,19 +209,19 @@ def _ratio_report(ratios: Tensor) -> Stats:
     return {"ratio": ratios.sum().item(), "ratio_max": ratios.max().item(), "ratio_min": ratios.min().item()}
 
 
-def _gap_report(batch: Packed) -> Stats:
+def _gap_report(batch: PackedBatch) -> Stats:
     """How far replayed log-probs are from those that sampling computed: on-policy, the error of law 1."""
     gap = _log_ratios(batch).abs()
     return {"log_prob_gap": gap.sum().item(), "log_prob_gap_max": gap.max().item()}
 
 
-def _log_ratios(batch: Packed) -> Float[Tensor, "A"]:
+def _log_ratios(batch: PackedBatch) -> Float[Tensor, "A"]:
     """Replayed minus sampled log-probs."""
     sampled = torch.cat([sampled_log_probs(act) for act in batch.acts]).to(batch.log_probs)
     return batch.log_probs.detach() - sampled
 
 
-def _not_reproduced(batch: Packed, bound: float) -> NumericsError:
+def _not_reproduced(batch: PackedBatch, bound: float) -> NumericsError:
     ratios = _log_ratios(batch).exp()
     names = ", ".join(dict.fromkeys(act.name for act in batch.acts))
     cause = "sampling and learning compute different numbers"
@@ -246,13 +246,13 @@ def sampled_log_probs(act: Act) -> Float[Tensor, "N"]:
 
 
 @dataclass(frozen=True)
-class LikelihoodObjective:
+class NLLLoss:
     """Supervised training: the mean negative log-likelihood of the actions of each kind, kinds added with weights."""
 
     weights: Mapping[ActKind, float]
     needs: Collection[str] = ()
 
-    def __call__(self, batch: Packed) -> tuple[Tensor, Stats]:
+    def __call__(self, batch: PackedBatch) -> tuple[Tensor, Stats]:
         """The loss; reports `nll`, the mean over actions."""
         loss = nll(batch.log_probs).sum()
         return self.weights.get(batch.kind, 1.0) * loss / batch.num_actions, {"nll": loss.item()}

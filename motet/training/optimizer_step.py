@@ -28,7 +28,7 @@ Counts = Mapping[ActKind, tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
-class Packed:
+class PackedBatch:
     """The actions of one kind of act in one micro-batch, concatenated on one axis; see `motet.numerics.reductions`.
 
     `numbers` are the acts' positions in the optimizer step; `num_acts` and `num_actions` are the counts of this kind
@@ -64,12 +64,12 @@ class Objective(Protocol):
         """What it asks of `Policy.replay` beside log-probs, by name."""
         ...
 
-    def __call__(self, batch: Packed) -> tuple[Tensor, Stats]:
+    def __call__(self, batch: PackedBatch) -> tuple[Tensor, Stats]:
         """The loss of a micro-batch, and numbers to report: sums over its actions, or `*_max` and `*_min`."""
         ...
 
 
-class Learner:
+class PolicyOptimizer:
     """AdamW with warm-up, gradient clipping and micro-batches, over whatever objective it is given.
 
     `steps` counts the optimizer steps taken: it says where the learning rate's schedule stands. `learnt` tells whether
@@ -87,7 +87,7 @@ class Learner:
         if not self.parameters:
             raise ConfigError("The policy has no parameters that train.", fix="name parts in policy.train.")
         groups = _parameter_groups(policy, config)
-        self.peaks = [group["lr"] for group in groups]
+        self.peak_lrs = [group["lr"] for group in groups]
         self.optimizer = torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay)
 
     @property
@@ -101,7 +101,7 @@ class Learner:
 
     @property
     def _factor(self) -> float:
-        return rate_factor(self.config, self.steps, self.total_steps)
+        return lr_multiplier(self.config, self.steps, self.total_steps)
 
     def step(self, acts: Sequence[Act], objective: Objective, counts: Counts | None = None, spare: int = 0) -> Stats:
         """One optimizer step over these acts; the policy's version grows by one.
@@ -124,7 +124,7 @@ class Learner:
                 fix="lower optimizer.learning_rate, or set policy.autocast to none.",
             )
         rate = self.learning_rate
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+        for group, peak in zip(self.optimizer.param_groups, self.peak_lrs, strict=True):
             group["lr"] = peak * self._factor
         self.steps += 1  # before the weights move: an error halfway shows that they did
         self.policy.version += 1
@@ -164,7 +164,7 @@ class Learner:
     def _batches(self, acts: Sequence[Act], acting: Sequence[int], first_spare: int) -> Iterator[list[int]]:
         """Micro-batches of the acts that have actions, then each spare one alone."""
         needed = [n for n in acting if n < first_spare]
-        costs = [self.policy.cost(acts[n]) for n in needed]
+        costs = [self.policy.num_tokens(acts[n]) for n in needed]
         for places in micro_batches(costs, self.config.tokens_per_microbatch):
             yield [needed[place] for place in places]
         yield from ([n] for n in acting if n >= first_spare)
@@ -202,7 +202,9 @@ def _parameter_groups(policy: Policy, config: OptimizerConfig) -> list[dict[str,
     ]
 
 
-def pack(acts: Sequence[Act], members: Sequence[int], replays: Sequence[Replay], counts: Counts) -> Iterator[Packed]:
+def pack(
+    acts: Sequence[Act], members: Sequence[int], replays: Sequence[Replay], counts: Counts
+) -> Iterator[PackedBatch]:
     """Split a replayed micro-batch by kind of act and concatenate each kind's actions."""
     kinds: list[ActKind] = list(dict.fromkeys(acts[n].kind for n in members))
     for kind in kinds:
@@ -210,7 +212,7 @@ def pack(acts: Sequence[Act], members: Sequence[int], replays: Sequence[Replay],
         lengths = torch.tensor([acts[members[k]].num_actions for k in chosen])
         log_probs = torch.cat([replays[k].log_probs for k in chosen])
         extras = {name: torch.cat([replays[k].extras[name] for k in chosen]) for name in replays[chosen[0]].extras}
-        yield Packed(
+        yield PackedBatch(
             kind,
             [acts[members[k]] for k in chosen],
             [members[k] for k in chosen],
@@ -248,7 +250,7 @@ def count_by_kind(acts: Iterable[Act], masked: Iterable[bool] = ()) -> dict[ActK
     return counts
 
 
-def rate_factor(config: OptimizerConfig, step: int, total_steps: int) -> float:
+def lr_multiplier(config: OptimizerConfig, step: int, total_steps: int) -> float:
     """The learning rate's factor at an optimizer step: linear warm-up, then the schedule down to zero at the end."""
     if step < config.warmup_steps:
         return (step + 1) / (config.warmup_steps + 1)
@@ -280,7 +282,7 @@ def _means(totals: Stats, counts: Counts) -> Stats:
     }
 
 
-def _not_finite(loss: Tensor, batch: Packed) -> NumericsError:
+def _not_finite(loss: Tensor, batch: PackedBatch) -> NumericsError:
     names = ", ".join(dict.fromkeys(act.name for act in batch.acts))
     broken = int((~torch.isfinite(batch.log_probs)).sum())
     cause = (

@@ -14,13 +14,13 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 import torch
 
 from motet.config import AlgorithmConfig, Recipe
-from motet.core.protocols import LearningPolicy, Replay
-from motet.core.trajectory import Act, ActKind, CreditedAct, DenoisingSteps, Group, TextTokens
+from motet.core.protocols import Replay, TrainablePolicy
+from motet.core.trajectory import Act, ActKind, ActWithAdvantage, DenoisingSteps, Group, TextTokens
 from motet.numerics.entropies import highest_entropies
-from motet.policies.diffusion import renoised
+from motet.policies.diffusion import renoise
 from motet.policies.trainable import mix_into_reference
-from motet.training.losses import HighEntropy, KindSettings, PolicyObjective, flow_needs, kind_settings
-from motet.training.optimizer_step import Learner, Stats, count_by_kind, micro_batches
+from motet.training.losses import HighEntropy, KindSettings, PolicyGradientLoss, kind_settings, required_extras
+from motet.training.optimizer_step import PolicyOptimizer, Stats, count_by_kind, micro_batches
 
 MOST_GAP, MOST_GAP_RECOMPUTED = 0.1, 3.0
 """The most that replayed log-probs may differ from the sampled ones, in the mean over a micro-batch, before the weights
@@ -29,10 +29,10 @@ under autocast ratios do not contain the difference, and bfloat16 alone makes so
 
 
 def update(
-    policy: LearningPolicy,
-    learner: Learner,
+    policy: TrainablePolicy,
+    learner: PolicyOptimizer,
     groups: Sequence[Group],
-    credited: Sequence[CreditedAct],
+    credited: Sequence[ActWithAdvantage],
     recipe: Recipe,
     step: int,
 ) -> Stats:
@@ -47,16 +47,16 @@ def update(
     if not learning:
         return {"skipped": 1.0}
     played = [one.act for one in credited]
-    acts = [_as_trained(act, recipe, (recipe.run.seed, step, n)) for n, act in enumerate(played)]
-    settings = kind_settings(algorithm, _longest(acts, recipe.text.max_tokens))
+    acts = [renoise_for_nft(act, recipe, (recipe.run.seed, step, n)) for n, act in enumerate(played)]
+    settings = kind_settings(algorithm, max_completion_length(acts, recipe.text.max_tokens))
     recomputed = _recomputed(policy)
     reference = _reference_replays(policy, acts, learning, settings, recipe)
     # An act without advantage adds nothing to the gradient when neither a KL nor an entropy bonus asks after it: it
     # counts in the denominators and is not replayed. Of a policy that is right most of the time that is most acts.
     quiet = reference is None and algorithm.entropy_bonus == 0 and algorithm.flow.objective != "nft"
     speaks = [one.advantage != 0 or not quiet for one in credited]
-    owners, labels = _owners(groups, played), [(act.kind, act.name) for act in acts]
-    heads = set(_heads(learning, list(zip(owners, labels, strict=True))))
+    owners, labels = group_index_of(groups, played), [(act.kind, act.name) for act in acts]
+    heads = set(first_of_each_label(learning, list(zip(owners, labels, strict=True))))
     loud = [n for n in learning if speaks[n] or n in heads]
     old = _old_replays(policy, [acts[n] for n in loud], settings, recipe)
     old_of = None if old is None else dict(zip(loud, old, strict=True))
@@ -71,9 +71,9 @@ def update(
             high_entropy = _high_entropy(policy, acts, chosen, recipe)
             # The step is taken even if none speaks that anything trained made: momentum moves on.
             speaking = [n for n in chosen if speaks[n]]
-            spare = _heads(chosen, labels, speaking)
+            spare = first_of_each_label(chosen, labels, speaking)
             chosen = [*speaking, *spare]
-            objective = PolicyObjective(
+            objective = PolicyGradientLoss(
                 algorithm,
                 settings,
                 [credited[n].advantage for n in chosen],
@@ -88,18 +88,18 @@ def update(
     return {**_merged(stats), "old_log_probs_recomputed": float(recomputed)}
 
 
-def _recomputed(policy: LearningPolicy) -> bool:
+def _recomputed(policy: TrainablePolicy) -> bool:
     """Whether old log-probs are replayed, by the rule above."""
     return policy.autocast is not None or policy.rollout_autocast is not None
 
 
-def _truncated(credited: Sequence[CreditedAct]) -> set[int]:
+def _truncated(credited: Sequence[ActWithAdvantage]) -> set[int]:
     """Positions of the texts that were cut off."""
     return {n for n, one in enumerate(credited) if isinstance(one.act, TextTokens) and not one.act.finished}
 
 
 def _reference_replays(
-    policy: LearningPolicy,
+    policy: TrainablePolicy,
     acts: Sequence[Act],
     chosen: Sequence[int],
     settings: Mapping[ActKind, KindSettings],
@@ -108,14 +108,14 @@ def _reference_replays(
     """Replays of the chosen acts under the reference's weights, by their positions; None without a KL."""
     if not any(of_kind.beta for of_kind in settings.values()):
         return None
-    needs = flow_needs(recipe.algorithm, settings, with_reference=True)
+    needs = required_extras(recipe.algorithm, settings, with_reference=True)
     with policy.reference():
         replays = replay_frozen(policy, [acts[n] for n in chosen], recipe.optimizer.tokens_per_microbatch, needs)
     return dict(zip(chosen, replays, strict=True))
 
 
 def _high_entropy(
-    policy: LearningPolicy, acts: Sequence[Act], chosen: Sequence[int], recipe: Recipe
+    policy: TrainablePolicy, acts: Sequence[Act], chosen: Sequence[int], recipe: Recipe
 ) -> HighEntropy | None:
     """The actions of the highest entropy of each kind, over the whole step before any gradient; None: all.
 
@@ -140,26 +140,26 @@ def _high_entropy(
     return HighEntropy(masks, counts)
 
 
-def _sync_reference(policy: LearningPolicy, learner: Learner, algorithm: AlgorithmConfig) -> None:
+def _sync_reference(policy: TrainablePolicy, learner: PolicyOptimizer, algorithm: AlgorithmConfig) -> None:
     """Move the reference where the recipe asks for it and this optimizer step is one of those."""
     if algorithm.sync_ref_model and learner.steps % algorithm.ref_model_sync_steps == 0:
         mix_into_reference(policy, algorithm.ref_model_mixup_alpha)
         learner.reference_moved = True
 
 
-def _as_trained(act: Act, recipe: Recipe, key: tuple[int, ...]) -> Act:
+def renoise_for_nft(act: Act, recipe: Recipe, key: tuple[int, ...]) -> Act:
     """The act that the objective takes: DiffusionNFT learns from the final picture, noised anew."""
     if recipe.algorithm.flow.objective == "nft" and isinstance(act, DenoisingSteps):
-        return renoised(act, key)
+        return renoise(act, key)
     return act
 
 
 def _old_replays(
-    policy: LearningPolicy, acts: Sequence[Act], settings: Mapping[ActKind, KindSettings], recipe: Recipe
+    policy: TrainablePolicy, acts: Sequence[Act], settings: Mapping[ActKind, KindSettings], recipe: Recipe
 ) -> list[Replay] | None:
     """What the acts' ratios start from, by the rule above. None, and extras left out: the step's own forward pass."""
     algorithm, recomputed = recipe.algorithm, _recomputed(policy)
-    needs = flow_needs(algorithm, settings, with_reference=False, of_old=True)
+    needs = required_extras(algorithm, settings, with_reference=False, of_old=True)
     replays: list[Replay] | None = None
     if algorithm.num_iterations * algorithm.num_minibatches > 1 and (recomputed or needs):
         replays = replay_frozen(policy, acts, recipe.optimizer.tokens_per_microbatch, needs)
@@ -173,11 +173,11 @@ def _old_replays(
 
 @torch.no_grad()
 def replay_frozen(
-    policy: LearningPolicy, acts: Sequence[Act], budget: int, needs: Collection[str] = ()
+    policy: TrainablePolicy, acts: Sequence[Act], budget: int, needs: Collection[str] = ()
 ) -> list[Replay]:
     """Replays without gradient, in micro-batches of at most `budget` tokens."""
     result: dict[int, Replay] = {}
-    for members in micro_batches([policy.cost(act) for act in acts], budget):
+    for members in micro_batches([policy.num_tokens(act) for act in acts], budget):
         result |= zip(members, policy.replay([acts[n] for n in members], needs), strict=True)
     return [result[n] for n in range(len(acts))]
 
@@ -195,7 +195,7 @@ def minibatches(owners: Sequence[int], count: int, key: tuple[int, int, int]) ->
     return [[n for n, owner in enumerate(owners) if owner in part] for part in parts if part]
 
 
-def _heads(chosen: Iterable[int], labels: Sequence[Hashable], speaking: Collection[int] = ()) -> list[int]:
+def first_of_each_label(chosen: Iterable[int], labels: Sequence[Hashable], speaking: Collection[int] = ()) -> list[int]:
     """The first act of each label, but of those labels of which any act speaks."""
     known = {labels[n] for n in speaking}
     firsts: dict[Hashable, int] = {}
@@ -205,7 +205,7 @@ def _heads(chosen: Iterable[int], labels: Sequence[Hashable], speaking: Collecti
     return list(firsts.values())
 
 
-def _owners(groups: Sequence[Group], acts: Sequence[Act]) -> list[int]:
+def group_index_of(groups: Sequence[Group], acts: Sequence[Act]) -> list[int]:
     """The number of the group in which each act was played."""
     group_of = {
         id(act): number
@@ -216,7 +216,7 @@ def _owners(groups: Sequence[Group], acts: Sequence[Act]) -> list[int]:
     return [group_of[id(act)] for act in acts]
 
 
-def _longest(acts: Sequence[Act], max_tokens: int) -> dict[ActKind, int]:
+def max_completion_length(acts: Sequence[Act], max_tokens: int) -> dict[ActKind, int]:
     """Dr. GRPO's constant of each kind: the longest act there can be. Pictures of a policy are all of one length."""
     longest: dict[ActKind, int] = {}
     for act in acts:

@@ -28,13 +28,13 @@ from motet.core.protocols import Policy, Request
 from motet.core.registry import did_you_mean, first_line
 from motet.core.task import Task
 from motet.core.trajectory import Act, ActKind, Failure, Group, Sampling, Trajectory
-from motet.scenarios import Draw, Scenario, Write
+from motet.scenarios import GenerateImage, GenerateText, Scenario
 
-Perform = Callable[[ActKind, Sequence[tuple["_Play", Request]]], list[Act]]
+Perform = Callable[[ActKind, Sequence[tuple["_ScenarioExecution", Request]]], list[Act]]
 
 
 @dataclass(frozen=True, eq=False)
-class Cast:
+class RolloutRequest:
     """What one track brings to a rollout: a scenario and the tasks that it is played on; `track` is its number."""
 
     scenario: Scenario
@@ -42,7 +42,7 @@ class Cast:
     track: int = 0
 
 
-def play(
+def rollout(
     policy: Policy,
     scenario: Scenario,
     tasks: Sequence[Task],
@@ -55,34 +55,35 @@ def play(
 ) -> list[Group]:
     """Play a scenario G = `num_generations` times on each of P tasks: P groups, in the order of the tasks.
 
-    The n-th act of a trajectory draws its noise from `(seed, step, task.index, sibling, n)`, whatever the batch; on a
+    The n-th act of a trajectory draws its noise from `(seed, step, task.index, generation_index, n)`, whatever the
+    batch; on a
     `track` other than the first, its number follows the step, so that tracks on the same rows do not share noise.
     Raises ConfigError when the scenario asks for acts that it did not declare or that the policy cannot perform.
     """
-    cast = Cast(scenario, tasks, track)
-    (groups,) = play_together(policy, [cast], num_generations, samplings=samplings, seed=seed, step=step)
+    cast = RolloutRequest(scenario, tasks, track)
+    (groups,) = rollout_tracks(policy, [cast], num_generations, samplings=samplings, seed=seed, step=step)
     return groups
 
 
-def play_together(
+def rollout_tracks(
     policy: Policy,
-    casts: Sequence[Cast],
+    casts: Sequence[RolloutRequest],
     num_generations: int,
     *,
     samplings: Mapping[ActKind, Sampling],
     seed: int,
     step: int,
 ) -> list[list[Group]]:
-    """`play` for several tracks at once: requests of a kind go to the policy in one call, whatever their track."""
+    """`rollout` for several tracks at once: requests of a kind go to the policy in one call, whatever their track."""
 
-    def perform(kind: ActKind, asked: Sequence[tuple[_Play, Request]]) -> list[Act]:
+    def perform(kind: ActKind, asked: Sequence[tuple[_ScenarioExecution, Request]]) -> list[Act]:
         if kind not in samplings:
             raise ConfigError(f"There is no sampling for acts of kind {kind!r}.", fix=f"pass samplings[{kind!r}].")
         return policy.act([request for _, request in asked], samplings[kind])
 
     plays = [
         [
-            _Play(cast.scenario, task.for_sibling(g), _key(seed, step, cast.track))
+            _ScenarioExecution(cast.scenario, task.for_generation(g), _key(seed, step, cast.track))
             for task in cast.tasks
             for g in range(num_generations)
         ]
@@ -98,7 +99,7 @@ def play_together(
     ]
 
 
-def demonstrate(
+def encode_demonstrations(
     policy: Policy,
     scenario: Scenario,
     tasks: Sequence[Task],
@@ -114,7 +115,7 @@ def demonstrate(
 ) -> list[Trajectory]:
     """Play a scenario once per task with acts that the dataset gives: act `name` is the column `targets[name]`.
 
-    Noise is keyed as in `play`. A share `prompt_dropout` of the drawings, chosen by their keys, is shown without its
+    Noise is keyed as in `rollout`. A share `prompt_dropout` of the drawings, chosen by their keys, is shown without its
     prompt: the unconditional branch of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, algorithm 1).
     Of the edits, drawings whose context shows a picture, further shares go without that, and without both
     (InstructPix2Pix, arXiv 2211.09800, section 3.2.1).
@@ -133,15 +134,15 @@ def demonstrate(
                 fix="name acts of the scenario in data.targets.",
             )
 
-    def perform(kind: ActKind, asked: Sequence[tuple[_Play, Request]]) -> list[Act]:
+    def perform(kind: ActKind, asked: Sequence[tuple[_ScenarioExecution, Request]]) -> list[Act]:
         dropouts = (prompt_dropout, source_dropout, joint_dropout)
         if samplings is not None and any(request.name not in targets for _, request in asked):
             given = [policy.act([r], samplings[kind])[0] if r.name not in targets else None for _, r in asked]
             return [act or perform(kind, [one])[0] for act, one in zip(given, asked, strict=True)]
         shown = [_target(one.task, request, targets) for one, request in asked]
-        return policy.transcribe([_blanked(request, *dropouts) for _, request in asked], shown)
+        return policy.encode_targets([_apply_condition_dropout(request, *dropouts) for _, request in asked], shown)
 
-    plays = [_Play(scenario, task, _key(seed, step, track), lenient=False) for task in tasks]
+    plays = [_ScenarioExecution(scenario, task, _key(seed, step, track), errors_are_failures=False) for task in tasks]
     _run(plays, policy, perform)
     return [one.trajectory for one in plays]
 
@@ -150,7 +151,7 @@ def _key(seed: int, step: int, track: int) -> tuple[int, ...]:
     return (seed, step, track) if track else (seed, step)
 
 
-def _blanked(request: Request, prompt: float, source: float, joint: float) -> Request:
+def _apply_condition_dropout(request: Request, prompt: float, source: float, joint: float) -> Request:
     """The request without its prompt, its source picture, or both, by chance."""
     if request.kind == "text":
         return request
@@ -158,7 +159,7 @@ def _blanked(request: Request, prompt: float, source: float, joint: float) -> Re
     if not request.context.pictures:
         source = joint = 0.0
     gone = chance < prompt + joint, prompt <= chance < prompt + joint + source
-    return replace(request, blank=bool(gone[0]), blank_source=bool(gone[1]))
+    return replace(request, drop_prompt=bool(gone[0]), drop_source_image=bool(gone[1]))
 
 
 def _target(task: Task, request: Request, targets: Mapping[str, str]) -> Any:
@@ -182,15 +183,15 @@ def _target(task: Task, request: Request, targets: Mapping[str, str]) -> Any:
 
 
 @dataclass(eq=False)
-class _Play:
+class _ScenarioExecution:
     """One program on its way: where it stands, what it waits for, what it has done."""
 
     scenario: Scenario
     task: Task
     key: tuple[int, ...]
-    lenient: bool = True  # whether what goes wrong with it alone is a Failure, or an error
+    errors_are_failures: bool = True  # whether what goes wrong with it alone is a Failure, or an error
     acts: list[Act] = field(default_factory=list)
-    pending: list[Draw | Write] = field(default_factory=list)
+    pending: list[GenerateImage | GenerateText] = field(default_factory=list)
     failure: Failure | None = None
     program: Generator[Any, Any, Any] | None = None
     single: bool = True  # whether the program yielded one request, not a tuple
@@ -212,14 +213,15 @@ class _Play:
         except StopIteration:
             if not self.acts:
                 raise ConfigError(
-                    f"Scenario {self.scenario.name!r} ended without an act.", fix="yield at least one Draw or Write."
+                    f"Scenario {self.scenario.name!r} ended without an act.",
+                    fix="yield at least one GenerateImage or GenerateText.",
                 ) from None
             return
         except MotetError:
             raise
         except (Exception, SystemExit) as error:  # sys.exit(0) would end the run as a success
             said = f"{first_line(error)} {_place(error)}"
-            if not self.lenient:
+            if not self.errors_are_failures:
                 raise ConfigError(
                     f"Scenario {self.scenario.name!r} raised {said} on row {self.task.index}.", fix="mend the scenario."
                 ) from error
@@ -246,7 +248,7 @@ class _Play:
                 kind=self._kind(asked, kinds),
                 name=asked.name,
                 context=asked.conversation,
-                key=(*self.key, self.task.index, self.task.sibling, len(self.acts) + number),
+                key=(*self.key, self.task.index, self.task.generation_index, len(self.acts) + number),
                 trained=asked.trained,
             )
             for number, asked in enumerate(self.pending)
@@ -257,23 +259,25 @@ class _Play:
         if not isinstance(program, Generator):
             raise ConfigError(
                 f"Scenario {self.scenario.name!r} returned a {type(program).__name__}: it is no generator function.",
-                fix="yield requests: `act = yield Write(task.question)`.",
+                fix="yield requests: `act = yield GenerateText(task.question)`.",
             )
         return program
 
-    def _checked(self, asked: list[Any]) -> list[Draw | Write]:
+    def _checked(self, asked: list[Any]) -> list[GenerateImage | GenerateText]:
         name, acts = self.scenario.name, self.scenario.acts
         if not asked:
-            raise ConfigError(f"Scenario {name!r} yielded an empty tuple.", fix="yield at least one Draw or Write.")
+            raise ConfigError(
+                f"Scenario {name!r} yielded an empty tuple.", fix="yield at least one GenerateImage or GenerateText."
+            )
         for one in asked:
-            if not isinstance(one, Draw | Write):
+            if not isinstance(one, GenerateImage | GenerateText):
                 raise ConfigError(
                     f"Scenario {name!r} yielded a {type(one).__name__}, {one!r:.80}.",
-                    fix="yield a Draw or a Write, or a tuple of them.",
+                    fix="yield a GenerateImage or a GenerateText, or a tuple of them.",
                 )
             declared = acts.get(one.name)
-            if declared is None or (declared == "text") != isinstance(one, Write):
-                what = "text" if isinstance(one, Write) else "a picture"
+            if declared is None or (declared == "text") != isinstance(one, GenerateText):
+                what = "text" if isinstance(one, GenerateText) else "a picture"
                 there = ", ".join(f"{act} ({kind})" for act, kind in acts.items())
                 raise ConfigError(
                     f"Scenario {name!r} asked for {what} named {one.name!r}, but it declares: {there}."
@@ -287,7 +291,7 @@ class _Play:
                 )
         return asked
 
-    def _kind(self, asked: Draw | Write, kinds: frozenset[ActKind]) -> ActKind:
+    def _kind(self, asked: GenerateImage | GenerateText, kinds: frozenset[ActKind]) -> ActKind:
         kind = self.scenario.kind_of(asked.name, kinds)
         if kind is None:
             raise ConfigError(
@@ -298,17 +302,17 @@ class _Play:
         return kind
 
 
-def _run(plays: Sequence[_Play], policy: Policy, perform: Perform) -> None:
+def _run(plays: Sequence[_ScenarioExecution], policy: Policy, perform: Perform) -> None:
     """Advance all programs in lockstep until every one has ended or failed."""
     try:
         for one in plays:
             one.advance([])
         while waiting := [one for one in plays if one.pending]:
             asked = [(one, request) for one in waiting for request in one.requests(policy.kinds)]
-            received: dict[_Play, dict[int, Act]] = {one: {} for one in waiting}
+            received: dict[_ScenarioExecution, dict[int, Act]] = {one: {} for one in waiting}
             for kind in get_args(ActKind):
                 batch = [(one, request) for one, request in asked if request.kind == kind]
-                for (one, request), act in _attempt(kind, batch, perform) if batch else ():
+                for (one, request), act in _run_batch_or_split(kind, batch, perform) if batch else ():
                     received[one][request.key[-1]] = act
             for one, acts in received.items():
                 if one.failure is None:
@@ -318,9 +322,9 @@ def _run(plays: Sequence[_Play], policy: Policy, perform: Perform) -> None:
             one.close()
 
 
-def _attempt(
-    kind: ActKind, batch: Sequence[tuple[_Play, Request]], perform: Perform
-) -> list[tuple[tuple[_Play, Request], Act]]:
+def _run_batch_or_split(
+    kind: ActKind, batch: Sequence[tuple[_ScenarioExecution, Request]], perform: Perform
+) -> list[tuple[tuple[_ScenarioExecution, Request], Act]]:
     """Perform a batch. When a context does not fit, halve the batch until the one at fault is alone, and fail it.
 
     Noise is keyed by trajectory, so the acts of the others do not depend on the halving.
@@ -330,13 +334,13 @@ def _attempt(
         acts = perform(kind, batch) if batch else []
         return list(zip(batch, acts, strict=True))
     except ContextError as error:
-        if all(not one.acts or not one.lenient for one, _ in batch):
+        if all(not one.acts or not one.errors_are_failures for one, _ in batch):
             raise  # the dataset's own doing
         if len(batch) == 1:
             batch[0][0].fail("policy", str(error))
             return []
     half = len(batch) // 2
-    return _attempt(kind, batch[:half], perform) + _attempt(kind, batch[half:], perform)
+    return _run_batch_or_split(kind, batch[:half], perform) + _run_batch_or_split(kind, batch[half:], perform)
 
 
 def _place(error: BaseException) -> str:

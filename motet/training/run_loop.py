@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Any
 
 from motet.core.errors import CheckpointError
-from motet.report.metrics import Stopwatch, Watcher
+from motet.report.metrics import Callback, PhaseTimer
 from motet.report.run_dir import FAILURES, METRICS, RunFolder, metrics_line
 from motet.training.checkpoint import Progress, restore, save_checkpoint
-from motet.training.setup import Session
+from motet.training.setup import TrainingSetup
 from motet.training.signals import Interrupt
 from motet.training.threads import ThreadTuner
 from motet.training.time_budget import Pace
@@ -35,14 +35,14 @@ class Run:
 
     def __init__(
         self,
-        session: Session,
+        session: TrainingSetup,
         folder: RunFolder,
-        watcher: Watcher,
+        callback: Callback,
         interrupt: Interrupt,
         measure: Measure | None = None,
         threads: ThreadTuner | None = None,
     ) -> None:
-        self.session, self.folder, self.watcher, self.interrupt = session, folder, watcher, interrupt
+        self.session, self.folder, self.callback, self.interrupt = session, folder, callback, interrupt
         self.measure = measure
         self.threads = threads  # None: their number stays as it is
         self.progress = self._resume()
@@ -51,7 +51,7 @@ class Run:
         self._lines: list[tuple[str, Mapping[str, Any]]] = []  # of `progress`, not written yet
         self.pace = Pace(session.recipe.run, self.first, self.progress.seconds)
         self._saved_at = time.monotonic()
-        self._watch = Stopwatch()
+        self._watch = PhaseTimer()
         self.finished = self.first >= self.pace.steps
         """Whether no step remains: seen after every step, since the clock can move the end."""
 
@@ -65,7 +65,7 @@ class Run:
         if error is not None and not isinstance(error, KeyboardInterrupt | CheckpointError):
             self._rescue()
 
-    def steps(self) -> Iterator[tuple[int, Stopwatch]]:
+    def steps(self) -> Iterator[tuple[int, PhaseTimer]]:
         """The steps that remain, each with its stopwatch. After a step a checkpoint is saved if one is due.
 
         Ends after the last step, or after the step in which an interruption came.
@@ -74,7 +74,7 @@ class Run:
         updates = learner.total_steps // self.session.recipe.run.steps
         while not self.finished:
             learner.total_steps = updates * self.pace.steps  # where the schedule ends
-            self._watch = Stopwatch()
+            self._watch = PhaseTimer()
             yield self.progress.step, self._watch
             self.pace.step_done()
             self.finished = self.pace.done >= self.pace.steps
@@ -98,13 +98,13 @@ class Run:
                 numbers = {**numbers, **self.measure()}
         numbers = self._note(step, numbers, failures)
         self._write_lines()
-        self.watcher.step(step + 1, self.pace.steps, numbers)
+        self.callback.step(step + 1, self.pace.steps, numbers)
 
     def _note(
         self, step: int, numbers: Mapping[str, float], failures: Sequence[Mapping[str, Any]]
     ) -> Mapping[str, float]:
         """From here on this is the last whole step. Returns its numbers with its times."""
-        self.progress = Progress(step + 1, self.pace.seconds, self.session.cursors())
+        self.progress = Progress(step + 1, self.pace.seconds, self.session.data_state())
         self._learned = self.session.learner.steps
         numbers = {**numbers, **self._watch.report(), "seconds": self.progress.seconds}
         self._lines = [(METRICS, metrics_line(step, numbers)), *((FAILURES, failure) for failure in failures)]
@@ -141,10 +141,10 @@ class Run:
     def _resume(self) -> Progress:
         """Continue the folder's newest checkpoint, if it has one."""
         session = self.session
-        progress = Progress(0, 0.0, session.cursors())
+        progress = Progress(0, 0.0, session.data_state())
         newest = latest_checkpoint(self.folder.checkpoints)
         if newest is not None:
             progress = restore(newest, session.policy, session.learner)
-            session.move_cursors(progress.cursors)
-        self.folder.forget_steps_from(progress.step)
+            session.load_data_state(progress.data_state)
+        self.folder.truncate_metrics(progress.step)
         return progress

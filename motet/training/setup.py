@@ -11,16 +11,16 @@ import torch
 
 from motet.config import DROPOUTS, DataConfig, Recipe, TrackConfig
 from motet.core.errors import CheckpointError, ConfigError, MotetError
-from motet.core.protocols import LearningPolicy, Policy
+from motet.core.protocols import Policy, TrainablePolicy
 from motet.core.trajectory import ActKind, Sampling
-from motet.data import Cursor, Rows, is_file, note_unseen_pictures, open_rows
+from motet.data import ResumableSampler, Rows, is_file, open_rows, warn_unused_images
 from motet.numerics.flow.windows import progressive_start, random_start, window_starts
 from motet.policies import load_policy
 from motet.policies.generation.noise import uniforms
 from motet.rewards import BoundReward, bind_policy, check_golds, resolve_all
 from motet.scenarios import Scenario, resolve_scenario
-from motet.training.advantages import check_credit
-from motet.training.optimizer_step import Learner
+from motet.training.advantages import check_reward_assignment
+from motet.training.optimizer_step import PolicyOptimizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,31 +35,31 @@ class Track:
     name: str
     scenario: Scenario
     rewards: list[BoundReward]
-    cursor: Cursor
+    cursor: ResumableSampler
     prompts: int
     targets: dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)
-class Session:
+class TrainingSetup:
     """What a recipe names."""
 
     recipe: Recipe
-    policy: LearningPolicy
+    policy: TrainablePolicy
     tracks: tuple[Track, ...]
-    learner: Learner
+    learner: PolicyOptimizer
 
-    def practised(self, step: int) -> Sequence[Track]:
+    def tracks_at(self, step: int) -> Sequence[Track]:
         """The tracks of a step: all of them, or the one whose turn it is."""
         turn = self.recipe.run.turn
         return self.tracks if turn is None else [self.tracks[step // turn % len(self.tracks)]]
 
-    def cursors(self) -> dict[str, Any]:
+    def data_state(self) -> dict[str, Any]:
         """JSON-able: where every track stands in its data."""
         return {track.name: track.cursor.state_dict() for track in self.tracks}
 
-    def move_cursors(self, state: Mapping[str, Any]) -> None:
-        """Go on where `cursors()` stood. Raises CheckpointError when the tracks or their data are others."""
+    def load_data_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where `data_state()` stood. Raises CheckpointError when the tracks or their data are others."""
         names = [track.name for track in self.tracks]
         if sorted(state) != sorted(names):
             raise CheckpointError(
@@ -70,11 +70,11 @@ class Session:
             track.cursor.load_state_dict(state[track.name])
 
 
-def prepare(recipe: Recipe) -> Session:
+def setup_rl(recipe: Recipe) -> TrainingSetup:
     """Build a run of reinforcement learning; what contradicts itself is refused here, before the first sample."""
-    algorithm, tracks = recipe.algorithm, rewarded_tracks(recipe)
+    algorithm, tracks = recipe.algorithm, build_rl_tracks(recipe)
     policy = _load(recipe)
-    require_suite(recipe.eval.suite, policy)
+    check_suite(recipe.eval.suite, policy)
     if algorithm.sync_ref_model and any(".lora_" in name for name in policy.trainable()):
         raise ConfigError(
             "algorithm.sync_ref_model mixes weights, and the checkpoint's adapter trains in place of weights.",
@@ -83,11 +83,11 @@ def prepare(recipe: Recipe) -> Session:
     with_kl = algorithm.beta or any(own.beta for own in algorithm.per_kind.values())
     tracks = _bound(tracks, policy, with_reference=bool(with_kl))
     updates = recipe.run.steps * algorithm.num_iterations * algorithm.num_minibatches
-    learner = Learner(policy, recipe.optimizer, updates, trained_kinds(tracks, policy))
-    return Session(recipe, policy, tuple(tracks), learner)
+    learner = PolicyOptimizer(policy, recipe.optimizer, updates, trained_act_kinds(tracks, policy))
+    return TrainingSetup(recipe, policy, tuple(tracks), learner)
 
 
-def rewarded_tracks(recipe: Recipe) -> list[Track]:
+def build_rl_tracks(recipe: Recipe) -> list[Track]:
     """What a run of reinforcement learning practises: scenarios, rewards and data, opened and checked, without weights.
 
     Raises ConfigError where they do not fit each other.
@@ -100,17 +100,17 @@ def rewarded_tracks(recipe: Recipe) -> list[Track]:
                 fix="remove it, or use `motet sft`.",
             )
     tracks = []
-    for number, (name, config) in enumerate(recipe.practised().items()):
+    for number, (name, config) in enumerate(recipe.resolved_tracks().items()):
         _require_rewards(name, config, "add rewards, or use `motet sft` to imitate data.")
         scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
         rows = open_rows(config.data, scenario.columns, seed=recipe.run.seed)
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
         check_golds(rewards, rows.texts())
-        check_credit(scenario, rewards)
-        note_unseen_pictures(rows, _read_by_name(scenario, rewards))
-        cursor = Cursor(rows, recipe.run.seed)
+        check_reward_assignment(scenario, rewards)
+        warn_unused_images(rows, _read_by_name(scenario, rewards))
+        cursor = ResumableSampler(rows, recipe.run.seed)
         tracks.append(Track(number, name, scenario, rewards, cursor, config.prompts_per_step, {}))
-    _check_held_back(recipe, tracks)
+    _check_eval_rows(recipe, tracks)
     return tracks
 
 
@@ -119,17 +119,17 @@ def _read_by_name(scenario: Scenario, rewards: Sequence[BoundReward]) -> set[str
     return {*scenario.columns, *(name for reward in rewards for name in (*reward.needs, *(reward.accepts or ())))}
 
 
-def held_back_rows(recipe: Recipe, track: Track) -> Rows:
+def eval_rows(recipe: Recipe, track: Track) -> Rows:
     """The rows on which the suite `rewards` plays a track: all of `eval.split`, of `eval.data` if that is given.
 
     They were checked when the session was prepared. Raises ConfigError or DataError, naming those keys, where there are
     none.
     """
-    return _held_back(recipe, recipe.practised()[track.name].data, track.scenario, check=False)
+    return _open_eval_rows(recipe, recipe.resolved_tracks()[track.name].data, track.scenario, check=False)
 
 
-def _held_back(recipe: Recipe, data: DataConfig, scenario: Scenario, *, check: bool = True) -> Rows:
-    own = held_back_data(recipe, data)
+def _open_eval_rows(recipe: Recipe, data: DataConfig, scenario: Scenario, *, check: bool = True) -> Rows:
+    own = eval_data_config(recipe, data)
     try:
         return open_rows(own, scenario.columns, seed=recipe.eval.seed, check=check)
     except MotetError as error:
@@ -141,7 +141,7 @@ def _held_back(recipe: Recipe, data: DataConfig, scenario: Scenario, *, check: b
         ) from error
 
 
-def held_back_data(recipe: Recipe, data: DataConfig) -> DataConfig:
+def eval_data_config(recipe: Recipe, data: DataConfig) -> DataConfig:
     """The data that the suite `rewards` measures on, of a track that practises on `data`."""
     settings = recipe.eval
     if settings.data is None:
@@ -151,20 +151,20 @@ def held_back_data(recipe: Recipe, data: DataConfig) -> DataConfig:
     return data.model_copy(update={"source": settings.data, "split": split, "size": None, "options": options})
 
 
-def _check_held_back(recipe: Recipe, tracks: Sequence[Track]) -> None:
+def _check_eval_rows(recipe: Recipe, tracks: Sequence[Track]) -> None:
     """Raise where the suite `rewards` cannot measure a run that trains: no rows to measure on, or those of training."""
     if recipe.eval.suite != "rewards":
         return
     for track in tracks:
-        data = recipe.practised()[track.name].data
-        own = held_back_data(recipe, data)
+        data = recipe.resolved_tracks()[track.name].data
+        own = eval_data_config(recipe, data)
         if (_place(own.source), own.split) == (_place(data.source), data.split):
             raise ConfigError(
                 f"eval.suite=rewards would measure on the rows that training sees, split {own.split!r} of "
                 f"{own.source!r}.",
                 fix="set eval.data to another file, or eval.split to another split.",
             )
-        check_golds(track.rewards, _held_back(recipe, data, track.scenario).texts())
+        check_golds(track.rewards, _open_eval_rows(recipe, data, track.scenario).texts())
 
 
 def _place(source: str) -> str:
@@ -172,28 +172,28 @@ def _place(source: str) -> str:
     return str(Path(source).expanduser().resolve()) if is_file(source) else source
 
 
-def prepare_measurement(recipe: Recipe) -> Session:
+def setup_eval(recipe: Recipe) -> TrainingSetup:
     """Build a run that only measures: without training data, and without rewards where its suite does not ask for them.
 
     A reward that asks for the reference gets the weights that are measured.
     """
-    tracks = measured_tracks(recipe) if recipe.eval.suite == "rewards" else []
+    tracks = build_eval_tracks(recipe) if recipe.eval.suite == "rewards" else []
     policy = _load(recipe)
-    require_suite(recipe.eval.suite, policy)
-    learner = Learner(policy, recipe.optimizer, recipe.run.steps)
-    return Session(recipe, policy, tuple(_bound(tracks, policy)), learner)
+    check_suite(recipe.eval.suite, policy)
+    learner = PolicyOptimizer(policy, recipe.optimizer, recipe.run.steps)
+    return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), learner)
 
 
-def measured_tracks(recipe: Recipe) -> list[Track]:
+def build_eval_tracks(recipe: Recipe) -> list[Track]:
     """What the suite `rewards` plays: scenarios and rewards over held-back rows alone."""
     tracks = []
-    for number, (name, config) in enumerate(recipe.practised().items()):
+    for number, (name, config) in enumerate(recipe.resolved_tracks().items()):
         _require_rewards(name, config, "add rewards: what the suite `rewards` measures with.")
         scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
-        rows = _held_back(recipe, config.data, scenario)
+        rows = _open_eval_rows(recipe, config.data, scenario)
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
         check_golds(rewards, rows.texts())
-        tracks.append(Track(number, name, scenario, rewards, Cursor(rows, recipe.run.seed), 1, {}))
+        tracks.append(Track(number, name, scenario, rewards, ResumableSampler(rows, recipe.run.seed), 1, {}))
     return tracks
 
 
@@ -202,21 +202,21 @@ def _require_rewards(name: str, config: TrackConfig, fix: str) -> None:
         raise ConfigError(f"{f'The track {name!r}' if name else 'The recipe'} names no rewards.", fix=fix)
 
 
-def _bound(tracks: Sequence[Track], policy: LearningPolicy, with_reference: bool = False) -> list[Track]:
+def _bound(tracks: Sequence[Track], policy: TrainablePolicy, with_reference: bool = False) -> list[Track]:
     """The tracks with rewards that are ready to score this policy, and the reference frozen if any of them asks it."""
     if with_reference or any(reward.uses_reference for track in tracks for reward in track.rewards):
         policy.freeze_reference()
     return [replace(track, rewards=bind_policy(track.rewards, policy)) for track in tracks]
 
 
-def prepare_supervised(recipe: Recipe) -> Session:
+def setup_sft(recipe: Recipe) -> TrainingSetup:
     """Build a supervised run. `data.targets` says which column demonstrates each act of the scenario.
 
     Rewards are for measuring, by the suite `rewards`; under another suite they have no part in it.
     """
-    tracks = demonstrated_tracks(recipe)
+    tracks = build_sft_tracks(recipe)
     policy = _load(recipe)
-    require_suite(recipe.eval.suite, policy)
+    check_suite(recipe.eval.suite, policy)
     for name in ("source_dropout", "joint_dropout"):
         if getattr(recipe.algorithm, name) and "denoising" not in policy.kinds:
             raise ConfigError(
@@ -224,18 +224,20 @@ def prepare_supervised(recipe: Recipe) -> Session:
                 "this policy does not do.",
                 fix="remove it: of image tokens prompt_dropout withholds all.",
             )
-    kinds = trained_kinds(tracks, policy) - {k for k, own in recipe.algorithm.per_kind.items() if own.weight == 0}
+    kinds = trained_act_kinds(tracks, policy) - {k for k, own in recipe.algorithm.per_kind.items() if own.weight == 0}
     tracks = _bound(tracks, policy)
-    return Session(recipe, policy, tuple(tracks), Learner(policy, recipe.optimizer, recipe.run.steps, kinds))
+    return TrainingSetup(
+        recipe, policy, tuple(tracks), PolicyOptimizer(policy, recipe.optimizer, recipe.run.steps, kinds)
+    )
 
 
-def demonstrated_tracks(recipe: Recipe) -> list[Track]:
+def build_sft_tracks(recipe: Recipe) -> list[Track]:
     """What a supervised run practises: scenarios, and data with their targets, opened and checked, without weights.
 
     Raises ConfigError where they do not fit each other.
     """
     tracks = []
-    for number, (name, config) in enumerate(recipe.practised().items()):
+    for number, (name, config) in enumerate(recipe.resolved_tracks().items()):
         key = f"tracks.{name}." if name else ""
         measured = recipe.eval.suite == "rewards"
         if measured:
@@ -252,14 +254,14 @@ def demonstrated_tracks(recipe: Recipe) -> list[Track]:
         needed = (*scenario.columns, *targets.values())
         rows = open_rows(config.data, needed, seed=recipe.run.seed, picture_columns=pictures)
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns) if measured else []
-        note_unseen_pictures(rows, {*targets.values(), *_read_by_name(scenario, rewards)})
-        cursor = Cursor(rows, recipe.run.seed)
+        warn_unused_images(rows, {*targets.values(), *_read_by_name(scenario, rewards)})
+        cursor = ResumableSampler(rows, recipe.run.seed)
         tracks.append(Track(number, name, scenario, rewards, cursor, config.prompts_per_step, targets))
-    _check_held_back(recipe, tracks)
+    _check_eval_rows(recipe, tracks)
     return tracks
 
 
-def require_suite(suite: str, policy: Policy) -> None:
+def check_suite(suite: str, policy: Policy) -> None:
     """Raise ConfigError when the policy cannot play the suite: the shapes suite draws and writes."""
     if suite == "shapes" and not ("text" in policy.kinds and policy.kinds & {"image", "denoising"}):
         raise ConfigError(
@@ -269,14 +271,14 @@ def require_suite(suite: str, policy: Policy) -> None:
         )
 
 
-def trained_kinds(tracks: Sequence[Track], policy: LearningPolicy) -> set[ActKind]:
+def trained_act_kinds(tracks: Sequence[Track], policy: TrainablePolicy) -> set[ActKind]:
     """The kinds of the acts that the tracks may train, as the policy performs them."""
     scenarios = [track.scenario for track in tracks]
     kinds: set[ActKind | None] = {s.kind_of(name, policy.kinds) for s in scenarios for name in s.acts.keys() - s.frozen}
     return {kind for kind in kinds if kind is not None}
 
 
-def samplings_of(recipe: Recipe, step: int = 0) -> dict[ActKind, Sampling]:
+def sampling_params(recipe: Recipe, step: int = 0) -> dict[ActKind, Sampling]:
     """The recipe's sampling of each kind of act, at a step: a window of stochastic steps may move."""
     text, image, flow = recipe.text, recipe.image, recipe.denoising
     return {
@@ -315,7 +317,7 @@ def _window(recipe: Recipe, step: int) -> tuple[int, int] | None:
     return 0, window.size
 
 
-def _load(recipe: Recipe) -> LearningPolicy:
+def _load(recipe: Recipe) -> TrainablePolicy:
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
     torch.manual_seed(recipe.run.seed)  # new adapters begin at random

@@ -5,26 +5,26 @@ from __future__ import annotations
 from motet.config import DROPOUTS
 from motet.core.errors import ConfigError
 from motet.core.trajectory import Act, ActKind
-from motet.training.losses import LikelihoodObjective
-from motet.training.rollout import demonstrate
+from motet.training.losses import NLLLoss
+from motet.training.rollout import encode_demonstrations
 from motet.training.run_loop import Progress, Run
-from motet.training.setup import Session
+from motet.training.setup import TrainingSetup
 
 
-def supervise(session: Session, run: Run) -> Progress:
+def train_sft(session: TrainingSetup, run: Run) -> Progress:
     """One optimizer step per batch of rows until the last step or an interruption. Returns where the run stands."""
-    objective = LikelihoodObjective(_weights(session))
+    objective = NLLLoss(_weights(session))
     with run:
         for step, watch in run.steps():
             with watch.phase("data"):
-                acts = demonstrated_acts(session, step)
+                acts = sft_batch(session, step)
             with watch.phase("learn"):
                 numbers = session.learner.step(acts, objective)
             run.report(step, numbers)
     return run.progress
 
 
-def demonstrated_acts(session: Session, step: int) -> list[Act]:
+def sft_batch(session: TrainingSetup, step: int) -> list[Act]:
     """What the rows of a step demonstrate and what is learned from it: acts of weight 0 would only cost time.
 
     Raises ConfigError when nothing is left.
@@ -33,8 +33,8 @@ def demonstrated_acts(session: Session, step: int) -> list[Act]:
     dropouts = {name: getattr(algorithm, name) for name in DROPOUTS}
     shown = [
         trajectory
-        for track in session.practised(step)
-        for trajectory in demonstrate(
+        for track in session.tracks_at(step)
+        for trajectory in encode_demonstrations(
             session.policy,
             track.scenario,
             track.cursor.next(track.prompts),
@@ -58,5 +58,5 @@ def demonstrated_acts(session: Session, step: int) -> list[Act]:
     return acts
 
 
-def _weights(session: Session) -> dict[ActKind, float]:
+def _weights(session: TrainingSetup) -> dict[ActKind, float]:
     return {kind: own.weight for kind, own in session.recipe.algorithm.per_kind.items()}

@@ -8,51 +8,53 @@ from dataclasses import dataclass
 from motet.core.errors import ConfigError
 from motet.core.trajectory import Group, Scores
 from motet.report.empty_rewards import STEPS, EmptyRewards
-from motet.report.metrics import Stopwatch, act_numbers, reward_numbers
+from motet.report.metrics import PhaseTimer, act_numbers, reward_numbers
 from motet.report.run_dir import WARNINGS
 from motet.report.samples import failure_lines, save_samples
 from motet.rewards import StepLog, score_groups
-from motet.training.advantages import Credit, assign_credit
+from motet.training.advantages import AssignedAdvantages, assign_advantages
 from motet.training.policy_update import update
-from motet.training.rollout import Cast, play_together
+from motet.training.rollout import RolloutRequest, rollout_tracks
 from motet.training.run_loop import Progress, Run
-from motet.training.setup import Session, Track, samplings_of
+from motet.training.setup import Track, TrainingSetup, sampling_params
 
 
 @dataclass(frozen=True, eq=False)
-class Round:
+class TrackBatch:
     """What a step saw of one track: played, judged (`log`: what the rewards logged), credited."""
 
     track: Track
     groups: list[Group]
     scores: list[Scores]
     log: StepLog
-    credit: Credit
+    credit: AssignedAdvantages
 
 
-def train(session: Session, run: Run) -> Progress:
+def train(session: TrainingSetup, run: Run) -> Progress:
     """Play, score, credit, learn, report; until the last step or an interruption. Returns where the run stands."""
-    begun = {track.name for track in session.tracks} if run.first else set[str]()
+    tracks_seen = {track.name for track in session.tracks} if run.first else set[str]()
     empty = EmptyRewards(min(STEPS, session.recipe.run.steps) if not run.first else 0)
     with run:
         for step, watch in run.steps():
-            _step(session, run, step, watch, begun, empty)
+            _step(session, run, step, watch, tracks_seen, empty)
     return run.progress
 
 
-def _step(session: Session, run: Run, step: int, watch: Stopwatch, begun: set[str], empty: EmptyRewards) -> None:
-    """One step; with its rollout goes what is kept as long as acts are. `begun`: the tracks that have had a
+def _step(
+    session: TrainingSetup, run: Run, step: int, watch: PhaseTimer, tracks_seen: set[str], empty: EmptyRewards
+) -> None:
+    """One step; with its rollout goes what is kept as long as acts are. `tracks_seen`: the tracks that have had a
     step, in this process or before it."""
     rounds = _play(session, step, watch)
     for played in rounds:
-        if played.track.name not in begun:
-            _require_survivors(played)
-            begun.add(played.track.name)
+        if played.track.name not in tracks_seen:
+            _raise_if_all_failed(played)
+            tracks_seen.add(played.track.name)
     groups = [group for played in rounds for group in played.groups]
     credited = [act for played in rounds for act in played.credit.acts]
     with watch.phase("learn"):
         stats = update(session.policy, session.learner, groups, credited, session.recipe, step)
-    numbers = {key: value for played in rounds for key, value in _numbers(played).items()}
+    numbers = {key: value for played in rounds for key, value in _metrics(played).items()}
     failures = [line for one in rounds for line in failure_lines(step, one.groups, one.scores, one.track.name)]
     run.report(step, {**numbers, **act_numbers(groups, watch.seconds["rollout"]), **stats}, failures)
     for played in rounds:
@@ -64,30 +66,32 @@ def _step(session: Session, run: Run, step: int, watch: Stopwatch, begun: set[st
             warnings.warn(message, stacklevel=2)
 
 
-def _play(session: Session, step: int, watch: Stopwatch) -> list[Round]:
+def _play(session: TrainingSetup, step: int, watch: PhaseTimer) -> list[TrackBatch]:
     """The tracks of a step: played together, judged and credited each on its own."""
-    recipe, tracks = session.recipe, session.practised(step)
+    recipe, tracks = session.recipe, session.tracks_at(step)
     with watch.phase("data"):
-        casts = [Cast(track.scenario, track.cursor.next(track.prompts), track.number) for track in tracks]
+        requests = [RolloutRequest(track.scenario, track.cursor.next(track.prompts), track.number) for track in tracks]
     with watch.phase("rollout"):
-        played = play_together(
+        played = rollout_tracks(
             session.policy,
-            casts,
+            requests,
             recipe.algorithm.num_generations,
-            samplings=samplings_of(recipe, step),
+            samplings=sampling_params(recipe, step),
             seed=recipe.run.seed,
             step=step,
         )
-    rounds: list[Round] = []
+    rounds: list[TrackBatch] = []
     for track, groups in zip(tracks, played, strict=True):
         log = StepLog(step, recipe.run.steps, track.cursor.epoch)
         with watch.phase("rewards"):
             scores = score_groups(groups, track.rewards, log)
-        rounds.append(Round(track, groups, scores, log, assign_credit(groups, scores, track.rewards, recipe.algorithm)))
+        rounds.append(
+            TrackBatch(track, groups, scores, log, assign_advantages(groups, scores, track.rewards, recipe.algorithm))
+        )
     return rounds
 
 
-def _numbers(played: Round) -> dict[str, float]:
+def _metrics(played: TrackBatch) -> dict[str, float]:
     """Rewards and credit of a round, under the track's name where it has one."""
     weights = {reward.name: reward.weight for reward in played.track.rewards}
     logged = {f"rewards/{name}": value for name, value in played.log.metrics.items()}
@@ -96,7 +100,7 @@ def _numbers(played: Round) -> dict[str, float]:
     return {f"{prefix}{key}": value for key, value in numbers.items()}
 
 
-def _require_survivors(played: Round) -> None:
+def _raise_if_all_failed(played: TrackBatch) -> None:
     """A failed trajectory is data; when all of the first step fail, it is a mistake in the scenario or the rewards."""
     failures = [failure for score in played.scores for failure in score.dropped.values()]
     total = sum(len(group.trajectories) for group in played.groups)

@@ -75,7 +75,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def newest_of(path: str | Path) -> str:
+def resolve_checkpoint(path: str | Path) -> str:
     """The weights that a run folder ends with: its newest checkpoint, or what its merge made.
 
     Anything else, as it is written, is a checkpoint or hub id itself.
@@ -94,7 +94,7 @@ def weights_digest(path: str | Path) -> str | None:
     A run folder stands for its newest checkpoint. Of each file it takes name, size, and 64 blocks from its first to its
     last: no two trainings agree on them, and 15 GB are read as fast as 15 MB.
     """
-    folder = Path(newest_of(path))
+    folder = Path(resolve_checkpoint(path))
     files = sorted(file for file in folder.rglob("*.safetensors") if file.name != LEARNER) if folder.is_dir() else []
     if not files:
         return None

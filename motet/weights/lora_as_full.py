@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from motet.core.errors import CheckpointError
-from motet.weights.safetensors_io import StoredWeights, Weights, name_some, read_json
+from motet.weights.safetensors_io import StoredWeights, Weights, format_first_names, read_json
 
 CONFIG = "adapter_config.json"
 _FACTOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
@@ -120,6 +120,6 @@ def _refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:
     wrong = [f"{key}={config.get(key)!r}" for key, is_wrong in refused.items() if is_wrong]
     if wrong:
         raise CheckpointError(
-            f"The adapter in {str(folder)!r} is no plain LoRA: {name_some(wrong)}.",
+            f"The adapter in {str(folder)!r} is no plain LoRA: {format_first_names(wrong)}.",
             fix="merge it into its base with peft's merge_and_unload first, and give the full checkpoint.",
         )

@@ -29,10 +29,10 @@ from motet.weights.safetensors_io import (
     ShardWriter,
     StoredWeights,
     Weights,
+    atomic_dir,
     copy_settings,
-    name_some,
+    format_first_names,
     read_json,
-    whole_folder,
     write_json,
 )
 
@@ -75,7 +75,7 @@ def merge_folders(
     ancestor = None if base is None else open_weights(base)
     _refuse_different_tensors([*opened, *([] if ancestor is None else [ancestor])])
     step = _Step(method)
-    with whole_folder(out) as partial:
+    with atomic_dir(out) as partial:
         _copy_settings(models[0], partial)
         writer = ShardWriter(partial, shard_bytes)
         for name in opened[0].shapes:
@@ -163,7 +163,8 @@ def _refuse_different_tensors(all_weights: list[Weights]) -> None:
         differing = set(first.shapes) ^ set(other.shapes)
         if differing:
             raise CheckpointError(
-                f"{first.source!r} and {other.source!r} differ by {len(differing)} tensors: {name_some(differing)}.",
+                f"{first.source!r} and {other.source!r} differ by {len(differing)} tensors: "
+                f"{format_first_names(differing)}.",
                 fix="merge checkpoints of one model; convert or complete the odd one.",
             )
         reshaped = [
@@ -174,7 +175,7 @@ def _refuse_different_tensors(all_weights: list[Weights]) -> None:
         if reshaped:
             raise CheckpointError(
                 f"{first.source!r} and {other.source!r} differ in the shape of {len(reshaped)} tensors: "
-                f"{name_some(reshaped)}.",
+                f"{format_first_names(reshaped)}.",
                 fix="merge checkpoints of one model and one size.",
             )
 

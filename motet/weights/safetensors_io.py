@@ -171,7 +171,7 @@ def save_tensors(file: Path, tensors: dict[str, Tensor], metadata: Mapping[str, 
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
+def atomic_dir(target: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `target` when the block ends well and is removed when it does not.
 
     Raises RunFolderError when `target` exists and is not empty, CheckpointError when it cannot be written.
@@ -204,11 +204,13 @@ def copy_settings(source: Path, target: Path) -> None:
         if path.is_dir():
             if path.name == "additional_chat_templates":
                 shutil.copytree(path, target / path.name, dirs_exist_ok=True)
-        elif not (path.suffix in _WEIGHT_FILES or path.name.endswith(".index.json")) and path.name not in _LEFT_BEHIND:
+        elif (
+            not (path.suffix in _WEIGHT_FILES or path.name.endswith(".index.json")) and path.name not in _EXCLUDED_FILES
+        ):
             shutil.copyfile(path, target / path.name)
 
 
-_LEFT_BEHIND = {TRAINER_STATE, SUMS, "adapter_config.json", ".gitattributes"}
+_EXCLUDED_FILES = {TRAINER_STATE, SUMS, "adapter_config.json", ".gitattributes"}
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -227,7 +229,7 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def name_some(names: Iterator[str] | list[str] | set[str], most: int = 3) -> str:
+def format_first_names(names: Iterator[str] | list[str] | set[str], most: int = 3) -> str:
     """The first few names, and how many more there are: for messages."""
     ordered = sorted(names)
     return ", ".join(ordered[:most]) + (f" and {len(ordered) - most} more" if len(ordered) > most else "")

@@ -267,7 +267,7 @@ def test_a_finished_run_is_prolonged_and_not_shortened(tiny_checkpoint, capsys, 
 
 
 @pytest.mark.parametrize(("key", "value"), [("guidance", 2.0), ("guidance", "on"), ("sde_type", "flow")])
-def test_a_notebook_that_misnames_a_way_of_sampling_is_told_the_names(key, value):
+def test_unknown_sampling_option_lists_valid_names(key, value):
     # Past the type checks that the tests alone have: a user's notebook has none.
     given = SimpleNamespace(**{"guidance": "none", "sde_type": "flow_sde", key: value})
     with pytest.raises(ConfigError, match=re.escape(f"Sampling({key}={value!r}) is unknown")) as refusal:

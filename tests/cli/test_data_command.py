@@ -11,7 +11,7 @@ from motet.config import parse_recipe
 from motet.core.errors import DataError
 from motet.evaluation.data_preview import preview
 from motet.report.image_grid import picture_grid
-from motet.scenarios import Write, scenario
+from motet.scenarios import GenerateText, scenario
 from tests.policies.vlms import save_tiny
 from tests.runs import REWARDS, mapping, motet_command, write_recipe
 
@@ -148,7 +148,7 @@ def test_the_only_text_of_a_scenario_that_reads_the_question_is_its_answer(tiny_
 
 @scenario("reply", acts={"reply": "text"}, columns=("question",))
 def reply(task):
-    yield Write(task.question, name="reply")
+    yield GenerateText(task.question, name="reply")
 
 
 def test_what_is_not_an_answer_is_not_made_one(tiny_checkpoint, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from motet.config import load_recipe, parse_recipe
 from motet.config.stages import load_plan
-from motet.config.sweep import load_pilot
+from motet.config.sweep import load_sweep
 from motet.core.errors import ConfigError
 
 PLAIN = "policy: {path: nowhere}\nrun: {steps: 2}\nscenario: draw\nrewards: [{name: shapes}]\n"
@@ -61,7 +61,7 @@ def test_recipes_plans_and_studies(tmp_path, monkeypatch, name):
     refused(lambda: load_recipe(tmp_path / "recipe.yaml"), words)
     if words.startswith(("line", "an alias", "stands", "nested", "could")):
         refused(lambda: load_plan(tmp_path / "recipe.yaml", Path("out")), words)
-        refused(lambda: load_pilot(tmp_path / "recipe.yaml", Path("out")), words)
+        refused(lambda: load_sweep(tmp_path / "recipe.yaml", Path("out")), words)
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
@@ -115,7 +115,7 @@ def test_names_that_no_file_can_have(tmp_path):
         path.write_text(f"stages: {{{name}: {stage}}}")
         refused(lambda: load_plan(path, tmp_path / "out"), "is a folder's name")
         path.write_text(f"seeds: [0]\nstrategies: {{{name}: {strategy}, b: {strategy}}}")
-        refused(lambda: load_pilot(path, tmp_path / "out"), "is a folder's name")
+        refused(lambda: load_sweep(path, tmp_path / "out"), "is a folder's name")
 
 
 def test_files_that_are_no_recipes(tmp_path):

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from motet.config import Recipe, algorithm, schema
-from motet.config.keys import SPELLINGS, annotation_at, as_section, describe, explain, walk
+from motet.config.keys import ALIASES_OF_OTHER_FRAMEWORKS, annotation_at, as_section, describe, explain, walk
 from motet.config.section import Section
 
 SECTIONS = {
@@ -48,8 +48,8 @@ def test_no_type_is_left_undescribed() -> None:
 
 def test_spellings_of_other_frameworks_lead_to_keys() -> None:
     keys = {key for key, _ in walk()}
-    assert set(SPELLINGS.values()) <= keys
-    assert not {spelling for spelling in SPELLINGS if spelling in Recipe.model_fields}
+    assert set(ALIASES_OF_OTHER_FRAMEWORKS.values()) <= keys
+    assert not {spelling for spelling in ALIASES_OF_OTHER_FRAMEWORKS if spelling in Recipe.model_fields}
 
 
 def test_config_and_errors_import_no_torch() -> None:

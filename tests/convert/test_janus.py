@@ -20,7 +20,7 @@ from motet.convert import janus_config as original_config
 from motet.convert.janus import UNREAD_FILE, convert_folder
 from motet.convert.janus_names import from_original, from_transformers
 from motet.core.errors import CheckpointError, ConfigError, RunFolderError
-from motet.policies.janus.images import codes_of
+from motet.policies.janus.images import encode_images
 from motet.weights.hf_output import quiet
 from tests.convert import original_janus as reference
 from tests.policies import published
@@ -111,13 +111,13 @@ def test_the_image_tokenizer(model: Any, converted: Path, state: dict[str, Tenso
     close(vq.quant_conv(vq.encoder(pixels)), latents)
     policy = motet.load_policy(converted)
     pictures = [Image.fromarray(one.numpy()) for one in bytes_]
-    assert torch.equal(codes_of(policy.model, policy.processor, pictures), theirs)
+    assert torch.equal(encode_images(policy.model, policy.processor, pictures), theirs)
     assert len(theirs.unique()) > 3
 
 
 def test_a_converted_model_acts(converted: Path) -> None:
     policy = motet.load_policy(converted)
-    acts = [*policy.draw("a red circle"), *policy.write("what is it?", max_tokens=4)]
+    acts = [*policy.generate_images("a red circle"), *policy.generate_text("what is it?", max_tokens=4)]
     for act, replayed in zip(acts, policy.log_probs(acts), strict=True):
         assert float((replayed - act.log_probs).abs().max()) < 1e-4
 
@@ -267,7 +267,7 @@ def test_the_chat_template_is_the_published_one(converted: Path) -> None:
             for template in (None, published.CHAT_TEMPLATE)
         )
         assert ours == theirs
-    act = policy.write("Hello", max_tokens=2)[0]
+    act = policy.generate_text("Hello", max_tokens=2)[0]
     assert act.encoding is not None
     assert "helpful language and vision assistant" in policy.processor.tokenizer.decode(act.encoding.ids)
 
@@ -338,7 +338,7 @@ def test_the_conversation_format_is_the_folders(
     source = odd_folder(original, tmp_path / "source", gone, sft_format=named)
     policy = motet.load_policy(convert_folder(source, tmp_path / "ours").folder)
     assert rendered(policy, [("user", ["a red circle"])]) == theirs([("user", "a red circle")], roles)
-    act = policy.write("a red circle", max_tokens=1)[0]
+    act = policy.generate_text("a red circle", max_tokens=1)[0]
     ids = act.encoding.ids.tolist()
     marked = [policy.processor.tokenizer.convert_tokens_to_ids(token) for token in TOKENS]
     assert [marker in ids for marker in marked] == [roles == TOKENS] * 2
@@ -544,6 +544,6 @@ def test_a_wide_picture_is_cut_not_padded(converted: Path) -> None:
     wide = torch.randint(0, 256, (side, 2 * side, 3), generator=noise, dtype=torch.uint8)
     middle = wide[:, side // 2 : side // 2 + side]
     both = [Image.fromarray(pixels.contiguous().numpy()) for pixels in (wide, middle, wide.transpose(0, 1))]
-    cut, square, tall = policy.codes_of(both)
+    cut, square, tall = policy.encode_images(both)
     assert torch.equal(cut, square) and not torch.equal(tall, square)
-    assert torch.equal(tall, policy.codes_of([Image.fromarray(middle.transpose(0, 1).contiguous().numpy())])[0])
+    assert torch.equal(tall, policy.encode_images([Image.fromarray(middle.transpose(0, 1).contiguous().numpy())])[0])

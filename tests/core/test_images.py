@@ -78,7 +78,7 @@ def test_photographs_are_turned_upright():
 
 
 def test_pictures_that_are_open_already_are_read_as_files_are():
-    """`policy.write(question, [Image.open("turned.jpg")])`."""
+    """`policy.generate_text(question, [Image.open("turned.jpg")])`."""
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = Image.open(io.BytesIO(encoded(Image.new("RGB", (4, 2)), "JPEG", exif=exif)))
@@ -192,7 +192,7 @@ def test_ask_reads_pictures_as_training_does(tmp_path, monkeypatch, capsys):
     asked = []
 
     class Policy:
-        def write(self, question, images, **sampling):
+        def generate_text(self, question, images, **sampling):
             asked.extend(images)
             return [SimpleNamespace(text="red", finished=True)]
 

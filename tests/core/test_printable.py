@@ -112,7 +112,7 @@ def test_commands_hide_passwords_and_escape_answers(tiny_checkpoint, capsys, tmp
     assert shown.code == 0 and "http://***@host/v1?token=***" in shown.out and "secret" not in shown.out
     wrong = motet_command(capsys, "config", recipe, "rewards.0.options.endpoint.base=http://me:secret@host", "run.x=1")
     assert wrong.code == 2 and "secret" not in wrong.err and "hidden" not in wrong.err
-    monkeypatch.setattr(JanusPolicy, "write", lambda *_, **__: [SimpleNamespace(text=HOSTILE, finished=True)])
+    monkeypatch.setattr(JanusPolicy, "generate_text", lambda *_, **__: [SimpleNamespace(text=HOSTILE, finished=True)])
     Image.new("RGB", (8, 8)).save(tmp_path / "p.png")
     answer = motet_command(capsys, "ask", tiny_checkpoint, tmp_path / "p.png", "what?")
     assert answer.code == 0 and answer.out.startswith(ESCAPED)

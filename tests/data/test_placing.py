@@ -14,7 +14,7 @@ from motet.core.errors import DataError
 from motet.core.task import Task
 from motet.data import open_rows
 from motet.rewards.text.multiple_choice import text_of_question
-from motet.training.setup import rewarded_tracks
+from motet.training.setup import build_rl_tracks
 from tests.runs import mapping
 
 COLOURS = {"a": (255, 0, 0), "b": (0, 255, 0), "c": (0, 0, 255)}
@@ -275,6 +275,6 @@ def test_pictures_that_nothing_shows_are_told(folder, capsys, scenario, reward, 
     (folder / "rows.jsonl").write_text(json.dumps(row) + "\n")
     data = {"source": str(folder / "rows.jsonl"), "options": {}}
     own = [{"name": f"{__file__}:{reward}"}]
-    rewarded_tracks(parse_recipe(mapping(folder, scenario=scenario, data=data, rewards=own)))
+    build_rl_tracks(parse_recipe(mapping(folder, scenario=scenario, data=data, rewards=own)))
     lines = [line for line in capsys.readouterr().err.splitlines() if "pictures that are not shown: prompt" in line]
     assert len(lines) == said

@@ -75,11 +75,11 @@ def test_the_scenario_answers_about_its_own_drawing(checkout, monkeypatch):
     from motet.core.trajectory import Sampling
     from motet.scenarios import resolve_scenario
     from motet.testing import FakePolicy
-    from motet.training.rollout import play
+    from motet.training.rollout import rollout
 
     made = resolve_scenario("examples/own_case/scenario.py:look_at_yours")
     rows = [Task(0, {"prompt": "2 red circles", "question": "what colour?"})]
-    (group,) = play(FakePolicy(), made, rows, 2, samplings={"text": Sampling(), "image": Sampling()}, seed=0, step=0)
+    (group,) = rollout(FakePolicy(), made, rows, 2, samplings={"text": Sampling(), "image": Sampling()}, seed=0, step=0)
     for trajectory in group.trajectories:
         drawing, answer = trajectory.acts
         picture, text = answer.context.messages[0].parts

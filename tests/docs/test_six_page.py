@@ -15,8 +15,8 @@ from motet.scenarios import built_in_scenarios, resolve_scenario
 from motet.shapes.tasks import TASKS
 from motet.shapes.world import ShapesRows
 from motet.testing import FakePolicy
-from motet.training.advantages import check_credit
-from motet.training.rollout import demonstrate, play
+from motet.training.advantages import check_reward_assignment
+from motet.training.rollout import encode_demonstrations, rollout
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "how-to" / "six-scenarios.md").read_text()
@@ -32,7 +32,7 @@ def test_the_recipes_of_the_page_are_accepted(text):
     recipe = parse_recipe(yaml.safe_load(text) | {"policy": {"path": "x"}, "run": {"steps": 1}})
     scenario = resolve_scenario(recipe.scenario).with_options(recipe.scenario_options)
     rows = open_rows(recipe.data, scenario.columns)
-    check_credit(scenario, resolve_all(recipe.rewards, scenario.acts, rows.columns))
+    check_reward_assignment(scenario, resolve_all(recipe.rewards, scenario.acts, rows.columns))
 
 
 def test_everything_that_the_page_names_exists():
@@ -55,7 +55,7 @@ def test_tasks_demonstrate_their_scenarios(name, task, targets):
     world = ShapesRows("train", 0, {"task": task})
     scenario = resolve_scenario(name)
     assert set(scenario.columns) <= set(world.columns) and set(targets) == set(scenario.acts)
-    for trajectory in demonstrate(FakePolicy(), scenario, [Task(n, world.row(n)) for n in range(3)], targets):
+    for trajectory in encode_demonstrations(FakePolicy(), scenario, [Task(n, world.row(n)) for n in range(3)], targets):
         assert [act.name for act in trajectory.acts] == list(targets)
 
 
@@ -66,7 +66,7 @@ def test_a_scenario_of_ones_own_in_under_twenty_lines():
     made = resolve_scenario(f"{file}:ask_and_edit").with_options({"wish": "what now?"})
     rows = [Task(0, {"prompt": "a red circle", "question": "what colour?"})]
     policy = FakePolicy(writes=["well, <answer>make it blue</answer>"])
-    (group,) = play(policy, made, rows, 2, samplings=SAMPLINGS, seed=0, step=0)
+    (group,) = rollout(policy, made, rows, 2, samplings=SAMPLINGS, seed=0, step=0)
     for trajectory in group.trajectories:
         drawing, wish, edit, answer = trajectory.acts
         assert [act.name for act in trajectory.acts] == list(made.acts)

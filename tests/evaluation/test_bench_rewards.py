@@ -37,9 +37,9 @@ def test_agreement_follows_from_the_rewards(tiny_checkpoint):
     assert (opposite.track, opposite.reward, opposite.against) == ("", "brightness", "darkness")
     assert opposite.siblings == 2 * 3 * 4 and opposite.std > 0
     assert opposite.overall[0] == pytest.approx(-1) and opposite.within[0] == pytest.approx(-1)
-    assert opposite.ranked_right == (0.0, 0.0, 0.0)
+    assert opposite.pairwise_accuracy == (0.0, 0.0, 0.0)
     assert blind.reward == "of_the_prompt" and blind.within[0] != blind.within[0]  # NaN: no sibling differs
-    assert blind.ranked_right == (0.5, 0.5, 0.5)
+    assert blind.pairwise_accuracy == (0.5, 0.5, 0.5)
     (again, _) = audit_rewards(recipe, 2, "brightness")
     assert (again.reward, again.against, again.mean) == ("darkness", "brightness", pytest.approx(1 - opposite.mean))
 

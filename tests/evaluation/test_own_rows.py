@@ -11,7 +11,7 @@ from motet.config import load_recipe, parse_recipe, to_yaml
 from motet.core.errors import ConfigError
 from motet.experiments.single_run import run_supervised, run_training
 from motet.report.run_dir import RunFolder
-from motet.training.setup import prepare, prepare_supervised
+from motet.training.setup import setup_rl, setup_sft
 from tests.runs import mapping, metrics, motet_command
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
@@ -130,7 +130,7 @@ def test_rows_that_measure_are_checked_once(tiny_checkpoint, tmp_path, files, mo
     assert checked == ["train.jsonl", "test.jsonl"]
 
 
-@pytest.mark.parametrize("prepared", [prepare, prepare_supervised])
+@pytest.mark.parametrize("prepared", [setup_rl, setup_sft])
 def test_rows_of_training_do_not_measure(tiny_checkpoint, tmp_path, files, prepared, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for data in (files[0], "train.jsonl"):
@@ -169,10 +169,10 @@ def test_rewards_have_no_part_in_supervised_training_without_the_suite(tiny_chec
     own["rewards"][0]["name"] = "exact_answer"
     own["data"]["columns"] = {"solution": "answer"}  # the reward's column is not there
     own["data"]["targets"] = {"answer": "solution"}
-    assert prepare_supervised(parse_recipe(own)).tracks[0].rewards == []
+    assert setup_sft(parse_recipe(own)).tracks[0].rewards == []
     with pytest.raises(ConfigError, match="names no rewards"):
         nothing = content(tiny_checkpoint, files[0], eval={**EVAL, "data": files[1]})
-        prepare_supervised(parse_recipe(nothing | {"rewards": []}))
+        setup_sft(parse_recipe(nothing | {"rewards": []}))
 
 
 def a_plan(tmp_path, checkpoint, files):
@@ -198,7 +198,7 @@ def test_a_plan_shares_rewards_with_its_supervised_stage(tiny_checkpoint, capsys
 def test_a_look_every_few_steps_changes_nothing(tiny_checkpoint, tmp_path, suite, monkeypatch):
     quick = {"draw": {"overall": 0.5}, "answer": {"overall": 0.5}}
     outcome = type(
-        "Outcome", (), {"table": quick | {"greedy": quick, "items": {"test": 1, "held_out": 1}}, "specimens": []}
+        "SuiteResult", (), {"table": quick | {"greedy": quick, "items": {"test": 1, "held_out": 1}}, "specimens": []}
     )()
     monkeypatch.setattr("motet.experiments.single_run.evaluate_shapes", lambda *_, **__: outcome)
     monkeypatch.setattr("motet.experiments.single_run.suite_table", lambda *_: Table())

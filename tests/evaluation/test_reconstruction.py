@@ -13,7 +13,7 @@ from motet.policies import load_policy
 from motet.report.run_dir import RunFolder
 from motet.rewards.image.psnr import psnr
 from motet.shapes.world import ShapesRows
-from motet.training.setup import prepare, prepare_supervised
+from motet.training.setup import setup_rl, setup_sft
 from tests.policies.unified import save
 from tests.runs import mapping
 
@@ -129,15 +129,15 @@ def test_the_worlds_own_pictures_are_no_reason_to_warn(tmp_path, capsys):
 
 def test_a_scenario_that_only_writes_is_not_measured(tiny_checkpoint, tmp_path):
     content = mapping(tiny_checkpoint, scenario="answer", rewards=[mapping(tiny_checkpoint)["rewards"][1]])
-    assert reconstruct_sample(prepare(parse_recipe(content))) is None
+    assert reconstruct_sample(setup_rl(parse_recipe(content))) is None
 
 
 def test_the_pictures_are_those_that_are_to_be_drawn(tiny_checkpoint):
     """In supervised training the targets, in reinforcement learning what comes with the rows; the cursor stays."""
-    taught = prepare_supervised(parse_recipe(mapping(tiny_checkpoint, **TAUGHT, data={"targets": TARGETS})))
+    taught = setup_sft(parse_recipe(mapping(tiny_checkpoint, **TAUGHT, data={"targets": TARGETS})))
     (track,) = taught.tracks
     task = track.cursor.rows.task(0)
     assert list(pictures_to_draw(task, track)) == [task["target"]]
     assert len(reconstruct_sample(taught).pairs) == 16 and track.cursor.drawn == 0
-    (played,) = prepare(parse_recipe(mapping(tiny_checkpoint))).tracks
+    (played,) = setup_rl(parse_recipe(mapping(tiny_checkpoint))).tracks
     assert list(pictures_to_draw(task, played)) == task.images

@@ -10,8 +10,8 @@ from motet.data import open_rows
 from motet.evaluation.rewards_suite import _summary, evaluate_tracks
 from motet.numerics.intervals import mean_interval
 from motet.report.tables import rewards_table
-from motet.scenarios import Draw, scenario
-from motet.training.setup import prepare
+from motet.scenarios import GenerateImage, scenario
+from motet.training.setup import setup_rl
 from tests.experiments.test_tracks import ALONE
 from tests.runs import mapping
 
@@ -27,7 +27,7 @@ def taste(completions, prompt):
 def played(tiny_checkpoint):
     content = mapping(tiny_checkpoint, eval=EVAL)
     content["rewards"].append({"name": f"{__file__}:taste"})
-    session = prepare(parse_recipe(content))
+    session = setup_rl(parse_recipe(content))
     told = []
     return evaluate_tracks(session, lambda done, total: told.append((done, total))), told
 
@@ -63,8 +63,8 @@ def test_a_reward_that_applies_to_no_row_has_no_mean():
 
 @scenario("twice", acts={"one": "image", "other": "image"}, columns=("prompt",))
 def twice(task):
-    one = yield Draw(user("the one\nin red"), name="one")
-    yield Draw(user(one.image, "the other"), name="other")
+    one = yield GenerateImage(user("the one\nin red"), name="one")
+    yield GenerateImage(user(one.image, "the other"), name="other")
 
 
 @pytest.mark.parametrize(("acts", "asked"), [(["one"], "the one"), (["one", "other"], "the other")])
@@ -72,7 +72,7 @@ def test_the_pictures_are_those_that_the_first_reward_is_about(tiny_checkpoint, 
     content = mapping(tiny_checkpoint, scenario=f"{__file__}:twice", eval={**EVAL, "size": 2})
     reddish = content["rewards"][0]["name"]
     content["rewards"] = [{"name": reddish, "acts": acts}, {"name": reddish}]
-    shown = evaluate_tracks(prepare(parse_recipe(content))).specimens
+    shown = evaluate_tracks(setup_rl(parse_recipe(content))).specimens
     assert [one.prompt for one in shown] == [asked] * 2
 
 
@@ -81,7 +81,7 @@ def test_a_split_with_fewer_rows_is_played_whole(tiny_checkpoint, monkeypatch):
         assert data.size is None  # what bounds training does not bound the measurement
         return open_rows(data.model_copy(update={"size": 3}), columns, seed=seed, check=check)
 
-    session = prepare(parse_recipe(mapping(tiny_checkpoint, eval=EVAL, data={"size": 4})))
+    session = setup_rl(parse_recipe(mapping(tiny_checkpoint, eval=EVAL, data={"size": 4})))
     monkeypatch.setattr("motet.training.setup.open_rows", opened)
     told = []
     table = evaluate_tracks(session, lambda done, total: told.append((done, total))).table["duet"]
@@ -98,7 +98,7 @@ def test_training_rows_are_not_played(tiny_checkpoint, monkeypatch):
     content = mapping(tiny_checkpoint, **ALONE, eval={**EVAL, "size": 1, "pass_at": 1, "seed": 77})
     content["tracks"] = {"one": {**content["tracks"]["draws"]}}
     content["run"] = {"steps": 1}
-    session = prepare(parse_recipe(content))
+    session = setup_rl(parse_recipe(content))
     monkeypatch.setattr("motet.training.setup.open_rows", opened)
     evaluate_tracks(session)
     assert seen == [("test", 77)]

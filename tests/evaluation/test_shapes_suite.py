@@ -13,14 +13,14 @@ from motet.core.trajectory import ImageTokens, Sampling
 from motet.evaluation.shapes_suite import ITEMS_PER_BATCH, evaluate_shapes, is_right
 from motet.experiments.single_run import run_measurement
 from motet.policies import load_policy
-from motet.policies.diffusion.policy import PaintingPolicy
+from motet.policies.diffusion.policy import DiffusionPolicy
 from motet.report.run_dir import RunFolder
 from motet.report.tables import suite_table
 from motet.shapes.prompts import CATEGORIES
 from motet.shapes.questions import KINDS
 from motet.shapes.world import HARD_CATEGORIES, ShapesRows
 from motet.testing import FakePolicy
-from motet.training.setup import prepare, prepare_measurement, prepare_supervised
+from motet.training.setup import setup_eval, setup_rl, setup_sft
 from tests.policies.unified import save
 from tests.policies.vlms import save_tiny
 from tests.runs import REWARDS, mapping, motet_command
@@ -147,8 +147,8 @@ def unified(tmp_path_factory):
 @pytest.fixture
 def walked(monkeypatch):
     """The samplings of all drawings by denoising."""
-    seen, act = [], PaintingPolicy.act
-    monkeypatch.setattr(PaintingPolicy, "act", lambda self, asked, how: seen.append(how) or act(self, asked, how))
+    seen, act = [], DiffusionPolicy.act
+    monkeypatch.setattr(DiffusionPolicy, "act", lambda self, asked, how: seen.append(how) or act(self, asked, how))
     return seen
 
 
@@ -176,11 +176,11 @@ def test_the_command_and_a_run_say_how_drawings_are_denoised(unified, walked, tm
     assert {(how.num_steps, how.sde_type) for how in walked} == {(4, "cps")}
 
 
-@pytest.mark.parametrize("prepared", [prepare, prepare_measurement, prepare_supervised])
+@pytest.mark.parametrize("prepared", [setup_rl, setup_eval, setup_sft])
 def test_a_suite_that_the_policy_cannot_play_is_refused_before_anything_is_trained(prepared, tmp_path):
     content = mapping(save_tiny(tmp_path / "reader", "qwen2_5_vl"), scenario="answer", eval={"suite": "shapes"})
     content["rewards"] = [{"name": f"{REWARDS}spacious"}]
-    if prepared is prepare_supervised:
+    if prepared is setup_sft:
         content |= {"rewards": [], "data": {**content["data"], "targets": {"answer": "solution"}}}
     with pytest.raises(ConfigError, match=r"eval\.suite=shapes asks for pictures and texts, but .* only: text\."):
         prepared(parse_recipe(content))

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from motet.config.bench_scenarios import MAKERS, Choice, load_bench
+from motet.config.bench_scenarios import MAKERS, StageFilter, load_bench
 from motet.config.stages import load_plan, trajectories
 from motet.core.errors import CheckpointError, ConfigError
 from motet.data import open_rows
 from motet.rewards import resolve_all
 from motet.scenarios import resolve_scenario
-from motet.training.advantages import check_credit
+from motet.training.advantages import check_reward_assignment
 from tests.experiments.test_before_after import EVAL
 from tests.experiments.test_tracks import TRACKS
 from tests.runs import mapping, motet_command
@@ -39,19 +39,19 @@ def names(plans):
 
 def test_stages_are_chosen_by_scenario_name_and_policy(bench, tmp_path):
     out = tmp_path / "out"
-    both = load_bench(bench, out, Choice((3, 4), ("draw",)))
+    both = load_bench(bench, out, StageFilter((3, 4), ("draw",)))
     assert names(both) == {3: ["drawn", "joint"], 4: ["drawn", "joint"]} and list(both[3].compare) == ["credit"]
     assert {stage.recipe.run.seed for stage in both[4].stages} == {4}
-    one = load_bench(bench, out, Choice((0,), ("drawn", "answer")))
+    one = load_bench(bench, out, StageFilter((0,), ("drawn", "answer")))
     assert names(one) == {0: ["drawn", "answered"]} and not one[0].compare
-    assert names(load_bench(bench, out, Choice(policies=("other",)))) == {0: ["answered"]}
-    with_start = load_bench(bench, out, Choice(only=("joint",)), ["stages.joint.from=drawn", "compare={}"])
+    assert names(load_bench(bench, out, StageFilter(policies=("other",)))) == {0: ["answered"]}
+    with_start = load_bench(bench, out, StageFilter(only=("joint",)), ["stages.joint.from=drawn", "compare={}"])
     assert names(with_start) == {0: ["drawn", "joint"]}  # what a chosen stage goes on from comes along
 
 
 @pytest.mark.parametrize(("budget", "steps"), [(1, 1), (8, 2), (9, 3)])
 def test_the_budget_counts_trajectories(bench, tmp_path, budget, steps):
-    plan = load_bench(bench, tmp_path / "out", Choice(budget=budget))[0]  # 2 prompts, 2 siblings: 4 a step
+    plan = load_bench(bench, tmp_path / "out", StageFilter(budget=budget))[0]  # 2 prompts, 2 siblings: 4 a step
     assert {stage.recipe.run.steps for stage in plan.stages} == {steps}
     assert {sum(trajectories(stage.recipe).values()) for stage in plan.stages} == {4 * steps}
 
@@ -59,13 +59,17 @@ def test_the_budget_counts_trajectories(bench, tmp_path, budget, steps):
 @pytest.mark.parametrize(
     ("choice", "overrides", "message"),
     [
-        (Choice(only=("drwn",)), [], "--only is 'drwn', which the plan does not have. Fix: did you mean 'drawn'?"),
-        (Choice(policies=("janus2",)), [], "--policy is 'janus2'"),
-        (Choice(only=("drawn",), policies=("other",)), [], "no stage has such a scenario and such a policy"),
-        (Choice(seeds=()), [], "No seed was given"),
-        (Choice(), ["stages.joint.from=drawn", "compare={}"], None),
-        (Choice(), ["stages.answered.eval.suite=none"], "stages.answered is a stage of kind rl with eval.suite none"),
-        (Choice(), ["stages.answered.eval.sizes=3"], "stages.answered: the recipe: eval.sizes"),
+        (StageFilter(only=("drwn",)), [], "--only is 'drwn', which the plan does not have. Fix: did you mean 'drawn'?"),
+        (StageFilter(policies=("janus2",)), [], "--policy is 'janus2'"),
+        (StageFilter(only=("drawn",), policies=("other",)), [], "no stage has such a scenario and such a policy"),
+        (StageFilter(seeds=()), [], "No seed was given"),
+        (StageFilter(), ["stages.joint.from=drawn", "compare={}"], None),
+        (
+            StageFilter(),
+            ["stages.answered.eval.suite=none"],
+            "stages.answered is a stage of kind rl with eval.suite none",
+        ),
+        (StageFilter(), ["stages.answered.eval.sizes=3"], "stages.answered: the recipe: eval.sizes"),
     ],
 )
 def test_what_is_wrong_is_named(bench, tmp_path, choice, overrides, message):
@@ -81,10 +85,10 @@ def test_a_missing_cold_start_names_what_makes_it(bench, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     changes = ["stages.answered.policy.path=checkpoints/shapes_unified"]
     with pytest.raises(CheckpointError, match=r"scripts/make_shapes_unified\.py, then recipes/shapes_unified_cold"):
-        load_bench(bench, tmp_path / "out", Choice(), changes)
-    assert load_bench(bench, tmp_path / "out", Choice(only=("drawn",)), changes)
+        load_bench(bench, tmp_path / "out", StageFilter(), changes)
+    assert load_bench(bench, tmp_path / "out", StageFilter(only=("drawn",)), changes)
     (tmp_path / "checkpoints" / "shapes_unified").mkdir(parents=True)
-    assert load_bench(bench, tmp_path / "out", Choice(), changes)
+    assert load_bench(bench, tmp_path / "out", StageFilter(), changes)
 
 
 def test_the_makers_exist():
@@ -156,7 +160,7 @@ def test_the_shipped_benchmark_is_fair():
         recipe = stage.recipe
         scenario = resolve_scenario(recipe.scenario).with_options(recipe.scenario_options)
         rewards = resolve_all(recipe.rewards, scenario.acts, open_rows(recipe.data, scenario.columns).columns)
-        check_credit(scenario, rewards)
+        check_reward_assignment(scenario, rewards)
         if recipe.scenario in ("reflect", "redraw"):  # judged by the revision, not by the draft
             assert rewards[0].name == "shapes" and rewards[0].acts[-1] == "revision"
     one, other = plan.compare["credit of reflection"]

@@ -9,10 +9,10 @@ import yaml
 
 from motet.config.stages import checkpoint_of, parse_plan
 from motet.core.errors import ConfigError
-from motet.experiments.eval_cache import Measurements
-from motet.experiments.stages import _rehearse
+from motet.experiments.eval_cache import EvalCache
+from motet.experiments.stages import _preflight
 from motet.experiments.tables import cell
-from motet.training.setup import demonstrated_tracks
+from motet.training.setup import build_sft_tracks
 from tests.experiments.test_tracks import TRACKS
 from tests.runs import REWARDS, WORLD, mapping, metrics, motet_command
 
@@ -53,7 +53,7 @@ def test_a_plan_is_read(content, tiny_checkpoint, tmp_path):
     assert plan.stage("draw").recipe.policy.path == str(tmp_path / "unified" / "checkpoints" / "step_000002")
     assert checkpoint_of(plan.stage("draw"), tmp_path) == tmp_path / "draw" / "checkpoints" / "step_000007"
     assert plan.stage("merged").base == tmp_path / "unified" / "checkpoints" / "step_000002"
-    assert list(plan.stage("turns").recipe.practised()) == ["draws", "answers"]
+    assert list(plan.stage("turns").recipe.resolved_tracks()) == ["draws", "answers"]
     assert plan.rows["each"] == {"draw": "draw", "answer": "turns"} and plan.rows["all"]["answer"] == "merged"
 
 
@@ -95,7 +95,7 @@ def test_tracks_take_the_shared_data_where_they_name_none(content, tmp_path):
     content = copy.deepcopy(content)
     content["shared"]["data"] = {"source": "shapes", "options": {"hard": 0.25}}
     del content["stages"]["turns"]["tracks"]["draws"]["data"]
-    tracks = parse_plan(content, tmp_path).stage("turns").recipe.practised()
+    tracks = parse_plan(content, tmp_path).stage("turns").recipe.resolved_tracks()
     assert tracks["draws"].data.options == {"hard": 0.25} and "hard" not in tracks["answers"].data.options
     content["stages"]["turns"]["tracks"]["draws"] = 3
     with pytest.raises(ConfigError, match=r"stages\.turns: .*tracks\.draws"):
@@ -137,8 +137,8 @@ def test_shared_rewards_and_an_sft_stage_go_together(content, tmp_path):
     for suite in ("shapes", "rewards"):
         content["shared"]["eval"] = EVAL | {"suite": suite}
         plan = parse_plan(content, tmp_path)
-        _rehearse(plan, tmp_path / "out", [stage.name for stage in plan.stages])
-        (track,) = demonstrated_tracks(plan.stage("taught").recipe)
+        _preflight(plan, tmp_path / "out", [stage.name for stage in plan.stages])
+        (track,) = build_sft_tracks(plan.stage("taught").recipe)
         assert track.targets == {"drawing": "target", "answer": "solution"}
         assert [reward.name for reward in track.rewards] == (["reddish", "spacious"] if suite == "rewards" else [])
 
@@ -173,7 +173,7 @@ def test_a_plan_runs_from_end_to_end(finished):
 
 def test_what_was_measured_in_another_way_is_measured_again(content, tmp_path):
     plan = parse_plan(content, tmp_path, ["stages.draw.eval.size=5", "stages.turns.tracks.draws.data.options.hard=0.5"])
-    measurements = Measurements()
+    measurements = EvalCache()
     measurements.add(plan.stage("unified"), tmp_path, {"before": {"a": 1}, "after": {"b": 2}})
     assert measurements.of_start(plan.stage("turns")) == {"b": 2}  # tilting training changes no measured item
     assert measurements.of_start(plan.stage("draw")) is None
@@ -196,7 +196,7 @@ def test_the_rewards_suite_is_another_measurement_for_another_scenario(tiny_chec
                          "three": {**draws, "algorithm": {"credit": "joint"}},
                          "four": {**draws, "image": {"temperature": 0.5}}}  # fmt: skip
     del content["rows"]
-    plan, measurements = parse_plan(content, tmp_path), Measurements()
+    plan, measurements = parse_plan(content, tmp_path), EvalCache()
     measurements.add(plan.stage("one"), tmp_path, {"before": {"a": 1}, "after": {"b": 2}})
     known = {stage.name: measurements.of_start(stage) for stage in plan.stages}
     assert known == {"one": {"a": 1}, "two": None, "three": {"a": 1}, "four": None}

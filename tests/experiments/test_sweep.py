@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from motet.config.sweep import load_pilot
+from motet.config.sweep import load_sweep
 from motet.core.errors import ConfigError
 from motet.experiments.sweep import compare
 from tests.experiments.test_stages import EVAL
@@ -41,7 +41,7 @@ def study(tiny_checkpoint, tmp_path):
 
 
 def test_a_study_is_read(study, tmp_path):
-    pilot = load_pilot(study, tmp_path / "out")
+    pilot = load_sweep(study, tmp_path / "out")
     assert (
         pilot.seeds == (3, 4) and list(pilot.plans) == ["unified", "separate", "turns"] and pilot.against == "unified"
     )
@@ -53,7 +53,7 @@ def test_a_study_is_read(study, tmp_path):
     assert pilot.budget("unified") == {"draw": 2 * 2 * 3, "answer": 2 * 2 * 3}
     assert pilot.budget("separate") == {"draw": 2 * 2 * 3, "answer": 2 * 2 * 3}
     assert pilot.budget("turns") == {"draw": 1 * 3 * 3, "answer": 1 * 2 * 3}
-    odd = load_pilot(study, tmp_path / "out", ["strategies.turns.stages.both.run.steps=5"])
+    odd = load_sweep(study, tmp_path / "out", ["strategies.turns.stages.both.run.steps=5"])
     assert odd.budget("turns") == {"draw": 3 * 3 * 3, "answer": 2 * 2 * 3}  # draw, answer, draw, answer, draw
 
 
@@ -61,24 +61,24 @@ def test_a_strategy_may_read_the_runs_of_another(study, tmp_path):
     content = yaml.safe_load(study.read_text())
     content["strategies"]["draws alone"] = {"stages": "separate", "result": {"draw": "draw"}}
     study.write_text(yaml.safe_dump(content, sort_keys=False))
-    pilot, out = load_pilot(study, tmp_path / "out"), tmp_path / "out"
+    pilot, out = load_sweep(study, tmp_path / "out"), tmp_path / "out"
     assert pilot.folder(out, "draws alone", 3) == pilot.folder(out, "separate", 3) == out / "separate" / "seed_3"
     assert pilot.plans["draws alone"] is pilot.plans["separate"] and pilot.results["draws alone"] == {"draw": "draw"}
     assert pilot.budget("draws alone") == pilot.budget("separate")
     with pytest.raises(
         ConfigError, match=r"strategies.turns.stages is 'later', no strategy before it. Fix: write unif"
     ):
-        load_pilot(study, out, ["strategies.turns.stages=later"])
+        load_sweep(study, out, ["strategies.turns.stages=later"])
 
 
 def test_unequal_budgets_are_refused_unless_they_are_meant(study, tmp_path):
     with pytest.raises(ConfigError, match="a seed of 'unified' plays 12 answer, 12 draw, of 'turns' 6 answer, 9 draw"):
-        load_pilot(study, tmp_path / "out", ["budget=equal"])
+        load_sweep(study, tmp_path / "out", ["budget=equal"])
     tracks = [f"strategies.turns.stages.both.tracks.{name}.prompts_per_step=2" for name in ("draws", "answers")]
     even = [*tracks, "strategies.turns.stages.both.run.steps=4", "budget=equal"]
-    assert load_pilot(study, tmp_path / "out", even).budget("turns") == {"draw": 12, "answer": 12}
+    assert load_sweep(study, tmp_path / "out", even).budget("turns") == {"draw": 12, "answer": 12}
     with pytest.raises(ConfigError, match="budget is 'fair'; expected equal or free"):
-        load_pilot(study, tmp_path / "out", ["budget=fair"])
+        load_sweep(study, tmp_path / "out", ["budget=fair"])
 
 
 def test_a_study_that_cannot_be_plotted_does_not_begin(study, tmp_path, capsys, monkeypatch):
@@ -102,7 +102,7 @@ def test_a_study_that_cannot_be_plotted_does_not_begin(study, tmp_path, capsys, 
 )
 def test_what_is_wrong_is_named(study, tmp_path, override, message):
     with pytest.raises(ConfigError) as error:
-        load_pilot(study, tmp_path / "out", [override])
+        load_sweep(study, tmp_path / "out", [override])
     assert message in str(error.value)
 
 
@@ -115,7 +115,7 @@ def test_a_study_is_run_and_gathered(study, tmp_path, capsys):
 
 
 def test_the_comparison_by_hand(study, tmp_path):
-    pilot = load_pilot(study, tmp_path / "out")
+    pilot = load_sweep(study, tmp_path / "out")
     ends = {("unified", 3): 0.5, ("unified", 4): 0.7, ("separate", 3): 0.4, ("separate", 4): 0.2}
     ends |= {("turns", 3): 0.5, ("turns", 4): 0.5}
 

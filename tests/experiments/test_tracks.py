@@ -4,9 +4,9 @@ import pytest
 
 from motet.config import load_recipe, parse_recipe, to_yaml
 from motet.core.errors import CheckpointError, ConfigError
-from motet.scenarios import Write, scenario
-from motet.training.setup import prepare, prepare_supervised
-from motet.training.sft import demonstrated_acts
+from motet.scenarios import GenerateText, scenario
+from motet.training.setup import setup_rl, setup_sft
+from motet.training.sft import sft_batch
 from tests.runs import REWARDS, WORLD, mapping, metrics, run_loop
 
 DATA = {"source": "shapes", "options": dict(WORLD)}
@@ -25,7 +25,7 @@ ALONE = {"scenario": None, "data": None, "rewards": None, "tracks": TRACKS}
 
 @scenario("stumbles", acts={"answer": "text"})
 def stumbles(task):
-    yield Write(task.question, name="answer")
+    yield GenerateText(task.question, name="answer")
     raise ValueError("lost the thread")
 
 
@@ -50,8 +50,8 @@ def test_tracks_take_turns(tiny_checkpoint, tmp_path):
     seen = run_loop(recipe(tiny_checkpoint, turn=2, steps=5), tmp_path / "run")
     assert ["draws/groups" in numbers for numbers in seen] == [True, True, False, False, True]
     assert ["answers/groups" in numbers for numbers in seen] == [False, False, True, True, False]
-    session = prepare(recipe(tiny_checkpoint, turn=2, steps=5))
-    session.move_cursors(
+    session = setup_rl(recipe(tiny_checkpoint, turn=2, steps=5))
+    session.load_data_state(
         {"draws": {"seed": 0, "size": None, "drawn": 9}, "answers": {"seed": 0, "size": None, "drawn": 4}}
     )
     assert [task.index for task in session.tracks[0].cursor.next(1)] == [9]
@@ -97,23 +97,23 @@ def test_demonstrations_of_tracks_on_the_same_rows_do_not_share_noise(tiny_check
     shown = {"scenario": "draw", "data": {**DATA, "targets": {"drawing": "target"}}, "prompts_per_step": 3}
     content = mapping(tiny_checkpoint, **ALONE, algorithm=None)
     content |= {"tracks": {"one": shown, "two": shown}, "run": {"steps": 1}}
-    session, keys = prepare_supervised(parse_recipe(content)), []
-    transcribe = session.policy.transcribe
+    session, keys = setup_sft(parse_recipe(content)), []
+    encode_targets = session.policy.encode_targets
     monkeypatch.setattr(
         session.policy,
-        "transcribe",
-        lambda asked, targets: keys.append([r.key for r in asked]) or transcribe(asked, targets),
+        "encode_targets",
+        lambda asked, targets: keys.append([r.key for r in asked]) or encode_targets(asked, targets),
     )
-    demonstrated_acts(session, 5)
+    sft_batch(session, 5)
     one, two = keys
     assert len(one) == 3 and all(key[:2] == (0, 5) and len(key) == 5 for key in one)  # as of a run without tracks
     assert two == [(0, 5, 1, *key[2:]) for key in one]
 
 
 def test_checkpoints_of_other_tracks_are_refused(tiny_checkpoint):
-    session = prepare(recipe(tiny_checkpoint))
+    session = setup_rl(recipe(tiny_checkpoint))
     with pytest.raises(CheckpointError, match=r"has the tracks \[''\], this run has \['answers', 'draws'\]"):
-        session.move_cursors({"": {}})
+        session.load_data_state({"": {}})
 
 
 def test_what_a_track_lacks_is_named(tiny_checkpoint):
@@ -121,7 +121,7 @@ def test_what_a_track_lacks_is_named(tiny_checkpoint):
     content["tracks"] = {"draws": {**TRACKS["draws"], "rewards": []}}
     content["run"] = {"steps": 1}
     with pytest.raises(ConfigError, match="The track 'draws' names no rewards"):
-        prepare(parse_recipe(content))
+        setup_rl(parse_recipe(content))
 
 
 def test_a_recipe_with_tracks_is_written_and_read(tiny_checkpoint, tmp_path):

@@ -6,15 +6,15 @@ import random
 import pytest
 import torch
 
-from motet.numerics.agreement import bootstrap, overall, ranked_right, within
+from motet.numerics.agreement import bootstrap, overall, pairwise_accuracy, within
 
 BY_HAND = [[(1.0, 0.9), (0.0, 0.4), (1.0, 0.4)], [(0.0, 0.8), (0.0, 0.1)], [(1.0, 0.2), (0.0, 0.6)], []]
 
 
 def test_ranked_right_by_hand():
     # Pairs that the first score tells apart: 0.9 > 0.4 right, 0.4 = 0.4 half, 0.2 < 0.6 wrong.
-    assert ranked_right(BY_HAND) == pytest.approx(1.5 / 3)
-    assert math.isnan(ranked_right([[(1.0, 0.1), (1.0, 0.2)], []]))
+    assert pairwise_accuracy(BY_HAND) == pytest.approx(1.5 / 3)
+    assert math.isnan(pairwise_accuracy([[(1.0, 0.1), (1.0, 0.2)], []]))
 
 
 def test_correlations_by_hand():

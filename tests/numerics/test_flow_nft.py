@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from motet.numerics.flow.matching import flow_matching_loss
-from motet.numerics.flow.nft import implicit_velocities, nft_loss, optimality
+from motet.numerics.flow.nft import implicit_velocities, nft_loss, optimality_prob
 from motet.numerics.flow.path import interpolate
 
 
@@ -20,8 +20,8 @@ def parts(rows: int = 5, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]
 
 def test_optimality_by_hand() -> None:
     advantages = torch.tensor([-9.0, -5.0, -2.5, 0.0, 1.0, 5.0, 9.0])
-    torch.testing.assert_close(optimality(advantages), torch.tensor([0.0, 0.0, 0.25, 0.5, 0.6, 1.0, 1.0]))
-    torch.testing.assert_close(optimality(advantages, 10.0)[0], torch.tensor(0.05))
+    torch.testing.assert_close(optimality_prob(advantages), torch.tensor([0.0, 0.0, 0.25, 0.5, 0.6, 1.0, 1.0]))
+    torch.testing.assert_close(optimality_prob(advantages, 10.0)[0], torch.tensor(0.05))
 
 
 def test_by_hand() -> None:
@@ -106,7 +106,7 @@ def test_a_perfect_velocity_does_not_divide_by_zero() -> None:
 
 def test_gradient() -> None:
     velocity, old, clean, noise = parts()
-    r = optimality(torch.linspace(-4, 4, 5, dtype=torch.float64))
+    r = optimality_prob(torch.linspace(-4, 4, 5, dtype=torch.float64))
     assert torch.autograd.gradcheck(
         lambda v: nft_loss(v, old, clean, noise, r, beta=0.3), velocity.clone().requires_grad_()
     )

@@ -251,7 +251,7 @@ def test_the_gradient_of_a_steps_log_density(sde_type: SdeType) -> None:
     assert torch.autograd.gradcheck(density, said)
 
 
-def test_replay_says_what_sampling_said() -> None:
+def test_replay_log_prob_equals_sampled() -> None:
     """In float32: the log-density of the stored action under the same velocities, and under slightly other ones."""
     x, velocity, sigma, sigma_next = (value.float() for value in states())
     step = sde_step(x, velocity, sigma, sigma_next, 0.7)

@@ -43,7 +43,7 @@ from motet.numerics.losses import (
     importance_ratios,
 )
 from motet.policies.trainable import mix_into_reference
-from tests.runs import LearningFake
+from tests.runs import TrainableFakePolicy
 
 pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
 
@@ -382,7 +382,7 @@ def test_mask_truncated_completions(trainer: Any, monkeypatch: pytest.MonkeyPatc
 
 def test_sync_ref_model() -> None:
     """The mixture that TRL's callback makes of the two models' weights."""
-    policy = LearningFake()
+    policy = TrainableFakePolicy()
     policy.freeze_reference()
     with torch.no_grad():
         policy.trainable()["text"].add_(torch.arange(257.0))

@@ -8,8 +8,8 @@ from motet.config import AlgorithmConfig, LoraConfig, OptimizerConfig, PolicyCon
 from motet.core.errors import ConfigError
 from motet.core.trajectory import Sampling
 from motet.training.checkpoint import Progress, restore, save_checkpoint
-from motet.training.losses import PolicyObjective, kind_settings
-from motet.training.optimizer_step import Learner
+from motet.training.losses import PolicyGradientLoss, kind_settings
+from motet.training.optimizer_step import PolicyOptimizer
 from tests.policies.test_unified import PLAIN, contexts, drawings
 from tests.policies.unified import save
 
@@ -37,10 +37,10 @@ def taught(policy, folder):
     config = AlgorithmConfig(scale_rewards="none", beta=0.1)
     with policy.reference():
         reference = policy.replay(acts, ("mean", "std"))
-    objective = PolicyObjective(
+    objective = PolicyGradientLoss(
         config, kind_settings(config, {"text": 4, "denoising": 3}), [1.0, -1.0, 1.0], None, reference
     )
-    learner = Learner(policy, OptimizerConfig(learning_rate=1e-2, learning_rates={"language_model": 2e-2}), 2)
+    learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-2, learning_rates={"language_model": 2e-2}), 2)
     stats = learner.step(acts, objective)
     assert stats["denoising/kl"] == pytest.approx(0, abs=1e-6) and stats["text/kl"] == pytest.approx(0, abs=1e-6)
     return acts, save_checkpoint(folder, policy, learner, Progress(1, 0.0, {}), 1)
@@ -61,7 +61,7 @@ def test_parts_train_beside_an_adapter_of_the_language_model(tmp_path):
             torch.testing.assert_close(replay.log_probs, act.log_probs, rtol=0, atol=2e-5)
 
     resumed = beside_an_adapter(base)
-    restore(folder, resumed, Learner(resumed, OptimizerConfig(), 2))
+    restore(folder, resumed, PolicyOptimizer(resumed, OptimizerConfig(), 2))
     goes_on = beside_an_adapter(folder)
     unchosen = beside_an_adapter(folder, PolicyConfig.model_fields["train"].default, None)
     frozen = beside_an_adapter(folder, lora=None)

@@ -9,16 +9,16 @@ import motet
 from motet.config import AlgorithmConfig, ExpertConfig, LoraConfig, OptimizerConfig, PolicyConfig, parse_recipe
 from motet.core.conversation import user
 from motet.core.errors import ConfigError
-from motet.core.protocols import LearningPolicy, Request
+from motet.core.protocols import Request, TrainablePolicy
 from motet.core.task import Task
-from motet.core.trajectory import CreditedAct, Sampling
+from motet.core.trajectory import ActWithAdvantage, Sampling
 from motet.policies.diffusion.pipeline.policy import PipelinePolicy
 from motet.policies.experts import ExpertsPolicy
 from motet.scenarios import resolve_scenario
-from motet.training.losses import PolicyObjective, kind_settings
-from motet.training.optimizer_step import Learner
+from motet.training.losses import PolicyGradientLoss, kind_settings
+from motet.training.optimizer_step import PolicyOptimizer
 from motet.training.policy_update import update
-from motet.training.rollout import play
+from motet.training.rollout import rollout
 from tests.policies.tiny_pipelines import SIZES, build, write
 from tests.policies.vlms import save_tiny
 
@@ -45,7 +45,7 @@ def asked(kind, count=2):
 
 def test_a_writer_beside_a_pipeline(folders):
     policy = opened(folders)
-    assert isinstance(policy, ExpertsPolicy) and isinstance(policy, LearningPolicy)
+    assert isinstance(policy, ExpertsPolicy) and isinstance(policy, TrainablePolicy)
     assert policy.kinds == {"text", "denoising"} and {"language_model", "transformer"} <= set(policy.parts)
     acts = [*policy.act(asked("denoising"), STEPS), *policy.act(asked("text"), Sampling(max_tokens=4))]
     assert acts[0].image.size == (WIDTH, HEIGHT)
@@ -59,18 +59,18 @@ def test_partial_refinement_in_one_rollout_and_one_step(folders):
     policy.freeze_reference()
     refine = resolve_scenario("refine_draw").with_options({"keep": 1})
     samplings = {"text": Sampling(max_tokens=4), "denoising": STEPS}
-    (group,) = play(policy, refine, [Task(0, {"prompt": "a blue star"})], 3, samplings=samplings, seed=0, step=0)
+    (group,) = rollout(policy, refine, [Task(0, {"prompt": "a blue star"})], 3, samplings=samplings, seed=0, step=0)
     assert [[act.kind for act in t.acts] for t in group.trajectories] == [["denoising"], *[["text", "denoising"]] * 2]
     acts = [act for trajectory in group.trajectories for act in trajectory.acts]
     config = AlgorithmConfig(scale_rewards="none", beta=0.01)
     with policy.reference():
         reference = policy.replay(acts, ("mean", "std"))
-    objective = PolicyObjective(
+    objective = PolicyGradientLoss(
         config, kind_settings(config, {"text": 4, "denoising": 2}), [1.0, -1.0, 0.5, 1.0, -0.5], None, reference
     )
     rates = OptimizerConfig(learning_rate=1e-3, learning_rates={"transformer": 1e-4})
     before = {name: p.detach().clone() for name, p in policy.trainable().items()}
-    stats = Learner(policy, rates, 1).step(acts, objective)
+    stats = PolicyOptimizer(policy, rates, 1).step(acts, objective)
     assert stats["text/kl"] == pytest.approx(0, abs=1e-6) and stats["denoising/kl"] == pytest.approx(0, abs=1e-6)
     moved = {name.split(".")[0] for name, p in policy.trainable().items() if bool((p != before[name]).any())}
     assert moved == {"model", "transformer"}
@@ -85,11 +85,11 @@ def test_steps_in_which_the_training_expert_has_no_advantage(folders, train, kee
     policy = opened(folders, train)
     refine = resolve_scenario("refine_draw").with_options({"keep": keep})
     samplings = {"text": Sampling(max_tokens=4), "denoising": STEPS}
-    groups = play(policy, refine, [Task(0, {"prompt": "a blue star"})], 3, samplings=samplings, seed=0, step=0)
+    groups = rollout(policy, refine, [Task(0, {"prompt": "a blue star"})], 3, samplings=samplings, seed=0, step=0)
     acts = [act for group in groups for trajectory in group.trajectories for act in trajectory.acts]
-    credited = [CreditedAct(act, (-1.0) ** n if act.kind == paid else 0.0) for n, act in enumerate(acts)]
+    credited = [ActWithAdvantage(act, (-1.0) ** n if act.kind == paid else 0.0) for n, act in enumerate(acts)]
     recipe = parse_recipe({"policy": {"path": "x"}, "run": {"steps": 1}})
-    learner = Learner(policy, recipe.optimizer, 1)
+    learner = PolicyOptimizer(policy, recipe.optimizer, 1)
     assert update(policy, learner, groups, credited, recipe, 0)["grad_norm"] == 0
     assert learner.steps == 1 and all(learner.optimizer.state[p] for p in learner.parameters)  # momentum moved on
 
@@ -224,11 +224,11 @@ def test_a_pipeline_alone(folders):
     policy = motet.load_policy(pipeline, settings)
     assert isinstance(policy, PipelinePolicy) and policy.kinds == {"denoising"}
     assert {name.split(".")[0] for name in policy.trainable()} == {"transformer"}
-    drawn = policy.draw(["a blue star", "three"], num_steps=2)  # the notebook's door
+    drawn = policy.generate_images(["a blue star", "three"], num_steps=2)  # the notebook's door
     assert [act.image.size for act in drawn] == [(WIDTH, HEIGHT)] * 2
     assert [len(found) for found in policy.log_probs(drawn)] == [0, 0]
 
 
 def test_a_language_model_alone(folders):
     policy = motet.load_policy(folders[0])
-    assert policy.kinds == {"text"} and policy.write("what colour is it?", max_tokens=3)[0].kind == "text"
+    assert policy.kinds == {"text"} and policy.generate_text("what colour is it?", max_tokens=3)[0].kind == "text"

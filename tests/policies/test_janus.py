@@ -90,7 +90,7 @@ def test_texts_replay_as_sampled_and_as_transformers_scores_them(
 def test_nothing_truncates_by_default(policy: JanusPolicy) -> None:
     """Beyond 50 tokens too: transformers' own generate leaves top_k=50 on."""
     assert (Sampling().temperature, Sampling().top_k, Sampling().top_p) == (1.0, None, None)
-    acts = policy.write("what?", n=64, max_tokens=4, temperature=5.0)
+    acts = policy.generate_text("what?", n=64, max_tokens=4, temperature=5.0)
     ranks = []
     for act in acts:
         ids = torch.cat([act.encoding.ids, act.ids])
@@ -101,8 +101,8 @@ def test_nothing_truncates_by_default(policy: JanusPolicy) -> None:
 
 
 def test_conditional_guidance_samples_the_mixture_and_scores_the_condition(policy: JanusPolicy) -> None:
-    guided = policy.draw("a red star", n=3, guidance="guided", guidance_scale=3.0)
-    biased = policy.draw("a red star", n=3, guidance="conditional", guidance_scale=3.0)
+    guided = policy.generate_images("a red star", n=3, guidance="guided", guidance_scale=3.0)
+    biased = policy.generate_images("a red star", n=3, guidance="conditional", guidance_scale=3.0)
     for g, b in zip(guided, biased, strict=True):
         assert torch.equal(g.ids, b.ids)
         assert torch.equal(g.log_probs, b.behaviour_log_probs) and g.behaviour_log_probs is None
@@ -121,12 +121,12 @@ def test_the_unconditional_branch_is_that_of_transformers(policy: JanusPolicy, p
         policy.encoder.begin_image_id,  # of the picture that is shown
         policy.encoder.begin_image_id,
     ]
-    assert policy.draw("a star")[0].encoding.null_ids is None
+    assert policy.generate_images("a star")[0].encoding.null_ids is None
 
 
 @sound_transformers
 def test_guided_pictures_are_those_of_transformers_generate(policy: JanusPolicy) -> None:
-    act = policy.draw("two red circles", guidance="guided", guidance_scale=4.0, temperature=0.0)[0]
+    act = policy.generate_images("two red circles", guidance="guided", guidance_scale=4.0, temperature=0.0)[0]
     ids = act.encoding.ids[None]
     theirs = policy.model.generate(
         input_ids=ids,
@@ -139,7 +139,9 @@ def test_guided_pictures_are_those_of_transformers_generate(policy: JanusPolicy)
 
 
 def test_greedy_text_is_that_of_transformers_generate(policy: JanusPolicy, picture: Image.Image) -> None:
-    for act in policy.write(["what?", "what colour is it?"], [picture, picture], temperature=0.0, max_tokens=10):
+    for act in policy.generate_text(
+        ["what?", "what colour is it?"], [picture, picture], temperature=0.0, max_tokens=10
+    ):
         ids = act.encoding.ids[None]
         theirs = policy.model.generate(
             input_ids=ids,
@@ -152,7 +154,7 @@ def test_greedy_text_is_that_of_transformers_generate(policy: JanusPolicy, pictu
 
 
 def test_a_picture_is_what_its_tokens_decode_to(policy: JanusPolicy) -> None:
-    act = policy.draw("a star")[0]
+    act = policy.generate_images("a star")[0]
     with torch.no_grad():
         decoded = policy.model.decode_image_tokens(act.ids[None])[0]
     levels = ((decoded + 1) * 127.5).round().clamp(0, 255)
@@ -162,7 +164,7 @@ def test_a_picture_is_what_its_tokens_decode_to(policy: JanusPolicy) -> None:
 
 
 def test_texts_end_with_their_end_of_sequence_token(policy: JanusPolicy) -> None:
-    acts = policy.write("what?", n=96, max_tokens=12, temperature=4.0)
+    acts = policy.generate_text("what?", n=96, max_tokens=12, temperature=4.0)
     assert {act.finished for act in acts} == {True, False}
     for act in acts:
         ends = (act.ids == policy.encoder.eos_id).nonzero().flatten().tolist()
@@ -173,8 +175,8 @@ def test_texts_end_with_their_end_of_sequence_token(policy: JanusPolicy) -> None
 
 
 def test_text_is_never_guided(policy: JanusPolicy) -> None:
-    guided = policy.write("what?", max_tokens=5, guidance="guided", guidance_scale=3.0)[0]
-    assert torch.equal(guided.ids, policy.write("what?", max_tokens=5)[0].ids)
+    guided = policy.generate_text("what?", max_tokens=5, guidance="guided", guidance_scale=3.0)[0]
+    assert torch.equal(guided.ids, policy.generate_text("what?", max_tokens=5)[0].ids)
     assert guided.sampling.guidance == "none" and guided.encoding.null_ids is None
 
 
@@ -229,7 +231,7 @@ def test_siblings_share_their_prefix(
 
 
 def test_entropy_is_that_of_the_scoring_distribution(policy: JanusPolicy) -> None:
-    act = policy.write("what?", max_tokens=6, temperature=0.7)[0]
+    act = policy.generate_text("what?", max_tokens=6, temperature=0.7)[0]
     entropy = policy.replay([act], {"entropy"})[0].extras["entropy"]
     ids = torch.cat([act.encoding.ids, act.ids])
     logits = policy.model(input_ids=ids[None]).logits[0, len(act.encoding.ids) - 1 : -1]
@@ -319,10 +321,10 @@ def test_the_key_alone_makes_the_sample(policy: JanusPolicy, contexts: list[Conv
 
 
 def test_more_answers_leave_the_first_ones_as_they_were(policy: JanusPolicy) -> None:
-    few, many = policy.write("what?", n=2, max_tokens=6), policy.write("what?", n=5, max_tokens=6)
+    few, many = policy.generate_text("what?", n=2, max_tokens=6), policy.generate_text("what?", n=5, max_tokens=6)
     assert [act.text for act in few] == [act.text for act in many[:2]]
     assert len({act.text for act in many}) > 1
-    assert policy.write("what?", max_tokens=6, seed=1)[0].text != few[0].text
+    assert policy.generate_text("what?", max_tokens=6, seed=1)[0].text != few[0].text
 
 
 # ---- contexts -----------------------------------------------------------------------------------------------------
@@ -332,11 +334,11 @@ def test_more_answers_leave_the_first_ones_as_they_were(policy: JanusPolicy) -> 
 def test_words_of_users_and_models_never_become_special(policy: JanusPolicy, word: str) -> None:
     special = policy.encoder.tokenizer.convert_tokens_to_ids(word)
     for context in (user(f"a {word} b"), user("a") + assistant(f"{word}") + user(f"{word}{word}")):
-        ids = policy.write(context, max_tokens=1)[0].encoding.ids.tolist()
-        clean = policy.write(Conversation(tuple(stripped(m, word) for m in context.messages)), max_tokens=1)[0]
+        ids = policy.generate_text(context, max_tokens=1)[0].encoding.ids.tolist()
+        clean = policy.generate_text(Conversation(tuple(stripped(m, word) for m in context.messages)), max_tokens=1)[0]
         assert ids.count(special) == clean.encoding.ids.tolist().count(special)
         assert word in policy.encoder.tokenizer.decode([i for i in ids if i != special])
-    target = policy.transcribe(requests("text", user("a"), n=1), [f"so {word}"])[0]
+    target = policy.encode_targets(requests("text", user("a"), n=1), [f"so {word}"])[0]
     assert target.ids.tolist().count(special) == (word == "<｜end▁of▁sentence｜>")
 
 
@@ -345,14 +347,14 @@ def stripped(message: Message, word: str) -> Message:
 
 
 def test_role_markers_are_single_tokens(policy: JanusPolicy) -> None:
-    ids = policy.draw("a star")[0].encoding.ids.tolist()
+    ids = policy.generate_images("a star")[0].encoding.ids.tolist()
     names = policy.encoder.tokenizer.convert_ids_to_tokens(ids)
     assert names[:2] == ["<｜begin▁of▁sentence｜>", "<|User|>"]
     assert names[-3:] == ["<|Assistant|>", ":", "<begin_of_image>"]
 
 
 def test_an_image_placeholder_that_the_model_wrote_is_a_word(policy: JanusPolicy, picture: Image.Image) -> None:
-    act = policy.write("what?", [picture], max_tokens=4, seed=1)[0]
+    act = policy.generate_text("what?", [picture], max_tokens=4, seed=1)[0]
     ids = act.ids.clone()
     assert ids[0] != policy.encoder.image_id
     ids[0] = policy.encoder.image_id
@@ -363,15 +365,15 @@ def test_an_image_placeholder_that_the_model_wrote_is_a_word(policy: JanusPolicy
 
 
 def test_a_prompt_that_does_not_fit_is_refused(policy: JanusPolicy) -> None:
-    length = len(policy.write("a", max_tokens=1)[0].encoding.ids)
+    length = len(policy.generate_text("a", max_tokens=1)[0].encoding.ids)
     room = policy.encoder.max_positions + 1 - length  # the last action is never read
-    act = policy.write("a", max_tokens=room, temperature=3.0)[0]
+    act = policy.generate_text("a", max_tokens=room, temperature=3.0)[0]
     assert len(policy.log_probs([act])[0]) == act.num_actions
     with pytest.raises(ContextError, match=r"The prompt has \d+ tokens and its act may add 161") as caught:
-        policy.write("a", max_tokens=161)
+        policy.generate_text("a", max_tokens=161)
     assert "\n" not in str(caught.value) and "text.max_tokens" in caught.value.fix
     with pytest.raises(ContextError, match="the model holds 160: 'star star") as caught:
-        policy.draw("star " * 200)
+        policy.generate_images("star " * 200)
     assert "max_tokens" not in caught.value.fix
 
 
@@ -394,7 +396,7 @@ def test_a_template_that_refuses_is_a_data_error(policy: JanusPolicy) -> None:
 
 def test_demonstrated_text_costs_what_transformers_says(policy: JanusPolicy, picture: Image.Image) -> None:
     asked = Request("text", "answer", user(picture, "what colour is it?"), (0,), trained=False)
-    act = policy.transcribe([asked], ["<think>three</think> red"])[0]
+    act = policy.encode_targets([asked], ["<think>three</think> red"])[0]
     assert (act.text, act.finished, act.name, act.trained) == ("<think>three</think> red", True, "answer", False)
     assert act.ids[-1] == policy.encoder.eos_id and act.log_probs is None
     context = act.encoding.ids
@@ -409,7 +411,7 @@ def test_demonstrated_text_costs_what_transformers_says(policy: JanusPolicy, pic
 
 def test_demonstrated_pictures_are_their_nearest_codes(policy: JanusPolicy, picture: Image.Image) -> None:
     other = Image.new("L", (16, 16), 200)
-    acts = policy.transcribe(requests("image", user("it"), user("other"), n=1), [picture, other])
+    acts = policy.encode_targets(requests("image", user("it"), user("other"), n=1), [picture, other])
     vq = policy.model.model.vqmodel
     for act, given in zip(acts, [picture, other], strict=True):
         side, left, top = min(given.size), (given.width - min(given.size)) // 2, (given.height - min(given.size)) // 2
@@ -425,21 +427,21 @@ def test_demonstrated_pictures_are_their_nearest_codes(policy: JanusPolicy, pict
 
 
 def test_a_blank_demonstration_is_scored_as_the_unconditional_branch(policy: JanusPolicy, picture: Image.Image) -> None:
-    guided = policy.draw("a red star", guidance="guided", guidance_scale=2.0)[0]
+    guided = policy.generate_images("a red star", guidance="guided", guidance_scale=2.0)[0]
     (asked,) = requests("image", guided.context, n=1)
-    (blank,) = policy.transcribe([dataclasses.replace(asked, blank=True)], [picture])
-    (shown,) = policy.transcribe([asked], [picture])
-    assert torch.equal(blank.encoding.ids, guided.encoding.null_ids) and blank.encoding.null_ids is None
+    (drop_prompt,) = policy.encode_targets([dataclasses.replace(asked, drop_prompt=True)], [picture])
+    (shown,) = policy.encode_targets([asked], [picture])
+    assert torch.equal(drop_prompt.encoding.ids, guided.encoding.null_ids) and drop_prompt.encoding.null_ids is None
     # u + s (c - u) is u as s goes to 0.
     almost = Sampling(guidance="guided", guidance_scale=1e-7)
     mixed = dataclasses.replace(shown, sampling=almost, encoding=guided.encoding)
-    assert worst(policy.log_probs([blank]), policy.log_probs([mixed])) < ATOL
-    assert worst(policy.log_probs([blank]), policy.log_probs([shown])) > 0.1
+    assert worst(policy.log_probs([drop_prompt]), policy.log_probs([mixed])) < ATOL
+    assert worst(policy.log_probs([drop_prompt]), policy.log_probs([shown])) > 0.1
 
 
 def test_demonstrations_of_both_kinds_keep_their_order(policy: JanusPolicy, picture: Image.Image) -> None:
     kinds = ["text", "image", "text"]
-    acts = policy.transcribe([Request(k, k, user("a"), (0,)) for k in kinds], ["one", picture, "two"])
+    acts = policy.encode_targets([Request(k, k, user("a"), (0,)) for k in kinds], ["one", picture, "two"])
     assert [act.kind for act in acts] == kinds
     assert (acts[0].text, acts[2].text) == ("one", "two")
 
@@ -455,7 +457,7 @@ def test_only_the_chosen_parts_train(fresh: Callable[..., JanusPolicy]) -> None:
         "model.language_model",
         "lm_head.weight",
     }
-    acts = policy.draw("a star", n=2)
+    acts = policy.generate_images("a star", n=2)
     sum(r.log_probs.sum() for r in policy.replay(acts)).backward()
     assert {n for n, p in policy.model.named_parameters() if p.grad is not None} == set(policy.trainable()) - {
         "lm_head.weight"
@@ -468,7 +470,7 @@ def test_one_half_of_the_code_table_may_train_alone(fresh: Callable[..., JanusPo
     policy = fresh(train=("language_model", "lm_head"), autocast="bfloat16")
     policy.model.to(torch.bfloat16)
     policy.train_parts(["language_model", "lm_head", part])
-    (act,) = policy.draw("a star")
+    (act,) = policy.generate_images("a star")
     assert len(act.ids) == policy.num_image_tokens
 
 
@@ -477,7 +479,7 @@ def test_replay_is_as_fine_for_pictures_as_for_words(
 ) -> None:
     """Whichever comes first in a micro-batch: the autocast aligner's bfloat16 must not become the type of all."""
     policy = fresh(train=("language_model", "lm_head"), autocast="bfloat16")
-    acts = [*policy.draw("a star", n=3), *policy.write("why?", n=3, max_tokens=4)]
+    acts = [*policy.generate_images("a star", n=3), *policy.generate_text("why?", n=3, max_tokens=4)]
     seen: list[torch.dtype] = []
     plain = torch.nn.Module.__call__
 
@@ -509,7 +511,7 @@ def test_the_reference_is_where_the_run_started(fresh: Callable[..., JanusPolicy
     with pytest.raises(RuntimeError, match="freeze_reference"), policy.reference():
         pass
     policy.freeze_reference()
-    acts = policy.write("what?", n=2, max_tokens=6)
+    acts = policy.generate_text("what?", n=2, max_tokens=6)
     before = policy.log_probs(acts)
     with policy.reference():
         assert worst(policy.log_probs(acts), before) == 0.0  # the KL starts at zero
@@ -519,29 +521,29 @@ def test_the_reference_is_where_the_run_started(fresh: Callable[..., JanusPolicy
     policy.version += 1
     after = policy.log_probs(acts)
     assert worst(after, before) > 0.01
-    moved_acts = policy.write("what?", n=2, max_tokens=6)
+    moved_acts = policy.generate_text("what?", n=2, max_tokens=6)
     assert [a.text for a in moved_acts] != [a.text for a in acts]
     with policy.reference():
         assert worst(policy.log_probs(acts), before) == 0.0
-        assert [a.text for a in policy.write("what?", n=2, max_tokens=6)] == [a.text for a in acts]
+        assert [a.text for a in policy.generate_text("what?", n=2, max_tokens=6)] == [a.text for a in acts]
         assert not policy.replay(acts)[0].log_probs.requires_grad
     with pytest.raises(KeyError), policy.reference():
         raise KeyError
     assert worst(policy.log_probs(acts), after) == 0.0
     assert all(torch.equal(p, moved[name]) for name, p in policy.trainable().items())
-    assert [a.text for a in policy.write("what?", n=2, max_tokens=6)] == [a.text for a in moved_acts]
+    assert [a.text for a in policy.generate_text("what?", n=2, max_tokens=6)] == [a.text for a in moved_acts]
 
 
 def test_sampling_follows_every_update(fresh: Callable[..., JanusPolicy]) -> None:
     policy = fresh()
     for parts, bump in [(["language_model"], False), (["generation_head"], True)]:
         policy.train_parts(parts)
-        policy.draw("a star")
+        policy.generate_images("a star")
         with torch.no_grad():
             for parameter in policy.trainable().values():
                 parameter.add_(torch.randn_like(parameter) * 0.1)
         policy.version += bump
-        act = policy.draw("a star")[0]
+        act = policy.generate_images("a star")[0]
         assert worst([act.log_probs], policy.log_probs([act])) < ATOL
 
 
@@ -583,9 +585,9 @@ def test_it_is_a_policy(policy: JanusPolicy) -> None:
 
 
 def test_nothing_in_nothing_out(policy: JanusPolicy) -> None:
-    assert policy.act([], Sampling()) == policy.replay([]) == policy.transcribe([], []) == []
-    assert policy.draw([]) == policy.write([]) == policy.log_probs([]) == []
-    assert policy.draw("a star", n=0) == []
+    assert policy.act([], Sampling()) == policy.replay([]) == policy.encode_targets([], []) == []
+    assert policy.generate_images([]) == policy.generate_text([]) == policy.log_probs([]) == []
+    assert policy.generate_images("a star", n=0) == []
 
 
 def test_a_call_performs_one_kind(policy: JanusPolicy) -> None:
@@ -602,16 +604,19 @@ def test_acts_remember_what_they_are(policy: JanusPolicy) -> None:
 
 
 def test_cost_counts_both_branches(policy: JanusPolicy) -> None:
-    plain, guided = policy.draw("a star")[0], policy.draw("a star", guidance="guided", guidance_scale=2.0)[0]
-    assert policy.cost(guided) == 2 * policy.cost(plain) == 2 * (len(plain.encoding.ids) + 16)
+    plain, guided = (
+        policy.generate_images("a star")[0],
+        policy.generate_images("a star", guidance="guided", guidance_scale=2.0)[0],
+    )
+    assert policy.num_tokens(guided) == 2 * policy.num_tokens(plain) == 2 * (len(plain.encoding.ids) + 16)
 
 
 def test_the_notebook_door(policy: JanusPolicy, picture: Image.Image) -> None:
-    about = policy.write(["what?", user("and now?")], [picture, picture], n=2, max_tokens=3)
+    about = policy.generate_text(["what?", user("and now?")], [picture, picture], n=2, max_tokens=3)
     assert len(about) == 4 and all(act.encoding.pixels is not None for act in about)
-    assert policy.write("what?", picture, max_tokens=3)[0].text == about[0].text
+    assert policy.generate_text("what?", picture, max_tokens=3)[0].text == about[0].text
     assert about[2].context.to_chat()[0]["content"][0]["type"] == "image"
     with pytest.raises(DataError, match="1 images for 2 prompts"):
-        policy.write(["a", "b"], [picture])
+        policy.generate_text(["a", "b"], [picture])
     with pytest.raises(TypeError, match="temprature"):
-        policy.draw("a", temprature=1.0)
+        policy.generate_images("a", temprature=1.0)

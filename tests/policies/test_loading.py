@@ -139,8 +139,8 @@ def test_the_tokenizers_own_chat_template_will_do(copy: Path, policy: JanusPolic
     (copy / "chat_template.jinja").unlink()
     edit(copy / "tokenizer_config.json", chat_template=template)
     ours = load_policy(copy, PolicyConfig(path=str(copy), device="cpu"))
-    assert ours.write("a star", max_tokens=1)[0].encoding.ids.tolist() == (
-        policy.write("a star", max_tokens=1)[0].encoding.ids.tolist()
+    assert ours.generate_text("a star", max_tokens=1)[0].encoding.ids.tolist() == (
+        policy.generate_text("a star", max_tokens=1)[0].encoding.ids.tolist()
     )
 
 
@@ -201,7 +201,7 @@ def test_loading_and_saving_say_nothing(copy: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; import motet\n"
         "policy = motet.load_policy(sys.argv[1])\n"
-        "policy.write('what?', max_tokens=2)\n"
+        "policy.generate_text('what?', max_tokens=2)\n"
         "policy.save(Path(sys.argv[2]))\n"
     )
     command = [
@@ -242,7 +242,7 @@ def test_saved_files_are_for_everyone_and_for_transformers(policy: JanusPolicy, 
     assert all(torch.equal(w, model.state_dict()[name]) for name, w in weights.items())
     assert processor.num_image_tokens == 16 or Version(transformers.__version__) < Version("5.17")
     again = load_policy(tmp_path, PolicyConfig(path=str(tmp_path), device="cpu"))
-    act = policy.draw("a star")[0]
+    act = policy.generate_images("a star")[0]
     assert torch.equal(again.log_probs([act])[0], policy.log_probs([act])[0])
 
 

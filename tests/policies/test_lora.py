@@ -48,14 +48,17 @@ def test_adapters_start_as_nothing_and_alone_train(fresh: Callable[..., JanusPol
     ours = fresh(lora=LORA)
     assert len(ours.trainable()) == 2 * 7 * 2  # A and B, seven layers, two blocks
     assert all(".lora_" in name and p.dtype == torch.float32 for name, p in ours.trainable().items())
-    acts = policy.write("what?", n=2, max_tokens=6)
-    assert [a.text for a in ours.write("what?", n=2, max_tokens=6)] == [a.text for a in acts]
+    acts = policy.generate_text("what?", n=2, max_tokens=6)
+    assert [a.text for a in ours.generate_text("what?", n=2, max_tokens=6)] == [a.text for a in acts]
     sum(r.log_probs.sum() for r in ours.replay(acts)).backward()
     assert {n for n, p in ours.model.named_parameters() if p.grad is not None} == set(ours.trainable())
 
 
 def test_sampling_merges_the_adapters(adapted: JanusPolicy, policy: JanusPolicy) -> None:
-    acts = [*adapted.write("what?", n=2, max_tokens=8), *adapted.draw("a star", guidance="guided", guidance_scale=2.0)]
+    acts = [
+        *adapted.generate_text("what?", n=2, max_tokens=8),
+        *adapted.generate_images("a star", guidance="guided", guidance_scale=2.0),
+    ]
     assert distance(adapted, acts) < ATOL
     assert distance(policy, acts) > 0.1
 
@@ -63,21 +66,21 @@ def test_sampling_merges_the_adapters(adapted: JanusPolicy, policy: JanusPolicy)
 def test_the_reference_is_the_adapter_switched_off(fresh: Callable[..., JanusPolicy], policy: JanusPolicy) -> None:
     ours = fresh(lora=LORA)
     ours.freeze_reference()
-    acts = policy.write("what?", n=2, max_tokens=6)
+    acts = policy.generate_text("what?", n=2, max_tokens=6)
     before = distance(ours, acts)
     disturb(ours)
     assert before < ATOL < 0.1 < distance(ours, acts)
     moved = {name: p.detach().clone() for name, p in ours.trainable().items()}
     with pytest.raises(KeyError), ours.reference():
         assert distance(ours, acts) < ATOL
-        assert [a.text for a in ours.write("what?", n=2, max_tokens=6)] == [a.text for a in acts]
+        assert [a.text for a in ours.generate_text("what?", n=2, max_tokens=6)] == [a.text for a in acts]
         raise KeyError
     assert distance(ours, acts) > 0.1
     assert all(torch.equal(p, moved[name]) for name, p in ours.trainable().items())
 
 
 def test_an_adapter_folder_is_pefts_and_ours(adapted: JanusPolicy, checkpoint: Path, tmp_path: Path) -> None:
-    acts = adapted.write("what?", n=2, max_tokens=8)
+    acts = adapted.generate_text("what?", n=2, max_tokens=8)
     adapted.save(tmp_path)
     assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == str(checkpoint)
     assert not (tmp_path / "model.safetensors").exists()
@@ -102,7 +105,7 @@ def test_a_run_that_starts_from_an_adapter_has_it_as_reference(adapted: JanusPol
     adapted.save(tmp_path)
     ours = load_policy(tmp_path, PolicyConfig(path=str(tmp_path), device="cpu"))
     ours.freeze_reference()
-    acts = ours.write("what?", n=2, max_tokens=6)
+    acts = ours.generate_text("what?", n=2, max_tokens=6)
     disturb(ours)
     assert distance(ours, acts) > 0.1
     with ours.reference():
@@ -117,7 +120,7 @@ def test_an_adapter_under_autocast_keeps_its_base_as_stored(fresh: Callable[...,
     disturb(ours)
     assert {p.dtype for p in ours.trainable().values()} == {torch.float32}
     assert ours.model.lm_head.weight.dtype == torch.bfloat16
-    assert distance(ours, [*ours.write("what?", n=2, max_tokens=6), *ours.draw("a star")]) < 0.2
+    assert distance(ours, [*ours.generate_text("what?", n=2, max_tokens=6), *ours.generate_images("a star")]) < 0.2
 
 
 def test_recomputed_activations_give_adapters_the_same_gradients(fresh: Callable[..., JanusPolicy]) -> None:
@@ -126,7 +129,7 @@ def test_recomputed_activations_give_adapters_the_same_gradients(fresh: Callable
         torch.manual_seed(0)  # adapters begin at random
         ours = fresh(lora=LORA, gradient_checkpointing=recompute)
         disturb(ours)
-        act = ours.write("what?", max_tokens=6)[0]
+        act = ours.generate_text("what?", max_tokens=6)[0]
         loss = ours.replay([act])[0].log_probs.sum()
         gradients.append(torch.autograd.grad(loss, list(ours.trainable().values())))
     assert all(torch.allclose(a, b, atol=ATOL) for a, b in zip(*gradients, strict=True))

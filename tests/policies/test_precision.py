@@ -108,9 +108,9 @@ def test_a_policy_computes_in_what_was_chosen(speeds, monkeypatch, tiny_checkpoi
     speeds(0.2, 0.2)
     fast = load_policy(tiny_checkpoint, PolicyConfig(path=str(tiny_checkpoint), device="cpu"))
     assert fast.autocast == fast.rollout_autocast == torch.bfloat16
-    fast.draw("a red circle")
+    fast.generate_images("a red circle")
     assert fast._sampler[1].language.dtype == torch.bfloat16
     speeds(0.2, 2.0)
     mixed = load_policy(tiny_checkpoint, PolicyConfig(path=str(tiny_checkpoint), device="cpu"))
-    mixed.draw("a red circle")
+    mixed.generate_images("a red circle")
     assert mixed._sampler[1].language.dtype == torch.float32 and mixed.autocast == torch.bfloat16

@@ -132,13 +132,13 @@ def test_heads_are_untied_although_the_config_does_not_say_so(policies: dict[str
 
 def test_a_picture_of_576_tokens_replays_as_drawn(policies: dict[str, JanusPolicy]) -> None:
     policy = policies["7B"]
-    acts = policy.draw("two red circles", guidance="guided", guidance_scale=2.0)
+    acts = policy.generate_images("two red circles", guidance="guided", guidance_scale=2.0)
     replayed = policy.log_probs(acts)
     for act, again in zip(acts, replayed, strict=True):
         assert act.image.size == (384, 384) and len(act.ids) == 576 and int(act.ids.max()) > 8192
         assert float((again - act.log_probs).abs().max()) < ATOL
     assert float((teacher_forced(policy, acts[0]) - acts[0].log_probs).abs().max()) < ATOL
-    act = policy.write("What is in the image?", acts[0].image, max_tokens=8)[0]
+    act = policy.generate_text("What is in the image?", acts[0].image, max_tokens=8)[0]
     assert float((policy.log_probs([act])[0] - act.log_probs).abs().max()) < ATOL
 
 
@@ -150,7 +150,7 @@ def test_ids_beyond_the_tokenizer_are_no_text(policies: dict[str, JanusPolicy]) 
     with torch.no_grad():
         kept = policy.model.lm_head.weight[unknown].clone()
         policy.model.lm_head.weight[unknown] = 100.0 * policy.model.lm_head.weight.std()
-    act = policy.write("hi", max_tokens=16)[0]
+    act = policy.generate_text("hi", max_tokens=16)[0]
     with torch.no_grad():
         policy.model.lm_head.weight[unknown] = kept
     assert unknown in act.ids

@@ -10,16 +10,16 @@ import motet
 from motet.config import AlgorithmConfig, ExpertConfig, KindConfig, LoraConfig, OptimizerConfig, PolicyConfig
 from motet.core.conversation import assistant, user
 from motet.core.errors import CheckpointError, ConfigError
-from motet.core.protocols import LearningPolicy, Request
+from motet.core.protocols import Request, TrainablePolicy
 from motet.core.task import Task
 from motet.core.trajectory import Sampling
-from motet.policies.diffusion.models import denoiser_of
+from motet.policies.diffusion.models import build_denoiser
 from motet.policies.unified import UnifiedPolicy
-from motet.policies.unified.connector import Bridge, ConnectorConfig
-from motet.scenarios import Draw, answer, asks, draw, paint, scenario, shows, think_paint
-from motet.training.losses import LikelihoodObjective, PolicyObjective, kind_settings
-from motet.training.optimizer_step import Learner
-from motet.training.rollout import demonstrate, play
+from motet.policies.unified.connector import ConnectorConfig, QueryConnector
+from motet.scenarios import GenerateImage, answer, as_image_turn, draw, paint, scenario, think_paint
+from motet.training.losses import NLLLoss, PolicyGradientLoss, kind_settings
+from motet.training.optimizer_step import PolicyOptimizer
+from motet.training.rollout import encode_demonstrations, rollout
 from tests.policies.unified import SIDE, transformer
 
 PLAIN = {"text": Sampling(max_tokens=4), "image": Sampling(), "denoising": Sampling(num_steps=4)}
@@ -33,13 +33,13 @@ NEW = ["connector", "transformer"]
 
 def whole(reader, family="sana", **settings):
     """The same model around the session's tiny Janus at every call."""
-    denoiser = denoiser_of(transformer(family), None, FlowMatchEulerDiscreteScheduler(shift=1.0))
+    denoiser = build_denoiser(transformer(family), None, FlowMatchEulerDiscreteScheduler(shift=1.0))
     sizes = ConnectorConfig(
         reader.model.config.text_config.hidden_size, denoiser.condition_width, denoiser.pooled_width,
         num_queries=reader.num_image_tokens, num_blocks=2, num_heads=4, feed_forward=48, reads="tokens",
     )  # fmt: skip
     torch.manual_seed(4)
-    bridge = Bridge(sizes)
+    bridge = QueryConnector(sizes)
     with torch.no_grad():
         bridge.connector.place.normal_(std=0.3)
         for name, weight in denoiser.transformer.named_parameters():
@@ -68,7 +68,7 @@ WORDS = ["draw two red circles", "a blue star left of a green square", "three"]
 
 
 def played(policy, made=think_paint, samplings=PLAIN, count=2, G=2):
-    groups = play(policy, made, tasks(count), G, samplings=samplings, seed=3, step=0)
+    groups = rollout(policy, made, tasks(count), G, samplings=samplings, seed=3, step=0)
     return [list(trajectory.acts) for group in groups for trajectory in group.trajectories]
 
 
@@ -86,7 +86,7 @@ def conditions(policy, acts):
 
 def test_one_trajectory_holds_all_three_kinds(model):
     policy = model()
-    assert isinstance(policy, LearningPolicy) and policy.kinds == {"text", "image", "denoising"}
+    assert isinstance(policy, TrainablePolicy) and policy.kinds == {"text", "image", "denoising"}
     assert {"language_model", "generation_head", "connector", "transformer"} <= set(policy.parts)
     assert "queries" not in policy.parts
     for thought, tokens, drawing in played(policy):
@@ -142,10 +142,10 @@ def test_places_tell_tokens_apart(model):
 def test_what_a_picture_depends_on(model):
     """Other tokens, another prompt before the same tokens, another first noise: another picture."""
     policy = model()
-    first, second = policy.draw("three", n=2)
+    first, second = policy.generate_images("three", n=2)
 
     def painted(prompt, tokens, key=(1, 0)):
-        asked = [Request("denoising", "d", user(prompt) + shows(tokens), key)]
+        asked = [Request("denoising", "d", user(prompt) + as_image_turn(tokens), key)]
         return policy.act(asked, Sampling(temperature=0.0, num_steps=4))[0].states[-1]
 
     base = painted("three", first)
@@ -160,13 +160,13 @@ def test_a_picture_of_a_dataset_has_the_tokens_of_the_image_tokenizer(model, pic
     policy = model()
     shown = Request("denoising", "d", user("three") + assistant(picture), (1,))
     (act,) = policy.act([shown], PLAIN["denoising"])
-    assert torch.equal(act.encoding.tokens, policy.writer.codes_of([picture])[0])
+    assert torch.equal(act.encoding.tokens, policy.writer.encode_images([picture])[0])
 
 
-def test_what_cannot_be_painted_is_said(model, picture):
+def test_missing_image_tokens_raise(model, picture):
     policy = model()
-    for context in (user("three"), user(picture), user("three") + assistant(picture) + asks("again")):
-        with pytest.raises(ConfigError, match=r"ends with none.*shows\(act\)"):
+    for context in (user("three"), user(picture), user("three") + assistant(picture) + user("again")):
+        with pytest.raises(ConfigError, match=r"ends with none.*as_image_turn\(act\)"):
             policy.act([Request("denoising", "d", context, (1,))], PLAIN["denoising"])
 
 
@@ -177,7 +177,7 @@ def test_both_ways_of_drawing_are_told_apart(policy):
 
     @scenario("either", acts={"drawing": "denoising"}, columns=("prompt",))
     def either(task):
-        yield Draw(task.prompt)
+        yield GenerateImage(task.prompt)
 
     assert played(policy, either, count=1, G=1)[0][0].kind == "image"
 
@@ -234,8 +234,8 @@ def test_one_step_over_three_kinds_and_several_scenarios_is_the_sum_of_its_parts
         with policy.reference():
             reference = policy.replay(acts, ("mean", "std"))
         advantages = [(-1.5) ** (sum(map(ord, act.name)) % 4) for act in acts]
-        learner = Learner(policy, rates, 1)
-        stats = learner.step(acts, PolicyObjective(config, settings, advantages, None, reference))
+        learner = PolicyOptimizer(policy, rates, 1)
+        stats = learner.step(acts, PolicyGradientLoss(config, settings, advantages, None, reference))
         gradients = {name: p.grad for name, p in policy.trainable().items() if p.grad is not None}
         return stats, gradients, [group["lr"] for group in learner.optimizer.param_groups]
 
@@ -258,10 +258,14 @@ def test_frozen_acts_are_reported_and_move_nothing(model):
     acts = [act for trajectory in played(policy) for act in trajectory]
     config = AlgorithmConfig(scale_rewards="none")
     settings = kind_settings(config, {"text": 4, "image": 16, "denoising": 3})
-    stats = Learner(policy, OptimizerConfig(), 1).step(acts, PolicyObjective(config, settings, [1.0, -1.0, 0.5] * 4))
+    stats = PolicyOptimizer(policy, OptimizerConfig(), 1).step(
+        acts, PolicyGradientLoss(config, settings, [1.0, -1.0, 0.5] * 4)
+    )
     assert stats["grad_norm"] > 0 and {"text/ratio", "image/ratio", "denoising/ratio"} <= set(stats)
     with pytest.raises(ConfigError, match=r"has a say in the acts of this step \(text\)"):
-        Learner(policy, OptimizerConfig(), 1).step(of_kind(acts, "text"), PolicyObjective(config, settings, [1.0] * 4))
+        PolicyOptimizer(policy, OptimizerConfig(), 1).step(
+            of_kind(acts, "text"), PolicyGradientLoss(config, settings, [1.0] * 4)
+        )
 
 
 def test_supervision_teaches_the_decoder(model):
@@ -270,13 +274,13 @@ def test_supervision_teaches_the_decoder(model):
     policy.train_parts([*NEW, "generation_head"])
     colours = ["red", "blue", "white", "green"]
     rows = [Task(n, {"prompt": WORDS[n % 3], "target": Image.new("RGB", (24, 24), c)}) for n, c in enumerate(colours)]
-    learner = Learner(policy, OptimizerConfig(learning_rate=3e-3), 50)
+    learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=3e-3), 50)
     losses = []
     for step in range(50):
-        shown = demonstrate(policy, paint, rows, {"tokens": "target", "drawing": "target"}, step=step)
+        shown = encode_demonstrations(policy, paint, rows, {"tokens": "target", "drawing": "target"}, step=step)
         acts = [act for trajectory in shown for act in trajectory.acts]
         assert [torch.equal(d.encoding.tokens, t.ids) for t, d in zip(acts[::2], acts[1::2], strict=True)] == [True] * 4
-        losses.append(learner.step(acts, LikelihoodObjective({})))
+        losses.append(learner.step(acts, NLLLoss({})))
     for name in ("denoising/nll", "image/nll"):
         values = [stats[name] for stats in losses]
         assert sum(values[-10:]) < 0.6 * sum(values[:10]), (name, values)
@@ -284,9 +288,9 @@ def test_supervision_teaches_the_decoder(model):
 
 def test_a_blank_demonstration_is_the_null_branch(model, picture):
     policy = model()
-    asked = [Request("denoising", "d", user("three") + assistant(picture), (n,), blank=bool(n)) for n in range(2)]
-    told, blank = conditions(policy, policy.transcribe(asked, [picture] * 2))
-    assert told.embeddings.any() and not blank.embeddings.any()
+    asked = [Request("denoising", "d", user("three") + assistant(picture), (n,), drop_prompt=bool(n)) for n in range(2)]
+    told, drop_prompt = conditions(policy, policy.encode_targets(asked, [picture] * 2))
+    assert told.embeddings.any() and not drop_prompt.embeddings.any()
 
 
 def test_what_is_left_out_of_the_loss(model):
@@ -307,9 +311,9 @@ def test_frozen_conditions_are_computed_once_and_forgotten_once_training_begins(
     before = conditions(policy, drawings)
     assert conditions(policy, drawings)[0] is before[0]
     policy.train_parts(["connector"])
-    Learner(policy, OptimizerConfig(learning_rate=1e-2), 1).step(
-        policy.transcribe([Request("denoising", "d", drawings[0].context, (1,))], [drawings[0].image]),
-        LikelihoodObjective({}),
+    PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-2), 1).step(
+        policy.encode_targets([Request("denoising", "d", drawings[0].context, (1,))], [drawings[0].image]),
+        NLLLoss({}),
     )
     policy.train_parts(["transformer"])
     assert (conditions(policy, drawings)[0].embeddings - before[0].embeddings).abs().max() > 1e-3
@@ -331,7 +335,7 @@ def test_a_saved_model_loads_as_one_and_in_its_own_libraries(model, tmp_path):
     larger = PolicyConfig(
         path=str(tmp_path), expert=ExpertConfig(height=24, width=16), train=("connector",), device="cpu"
     )
-    assert motet.load_policy(tmp_path, larger).draw("three")[0].kind == "image"
+    assert motet.load_policy(tmp_path, larger).generate_images("three")[0].kind == "image"
     assert motet.load_policy(tmp_path, larger).drawer.painter.shape == (3, 24, 16)
 
 

@@ -14,12 +14,12 @@ import motet
 from motet.config import AlgorithmConfig, LoraConfig, OptimizerConfig, PolicyConfig
 from motet.core.conversation import user
 from motet.core.errors import CheckpointError, ConfigError, ContextError
-from motet.core.protocols import LearningPolicy, Request
+from motet.core.protocols import Request, TrainablePolicy
 from motet.core.trajectory import Sampling
 from motet.policies.diffusion.guidance import velocity_of
 from motet.policies.unified.conditioner import edited_picture
-from motet.training.losses import LikelihoodObjective, PolicyObjective, kind_settings
-from motet.training.optimizer_step import Learner
+from motet.training.losses import NLLLoss, PolicyGradientLoss, kind_settings
+from motet.training.optimizer_step import PolicyOptimizer
 from tests.policies.unified import SIDE, build, save
 
 GUIDED = Sampling(num_steps=4, guidance="guided", guidance_scale=2.5, image_guidance_scale=1.5)
@@ -38,7 +38,7 @@ def contexts():
 
 def test_it_is_a_policy_of_texts_and_drawings():
     policy = build()
-    assert isinstance(policy, LearningPolicy) and policy.kinds == {"text", "denoising"}
+    assert isinstance(policy, TrainablePolicy) and policy.kinds == {"text", "denoising"}
     assert {"language_model", "visual", "lm_head", "queries", "connector", "transformer", "source_adapter"} <= set(
         policy.parts
     )
@@ -173,7 +173,7 @@ def test_what_a_frozen_reader_keeps_gives_the_same_drawings_and_gradients(reader
         policy.train_parts(["queries", "connector", *train])
         acts = policy.act(distinct(), GUIDED)
         if recompute:
-            policy.recompute_activations()
+            policy.enable_gradient_checkpointing()
         found = [replay.log_probs for n in (0, 3) for replay in policy.replay(acts[n : n + 3])]
         sum((n + 1) * log_probs.sum() for n, log_probs in enumerate(found)).backward()
         gradients = {name: p.grad for part in ("queries", "connector") for name, p in named(policy, part)}
@@ -197,7 +197,7 @@ def test_recomputed_readings_run_twice_and_others_once():
         policy.train_parts(["queries"])
         acts = policy.act(drawings(contexts()[:1]), PLAIN)
         if recompute:
-            policy.recompute_activations()
+            policy.enable_gradient_checkpointing()
         layer = policy.reader.model.model.language_model.layers[0]
         layer.mlp.register_forward_pre_hook(lambda *given, to=calls: to.append(1))
         policy.replay(acts)[0].log_probs.sum().backward()
@@ -216,8 +216,8 @@ def test_a_frozen_reader_reads_each_distinct_context_once(batch):
     with policy.reference():
         reference = policy.replay(acts, ("mean", "std"))
     config = AlgorithmConfig(scale_rewards="none", beta=0.1)
-    objective = PolicyObjective(config, kind_settings(config, {"denoising": 3}), [1.0, -1.0] * 3, None, reference)
-    learner = Learner(policy, OptimizerConfig(tokens_per_microbatch=1), 2)
+    objective = PolicyGradientLoss(config, kind_settings(config, {"denoising": 3}), [1.0, -1.0] * 3, None, reference)
+    learner = PolicyOptimizer(policy, OptimizerConfig(tokens_per_microbatch=1), 2)
     for _ in range(2):
         learner.step(acts, objective)
     assert len(read) == 4 == len({id(act.encoding.context) for act in acts}) == len(policy.reader.prefixes)
@@ -230,8 +230,8 @@ def test_a_frozen_reader_reads_each_distinct_context_once(batch):
 def test_what_supervision_reads_once_is_not_kept():
     policy = build()
     policy.train_parts(["queries", "connector"])
-    acts = policy.transcribe(drawings(contexts()), [PICTURE] * 4)
-    Learner(policy, OptimizerConfig(), 1).step(acts, LikelihoodObjective({}))
+    acts = policy.encode_targets(drawings(contexts()), [PICTURE] * 4)
+    PolicyOptimizer(policy, OptimizerConfig(), 1).step(acts, NLLLoss({}))
     assert len(policy.reader.prefixes) == 0
 
 
@@ -245,9 +245,9 @@ def test_a_drawing_costs_what_its_replay_computes(train, words, queries):
     (act,) = policy.act(drawings(contexts()[2:3]), PLAIN)
     picture = act.num_actions * policy.denoiser.tokens(act.states.shape[1:])
     whole = len(act.encoding.context.ids)
-    assert policy.cost(act) == words * whole + queries + picture
-    (shown,) = policy.transcribe(drawings(contexts()[2:3]), [PICTURE])
-    assert policy.cost(shown) == whole + 3 + picture // act.num_actions  # nothing has read it yet
+    assert policy.num_tokens(act) == words * whole + queries + picture
+    (shown,) = policy.encode_targets(drawings(contexts()[2:3]), [PICTURE])
+    assert policy.num_tokens(shown) == whole + 3 + picture // act.num_actions  # nothing has read it yet
 
 
 def test_a_step_of_reinforcement_over_texts_and_drawings_with_a_kl():
@@ -257,13 +257,13 @@ def test_a_step_of_reinforcement_over_texts_and_drawings_with_a_kl():
     acts = [*policy.act(drawings(contexts()), PLAIN), *policy.act(drawings(contexts(), "text"), Sampling(max_tokens=4))]
     config = AlgorithmConfig(scale_rewards="none", beta=0.1)
     rates = OptimizerConfig(learning_rate=1e-3, learning_rates={"transformer": 1e-4, "language_model": 1e-5})
-    learner = Learner(policy, rates, 2)
+    learner = PolicyOptimizer(policy, rates, 2)
     settings = kind_settings(config, {"text": 4, "denoising": 3})
     before = {name: p.detach().clone() for name, p in policy.trainable().items()}
     for _ in range(2):
         with policy.reference():
             reference = policy.replay(acts, ("mean", "std"))
-        objective = PolicyObjective(config, settings, [1.0, -1.0] * 4, None, reference)
+        objective = PolicyGradientLoss(config, settings, [1.0, -1.0] * 4, None, reference)
         stats = learner.step(acts, objective)
     assert stats["denoising/kl"] > 0 and stats["text/kl"] > 0 and policy.version == 2 == policy.reader.version
     assert len(learner.optimizer.param_groups) == 3
@@ -273,21 +273,23 @@ def test_a_step_of_reinforcement_over_texts_and_drawings_with_a_kl():
 def test_supervision_of_drawings_and_edits_lowers_the_loss():
     policy = build()
     policy.train_parts(["queries", "connector", "transformer", "source_adapter"])
-    learner = Learner(policy, OptimizerConfig(learning_rate=3e-3), 60)
+    learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=3e-3), 60)
     losses = []
     for step in range(60):
         asked = [Request("denoising", "d", context, (step, n)) for n, context in enumerate(contexts())]
-        acts = policy.transcribe(asked, [PICTURE] * 4)
-        losses.append(learner.step(acts, LikelihoodObjective({}))["denoising/nll"])
+        acts = policy.encode_targets(asked, [PICTURE] * 4)
+        losses.append(learner.step(acts, NLLLoss({}))["denoising/nll"])
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
 
 
 def test_blank_demonstrations_are_the_branches_of_guidance():
     policy, shown = build(), user(PICTURE, "make it blue")
     ways = [(False, False), (True, False), (False, True), (True, True)]
-    asked = [Request("denoising", "d", shown, (1,), blank=prompt, blank_source=source) for prompt, source in ways]
-    drawing = Request("denoising", "d", user("three"), (1,), blank=True)
-    acts = policy.transcribe([*asked, drawing], [PICTURE] * 5)
+    asked = [
+        Request("denoising", "d", shown, (1,), drop_prompt=prompt, drop_source_image=source) for prompt, source in ways
+    ]
+    drawing = Request("denoising", "d", user("three"), (1,), drop_prompt=True)
+    acts = policy.encode_targets([*asked, drawing], [PICTURE] * 5)
     branches = policy.members["denoising"].painter.conditioner.branches([act.encoding for act in acts], [PLAIN] * 5)
     for (prompt, source), found in zip([*ways, (True, True)], branches, strict=True):
         assert bool(found.conditions[0].embeddings.any()) != prompt
@@ -331,10 +333,10 @@ def test_under_autocast_what_is_frozen_stays_as_stored(tmp_path):
 
 def test_the_notebooks_door_draws(tmp_path):
     policy = motet.load_policy(save(tmp_path / "model"))
-    acts = policy.draw(["three", "a blue star"], n=2, num_steps=3)
+    acts = policy.generate_images(["three", "a blue star"], n=2, num_steps=3)
     assert [act.image.size for act in acts] == [(SIDE, SIDE)] * 4 and acts[0].num_actions == 0
-    assert policy.log_probs(policy.draw("three", num_steps=3, temperature=1.0))[0].shape == (2,)
-    assert policy.write("what colour is it?", images=[acts[0].image], max_tokens=3)[0].text is not None
+    assert policy.log_probs(policy.generate_images("three", num_steps=3, temperature=1.0))[0].shape == (2,)
+    assert policy.generate_text("what colour is it?", images=[acts[0].image], max_tokens=3)[0].text is not None
 
 
 def test_parts_that_do_not_belong_together(tmp_path):

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from motet.core.conversation import Conversation, user
-from motet.core.protocols import LearningPolicy, Policy, Request
+from motet.core.protocols import Policy, Request, TrainablePolicy
 from motet.core.trajectory import Act, Sampling, TextTokens
 from motet.policies.qwen_vl import VlmPolicy
 from motet.policies.qwen_vl import policy as policy_module
 from motet.policies.qwen_vl import replay as replay_module
-from motet.policies.qwen_vl.forward import Continuation
-from motet.policies.trainable import recompute_activations
+from motet.policies.qwen_vl.forward import KVCacheContinuation
+from motet.policies.trainable import enable_gradient_checkpointing
 from tests.policies.teacher import sound_transformers
 from tests.policies.vlms import conversations, generated, open_policy, requests, save_tiny, teacher_forced, worst
 
@@ -80,7 +80,7 @@ def test_texts_replay_as_sampled_and_as_transformers_scores_them(
     assert worst([act.log_probs for act in words], [teacher_forced(vlm, act) for act in words]) < ATOL
 
 
-def test_pictures_are_looked_at(vlm: VlmPolicy, contexts: list[Conversation]) -> None:
+def test_image_changes_logits(vlm: VlmPolicy, contexts: list[Conversation]) -> None:
     act = texts(vlm, contexts[1:2], n=1)[0]
     blind = dataclasses.replace(act, encoding=dataclasses.replace(act.encoding, pixels=act.encoding.pixels.flip(0)))
     assert worst(vlm.log_probs([act]), vlm.log_probs([blind])) > 0.05
@@ -102,13 +102,13 @@ def test_texts_end_with_what_ends_them_in_transformers(vlm: VlmPolicy) -> None:
 
 def test_finished_texts_leave_the_batch(vlm: VlmPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
-    extend = Continuation.extend
+    extend = KVCacheContinuation.extend
 
-    def counted(self: Continuation, vectors: torch.Tensor) -> torch.Tensor:
+    def counted(self: KVCacheContinuation, vectors: torch.Tensor) -> torch.Tensor:
         rows.append(len(vectors))
         return extend(self, vectors)
 
-    monkeypatch.setattr(Continuation, "extend", counted)
+    monkeypatch.setattr(KVCacheContinuation, "extend", counted)
     acts = vlm.write("what?", n=96, max_tokens=48, temperature=4.0, seed=1)
     assert rows[0] == 96 and rows[-1] < 96 and rows == sorted(rows, reverse=True)
     assert worst(vlm.log_probs(acts), [act.log_probs for act in acts]) < ATOL
@@ -192,7 +192,7 @@ def test_recomputed_activations_give_the_same_samples_log_probs_and_gradients(
     for recompute in (False, True):
         policy = open_policy(vlm_checkpoint)
         if recompute:
-            recompute_activations(policy.model.model.language_model)
+            enable_gradient_checkpointing(policy.model.model.language_model)
         acts = texts(policy, contexts, n=3)
         calls: list[int] = []
         policy.model.model.language_model.layers[0].self_attn.register_forward_hook(lambda *_, c=calls: c.append(1))
@@ -252,13 +252,13 @@ def test_sampling_in_parts_changes_no_sample(
     vlm: VlmPolicy, vlm_checkpoint: Path, contexts: list[Conversation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy, sizes = open_policy(vlm_checkpoint, rollout_batch=3), []
-    decode = policy_module.continue_sequences
+    decode = policy_module.generate_from_state
 
     def counted(hidden: torch.Tensor, *rest: object, **settings: object) -> object:
         sizes.append(len(hidden))
         return decode(hidden, *rest, **settings)
 
-    monkeypatch.setattr(policy_module, "continue_sequences", counted)
+    monkeypatch.setattr(policy_module, "generate_from_state", counted)
     parts = policy.act(requests(*contexts[:2], n=4), SAMPLINGS["plain"])
     assert sizes == [3, 3, 2]
     assert len({id(act.encoding) for act in parts}) == 2  # siblings still share their prefix in replay
@@ -279,7 +279,7 @@ def test_the_key_alone_makes_the_sample(vlm: VlmPolicy, contexts: list[Conversat
 @sound_transformers
 def test_demonstrated_text_costs_what_transformers_says(vlm: VlmPolicy, contexts: list[Conversation]) -> None:
     asked = Request("text", "answer", contexts[1], (0,), trained=False)
-    act = vlm.transcribe([asked], ["<think>three</think> red <|im_end|>"])[0]
+    act = vlm.encode_targets([asked], ["<think>three</think> red <|im_end|>"])[0]
     assert isinstance(act, TextTokens)
     assert (act.text, act.finished) == ("<think>three</think> red <|im_end|>", True)
     assert (act.name, act.trained, act.log_probs) == ("answer", False, None)
@@ -297,8 +297,8 @@ def test_demonstrated_text_costs_what_transformers_says(vlm: VlmPolicy, contexts
 
 
 def test_it_is_a_policy_that_learns(vlm: VlmPolicy) -> None:
-    assert isinstance(vlm, LearningPolicy)
-    for name, member in inspect.getmembers(LearningPolicy, inspect.isfunction):
+    assert isinstance(vlm, TrainablePolicy)
+    for name, member in inspect.getmembers(TrainablePolicy, inspect.isfunction):
         if not name.startswith("_"):
             ours = inspect.signature(getattr(VlmPolicy, name)).parameters
             assert list(ours) == list(inspect.signature(getattr(Policy, name, member)).parameters)
@@ -306,7 +306,7 @@ def test_it_is_a_policy_that_learns(vlm: VlmPolicy) -> None:
 
 
 def test_nothing_in_nothing_out(vlm: VlmPolicy) -> None:
-    assert vlm.act([], Sampling()) == vlm.replay([]) == vlm.transcribe([], []) == vlm.write([]) == []
+    assert vlm.act([], Sampling()) == vlm.replay([]) == vlm.encode_targets([], []) == vlm.write([]) == []
     empty = vlm.write("what?", max_tokens=0)[0]
     assert (empty.num_actions, empty.text, empty.finished) == (0, "", False)
 
@@ -316,7 +316,7 @@ def test_it_refuses_to_draw(vlm: VlmPolicy, picture: Image.Image) -> None:
     with pytest.raises(ValueError, match=r"cannot perform \['image'\]"):
         vlm.act(asked, Sampling())
     with pytest.raises(ValueError, match=r"cannot perform \['image'\]"):
-        vlm.transcribe(asked, [picture])
+        vlm.encode_targets(asked, [picture])
 
 
 def test_acts_remember_what_they_are(vlm: VlmPolicy, contexts: list[Conversation]) -> None:
@@ -325,7 +325,7 @@ def test_acts_remember_what_they_are(vlm: VlmPolicy, contexts: list[Conversation
     assert [(a.name, a.trained, a.policy_version) for a in acts] == [("note", True, 0), ("note", False, 0)]
     assert acts[0].context is contexts[1] and acts[0].encoding is acts[1].encoding
     assert all(a.log_probs.dtype == torch.float32 for a in acts)
-    assert vlm.cost(acts[0]) == len(acts[0].encoding.ids) + 3
+    assert vlm.num_tokens(acts[0]) == len(acts[0].encoding.ids) + 3
 
 
 def test_the_notebook_door(vlm: VlmPolicy, picture: Image.Image) -> None:

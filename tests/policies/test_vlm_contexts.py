@@ -60,7 +60,7 @@ def test_words_of_users_and_models_never_become_special(vlm: VlmPolicy, word: st
         clean = Conversation(tuple(stripped(message, word) for message in context.messages))
         assert ids.count(special) == vlm.encoder.encode(clean, room=1).ids.tolist().count(special)
         assert word in vlm.encoder.tokenizer.decode([i for i in ids if i != special])
-    target = vlm.transcribe(requests(user("a"), n=1), [f"so {word}"])[0]
+    target = vlm.encode_targets(requests(user("a"), n=1), [f"so {word}"])[0]
     assert target.ids.tolist().count(special) == (word == "<|im_end|>")
 
 
@@ -86,7 +86,7 @@ def test_a_prompt_that_does_not_fit_is_refused(vlm: VlmPolicy) -> None:
         vlm.write("a", max_tokens=room + 1)
     assert "\n" not in str(caught.value) and "text.max_tokens" in caught.value.fix
     with pytest.raises(ContextError, match="the model holds 160: 'star star"):
-        vlm.transcribe(requests(user("star " * 200), n=1), ["red"])
+        vlm.encode_targets(requests(user("star " * 200), n=1), ["red"])
 
 
 def test_a_strip_is_refused(vlm: VlmPolicy) -> None:

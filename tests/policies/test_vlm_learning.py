@@ -13,7 +13,7 @@ from motet.core.errors import ConfigError
 from motet.core.trajectory import Act, Sampling
 from motet.policies.qwen_vl import VlmPolicy
 from motet.policies.qwen_vl.prompt_encoding import VlmEncoding
-from motet.policies.trainable import recompute_activations
+from motet.policies.trainable import enable_gradient_checkpointing
 from tests.policies.teacher import sound_transformers
 from tests.policies.vlms import conversations, open_policy, requests, shown, worst
 
@@ -158,7 +158,7 @@ def test_hidden_states_after_a_context_are_those_of_transformers(
 ) -> None:
     policy = fresh()
     if recompute:
-        recompute_activations(policy.model.model.language_model)
+        enable_gradient_checkpointing(policy.model.model.language_model)
     encodings = policy.encoder.encode_all([contexts[k] for k in (0, 1, 2, 1)], room=5)
     appended = torch.randn(5, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
     found = policy.hidden_after(encodings, appended)

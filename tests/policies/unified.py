@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SanaTransformer2DModel, SD3Transformer2DModel
 
-from motet.policies.diffusion.models import denoiser_of
+from motet.policies.diffusion.models import build_denoiser
 from motet.policies.qwen_vl import VlmPolicy
 from motet.policies.unified import UnifiedPolicy
-from motet.policies.unified.connector import Bridge, ConnectorConfig
+from motet.policies.unified.connector import ConnectorConfig, QueryConnector
 from tests.policies.vlms import tiny
 
 SIDE = 16
@@ -36,7 +36,7 @@ def transformer(family: str) -> Any:
 def build(family: str = "sana", reader: str = "qwen2_5_vl", **settings: Any) -> UnifiedPolicy:
     """The same model at every call; nothing trains yet."""
     model, processor = tiny(reader)
-    denoiser = denoiser_of(transformer(family), None, FlowMatchEulerDiscreteScheduler(shift=1.0), adapter=True)
+    denoiser = build_denoiser(transformer(family), None, FlowMatchEulerDiscreteScheduler(shift=1.0), adapter=True)
     sizes = ConnectorConfig(
         model.config.text_config.hidden_size, denoiser.condition_width, denoiser.pooled_width,
         num_queries=3, num_blocks=2, num_heads=4, feed_forward=48,
@@ -47,7 +47,9 @@ def build(family: str = "sana", reader: str = "qwen2_5_vl", **settings: Any) -> 
             if "scale_shift_table" not in name and weight.ndim > 1:
                 weight.normal_(std=0.2)
         denoiser.source_adapter.project.weight.normal_(std=0.2)
-    return UnifiedPolicy(VlmPolicy(model, processor), Bridge(sizes), denoiser, height=SIDE, width=SIDE, **settings)
+    return UnifiedPolicy(
+        VlmPolicy(model, processor), QueryConnector(sizes), denoiser, height=SIDE, width=SIDE, **settings
+    )
 
 
 def save(folder: Path, family: str = "sana") -> Path:

@@ -144,7 +144,7 @@ def shrunk(name: str, janus: Path, tmp_path: Path) -> Plan:
         own = f"stages.{stage.name}"
         overrides += [f"{own}.run.steps=1"]
         overrides += [] if stage.recipe.tracks else [f"{own}.run.prompts_per_step=2"]
-        for prefix, track in stage.recipe.practised().items():
+        for prefix, track in stage.recipe.resolved_tracks().items():
             where = f"{own}.tracks.{prefix}" if prefix else own
             file = tmp_path / f"{sources[track.data.source.removeprefix('mm-vl/')]}.parquet"
             overrides += [f"{where}.data.source={file}"]
@@ -159,8 +159,8 @@ def test_columns_of_the_sets_are_all_that_the_plans_need(tmp_path, monkeypatch, 
     monkeypatch.setattr("motet.rewards.image.similarity.find_spec", lambda package: True)
     small = shrunk(name, janus, tmp_path)
     for stage in load_plan(RECIPES / f"{name}.yaml", tmp_path / "out").stages:
-        own = small.stage(stage.name).recipe.practised()
-        for prefix, track in stage.recipe.practised().items() if stage.kind != "merge" else ():
+        own = small.stage(stage.name).recipe.resolved_tracks()
+        for prefix, track in stage.recipe.resolved_tracks().items() if stage.kind != "merge" else ():
             scenario = resolve_scenario(track.scenario)
             rows = open_rows(own[prefix].data, scenario.columns)
             resolve_all(track.rewards, scenario.acts, rows.columns)

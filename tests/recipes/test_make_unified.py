@@ -51,7 +51,7 @@ def test_a_janus_gets_a_flow_decoder(tmp_path, monkeypatch):
     run(monkeypatch, "--reader", reader, "--expert", "sana-tiny", "--output", folder, *SMALL)
     policy = load_policy(folder)
     assert policy.kinds == {"text", "image", "denoising"} and not {"queries", "source_adapter"} & set(policy.parts)
-    (painted,) = policy.paint(policy.draw("two red circles"), num_steps=2)
+    (painted,) = policy.paint(policy.generate_images("two red circles"), num_steps=2)
     assert painted.image.size == (32, 32) and len(painted.encoding.tokens) == policy.writer.num_image_tokens
     stored = load_policy(reader).model.state_dict()
     assert all(torch.equal(value, stored[name]) for name, value in policy.writer.model.state_dict().items())

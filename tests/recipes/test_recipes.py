@@ -13,7 +13,7 @@ import pytest
 from motet.config import load_recipe
 from motet.config.load import read_mapping
 from motet.config.stages import is_plan, load_plan
-from motet.config.sweep import load_pilot
+from motet.config.sweep import load_sweep
 from motet.policies import load_policy
 from motet.shapes.verifier import check_drawing
 from motet.shapes.world import ShapesRows
@@ -27,7 +27,7 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 def test_recipes_load_and_say_what_they_do(path: Path) -> None:
     content = read_mapping(path)
     if "strategies" in content:
-        read = load_pilot(path, Path("out"))
+        read = load_sweep(path, Path("out"))
     else:
         read = load_plan(path, Path("out")) if is_plan(path) else load_recipe(path)
     said = " ".join(read.description.split()).lower()
@@ -42,7 +42,7 @@ def test_the_cold_start_is_small() -> None:
 def test_the_cold_start_draws_the_easy_prompts() -> None:
     rows = ShapesRows("test", 99, {})
     asked = [row for row in map(rows.row, range(120)) if row["category"] in ("single", "two objects", "colours")][:24]
-    acts = load_policy(COLD_START).draw([row["prompt"] for row in asked])
+    acts = load_policy(COLD_START).generate_images([row["prompt"] for row in asked])
     right = [check_drawing(act.image, row["spec"]).correct for act, row in zip(acts, asked, strict=True)]
     assert sum(right) >= 22  # 99.9 % of such prompts on 2,048 items
 

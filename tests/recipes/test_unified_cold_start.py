@@ -18,9 +18,9 @@ from motet.policies.tiny.qwen_vl import TinyVlmSizes, tiny_vlm_tokenizer
 from motet.policies.tiny.unified import TinyUnifiedSizes, make_tiny_unified
 from motet.shapes.verifier import check_drawing
 from motet.shapes.world import ShapesRows
-from motet.training.losses import LikelihoodObjective
-from motet.training.setup import prepare_supervised
-from motet.training.sft import demonstrated_acts
+from motet.training.losses import NLLLoss
+from motet.training.setup import setup_sft
+from motet.training.sft import sft_batch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHIPPED = ROOT / "checkpoints" / "shapes_unified"
@@ -87,11 +87,11 @@ def test_a_step_of_every_stage_changes_what_it_trains_and_nothing_else(stage: An
     recipe = stage.recipe.model_copy(
         update={"tracks": tracks, "policy": stage.recipe.policy.model_copy(update={"path": str(small)})}
     )
-    session = prepare_supervised(recipe)
+    session = setup_sft(recipe)
     parts = session.policy.parts
     before = {name: [p.detach().clone() for p in part.parameters()] for name, part in parts.items()}
-    acts = demonstrated_acts(session, 0)
-    stats = session.learner.step(acts, LikelihoodObjective({}))
+    acts = sft_batch(session, 0)
+    stats = session.learner.step(acts, NLLLoss({}))
     assert stats["loss"] > 0
     for name, part in parts.items():
         same = all(torch.equal(old, new) for old, new in zip(before[name], part.parameters(), strict=True))
@@ -112,6 +112,6 @@ def test_the_shipped_model_is_small() -> None:
 def test_the_shipped_model_draws_the_easy_prompts() -> None:
     rows = ShapesRows("test", 99, {})
     asked = [row for row in map(rows.row, range(120)) if row["category"] in ("single", "two objects", "colours")][:24]
-    acts = load_policy(SHIPPED).draw([row["prompt"] for row in asked])
+    acts = load_policy(SHIPPED).generate_images([row["prompt"] for row in asked])
     right = [check_drawing(act.image, row["spec"]).correct for act, row in zip(acts, asked, strict=True)]
     assert sum(right) >= 12  # 17 or so of 24; a model that draws none of them gets 0

@@ -10,7 +10,7 @@ from motet.config import Recipe, load_recipe
 from motet.data import open_rows
 from motet.rewards import resolve_all
 from motet.scenarios import resolve_scenario
-from motet.training.advantages import check_credit
+from motet.training.advantages import check_reward_assignment
 from tests.policies import tiny_pipelines
 from tests.policies.unified import save as save_unified
 from tests.policies.vlms import save_tiny
@@ -41,7 +41,7 @@ def test_every_act_has_a_reward_and_every_column_is_there(name, tmp_path):
     recipe = load_recipe(RECIPES / f"{name}.yaml", [f"data.source={rows(tmp_path, row_of(name))}", "data.options={}"])
     scenario = resolve_scenario(recipe.scenario).with_options(recipe.scenario_options)
     opened = open_rows(recipe.data, scenario.columns)
-    check_credit(scenario, resolve_all(recipe.rewards, scenario.acts, opened.columns))
+    check_reward_assignment(scenario, resolve_all(recipe.rewards, scenario.acts, opened.columns))
     task = opened.task(0)
     requests = next(scenario(task))
     assert requests.conversation.text  # the instruction holds what the row gives

@@ -12,14 +12,14 @@ from motet.report.empty_rewards import EmptyRewards
 from motet.rewards import BoundReward, resolve, score_groups
 from motet.scenarios import answer, draw
 from motet.testing import FakePolicy
-from motet.training.rollout import play
+from motet.training.rollout import rollout
 from tests.runs import mapping, run_loop
 
 
 def roll(text="It is four.", scenario=answer, **columns):
     row = {"question": "2 + 2?", "prompt": "a dog", "answer": "4", **columns}
     samplings = {"text": Sampling(), "image": Sampling()}
-    return play(FakePolicy(writes=[text]), scenario, [Task(12, row)], 2, samplings=samplings, seed=0, step=0)
+    return rollout(FakePolicy(writes=[text]), scenario, [Task(12, row)], 2, samplings=samplings, seed=0, step=0)
 
 
 def exact(**options):

@@ -12,14 +12,14 @@ from rich.console import Console
 from motet.core.task import Task
 from motet.core.trajectory import Failure, Group, Sampling, Scores, TextTokens, Trajectory
 from motet.report.image_grid import picture_grid, save_picture
-from motet.report.metrics import Stopwatch, Watcher, act_numbers, reward_numbers
+from motet.report.metrics import Callback, PhaseTimer, act_numbers, reward_numbers
 from motet.report.progress import ProgressBar, describe
 from motet.report.run_dir import RunFolder, metrics_line
 from motet.report.samples import failure_lines, save_samples
 from motet.rewards.base import BoundReward
 from motet.scenarios import draw, duet
 from motet.testing import FakePolicy
-from motet.training.rollout import play
+from motet.training.rollout import rollout
 
 
 def folder_at(path, resume=False):
@@ -48,7 +48,7 @@ def test_lines_of_steps_that_are_played_again_are_forgotten(tmp_path):
     for step in range(4):
         folder.append_line("metrics.jsonl", metrics_line(step, {"reward": float(step)}))
         folder.append_line("failures.jsonl", {"step": step})
-    folder.forget_steps_from(2)
+    folder.truncate_metrics(2)
     assert [line["step"] for line in folder.read_metrics()] == [0, 1]
     assert [json.loads(line)["step"] for line in (folder.path / "failures.jsonl").read_text().splitlines()] == [0, 1]
 
@@ -77,7 +77,7 @@ def reward(name, weight, *acts):
 def group():
     task = Task(7, {"prompt": "a cat", "question": "which?"})
     samplings = {"text": Sampling(), "image": Sampling()}
-    return play(FakePolicy(), duet, [task], 3, samplings=samplings, seed=0, step=0)[0]
+    return rollout(FakePolicy(), duet, [task], 3, samplings=samplings, seed=0, step=0)[0]
 
 
 def test_rewards_are_averaged_over_the_siblings_that_count():
@@ -110,7 +110,7 @@ def test_numbers_of_acts(group):
     assert numbers["behaviour_gap"] == pytest.approx(0.25) and numbers["failures"] == 1.0
     steps = FakePolicy(kinds=("denoising",))
     samplings = {"denoising": Sampling(num_steps=2)}
-    drawn = play(steps, draw, [group.task], 2, samplings=samplings, seed=0, step=0)
+    drawn = rollout(steps, draw, [group.task], 2, samplings=samplings, seed=0, step=0)
     assert act_numbers(drawn, 1.0)["images_per_second"] == 2.0
 
 
@@ -161,7 +161,7 @@ def test_the_line_begins_with_the_rewards_of_every_track():
 def test_progress_off_a_terminal_is_plain_lines():
     text = io.StringIO()
     with ProgressBar(Console(file=text, width=60)) as bar:
-        assert isinstance(bar, Watcher)
+        assert isinstance(bar, Callback)
         for step in range(1, 4):
             bar.step(step, 3, {"reward": 0.5, "rewards/[x]/mean": 0.1})
         bar.items("measure", 2, 2)
@@ -194,7 +194,7 @@ def test_progress_on_a_terminal_keeps_bar_count_and_time():
 
 
 def test_the_stopwatch_adds_up():
-    watch = Stopwatch()
+    watch = PhaseTimer()
     with watch.phase("a"):
         torch.zeros(1)
     with pytest.raises(KeyError), watch.phase("a"):

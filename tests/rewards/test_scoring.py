@@ -19,7 +19,7 @@ from motet.core.trajectory import Failure, Group, Sampling, Trajectory
 from motet.rewards import BoundReward, StepLog, score_groups
 from motet.scenarios import answer, duet
 from motet.testing import FakePolicy
-from motet.training.rollout import play
+from motet.training.rollout import rollout
 
 SAMPLINGS = {"text": Sampling(), "image": Sampling()}
 
@@ -28,7 +28,7 @@ def roll(scenario=answer, rows=2, G=2, **columns):
     tasks = [
         Task(n, {"question": f"q{n}", "prompt": f"p{n}", **{k: v[n] for k, v in columns.items()}}) for n in range(rows)
     ]
-    return play(FakePolicy(), scenario, tasks, G, samplings=SAMPLINGS, seed=0, step=0)
+    return rollout(FakePolicy(), scenario, tasks, G, samplings=SAMPLINGS, seed=0, step=0)
 
 
 def bind(function, name="r", acts=("answer",), accepts=None, weight=1.0):

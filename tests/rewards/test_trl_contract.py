@@ -13,12 +13,12 @@ from motet.config import RewardConfig, load_recipe, parse_recipe, to_yaml
 from motet.core.errors import ConfigError, RewardError
 from motet.core.task import Task
 from motet.core.trajectory import Sampling
-from motet.report.resume_check import refuse_changes
+from motet.report.resume_check import check_resume_compatible
 from motet.report.run_dir import RunFolder
 from motet.rewards import StepLog, resolve, score_groups
 from motet.scenarios import answer, draw, duet
 from motet.testing import FakePolicy
-from motet.training.rollout import play
+from motet.training.rollout import rollout
 from tests.runs import mapping, metrics, run_loop
 
 CASES = Path(__file__).parents[1] / "cases" / "rewards"
@@ -31,7 +31,7 @@ def roll(scenario=answer, writes=lambda request: TEXTS[request.key[-2]], kinds=(
     row = {"question": "how many?", "prompt": "a dog", "answer": "4", "solution": "4", **columns}
     samplings = {"text": Sampling(), "image": Sampling(), "denoising": Sampling()}
     policy = FakePolicy(writes=writes, kinds=kinds)
-    return play(policy, scenario, [Task(0, row)], G, samplings=samplings, seed=0, step=0)
+    return rollout(policy, scenario, [Task(0, row)], G, samplings=samplings, seed=0, step=0)
 
 
 def bound(name, scenario=answer, columns=COLUMNS, **settings):
@@ -57,7 +57,7 @@ LENGTHS = [4.0, 17.0]
         (STYLE + "with_log", [0.5, 0.5]),
         (STYLE + "with_log_required", [0.5, 0.5]),
         (STYLE + "judge", [0.25, 0.25]),
-        (STYLE + "Judge", [0.25, 0.25]),
+        (STYLE + "ModelReward", [0.25, 0.25]),
         (STYLE + "ajudge", [0.7, 0.7]),
         (STYLE + "AsyncJudge", [0.7, 0.7]),
         (STYLE + "part", [0.3, 0.3]),
@@ -106,7 +106,7 @@ def test_a_factory_is_called_with_the_options(name, options, expected):
 
 
 def test_a_class_is_made_with_the_options():
-    assert values(STYLE + "Judge", options={"bonus": 2}) == [2.0, 2.0]
+    assert values(STYLE + "ModelReward", options={"bonus": 2}) == [2.0, 2.0]
     assert values(STYLE + "base", options={"bonus": 3}) == [3.0, 3.0]
 
 
@@ -147,7 +147,7 @@ def test_none_for_single_completions_drops_them():
             r"\(max_penalty=1\): ValueError: max_penalty",
         ),
         ("trl.rewards:get_soft_overlong_punishment", {"max_completion_len": 9, "soft_punish_cache": 1, "x": 1}, "'x'"),
-        (STYLE + "Judge", {"bonsu": 1}, "'bonsu', which it does not take; its options are: bonus"),
+        (STYLE + "ModelReward", {"bonsu": 1}, "'bonsu', which it does not take; its options are: bonus"),
         (STYLE + "re.compile", {"pattern": "x"}, "makes re.compile.*, not a reward function"),
     ],
 )
@@ -290,6 +290,6 @@ def test_a_run_that_ended_for_a_timeout_goes_on_with_another(tmp_path):
     ]
     folder.mkdir()
     (folder / "recipe.yaml").write_text(to_yaml(recipes[0]))
-    refuse_changes(RunFolder(folder, resume=True), recipes[1], {})
+    check_resume_compatible(RunFolder(folder, resume=True), recipes[1], {})
     with pytest.raises(ConfigError, match=r"rewards.0.weight was 1.0 and is 2.0"):
-        refuse_changes(RunFolder(folder, resume=True), recipes[2], {})
+        check_resume_compatible(RunFolder(folder, resume=True), recipes[2], {})

@@ -5,12 +5,21 @@ import sys
 import pytest
 from PIL import Image
 
-from motet.core.conversation import Picture, user
+from motet.core.conversation import ImagePart, user
 from motet.core.errors import ConfigError
 from motet.core.protocols import Request
 from motet.core.task import Task
 from motet.core.trajectory import Sampling
-from motet.scenarios import Draw, Scenario, Write, asks, built_in_scenarios, resolve_scenario, says, scenario, shows
+from motet.scenarios import (
+    GenerateImage,
+    GenerateText,
+    Scenario,
+    as_image_turn,
+    as_text_turn,
+    built_in_scenarios,
+    resolve_scenario,
+    scenario,
+)
 from motet.testing import FakePolicy
 
 TASK = Task(0, {"prompt": "a red circle", "question": "how many?", "image": Image.new("RGB", (2, 2))})
@@ -22,13 +31,13 @@ def perform(kind):
 
 def test_answer_shows_the_picture_and_asks_the_question():
     (write,) = list(resolve_scenario("answer")(TASK))
-    assert isinstance(write, Write) and write.name == "answer" and write.trained
-    assert write.conversation is TASK.question and isinstance(write.conversation.messages[0].parts[0], Picture)
+    assert isinstance(write, GenerateText) and write.name == "answer" and write.trained
+    assert write.conversation is TASK.question and isinstance(write.conversation.messages[0].parts[0], ImagePart)
 
 
 def test_draw_draws_the_prompt():
     (draw,) = list(resolve_scenario("draw")(TASK))
-    assert isinstance(draw, Draw) and draw.name == "drawing" and draw.conversation is TASK.prompt
+    assert isinstance(draw, GenerateImage) and draw.name == "drawing" and draw.conversation is TASK.prompt
 
 
 def test_duet_asks_for_both_at_once():
@@ -39,7 +48,7 @@ def test_duet_asks_for_both_at_once():
 
 
 def test_siblings_share_the_conversation():
-    first, second = (next(resolve_scenario("draw")(TASK.for_sibling(g))) for g in (0, 1))
+    first, second = (next(resolve_scenario("draw")(TASK.for_generation(g))) for g in (0, 1))
     assert first.conversation is second.conversation
 
 
@@ -49,18 +58,18 @@ def test_built_ins_perform_what_they_declare(name):
     program, asked = made(TASK), []
     step = next(program)
     asked = list(step) if isinstance(step, tuple) else [step]
-    assert {one.name: "text" if isinstance(one, Write) else "image" for one in asked} == made.acts
+    assert {one.name: "text" if isinstance(one, GenerateText) else "image" for one in asked} == made.acts
 
 
 USER_FILE = """
-from motet.scenarios import Write, scenario
+from motet.scenarios import GenerateText, scenario
 
 @scenario("mine", acts={"answer": "text"}, columns=("question",))
 def mine(task):
-    yield Write(task.question)
+    yield GenerateText(task.question)
 
 def bare(task):
-    yield Write(task.question)
+    yield GenerateText(task.question)
 """
 
 
@@ -94,14 +103,14 @@ def test_a_declaration_must_be_whole():
 
 
 def test_acts_as_turns():
-    said, shown = says(perform("text")), shows(perform("image"))
+    said, shown = as_text_turn(perform("text")), as_image_turn(perform("image"))
     assert said.messages[0].role == shown.messages[0].role == "assistant"
-    assert said.text == "hello" and isinstance(shown.messages[0].parts[0], Picture)
-    assert asks("why?").messages[0].role == "user" and asks("why?").text == "why?"
+    assert said.text == "hello" and isinstance(shown.messages[0].parts[0], ImagePart)
+    assert user("why?").messages[0].role == "user" and user("why?").text == "why?"
 
 
 def test_acts_of_the_wrong_kind():
     with pytest.raises(ConfigError, match="which has no picture"):
-        shows(perform("text"))
+        as_image_turn(perform("text"))
     with pytest.raises(ConfigError, match="which is a picture"):
-        says(perform("image"))
+        as_text_turn(perform("image"))

@@ -5,15 +5,15 @@ from PIL import Image
 
 from motet.config import RewardConfig
 from motet.config.algorithm import AlgorithmConfig
-from motet.core.conversation import Picture, Text
+from motet.core.conversation import ImagePart, Text
 from motet.core.errors import ConfigError, DataError
 from motet.core.task import Task
 from motet.core.trajectory import Sampling
 from motet.rewards import BoundReward, resolve, score_groups
-from motet.scenarios import Draw, Write, extract_refined, resolve_scenario, scenario
+from motet.scenarios import GenerateImage, GenerateText, last_answer_block_or_text, resolve_scenario, scenario
 from motet.testing import FakePolicy
-from motet.training.advantages import assign_credit
-from motet.training.rollout import demonstrate, play
+from motet.training.advantages import assign_advantages
+from motet.training.rollout import encode_demonstrations, rollout
 
 SOURCE = Image.new("RGB", (8, 8), "red")
 ROW = {"prompt": "a red circle", "image": SOURCE, "instruction": "make it blue", "inverse": "make it red"}
@@ -22,7 +22,7 @@ SAMPLINGS = {"text": Sampling(max_tokens=60), "image": Sampling(), "denoising": 
 
 def roll(made, G=1, policy=None, row=ROW):
     policy = policy or FakePolicy(writes=["so <answer> a plan</answer>"])
-    (group,) = play(policy, made, [Task(0, row)], G, samplings=SAMPLINGS, seed=0, step=0)
+    (group,) = rollout(policy, made, [Task(0, row)], G, samplings=SAMPLINGS, seed=0, step=0)
     assert all(t.failure is None for t in group.trajectories), group.trajectories[0].failure
     return group
 
@@ -114,7 +114,7 @@ def test_demonstrations_fill_every_act():
     row = ROW | {"draft": SOURCE, "critique": "too red", "target": Image.new("RGB", (8, 8), "blue")}
     made = resolve_scenario("reflect").with_options({"train_draft": False})
     targets = {"draft": "draft", "critique": "critique", "revision": "target"}
-    (one,) = demonstrate(FakePolicy(), made, [Task(0, row)], targets)
+    (one,) = encode_demonstrations(FakePolicy(), made, [Task(0, row)], targets)
     assert [act.trained for act in one.acts] == [False, True, True]
     assert shown(one.acts[2])[1] == ("assistant", [SOURCE]) and shown(one.acts[2])[3] == ("assistant", ["too red"])
 
@@ -148,7 +148,7 @@ def test_a_row_without_the_column_is_named():
     ],
 )
 def test_what_a_thought_comes_to(text, refined):
-    assert extract_refined(text) == refined
+    assert last_answer_block_or_text(text) == refined
 
 
 # --- options
@@ -156,7 +156,7 @@ def test_what_a_thought_comes_to(text, refined):
 
 @scenario("mine", acts={"answer": "text"})
 def mine(task, *, needed, times: float = 1.0, loud: bool = False, words=None, count: int = 1):
-    yield Write(task.question, name="answer", trained=loud)
+    yield GenerateText(task.question, name="answer", trained=loud)
 
 
 def test_options_are_bound_and_can_be_bound_again():
@@ -207,7 +207,7 @@ def credit_of(group, credit):
         BoundReward("taste", 1.0, ("drawing",), taste, {}, frozenset({"completions"})),
     ]
     scores = score_groups([group], rewards)
-    return scores[0], assign_credit([group], scores, rewards, AlgorithmConfig(credit=credit, scale_rewards="none"))
+    return scores[0], assign_advantages([group], scores, rewards, AlgorithmConfig(credit=credit, scale_rewards="none"))
 
 
 @pytest.mark.parametrize("credit", ["joint", "factorized"])
@@ -238,5 +238,5 @@ def test_a_group_of_originals_alone_has_no_format():
 
 
 def test_pictures_are_what_scenarios_say():
-    assert isinstance(next(resolve_scenario("edit")(Task(0, ROW))), Draw)
-    assert isinstance(Task(0, ROW).instruction.messages[0].parts[0], Picture)
+    assert isinstance(next(resolve_scenario("edit")(Task(0, ROW))), GenerateImage)
+    assert isinstance(Task(0, ROW).instruction.messages[0].parts[0], ImagePart)

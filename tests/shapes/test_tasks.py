@@ -16,7 +16,7 @@ from motet.shapes.edits import INVERSES
 from motet.shapes.errors_in_words import mistakes_in_words
 from motet.shapes.questions import KINDS
 from motet.shapes.render import render
-from motet.shapes.scene import COLOURS, HELD_OUT_PAIRS, SHAPES, Scene, Thing, related
+from motet.shapes.scene import COLOURS, HELD_OUT_PAIRS, SHAPES, Scene, ShapeInstance, related
 from motet.shapes.tasks import TASKS
 from motet.shapes.verifier import check_drawing, compare, judge, read_scene
 from motet.shapes.world import COLUMNS, SPLITS, ShapesRows
@@ -41,7 +41,7 @@ def scene_of(words: str, grid: int = 4) -> Scene:
     if words == "nothing":
         return Scene(grid, ())
     things = (re.fullmatch(r"([a-p])(\d+) (\w+) (\w+)", part) for part in words.split(", "))
-    return Scene(grid, tuple(Thing(int(m[2]) - 1, ord(m[1]) - ord("a"), m[3], m[4]) for m in things if m))
+    return Scene(grid, tuple(ShapeInstance(int(m[2]) - 1, ord(m[1]) - ord("a"), m[3], m[4]) for m in things if m))
 
 
 def names(words: str) -> set[tuple[str, str]]:
@@ -162,7 +162,7 @@ def test_plans_satisfy_their_prompts_and_are_what_is_drawn() -> None:
 # --- edits
 
 
-def find(scene: Scene, words: str) -> Thing:
+def find(scene: Scene, words: str) -> ShapeInstance:
     """The one thing that answers to a name."""
     match = re.fullmatch(r"the (left |right |top |bottom )?(?:(\w+) )?(\w+?)( at (\w\d))?", words)
     assert match, words
@@ -195,26 +195,26 @@ def carry_out(scene: Scene, words: str) -> Scene:
     things = set(scene.things)
     if match := re.fullmatch(r"make (the .+) (\w+)", words):
         old = find(scene, match[1])
-        new = {Thing(old.row, old.column, match[2], old.shape)}
+        new = {ShapeInstance(old.row, old.column, match[2], old.shape)}
     elif match := re.fullmatch(r"turn (the .+) into a (\w+)", words):
         old = find(scene, match[1])
-        new = {Thing(old.row, old.column, old.colour, match[2])}
+        new = {ShapeInstance(old.row, old.column, old.colour, match[2])}
     elif match := re.fullmatch(r"remove (the .+)", words):
         old, new = find(scene, match[1]), set()
     elif match := re.fullmatch(r"swap (the .+) and (the .+)", words):
         old, other = find(scene, match[1]), find(scene, match[2])
         new = {
-            Thing(old.row, old.column, other.colour, other.shape),
-            Thing(other.row, other.column, old.colour, old.shape),
+            ShapeInstance(old.row, old.column, other.colour, other.shape),
+            ShapeInstance(other.row, other.column, old.colour, old.shape),
         }
         things -= {other}
     elif match := re.fullmatch(r"move (the .+?) ((?:to|just) .+)", words):
         old = find(scene, match[1])
-        new = {Thing(*cell(scene, match[2]), old.colour, old.shape)}
+        new = {ShapeInstance(*cell(scene, match[2]), old.colour, old.shape)}
     else:
         match = re.fullmatch(r"add a (\w+) (\w+) ((?:at|just) .+)", words)
         assert match, words
-        old, new = None, {Thing(*cell(scene, match[3]), match[1], match[2])}
+        old, new = None, {ShapeInstance(*cell(scene, match[3]), match[1], match[2])}
     after = (things - {old}) | new
     assert len({(t.row, t.column) for t in after}) == len(after), "two things in a cell"
     assert all(0 <= t.row < scene.grid and 0 <= t.column < scene.grid for t in after)
@@ -258,14 +258,14 @@ def test_training_changes_no_held_out_pair_either() -> None:
 
 
 def test_comparing_scenes() -> None:
-    red, blue = Thing(0, 0, "red", "circle"), Thing(1, 2, "blue", "square")
+    red, blue = ShapeInstance(0, 0, "red", "circle"), ShapeInstance(1, 2, "blue", "square")
     wanted = Scene(4, (red, blue))
     right = compare(read_scene(render(wanted, 32), 4), wanted)
     assert (right.correct, right.partial, right.reason) == (True, 1.0, "")
-    moved = Scene(4, (red, Thing(1, 3, "blue", "square")))
+    moved = Scene(4, (red, ShapeInstance(1, 3, "blue", "square")))
     got = compare(read_scene(render(moved, 32), 4), wanted)
     assert (got.correct, got.partial) == (False, 14 / 16)  # one cell lost it, another has it
-    recoloured = Scene(4, (Thing(0, 0, "blue", "circle"), blue))
+    recoloured = Scene(4, (ShapeInstance(0, 0, "blue", "circle"), blue))
     assert compare(read_scene(render(recoloured, 32), 4), wanted).partial == 15 / 16
     picture = render(wanted, 32)
     picture.paste((0, 0, 0), (24, 24, 30, 30))  # a mark in an empty cell
@@ -333,7 +333,7 @@ def test_an_unreadable_cell_is_a_mistake_too_and_many_things_are_many() -> None:
     picture.paste((0, 0, 0), (24, 24, 30, 30))
     spec = SPEC | {"groups": [group(1, "circle", "red")]}
     assert mistakes_in_words(read_scene(picture, 4), spec) == "d4 is unclear"
-    crowd = Scene(4, tuple(Thing(n // 4, n % 4, "red", "circle") for n in range(9)))
+    crowd = Scene(4, tuple(ShapeInstance(n // 4, n % 4, "red", "circle") for n in range(9)))
     assert mistakes_in_words(read_scene(render(crowd, 32), 4), spec) == "many red circles instead of one"
 
 
@@ -348,4 +348,4 @@ def test_nothing_is_wrong_exactly_with_correct_pictures() -> None:
             assert (mistakes_in_words(reading, row["spec"]) == "nothing") == correct
             right += correct
     assert right > 12
-    assert related(Thing(0, 0, "", ""), "above", Thing(1, 0, "", ""))
+    assert related(ShapeInstance(0, 0, "", ""), "above", ShapeInstance(1, 0, "", ""))

@@ -9,10 +9,10 @@ from motet.config import AlgorithmConfig
 from motet.core.errors import ConfigError
 from motet.core.task import Task
 from motet.core.trajectory import Failure, Sampling, Scores
-from motet.scenarios import Draw, Write, answer, duet, scenario
+from motet.scenarios import GenerateImage, GenerateText, answer, duet, scenario
 from motet.testing import FakePolicy
-from motet.training.advantages import assign_credit, check_credit
-from motet.training.rollout import play
+from motet.training.advantages import assign_advantages, check_reward_assignment
+from motet.training.rollout import rollout
 
 SAMPLINGS = {"text": Sampling(), "image": Sampling()}
 
@@ -31,10 +31,10 @@ def credit(values, rewards, made=duet, dropped=(), **algorithm):
     """`values[p]` maps reward names to the G values of group p; `dropped` are (p, g)."""
     G = len(next(iter(values[0].values())))
     tasks = [Task(n, {"prompt": "p", "question": "q"}) for n in range(len(values))]
-    groups = play(FakePolicy(), made, tasks, G, samplings=SAMPLINGS, seed=0, step=0)
+    groups = rollout(FakePolicy(), made, tasks, G, samplings=SAMPLINGS, seed=0, step=0)
     lost = [{g: Failure("reward", "x") for q, g in dropped if q == p} for p in range(len(values))]
     scores = [Scores({n: tuple(v) for n, v in row.items()}, d) for row, d in zip(values, lost, strict=True)]
-    return assign_credit(groups, scores, rewards, AlgorithmConfig(num_generations=max(2, G), **algorithm))
+    return assign_advantages(groups, scores, rewards, AlgorithmConfig(num_generations=max(2, G), **algorithm))
 
 
 def of(given, name):
@@ -154,8 +154,8 @@ def test_dropped_siblings_take_no_part():
 
 def test_failed_siblings_take_no_part_even_without_being_marked():
     def program(task):
-        yield Write(task.question)
-        assert task.sibling
+        yield GenerateText(task.question)
+        assert task.generation_index
 
     made = scenario("custom", acts={"answer": "text"})(program)
     given = credit([{"say": (9.0, 1.0, 2.0)}], [Reward("say")], made=made)
@@ -187,7 +187,7 @@ def test_groups_without_variance_are_counted_and_kept():
     assert of(given, "drawing") == near(0, 0, 0, 0, 0, 0, *A_SEE)
 
 
-def test_a_lone_survivor_teaches_nothing():
+def test_single_survivor_gets_zero_advantage():
     given = credit(VALUES, [Reward("see")], dropped=[(0, 0), (0, 1)])
     assert of(given, "drawing") == [0.0] and given.stats["groups_zero_variance"] == 1
 
@@ -199,19 +199,19 @@ def test_a_weight_of_zero_is_only_watched():
 
 def test_frozen_acts_get_no_credit():
     def program(task):
-        yield Draw(task.prompt, trained=False), Write(task.question)
+        yield GenerateImage(task.prompt, trained=False), GenerateText(task.question)
 
     made = scenario("custom", acts={"drawing": "image", "answer": "text"}, frozen=("drawing",))(program)
     given = credit(VALUES, [DRAW, ANSWER], made=made)
     assert of(given, "drawing") == [] and len(of(given, "answer")) == 3
-    check_credit(made, [ANSWER])
+    check_reward_assignment(made, [ANSWER])
 
 
 def test_every_trained_act_needs_a_reward():
-    check_credit(duet, [DRAW, ANSWER])
-    check_credit(duet, [Reward("both")])
+    check_reward_assignment(duet, [DRAW, ANSWER])
+    check_reward_assignment(duet, [Reward("both")])
     for rewards in ([DRAW], [DRAW, Reward("say", 0.0, ("answer",))]):
         with pytest.raises(ConfigError, match=r"act 'answer' of scenario 'duet' trains, but no reward.*see \(weight 1"):
-            check_credit(duet, rewards)
+            check_reward_assignment(duet, rewards)
     with pytest.raises(ConfigError, match="rewards: none"):
-        check_credit(answer, [])
+        check_reward_assignment(answer, [])

@@ -14,9 +14,9 @@ from motet.core.atomic_files import append, write_whole
 from motet.core.errors import CheckpointError, RunFolderError
 from motet.report.run_dir import RunFolder
 from motet.training.checkpoint import Progress, restore, save_checkpoint
-from motet.training.setup import prepare
+from motet.training.setup import setup_rl
 from motet.weights.locate import checkpoints, damage, latest_checkpoint
-from motet.weights.safetensors_io import whole_folder
+from motet.weights.safetensors_io import atomic_dir
 from tests.runs import mapping, metrics, motet_command, run_loop, write_recipe
 
 SHORT = {"run": {"steps": 3, "prompts_per_step": 1, "save_every": 1}}
@@ -55,7 +55,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="tell
 
 @pytest.fixture(scope="module")
 def session(tiny_checkpoint):
-    return prepare(parse_recipe(mapping(tiny_checkpoint)))
+    return setup_rl(parse_recipe(mapping(tiny_checkpoint)))
 
 
 @needs_proc
@@ -98,7 +98,7 @@ def test_all_lasting_files_of_a_run_are_synced(tiny_checkpoint, tmp_path, monkey
 @needs_proc
 def test_a_merged_or_converted_folder_is_synced(tmp_path, monkeypatch):
     journal = Journal(monkeypatch)
-    with whole_folder(tmp_path / "merged") as partial:
+    with atomic_dir(tmp_path / "merged") as partial:
         (partial / "config.json").write_text("{}")
     named = journal.place("name", tmp_path / "merged")
     assert journal.place("sync", partial / "config.json") < journal.place("sync", partial) < named

@@ -4,20 +4,20 @@ import pytest
 import torch
 
 from motet.config import AlgorithmConfig, KindConfig, OptimizerConfig, RewardConfig, parse_recipe
-from motet.core.protocols import LearningPolicy, Replay
+from motet.core.protocols import Replay, TrainablePolicy
 from motet.core.task import Task
 from motet.core.trajectory import Sampling
 from motet.numerics.kl import gaussian_kl
 from motet.rewards import score_groups
 from motet.rewards.resolving import resolve
-from motet.scenarios import Draw, Write, draw, scenario
-from motet.training.advantages import assign_credit, check_credit
-from motet.training.losses import PolicyObjective, kind_settings
-from motet.training.optimizer_step import Learner
+from motet.scenarios import GenerateImage, GenerateText, draw, scenario
+from motet.training.advantages import assign_advantages, check_reward_assignment
+from motet.training.losses import PolicyGradientLoss, kind_settings
+from motet.training.optimizer_step import PolicyOptimizer
 from motet.training.policy_update import replay_frozen, update
-from motet.training.rollout import play
+from motet.training.rollout import rollout
 from tests.flow_expert import FlowExpert
-from tests.runs import LearningFake
+from tests.runs import TrainableFakePolicy
 
 STEPS = Sampling(num_steps=5, noise_level=0.7)
 TARGET = 0.8
@@ -34,7 +34,7 @@ def tasks(P):
 
 
 def played(policy, P=2, G=4, step=0, made=draw, samplings=None):
-    return play(policy, made, tasks(P), G, samplings=samplings or {"denoising": STEPS}, seed=3, step=step)
+    return rollout(policy, made, tasks(P), G, samplings=samplings or {"denoising": STEPS}, seed=3, step=step)
 
 
 def acts_of(groups):
@@ -47,7 +47,7 @@ def reward(**settings):
 
 
 def test_the_flow_expert_is_a_policy():
-    assert isinstance(FlowExpert(), LearningPolicy)
+    assert isinstance(FlowExpert(), TrainablePolicy)
 
 
 def test_an_act_stores_what_its_replay_needs():
@@ -76,10 +76,10 @@ def test_replay_equals_sampling_and_the_ratio_is_one():
     for act, replay in zip(acts, policy.replay(acts), strict=True):
         torch.testing.assert_close(replay.log_probs, act.log_probs, rtol=0, atol=2e-6)
     config = AlgorithmConfig(scale_rewards="none", per_kind={"denoising": KindConfig(epsilon=1e-4)})
-    objective = PolicyObjective(
+    objective = PolicyGradientLoss(
         config, kind_settings(config, {"denoising": 4}), [1.0] * len(acts), [Replay(act.log_probs) for act in acts]
     )
-    stats = Learner(policy, OptimizerConfig(), 1).step(acts, objective)
+    stats = PolicyOptimizer(policy, OptimizerConfig(), 1).step(acts, objective)
     assert stats["denoising/ratio_max"] == pytest.approx(1.0, abs=5e-6)  # well inside the clip range of 1e-4
     assert stats["denoising/clip_fraction"] == 0 and "denoising/entropy" not in stats
 
@@ -98,10 +98,12 @@ def test_the_gradient_is_that_of_finite_differences():
         reference = replay_frozen(policy, acts, 10**9, ("mean", "std"))
     config = AlgorithmConfig(scale_rewards="none", epsilon=None, beta=0.3)
     settings = kind_settings(config, {"denoising": 4})
-    objective = PolicyObjective(config, settings, [1.0, -0.5, 2.0], [Replay(act.log_probs) for act in acts], reference)
+    objective = PolicyGradientLoss(
+        config, settings, [1.0, -0.5, 2.0], [Replay(act.log_probs) for act in acts], reference
+    )
 
     def step():
-        learner = Learner(policy, OptimizerConfig(learning_rate=1e-30, max_grad_norm=1e9), 1)
+        learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-30, max_grad_norm=1e9), 1)
         return learner.step(acts, objective)["loss"]
 
     step()
@@ -139,7 +141,7 @@ def one_step(policy, learner, recipe, step):
     """The loop's sentence."""
     groups = played(policy, P=2, G=8, step=step)
     scores = score_groups(groups, [reward()])
-    credit = assign_credit(groups, scores, [reward()], recipe.algorithm)
+    credit = assign_advantages(groups, scores, [reward()], recipe.algorithm)
     stats = update(policy, learner, groups, credit.acts, recipe, step)
     values = [value for score in scores for value in score.values["bright"]]
     return sum(values) / len(values), stats
@@ -150,21 +152,21 @@ def test_clipping_of_denoising_steps_is_their_own():
     recipe = parse_recipe(RECIPE, ["algorithm.num_iterations=2", "optimizer.learning_rate=0.001"])
     policy = FlowExpert()
     policy.freeze_reference()
-    _, stats = one_step(policy, Learner(policy, recipe.optimizer, 2), recipe, 0)
+    _, stats = one_step(policy, PolicyOptimizer(policy, recipe.optimizer, 2), recipe, 0)
     assert stats["denoising/clip_fraction"] > 0.1 and stats["denoising/ratio_max"] < 1.05
     wide = parse_recipe(RECIPE, ["algorithm.num_iterations=2", "algorithm.per_kind.denoising.epsilon=0.2"])
     policy = FlowExpert()
     policy.freeze_reference()
-    _, stats = one_step(policy, Learner(policy, wide.optimizer, 2), wide, 0)
+    _, stats = one_step(policy, PolicyOptimizer(policy, wide.optimizer, 2), wide, 0)
     assert stats["denoising/clip_fraction"] == 0
 
 
 def test_a_flow_expert_learns():
     """From mid-grey towards the target: scenario, rollout, rewards, credit and learner as in any run."""
     recipe, policy = parse_recipe(RECIPE), FlowExpert()
-    check_credit(draw, [reward()])
+    check_reward_assignment(draw, [reward()])
     policy.freeze_reference()
-    learner = Learner(policy, recipe.optimizer, recipe.run.steps)
+    learner = PolicyOptimizer(policy, recipe.optimizer, recipe.run.steps)
     curve = []
     for step in range(recipe.run.steps):
         mean, stats = one_step(policy, learner, recipe, step)
@@ -193,14 +195,14 @@ class Choir:
     def act(self, requests, sampling):
         return self.of(requests[0].kind).act(requests, sampling)
 
-    def transcribe(self, requests, targets):
-        return self.of(requests[0].kind).transcribe(requests, targets)
+    def encode_targets(self, requests, targets):
+        return self.of(requests[0].kind).encode_targets(requests, targets)
 
     def replay(self, acts, needs=()):
         return [self.of(act.kind).replay([act], needs)[0] for act in acts]
 
-    def cost(self, act):
-        return self.of(act.kind).cost(act)
+    def num_tokens(self, act):
+        return self.of(act.kind).num_tokens(act)
 
     def trainable(self):
         return {f"{n}.{k}": p for n, member in self.members.items() for k, p in member.trainable().items()}
@@ -218,7 +220,11 @@ class Choir:
 
 @scenario("trio", acts={"thought": "text", "tokens": "image", "steps": "denoising"}, columns=("prompt",))
 def trio(task):
-    yield Write(task.prompt, name="thought"), Draw(task.prompt, name="tokens"), Draw(task.prompt, name="steps")
+    yield (
+        GenerateText(task.prompt, name="thought"),
+        GenerateImage(task.prompt, name="tokens"),
+        GenerateImage(task.prompt, name="steps"),
+    )
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "dapo"])
@@ -226,7 +232,7 @@ def test_a_step_over_three_kinds_is_the_sum_of_its_parts(loss_type):
     """Each kind has its own denominator: a picture of many steps does not dilute the words."""
 
     def members():
-        choir = Choir(janus=LearningFake(writes=["a", "bcd", "ef"]), flow=FlowExpert())
+        choir = Choir(janus=TrainableFakePolicy(writes=["a", "bcd", "ef"]), flow=FlowExpert())
         samplings = {"text": Sampling(max_tokens=9), "image": Sampling(), "denoising": STEPS}
         groups = played(choir, made=trio, samplings=samplings)
         return choir, acts_of(groups)
@@ -241,8 +247,8 @@ def test_a_step_over_three_kinds_is_the_sum_of_its_parts(loss_type):
     def run(kinds):
         choir, acts = members()
         chosen = [n for n, act in enumerate(acts) if act.kind in kinds]
-        objective = PolicyObjective(config, settings, [(-1.5) ** (n % 4) for n in chosen])
-        stats = Learner(choir, optimizer, 1).step([acts[n] for n in chosen], objective)
+        objective = PolicyGradientLoss(config, settings, [(-1.5) ** (n % 4) for n in chosen])
+        stats = PolicyOptimizer(choir, optimizer, 1).step([acts[n] for n in chosen], objective)
         return stats, {name: p.grad for name, p in choir.trainable().items() if p.grad is not None}
 
     together, gradients = run(("text", "image", "denoising"))
@@ -260,11 +266,11 @@ def test_a_reference_replay_offers_what_the_kl_needs():
     policy = FlowExpert()
     acts = acts_of(played(policy, P=1, G=2))
     policy.freeze_reference()
-    objective = PolicyObjective(
+    objective = PolicyGradientLoss(
         AlgorithmConfig(beta=0.1), kind_settings(AlgorithmConfig(beta=0.1), {"denoising": 4}), [0.0] * 2, None,
         replay_frozen(policy, acts, 10**9, ("mean", "std")),
     )  # fmt: skip
     assert set(objective.needs) == {"entropy", "mean", "std"}
-    stats = Learner(policy, OptimizerConfig(), 1).step(acts, objective)
+    stats = PolicyOptimizer(policy, OptimizerConfig(), 1).step(acts, objective)
     assert stats["denoising/kl"] == 0.0
     assert isinstance(policy.replay(acts[:1], ("mean",))[0], Replay)

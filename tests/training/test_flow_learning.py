@@ -10,15 +10,15 @@ from motet.config import AlgorithmConfig, OptimizerConfig, parse_recipe
 from motet.core.conversation import user
 from motet.core.errors import ConfigError, NumericsError
 from motet.core.protocols import Replay, Request
-from motet.core.trajectory import CreditedAct, Sampling
-from motet.numerics.flow.nft import nft_loss, optimality
+from motet.core.trajectory import ActWithAdvantage, Sampling
+from motet.numerics.flow.nft import nft_loss, optimality_prob
 from motet.numerics.flow.steps import log_density, sde_step
-from motet.policies.diffusion import branches_of, paint, renoised, rescore
+from motet.policies.diffusion import guidance_branches, paint, renoised, replay_log_probs
 from motet.policies.diffusion.guidance import velocity_of
-from motet.training.losses import LikelihoodObjective, PolicyObjective, kind_settings
-from motet.training.optimizer_step import Learner
+from motet.training.losses import NLLLoss, PolicyGradientLoss, kind_settings
+from motet.training.optimizer_step import PolicyOptimizer
 from motet.training.policy_update import replay_frozen, update
-from motet.training.setup import samplings_of
+from motet.training.setup import sampling_params
 from tests.flow_expert import FlowExpert, to_latent
 from tests.training.test_denoising import RECIPE, STEPS, acts_of, played
 
@@ -45,7 +45,7 @@ def constant(x, sigma, conditions):
 def test_weights_of_branches(settings, weights):
     """`u + i (p - u) + s (c - p)`, by hand; a branch of weight 0 is not computed."""
     edits = len(weights) == 3 or settings.get("image_guidance_scale") == 1.0
-    branches = branches_of(Sampling(**settings), "c", "u", "p" if edits else None)
+    branches = guidance_branches(Sampling(**settings), "c", "u", "p" if edits else None)
     assert branches.weights == pytest.approx(weights) and sum(branches.weights) == pytest.approx(1.0)
     names = {(1.0,): "c", (3.0, -2.0): "cp" if edits else "cu"}.get(weights, "cpu")
     assert "".join(branches.conditions) == names
@@ -53,8 +53,8 @@ def test_weights_of_branches(settings, weights):
 
 def test_a_guided_velocity_is_the_weighted_sum():
     x, sigma = torch.zeros(2, *SHAPE), torch.ones(2)
-    guided = branches_of(Sampling(guidance="guided", guidance_scale=3.0), 2.0, 1.0)
-    alone = branches_of(Sampling(), 5.0)
+    guided = guidance_branches(Sampling(guidance="guided", guidance_scale=3.0), 2.0, 1.0)
+    alone = guidance_branches(Sampling(), 5.0)
     velocity = velocity_of(constant, x, sigma, [guided, alone])
     assert velocity[0].unique().item() == pytest.approx(3 * 2.0 - 2 * 1.0)
     assert velocity[1].unique().item() == pytest.approx(5.0)
@@ -68,17 +68,17 @@ def test_a_drawing_along_the_ode_replays_to_nothing():
         for value in (0.0, 1.0)
     )
     for acts in ([ode], [ode, sde]):
-        branches = [branches_of(Sampling(), act.encoding) for act in acts]
-        replays = rescore(policy._velocity, acts, branches, torch.device("cpu"), ("mean",))
+        branches = [guidance_branches(Sampling(), act.encoding) for act in acts]
+        replays = replay_log_probs(policy._velocity, acts, branches, torch.device("cpu"), ("mean",))
         assert [len(replay.log_probs) for replay in replays] == [0, 4][: len(acts)]
-    branches = [branches_of(Sampling(), ode.encoding)]
-    assert len(rescore(constant, [ode], branches, torch.device("cpu"))[0].log_probs) == 0
+    branches = [guidance_branches(Sampling(), ode.encoding)]
+    assert len(replay_log_probs(constant, [ode], branches, torch.device("cpu"))[0].log_probs) == 0
 
 
 def test_conditional_guidance_samples_the_mixture_and_scores_the_condition():
     sampling = Sampling(guidance="conditional", guidance_scale=3.0, num_steps=3)
     times = torch.tensor([1.0, 0.7, 0.4, 0.0])
-    branches = branches_of(sampling, 0.2, 0.1)
+    branches = guidance_branches(sampling, 0.2, 0.1)
     painted = paint(constant, [branches], [(1, 2)], SHAPE, times, sampling)
     for step in (0, 1):
         x, after = painted.states[:, step], painted.states[:, step + 1]
@@ -90,7 +90,7 @@ def test_conditional_guidance_samples_the_mixture_and_scores_the_condition():
 
 def test_noise_depends_on_the_key_alone():
     times = torch.tensor([1.0, 0.6, 0.3, 0.0])
-    branches = branches_of(Sampling(), 0.2)
+    branches = guidance_branches(Sampling(), 0.2)
     both = paint(constant, [branches] * 2, [(1, 2), (3, 4)], SHAPE, times, STEPS)
     alone = paint(constant, [branches], [(3, 4)], SHAPE, times, STEPS)
     torch.testing.assert_close(both.states[1], alone.states[0], rtol=0, atol=0)
@@ -121,7 +121,7 @@ def test_a_window_moves_with_the_rollouts():
 
     def places(moves, steps):
         recipe = parse_recipe(RECIPE, [window.replace("MOVES", moves)])
-        return [samplings_of(recipe, step)["denoising"].sde_window for step in range(steps)]
+        return [sampling_params(recipe, step)["denoising"].sde_window for step in range(steps)]
 
     assert places("progressive", 8) == [(0, 2)] * 3 + [(1, 2)] * 3 + [(2, 2)] * 2
     assert places("fixed", 2) == [(0, 2)] * 2
@@ -135,7 +135,7 @@ def test_a_window_moves_with_the_rollouts():
 def test_the_likelihood_of_a_demonstration_is_minus_its_flow_matching_loss():
     policy, picture = FlowExpert(), Image.new("L", (4, 4), 200)
     requests = [Request("denoising", "d", user("p"), (0, n)) for n in range(3)]
-    acts = policy.transcribe(requests, [picture] * 3)
+    acts = policy.encode_targets(requests, [picture] * 3)
     assert len({float(act.times[0]) for act in acts}) == 3  # each key its own noise level
     for act, replay in zip(acts, policy.replay(acts), strict=True):
         sigma, noisy, clean = act.times[0], act.states[0], to_latent(picture)
@@ -147,13 +147,13 @@ def test_the_likelihood_of_a_demonstration_is_minus_its_flow_matching_loss():
 
 def test_a_flow_expert_learns_by_supervision():
     policy, learner = FlowExpert(), None
-    learner = Learner(policy, OptimizerConfig(learning_rate=0.01), 300)
+    learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=0.01), 300)
     pictures = {"bright": Image.new("L", (4, 4), 230), "dark": Image.new("L", (4, 4), 25)}
     losses = []
     for step in range(300):
         requests = [Request("denoising", "d", user(name), (step, n)) for n in range(4) for name in pictures]
-        acts = policy.transcribe(requests, list(pictures.values()) * 4)
-        losses.append(learner.step(acts, LikelihoodObjective({}))["denoising/nll"])
+        acts = policy.encode_targets(requests, list(pictures.values()) * 4)
+        losses.append(learner.step(acts, NLLLoss({}))["denoising/nll"])
     assert sum(losses[-20:]) < 0.6 * sum(losses[:20])
     for name, picture in pictures.items():
         requests = [Request("denoising", "d", user(name), (9, n)) for n in range(8)]
@@ -170,10 +170,10 @@ def stepped(flow, advantages, *, prepare=None, **settings):
     policy = FlowExpert()
     acts = acts_of(played(policy, P=1, G=2))
     config = AlgorithmConfig(scale_rewards="none", flow=flow, **settings)
-    objective = PolicyObjective(config, kind_settings(config, {"denoising": 4}), advantages)
+    objective = PolicyGradientLoss(config, kind_settings(config, {"denoising": 4}), advantages)
     if prepare:
         objective = prepare(policy, acts, config)
-    stats = Learner(policy, OptimizerConfig(max_grad_norm=1e9), 1).step(acts, objective)
+    stats = PolicyOptimizer(policy, OptimizerConfig(max_grad_norm=1e9), 1).step(acts, objective)
     return stats, {name: p.grad.clone() for name, p in policy.trainable().items()}, acts
 
 
@@ -184,8 +184,8 @@ def test_a_guarded_ratio_is_one_on_policy_and_weighs_steps_alike():
     loss = torch.zeros(())
     for act, advantage in zip(acts, [1.0, -0.5], strict=True):
         taken = torch.tensor(act.stochastic)
-        (replay,) = rescore(
-            policy._velocity, [act], [branches_of(Sampling(), act.encoding)], torch.device("cpu"), ("mean", "std")
+        (replay,) = replay_log_probs(
+            policy._velocity, [act], [guidance_branches(Sampling(), act.encoding)], torch.device("cpu"), ("mean", "std")
         )
         mean, std = replay.extras["mean"], replay.extras["std"]
         noise = (act.states[1:][taken] - mean.detach()) / std.view(-1, 1, 1, 1)
@@ -204,7 +204,7 @@ def test_a_velocity_penalty_in_place_of_the_kl():
             policy.velocity[2].bias += 0.1
         with policy.reference():
             reference = replay_frozen(policy, acts, 10**9, ("velocity",))
-        return PolicyObjective(config, kind_settings(config, {"denoising": 4}), [0.0] * 2, None, reference)
+        return PolicyGradientLoss(config, kind_settings(config, {"denoising": 4}), [0.0] * 2, None, reference)
 
     stats, gradients, _ = stepped({"penalty": "velocity_mse"}, [], prepare=drifted, beta=2.0, loss_type="dapo")
     assert stats["denoising/kl"] == pytest.approx(0.1**2, rel=1e-4)
@@ -225,14 +225,16 @@ def test_nft_learns_from_the_renoised_picture():
         old = [
             Replay(torch.zeros(0), {"velocity": r.extras["velocity"] + 0.1}) for r in policy.replay(acts, ("velocity",))
         ]
-    stats = Learner(policy, OptimizerConfig(), 1).step(acts, PolicyObjective(config, settings, [2.0, -3.0], old))
+    stats = PolicyOptimizer(policy, OptimizerConfig(), 1).step(
+        acts, PolicyGradientLoss(config, settings, [2.0, -3.0], old)
+    )
     policy = FlowExpert()
     expected = 0.0
     for act, advantage, before in zip(acts, [2.0, -3.0], old, strict=True):
         sigma, noisy, clean = act.times[:1], act.states[:1], act.states[1:]
         noise = (noisy - (1 - sigma) * clean) / sigma
         velocity = policy._velocity(noisy, sigma, [act.encoding]).detach()
-        good = optimality(torch.tensor([advantage]))
+        good = optimality_prob(torch.tensor([advantage]))
         loss = nft_loss(velocity, before.extras["velocity"], clean, noise, good, beta=0.5, sigma=sigma)
         expected += float(loss) / 2
     assert stats["loss"] == pytest.approx(expected, rel=1e-5)
@@ -253,19 +255,19 @@ def test_brighter_pictures_get_likelier(overrides):
     recipe = parse_recipe(RECIPE, [*overrides, "optimizer.learning_rate=0.005"])
     policy = FlowExpert()
     policy.freeze_reference()
-    learner = Learner(policy, recipe.optimizer, 60)
+    learner = PolicyOptimizer(policy, recipe.optimizer, 60)
 
     def brightness(acts):
         return [float(act.states[-1].mean()) for act in acts]
 
     first = None
     for step in range(60):
-        groups = played(policy, P=2, G=8, step=step, samplings=samplings_of(recipe, step))
+        groups = played(policy, P=2, G=8, step=step, samplings=sampling_params(recipe, step))
         acts = acts_of(groups)
         values = torch.tensor(brightness(acts))
         first = first if first is not None else float(values.mean())
         advantages = (values - values.mean()) / (values.std() + 1e-4)
-        credited = [CreditedAct(act, float(a)) for act, a in zip(acts, advantages, strict=True)]
+        credited = [ActWithAdvantage(act, float(a)) for act, a in zip(acts, advantages, strict=True)]
         stats = update(policy, learner, groups, credited, recipe, step)
     assert float(values.mean()) > first + 0.3, (first, float(values.mean()), stats)
 
@@ -275,15 +277,15 @@ def test_brighter_pictures_get_likelier(overrides):
 
 def test_a_part_has_its_own_rate():
     config = OptimizerConfig(learning_rate=0.1, learning_rates={"2": 0.001}, schedule="linear")
-    learner = Learner(FlowExpert(), config, 4)
+    learner = PolicyOptimizer(FlowExpert(), config, 4)
     assert learner.peaks == [0.1, 0.001]
     acts = acts_of(played(learner.policy, P=1, G=2))
     settings = kind_settings(AlgorithmConfig(), {"denoising": 4})
     for factor in (1.0, 0.75):
-        learner.step(acts, PolicyObjective(AlgorithmConfig(), settings, [1.0, -1.0]))
+        learner.step(acts, PolicyGradientLoss(AlgorithmConfig(), settings, [1.0, -1.0]))
         assert [g["lr"] for g in learner.optimizer.param_groups] == pytest.approx([0.1 * factor, 0.001 * factor])
     with pytest.raises(ConfigError, match=r"optimizer.learning_rates.transformer=0.1 concerns no parameter"):
-        Learner(FlowExpert(), OptimizerConfig(learning_rates={"transformer": 0.1}), 4)
+        PolicyOptimizer(FlowExpert(), OptimizerConfig(learning_rates={"transformer": 0.1}), 4)
 
 
 # --- on-policy ratios
@@ -296,12 +298,12 @@ def test_a_noise_level_that_rounding_outweighs_stops_before_the_weights_move(lev
     policy = FlowExpert(seed=1)
     policy.freeze_reference()
     recipe = parse_recipe(RECIPE, [f"denoising.noise_level={level}"])
-    groups = played(policy, P=2, G=4, samplings=samplings_of(recipe))
+    groups = played(policy, P=2, G=4, samplings=sampling_params(recipe))
     for parameter in policy.trainable().values():
         parameter.data += 1e-7  # what other kernels do
     start = {name: p.detach().clone() for name, p in policy.trainable().items()}
-    learner = Learner(policy, recipe.optimizer, 1)
-    credited = [CreditedAct(act, (-1.0) ** n) for n, act in enumerate(acts_of(groups))]
+    learner = PolicyOptimizer(policy, recipe.optimizer, 1)
+    credited = [ActWithAdvantage(act, (-1.0) ** n) for n, act in enumerate(acts_of(groups))]
     monkeypatch.setattr(FlowExpert, "autocast", autocast)
     if fine:
         update(policy, learner, groups, credited, recipe, 0)

@@ -26,7 +26,10 @@ def test_auto_is_bfloat16_for_learning_and_sampling(tiny_checkpoint):
 def test_sampled_log_probs_are_replayed(tiny_checkpoint, autocast, bound):
     settings = PolicyConfig(path=str(tiny_checkpoint), device="cuda", autocast=autocast)
     policy = load_policy(tiny_checkpoint, settings)
-    for acts in (policy.draw("two red circles", n=4), policy.write("how many circles?", n=4, max_tokens=8)):
+    for acts in (
+        policy.generate_images("two red circles", n=4),
+        policy.generate_text("how many circles?", n=4, max_tokens=8),
+    ):
         replayed = [replay.log_probs.cpu() for replay in policy.replay(acts)]
         gaps = torch.cat([(one.detach() - act.log_probs.cpu()).abs() for one, act in zip(replayed, acts, strict=True)])
         assert float(gaps.mean()) < bound

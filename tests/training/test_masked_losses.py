@@ -10,13 +10,13 @@ import torch
 from motet.config import AlgorithmConfig, OptimizerConfig, parse_recipe
 from motet.core.protocols import Replay
 from motet.core.task import Task
-from motet.core.trajectory import CreditedAct, Sampling
+from motet.core.trajectory import ActWithAdvantage, Sampling
 from motet.scenarios import duet
-from motet.training.losses import HighEntropy, PolicyObjective, kind_settings
-from motet.training.optimizer_step import Learner, count_by_kind
+from motet.training.losses import HighEntropy, PolicyGradientLoss, kind_settings
+from motet.training.optimizer_step import PolicyOptimizer, count_by_kind
 from motet.training.policy_update import replay_frozen, update
-from motet.training.rollout import play
-from tests.runs import LearningFake
+from motet.training.rollout import rollout
+from tests.runs import TrainableFakePolicy
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def disturbed_weights_are_no_error(monkeypatch):
     monkeypatch.setattr("motet.training.policy_update.MOST_GAP", math.inf)
 
 
-class Uneven(LearningFake):
+class Uneven(TrainableFakePolicy):
     """A fake whose texts differ in length, and whose entropies differ by action."""
 
     def __init__(self, **settings):
@@ -51,12 +51,12 @@ def entropy_of(act):
 def played(policy, max_tokens=6):
     rows = [Task(n, {"prompt": f"p{n}", "question": f"q{n}"}) for n in range(3)]
     samplings = {"text": Sampling(max_tokens=max_tokens), "image": Sampling(temperature=2.0)}
-    return play(policy, duet, rows, 3, samplings=samplings, seed=0, step=0)
+    return rollout(policy, duet, rows, 3, samplings=samplings, seed=0, step=0)
 
 
 def credited(groups):
     acts = [act for group in groups for t in group.trajectories for act in t.acts]
-    return [CreditedAct(act, math.sin(3.0 * n)) for n, act in enumerate(acts)]
+    return [ActWithAdvantage(act, math.sin(3.0 * n)) for n, act in enumerate(acts)]
 
 
 def disturbed(seed=1):
@@ -79,7 +79,7 @@ def learnt(groups, budget=10**6, **algorithm):
             "text": {"max_tokens": 6},
         }
     )  # fmt: skip
-    learner = Learner(policy, recipe.optimizer, 9)
+    learner = PolicyOptimizer(policy, recipe.optimizer, 9)
     before = {name: p.detach().clone() for name, p in policy.trainable().items()}
     gradients = []
     step = learner.optimizer.step
@@ -110,11 +110,11 @@ def by_hand(groups, config, masked=(), high_entropy=None, masked_actions=0):
             reference = replay_frozen(policy, acts, 10**9)
     counts = {kind: (number, actions) for kind, (number, actions) in count_by_kind([c.act for c in credit]).items()}
     counts["text"] = (counts["text"][0], counts["text"][1] - masked_actions)
-    objective = PolicyObjective(
+    objective = PolicyGradientLoss(
         config, kind_settings(config, {"text": 6, "image": 4}), [credit[n].advantage for n in kept],
         [Replay(act.log_probs) for act in acts], reference, high_entropy=high_entropy,
     )  # fmt: skip
-    Learner(policy, OptimizerConfig(max_grad_norm=1.0), 9).step(acts, objective, counts)
+    PolicyOptimizer(policy, OptimizerConfig(max_grad_norm=1.0), 9).step(acts, objective, counts)
     return {name: p.grad for name, p in policy.trainable().items() if p.grad is not None}
 
 
@@ -158,7 +158,7 @@ def test_a_rollout_of_cut_off_texts_alone_is_skipped_and_a_minibatch_of_them_too
             "algorithm": {"mask_truncated_completions": True},
         }
     )  # fmt: skip
-    learner = Learner(policy, recipe.optimizer, 9)
+    learner = PolicyOptimizer(policy, recipe.optimizer, 9)
     assert update(policy, learner, cut, texts, recipe, 0) == {"skipped": 1.0} and learner.steps == 0
     images = [one for one in credited(cut)[:6] if one.act.kind == "image"]  # of the first group alone
     made = recipe.model_copy(update={"algorithm": recipe.algorithm.model_copy(update={"num_minibatches": 3})})

@@ -8,18 +8,18 @@ import torch
 
 from motet.config import AlgorithmConfig, KindConfig, OptimizerConfig, parse_recipe
 from motet.core.errors import ConfigError, NumericsError
-from motet.core.protocols import LearningPolicy, Replay
+from motet.core.protocols import Replay, TrainablePolicy
 from motet.core.task import Task
-from motet.core.trajectory import CreditedAct, Sampling
+from motet.core.trajectory import ActWithAdvantage, Sampling
 from motet.numerics.losses import POLICY_LOSSES, LossSettings
 from motet.policies import load_policy
 from motet.scenarios import draw, duet
 from motet.testing import FakePolicy
-from motet.training.losses import KindSettings, LikelihoodObjective, PolicyObjective, kind_settings
-from motet.training.optimizer_step import Learner, count_by_kind, micro_batches, rate_factor
+from motet.training.losses import KindSettings, NLLLoss, PolicyGradientLoss, kind_settings
+from motet.training.optimizer_step import PolicyOptimizer, count_by_kind, lr_multiplier, micro_batches
 from motet.training.policy_update import minibatches, replay_frozen, update
-from motet.training.rollout import demonstrate, play
-from tests.runs import WORLD, LearningFake
+from motet.training.rollout import encode_demonstrations, rollout
+from tests.runs import WORLD, TrainableFakePolicy
 
 CLIPPED = ("grpo", "bnpo", "dapo", "dr_grpo", "luspo")
 KINDS = ("text", "image")
@@ -42,7 +42,7 @@ def writing(request):
 def played(policy, P=3, G=3):
     rows = [Task(n, {"prompt": f"p{n}", "question": f"q{n}"}) for n in range(P)]
     samplings = {"text": Sampling(max_tokens=8), "image": Sampling(temperature=2.0)}
-    return play(policy, duet, rows, G, samplings=samplings, seed=0, step=0)
+    return rollout(policy, duet, rows, G, samplings=samplings, seed=0, step=0)
 
 
 def acts_of(groups):
@@ -57,7 +57,7 @@ def disturb(policy, size=0.3):
 
 
 def fake(**settings):
-    return LearningFake(writes=writing, **settings)
+    return TrainableFakePolicy(writes=writing, **settings)
 
 
 def mixed_step(policy, algorithm_config, order=None, budget=10**9, weights=None):
@@ -71,14 +71,14 @@ def mixed_step(policy, algorithm_config, order=None, budget=10**9, weights=None)
     advantages = [math.sin(3.0 * n) for n in range(len(acts))]
     order = list(range(len(acts))) if order is None else order
     settings = kind_settings(algorithm_config, {"text": 12, "image": 4})
-    objective = PolicyObjective(
+    objective = PolicyGradientLoss(
         algorithm_config,
         settings,
         [advantages[n] for n in order],
         [Replay(acts[n].log_probs) for n in order],
         [reference[n] for n in order],
     )
-    stats = Learner(policy, optimizer(budget), 10).step([acts[n] for n in order], objective)
+    stats = PolicyOptimizer(policy, optimizer(budget), 10).step([acts[n] for n in order], objective)
     grads = {name: p.grad.clone() for name, p in policy.trainable().items() if p.grad is not None}
     return grads, stats
 
@@ -166,7 +166,7 @@ def janus_groups(janus):
 
     rows = [Task(n, ShapesRows("train", 0, WORLD).row(n)) for n in range(2)]
     samplings = {"text": Sampling(max_tokens=8), "image": Sampling(guidance="guided", guidance_scale=2.0)}
-    return play(janus, duet, rows, 3, samplings=samplings, seed=0, step=0)
+    return rollout(janus, duet, rows, 3, samplings=samplings, seed=0, step=0)
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "dapo"])
@@ -178,10 +178,10 @@ def test_micro_batches_of_a_real_model_do_not_change_the_gradient(tiny_checkpoin
         config = algorithm(loss_type=loss_type, entropy_bonus=0.01)
         settings = kind_settings(config, dict.fromkeys(KINDS, 16))
         chosen = list(range(len(acts)))[::order]
-        objective = PolicyObjective(
+        objective = PolicyGradientLoss(
             config, settings, [(-1.0) ** n for n in chosen], [Replay(acts[n].log_probs) for n in chosen], None
         )
-        Learner(policy, optimizer(budget), 1).step([acts[n] for n in chosen], objective)
+        PolicyOptimizer(policy, optimizer(budget), 1).step([acts[n] for n in chosen], objective)
         results.append({name: p.grad for name, p in policy.trainable().items() if p.grad is not None})
     for other in results[1:]:
         same(results[0], other, rtol=2e-4)
@@ -200,15 +200,15 @@ def test_acts_without_actions_count_and_are_not_replayed():
     """A picture drawn without a stochastic step has no action, and still is one of two acts."""
     policy = fake(kinds=("denoising",))
     tasks, samplings = [Task(0, {"prompt": "p"})], [Sampling(num_steps=n) for n in (3, 0)]
-    acts = [acts_of(play(policy, draw, tasks, 1, samplings={"denoising": s}, seed=0, step=0))[0] for s in samplings]
+    acts = [acts_of(rollout(policy, draw, tasks, 1, samplings={"denoising": s}, seed=0, step=0))[0] for s in samplings]
     replayed = []
     policy.replay = lambda asked, needs=(): replayed.extend(asked) or FakePolicy.replay(policy, asked, needs)
     config = algorithm()
     settings = kind_settings(config, {"denoising": 3})
-    stats = Learner(policy, optimizer(), 1).step(acts, PolicyObjective(config, settings, [1.0, 1.0]))
+    stats = PolicyOptimizer(policy, optimizer(), 1).step(acts, PolicyGradientLoss(config, settings, [1.0, 1.0]))
     assert replayed == acts[:1] and stats["loss"] == -0.5 and stats["denoising/ratio"] == 1.0
     with pytest.raises(ValueError, match="needs an act with an action"):
-        Learner(policy, optimizer(), 1).step(acts[1:], PolicyObjective(config, settings, [1.0]))
+        PolicyOptimizer(policy, optimizer(), 1).step(acts[1:], PolicyGradientLoss(config, settings, [1.0]))
 
 
 # --- law 1: ratios
@@ -217,10 +217,10 @@ def test_acts_without_actions_count_and_are_not_replayed():
 def test_ratios_on_policy_are_one(janus, janus_groups):
     acts = acts_of(janus_groups)
     config = algorithm()
-    objective = PolicyObjective(
+    objective = PolicyGradientLoss(
         config, kind_settings(config, dict.fromkeys(KINDS, 16)), [0.0] * len(acts), [Replay(a.log_probs) for a in acts]
     )
-    stats = Learner(janus, optimizer(), 1).step(acts, objective)
+    stats = PolicyOptimizer(janus, optimizer(), 1).step(acts, objective)
     for kind in KINDS:
         assert stats[f"{kind}/ratio"] == pytest.approx(1.0, abs=BOUND)
         assert stats[f"{kind}/ratio_max"] < 1 + BOUND and stats[f"{kind}/ratio_min"] > 1 - BOUND
@@ -235,17 +235,17 @@ def recipe(**sections):
 
 
 def credited(groups, advantage=lambda number: (-1.0) ** number):
-    return [CreditedAct(act, advantage(n)) for n, act in enumerate(acts_of(groups))]
+    return [ActWithAdvantage(act, advantage(n)) for n, act in enumerate(acts_of(groups))]
 
 
 def updated(policy, groups, credit=None, step=0, **sections):
     made = recipe(**sections)
-    learner = Learner(policy, made.optimizer, 10)
+    learner = PolicyOptimizer(policy, made.optimizer, 10)
     return learner, update(policy, learner, groups, credited(groups) if credit is None else credit, made, step)
 
 
 def test_the_fake_learns():
-    assert isinstance(fake(), LearningPolicy)
+    assert isinstance(fake(), TrainablePolicy)
 
 
 def test_old_log_probs_are_those_of_sampling():
@@ -287,7 +287,7 @@ def test_bfloat16_ratios_are_one_and_the_gap_is_bounded(tiny_checkpoint):
 
     policy = load_policy(tiny_checkpoint, PolicyConfig(path=str(tiny_checkpoint), autocast="bfloat16"))
     rows = [Task(n, ShapesRows("train", 0, WORLD).row(n)) for n in range(2)]
-    groups = play(
+    groups = rollout(
         policy, duet, rows, 2, samplings={"text": Sampling(max_tokens=8), "image": Sampling()}, seed=0, step=0
     )
     _, stats = updated(policy, groups)
@@ -307,7 +307,7 @@ def test_gradients_are_let_go_of_when_learning_is_done():
 
 
 def test_clipping_acts_from_the_second_optimizer_step_on(monkeypatch):
-    monkeypatch.setattr(Learner, "release", lambda self: None)  # the last step's gradients are looked at
+    monkeypatch.setattr(PolicyOptimizer, "release", lambda self: None)  # the last step's gradients are looked at
 
     def second_step(epsilon):
         policy = fake()
@@ -412,7 +412,7 @@ def test_the_kl_is_to_the_reference(monkeypatch):
 
 def refuse(policy, acts, objective, words):
     before = {name: p.detach().clone() for name, p in policy.trainable().items()}
-    learner = Learner(policy, optimizer(), 10)
+    learner = PolicyOptimizer(policy, optimizer(), 10)
     with pytest.raises(NumericsError, match=words):
         learner.step(acts, objective)
     assert all(torch.equal(p, before[name]) for name, p in policy.trainable().items())
@@ -425,19 +425,23 @@ def test_what_is_not_finite_is_an_error_and_leaves_the_weights():
     config = algorithm()
     settings = kind_settings(config, dict.fromkeys(KINDS, 4))
     bad = [math.nan if act.kind == "image" and n > 8 else 1.0 for n, act in enumerate(acts)]
-    refuse(policy, acts, PolicyObjective(config, settings, bad), r"image acts \(drawing\) is nan: .*an advantage")
+    refuse(policy, acts, PolicyGradientLoss(config, settings, bad), r"image acts \(drawing\) is nan: .*an advantage")
     old = [Replay(torch.full_like(act.log_probs, -math.inf)) for act in acts]
-    refuse(policy, acts, PolicyObjective(config, settings, [-1.0] * len(acts), old), "the .* acts .* is inf: .*an old")
-    refuse(policy, acts, PolicyObjective(config, settings, [1.0] * len(acts), old), "gradient norm is nan")  # clipped
+    refuse(
+        policy, acts, PolicyGradientLoss(config, settings, [-1.0] * len(acts), old), "the .* acts .* is inf: .*an old"
+    )
+    refuse(
+        policy, acts, PolicyGradientLoss(config, settings, [1.0] * len(acts), old), "gradient norm is nan"
+    )  # clipped
     broken = fake()
     acts = acts_of(played(broken))
     broken.trainable()["text"].data[END_OF_TEXT] = math.nan
     before = broken.trainable()["image"].detach().clone()
-    learner = Learner(broken, optimizer(), 10)
+    learner = PolicyOptimizer(broken, optimizer(), 10)
     with pytest.raises(
         NumericsError, match=r"text acts \(answer\) is nan: \d+ of \d+ replayed log-probs are not finite"
     ):
-        learner.step(acts, PolicyObjective(config, settings, [1.0] * len(acts)))
+        learner.step(acts, PolicyGradientLoss(config, settings, [1.0] * len(acts)))
     assert torch.equal(broken.trainable()["image"], before) and learner.steps == 0
 
 
@@ -463,18 +467,18 @@ def test_gradients_are_summed_in_one_order():
     policy.trainable()["image"].register_hook(lambda _: seen.append(torch.are_deterministic_algorithms_enabled()))
     acts = acts_of(played(policy))
     config = algorithm()
-    objective = PolicyObjective(config, kind_settings(config, dict.fromkeys(KINDS, 4)), [1.0] * len(acts))
-    Learner(policy, optimizer(), 1).step(acts, objective)
+    objective = PolicyGradientLoss(config, kind_settings(config, dict.fromkeys(KINDS, 4)), [1.0] * len(acts))
+    PolicyOptimizer(policy, optimizer(), 1).step(acts, objective)
     assert seen and all(seen) and not torch.are_deterministic_algorithms_enabled()
 
 
 def test_demonstrated_acts_have_no_ratio():
     policy = fake()
-    shown = demonstrate(policy, duet, [row()], {"drawing": "target", "answer": "solution"})
+    shown = encode_demonstrations(policy, duet, [row()], {"drawing": "target", "answer": "solution"})
     config = algorithm()
-    objective = PolicyObjective(config, kind_settings(config, dict.fromkeys(KINDS, 4)), [1.0] * 2)
+    objective = PolicyGradientLoss(config, kind_settings(config, dict.fromkeys(KINDS, 4)), [1.0] * 2)
     with pytest.raises(ValueError, match="was demonstrated, not sampled"):
-        Learner(policy, optimizer(), 1).step(list(shown[0].acts), objective)
+        PolicyOptimizer(policy, optimizer(), 1).step(list(shown[0].acts), objective)
 
 
 def test_a_policy_without_trainable_weights():
@@ -483,7 +487,7 @@ def test_a_policy_without_trainable_weights():
             return {}
 
     with pytest.raises(ConfigError, match="no parameters that train"):
-        Learner(Frozen(), optimizer(), 1)
+        PolicyOptimizer(Frozen(), optimizer(), 1)
 
 
 def test_a_step_without_credited_acts_is_skipped():
@@ -514,16 +518,16 @@ def test_acts_without_advantage_are_not_replayed_and_change_nothing(loss_type):
             for act in acts
         },
     )
-    objective = PolicyObjective(
+    objective = PolicyGradientLoss(
         made.algorithm, kinds, [one.advantage for one in credit], [Replay(a.log_probs) for a in acts]
     )
-    Learner(whole, made.optimizer, 10).step(acts, objective)
+    PolicyOptimizer(whole, made.optimizer, 10).step(acts, objective)
     for name, parameter in quick.trainable().items():
         assert torch.allclose(parameter, whole.trainable()[name], atol=1e-6), name
     assert any(not torch.equal(p, fake().trainable()[name]) for name, p in quick.trainable().items())
 
 
-def test_old_log_probs_are_replayed_of_acts_that_speak_alone():
+def test_old_log_probs_recomputed_only_for_nonzero_advantage_acts():
     """Of the others only the first of each name in a group, one of which stands in where a minibatch is silent."""
     policy = fake()
     groups = played(policy)
@@ -565,11 +569,11 @@ def test_a_step_in_which_only_frozen_acts_have_an_advantage_has_a_gradient_of_ze
     def trained(advantage):
         policy = half(frozen)
         groups = played(policy)
-        whole = [CreditedAct(act, (-1.0) ** n) for n, act in enumerate(acts_of(groups))]
+        whole = [ActWithAdvantage(act, (-1.0) ** n) for n, act in enumerate(acts_of(groups))]
         made = recipe(algorithm=passes, optimizer={"learning_rate": 0.01})
-        learner = Learner(policy, made.optimizer, 10)
+        learner = PolicyOptimizer(policy, made.optimizer, 10)
         update(policy, learner, groups, whole, made, 0)
-        silent = [CreditedAct(one.act, advantage if one.act.kind == frozen else 0.0) for one in whole]
+        silent = [ActWithAdvantage(one.act, advantage if one.act.kind == frozen else 0.0) for one in whole]
         return policy, learner, update(policy, learner, groups, silent, made, 1)
 
     (policy, learner, stats), (other, _, quiet) = trained(1.0), trained(0.0)
@@ -580,7 +584,7 @@ def test_a_step_in_which_only_frozen_acts_have_an_advantage_has_a_gradient_of_ze
     assert {f"{frozen}/ratio", f"{moving}/ratio"} <= stats.keys() and stats[f"{frozen}/ratio"] == pytest.approx(1)
 
 
-def test_the_act_that_stands_in_is_one_that_something_trained_made():
+def test_fallback_act_depends_on_trainable_parameters():
     """The first of a group where that has a gradient, else the first of another name, and no further ones."""
     for frozen, shown in (("text", {"image"}), ("image", {"image", "text"})):
         policy, calls = half(frozen), []
@@ -597,24 +601,24 @@ def test_only_a_run_that_trains_no_kind_of_its_acts_is_refused():
     policy._logits["image"].requires_grad_(False)
     policy.trainable = lambda: {"drift": policy._drift}  # a part that makes neither
     acts = {kind: [act for act in acts_of(played(policy)) if act.kind == kind] for kind in KINDS}
-    learner = Learner(policy, optimizer(), 9, kinds=KINDS)
-    assert learner.step(acts["text"], LikelihoodObjective({}))["grad_norm"] == 0
+    learner = PolicyOptimizer(policy, optimizer(), 9, kinds=KINDS)
+    assert learner.step(acts["text"], NLLLoss({}))["grad_norm"] == 0
     assert learner.steps == 1 and not learner.learnt
     with pytest.raises(ConfigError, match=r"has a say in the acts of this step \(image\)"):
-        learner.step(acts["image"], LikelihoodObjective({}))
+        learner.step(acts["image"], NLLLoss({}))
     with pytest.raises(ConfigError, match=r"has a say in the acts of this step \(text\)"):
-        Learner(policy, optimizer(), 9, kinds=["text"]).step(acts["text"], LikelihoodObjective({}))
+        PolicyOptimizer(policy, optimizer(), 9, kinds=["text"]).step(acts["text"], NLLLoss({}))
 
 
 def test_what_has_learnt_once_is_never_refused():
     """Whether a part has a say may depend on the row: a vision tower has none where there is no picture."""
     policy = half("text")
     acts = {kind: [act for act in acts_of(played(policy)) if act.kind == kind] for kind in KINDS}
-    learner = Learner(policy, optimizer(), 9)
-    learner.step(acts["image"], LikelihoodObjective({}))
+    learner = PolicyOptimizer(policy, optimizer(), 9)
+    learner.step(acts["image"], NLLLoss({}))
     assert learner.learnt
     moved = policy.trainable()["image"].detach().clone()
-    assert learner.step(acts["text"], LikelihoodObjective({}))["grad_norm"] == 0
+    assert learner.step(acts["text"], NLLLoss({}))["grad_norm"] == 0
     assert not torch.equal(policy.trainable()["image"], moved)  # momentum moves on
 
 
@@ -622,7 +626,7 @@ def test_what_has_learnt_once_is_never_refused():
 
 
 def test_the_gradient_is_clipped_to_its_norm(monkeypatch):
-    monkeypatch.setattr(Learner, "release", lambda self: None)
+    monkeypatch.setattr(PolicyOptimizer, "release", lambda self: None)
     policy = fake()
     groups = played(policy)
     credit = credited(groups, lambda n: 1.0)
@@ -646,25 +650,25 @@ def test_the_gradient_is_clipped_to_its_norm(monkeypatch):
 )
 def test_warm_up_and_schedules(settings, total, factors):
     config = optimizer(learning_rate=0.5, **settings)
-    assert [rate_factor(config, n, total) for n in range(len(factors))] == pytest.approx(factors, abs=1e-12)
+    assert [lr_multiplier(config, n, total) for n in range(len(factors))] == pytest.approx(factors, abs=1e-12)
     policy = fake()
     acts = acts_of(played(policy, P=1, G=1))
-    learner = Learner(policy, config, total)
-    rates = [learner.step(acts, LikelihoodObjective({}))["learning_rate"] for _ in range(3)]
+    learner = PolicyOptimizer(policy, config, total)
+    rates = [learner.step(acts, NLLLoss({}))["learning_rate"] for _ in range(3)]
     assert rates == pytest.approx([0.5 * factor for factor in factors[:3]])
     assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * factors[2])
-    resumed = Learner(policy, config, total)
+    resumed = PolicyOptimizer(policy, config, total)
     resumed.steps = 3
-    assert resumed.step(acts, LikelihoodObjective({}))["learning_rate"] == pytest.approx(0.5 * factors[3])
+    assert resumed.step(acts, NLLLoss({}))["learning_rate"] == pytest.approx(0.5 * factors[3])
 
 
 def test_a_rate_of_zero_moves_nothing_and_a_rate_moves():
     policy = fake()
     acts = acts_of(played(policy, P=1, G=1))
-    learner = Learner(policy, optimizer(learning_rate=0.1, schedule="linear"), 1)
-    learner.step(acts, LikelihoodObjective({}))
+    learner = PolicyOptimizer(policy, optimizer(learning_rate=0.1, schedule="linear"), 1)
+    learner.step(acts, NLLLoss({}))
     moved = policy.trainable()["text"].detach().clone()
-    learner.step(acts, LikelihoodObjective({}))  # past the end of the schedule
+    learner.step(acts, NLLLoss({}))  # past the end of the schedule
     assert moved.abs().max() == pytest.approx(0.1, rel=1e-3)
     assert torch.equal(policy.trainable()["text"], moved)
 
@@ -676,10 +680,10 @@ def test_adamw_takes_its_betas_and_its_weight_decay():
     disturb(policy)  # a weight of 0 does not decay
     acts = acts_of(played(policy, P=1, G=2))
     weight = policy.trainable()["text"]
-    learner = Learner(policy, optimizer(learning_rate=rate, betas=(b1, b2), weight_decay=decay), 10)
+    learner = PolicyOptimizer(policy, optimizer(learning_rate=rate, betas=(b1, b2), weight_decay=decay), 10)
     expected, m, v = weight.detach().clone(), 0.0, 0.0
     for step in (1, 2):
-        learner.step(acts, LikelihoodObjective({}))
+        learner.step(acts, NLLLoss({}))
         m, v = b1 * m + (1 - b1) * weight.grad, b2 * v + (1 - b2) * weight.grad**2
         expected = expected * (1 - rate * decay) - rate * m / (1 - b1**step) / ((v / (1 - b2**step)).sqrt() + 1e-8)
     torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-6)
@@ -718,16 +722,18 @@ def row():
 def test_the_likelihood_is_a_mean_over_the_actions_of_each_kind():
     policy = fake()
     acts = [
-        act for t in demonstrate(policy, duet, [row()], {"drawing": "target", "answer": "solution"}) for act in t.acts
+        act
+        for t in encode_demonstrations(policy, duet, [row()], {"drawing": "target", "answer": "solution"})
+        for act in t.acts
     ]
-    stats = Learner(policy, optimizer(learning_rate=0.5), 9).step(acts, LikelihoodObjective({"image": 0.25}))
+    stats = PolicyOptimizer(policy, optimizer(learning_rate=0.5), 9).step(acts, NLLLoss({"image": 0.25}))
     assert stats["text/nll"] == pytest.approx(math.log(257)) and stats["image/nll"] == pytest.approx(math.log(16))
     assert stats["loss"] == pytest.approx(math.log(257) + 0.25 * math.log(16))
     image = policy.trainable()["image"].grad
     assert image[7] == pytest.approx(-0.25 * 15 / 16) and image[0] == pytest.approx(0.25 / 16)
-    learner = Learner(policy, optimizer(learning_rate=0.5), 9)
+    learner = PolicyOptimizer(policy, optimizer(learning_rate=0.5), 9)
     for _ in range(10):
-        stats = learner.step(acts, LikelihoodObjective({}))
+        stats = learner.step(acts, NLLLoss({}))
     assert stats["text/nll"] < 2.5 and stats["image/nll"] < 0.5
 
 
@@ -764,7 +770,7 @@ def test_numbers_of_a_kind_that_the_first_minibatch_lacks_are_kept():
     acts = [a for a in groups[order[0]].trajectories[0].acts if a.kind in kept]
     acts += list(groups[order[1]].trajectories[0].acts)
     acts = sorted(acts, key=lambda act: [a is act for a in acts_of(groups)].index(True))
-    credit = [CreditedAct(act, 1.0) for act in acts]
+    credit = [ActWithAdvantage(act, 1.0) for act in acts]
     _, stats = updated(policy, groups, credit, algorithm={"num_minibatches": 2})
     assert {"text/ratio", "image/ratio"} <= stats.keys()
 

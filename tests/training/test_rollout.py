@@ -7,9 +7,21 @@ from motet.core.errors import ConfigError, ContextError, DataError, NumericsErro
 from motet.core.protocols import Policy
 from motet.core.task import Task
 from motet.core.trajectory import Sampling
-from motet.scenarios import Draw, Scenario, Write, answer, asks, built_in_scenarios, draw, duet, says, scenario, shows
+from motet.scenarios import (
+    GenerateImage,
+    GenerateText,
+    Scenario,
+    answer,
+    as_image_turn,
+    as_text_turn,
+    built_in_scenarios,
+    draw,
+    duet,
+    scenario,
+    user,
+)
 from motet.testing import FakePolicy
-from motet.training.rollout import demonstrate, play
+from motet.training.rollout import encode_demonstrations, rollout
 
 SAMPLINGS = {"text": Sampling(max_tokens=100), "image": Sampling(), "denoising": Sampling(num_steps=3)}
 
@@ -20,14 +32,14 @@ def tasks(count=2):
 
 def run(made, policy=None, count=2, G=3, seed=0, step=0, rows=None):
     policy = policy or FakePolicy()
-    return play(policy, made, rows or tasks(count), G, samplings=SAMPLINGS, seed=seed, step=step)
+    return rollout(policy, made, rows or tasks(count), G, samplings=SAMPLINGS, seed=seed, step=step)
 
 
 @scenario("reflect", acts={"draft": "image", "critique": "text", "revision": "image"})
 def reflect(task):
-    draft = yield Draw(task.prompt, name="draft", trained=False)
-    critique = yield Write(task.prompt + shows(draft) + asks("?"), name="critique")
-    yield Draw(task.prompt + says(critique), name="revision")
+    draft = yield GenerateImage(task.prompt, name="draft", trained=False)
+    critique = yield GenerateText(task.prompt + as_image_turn(draft) + user("?"), name="critique")
+    yield GenerateImage(task.prompt + as_text_turn(critique), name="revision")
 
 
 def custom(program, acts=None, **settings) -> Scenario:
@@ -42,7 +54,7 @@ def test_groups_come_in_the_order_of_tasks_and_siblings():
     groups = run(draw)
     assert [group.task.index for group in groups] == [10, 11]
     for group in groups:
-        assert [t.task.sibling for t in group.trajectories] == [0, 1, 2] and group.alive == [0, 1, 2]
+        assert [t.task.generation_index for t in group.trajectories] == [0, 1, 2] and group.valid_indices == [0, 1, 2]
         assert all([a.name for a in t.acts] == ["drawing"] for t in group.trajectories)
 
 
@@ -65,10 +77,10 @@ def test_a_duet_receives_both_acts_in_the_order_it_asked():
     seen = []
 
     def program(task):
-        acts = yield Draw(task.prompt), Write(task.question)
+        acts = yield GenerateImage(task.prompt), GenerateText(task.question)
         assert isinstance(acts, tuple)
         seen.append([a.kind for a in acts])
-        second = yield [Write(task.question, name="answer")]
+        second = yield [GenerateText(task.question, name="answer")]
         seen.append([a.kind for a in second])
 
     groups = run(custom(program, {"answer": "text", "drawing": "image"}), count=1, G=1)
@@ -78,12 +90,12 @@ def test_a_duet_receives_both_acts_in_the_order_it_asked():
 
 def test_each_program_receives_its_own_act():
     def program(task):
-        act = yield Write(task.question)
+        act = yield GenerateText(task.question)
         assert act.context is task.question
-        second = yield Write(task.question + says(act), name="answer")
+        second = yield GenerateText(task.question + as_text_turn(act), name="answer")
         assert second.context.text.endswith(act.text)
 
-    assert all(len(group.alive) == 3 for group in run(custom(program)))
+    assert all(len(group.valid_indices) == 3 for group in run(custom(program)))
 
 
 def test_noise_is_named_by_seed_step_task_sibling_and_act():
@@ -100,7 +112,9 @@ def test_noise_is_named_by_seed_step_task_sibling_and_act():
 def test_a_trajectory_does_not_depend_on_its_batch():
     def said(groups):
         return {
-            (t.task.index, t.task.sibling): [a.ids.tolist() for a in t.acts] for g in groups for t in g.trajectories
+            (t.task.index, t.task.generation_index): [a.ids.tolist() for a in t.acts]
+            for g in groups
+            for t in g.trajectories
         }
 
     together = said(run(reflect, count=3, G=4))
@@ -111,8 +125,8 @@ def test_a_trajectory_does_not_depend_on_its_batch():
 
 def test_programs_of_different_length():
     def program(task):
-        for _ in range(1 + task.sibling):
-            yield Write(task.question)
+        for _ in range(1 + task.generation_index):
+            yield GenerateText(task.question)
 
     policy = FakePolicy()
     groups = run(custom(program), policy)
@@ -135,7 +149,7 @@ def test_a_drawing_is_made_as_the_policy_draws():
     group = run(duet, policy, count=1, G=1)[0]
     assert [act.kind for act in group.trajectories[0].acts] == ["denoising", "text"]
     both = FakePolicy(kinds=("image", "denoising"))
-    run(custom(lambda task: (r for r in [Draw(task.prompt)]), {"drawing": "denoising"}), both)
+    run(custom(lambda task: (r for r in [GenerateImage(task.prompt)]), {"drawing": "denoising"}), both)
     run(draw, both)
     assert [kind for kind, _ in both.calls] == ["denoising", "image"]
 
@@ -148,15 +162,15 @@ def test_a_program_that_raises_loses_its_own_trajectory():
 
     def program(task):
         try:
-            act = yield Write(task.question)
-            if task.sibling == 1:
+            act = yield GenerateText(task.question)
+            if task.generation_index == 1:
                 raise ValueError(f"odd {act.name}\nmore")
-            yield Write(task.question)
+            yield GenerateText(task.question)
         finally:
-            cleaned.append(task.sibling)
+            cleaned.append(task.generation_index)
 
     group = run(custom(program), count=1)[0]
-    assert group.alive == [0, 2]
+    assert group.valid_indices == [0, 2]
     lost = group.trajectories[1]
     assert lost.failure.where == "scenario" and len(lost.acts) == 1
     assert lost.failure.message.startswith("ValueError: odd answer (test_rollout.py:")
@@ -166,15 +180,15 @@ def test_a_program_that_raises_loses_its_own_trajectory():
 
 def test_a_program_that_raises_before_its_first_act():
     def program(task):
-        assert task.sibling
-        yield Write(task.question)
+        assert task.generation_index
+        yield GenerateText(task.question)
 
-    assert run(custom(program), count=1)[0].alive == [1, 2]
+    assert run(custom(program), count=1)[0].valid_indices == [1, 2]
 
 
 def test_errors_of_the_data_stop_the_run():
     def program(task):
-        yield Write(task["absent"])
+        yield GenerateText(task["absent"])
 
     with pytest.raises(DataError, match="Row 10 has no column 'absent'"):
         run(custom(program))
@@ -190,26 +204,26 @@ def test_a_context_that_the_policy_outgrew_loses_its_trajectory():
     """Siblings 1 and 4 of row 1 write at length; the others go on as if nothing had been."""
 
     def program(task):
-        act = yield Write(task.question)
-        yield Write(task.question + says(act))
+        act = yield GenerateText(task.question)
+        yield GenerateText(task.question + as_text_turn(act))
 
     def long(request):
         return "w" * 100 if request.key[2:] in ((11, 1, 0), (11, 4, 0)) else f"w{request.key}"
 
     groups = run(custom(program), FakePolicy(writes=long, max_context=50), G=5)
-    assert groups[0].alive == [0, 1, 2, 3, 4] and groups[1].alive == [0, 2, 3]
+    assert groups[0].valid_indices == [0, 1, 2, 3, 4] and groups[1].valid_indices == [0, 2, 3]
     for g in (1, 4):
         lost = groups[1].trajectories[g]
         assert lost.failure.where == "policy" and "limit is 50" in lost.failure.message and len(lost.acts) == 1
     free = run(custom(program), FakePolicy(writes=long), G=5)
-    for p, g in [(p, g) for p, group in enumerate(groups) for g in group.alive]:
+    for p, g in [(p, g) for p, group in enumerate(groups) for g in group.valid_indices]:
         assert groups[p].trajectories[g].acts[1].text == free[p].trajectories[g].acts[1].text
 
 
 def test_other_errors_of_the_policy_stop_the_run():
     def program(task):
-        yield Write(task.question)
-        yield Write(task.question)
+        yield GenerateText(task.question)
+        yield GenerateText(task.question)
 
     for error in (NumericsError("NaN.", fix="x"), RuntimeError("out of memory")):
 
@@ -225,13 +239,16 @@ def test_other_errors_of_the_policy_stop_the_run():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (lambda t: Write(t.question, name="anser"), r"asked for text named 'anser'.*Did you mean 'answer'"),
-        (lambda t: Draw(t.prompt, name="answer"), r"asked for a picture named 'answer'.*answer \(text\)"),
-        (lambda t: Write(t.question, name="drawing"), r"asked for text named 'drawing'"),
+        (lambda t: GenerateText(t.question, name="anser"), r"asked for text named 'anser'.*Did you mean 'answer'"),
+        (lambda t: GenerateImage(t.prompt, name="answer"), r"asked for a picture named 'answer'.*answer \(text\)"),
+        (lambda t: GenerateText(t.question, name="drawing"), r"asked for text named 'drawing'"),
         (lambda t: (), r"yielded an empty tuple"),
         (lambda t: "hello", r"yielded a str, 'hello'"),
-        (lambda t: (Write(t.question), None), r"yielded a NoneType"),
-        (lambda t: Write(t.question, name="thought"), r"declares 'thought' as frozen, but asks for it as trained"),
+        (lambda t: (GenerateText(t.question), None), r"yielded a NoneType"),
+        (
+            lambda t: GenerateText(t.question, name="thought"),
+            r"declares 'thought' as frozen, but asks for it as trained",
+        ),
     ],
 )
 def test_requests_that_contradict_the_declaration(asked, message):
@@ -258,7 +275,7 @@ def test_what_the_policy_cannot_perform():
     with pytest.raises(ConfigError, match=r"asks for 'drawing' \(image\), but the policy performs only: text"):
         run(draw, FakePolicy(kinds=("text",)))
     with pytest.raises(ConfigError, match="no sampling for acts of kind 'image'"):
-        play(FakePolicy(), draw, tasks(), 2, samplings={"text": Sampling()}, seed=0, step=0)
+        rollout(FakePolicy(), draw, tasks(), 2, samplings={"text": Sampling()}, seed=0, step=0)
 
 
 # demonstrations
@@ -267,7 +284,7 @@ def test_what_the_policy_cannot_perform():
 def test_a_demonstration_takes_its_acts_from_the_columns():
     picture = Image.new("RGB", (4, 4), (255, 85, 128))
     rows = [Task(n, {"prompt": "p", "question": "q", "target": picture, "solution": s}) for n, s in enumerate(["4", 5])]
-    shown = demonstrate(FakePolicy(), duet, rows, {"drawing": "target", "answer": "solution"})
+    shown = encode_demonstrations(FakePolicy(), duet, rows, {"drawing": "target", "answer": "solution"})
     assert [t.task.index for t in shown] == [0, 1]
     for trajectory, text in zip(shown, ("4", "5"), strict=True):
         drawing, said = trajectory.acts
@@ -279,38 +296,40 @@ def test_some_drawings_are_demonstrated_without_their_prompt():
     picture = Image.new("RGB", (4, 4))
     rows = [Task(n, {"prompt": "p", "question": "q", "target": picture, "solution": "4"}) for n in range(400)]
 
-    def blank(**settings):
+    def drop_prompt(**settings):
         policy, seen = FakePolicy(), {"text": [], "image": []}
-        transcribe = policy.transcribe
+        encode_targets = policy.encode_targets
 
         def remember(requests, targets):
-            seen[requests[0].kind] += [request.blank for request in requests]
-            return transcribe(requests, targets)
+            seen[requests[0].kind] += [request.drop_prompt for request in requests]
+            return encode_targets(requests, targets)
 
-        policy.transcribe = remember
-        demonstrate(policy, duet, rows, {"drawing": "target", "answer": "solution"}, **settings)
+        policy.encode_targets = remember
+        encode_demonstrations(policy, duet, rows, {"drawing": "target", "answer": "solution"}, **settings)
         return seen
 
-    first = blank(prompt_dropout=0.25, seed=1, step=2)
+    first = drop_prompt(prompt_dropout=0.25, seed=1, step=2)
     assert 0.15 < sum(first["image"]) / 400 < 0.35 and not any(first["text"])
-    assert blank(prompt_dropout=0.25, seed=1, step=2) == first
-    assert blank(prompt_dropout=0.25, seed=1, step=3) != first != blank(prompt_dropout=0.25, seed=2, step=2)
-    assert not any(blank()["image"])
+    assert drop_prompt(prompt_dropout=0.25, seed=1, step=2) == first
+    assert drop_prompt(prompt_dropout=0.25, seed=1, step=3) != first != drop_prompt(prompt_dropout=0.25, seed=2, step=2)
+    assert not any(drop_prompt()["image"])
 
 
 def test_edits_are_demonstrated_without_their_prompt_their_source_or_both():
     picture, withheld = Image.new("RGB", (4, 4)), []
     rows = [Task(n, {"instruction": "i", "image": picture, "edited": picture}) for n in range(400)]
     policy = FakePolicy()
-    transcribe = policy.transcribe
+    encode_targets = policy.encode_targets
 
     def remember(requests, targets):
-        withheld.extend((request.blank, request.blank_source) for request in requests)
-        return transcribe(requests, targets)
+        withheld.extend((request.drop_prompt, request.drop_source_image) for request in requests)
+        return encode_targets(requests, targets)
 
-    policy.transcribe = remember
+    policy.encode_targets = remember
     edit = built_in_scenarios()["edit"]
-    demonstrate(policy, edit, rows, {"edit": "edited"}, prompt_dropout=0.1, source_dropout=0.2, joint_dropout=0.4)
+    encode_demonstrations(
+        policy, edit, rows, {"edit": "edited"}, prompt_dropout=0.1, source_dropout=0.2, joint_dropout=0.4
+    )
     shares = {way: withheld.count(way) / 400 for way in [(True, False), (False, True), (True, True), (False, False)]}
     for way, share in {(True, False): 0.1, (False, True): 0.2, (True, True): 0.4, (False, False): 0.3}.items():
         assert abs(shares[way] - share) < 0.07
@@ -319,7 +338,9 @@ def test_edits_are_demonstrated_without_their_prompt_their_source_or_both():
 def test_later_acts_of_a_demonstration_see_the_earlier_ones():
     picture = Image.new("RGB", (4, 4))
     rows = [Task(0, {"prompt": "p", "target": picture, "text": "better"})]
-    (shown,) = demonstrate(FakePolicy(), reflect, rows, {"draft": "target", "critique": "text", "revision": "target"})
+    (shown,) = encode_demonstrations(
+        FakePolicy(), reflect, rows, {"draft": "target", "critique": "text", "revision": "target"}
+    )
     assert shown.acts[1].context.messages[1].parts[0].image is picture
     assert shown.acts[2].context.text == "p\nbetter"
 
@@ -336,38 +357,38 @@ def test_later_acts_of_a_demonstration_see_the_earlier_ones():
 def test_demonstrations_that_cannot_be(targets, error, message):
     rows = [Task(10, {"question": "q", "answer": "4", "nothing": None})]
     with pytest.raises(error, match=message):
-        demonstrate(FakePolicy(), answer, rows, targets)
+        encode_demonstrations(FakePolicy(), answer, rows, targets)
 
 
 def test_a_drawing_is_demonstrated_by_a_picture():
     with pytest.raises(DataError, match="'prompt', holds 'p0', which is not a picture for 'drawing'"):
-        demonstrate(FakePolicy(), draw, tasks(), {"drawing": "prompt"})
+        encode_demonstrations(FakePolicy(), draw, tasks(), {"drawing": "prompt"})
 
 
 def test_nothing_of_a_demonstration_is_only_counted():
     rows = [Task(5, {"prompt": "p", "target": Image.new("RGB", (4, 4)), "text": "x" * 100})]
     targets = {"draft": "target", "critique": "text", "revision": "target"}
     with pytest.raises(ContextError, match="characters"):
-        demonstrate(FakePolicy(max_context=50), reflect, rows, targets)
+        encode_demonstrations(FakePolicy(max_context=50), reflect, rows, targets)
 
     def program(task):
-        yield Write(task.question)
+        yield GenerateText(task.question)
         raise ValueError("odd")
 
     with pytest.raises(ConfigError, match=r"'custom' raised ValueError: odd \(test_rollout.py:\d+\) on row 10"):
-        demonstrate(FakePolicy(), custom(program), tasks(), {"answer": "answer"})
+        encode_demonstrations(FakePolicy(), custom(program), tasks(), {"answer": "answer"})
 
 
 def test_sys_exit_in_a_scenario_loses_its_trajectory_and_not_the_run():
     def leaves(task):
         try:
-            yield Write(task.question)
-            if task.sibling == 1:
+            yield GenerateText(task.question)
+            if task.generation_index == 1:
                 raise SystemExit(0)
-            yield Write(task.question, name="other")
+            yield GenerateText(task.question, name="other")
         finally:
-            if task.sibling == 2:
+            if task.generation_index == 2:
                 raise SystemExit(0)
 
     (group,) = run(custom(leaves, {"answer": "text", "other": "text"}), count=1)
-    assert group.alive == [0] and "SystemExit" in group.trajectories[1].failure.message
+    assert group.valid_indices == [0] and "SystemExit" in group.trajectories[1].failure.message

@@ -21,10 +21,10 @@ from motet.report.run_dir import RunFolder
 from motet.report.safe_streams import steady_output
 from motet.training.checkpoint import Progress
 from motet.training.run_loop import Run
-from motet.training.setup import prepare
+from motet.training.setup import setup_rl
 from motet.training.signals import Interrupt
 from motet.weights.locate import checkpoints, latest_checkpoint
-from tests.runs import Notes, mapping, metrics, motet_command, run_loop, write_recipe
+from tests.runs import RecordingCallback, mapping, metrics, motet_command, run_loop, write_recipe
 from tests.training.test_trainer import assert_same_run
 
 SHORT = {"run": {"steps": 4, "prompts_per_step": 1}}
@@ -130,10 +130,10 @@ def test_steps_are_saved_by_the_clock(tiny_checkpoint, tmp_path, minutes, saved)
 def test_by_default_half_an_hour_is_the_most_that_is_lost(tiny_checkpoint, tmp_path):
     recipe = parse_recipe(mapping(tiny_checkpoint))
     assert recipe.run.save_minutes == 30
-    session, folder = prepare(recipe), RunFolder(tmp_path / "run", resume=False)
+    session, folder = setup_rl(recipe), RunFolder(tmp_path / "run", resume=False)
     folder.create("")
-    run = Run(session, folder, Notes(Interrupt()), Interrupt())
-    run.progress = Progress(1, 0.0, session.cursors())
+    run = Run(session, folder, RecordingCallback(Interrupt()), Interrupt())
+    run.progress = Progress(1, 0.0, session.data_state())
     assert not run._due(1)
     run._saved_at -= 30 * 60
     assert run._due(1)
@@ -270,12 +270,12 @@ def test_a_disk_too_full_for_metrics_stops_the_run_and_loses_nothing(whole, tiny
     recipe = mapping(tiny_checkpoint, run=SHORT["run"] | {"save_every": 2})
     out = tmp_path / "run"
 
-    class Filling(Notes):
+    class Filling(RecordingCallback):
         def step(self, step, steps, numbers):
             if step == 3:
                 full_at(monkeypatch, "metrics.jsonl")
 
-    session, folder = prepare(parse_recipe(recipe)), RunFolder(out, resume=False)
+    session, folder = setup_rl(parse_recipe(recipe)), RunFolder(out, resume=False)
     with folder.held(), monkeypatch.context():
         folder.create("")
         with pytest.warns(UserWarning, match="Step 4 could not be saved"), pytest.raises(RunFolderError) as error:

@@ -4,7 +4,7 @@ import pytest
 
 from motet.config import RunConfig
 from motet.training import time_budget as pace
-from motet.training.optimizer_step import Learner
+from motet.training.optimizer_step import PolicyOptimizer
 from motet.training.time_budget import Pace
 from tests.runs import mapping, metrics, run_loop
 
@@ -61,8 +61,10 @@ def test_a_resumed_run_knows_its_pace_from_before(clock):
 
 def test_the_schedule_ends_with_the_steps_that_there_is_time_for(tiny_checkpoint, tmp_path, monkeypatch):
     totals: list[int] = []
-    step = Learner.step
-    monkeypatch.setattr(Learner, "step", lambda self, *a, **k: totals.append(self.total_steps) or step(self, *a, **k))
+    step = PolicyOptimizer.step
+    monkeypatch.setattr(
+        PolicyOptimizer, "step", lambda self, *a, **k: totals.append(self.total_steps) or step(self, *a, **k)
+    )
     updates = {"num_iterations": 2}
     recipe = mapping(tiny_checkpoint, run={"steps": 12, "minutes": 1e-6}, algorithm=updates)
     recipe["optimizer"] = {"learning_rate": 0.003, "schedule": "linear"}

@@ -22,20 +22,20 @@ from motet.core.task import Task
 from motet.policies import load_policy
 from motet.policies.janus import JanusPolicy
 from motet.report.run_dir import RunFolder
-from motet.scenarios import Draw, Write, duet, scenario
+from motet.scenarios import GenerateImage, GenerateText, duet, scenario
 from motet.shapes.world import ShapesRows
 from motet.training.checkpoint import restore, save_checkpoint
-from motet.training.rollout import play
+from motet.training.rollout import rollout
 from motet.training.run_loop import Run
-from motet.training.setup import prepare, prepare_supervised, rewarded_tracks, samplings_of, trained_kinds
-from motet.training.sft import supervise
+from motet.training.setup import build_rl_tracks, sampling_params, setup_rl, setup_sft, trained_act_kinds
+from motet.training.sft import train_sft
 from motet.training.signals import Interrupt
 from motet.weights.locate import checkpoints, latest_checkpoint
 from tests.runs import (
     REWARDS,
     WORLD,
-    LearningFake,
-    Notes,
+    RecordingCallback,
+    TrainableFakePolicy,
     mapping,
     metrics,
     motet_command,
@@ -162,12 +162,12 @@ def test_samples_and_checkpoints_of_a_run(undisturbed, tiny_checkpoint):
 def test_samples_do_not_depend_on_the_batch(tiny_checkpoint):
     policy = load_policy(tiny_checkpoint)
     rows = [Task(n, ShapesRows("train", 0, WORLD).row(n)) for n in range(4)]
-    samplings = samplings_of(parse_recipe(mapping(tiny_checkpoint)))
+    samplings = sampling_params(parse_recipe(mapping(tiny_checkpoint)))
 
     def drawn(batches):
-        groups = [g for batch in batches for g in play(policy, duet, batch, 2, samplings=samplings, seed=0, step=5)]
+        groups = [g for batch in batches for g in rollout(policy, duet, batch, 2, samplings=samplings, seed=0, step=5)]
         return {
-            (t.task.index, t.task.sibling, act.name): act.ids.tolist()
+            (t.task.index, t.task.generation_index, act.name): act.ids.tolist()
             for group in groups for t in group.trajectories for act in t.acts
         }  # fmt: skip
 
@@ -278,7 +278,7 @@ def test_a_torn_line_of_metrics_is_forgotten(undisturbed, tiny_checkpoint, tmp_p
 
 def test_a_schedule_is_as_long_as_the_optimizer_steps(tiny_checkpoint):
     recipe = parse_recipe(mapping(tiny_checkpoint, **CHANGES))
-    assert prepare(recipe).learner.total_steps == 4 * 2 * 2
+    assert setup_rl(recipe).learner.total_steps == 4 * 2 * 2
 
 
 # --- checkpoints
@@ -313,13 +313,13 @@ def test_adapters_resume_too(tiny_checkpoint, tmp_path):
 
 
 def test_checkpoints_are_found_by_number_and_kept_by_count(tiny_checkpoint, tmp_path):
-    session = prepare(parse_recipe(mapping(tiny_checkpoint)))
+    session = setup_rl(parse_recipe(mapping(tiny_checkpoint)))
     from motet.training.checkpoint import Progress
 
     (tmp_path / "step_final").mkdir()  # a user's own
     (tmp_path / "step_9999999").mkdir()  # one that is not whole
     for step in (999_999, 1_000_000):
-        progress = Progress(step, 1.0, session.cursors())
+        progress = Progress(step, 1.0, session.data_state())
         save_checkpoint(tmp_path, session.policy, session.learner, progress, keep=1)
         assert latest_checkpoint(tmp_path).name == f"step_{step}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_1000000", "step_9999999", "step_final"]
@@ -370,13 +370,13 @@ TAUGHT = {
 
 
 def teach(recipe, folder, stop_after=None):
-    session = prepare_supervised(recipe)
+    session = setup_sft(recipe)
     run_folder, interrupt = RunFolder(folder, resume=folder.exists()), Interrupt()
-    notes = Notes(interrupt, stop_after)
+    notes = RecordingCallback(interrupt, stop_after)
     with run_folder.held():
         run_folder.create("")
         run = Run(session, run_folder, notes, interrupt, lambda: {"eval/draw": float(session.policy.version)})
-        supervise(session, run)
+        train_sft(session, run)
     return notes.seen
 
 
@@ -396,21 +396,21 @@ def test_supervision_learns_and_resumes(tiny_checkpoint, tmp_path):
 
 
 def test_supervision_drops_prompts_of_drawings(tiny_checkpoint, tmp_path, monkeypatch):
-    blank, transcribe = [], JanusPolicy.transcribe
+    drop_prompt, encode_targets = [], JanusPolicy.encode_targets
 
     def remember(self, requests, targets):
-        blank.extend((request.kind, request.key[:2]) for request in requests if request.blank)
-        return transcribe(self, requests, targets)
+        drop_prompt.extend((request.kind, request.key[:2]) for request in requests if request.drop_prompt)
+        return encode_targets(self, requests, targets)
 
-    monkeypatch.setattr(JanusPolicy, "transcribe", remember)
+    monkeypatch.setattr(JanusPolicy, "encode_targets", remember)
     changes = TAUGHT | {"algorithm": {"prompt_dropout": 0.9}, "run": {"steps": 2, "seed": 5, "prompts_per_step": 8}}
     teach(parse_recipe(mapping(tiny_checkpoint, **changes)), tmp_path / "run")
-    assert set(blank) == {("image", (5, 0)), ("image", (5, 1))}
+    assert set(drop_prompt) == {("image", (5, 0)), ("image", (5, 1))}
     for name in ("prompt_dropout", "source_dropout", "joint_dropout"):
         with pytest.raises(ConfigError, match=rf"{name}=0\.5 belongs to supervised training"):
-            prepare(parse_recipe(mapping(tiny_checkpoint, algorithm={name: 0.5})))
+            setup_rl(parse_recipe(mapping(tiny_checkpoint, algorithm={name: 0.5})))
     with pytest.raises(ConfigError, match=r"source_dropout=0\.5 withholds source pictures from denoising"):
-        prepare_supervised(parse_recipe(mapping(tiny_checkpoint, **TAUGHT | {"algorithm": {"source_dropout": 0.5}})))
+        setup_sft(parse_recipe(mapping(tiny_checkpoint, **TAUGHT | {"algorithm": {"source_dropout": 0.5}})))
 
 
 def test_supervision_leaves_out_kinds_of_weight_zero(tiny_checkpoint, tmp_path):
@@ -437,19 +437,19 @@ def test_frozen_acts_are_not_taught(tiny_checkpoint, tmp_path):
 
 @scenario("clumsy", acts={"drawing": "image"}, columns=("prompt",))
 def clumsy(task):
-    if task.sibling == 1:
+    if task.generation_index == 1:
         raise KeyError("lost")
-    yield Draw(task.prompt)
+    yield GenerateImage(task.prompt)
 
 
 @scenario("shown", acts={"drawing": "image", "answer": "text"}, columns=("prompt", "question"), frozen=("drawing",))
 def shown(task):
-    yield Draw(task.prompt, name="drawing", trained=False), Write(task.question, name="answer")
+    yield GenerateImage(task.prompt, name="drawing", trained=False), GenerateText(task.question, name="answer")
 
 
 @scenario("hopeless", acts={"drawing": "image"}, columns=("prompt",))
 def hopeless(task):
-    yield Draw(task.prompt)
+    yield GenerateImage(task.prompt)
     raise KeyError("lost")
 
 
@@ -484,16 +484,16 @@ def test_a_run_none_of_whose_acts_anything_trained_makes_is_refused(tiny_checkpo
 def test_the_kinds_that_a_run_may_train(tiny_checkpoint):
     @scenario("two", acts={"thought": "text", "drawing": "image"}, frozen=("thought",))
     def two(task):
-        yield Draw(task.prompt)
+        yield GenerateImage(task.prompt)
 
-    tracks = [replace(track, scenario=two) for track in rewarded_tracks(parse_recipe(mapping(tiny_checkpoint)))]
-    assert trained_kinds(tracks, LearningFake(kinds=("text", "denoising"))) == {"denoising"}
-    assert trained_kinds(tracks, LearningFake(kinds=("text", "image", "denoising"))) == {"image"}
-    assert trained_kinds(tracks, LearningFake(kinds=("text",))) == set()
+    tracks = [replace(track, scenario=two) for track in build_rl_tracks(parse_recipe(mapping(tiny_checkpoint)))]
+    assert trained_act_kinds(tracks, TrainableFakePolicy(kinds=("text", "denoising"))) == {"denoising"}
+    assert trained_act_kinds(tracks, TrainableFakePolicy(kinds=("text", "image", "denoising"))) == {"image"}
+    assert trained_act_kinds(tracks, TrainableFakePolicy(kinds=("text",))) == set()
 
 
 def test_a_resumed_run_knows_that_it_has_learnt(undisturbed, tiny_checkpoint):
-    session = prepare(parse_recipe(mapping(tiny_checkpoint, **CHANGES)))
+    session = setup_rl(parse_recipe(mapping(tiny_checkpoint, **CHANGES)))
     assert not session.learner.learnt
     restore(latest_checkpoint(undisturbed / "checkpoints"), session.policy, session.learner)
     assert session.learner.learnt
@@ -508,7 +508,7 @@ def test_a_failed_trajectory_is_counted_and_told(tiny_checkpoint, tmp_path):
     assert [(line["step"], line["sibling"], line["where"]) for line in lines] == [
         (step, 1, "scenario") for step in (0, 0, 1, 1)
     ]
-    assert "KeyError: 'lost' (test_loop.py:" in lines[0]["message"]
+    assert "KeyError: 'lost' (test_trainer.py:" in lines[0]["message"]
 
 
 def test_a_later_step_in_which_all_fail_is_no_first_step(tiny_checkpoint, tmp_path):

@@ -91,10 +91,10 @@ def test_every_loader_refuses_at_once(folders, asked, capsys):
     with pytest.raises(CheckpointError, match=r"no checkpoint at 'runs/mien'. Did you mean 'runs/mine'"):
         load_policy("runs/mien")
     expert = PolicyConfig(path="x", device="cpu", expert=ExpertConfig(path="runs/mien"))
-    from motet.policies.loading import Opening, _pipeline_at
+    from motet.policies.loading import LoadSpec, _pipeline_at
 
     with pytest.raises(CheckpointError, match=r"no checkpoint at 'runs/mien'"):
-        _pipeline_at("runs/mien", Opening.at("x", expert))
+        _pipeline_at("runs/mien", LoadSpec.at("x", expert))
     with pytest.raises(ConfigError, match=r"rewards.options.path: There is no file at 'runs/mien'"):
         load_processor(AutoTokenizer, "runs/mien", key="rewards.options.path")
     with pytest.raises(DataError, match=r"data.source='runs/mien': There is no data at 'runs/mien'"):

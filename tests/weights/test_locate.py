@@ -5,10 +5,10 @@ import shutil
 import torch
 from safetensors.torch import load_file, save_file
 
-from motet.weights.locate import newest_of, weights_digest
+from motet.weights.locate import resolve_checkpoint, weights_digest
 
 
-def test_a_digest_tells_weights_apart_and_not_places(tiny_checkpoint, tmp_path):
+def test_digest_depends_on_weights_not_paths(tiny_checkpoint, tmp_path):
     digest = weights_digest(tiny_checkpoint)
     assert digest is not None and digest.startswith("weights ")
     copy = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
@@ -41,12 +41,12 @@ def test_where_no_weights_lie_there_is_no_digest(tmp_path):
 
 
 def test_the_newest_of_a_run_is_its_last_checkpoint_or_its_merge(tmp_path):
-    assert newest_of("someone/model") == "someone/model" and newest_of(tmp_path) == str(tmp_path)
+    assert resolve_checkpoint("someone/model") == "someone/model" and resolve_checkpoint(tmp_path) == str(tmp_path)
     (tmp_path / "merged").mkdir()
-    assert newest_of(tmp_path) == str(tmp_path)  # not whole
+    assert resolve_checkpoint(tmp_path) == str(tmp_path)  # not whole
     (tmp_path / "merged" / "config.json").write_text("{}")
-    assert newest_of(tmp_path) == str(tmp_path / "merged")
+    assert resolve_checkpoint(tmp_path) == str(tmp_path / "merged")
     for step in (9, 10):
         (tmp_path / "checkpoints" / f"step_{step}").mkdir(parents=True)
         (tmp_path / "checkpoints" / f"step_{step}" / "trainer_state.json").write_text("{}")
-    assert newest_of(tmp_path) == str(tmp_path / "checkpoints" / "step_10")
+    assert resolve_checkpoint(tmp_path) == str(tmp_path / "checkpoints" / "step_10")

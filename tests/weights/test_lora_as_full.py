@@ -14,7 +14,7 @@ from torch import Tensor
 import motet
 from motet.config import LoraConfig, PolicyConfig
 from motet.core.errors import CheckpointError
-from motet.weights import merge_folders
+from motet.weights.merge import merge_folders
 from motet.weights.merge_math import gaussian_merge, norm_weighted
 
 peft = pytest.importorskip("peft")

@@ -13,8 +13,7 @@ from torch import Tensor
 
 import motet
 from motet.core.errors import CheckpointError, ConfigError, NumericsError, RunFolderError
-from motet.weights import merge_folders
-from motet.weights.merge import open_weights
+from motet.weights.merge import merge_folders, open_weights
 from motet.weights.merge_math import average, gaussian_merge, norm_weighted
 from motet.weights.safetensors_io import INDEX, ShardWriter
 from tests.runs import motet_command
@@ -191,7 +190,7 @@ def test_a_merged_janus_loads_and_acts(tiny_checkpoint: Path, tmp_path: Path) ->
         assert torch.equal(tensor, gaussian_merge(start[name], one[name], two[name])), name
     assert 0.04 < (done.outlier_share or 0) < 0.07  # 1 - erf(sqrt 2) of Gaussian steps
     assert done.parameters == sum(p.numel() for p in merged.model.parameters())
-    acts = merged.draw("a red circle")
+    acts = merged.generate_images("a red circle")
     assert float((merged.log_probs(acts)[0] - acts[0].log_probs).abs().max()) < 1e-4
 
 

@@ -23,7 +23,7 @@ SMALLEST_SCALE = 1e-5
 """Floor of the adaptive normaliser: the released code's."""
 
 
-def optimality(advantages: Float[Tensor, "B"], max_advantage: float = 5.0) -> Float[Tensor, "B"]:
+def optimality_prob(advantages: Float[Tensor, "B"], max_advantage: float = 5.0) -> Float[Tensor, "B"]:
     """`r = 1/2 + clip(A / A_max, -1, 1) / 2` in [0, 1]: how probably a picture is a good one.
 
     `max_advantage` 5 is the released code's, for advantages in units of standard deviations.
@@ -54,7 +54,7 @@ def nft_loss(
     beta: float,
     sigma: Float[Tensor, "B"] | None = None,
 ) -> Float[Tensor, "B"]:
-    """The loss of each picture, averaged over its dimensions; `r` is its `optimality`.
+    """The loss of each picture, averaged over its dimensions; `r` is its `optimality_prob`.
 
     With `sigma`, both terms have the paper's adaptive weight: the error of the *picture*, `sigma` times that of the
     velocity, squared and divided by its own mean size, so that no noise level dominates. That is

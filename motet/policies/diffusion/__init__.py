@@ -1,8 +1,17 @@
 """Drawing by denoising: what every policy with a flow or diffusion expert shares."""
 
-from motet.policies.diffusion.generator import Conditioner, Painter
-from motet.policies.diffusion.guidance import Branches, branches_of
-from motet.policies.diffusion.replay import demonstrated, renoised, rescore
+from motet.policies.diffusion.generator import Conditioner, DiffusionGenerator
+from motet.policies.diffusion.guidance import GuidanceBranches, guidance_branches
+from motet.policies.diffusion.replay import make_flow_matching_pairs, renoise, replay_log_probs
 from motet.policies.diffusion.sampling import paint
 
-__all__ = ["Branches", "Conditioner", "Painter", "branches_of", "demonstrated", "paint", "renoised", "rescore"]
+__all__ = [
+    "Conditioner",
+    "DiffusionGenerator",
+    "GuidanceBranches",
+    "guidance_branches",
+    "make_flow_matching_pairs",
+    "paint",
+    "renoise",
+    "replay_log_probs",
+]

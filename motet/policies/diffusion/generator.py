@@ -12,10 +12,10 @@ from PIL import Image
 from motet.core.conversation import Conversation
 from motet.core.protocols import Replay, Request
 from motet.core.trajectory import Act, DenoisingSteps, Sampling
-from motet.policies.diffusion.guidance import Branches
+from motet.policies.diffusion.guidance import GuidanceBranches
 from motet.policies.diffusion.models import Denoiser
 from motet.policies.diffusion.models.image_tensors import to_pictures, to_pixels
-from motet.policies.diffusion.replay import demonstrated, rescore
+from motet.policies.diffusion.replay import make_flow_matching_pairs, replay_log_probs
 from motet.policies.diffusion.sampling import paint
 
 
@@ -34,16 +34,16 @@ class Conditioner(Protocol):
         """The encoding, made with `guided`, of a demonstration that goes without its prompt, its sources or both."""
         ...
 
-    def branches(self, encodings: Sequence[Any], samplings: Sequence[Sampling]) -> list[Branches]:
+    def branches(self, encodings: Sequence[Any], samplings: Sequence[Sampling]) -> list[GuidanceBranches]:
         """Each act's conditions under its guidance, with gradient to what trains; equal encodings once."""
         ...
 
-    def cost(self, act: DenoisingSteps) -> int:
+    def num_tokens(self, act: DenoisingSteps) -> int:
         """Tokens that replaying an act costs: of its context, and of every step and branch."""
         ...
 
 
-class Painter:
+class DiffusionGenerator:
     """Draws pictures of `height` x `width` pixels with a denoiser, under a conditioner's conditions.
 
     `autocast` is the compute type of the transformer and of conditions that are computed anew in every replay, None:
@@ -108,18 +108,18 @@ class Painter:
         return list(zip(shown, made, strict=True))
 
     @torch.no_grad()
-    def transcribe(self, requests: Sequence[Request], pictures: Sequence[Image.Image]) -> list[Act]:
+    def encode_targets(self, requests: Sequence[Request], pictures: Sequence[Image.Image]) -> list[Act]:
         """The acts that demonstrate pictures; see `DenoisingSteps`."""
         pictures = [picture.convert("RGB") for picture in pictures]
         clean = self.denoiser.encode(pictures, self.height, self.width)
-        steps = demonstrated(clean, [request.key for request in requests])
-        encodings = self.conditioner.encode([r.context for r in requests], any(r.blank for r in requests))
+        steps = make_flow_matching_pairs(clean, [request.key for request in requests])
+        encodings = self.conditioner.encode([r.context for r in requests], any(r.drop_prompt for r in requests))
         return [
             DenoisingSteps(
                 name=request.name,
                 context=request.context,
                 encoding=self.conditioner.blanked(encoding, request)
-                if request.blank or request.blank_source
+                if request.drop_prompt or request.drop_source_image
                 else encoding,
                 sampling=Sampling(),
                 log_probs=None,
@@ -133,10 +133,12 @@ class Painter:
         ]
 
     def replay(self, acts: Sequence[DenoisingSteps], needs: Collection[str] = ()) -> list[Replay]:
-        """Log-probs under the current weights, with gradient; offers what `motet.policies.diffusion.rescore` does."""
+        """Log-probs under the current weights, with gradient; offers what `motet.policies.diffusion.replay_log_probs`
+        does.
+        """
         with self._autocasting():
             branches = self.conditioner.branches([act.encoding for act in acts], [act.sampling for act in acts])
-            return rescore(self.denoiser.velocity, acts, branches, self.device, needs)
+            return replay_log_probs(self.denoiser.velocity, acts, branches, self.device, needs)
 
     @property
     def device(self) -> torch.device:

@@ -20,7 +20,7 @@ Rescale = Callable[[Float[Tensor, "A *D"], Float[Tensor, "A *D"]], Float[Tensor,
 
 
 @dataclass(frozen=True, eq=False)
-class Branches:
+class GuidanceBranches:
     """What an act's velocity is made of: `sum_k weights[k] v(x, conditions[k])`; the weights add up to 1.
 
     `scored` are the branches of the scoring distribution where it differs from the sampled one (`conditional`).
@@ -29,18 +29,18 @@ class Branches:
 
     conditions: tuple[Any, ...]
     weights: tuple[float, ...]
-    scored: Branches | None = None
+    scored: GuidanceBranches | None = None
     rescale: Rescale | None = None
 
     @property
-    def scoring(self) -> Branches:
+    def scoring(self) -> GuidanceBranches:
         """The branches that the act's log-probs speak of."""
         return self.scored or self
 
 
-def branches_of(
+def guidance_branches(
     sampling: Sampling, condition: Any, null: Any = None, picture_only: Any = None, rescale: Rescale | None = None
-) -> Branches:
+) -> GuidanceBranches:
     """The branches of an act under its guidance.
 
     `null`: the condition without prompt and source; `picture_only`: with the source picture, without the instruction.
@@ -48,7 +48,7 @@ def branches_of(
     Without a source `u + s (c - u)` (Ho & Salimans, arXiv 2207.12598); with one `u + i (p - u) + s (c - p)`, where `i`
     is `image_guidance_scale` (InstructPix2Pix, arXiv 2211.09800, eq. 3).
     """
-    alone = Branches((condition,), (1.0,))
+    alone = GuidanceBranches((condition,), (1.0,))
     if sampling.guidance == "none":
         return alone
     scale, of_picture = sampling.guidance_scale, sampling.image_guidance_scale
@@ -59,11 +59,11 @@ def branches_of(
     kept = [(one, weight) for one, weight in zip(*mixed, strict=True) if weight]
     conditions, weights = (tuple(part) for part in zip(*kept, strict=True))
     scored = alone if sampling.guidance == "conditional" else None
-    return Branches(conditions, weights, scored, rescale if scale and len(conditions) > 1 else None)
+    return GuidanceBranches(conditions, weights, scored, rescale if scale and len(conditions) > 1 else None)
 
 
 def velocity_of(
-    network: Velocity, x: Float[Tensor, "A *D"], sigma: Float[Tensor, "A"], branches: Sequence[Branches]
+    network: Velocity, x: Float[Tensor, "A *D"], sigma: Float[Tensor, "A"], branches: Sequence[GuidanceBranches]
 ) -> Float[Tensor, "A *D"]:
     """Row a's velocity under `branches[a]`, in float32 at least; all branches of all rows are one batch."""
     if not branches:  # acts without an action: drawings along the ODE

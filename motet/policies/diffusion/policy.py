@@ -14,14 +14,14 @@ from torch import nn
 from motet.config import LoraConfig
 from motet.core.protocols import Replay, Request
 from motet.core.trajectory import Act, ActKind, DenoisingSteps, Sampling
-from motet.policies.diffusion.generator import Painter
+from motet.policies.diffusion.generator import DiffusionGenerator
 from motet.policies.diffusion.models.lora import ATTENTION, add_adapters, has_adapters
-from motet.policies.interactive import NotebookDoor
-from motet.policies.trainable import Reference, choose_parts, refuse_adapted
+from motet.policies.interactive import InteractiveMixin
+from motet.policies.trainable import ReferenceWeights, check_not_adapted, set_trainable
 
 
-class PaintingPolicy(NotebookDoor):
-    """Implements `motet.core.protocols.LearningPolicy` for denoising acts.
+class DiffusionPolicy(InteractiveMixin):
+    """Implements `motet.core.protocols.TrainablePolicy` for denoising acts.
 
     `parts` are the modules that may train, by the names that `policy.train` uses. `rollout_batch` drawings are made at
     once, None: as many as are asked for.
@@ -29,34 +29,38 @@ class PaintingPolicy(NotebookDoor):
 
     kinds: frozenset[ActKind] = frozenset({"denoising"})
 
-    def __init__(self, painter: Painter, parts: Mapping[str, nn.Module], *, rollout_batch: int | None = None) -> None:
+    def __init__(
+        self, painter: DiffusionGenerator, parts: Mapping[str, nn.Module], *, rollout_batch: int | None = None
+    ) -> None:
         self.painter, self.parts = painter, dict(parts)
         self.rollout_batch = rollout_batch
         self.version = 0
-        self._reference: Reference | None = None
+        self._reference: ReferenceWeights | None = None
 
     def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
         """Draw, in order. A context that several share is encoded and read once."""
         _require_denoising(requests)
         return self.painter.act(requests, sampling, self.rollout_batch, self.version) if requests else []
 
-    def transcribe(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
+    def encode_targets(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
         """The acts that demonstrate the targets, which are pictures."""
         _require_denoising(requests)
-        return self.painter.transcribe(requests, targets) if requests else []
+        return self.painter.encode_targets(requests, targets) if requests else []
 
     def reconstruct(self, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
         """Of each picture what the autoencoder is shown, and what it makes of it: see `ReconstructingPolicy`."""
         return self.painter.reconstruct(pictures) if pictures else []
 
     def replay(self, acts: Sequence[Act], needs: Collection[str] = ()) -> list[Replay]:
-        """Log-probs under the current weights, with gradient; offers what `motet.policies.diffusion.rescore` does."""
+        """Log-probs under the current weights, with gradient; offers what `motet.policies.diffusion.replay_log_probs`
+        does.
+        """
         _require_denoising(acts)
         return self.painter.replay([cast(DenoisingSteps, act) for act in acts], needs) if acts else []
 
-    def cost(self, act: Act) -> int:
+    def num_tokens(self, act: Act) -> int:
         """Tokens that replaying the act costs: those of every step and branch, and of its context."""
-        return self.painter.conditioner.cost(cast(DenoisingSteps, act))
+        return self.painter.conditioner.num_tokens(cast(DenoisingSteps, act))
 
     def train_parts(self, names: Sequence[str]) -> None:
         """Choose what trains; everything else is frozen. Raises ConfigError for an unknown part.
@@ -65,9 +69,9 @@ class PaintingPolicy(NotebookDoor):
         """
         parts = self.parts
         if self.adapted:
-            refuse_adapted([name for name in names if name == "transformer"], "policy.expert.lora")
+            check_not_adapted([name for name in names if name == "transformer"], "policy.expert.lora")
             parts = {name: part for name, part in parts.items() if name != "transformer"}
-        choose_parts(parts, names)
+        set_trainable(parts, names)
         if self.autocast is None:
             self.parts["transformer"].float()  # what trains is float32, and without autocast all must be of one type
 
@@ -86,7 +90,7 @@ class PaintingPolicy(NotebookDoor):
             chosen = ATTENTION
         add_adapters(self.parts["transformer"], rank=config.rank, alpha=config.alpha, target_modules=chosen)
 
-    def recompute_activations(self) -> None:
+    def enable_gradient_checkpointing(self) -> None:
         """Compute the transformer's activations again in the backward pass instead of keeping them."""
         self.parts["transformer"].enable_gradient_checkpointing()  # type: ignore[operator]  # diffusers' own
 
@@ -101,7 +105,7 @@ class PaintingPolicy(NotebookDoor):
 
     def freeze_reference(self) -> None:
         """Remember the present weights as the reference of the KL; of adapters these alone are copied."""
-        self._reference = Reference(self.trainable())
+        self._reference = ReferenceWeights(self.trainable())
 
     @contextmanager
     def reference(self) -> Iterator[None]:

@@ -15,21 +15,21 @@ from motet.core.trajectory import DenoisingSteps
 from motet.numerics.flow.matching import flow_matching_loss, logit_normal_sigmas
 from motet.numerics.flow.path import interpolate, spread
 from motet.numerics.flow.steps import log_density, sde_step
-from motet.policies.diffusion.guidance import Branches, Velocity, velocity_of
-from motet.policies.generation.noise import Normals, uniforms
+from motet.policies.diffusion.guidance import GuidanceBranches, Velocity, velocity_of
+from motet.policies.generation.noise import KeyedNormal, uniforms
 
 
-def rescore(
+def replay_log_probs(
     network: Velocity,
     acts: Sequence[DenoisingSteps],
-    branches: Sequence[Branches],
+    branches: Sequence[GuidanceBranches],
     device: torch.device,
     needs: Collection[str] = (),
 ) -> list[Replay]:
     """Log-probs `[N]` of each act's stochastic steps, on the schedule that it stores; one batch of the network.
 
     Offers `mean` and `velocity` `[N, *D]`, `std`, `sigma` and `sigma_next` `[N]`. A demonstrated act's log-prob is
-    minus its flow-matching loss (`demonstrated`); it offers no `mean` and no `std`.
+    minus its flow-matching loss (`make_flow_matching_pairs`); it offers no `mean` and no `std`.
     """
     taken = [torch.tensor(act.stochastic) for act in acts]
     counts = [act.num_actions for act in acts]
@@ -41,7 +41,7 @@ def rescore(
     return [_scored(act, own, velocity, x, sigma, needs) for act, own, velocity, x, sigma in parts]
 
 
-def demonstrated(
+def make_flow_matching_pairs(
     clean: Float[Tensor, "B *D"], keys: Sequence[RandomKey], mean: float = 0.0
 ) -> list[tuple[Float[Tensor, "2 *D"], Float[Tensor, "2"]]]:
     """States and times of a demonstration of each latent: `[x_sigma, x_0]` at `[sigma, 0]`.
@@ -49,15 +49,15 @@ def demonstrated(
     Noise levels are logit-normal around `sigmoid(mean)` (SD3, arXiv 2403.03206, eq. 19); all noise is keyed.
     """
     sigma = logit_normal_sigmas(uniforms(keys, 1)[:, 0].clamp(1e-4, 1 - 1e-4), mean)
-    noise = Normals(keys, clean.shape[1:]).next()
+    noise = KeyedNormal(keys, clean.shape[1:]).next()
     clean = clean.float().cpu()
     noisy = interpolate(clean, noise, sigma)
     return [(torch.stack([noisy[n], clean[n]]), torch.stack([sigma[n], torch.zeros(())])) for n in range(len(clean))]
 
 
-def renoised(act: DenoisingSteps, key: RandomKey) -> DenoisingSteps:
+def renoise(act: DenoisingSteps, key: RandomKey) -> DenoisingSteps:
     """The act's final picture as a demonstration of itself, at a noise level and with noise named by the key."""
-    ((states, times),) = demonstrated(act.states[-1:], [key])
+    ((states, times),) = make_flow_matching_pairs(act.states[-1:], [key])
     return replace(act, states=states, times=times, stochastic=(True,), log_probs=None, behaviour_log_probs=None)
 
 

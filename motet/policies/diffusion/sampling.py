@@ -14,12 +14,12 @@ from motet.core.protocols import RandomKey
 from motet.core.trajectory import Sampling
 from motet.numerics.flow.steps import draw, log_density, ode_step, sde_step
 from motet.numerics.flow.windows import stochastic_steps
-from motet.policies.diffusion.guidance import Branches, Velocity, velocity_of
-from motet.policies.generation.noise import Normals
+from motet.policies.diffusion.guidance import GuidanceBranches, Velocity, velocity_of
+from motet.policies.generation.noise import KeyedNormal
 
 
 @dataclass(frozen=True, eq=False)
-class Painted:
+class DiffusionSamples:
     """What B latents became; everything float32 and on the CPU but `clean`, which is where the network is.
 
     `log_probs` are those of the scoring distribution, `behaviour_log_probs` those that were sampled from, where they
@@ -36,19 +36,19 @@ class Painted:
 @torch.no_grad()
 def paint(
     network: Velocity,
-    branches: Sequence[Branches],
+    branches: Sequence[GuidanceBranches],
     keys: Sequence[RandomKey],
     shape: Sequence[int],
     times: Float[Tensor, "S1"],
     sampling: Sampling,
-) -> Painted:
+) -> DiffusionSamples:
     """Denoise B latents of one shape along one schedule; latent b draws its noise from `keys[b]` alone.
 
     Raises NumericsError when a state is not finite, ValueError for a window without a step.
     """
     stochastic = stochastic_of(times, sampling)
     device = times.device
-    noise = Normals(keys, shape)
+    noise = KeyedNormal(keys, shape)
     x = noise.next().to(device)
     states, scored, behaviour = [x.cpu()], [], []
     for n, noisy in enumerate(stochastic):
@@ -73,7 +73,7 @@ def paint(
             "A denoised latent is not finite.",
             fix="look for NaN in the weights, lower the learning rate, or sample in float32 (autocast: none).",
         )
-    return Painted(
+    return DiffusionSamples(
         torch.stack(states, dim=1),
         _stacked(scored, len(x)),
         _stacked(behaviour, len(x)) if sampling.guidance == "conditional" else None,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from motet.core.errors import CheckpointError
 from motet.core.registry import first_line
-from motet.policies.composite import Ensemble
+from motet.policies.composite import CompositePolicy
 from motet.policies.diffusion.pipeline.policy import PipelinePolicy
 from motet.policies.qwen_vl import VlmPolicy
 
@@ -15,7 +15,7 @@ MODEL_TYPE = "motet_experts"
 LANGUAGE, PIPELINE = "language_model", "pipeline"
 
 
-class ExpertsPolicy(Ensemble):
+class ExpertsPolicy(CompositePolicy):
     """The language model writes, the pipeline draws; `policy.train` names parts of either, or of both.
 
     No gradient passes between them: what the language model wrote reaches the pipeline as text.

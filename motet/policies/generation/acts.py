@@ -10,7 +10,7 @@ from motet.core.trajectory import Act, Sampling, TextTokens
 from motet.policies.generation.decode_loop import Decoded
 
 
-def sampled_fields(
+def act_fields(
     requests: Sequence[Request], encodings: Sequence[Any], decoded: Decoded, sampling: Sampling, version: int
 ) -> list[dict[str, Any]]:
     """What acts of all kinds remember: the fields of `Act`, one dictionary per request."""

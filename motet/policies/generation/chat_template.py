@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from jinja2 import TemplateError
 from PIL import Image
 
-from motet.core.conversation import Conversation, Picture
+from motet.core.conversation import Conversation, ImagePart
 from motet.core.errors import CheckpointError, ContextError, DataError
 
 SENTINEL = re.compile("\ue000(\\d+)\ue001")  # private-use characters around a number: a text's place in the template
@@ -27,7 +27,7 @@ RENDER_SECONDS = 10.0
 T = TypeVar("T")
 
 
-class TemplateEncoder:
+class ChatTemplateEncoder:
     """Reads one checkpoint's chat template and tokenizer; ids are looked up by name.
 
     `renderer` has transformers' `apply_chat_template`: a processor or a tokenizer. `max_positions` is how many tokens
@@ -108,7 +108,7 @@ class TemplateEncoder:
                 fix=f"use the chat template that belongs to this {self.family} checkpoint.",
             ) from error
 
-    def _steer_with(self, tokens: Collection[str]) -> None:
+    def _set_control_tokens(self, tokens: Collection[str]) -> None:
         """Name special tokens beyond those that the tokenizer flags, and learn to find all of them in a rendering."""
         self._steering = frozenset(tokens)
         longest_first = sorted(self.special_tokens(), key=len, reverse=True)
@@ -137,7 +137,7 @@ class TemplateEncoder:
         """Ids of a piece between special tokens, its texts put in."""
         return self.text_ids(SENTINEL.sub(lambda match: texts[int(match[1])], piece))
 
-    def _require_room(self, conversation: Conversation, num_ids: int, room: int, fix: str) -> None:
+    def _check_context_length(self, conversation: Conversation, num_ids: int, room: int, fix: str) -> None:
         if num_ids + room - 1 > self.max_positions:  # the last token is never read
             raise ContextError(
                 f"The prompt has {num_ids} tokens and its act may add {room}, but the model holds "
@@ -167,7 +167,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def once_each(conversations: Sequence[Conversation], encode: Callable[[Conversation], T]) -> list[T]:
+def encode_unique(conversations: Sequence[Conversation], encode: Callable[[Conversation], T]) -> list[T]:
     """`encode` of each; a conversation that occurs again (the same object) shares its encoding."""
     known: dict[int, T] = {}
     for one in conversations:
@@ -187,7 +187,7 @@ def with_sentinels(conversation: Conversation) -> tuple[list[dict[str, Any]], li
     for message in conversation.messages:
         content: list[dict[str, str]] = []
         for part in message.parts:
-            if isinstance(part, Picture):
+            if isinstance(part, ImagePart):
                 pictures.append(part.image)
                 content.append({"type": "image"})
                 continue

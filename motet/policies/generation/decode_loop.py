@@ -1,6 +1,6 @@
 """The decode loop of text and image tokens alike: prefill once per distinct context, then one step per action.
 
-`decode` runs it over a snapshot of a Llama language model; `continue_sequences` over whatever remembers sequences.
+`decode` runs it over a snapshot of a Llama language model; `generate_from_state` over whatever remembers sequences.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from motet.core.errors import ContextError, NumericsError
 from motet.core.trajectory import Sampling
 from motet.numerics.logprobs import action_log_probs, guide, sample, scoring_logits
 from motet.policies.generation.fused_forward import Cache, prefill, step
-from motet.policies.generation.fused_weights import LanguageSnapshot
+from motet.policies.generation.fused_weights import FusedLlama
 
 COMPACT_BELOW = 0.85
 """Finished sequences leave the batch when less than this share of it is still being written.
@@ -32,7 +32,7 @@ Embed = Callable[[Int[Tensor, "B"]], Float[Tensor, "B D"]]
 
 
 @dataclass(frozen=True, eq=False)
-class Prefixes:
+class PromptEmbeddings:
     """U distinct contexts as embeddings, left-padded: `mask` is False at padding and True in the last column."""
 
     embeddings: Float[Tensor, "U T D"]
@@ -67,8 +67,8 @@ class Memory(Protocol):
 
 
 def decode(
-    snapshot: LanguageSnapshot,
-    prefixes: Prefixes,
+    snapshot: FusedLlama,
+    prefixes: PromptEmbeddings,
     rows: Int[Tensor, "B"],
     null_rows: Int[Tensor, "B"] | None,
     *,
@@ -91,13 +91,13 @@ def decode(
         raise RuntimeError("The model changed after this snapshot was taken; take a new one.")
     if 0 in uniforms.shape:
         return _empty(uniforms, sampling)
-    _require_room(snapshot, prefixes, uniforms.shape[1])
+    _check_context_length(snapshot, prefixes, uniforms.shape[1])
     branches = torch.stack([rows, null_rows] if guided and null_rows is not None else [rows], dim=1)
     # The last action is never fed back, so N actions need N - 1 columns beside the prefix.
     capacity = prefixes.embeddings.shape[1] + uniforms.shape[1] - 1
     with torch.inference_mode():
         hidden, cache = prefill(snapshot, prefixes.embeddings, prefixes.mask, branches, capacity)
-    return continue_sequences(
+    return generate_from_state(
         hidden,
         _SnapshotMemory(snapshot, cache),
         head=head,
@@ -108,7 +108,7 @@ def decode(
     )
 
 
-def continue_sequences(
+def generate_from_state(
     hidden: Float[Tensor, "R D"],
     memory: Memory,
     *,
@@ -140,7 +140,7 @@ def continue_sequences(
 class _SnapshotMemory:
     """A `Memory` of a snapshot."""
 
-    snapshot: LanguageSnapshot
+    snapshot: FusedLlama
     cache: Cache
 
     def step(self, embeddings: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
@@ -181,7 +181,7 @@ class _Run:
         for n in range(self.num_actions):
             tokens = self._act(n)
             if self.stop_ids is not None:
-                tokens = self._let_go(n, tokens, self.stop_ids)
+                tokens = self._drop_finished(n, tokens, self.stop_ids)
             if n + 1 == self.num_actions or not len(tokens):
                 break
             embedded = self.embed(tokens)
@@ -201,7 +201,7 @@ class _Run:
             self.behaviour[n, self.slots] = behaviour
         return tokens
 
-    def _let_go(self, n: int, tokens: Int[Tensor, "S"], stop_ids: Int[Tensor, "E"]) -> Int[Tensor, "S2"]:
+    def _drop_finished(self, n: int, tokens: Int[Tensor, "S"], stop_ids: Int[Tensor, "E"]) -> Int[Tensor, "S2"]:
         """Note who has stopped and, when it pays, drop them; returns the tokens of the slots that remain."""
         self.finished |= torch.isin(tokens, stop_ids)
         if (n + 1) % STOP_CHECK_EVERY.get(tokens.device.type, 8):
@@ -248,7 +248,7 @@ def _choose(
     return tokens, action_log_probs(own, tokens), behaviour
 
 
-def _require_room(snapshot: LanguageSnapshot, prefixes: Prefixes, num_actions: int) -> None:
+def _check_context_length(snapshot: FusedLlama, prefixes: PromptEmbeddings, num_actions: int) -> None:
     if not bool(prefixes.mask[:, -1].all()):
         raise ValueError("Prefixes must be padded on the left: the last column of the mask is not all True.")
     longest = int(prefixes.mask.sum(dim=1).max())

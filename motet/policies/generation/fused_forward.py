@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from motet.policies.generation.fused_weights import LanguageSnapshot, LayerWeights
+from motet.policies.generation.fused_weights import FusedLlama, LayerWeights
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class Cache:
 
 
 def prefill(
-    snapshot: LanguageSnapshot,
+    snapshot: FusedLlama,
     embeddings: Float[Tensor, "U T D"],
     mask: Bool[Tensor, "U T"],
     rows: Int[Tensor, "B F"],
@@ -113,7 +113,7 @@ def prefill(
     return hidden[rows.flatten()], cache
 
 
-def step(snapshot: LanguageSnapshot, cache: Cache, embeddings: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+def step(snapshot: FusedLlama, cache: Cache, embeddings: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
     """Append one token to every row; returns its hidden state, normed."""
     hidden = embeddings.to(snapshot.dtype)
     rows, heads, kv_heads, head_dim = len(hidden), snapshot.heads, snapshot.kv_heads, snapshot.head_dim
@@ -134,7 +134,7 @@ def step(snapshot: LanguageSnapshot, cache: Cache, embeddings: Float[Tensor, "R 
     return _norm(snapshot, hidden, snapshot.norm)
 
 
-def _project(snapshot: LanguageSnapshot, layer: LayerWeights, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _project(snapshot: FusedLlama, layer: LayerWeights, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Queries, keys and values `[M, H + 2K, E]` of hidden states `[M, D]`; the first two turned to their positions."""
     qkv = layer.qkv(_norm(snapshot, hidden, layer.attention_norm)).view(len(hidden), -1, snapshot.head_dim)
     turned = qkv.narrow(1, 0, snapshot.heads + snapshot.kv_heads)
@@ -143,7 +143,7 @@ def _project(snapshot: LanguageSnapshot, layer: LayerWeights, hidden: Tensor, co
     return qkv
 
 
-def _finish(snapshot: LanguageSnapshot, layer: LayerWeights, hidden: Tensor, mixed: Tensor) -> Tensor:
+def _finish(snapshot: FusedLlama, layer: LayerWeights, hidden: Tensor, mixed: Tensor) -> Tensor:
     """The rest of a layer after attention: output projection, MLP and both residuals, `[M, D]`."""
     hidden = layer.out.added_to(hidden, mixed)
     gate, up = layer.gate_up(_norm(snapshot, hidden, layer.mlp_norm)).chunk(2, dim=-1)
@@ -170,7 +170,7 @@ def _attend(
     return F.scaled_dot_product_attention(queries[:, None], keys[:, None], values[:, None], attn_mask=mask)[:, 0]
 
 
-def _norm(snapshot: LanguageSnapshot, hidden: Tensor, weight: Tensor) -> Tensor:
+def _norm(snapshot: FusedLlama, hidden: Tensor, weight: Tensor) -> Tensor:
     return torch.rms_norm(hidden, weight.shape, weight, snapshot.eps)
 
 
@@ -182,7 +182,7 @@ def _allowed(mask: Bool[Tensor, "U T"]) -> Bool[Tensor, "U 1 T T"]:
     return (causal & mask[:, None, :] | itself)[:, None]
 
 
-def _bias(mask: Bool[Tensor, "B F T"], snapshot: LanguageSnapshot, capacity: int) -> Float[Tensor, "B F K 1 C"]:
+def _bias(mask: Bool[Tensor, "B F T"], snapshot: FusedLlama, capacity: int) -> Float[Tensor, "B F K 1 C"]:
     """0 where a cached column may be attended, -inf at padding; one copy per key/value head, as bmm wants it."""
     bias = torch.zeros(*mask.shape[:2], capacity, dtype=snapshot.dtype, device=mask.device)
     bias[..., : mask.shape[2]].masked_fill_(~mask, -torch.inf)

@@ -27,7 +27,7 @@ class Adapter:
 
 
 @dataclass(frozen=True, eq=False)
-class Projection:
+class FusedLinear:
     """`x -> x W^T + b`. `packed` is W in oneDNN's own order, None where it is not used; `transposed` a view of W.
 
     `adapters` are kept beside a W that is too coarse for them: in bfloat16 most changes by a young adapter are
@@ -43,7 +43,7 @@ class Projection:
     @classmethod
     def of(
         cls, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None, adapters: Sequence[Adapter] = ()
-    ) -> Projection:
+    ) -> FusedLinear:
         """A projection by these weights, packed where that is possible."""
         return cls(weight, weight.t(), bias, _packed(weight), tuple(adapters))
 

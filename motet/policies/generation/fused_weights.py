@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaModel, LlamaRMSNorm
 
 from motet.core.errors import CheckpointError
-from motet.policies.generation.fused_linear import Adapter, Projection
+from motet.policies.generation.fused_linear import Adapter, FusedLinear
 
-TABULATED_ROPES = frozenset({"default", "linear", "llama3", "yarn"})
+PRECOMPUTABLE_ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary embeddings whose angles depend on the position alone: `dynamic` and `longrope` also look at the length."""
 
 
@@ -27,15 +27,15 @@ class LayerWeights:
     """One decoder layer. H heads, K key/value heads, E width of a head, D features, I width of the MLP."""
 
     attention_norm: Float[Tensor, "D"]
-    qkv: Projection  # D -> (H + 2 K) E
-    out: Projection  # H E -> D
+    qkv: FusedLinear  # D -> (H + 2 K) E
+    out: FusedLinear  # H E -> D
     mlp_norm: Float[Tensor, "D"]
-    gate_up: Projection  # D -> 2 I
-    down: Projection  # I -> D
+    gate_up: FusedLinear  # D -> 2 I
+    down: FusedLinear  # I -> D
 
 
 @dataclass(frozen=True, eq=False)
-class LanguageSnapshot:
+class FusedLlama:
     """A Llama decoder as flat tensors of one dtype, without its token embedding and its heads.
 
     Weights that need neither a cast nor fusing are shared with the model, so a snapshot is good until the model's next
@@ -53,7 +53,7 @@ class LanguageSnapshot:
     watched: tuple[tuple[Tensor, int], ...]
 
     @classmethod
-    def take(cls, language_model: nn.Module, dtype: torch.dtype | None = None) -> LanguageSnapshot:
+    def take(cls, language_model: nn.Module, dtype: torch.dtype | None = None) -> FusedLlama:
         """Snapshot a `LlamaModel`, bare or wrapped by peft with LoRA; `dtype` None keeps the model's own.
 
         Raises `CheckpointError` for a model whose output it could not reproduce.
@@ -130,10 +130,10 @@ def _require_reproducible(model: Any) -> None:
         named = ", ".join(sorted(kinds)) or f"sliding_window={config.sliding_window}"
         _refuse(f"its attention is {named}", "use a checkpoint with full attention in every layer.")
     rope = model.rotary_emb.rope_type
-    if rope not in TABULATED_ROPES:
+    if rope not in PRECOMPUTABLE_ROPE_TYPES:
         _refuse(
             f"its rope_type is {rope!r}, whose angles cannot be tabulated by position",
-            f"use a checkpoint with rope_type {', '.join(sorted(TABULATED_ROPES))}.",
+            f"use a checkpoint with rope_type {', '.join(sorted(PRECOMPUTABLE_ROPE_TYPES))}.",
         )
     width, head_dim = 2 * model.rotary_emb.inv_freq.shape[0], model.layers[0].self_attn.head_dim
     if width != head_dim:
@@ -158,7 +158,7 @@ def _norm_weight(norm: nn.Module, name: str, dtype: torch.dtype) -> Tensor:
     return norm.weight.detach().to(dtype)
 
 
-def _fused(parent: nn.Module, names: Iterable[str], where: str, dtype: torch.dtype) -> Projection:
+def _fused(parent: nn.Module, names: Iterable[str], where: str, dtype: torch.dtype) -> FusedLinear:
     """The named linear layers stacked into one; a single one that needs no cast is shared, not copied.
 
     Adapters are merged in float32. A coarser type would swallow them: there they stay beside the weight.
@@ -180,8 +180,8 @@ def _fused(parent: nn.Module, names: Iterable[str], where: str, dtype: torch.dty
         biases += [] if base.bias is None else [base.bias.detach().to(dtype)]
         first = rows.stop
     if len(weights) == 1:
-        return Projection.of(weights[0], biases[0] if biases else None, adapters)
-    return Projection.of(torch.cat(weights), torch.cat(biases) if biases else None, adapters)
+        return FusedLinear.of(weights[0], biases[0] if biases else None, adapters)
+    return FusedLinear.of(torch.cat(weights), torch.cat(biases) if biases else None, adapters)
 
 
 def _parts(linear: Any, name: str) -> tuple[nn.Linear, list[tuple[Tensor, Tensor]]]:

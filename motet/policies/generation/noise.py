@@ -31,7 +31,7 @@ def action_uniforms(keys: Sequence[RandomKey], count: int, device: torch.device)
     return torch.from_numpy(np.stack(drawn) if drawn else np.empty((0, count))).to(device)
 
 
-class Normals:
+class KeyedNormal:
     """Standard normal noise of one shape for each key, draw after draw; a key's n-th draw is the same in any batch.
 
     Its numbers are others than those of `uniforms` for the same key.

@@ -56,7 +56,9 @@ def alike(acts: Sequence[Act]) -> list[list[int]]:
     return list(groups.values())
 
 
-def score(head: Head, acts: Sequence[Act], rows: Tensor, nulls: Tensor | None, with_entropy: bool) -> list[Replay]:
+def score(
+    head: Head, acts: Sequence[Act], rows: Tensor, uncond_hidden: Tensor | None, with_entropy: bool
+) -> list[Replay]:
     """Replays of acts that share a scoring distribution, from what predicts them `[A, D]` in their branches."""
     sampling = acts[0].sampling
     lengths = [act.num_actions for act in acts]
@@ -65,7 +67,7 @@ def score(head: Head, acts: Sequence[Act], rows: Tensor, nulls: Tensor | None, w
         head,
         torch.cat([_ids(act) for act in acts]).to(rows.device),
         **sampling.scoring,
-        unconditional=nulls,
+        unconditional=uncond_hidden,
         guidance_scale=sampling.guidance_scale,
         with_entropy=with_entropy,
     )

@@ -42,7 +42,7 @@ def open_janus(source: str, dtype: torch.dtype | str) -> tuple[Any, Any]:
     return model, processor
 
 
-def settle_generation_config(model: Any, encoder: ContextEncoder) -> None:
+def fill_generation_config(model: Any, encoder: ContextEncoder) -> None:
     """Give the model what transformers' own `generate` looks up, if it lacks it.
 
     A fresh config, because what is added to one that was derived from the model is lost on reload.

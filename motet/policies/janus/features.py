@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from motet.core.conversation import Conversation, Picture
+from motet.core.conversation import Conversation, ImagePart
 from motet.core.errors import CheckpointError
 from motet.core.protocols import Features
 from motet.core.trajectory import Encoding
@@ -66,7 +66,7 @@ def part_spans(encoder: ContextEncoder, conversation: Conversation, ids: Sequenc
     spans: list[range] = []
     number = 0
     for part in (part for message in conversation.messages for part in message.parts):
-        if isinstance(part, Picture):
+        if isinstance(part, ImagePart):
             spans.append(next(pictures))
         else:
             spans.append(texts.get(number, range(0)))
@@ -89,7 +89,9 @@ def _text_spans(encoder: ContextEncoder, conversation: Conversation, ids: Sequen
     chat, texts, _ = with_sentinels(conversation)
     spans: dict[int, range] = {}
     runs = _plain_runs(ids, encoder)
-    for piece in encoder.special_pattern.split(encoder.greeted(chat, draws=False))[::2]:  # between special tokens
+    for piece in encoder.special_pattern.split(encoder.with_system_prompt(chat, draws=False))[
+        ::2
+    ]:  # between special tokens
         written, places = _written(piece, texts)
         found = encoder.tokenizer(
             written, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True

@@ -13,7 +13,7 @@ from transformers.image_transforms import resize as np_resize
 from transformers.image_utils import ChannelDimension
 from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
-__all__ = ["ImageProcessor", "codes_of", "decode_pictures", "reconstructed", "to_pictures"]
+__all__ = ["ImageProcessor", "decode_pictures", "encode_images", "reconstructed", "to_pictures"]
 
 PIXELS_AT_ONCE = 1 << 21
 """Pixels of one pass through the image tokenizer: 14 pictures of 384 x 384, whose activations are then a few GB."""
@@ -67,11 +67,11 @@ def reconstructed(model: Any, processor: Any, pictures: Sequence[Image.Image]) -
     """Of each picture what the image tokenizer is shown (cut and resized), and what it makes of it."""
     starts = range(0, len(pictures), _batch(model))
     shown = [one for n in starts for one in to_pictures(_pixels(processor, pictures[n : n + _batch(model)]))]
-    codes = codes_of(model, processor, pictures).to(model.model.vqmodel.device)
+    codes = encode_images(model, processor, pictures).to(model.model.vqmodel.device)
     return list(zip(shown, decode_pictures(model, codes), strict=True))
 
 
-def codes_of(model: Any, processor: Any, pictures: Sequence[Image.Image]) -> Tensor:
+def encode_images(model: Any, processor: Any, pictures: Sequence[Image.Image]) -> Tensor:
     """Codebook indices `[B, N]` of pictures, cut to their middle square and resized to the model's own size first.
 
     Cut, for the processor would pad what is no square with grey bars, as understanding has it: a demonstration of

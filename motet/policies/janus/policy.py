@@ -17,20 +17,20 @@ from motet.core.errors import CheckpointError
 from motet.core.protocols import Features, Replay, Request
 from motet.core.trajectory import Act, ActKind, Encoding, ImageTokens, Sampling, TextTokens
 from motet.policies.checkpoints import save_checkpoint
-from motet.policies.generation.acts import sampled_fields, text_acts
+from motet.policies.generation.acts import act_fields, text_acts
 from motet.policies.generation.decode_loop import Decoded, decode
 from motet.policies.generation.noise import action_uniforms
-from motet.policies.janus.checkpoint import settle_generation_config
+from motet.policies.janus.checkpoint import fill_generation_config
 from motet.policies.janus.embeddings import Embedder
 from motet.policies.janus.features import features, hidden_at
-from motet.policies.janus.images import codes_of, decode_pictures, reconstructed
+from motet.policies.janus.images import decode_pictures, encode_images, reconstructed
 from motet.policies.janus.prompt_encoding import ContextEncoder
 from motet.policies.janus.replay import replay
 from motet.policies.janus.sampling import Sampler, prefixes_of
-from motet.policies.transformers_policy import LearningModel
+from motet.policies.transformers_policy import TransformersPolicy
 
 
-class JanusPolicy(LearningModel):
+class JanusPolicy(TransformersPolicy):
     """A Janus or Janus-Pro checkpoint that acts. Implements `motet.core.protocols.Policy`.
 
     `autocast` is the compute type of replay, `rollout_autocast` that of sampling; None computes in the weights' own.
@@ -53,7 +53,7 @@ class JanusPolicy(LearningModel):
         self.encoder = ContextEncoder(processor, self.model.config.text_config.max_position_embeddings)
         self.embedder = Embedder(self.model, self.encoder.image_id)
         self.num_image_tokens = _image_tokens(self.model, self.encoder)
-        settle_generation_config(self.model, self.encoder)
+        fill_generation_config(self.model, self.encoder)
 
     # ---- acting -----------------------------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ class JanusPolicy(LearningModel):
             sampling=sampling,
             stop_id=None if draws else self.encoder.eos_id,
         )
-        fields = sampled_fields(requests, encodings, decoded, sampling, self.version)
+        fields = act_fields(requests, encodings, decoded, sampling, self.version)
         if draws:
             return self._image_acts(decoded, fields)
         return text_acts(decoded, fields, self.encoder.tokenizer, (self.encoder.eos_id,))
@@ -120,15 +120,15 @@ class JanusPolicy(LearningModel):
     # ---- learning ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def transcribe(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
+    def encode_targets(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
         """The acts that demonstrate the targets: a string for a text request, a picture for an image request."""
         acts: list[Act] = []
         pictures = [target for r, target in zip(requests, targets, strict=True) if r.kind == "image"]
-        codes = iter(self.codes_of(pictures) if pictures else ())
+        codes = iter(self.encode_images(pictures) if pictures else ())
         for request, target in zip(requests, targets, strict=True):
             draws = request.kind == "image"
             ids = next(codes) if draws else torch.tensor([*self.encoder.text_ids(target), self.encoder.eos_id])
-            seen = self.encoder.encode(request.context, draws=draws, with_null=request.blank, room=len(ids))
+            seen = self.encoder.encode(request.context, draws=draws, with_null=request.drop_prompt, room=len(ids))
             fields: dict[str, Any] = {
                 "name": request.name,
                 "context": request.context,
@@ -161,9 +161,9 @@ class JanusPolicy(LearningModel):
             return features(self.model, self.embedder, self.encoder, conversations)
 
     @torch.no_grad()
-    def codes_of(self, pictures: Sequence[Image.Image]) -> Int[Tensor, "B N"]:
-        """The image tokens of pictures that were not drawn here; see `motet.policies.janus.images.codes_of`."""
-        return codes_of(self.model, self.processor, pictures)
+    def encode_images(self, pictures: Sequence[Image.Image]) -> Int[Tensor, "B N"]:
+        """The image tokens of pictures that were not drawn here; see `motet.policies.janus.images.encode_images`."""
+        return encode_images(self.model, self.processor, pictures)
 
     @torch.no_grad()
     def reconstruct(self, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
@@ -178,7 +178,7 @@ class JanusPolicy(LearningModel):
         with self._autocasting():
             return hidden_at(self.model, self.embedder, encodings, codes)
 
-    def cost(self, act: Act) -> int:
+    def num_tokens(self, act: Act) -> int:
         """Tokens that replaying the act costs, the unconditional branch included."""
         tokens = len(act.encoding.ids) + act.num_actions
         return 2 * tokens if act.sampling.guidance == "guided" else tokens

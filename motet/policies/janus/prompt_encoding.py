@@ -16,10 +16,10 @@ from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
 
 from motet.core.conversation import Conversation
 from motet.core.trajectory import Encoding
-from motet.policies.generation.chat_template import TemplateEncoder, once_each, with_sentinels
+from motet.policies.generation.chat_template import ChatTemplateEncoder, encode_unique, with_sentinels
 
 
-class ContextEncoder(TemplateEncoder):
+class ContextEncoder(ChatTemplateEncoder):
     """Encodes conversations for one checkpoint; ids are looked up by name (they differ between 1B and 7B).
 
     `max_positions` is how many tokens the language model can read.
@@ -38,7 +38,7 @@ class ContextEncoder(TemplateEncoder):
         self.begin_image_id = self._id("boi_token", processor.image_start_token)
         self.end_image_id = self._id("eoi_token", processor.image_end_token)
         around = {self.image_token, processor.image_start_token, processor.image_end_token}
-        self._steer_with({tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token} | around)
+        self._set_control_tokens({tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token} | around)
 
     def encode(self, conversation: Conversation, *, draws: bool, with_null: bool, room: int) -> Encoding:
         """Ids, pixels and, for guidance, the unconditional ids of a context.
@@ -47,11 +47,11 @@ class ContextEncoder(TemplateEncoder):
         act may add. Raises ContextError when both do not fit the model.
         """
         chat, texts, pictures = with_sentinels(conversation)
-        ids = self._ids(self.greeted(chat, draws), texts, len(pictures))
+        ids = self._ids(self.with_system_prompt(chat, draws), texts, len(pictures))
         if draws:
             ids.append(self.begin_image_id)
         fix = "shorten the prompt." if draws else "shorten the prompt or lower text.max_tokens."
-        self._require_room(conversation, len(ids), room, fix)
+        self._check_context_length(conversation, len(ids), room, fix)
         ids_T = torch.tensor(ids)
         null = torch.where((ids_T == self.bos_id) | (ids_T == self.begin_image_id), ids_T, self.pad_id)
         return Encoding(ids_T, self._pixels(pictures), null if with_null else None)
@@ -60,9 +60,9 @@ class ContextEncoder(TemplateEncoder):
         self, conversations: Sequence[Conversation], *, draws: bool, with_null: bool, room: int
     ) -> list[Encoding]:
         """`encode` for each; a conversation that occurs again shares its encoding."""
-        return once_each(conversations, lambda c: self.encode(c, draws=draws, with_null=with_null, room=room))
+        return encode_unique(conversations, lambda c: self.encode(c, draws=draws, with_null=with_null, room=room))
 
-    def greeted(self, chat: list[dict[str, Any]], draws: bool) -> str:
+    def with_system_prompt(self, chat: list[dict[str, Any]], draws: bool) -> str:
         """`rendered`, after the system prompt where the processor wants one and text is to be written."""
         greeting = DEFAULT_SYSTEM_PROMPT if self.processor.use_default_system_prompt and not draws else ""
         return greeting + self.rendered(chat)

@@ -35,9 +35,9 @@ def replay(model: Any, embedder: Embedder, acts: Sequence[Act], needs: Collectio
         lengths = [acts[n].num_actions for n in members]
         rows = read.predictors(members, lengths)
         guided = acts[members[0]].sampling.guidance == "guided"
-        nulls = read.predictors([null_of[n] for n in members], lengths) if guided else None
+        uncond_hidden = read.predictors([null_of[n] for n in members], lengths) if guided else None
         head = model.lm_head if acts[members[0]].kind == "text" else model.model.generation_head
-        scored = score(head, [acts[n] for n in members], rows, nulls, "entropy" in needs)
+        scored = score(head, [acts[n] for n in members], rows, uncond_hidden, "entropy" in needs)
         results |= dict(zip(members, scored, strict=True))
     return [results[n] for n in range(len(acts))]
 
@@ -49,15 +49,15 @@ def _branches(embedder: Embedder, acts: Sequence[Act]) -> tuple[list[Tensor], li
     contexts = embedder.contexts(list(unique.values()))
     branches = [Branch(place[id(act.encoding)], embedder.actions(act)) for act in acts]
     null_of: dict[int, int] = {}
-    nulls: dict[tuple[int, ...], int] = {}
+    uncond_hidden: dict[tuple[int, ...], int] = {}
     for number, act in enumerate(acts):
         if act.sampling.guidance == "guided":
             ids = tuple(act.encoding.null_ids.tolist())
-            if ids not in nulls:
-                nulls[ids] = len(contexts)
+            if ids not in uncond_hidden:
+                uncond_hidden[ids] = len(contexts)
                 contexts.append(embedder.text(act.encoding.null_ids.to(embedder.device)))
             null_of[number] = len(branches)
-            branches.append(Branch(nulls[ids], branches[number].actions))
+            branches.append(Branch(uncond_hidden[ids], branches[number].actions))
     return contexts, branches, null_of
 
 

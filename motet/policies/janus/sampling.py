@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from motet.core.trajectory import Encoding
-from motet.policies.generation.decode_loop import Embed, Head, Prefixes
-from motet.policies.generation.fused_weights import LanguageSnapshot
+from motet.policies.generation.decode_loop import Embed, Head, PromptEmbeddings
+from motet.policies.generation.fused_weights import FusedLlama
 from motet.policies.janus.embeddings import Embedder
 
 
@@ -20,7 +20,7 @@ from motet.policies.janus.embeddings import Embedder
 class Sampler:
     """What `decode` needs of a model, for text and for image tokens. Good until the model's next update."""
 
-    language: LanguageSnapshot
+    language: FusedLlama
     text_head: Head
     text_embed: Embed
     image_head: Head
@@ -30,7 +30,7 @@ class Sampler:
     def take(cls, model: Any, dtype: torch.dtype) -> Sampler:
         """In a compute type, whatever that of the weights is."""
         inner = model.model
-        language = LanguageSnapshot.take(inner.language_model, dtype)
+        language = FusedLlama.take(inner.language_model, dtype)
         codes = inner.generation_embeddings.weight.to(language.dtype)
         with torch.no_grad():  # what a picture token looks like to the language model, once per snapshot
             table = _in_dtype(inner.generation_aligner, language.dtype)(codes)
@@ -43,7 +43,7 @@ class Sampler:
         )
 
 
-def prefixes_of(embedder: Embedder, encodings: Sequence[Encoding]) -> tuple[Prefixes, Tensor, Tensor | None]:
+def prefixes_of(embedder: Embedder, encodings: Sequence[Encoding]) -> tuple[PromptEmbeddings, Tensor, Tensor | None]:
     """Distinct contexts, then distinct unconditional branches, left-padded; and each sequence's rows in them."""
     unique = list({id(e): e for e in encodings}.values())
     place = {id(e): n for n, e in enumerate(unique)}
@@ -51,12 +51,12 @@ def prefixes_of(embedder: Embedder, encodings: Sequence[Encoding]) -> tuple[Pref
     device = embedder.device
     null_rows = None
     if encodings[0].null_ids is not None:
-        nulls: dict[tuple[int, ...], int] = {}
+        uncond_hidden: dict[tuple[int, ...], int] = {}
         null_place = {}
         for encoding in unique:
             assert encoding.null_ids is not None
-            null_place[id(encoding)] = nulls.setdefault(tuple(encoding.null_ids.tolist()), len(nulls))
-        embedded += [embedder.text(torch.tensor(ids, device=device)) for ids in nulls]
+            null_place[id(encoding)] = uncond_hidden.setdefault(tuple(encoding.null_ids.tolist()), len(uncond_hidden))
+        embedded += [embedder.text(torch.tensor(ids, device=device)) for ids in uncond_hidden]
         null_rows = torch.tensor([len(unique) + null_place[id(e)] for e in encodings], device=device)
     longest = max(len(e) for e in embedded)
     table = embedded[0].new_zeros(len(embedded), longest, embedded[0].shape[-1])
@@ -65,7 +65,7 @@ def prefixes_of(embedder: Embedder, encodings: Sequence[Encoding]) -> tuple[Pref
         table[row, longest - len(vectors) :] = vectors
         mask[row, longest - len(vectors) :] = True
     rows = torch.tensor([place[id(e)] for e in encodings], device=device)
-    return Prefixes(table, mask), rows, null_rows
+    return PromptEmbeddings(table, mask), rows, null_rows
 
 
 def _in_dtype(module: nn.Module, dtype: torch.dtype) -> Any:

@@ -23,7 +23,7 @@ from motet.policies.versions import read_with_cache
 
 
 @dataclass(frozen=True, eq=False)
-class Prefilled:
+class PrefillOutput:
     """U distinct contexts, read once: their hidden states, and what continuing them needs.
 
     `cache` is transformers'. What stands behind a context's own length is padding; `padded` says whether there is any.
@@ -41,17 +41,17 @@ class Prefilled:
         """The hidden state of each context's last token, which predicts what comes first after it."""
         return self.hidden[torch.arange(len(self.lengths), device=self.lengths.device), self.lengths - 1]
 
-    def continued(self, owner: Int[Tensor, "R"]) -> Continuation:
+    def continued(self, owner: Int[Tensor, "R"]) -> KVCacheContinuation:
         """R sequences, the r-th of which goes on from context `owner[r]`; gradients reach the contexts."""
         cache = DynamicCache()
         for number, layer in enumerate(self.cache.layers):
             cache.update(layer.keys[owner], layer.values[owner], number)
         columns = torch.arange(self.hidden.shape[1], device=owner.device)
         seen = columns < self.lengths[owner].unsqueeze(1) if self.padded else None
-        return Continuation(self.language, cache, seen, self.next_positions[owner])
+        return KVCacheContinuation(self.language, cache, seen, self.next_positions[owner])
 
 
-class Continuation:
+class KVCacheContinuation:
     """Sequences that grow: a `motet.policies.generation.Memory` over transformers' own cache.
 
     `seen` is True at the cached columns that a row may look at, None where it may look at all; `positions` is where
@@ -91,13 +91,13 @@ class Continuation:
         return alive
 
 
-def prefill(language: Any, contexts: Sequence[Context]) -> Prefilled:
+def prefill(language: Any, contexts: Sequence[Context]) -> PrefillOutput:
     """Read distinct contexts in one pass and keep their keys and values."""
     cache = DynamicCache()
     hidden = read_with_cache(language, cache, **_inputs(contexts)).last_hidden_state
     lengths = [len(context.vectors) for context in contexts]
     following = [context.next_position for context in contexts]
-    return Prefilled(
+    return PrefillOutput(
         language,
         hidden,
         cache,
@@ -107,7 +107,7 @@ def prefill(language: Any, contexts: Sequence[Context]) -> Prefilled:
     )
 
 
-def read_rows(
+def forward_rows(
     language: Any, contexts: Sequence[Context], tails: Sequence[Float[Tensor, "_ D"]]
 ) -> Float[Tensor, "R T D"]:
     """Hidden states of rows, each a context followed by vectors; without a cache, so activations may be recomputed."""
@@ -115,7 +115,7 @@ def read_rows(
 
 
 @contextmanager
-def caching(language: Any) -> Iterator[None]:
+def without_checkpointing(language: Any) -> Iterator[None]:
     """Inside, no layer recomputes its activations: transformers would take the cache from one that does."""
     recomputing = [m for m in language.modules() if m.training and getattr(m, "gradient_checkpointing", False)]
     try:

@@ -15,19 +15,19 @@ from motet.core.errors import CheckpointError
 from motet.core.protocols import Replay, Request
 from motet.core.trajectory import Act, ActKind, Sampling, TextTokens
 from motet.policies.checkpoints import save_checkpoint
-from motet.policies.generation.acts import sampled_fields, text_acts
-from motet.policies.generation.decode_loop import continue_sequences
+from motet.policies.generation.acts import act_fields, text_acts
+from motet.policies.generation.decode_loop import generate_from_state
 from motet.policies.generation.noise import action_uniforms
 from motet.policies.qwen_vl.embeddings import VlmEmbedder
-from motet.policies.qwen_vl.forward import caching, prefill, read_rows
-from motet.policies.qwen_vl.prefix_cache import Prefixes
+from motet.policies.qwen_vl.forward import forward_rows, prefill, without_checkpointing
+from motet.policies.qwen_vl.prefix_cache import PrefixCache
 from motet.policies.qwen_vl.prompt_encoding import VlmEncoder, VlmEncoding
 from motet.policies.qwen_vl.replay import replay
-from motet.policies.transformers_policy import LearningModel
+from motet.policies.transformers_policy import TransformersPolicy
 
 
-class VlmPolicy(LearningModel):
-    """A Qwen2.5-VL or Qwen3-VL that writes about what it is shown. Implements `motet.core.protocols.LearningPolicy`.
+class VlmPolicy(TransformersPolicy):
+    """A Qwen2.5-VL or Qwen3-VL that writes about what it is shown. Implements `motet.core.protocols.TrainablePolicy`.
 
     `autocast` is the compute type of replay, `rollout_autocast` that of sampling; None computes in the weights' own.
     `rollout_batch` sequences are sampled at once; None: as many as are asked for.
@@ -48,7 +48,7 @@ class VlmPolicy(LearningModel):
         self.processor = processor
         self.encoder = VlmEncoder(processor, self.model.config)
         self.embedder = VlmEmbedder(self.model, self.encoder.image_id)
-        self.prefixes = Prefixes(self.embedder)
+        self.prefixes = PrefixCache(self.embedder)
         self.stop_ids = _stop_ids(self.model, self.encoder)
         _refuse_sliding_windows(self.model)
 
@@ -77,9 +77,9 @@ class VlmPolicy(LearningModel):
         place = {key: number for number, key in enumerate(unique)}
         owner = torch.tensor([place[id(encoding)] for encoding in encodings], device=self.device)
         language = self.model.model.language_model
-        with self._rollout_autocasting(), caching(language):
+        with self._rollout_autocasting(), without_checkpointing(language):
             prefix = prefill(language, self.embedder.contexts(list(unique.values())))
-            decoded = continue_sequences(
+            decoded = generate_from_state(
                 prefix.last[owner],
                 prefix.continued(owner),
                 head=self.model.lm_head,
@@ -88,12 +88,12 @@ class VlmPolicy(LearningModel):
                 sampling=sampling,
                 stop_ids=self.stop_ids,
             )
-        fields = sampled_fields(requests, encodings, decoded, sampling, self.version)
+        fields = act_fields(requests, encodings, decoded, sampling, self.version)
         return text_acts(decoded, fields, self.encoder.tokenizer, self.stop_ids)
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
-    def transcribe(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
+    def encode_targets(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
         """The acts that demonstrate the targets, which are strings. Raises ContextError for one that does not fit."""
         _require_text(requests)
         acts: list[Act] = []
@@ -129,7 +129,7 @@ class VlmPolicy(LearningModel):
 
         The vectors look at the context and at those before them; their positions are those of text that goes on. One
         call for the batch, in which an encoding that occurs again (the same object) is read once; with `keep` once over
-        the calls too, where nothing of the reading trains (see `Prefixes`). Encode with
+        the calls too, where nothing of the reading trains (see `PrefixCache`). Encode with
         `encoder.encode_all(..., room=Q + 1)`, which refuses what does not fit.
         """
         if not encodings:
@@ -137,7 +137,7 @@ class VlmPolicy(LearningModel):
         unique = {id(encoding): encoding for encoding in encodings}
         place = {key: number for number, key in enumerate(unique)}
         with self._autocasting():
-            if self.reading_trains:
+            if self.backbone_trains:
                 self.prefixes.forget()
                 hidden = self._read_whole(list(unique.values()), appended)
             else:
@@ -151,11 +151,11 @@ class VlmPolicy(LearningModel):
         if not language.gradient_checkpointing:
             each = torch.arange(len(contexts), device=self.device)
             return prefill(language, contexts).continued(each).extend(tail.expand(len(contexts), -1, -1))
-        read = read_rows(language, contexts, [tail] * len(contexts))  # a cache does not survive it
+        read = forward_rows(language, contexts, [tail] * len(contexts))  # a cache does not survive it
         starts = [len(context.vectors) for context in contexts]
         return torch.stack([row[n : n + len(tail)] for row, n in zip(read, starts, strict=True)])
 
-    def cost(self, act: Act) -> int:
+    def num_tokens(self, act: Act) -> int:
         """Tokens that replaying the act costs: its context, merged patches included, and its own."""
         return len(act.encoding.ids) + act.num_actions
 

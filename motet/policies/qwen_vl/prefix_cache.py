@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 from motet.policies.qwen_vl.embeddings import VlmEmbedder
-from motet.policies.qwen_vl.forward import Continuation, Prefilled, caching, prefill
+from motet.policies.qwen_vl.forward import KVCacheContinuation, PrefillOutput, prefill, without_checkpointing
 from motet.policies.qwen_vl.prompt_encoding import VlmEncoding
 
 
@@ -33,7 +33,7 @@ class Prefix:
     next_position: int
 
 
-class Prefixes:
+class PrefixCache:
     """The contexts that a frozen language model has read.
 
     One that is read while nothing is learnt (to sample from it, or for a reference) will be read again. Whoever says so
@@ -61,8 +61,8 @@ class Prefixes:
         language = self.embedder.model.model.language_model
         prefixes = self._read(language, encodings, keep and not torch.is_grad_enabled())
         tail = appended.to(language.embed_tokens.weight).expand(len(encodings), -1, -1)
-        with _recomputing(language):
-            return _together(language, prefixes).extend(tail)
+        with _checkpointing_with_cache(language):
+            return _batch_prefixes(language, prefixes).extend(tail)
 
     @torch.no_grad()
     def _read(self, language: Any, encodings: Sequence[VlmEncoding], keep: bool) -> list[Prefix]:
@@ -70,15 +70,15 @@ class Prefixes:
         found = {encoding: self._known[encoding] for encoding in encodings if encoding in self._known}
         missing = [encoding for encoding in encodings if encoding not in found]
         if missing:
-            with caching(language):
-                read = dict(zip(missing, _apart(prefill(language, self.embedder.contexts(missing))), strict=True))
+            with without_checkpointing(language):
+                read = dict(zip(missing, _split_batch(prefill(language, self.embedder.contexts(missing))), strict=True))
             found |= read
             if keep:
                 self._known.update(read)
         return [found[encoding] for encoding in encodings]
 
 
-class _Fixed(DynamicCache):
+class _ReadOnlyCache(DynamicCache):
     """A cache that layers look at and do not fill: one that runs again in the backward pass finds it as it was."""
 
     def update(
@@ -88,7 +88,7 @@ class _Fixed(DynamicCache):
         return torch.cat([layer.keys, key_states], dim=-2), torch.cat([layer.values, value_states], dim=-2)
 
 
-def _apart(read: Prefilled) -> list[Prefix]:
+def _split_batch(read: PrefillOutput) -> list[Prefix]:
     """Each context on its own, without the padding of the batch that it was read in."""
     prefixes = []
     for n, (length, following) in enumerate(zip(read.lengths.tolist(), read.next_positions.tolist(), strict=True)):
@@ -100,9 +100,9 @@ def _apart(read: Prefilled) -> list[Prefix]:
     return prefixes
 
 
-def _together(language: Any, prefixes: Sequence[Prefix]) -> Continuation:
+def _batch_prefixes(language: Any, prefixes: Sequence[Prefix]) -> KVCacheContinuation:
     """A row for each context, padded on the right."""
-    cache = _Fixed()
+    cache = _ReadOnlyCache()
     for number, parts in enumerate(zip(*(prefix.layers for prefix in prefixes), strict=True)):
         keys, values = (pad_sequence(list(part), batch_first=True).transpose(1, 2) for part in zip(*parts, strict=True))
         DynamicCache.update(cache, keys, values, number)
@@ -111,15 +111,17 @@ def _together(language: Any, prefixes: Sequence[Prefix]) -> Continuation:
     following = torch.tensor([prefix.next_position for prefix in prefixes], device=device)
     columns = torch.arange(int(lengths.max()), device=device)
     seen = columns < lengths.unsqueeze(1) if bool((lengths < lengths.max()).any()) else None
-    return Continuation(language, cache, seen, following)
+    return KVCacheContinuation(language, cache, seen, following)
 
 
 @contextmanager
-def _recomputing(language: Any) -> Iterator[None]:
+def _checkpointing_with_cache(language: Any) -> Iterator[None]:
     """Inside, layers that recompute their activations do so beside a cache, which transformers would take from them."""
     layers = [m for m in language.layers if m.training and getattr(m, "gradient_checkpointing", False)]
-    again = partial(checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), caching(language)))
-    with caching(language):
+    again = partial(
+        checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), without_checkpointing(language))
+    )
+    with without_checkpointing(language):
         try:
             for layer in layers:
                 layer.forward = partial(again, layer.forward)

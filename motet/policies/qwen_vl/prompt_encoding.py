@@ -18,7 +18,7 @@ from torch import Tensor
 from motet.core.conversation import Conversation
 from motet.core.errors import CheckpointError, DataError
 from motet.core.registry import first_line
-from motet.policies.generation.chat_template import TemplateEncoder, once_each, with_sentinels
+from motet.policies.generation.chat_template import ChatTemplateEncoder, encode_unique, with_sentinels
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class VlmEncoding:
     grids: Int[Tensor, "K 3"] | None = None
 
 
-class VlmEncoder(TemplateEncoder):
+class VlmEncoder(ChatTemplateEncoder):
     """Encodes conversations for one checkpoint.
 
     `processor` holds the tokenizer and the image processor (`motet.policies.qwen_vl.checkpoint.VlmProcessor`),
@@ -53,7 +53,7 @@ class VlmEncoder(TemplateEncoder):
         named = (config.vision_start_token_id, config.vision_end_token_id, config.video_token_id)
         around = [tokenizer.convert_ids_to_tokens(number) for number in named]
         given = [self.image_token, tokenizer.eos_token, tokenizer.pad_token, *around]
-        self._steer_with([token for token in given if token])
+        self._set_control_tokens([token for token in given if token])
 
     def encode(self, conversation: Conversation, *, room: int) -> VlmEncoding:
         """Ids and pictures of a context that ends where the assistant's turn begins.
@@ -73,12 +73,12 @@ class VlmEncoder(TemplateEncoder):
                 ids.append(self.tokenizer.convert_tokens_to_ids(piece))
             elif piece:
                 ids += self._words(piece, texts)
-        self._require_room(conversation, len(ids), room, "shorten the prompt or lower text.max_tokens.")
+        self._check_context_length(conversation, len(ids), room, "shorten the prompt or lower text.max_tokens.")
         return VlmEncoding(torch.tensor(ids, dtype=torch.long), pixels, grids)
 
     def encode_all(self, conversations: Sequence[Conversation], *, room: int) -> list[VlmEncoding]:
         """`encode` for each; a conversation that occurs again shares its encoding."""
-        return once_each(conversations, lambda conversation: self.encode(conversation, room=room))
+        return encode_unique(conversations, lambda conversation: self.encode(conversation, room=room))
 
     def _patches(self, pictures: list[Image.Image]) -> tuple[Tensor | None, Tensor | None]:
         if not pictures:

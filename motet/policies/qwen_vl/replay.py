@@ -18,7 +18,7 @@ from motet.core.protocols import Replay
 from motet.core.trajectory import Act
 from motet.policies.generation.replay import Branch, Read, alike, score
 from motet.policies.qwen_vl.embeddings import Context, VlmEmbedder
-from motet.policies.qwen_vl.forward import prefill, read_rows
+from motet.policies.qwen_vl.forward import forward_rows, prefill
 
 
 def replay(model: Any, embedder: VlmEmbedder, acts: Sequence[Act], needs: Collection[str]) -> list[Replay]:
@@ -41,7 +41,7 @@ def replay(model: Any, embedder: VlmEmbedder, acts: Sequence[Act], needs: Collec
 def _plain_pass(language: Any, contexts: list[Context], branches: list[Branch]) -> Read:
     """Every act as one row."""
     owners = [contexts[branch.context] for branch in branches]
-    hidden = read_rows(language, owners, [branch.actions for branch in branches])
+    hidden = forward_rows(language, owners, [branch.actions for branch in branches])
     first = [n * hidden.shape[1] + len(owner.vectors) - 1 for n, owner in enumerate(owners)]
     return Read(hidden.flatten(0, 1), first, [place + 1 for place in first])
 

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from motet.policies.diffusion.models import denoiser_of
+from motet.policies.diffusion.models import build_denoiser
 from motet.policies.diffusion.models.loading import diffusers_library
 from motet.policies.qwen_vl import VlmPolicy
 from motet.policies.tiny.common import initialise
 from motet.policies.tiny.qwen_vl import TinyVlmSizes, make_tiny_vlm
-from motet.policies.unified.connector import Bridge, ConnectorConfig
+from motet.policies.unified.connector import ConnectorConfig, QueryConnector
 from motet.policies.unified.policy import UnifiedPolicy
 
 
@@ -58,7 +58,7 @@ def make_tiny_unified(tokenizer: PreTrainedTokenizerFast, sizes: TinyUnifiedSize
     torch.manual_seed(seed)
     transformer = tiny_sana(sizes, side // cells)
     scheduler = diffusers_library().FlowMatchEulerDiscreteScheduler(shift=1.0)
-    denoiser = denoiser_of(transformer, tiny_autoencoder(sizes), scheduler, adapter=True)
+    denoiser = build_denoiser(transformer, tiny_autoencoder(sizes), scheduler, adapter=True)
     connector = ConnectorConfig(
         input_width=sizes.vlm.hidden,
         output_width=denoiser.condition_width,
@@ -67,7 +67,7 @@ def make_tiny_unified(tokenizer: PreTrainedTokenizerFast, sizes: TinyUnifiedSize
         num_heads=sizes.vlm.heads,
         feed_forward=sizes.feed_forward,
     )
-    bridge = Bridge(connector, scale=0.5, seed=seed)
+    bridge = QueryConnector(connector, scale=0.5, seed=seed)
     initialise([bridge.connector])
     return UnifiedPolicy(VlmPolicy(model, processor), bridge, denoiser, height=side, width=side)
 

@@ -16,14 +16,14 @@ from motet.config import ExpertConfig
 from motet.core.errors import CheckpointError
 from motet.core.registry import first_line
 from motet.policies.diffusion.models import Denoiser, open_denoiser
-from motet.policies.unified.connector import Bridge, ConnectorConfig
+from motet.policies.unified.connector import ConnectorConfig, QueryConnector
 from motet.weights.safetensors_io import save_tensors
 
 MODEL_TYPE = "motet_unified"
 LANGUAGE, _BRIDGE = "language_model", "bridge.safetensors"
 
 
-def save_unified(folder: Path, reader: Any, bridge: Bridge, denoiser: Denoiser, size: tuple[int, int]) -> None:
+def save_unified(folder: Path, reader: Any, bridge: QueryConnector, denoiser: Denoiser, size: tuple[int, int]) -> None:
     """Write all parts. Raises CheckpointError when they cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def open_unified(
             fix=f"give a folder that motet saved, with config.json and {_BRIDGE}.",
         ) from error
     denoiser = open_denoiser(folder, dtype=dtype, device=device, embedded_guidance=settings.embedded_guidance)
-    bridge = Bridge(sizes).to(device)
+    bridge = QueryConnector(sizes).to(device)
     _require_fit(folder, sizes, reader, denoiser)
     try:
         bridge.load_state_dict(weights)

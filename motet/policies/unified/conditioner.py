@@ -15,50 +15,53 @@ from torch import Tensor
 from motet.core.conversation import Conversation
 from motet.core.protocols import Request
 from motet.core.trajectory import DenoisingSteps, Sampling
-from motet.policies.diffusion import Branches, branches_of
+from motet.policies.diffusion import GuidanceBranches, guidance_branches
 from motet.policies.diffusion.models import Condition, Denoiser
 from motet.policies.diffusion.models.source_adapter import encode_source
-from motet.policies.generation.chat_template import once_each
-from motet.policies.unified.connector import Bridge
+from motet.policies.generation.chat_template import encode_unique
+from motet.policies.unified.connector import QueryConnector
 
 
 @dataclass(frozen=True, eq=False)
-class DrawingEncoding:
+class UnifiedConditionEncoding:
     """What the model saw of the context of a drawing, kept so that replay never derives it again.
 
     `context` is the language model's encoding; `tokens` are the codes of the picture that is painted anew, None where
     the language model draws none; `sources` are the latents of the picture that is edited, none for a drawing from
-    scratch. `blank` and `blank_source` tell which of both a demonstration goes without, as the branches of guidance do.
+    scratch. `drop_prompt` and `drop_source_image` tell which of both a demonstration goes without, as the branches of
+    guidance do.
     """
 
     context: Any
     tokens: Int[Tensor, "N"] | None = None
     sources: tuple[Float[Tensor, "..."], ...] = ()
-    blank: bool = False
-    blank_source: bool = False
+    drop_prompt: bool = False
+    drop_source_image: bool = False
 
 
-class BridgeConditioner:
+class ConnectorConditioner:
     """Runs the language model and the connector; how the language model is read is up to the subclass.
 
     The null branch is zeros in place of the connector's words. Where nothing trains on that road, an encoding's
     condition is computed once and kept as long as the encoding.
     """
 
-    def __init__(self, reader: Any, bridge: Bridge, denoiser: Denoiser, size: tuple[int, int]) -> None:
+    def __init__(self, reader: Any, bridge: QueryConnector, denoiser: Denoiser, size: tuple[int, int]) -> None:
         self.reader, self.bridge, self.denoiser, self.size = reader, bridge, denoiser, size
-        self._known: WeakKeyDictionary[DrawingEncoding, Condition] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[UnifiedConditionEncoding, Condition] = WeakKeyDictionary()
 
     @torch.no_grad()
-    def encode(self, contexts: Sequence[Conversation], guided: bool = False) -> list[DrawingEncoding]:
+    def encode(self, contexts: Sequence[Conversation], guided: bool = False) -> list[UnifiedConditionEncoding]:
         """The language model's encoding and what else a drawing is told of its context, guided or not."""
-        return once_each(contexts, self._encode)
+        return encode_unique(contexts, self._encode)
 
-    def blanked(self, encoding: DrawingEncoding, request: Request) -> DrawingEncoding:
+    def blanked(self, encoding: UnifiedConditionEncoding, request: Request) -> UnifiedConditionEncoding:
         """Without the prompt, the source, or both, as the request says."""
-        return replace(encoding, blank=request.blank, blank_source=request.blank_source)
+        return replace(encoding, drop_prompt=request.drop_prompt, drop_source_image=request.drop_source_image)
 
-    def branches(self, encodings: Sequence[DrawingEncoding], samplings: Sequence[Sampling]) -> list[Branches]:
+    def branches(
+        self, encodings: Sequence[UnifiedConditionEncoding], samplings: Sequence[Sampling]
+    ) -> list[GuidanceBranches]:
         """Conditional, source alone, and null, as the guidance asks."""
         conditions = self._conditions(encodings)
         return [
@@ -66,27 +69,29 @@ class BridgeConditioner:
             for encoding, sampling in zip(encodings, samplings, strict=True)
         ]
 
-    def cost(self, act: DenoisingSteps) -> int:
+    def num_tokens(self, act: DenoisingSteps) -> int:
         """Tokens of the picture for every branch and step, and once those of what is not known of its condition."""
         edits = bool(act.encoding.sources)
-        branches = branches_of(act.sampling, "whole", "null", "picture alone" if edits else None).scoring.conditions
-        reading = 0 if act.encoding in self._known else self._unread(act.encoding)
+        branches = guidance_branches(
+            act.sampling, "whole", "null", "picture alone" if edits else None
+        ).scoring.conditions
+        reading = 0 if act.encoding in self._known else self._num_uncached_tokens(act.encoding)
         return reading + len(branches) * act.num_actions * self.denoiser.tokens(act.states.shape[1:])
 
-    def _encode(self, context: Conversation) -> DrawingEncoding:
+    def _encode(self, context: Conversation) -> UnifiedConditionEncoding:
         raise NotImplementedError
 
-    def _hidden(self, encodings: Sequence[DrawingEncoding]) -> Float[Tensor, "B Q D"]:
+    def _hidden(self, encodings: Sequence[UnifiedConditionEncoding]) -> Float[Tensor, "B Q D"]:
         """What the connector reads, with gradient to all that trains."""
         raise NotImplementedError
 
-    def _unread(self, encoding: DrawingEncoding) -> int:
+    def _num_uncached_tokens(self, encoding: UnifiedConditionEncoding) -> int:
         """Tokens that computing the condition of an encoding costs: of the context, and of what the connector reads."""
         return len(encoding.context.ids) + self.bridge.connector.config.num_queries
 
-    def _conditions(self, encodings: Sequence[DrawingEncoding]) -> dict[int, Condition]:
+    def _conditions(self, encodings: Sequence[UnifiedConditionEncoding]) -> dict[int, Condition]:
         unique = {id(encoding): encoding for encoding in encodings}
-        if self.reader.reading_trains or self.bridge.trains:
+        if self.reader.backbone_trains or self.bridge.trains:
             self._known.clear()  # of weights that will have moved by the time that they are frozen
             return self._computed(list(unique.values()))
         missing = [encoding for encoding in unique.values() if encoding not in self._known]
@@ -95,36 +100,36 @@ class BridgeConditioner:
                 self._known[unique[key]] = condition
         return {key: self._known[encoding] for key, encoding in unique.items()}
 
-    def _computed(self, encodings: Sequence[DrawingEncoding]) -> dict[int, Condition]:
+    def _computed(self, encodings: Sequence[UnifiedConditionEncoding]) -> dict[int, Condition]:
         if not encodings:
             return {}
         connector = self.bridge.connector
         embeddings, pooled = connector(self._hidden(encodings).to(connector.project.weight))
         found: dict[int, Condition] = {}
         for n, encoding in enumerate(encodings):
-            sources = () if encoding.blank_source else encoding.sources
+            sources = () if encoding.drop_source_image else encoding.sources
             condition = Condition(embeddings[n], None, None if pooled is None else pooled[n], sources)
-            found[id(encoding)] = _without_prompt(condition) if encoding.blank else condition
+            found[id(encoding)] = _without_prompt(condition) if encoding.drop_prompt else condition
         return found
 
 
-class QueryConditioner(BridgeConditioner):
+class QueryConditioner(ConnectorConditioner):
     """Reads learned queries after the whole context: a bank for drawings, another for edits.
 
     A drawing whose context shows a picture is an edit of the last one.
     """
 
-    def _encode(self, context: Conversation) -> DrawingEncoding:
+    def _encode(self, context: Conversation) -> UnifiedConditionEncoding:
         room = self.bridge.connector.config.num_queries + 1  # an act's last token is never read, the last query is
         picture = edited_picture(context)
         sources = () if picture is None else (encode_source(self.denoiser, picture, *self.size),)
-        return DrawingEncoding(self.reader.encoder.encode(context, room=room), sources=sources)
+        return UnifiedConditionEncoding(self.reader.encoder.encode(context, room=room), sources=sources)
 
-    def _unread(self, encoding: DrawingEncoding) -> int:
+    def _num_uncached_tokens(self, encoding: UnifiedConditionEncoding) -> int:
         read = encoding.context in self.reader.prefixes
-        return self.bridge.connector.config.num_queries if read else super()._unread(encoding)
+        return self.bridge.connector.config.num_queries if read else super()._num_uncached_tokens(encoding)
 
-    def _hidden(self, encodings: Sequence[DrawingEncoding]) -> Float[Tensor, "B Q D"]:
+    def _hidden(self, encodings: Sequence[UnifiedConditionEncoding]) -> Float[Tensor, "B Q D"]:
         found: dict[int, Tensor] = {}
         for task in ("draw", "edit"):
             own = [encoding for encoding in encodings if bool(encoding.sources) == (task == "edit")]
@@ -144,7 +149,7 @@ def _without_prompt(condition: Condition) -> Condition:
     return replace(condition, embeddings=torch.zeros_like(condition.embeddings), pooled=pooled)
 
 
-def _guided(condition: Condition, sampling: Sampling, denoiser: Denoiser) -> Branches:
+def _guided(condition: Condition, sampling: Sampling, denoiser: Denoiser) -> GuidanceBranches:
     of_picture = _without_prompt(condition)
     null = replace(of_picture, sources=())
-    return branches_of(sampling, condition, null, of_picture if condition.sources else None, denoiser.rescale)
+    return guidance_branches(sampling, condition, null, of_picture if condition.sources else None, denoiser.rescale)

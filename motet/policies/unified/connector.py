@@ -97,7 +97,7 @@ def new_queries(num_queries: int, width: int, scale: float, generator: torch.Gen
     return nn.Parameter(scale * torch.randn(num_queries, width, generator=generator))
 
 
-class Bridge(nn.Module):
+class QueryConnector(nn.Module):
     """What is new between two pretrained experts: a bank of queries per task, unless it reads tokens; the connector."""
 
     def __init__(self, config: ConnectorConfig, *, scale: float = 1.0, seed: int = 0) -> None:

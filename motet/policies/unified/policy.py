@@ -9,17 +9,17 @@ from typing import Any
 import torch
 
 from motet.core.trajectory import Act, ImageTokens, Sampling
-from motet.policies.composite import Ensemble
-from motet.policies.diffusion import Painter
+from motet.policies.composite import CompositePolicy
+from motet.policies.diffusion import DiffusionGenerator
 from motet.policies.diffusion.models import Denoiser
-from motet.policies.diffusion.policy import PaintingPolicy
+from motet.policies.diffusion.policy import DiffusionPolicy
 from motet.policies.unified.checkpoint import save_unified
 from motet.policies.unified.conditioner import QueryConditioner
-from motet.policies.unified.connector import Bridge
+from motet.policies.unified.connector import QueryConnector
 from motet.policies.unified.tokens import TokenConditioner
 
 
-class UnifiedPolicy(Ensemble):
+class UnifiedPolicy(CompositePolicy):
     """A language model and a diffusion transformer in one. `height` and `width` are those of its pictures, in pixels.
 
     `reader` is a `VlmPolicy` whose reading of learned queries conditions drawings (UniRL-Zero, arXiv 2510.17937), or a
@@ -32,7 +32,7 @@ class UnifiedPolicy(Ensemble):
     def __init__(
         self,
         reader: Any,
-        bridge: Bridge,
+        bridge: QueryConnector,
         denoiser: Denoiser,
         *,
         height: int,
@@ -44,9 +44,9 @@ class UnifiedPolicy(Ensemble):
         bridge.requires_grad_(False)  # as the experts are, until parts are chosen
         reads_tokens = bridge.connector.config.reads == "tokens"
         conditioner = (TokenConditioner if reads_tokens else QueryConditioner)(reader, bridge, denoiser, self.size)
-        painter = Painter(denoiser, conditioner, height, width, autocast)
+        painter = DiffusionGenerator(denoiser, conditioner, height, width, autocast)
         parts = {**bridge.parts, **denoiser.parts}
-        drawer = PaintingPolicy(painter, parts, rollout_batch=rollout_batch)
+        drawer = DiffusionPolicy(painter, parts, rollout_batch=rollout_batch)
         super().__init__({**dict.fromkeys(reader.kinds, reader), "denoising": drawer})
 
     def paint(self, acts: Sequence[ImageTokens], n: int = 1, *, seed: int = 0, **sampling: Any) -> list[Act]:

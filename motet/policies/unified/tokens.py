@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motet.core.conversation import Conversation, Message, Picture
+from motet.core.conversation import Conversation, ImagePart, Message
 from motet.core.errors import ConfigError
-from motet.policies.unified.conditioner import BridgeConditioner, DrawingEncoding
+from motet.policies.unified.conditioner import ConnectorConditioner, UnifiedConditionEncoding
 
 
-class TokenConditioner(BridgeConditioner):
+class TokenConditioner(ConnectorConditioner):
     """Reads a drawn picture's tokens after the context that it was drawn in (BLIP3o-NEXT).
 
     The context of a drawing ends with the policy's own picture, which is painted anew. Its tokens are those that it was
@@ -21,27 +21,29 @@ class TokenConditioner(BridgeConditioner):
     reaches the language model and the tokens' embeddings, but not which tokens were chosen: that is the image act's.
     """
 
-    def _encode(self, context: Conversation) -> DrawingEncoding:
-        before, picture = drawn_last(context)
+    def _encode(self, context: Conversation) -> UnifiedConditionEncoding:
+        before, picture = last_image_tokens(context)
         if picture.codes is None:
             (codes,) = self.reader.codes_of([picture.image])
         else:
             codes = torch.tensor(picture.codes)
         room = len(codes) + 1  # an act's last token is never read, here it is
-        return DrawingEncoding(self.reader.encoder.encode(before, draws=True, with_null=False, room=room), codes)
+        return UnifiedConditionEncoding(
+            self.reader.encoder.encode(before, draws=True, with_null=False, room=room), codes
+        )
 
-    def _hidden(self, encodings: Sequence[DrawingEncoding]) -> Float[Tensor, "B N D"]:
+    def _hidden(self, encodings: Sequence[UnifiedConditionEncoding]) -> Float[Tensor, "B N D"]:
         codes = [encoding.tokens for encoding in encodings if encoding.tokens is not None]
         return self.reader.hidden_at([encoding.context for encoding in encodings], torch.stack(codes))
 
 
-def drawn_last(context: Conversation) -> tuple[Conversation, Picture]:
+def last_image_tokens(context: Conversation) -> tuple[Conversation, ImagePart]:
     """The picture that a context ends with, and the context that it was drawn in. Raises ConfigError without one."""
     match context.messages:
-        case (*before, Message("assistant", (Picture() as picture,))):
+        case (*before, Message("assistant", (ImagePart() as picture,))):
             return Conversation(tuple(before)), picture
     raise ConfigError(
         "A flow decoder paints the picture that its context ends with, and this context ends with none: "
         f"{context.text[-60:]!r}.",
-        fix="draw image tokens first, and give Draw a conversation that ends with shows(act).",
+        fix="draw image tokens first, and give GenerateImage a conversation that ends with as_image_turn(act).",
     )

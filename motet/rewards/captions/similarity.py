@@ -47,7 +47,7 @@ class BertScore:
         """From a folder or hub id. Raises ConfigError."""
         from transformers import AutoModel, AutoTokenizer
 
-        model = load_model(AutoModel, path, device, key=key, may_lack="pooler")
+        model = load_model(AutoModel, path, device, key=key, allow_missing_prefix="pooler")
         return cls(model, load_processor(AutoTokenizer, path, key=key), batch_size)
 
     @torch.no_grad()

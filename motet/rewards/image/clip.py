@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from motet.core.protocols import Policy
-from motet.rewards.base import Judge, reward
-from motet.rewards.image.pairwise import PairJudge
-from motet.rewards.image.pixels import drawn, in_batches, once_each, spread
+from motet.rewards.base import ModelReward, reward
+from motet.rewards.image.pairwise import ImagePairReward
+from motet.rewards.image.pixels import drawn, in_batches, spread, unique_by_identity
 from motet.rewards.models import device_of, load_model, load_processor
 from motet.rewards.options import filled, number, whole
 from motet.rewards.text.multiple_choice import text_of_question
@@ -55,7 +55,7 @@ class Clip:
     @torch.no_grad()
     def pictures(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "B D"]:
         """Embeddings of pictures; one that occurs again is computed once."""
-        distinct, places = once_each(pictures)
+        distinct, places = unique_by_identity(pictures)
         return torch.stack(in_batches(distinct, self.batch_size, self._embed_pictures))[places]
 
     def _embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
@@ -72,7 +72,7 @@ class Clip:
 
 
 @dataclass(eq=False, kw_only=True)
-class ClipJudge(Judge):
+class ClipJudge(ModelReward):
     """`path` is a folder or hub id of a transformers CLIPModel; `batch_size` inputs are embedded at a time."""
 
     name: ClassVar[str] = ""
@@ -120,7 +120,7 @@ class ClipScore(ClipJudge):
 
 @reward("clip_image_similarity")
 @dataclass(eq=False, kw_only=True)
-class ClipImageSimilarity(PairJudge, ClipJudge):
+class ClipImageSimilarity(ImagePairReward, ClipJudge):
     """Cosine of CLIP's embeddings of a drawing and of another picture, in [-1, 1]: UniRL-Zero's `clip_sim`.
 
     For edits that are to keep what they do not change, and for pictures restored from an edit. Of which act, and
@@ -130,7 +130,7 @@ class ClipImageSimilarity(PairJudge, ClipJudge):
     name: ClassVar[str] = "clip_image_similarity"
 
     def __post_init__(self) -> None:
-        PairJudge.__post_init__(self)
+        ImagePairReward.__post_init__(self)
         ClipJudge.__post_init__(self)
 
     def __call__(self, completions: list[Any], **columns: Any) -> list[float | None]:
@@ -144,7 +144,7 @@ class ClipImageSimilarity(PairJudge, ClipJudge):
 
 @reward("clip_direction")
 @dataclass(eq=False, kw_only=True)
-class ClipDirection(PairJudge, ClipJudge):
+class ClipDirection(ImagePairReward, ClipJudge):
     """Does the edit move the picture as the captions move? cos(E(edit) - E(source), E(target caption) - E(caption)).
 
     Gal et al. 2021 (StyleGAN-NADA, arXiv 2108.00946); UniRL-Zero's `sim_direction`, which it weights by 4 beside
@@ -158,7 +158,7 @@ class ClipDirection(PairJudge, ClipJudge):
     act: Any = "edit"
 
     def __post_init__(self) -> None:
-        PairJudge.__post_init__(self)
+        ImagePairReward.__post_init__(self)
         ClipJudge.__post_init__(self)
 
     def __call__(

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from motet.core.errors import DataError
 from motet.core.protocols import Policy
-from motet.rewards.base import Judge, reward
+from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.clip import Clip
 from motet.rewards.image.detector import CLASSES, Detector, Instance
 from motet.rewards.image.pixels import drawn, spread
@@ -29,13 +29,13 @@ SCORES = ("partial", "strict", "correct")
 MOST, SLACK, GREY = 16, 0.1, "#999"
 """Instances of a class that count; share of both sizes that a position may be off; what surrounds a crop."""
 
-Painted = Callable[[Sequence[Instance], str], list[str]]
+DiffusionSamples = Callable[[Sequence[Instance], str], list[str]]
 """Instances and what they are -> their colours."""
 
 
 @reward("gen_eval")
 @dataclass(eq=False, kw_only=True)
-class GenEval(Judge):
+class GenEval(ModelReward):
     """Whether the drawing holds what the row's `include` asks for: GenEval, by Mask2Former and CLIP.
 
     `score`: `correct` is GenEval's own verdict (at least so many; 1 or 0), `strict` wants exactly so many, `partial` is
@@ -85,15 +85,15 @@ class GenEval(Judge):
         places, pictures = drawn(completions, [asked is not None for asked in include], self.name)
         values: list[float] = []
         for place, picture, found in zip(places, pictures, self._detector(pictures), strict=True):
-            asked = Asked(clauses(include[place]), clauses(None if exclude is None else exclude[place]))
+            asked = GenEvalSpec(clauses(include[place]), clauses(None if exclude is None else exclude[place]))
             counting = tag is not None and tag[place] == "counting"
             sure = [one for one in found if one.score > (self.counting_threshold if counting else self.threshold)]
-            values.append(getattr(judge(sure, asked, _Painter(picture, self._clip)), self.score))
+            values.append(getattr(evaluate_clauses(sure, asked, _ColourClassifier(picture, self._clip)), self.score))
         return spread(len(completions), places, values)
 
 
 @dataclass(frozen=True)
-class Asked:
+class GenEvalSpec:
     """What a row asks for, and what it forbids."""
 
     include: Sequence[Mapping[str, Any]]
@@ -130,7 +130,7 @@ def clauses(given: Any) -> list[Mapping[str, Any]]:
     return read
 
 
-def judge(found: Sequence[Instance], asked: Asked, painted: Painted) -> Verdict:
+def evaluate_clauses(found: Sequence[Instance], asked: GenEvalSpec, painted: DiffusionSamples) -> Verdict:
     """GenEval's verdict on what was found, the surest first. Colours and positions are those of the surest."""
     groups: dict[str, list[Instance]] = {}
     for instance in found:
@@ -147,7 +147,11 @@ def judge(found: Sequence[Instance], asked: Asked, painted: Painted) -> Verdict:
 
 
 def _walk(
-    groups: Mapping[str, list[Instance]], include: Sequence[Mapping[str, Any]], painted: Painted, *, strict: bool
+    groups: Mapping[str, list[Instance]],
+    include: Sequence[Mapping[str, Any]],
+    painted: DiffusionSamples,
+    *,
+    strict: bool,
 ) -> tuple[bool, list[float]]:
     """Whether all clauses hold, and the degree of each of their parts."""
     held: list[list[Instance]] = []
@@ -160,7 +164,11 @@ def _walk(
 
 
 def _match(
-    clause: Mapping[str, Any], found: list[Instance], before: Sequence[list[Instance]], painted: Painted, strict: bool
+    clause: Mapping[str, Any],
+    found: list[Instance],
+    before: Sequence[list[Instance]],
+    painted: DiffusionSamples,
+    strict: bool,
 ) -> tuple[list[Instance], list[float]]:
     """What satisfies the clause, nothing where it does not hold; and the degrees of count, colour and position."""
     wanted = clause["count"]
@@ -195,7 +203,7 @@ def relations(one: Instance, other: Instance) -> set[str]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Painter:
+class _ColourClassifier:
     """The colours of things in a picture, by CLIP: each is cut out, on grey, and compared with ten colours' names."""
 
     picture: Image.Image

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from motet.core.errors import DataError
-from motet.rewards.base import Judge
+from motet.rewards.base import ModelReward
 from motet.rewards.image.pixels import picture_of
 from motet.rewards.options import filled, refuse
 
@@ -18,7 +18,7 @@ Pair = tuple[Image.Image, Image.Image]
 
 
 @dataclass(eq=False, kw_only=True)
-class PairJudge(Judge):
+class ImagePairReward(ModelReward):
     """`act` names the act whose last picture is judged (None: the last picture that is shown).
 
     It is compared with the picture in `column` (`images` or `image`: the row's first), or with that of the act `to`.

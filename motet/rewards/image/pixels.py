@@ -50,7 +50,7 @@ def spread(count: int, places: Sequence[int], values: Sequence[float]) -> list[f
     return scores
 
 
-def once_each(things: Sequence[T]) -> tuple[list[T], list[int]]:
+def unique_by_identity(things: Sequence[T]) -> tuple[list[T], list[int]]:
     """The distinct objects among `things`, by identity, and the place of each thing among them.
 
     The siblings of a group share their real picture: what is computed of it is computed once.

@@ -10,14 +10,14 @@ import numpy as np
 from PIL import Image
 
 from motet.rewards.base import reward
-from motet.rewards.image.pairwise import PairJudge
+from motet.rewards.image.pairwise import ImagePairReward
 from motet.rewards.image.pixels import spread
 from motet.rewards.options import number
 
 
 @reward("psnr")
 @dataclass(eq=False, kw_only=True)
-class Psnr(PairJudge):
+class Psnr(ImagePairReward):
     """Peak signal-to-noise ratio in decibels: 10 log10(255^2 / MSE), at most `cap`.
 
     UniRL-Zero's `recon`. Equal pictures have none, and get `cap`. Of which act, and compared with what: `act`, `column`

@@ -15,7 +15,7 @@ from torch import Tensor
 from motet.core.errors import ConfigError
 from motet.core.registry import first_line
 from motet.rewards.image.perceptual import WINDOW, lpips, mse, ssim
-from motet.rewards.image.pixels import in_batches, once_each, to_pixels
+from motet.rewards.image.pixels import in_batches, to_pixels, unique_by_identity
 from motet.rewards.models import frozen, load_model, load_processor
 from motet.rewards.options import filled, one_of, refuse, whole
 
@@ -47,7 +47,7 @@ class BackboneLpips:
 
 
 @dataclass(frozen=True, eq=False)
-class Likeness:
+class ImageSimilarity:
     """The visual term: `distance` of pixels in [0, 1], squashed to `side`, of `batch_size` pairs at a time."""
 
     distance: Distance
@@ -61,7 +61,7 @@ class Likeness:
         return in_batches(list(zip(real, drawn, strict=True)), self.batch_size, self._some)
 
     def _some(self, pairs: Sequence[tuple[Image.Image, Image.Image]]) -> list[float]:
-        real, place = once_each([pair[0] for pair in pairs])
+        real, place = unique_by_identity([pair[0] for pair in pairs])
         wanted = to_pixels(real, self.side, self.device)[torch.tensor(place, device=self.device)]
         found = to_pixels([pair[1] for pair in pairs], self.side, self.device)
         return (1 - self.distance(wanted, found)).clamp(0, 1).tolist()

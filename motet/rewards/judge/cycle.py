@@ -13,13 +13,13 @@ from PIL import Image
 from motet.core.errors import DataError
 from motet.core.protocols import Policy
 from motet.core.trajectory import Sampling
-from motet.rewards.base import Judge, reward
+from motet.rewards.base import ModelReward, reward
 from motet.rewards.captions.captioners import BlipCaptioner, Captioner
 from motet.rewards.captions.similarity import SIMILARITIES, BertScore, Similarity, Spice, tuples
 from motet.rewards.image.pixels import drawn, spread
-from motet.rewards.image.similarity import Likeness, check_visual, open_distance
+from motet.rewards.image.similarity import ImageSimilarity, check_visual, open_distance
 from motet.rewards.judge.endpoint import read_endpoint
-from motet.rewards.judge.vqa import EndpointLooker, PolicyLooker, check_judge, require
+from motet.rewards.judge.vqa import EndpointVQA, PolicyVQA, check_judge, require
 from motet.rewards.models import device_of
 from motet.rewards.options import filled, one_of, refuse
 from motet.rewards.text.multiple_choice import text_of_question
@@ -29,7 +29,7 @@ CAPTIONERS = ("policy", "blip", "endpoint")
 
 @reward("cycle")
 @dataclass(eq=False, kw_only=True)
-class Cycle(Judge):
+class Cycle(ModelReward):
     """Bidirectional cycle of CoRL: (1 - LPIPS(real, drawn) + similarity(caption of the drawing, prompt)) / 2.
 
     arXiv 2505.17534, R_cycle: the sum is halved so that it lies in [0, 1]; a weight of 2 gives the released code's sum.
@@ -60,7 +60,7 @@ class Cycle(Judge):
     batch_size: Any = 32
     _describe: Captioner | None = field(init=False, default=None)
     _compare: Similarity | None = field(init=False, default=None)
-    _liken: Likeness | None = field(init=False, default=None)
+    _similarity: ImageSimilarity | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         one_of("cycle", "text", self.text, (*SIMILARITIES, "none"))
@@ -88,7 +88,7 @@ class Cycle(Judge):
         device = device_of(policy)
         if self.visual != "none":
             distance = open_distance("cycle", self.visual, self.backbone, self.backbone_weights, device)
-            self._liken = Likeness(distance, self.side, self.batch_size, device)
+            self._similarity = ImageSimilarity(distance, self.side, self.batch_size, device)
         if self.text == "none":
             return
         if self.captioner == "policy":
@@ -110,8 +110,8 @@ class Cycle(Judge):
         """One score per completion, from its last picture; NaN where the captioner could not be reached."""
         places, pictures = drawn(completions, [asked is not None for asked in prompt], "cycle")
         terms: list[list[float]] = []
-        if self._liken is not None:
-            terms.append(self._liken([_real(images, place) for place in places], pictures))
+        if self._similarity is not None:
+            terms.append(self._similarity([_real(images, place) for place in places], pictures))
         if self.text != "none":
             terms.append(self._consistency(pictures, [text_of_question(prompt[place]) for place in places], policy))
         return spread(len(completions), places, [sum(values) / len(terms) for values in zip(*terms, strict=True)])
@@ -126,10 +126,10 @@ class Cycle(Judge):
 
     def _asked(self, policy: Policy) -> Captioner:
         if self.captioner == "endpoint":
-            looker: Any = EndpointLooker(self.endpoint, "cycle")
+            looker: Any = EndpointVQA(self.endpoint, "cycle")
         else:
             sampling = Sampling(float(self.temperature), max_tokens=self.max_tokens)
-            looker = PolicyLooker(policy, self.weights, sampling, self.batch_size)
+            looker = PolicyVQA(policy, self.weights, sampling, self.batch_size)
         return partial(_with_question, looker, self.question)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from motet.core.protocols import Policy
 from motet.core.trajectory import Sampling
-from motet.rewards.base import Judge, reward
+from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pixels import drawn, spread
 from motet.rewards.judge.endpoint import read_endpoint
-from motet.rewards.judge.vqa import EndpointLooker, Looker, PolicyLooker, check_judge, require
+from motet.rewards.judge.vqa import EndpointVQA, PolicyVQA, VQAModel, check_judge, require
 from motet.rewards.options import number, one_of
 from motet.rewards.text.answer_parsing import extract_answer
 from motet.rewards.text.exact_match import exact_answer
@@ -24,7 +24,7 @@ COMPARE = ("answer", "class", "graded_class")
 
 @reward("picture_qa")
 @dataclass(eq=False, kw_only=True)
-class PictureQA(Judge):
+class PictureQA(ModelReward):
     """Whether the row's question, asked about the drawing, gets the gold answer: 1, or less as the options say, or 0.
 
     CoRL's `t2i_qa` and `t2i_oc`. `judge` is `policy` (with the `weights` that the run started from, or the `current`
@@ -80,11 +80,11 @@ class PictureQA(Judge):
         values = [math.nan if said is None else self._judge(said, row) for said, row in zip(replies, rows, strict=True)]
         return spread(len(completions), places, values)
 
-    def _looker(self, policy: Policy) -> Looker:
+    def _looker(self, policy: Policy) -> VQAModel:
         if self.judge == "endpoint":
-            return EndpointLooker(self.endpoint, "picture_qa")
+            return EndpointVQA(self.endpoint, "picture_qa")
         sampling = Sampling(float(self.temperature), max_tokens=self.max_tokens)
-        return PolicyLooker(policy, self.weights, sampling, self.batch_size)
+        return PolicyVQA(policy, self.weights, sampling, self.batch_size)
 
     def _judge(self, said: str, row: Mapping[str, Any]) -> float:
         tagged = extract_answer(said)

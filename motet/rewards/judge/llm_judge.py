@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from motet.core.errors import ConfigError, RewardError
-from motet.rewards.base import Judge, reward
+from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pixels import picture_of
 from motet.rewards.judge.endpoint import ask, read_endpoint
 from motet.rewards.options import boolean, filled, number, refuse
@@ -27,7 +27,7 @@ PATTERN = r"Final Score:\s*(?:\*+\s*)?([0-9]+(?:\.[0-9]+)?)"  # two \s* side by 
 
 @reward("judged")
 @dataclass(eq=False, kw_only=True)
-class Judged(Judge):
+class Judged(ModelReward):
     """The number in an endpoint's reply about the drawing, over `scale`, its best; UniRL-Zero's UnifiedReward, /5.
 
     `endpoint` is a mapping, see `motet.rewards.judge.endpoint`. The words of `question` hold columns in braces

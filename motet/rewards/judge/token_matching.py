@@ -14,17 +14,17 @@ from torch.nn.utils.rnn import pad_sequence
 from motet.core.conversation import Conversation, user
 from motet.core.errors import ConfigError
 from motet.core.protocols import FeaturePolicy, Features, Policy
-from motet.rewards.base import Judge, reward
+from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pixels import drawn, in_batches, spread
 from motet.rewards.judge.similarity import token_matching
-from motet.rewards.judge.vqa import WEIGHTS, judging, require
+from motet.rewards.judge.vqa import WEIGHTS, require, with_judge_weights
 from motet.rewards.options import one_of, whole
 from motet.rewards.text.multiple_choice import text_of_question
 
 
 @reward("token_matching")
 @dataclass(eq=False, kw_only=True)
-class TokenMatching(Judge):
+class TokenMatching(ModelReward):
     """Token-level text-image matching of CoRL (TIM), in [-1, 1], in the policy's own feature space.
 
     arXiv 2505.17534, R_TIM: with the last hidden states of the conversation [drawing, prompt], half the mean over
@@ -60,7 +60,7 @@ class TokenMatching(Judge):
         def score(conversations: Sequence[Conversation]) -> list[float]:
             return match(policy.features(conversations)).tolist()
 
-        with judging(policy, self.weights):
+        with with_judge_weights(policy, self.weights):
             return spread(len(completions), places, in_batches(shown, self.batch_size, score))
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from motet.core.conversation import user
 from motet.core.errors import ConfigError
-from motet.core.protocols import LearningPolicy, Policy, Request
+from motet.core.protocols import Policy, Request, TrainablePolicy
 from motet.core.trajectory import Sampling, TextTokens
 from motet.rewards.judge.endpoint import Endpoint, ask
 from motet.rewards.options import number, one_of, whole
@@ -24,14 +24,14 @@ WEIGHTS = ("reference", "current")
 
 
 @runtime_checkable
-class Looker(Protocol):
+class VQAModel(Protocol):
     """Answers questions about pictures, in order; None where it could not."""
 
     def __call__(self, pictures: Sequence[Image.Image], questions: Sequence[str]) -> list[str | None]: ...
 
 
 @dataclass(frozen=True, eq=False)
-class PolicyLooker:
+class PolicyVQA:
     """The policy, greedy at temperature 0; `batch_size` pictures at a time.
 
     At another temperature the n-th picture of a step always meets the same noise.
@@ -48,7 +48,7 @@ class PolicyLooker:
             for n, (picture, question) in enumerate(zip(pictures, questions, strict=True))
         ]
         texts: list[str | None] = []
-        with judging(self.policy, self.weights):
+        with with_judge_weights(self.policy, self.weights):
             for start in range(0, len(requests), self.batch_size):
                 for act in self.policy.act(requests[start : start + self.batch_size], self.sampling):
                     assert isinstance(act, TextTokens)
@@ -57,7 +57,7 @@ class PolicyLooker:
 
 
 @dataclass(frozen=True, eq=False)
-class EndpointLooker:
+class EndpointVQA:
     """A model behind an OpenAI-compatible endpoint; `reward` is named in errors."""
 
     endpoint: Endpoint
@@ -67,11 +67,11 @@ class EndpointLooker:
         return ask(self.endpoint, pictures, questions, self.reward)
 
 
-def judging(policy: Policy, weights: str) -> AbstractContextManager[None]:
+def with_judge_weights(policy: Policy, weights: str) -> AbstractContextManager[None]:
     """Inside, the policy has the weights that it judges with: `reference` or `current`."""
     if weights == "current":
         return nullcontext()
-    assert isinstance(policy, LearningPolicy)
+    assert isinstance(policy, TrainablePolicy)
     return policy.reference()
 
 
@@ -85,7 +85,7 @@ def check_judge(reward: str, weights: Any, max_tokens: Any, temperature: Any, ba
 
 def require(policy: Policy, reward: str, *, weights: str, writes: bool) -> None:
     """Raise ConfigError unless the policy has a reference, if it is asked for, and can write, if it is to."""
-    if weights == "reference" and not isinstance(policy, LearningPolicy):
+    if weights == "reference" and not isinstance(policy, TrainablePolicy):
         raise ConfigError(
             f"Reward {reward!r} asks for the starting weights, and {type(policy).__name__} has no reference().",
             fix="set rewards.options.weights=current, or give the policy freeze_reference() and reference().",

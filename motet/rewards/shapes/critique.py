@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from motet.rewards.base import Judge, reward
+from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pixels import picture_of
 from motet.rewards.options import boolean, filled, number
 from motet.rewards.text.exact_match import answer_of
@@ -19,7 +19,7 @@ from motet.shapes.verifier import read_scenes
 
 @reward("critique")
 @dataclass(eq=False, kw_only=True)
-class Critique(Judge):
+class Critique(ModelReward):
     """Whether the act `act` names every mistake of the draft and no other, in the words of
     `motet.shapes.errors_in_words`.
 

@@ -13,16 +13,16 @@ from PIL import Image
 
 from motet.core.errors import DataError
 from motet.rewards.base import reward
-from motet.rewards.image.pairwise import PairJudge
-from motet.rewards.image.pixels import once_each, spread
+from motet.rewards.image.pairwise import ImagePairReward
+from motet.rewards.image.pixels import spread, unique_by_identity
 from motet.rewards.options import boolean, number, whole
 from motet.shapes.scene import Scene
-from motet.shapes.verifier import Reading, compare, judge, read_scenes, same_things
+from motet.shapes.verifier import ParsedImage, compare, judge, layout_free_spec, read_scenes
 
 
 @reward("scene_match")
 @dataclass(eq=False, kw_only=True)
-class SceneMatch(PairJudge):
+class SceneMatch(ImagePairReward):
     """Whether the drawing reads back as exactly the scene of another picture: 1 or 0, by the shapes world's reader.
 
     The other picture is the row's input picture, or what `column` or the act `to` name; `act` is the act that is judged
@@ -47,16 +47,16 @@ class SceneMatch(PairJudge):
     def __call__(self, completions: list[Any], **columns: Any) -> list[float | None]:
         """One score per completion; None where the judged act or the other picture is missing."""
         places, pairs = self.pairs(completions, columns)
-        others, place_of = once_each([other for _, other in pairs])
+        others, place_of = unique_by_identity([other for _, other in pairs])
         scenes = self._scenes(others)
         readings = read_scenes([drawing for drawing, _ in pairs], self.grid)
         values = [self._score(reading, scenes[n]) for reading, n in zip(readings, place_of, strict=True)]
         return spread(len(completions), places, values)
 
-    def _score(self, reading: Reading, asked: Scene | None) -> float:
+    def _score(self, reading: ParsedImage, asked: Scene | None) -> float:
         if asked is None:
             return 0.0
-        verdict = compare(reading, asked) if self.places else judge(reading, same_things(asked))
+        verdict = compare(reading, asked) if self.places else judge(reading, layout_free_spec(asked))
         return (1 - self.partial) * float(verdict.correct) + self.partial * verdict.partial
 
     def _scenes(self, pictures: Sequence[Image.Image]) -> list[Scene | None]:

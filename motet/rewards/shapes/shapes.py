@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from motet.rewards.base import Judge, reward
+from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pixels import last_picture
 from motet.rewards.options import number
 
 
 @reward("shapes")
 @dataclass(eq=False, kw_only=True)
-class Shapes(Judge):
+class Shapes(ModelReward):
     """Whether the last picture shows exactly what its `spec` asks for, by the shapes world's strict checker.
 
     1 or 0; with `partial` p in [0, 1] it is `(1 - p) * correct + p * partial score`.

@@ -17,17 +17,17 @@ from motet.rewards.text.choice_parsing import chosen_letter, letter_of
 from motet.rewards.text.gold_check import gold_texts, reads_gold
 from motet.rewards.text.multiple_choice import options_of
 
-Scores = list[float | None]
+RewardValues = list[float | None]
 
 
 @reward("format")
-def format_(completions: list[Any]) -> Scores:
+def format_(completions: list[Any]) -> RewardValues:
     """Whether the text is `<think>thought</think><answer>answer</answer>`, neither part empty, and nothing else."""
     return [float(well_formed(last_text(c, "format"))) if c else None for c in completions]
 
 
 @reward("answer_format")
-def answer_format(completions: list[Any]) -> Scores:
+def answer_format(completions: list[Any]) -> RewardValues:
     """Whether the text has exactly one `<answer>` block that holds something; what stands around it is free.
 
     For thoughts and rewritten prompts. Not inside a thought, and without another tag in it; UniRL-Zero's code takes any
@@ -44,13 +44,13 @@ def exact_answer(
     question: list[Any] | None = None,
     options: list[Any] | None = None,
     tagged: Any = True,
-) -> Scores:
+) -> RewardValues:
     """`multiple_choice` for rows that offer options, `open_ended` for the others.
 
     Options are in the column `options`, or lines `A. text` of the column `question`; lines count only if the gold
     answer is one of them. `tagged` False: the whole completion is the answer, not its `<answer>` block.
     """
-    values: Scores = []
+    values: RewardValues = []
     for n, (completion, gold) in enumerate(zip(completions, answer, strict=True)):
         row = row_options(n, question, options)
         if options is None or not options[n]:  # lines of the question may be no options at all
@@ -71,7 +71,7 @@ def multiple_choice(
     tagged: Any = True,
     *,
     unclear: Any = "refuse",
-) -> Scores:
+) -> RewardValues:
     """Whether the answer chooses the gold option, by letter or by text; see `motet.rewards.text.choice_parsing`.
 
     A row without options is judged by its letter if its gold answer is one, else the reward does not apply to it.
@@ -79,7 +79,7 @@ def multiple_choice(
     to its row: for large sets of others, which no one can mend.
     """
     one_of("multiple_choice", "unclear", unclear, ("refuse", "skip"))
-    values: Scores = []
+    values: RewardValues = []
     for n, (completion, gold) in enumerate(zip(completions, answer, strict=True)):
         row = row_options(n, question, options)
         skipped = unclear == "skip" and gold is not None and not _names_an_option(gold, row)
@@ -96,7 +96,7 @@ def _names_an_option(gold: Any, row: Any) -> bool:
 
 @reward("open_ended", options={"tagged": (True, False)})
 @reads_gold
-def open_ended(completions: list[Any], answer: list[Any], tagged: Any = True) -> Scores:
+def open_ended(completions: list[Any], answer: list[Any], tagged: Any = True) -> RewardValues:
     """Whether the answer equals the gold answer in normal form (`motet.rewards.text.answer_parsing.normalise`)."""
     return [
         _open_ended(completion, gold, None, tagged, "open_ended")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from motet.core.errors import DataError
-from motet.rewards.base import BoundReward, Judge
+from motet.rewards.base import BoundReward, ModelReward
 from motet.rewards.text.answer_parsing import extract_answer, visible
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -61,8 +61,8 @@ def check_golds(rewards: Sequence[BoundReward], rows: Iterable[tuple[str, Mappin
 
 def _check_of(bound: BoundReward) -> Callable[[Mapping[str, Any]], Any] | None:
     function = bound.function
-    if isinstance(function, Judge):
-        return None if type(function).check_row is Judge.check_row else function.check_row
+    if isinstance(function, ModelReward):
+        return None if type(function).check_row is ModelReward.check_row else function.check_row
     if not getattr(function, "reads_gold", False):
         return None
     return lambda row: bound(prompts=[""], completions=[_TRIED], **{name: [value] for name, value in row.items()})

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from motet.core.errors import ConfigError, RewardError
-from motet.rewards.base import Judge, reward
+from motet.rewards.base import ModelReward, reward
 from motet.rewards.options import boolean, number
 from motet.rewards.text.answer_parsing import same_answer
-from motet.rewards.text.exact_match import Scores, answer_of
+from motet.rewards.text.exact_match import RewardValues, answer_of
 from motet.rewards.text.gold_check import gold_texts
 
 MEGABYTES = 4096
@@ -30,7 +30,7 @@ MEGABYTES = 4096
 
 @reward("math_verify")
 @dataclass(eq=False, kw_only=True)
-class MathVerify(Judge):
+class MathVerify(ModelReward):
     r"""Whether the answer is the gold answer as a mathematical expression: `\frac{1}{2}`, `1/2` and `0.5` are equal.
 
     By the package math-verify, which TRL's `accuracy_reward` uses too: of a text it reads the last expression, or the
@@ -54,9 +54,9 @@ class MathVerify(Judge):
             )
         self._comparer = Comparer(float(self.timeout))
 
-    def __call__(self, completions: list[Any], answer: list[Any]) -> Scores:
+    def __call__(self, completions: list[Any], answer: list[Any]) -> RewardValues:
         """1 or 0 per completion; None where there is no gold answer."""
-        values: Scores = []
+        values: RewardValues = []
         for completion, gold in zip(completions, answer, strict=True):
             if gold is None or not completion:
                 values.append(None)

@@ -15,12 +15,12 @@ from motet.rewards.base import reward
 from motet.rewards.captions.lexicon import BE, DETERMINERS, FILLERS, RELATIONS
 from motet.rewards.options import boolean, one_of
 from motet.rewards.text.answer_parsing import normalise, same_answer, visible
-from motet.rewards.text.exact_match import Scores, answer_of, last_text, multiple_choice, open_ended
+from motet.rewards.text.exact_match import RewardValues, answer_of, last_text, multiple_choice, open_ended
 from motet.rewards.text.gold_check import gold_texts, reads_gold
 from motet.rewards.text.multiple_choice import text_of_question
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-ALIKE = 0.8
+FUZZY_MATCH_THRESHOLD = 0.8
 """Words whose spelling agrees to this share count in part (CoRL's threshold of SequenceMatcher's ratio)."""
 EXTRA_WORDS = 3
 """How many more words than the class's name a graded answer may have; a list of everything is no answer."""
@@ -28,7 +28,7 @@ _EMPTY_WORDS = DETERMINERS | RELATIONS | FILLERS | BE | {"and", "or"}
 
 
 @reward("format_tags")
-def format_tags(completions: list[Any]) -> Scores:
+def format_tags(completions: list[Any]) -> RewardValues:
     """0.125 for each of <think>, </think>, <answer>, </answer> that occurs exactly once: at most 0.5.
 
     CoRL's released code (`format_tag`). It leads towards `format` and does not replace it: order, junk around the tags
@@ -39,13 +39,13 @@ def format_tags(completions: list[Any]) -> Scores:
 
 @reward("soft_answer", options={"tagged": (True, False)})
 @reads_gold
-def soft_answer(completions: list[Any], answer: list[Any], tagged: Any = True) -> Scores:
+def soft_answer(completions: list[Any], answer: list[Any], tagged: Any = True) -> RewardValues:
     """1 for an answer that equals the gold one in normal form, else the soft Jaccard overlap of their words.
 
     CoRL's released reward for open-ended questions; the paper's is binary, which is `open_ended`.
     """
     boolean("soft_answer", "tagged", tagged)
-    values: Scores = []
+    values: RewardValues = []
     for completion, gold in zip(completions, answer, strict=True):
         if gold is None or not completion:
             values.append(None)
@@ -64,7 +64,7 @@ def object_class(
     prompt: list[Any] | None = None,
     tagged: Any = True,
     graded: Any = False,
-) -> Scores:
+) -> RewardValues:
     """Whether the answer names the gold class; with `graded` true also 0.9 and 0.5 for near misses.
 
     CoRL's `oc_accuracy` and `t2i_oc`: 1 for the same name, 0.9 if one name contains the other, and, when the data has a
@@ -72,7 +72,7 @@ def object_class(
     """
     boolean("object_class", "tagged", tagged)
     boolean("object_class", "graded", graded)
-    values: Scores = []
+    values: RewardValues = []
     for n, (completion, gold) in enumerate(zip(completions, answer, strict=True)):
         if gold is None or not completion:
             values.append(None)
@@ -96,7 +96,7 @@ def qa_accuracy(
     tagged: Any = True,
     open: Any = "exact",
     unclear: Any = "refuse",
-) -> Scores:
+) -> RewardValues:
     """`multiple_choice` where the column `qa_type` says MC; for OE `open_ended`, or `soft_answer` if `open` is soft.
 
     CoRL's data names the type of each row so (x2x_rft_22k). `unclear` is that of `multiple_choice`.
@@ -104,7 +104,7 @@ def qa_accuracy(
     """
     one_of("qa_accuracy", "open", open, ("exact", "soft"))
     one_of("qa_accuracy", "unclear", unclear, ("refuse", "skip"))
-    values: Scores = []
+    values: RewardValues = []
     for n, (completion, gold, kind) in enumerate(zip(completions, answer, qa_type, strict=True)):
         if kind == "MC":
             own = [None if column is None else [column[n]] for column in (question, options)]
@@ -138,7 +138,7 @@ def soft_jaccard(first: str, second: str) -> float:
     )
     taken: set[tuple[int, str]] = set()
     for ratio, x, y in pairs:
-        if -ratio >= ALIKE and not {(0, x), (1, y)} & taken:
+        if -ratio >= FUZZY_MATCH_THRESHOLD and not {(0, x), (1, y)} & taken:
             shared -= ratio
             taken |= {(0, x), (1, y)}
     union = len(a) + len(b) - shared

@@ -39,7 +39,7 @@ async def slow(prompts, completions, **kwargs):
     return [1.0] * len(completions)
 
 
-class Judge:
+class ModelReward:
     def __init__(self, bonus=0.25):
         self.bonus = bonus
 
@@ -54,7 +54,7 @@ class AsyncJudge:
         return [0.7] * len(completions)
 
 
-judge = Judge()
+judge = ModelReward()
 ajudge = AsyncJudge()
 
 

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from motet.core.errors import CheckpointError, ConfigError
 from motet.core.trajectory import Sampling
 from motet.numerics.flow.schedules import linear_sigmas, scheduler_sigmas
-from motet.policies.diffusion import branches_of, paint
+from motet.policies.diffusion import guidance_branches, paint
 from motet.policies.diffusion.models import Condition, open_denoiser
 from motet.policies.diffusion.models.packing import packed, unpacked
 from motet.policies.diffusion.models.source_adapter import ADAPTER_FILE, encode_source
-from motet.policies.generation.noise import Normals
+from motet.policies.generation.noise import KeyedNormal
 from motet.weights.safetensors_io import save_tensors
 from tests.policies.tiny_pipelines import FAMILIES, SIZES, qwen_edit, write
 
@@ -118,11 +118,11 @@ def test_the_ode_is_the_pipelines(family, folders, scale):
     denoiser = open_denoiser(folders[family])
     denoiser.scheduler = pipeline.scheduler
     condition, null = (condition_for(denoiser, seed) for seed in (1, 2))
-    noise = Normals([KEY], denoiser.latent_shape(*SIZES[family])).next()
+    noise = KeyedNormal([KEY], denoiser.latent_shape(*SIZES[family])).next()
     latents, picture = theirs(family, pipeline, noise, condition, null if scale > 1 else None, scale)
     guidance = "guided" if scale > 1 else "none"
     sampling = Sampling(num_steps=STEPS, noise_level=0.0, guidance=guidance, guidance_scale=scale)
-    branches = branches_of(sampling, condition, null, rescale=denoiser.rescale)
+    branches = guidance_branches(sampling, condition, null, rescale=denoiser.rescale)
     mine = painted(denoiser, SIZES[family], [branches], sampling)
     assert mine.stochastic == (False,) * STEPS and mine.log_probs.shape == (1, 0)
     if family == "klein":  # its pipeline hands out latents of the autoencoder, not of the transformer
@@ -145,11 +145,11 @@ def test_an_edit_is_the_pipelines(folders, family):
     source = picture(1, size[1], size[0])
     (latent,) = denoiser.encode([source], *size)
     condition = condition_for(denoiser, 1, sources=[latent])
-    noise = Normals([KEY], denoiser.latent_shape(*size)).next()
+    noise = KeyedNormal([KEY], denoiser.latent_shape(*size)).next()
     _, wanted = theirs(family, pipeline, noise, condition, image=source, height=size[0], width=size[1])
     sampling = Sampling(num_steps=STEPS, noise_level=0.0)
-    mine = painted(denoiser, size, [branches_of(sampling, condition)], sampling)
-    unedited = painted(denoiser, size, [branches_of(sampling, condition_for(denoiser, 1))], sampling)
+    mine = painted(denoiser, size, [guidance_branches(sampling, condition)], sampling)
+    unedited = painted(denoiser, size, [guidance_branches(sampling, condition_for(denoiser, 1))], sampling)
     assert close_pictures(denoiser.decode(mine.clean)[0], wanted)
     assert (mine.clean - unedited.clean).abs().max() > 1e-2
 
@@ -163,7 +163,7 @@ def test_qwen_image_edit_takes_sources_as_its_pipeline_does():
     shape = denoiser.latent_shape(*size)
     sources = [torch.randn(shape, generator=torch.Generator().manual_seed(n)) for n in (1, 2)]
     condition = condition_for(denoiser, 1, sources=sources)
-    x, sigma = Normals([KEY], shape).next(), torch.tensor([0.7])
+    x, sigma = KeyedNormal([KEY], shape).next(), torch.tensor([0.7])
     mine = denoiser.velocity(x, sigma, [condition])
     tokens = torch.cat([packed(one) for one in (x, *(source[None] for source in sources))], dim=1)
     wanted = pipeline.transformer(
@@ -174,9 +174,9 @@ def test_qwen_image_edit_takes_sources_as_its_pipeline_does():
 
 
 def open_denoiser_of(pipeline):
-    from motet.policies.diffusion.models import denoiser_of
+    from motet.policies.diffusion.models import build_denoiser
 
-    return denoiser_of(pipeline.transformer, pipeline.vae, pipeline.scheduler, edits=True)
+    return build_denoiser(pipeline.transformer, pipeline.vae, pipeline.scheduler, edits=True)
 
 
 def test_latents_are_scaled_as_the_pipelines_scale_them(family, folders, denoiser):
@@ -222,7 +222,7 @@ def test_the_schedule_is_the_pipelines(family, folders, num_steps):
         pipeline.scheduler.set_timesteps(num_steps)
         torch.testing.assert_close(mine, pipeline.scheduler.sigmas.float(), rtol=0, atol=1e-3)
     else:
-        noise, condition = Normals([KEY], shape).next(), condition_for(denoiser, 1)
+        noise, condition = KeyedNormal([KEY], shape).next(), condition_for(denoiser, 1)
         steps = {"num_inference_steps": num_steps}
         theirs(family, pipeline, noise, condition, **steps)
         torch.testing.assert_close(mine, pipeline.scheduler.sigmas, rtol=0, atol=2e-7)
@@ -574,7 +574,7 @@ def test_schedulers_that_are_no_flows_are_refused(folders, tmp_path):
         open_denoiser(folder).schedule(4, (4, 8, 8))
 
 
-def test_what_does_not_fit_is_said(folders):
+def test_invalid_sizes_raise(folders):
     sd3 = open_denoiser(folders["sd3"])
     with pytest.raises(ConfigError, match=r"width=18.*multiples of 4.*use width=16"):
         sd3.latent_shape(16, 18)

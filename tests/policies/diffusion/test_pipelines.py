@@ -12,14 +12,14 @@ from PIL import Image
 from motet.config import AlgorithmConfig, LoraConfig, OptimizerConfig
 from motet.core.conversation import Conversation, assistant, user
 from motet.core.errors import CheckpointError, ConfigError, ContextError
-from motet.core.protocols import LearningPolicy, Replay, Request
+from motet.core.protocols import Replay, Request, TrainablePolicy
 from motet.core.trajectory import Sampling
 from motet.policies.diffusion.models.packing import packed, unpacked
 from motet.policies.diffusion.pipeline import PipelinePolicy, open_pipeline
 from motet.policies.diffusion.pipeline.prompts import encode_prompt, prompt_of, source_size
-from motet.policies.generation.noise import Normals
-from motet.training.losses import LikelihoodObjective, PolicyObjective, kind_settings
-from motet.training.optimizer_step import Learner
+from motet.policies.generation.noise import KeyedNormal
+from motet.training.losses import NLLLoss, PolicyGradientLoss, kind_settings
+from motet.training.optimizer_step import PolicyOptimizer
 from motet.training.policy_update import replay_frozen
 from tests.policies.tiny_pipelines import FAMILIES, SIZES, build, write
 
@@ -85,7 +85,7 @@ def test_it_draws_what_the_pipeline_draws(family, folders, policy, scale):
     height, width = SIZES[family]
     guidance = {"guidance": "guided", "guidance_scale": scale} if scale > 1 else {}
     (act,) = policy.act(requests("a red cube on a mat"), Sampling(num_steps=4, noise_level=0.0, **guidance))
-    noise = Normals([(7, 0, 0)], policy.shape).next()
+    noise = KeyedNormal([(7, 0, 0)], policy.shape).next()
     assert torch.equal(act.states[0], noise[0]) and act.stochastic == (False,) * 4 and act.num_actions == 0
     asked = {"prompt": "a red cube on a mat", "height": height, "width": width, "num_inference_steps": 4}
     asked["latents"] = packed(noise) if family in ("flux", "kontext", "qwen") else noise
@@ -111,7 +111,7 @@ def test_it_edits_what_the_pipeline_edits(folders, family):
     pipeline.set_progress_bar_config(disable=True)
     sampling = Sampling(num_steps=4, noise_level=0.0, guidance="guided", guidance_scale=2.0)
     (act,) = policy.act(requests(user(source, "make it blue")), sampling)
-    noise = Normals([(7, 0, 0)], policy.shape).next()
+    noise = KeyedNormal([(7, 0, 0)], policy.shape).next()
     asked = {"image": source, "prompt": "make it blue", "height": size[0], "width": size[1], "num_inference_steps": 4}
     if family == "kontext":
         asked |= {"true_cfg_scale": 2.0, "negative_prompt": "", "max_area": size[0] * size[1], "_auto_resize": False}
@@ -210,12 +210,14 @@ def test_guidance_changes_what_is_scored(policy):
         policy.denoiser.tokens(policy.shape),
         *(len(one.embeddings) for one in (act.encoding.conditional, act.encoding.null)),
     )
-    assert policy.cost(plain) == 3 * (drawing + prompt) and policy.cost(act) == 3 * (2 * drawing + prompt + null)
+    assert policy.num_tokens(plain) == 3 * (drawing + prompt) and policy.num_tokens(act) == 3 * (
+        2 * drawing + prompt + null
+    )
 
 
 @pytest.mark.parametrize("sampling", [STEPS, GUIDED], ids=["plain", "guided"])
 def test_one_optimizer_step(family, policy, sampling):
-    assert isinstance(policy, LearningPolicy)
+    assert isinstance(policy, TrainablePolicy)
     policy.train_parts(["transformer"])
     policy.freeze_reference()
     acts = policy.act(requests("a cube", "a longer prompt", siblings=2), sampling)
@@ -223,13 +225,13 @@ def test_one_optimizer_step(family, policy, sampling):
         reference = replay_frozen(policy, acts, 10**9, ("mean", "std"))
     config = AlgorithmConfig(scale_rewards="none", beta=0.01)
     settings = kind_settings(config, {"denoising": 3})
-    objective = PolicyObjective(
+    objective = PolicyGradientLoss(
         config, settings, [1.0, -1.0, 0.5, -0.5], [Replay(a.log_probs) for a in acts], reference
     )
-    cost = max(policy.cost(act) for act in acts)
+    num_tokens = max(policy.num_tokens(act) for act in acts)
     before = {name: p.detach().clone() for name, p in policy.trainable().items()}
     frozen = {name: p.detach().clone() for name, p in policy.pipeline.vae.named_parameters()}
-    stats = Learner(policy, OptimizerConfig(learning_rate=1e-3, tokens_per_microbatch=2 * cost), 1).step(
+    stats = PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-3, tokens_per_microbatch=2 * num_tokens), 1).step(
         acts, objective
     )
     assert stats["denoising/ratio_max"] == pytest.approx(1.0, abs=2e-5) and stats["denoising/kl"] == pytest.approx(0)
@@ -249,8 +251,8 @@ def test_demonstrations(family, policy):
     height, width = SIZES[family]
     policy.train_parts(["transformer"])
     shown = [picture(1, width, height), picture(2, 2 * width, height)]
-    asked = [*requests("a cube"), *requests("a cone", blank=True)]
-    acts = policy.transcribe(asked, shown)
+    asked = [*requests("a cube"), *requests("a cone", drop_prompt=True)]
+    acts = policy.encode_targets(asked, shown)
     assert [act.num_actions for act in acts] == [1, 1] and all(act.log_probs is None for act in acts)
     (clean,) = policy.denoiser.encode(shown[:1], height, width)
     torch.testing.assert_close(acts[0].states[1], clean)
@@ -263,10 +265,10 @@ def test_demonstrations(family, policy):
     )
     empty = encode_prompt(policy.pipeline, "", null=True)
     assert torch.equal(acts[1].encoding.conditional.embeddings, empty.embeddings)
-    learner = Learner(policy, OptimizerConfig(learning_rate=1e-3), 3)
-    losses = [learner.step(acts, LikelihoodObjective({}))["loss"] for _ in range(3)]
+    learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-3), 3)
+    losses = [learner.step(acts, NLLLoss({}))["loss"] for _ in range(3)]
     assert losses[2] < losses[0]
-    assert policy.transcribe([], []) == []
+    assert policy.encode_targets([], []) == []
 
 
 # --- LoRA
@@ -279,10 +281,10 @@ def test_adapters_train_alone_and_are_their_own_reference(family, folders, polic
     policy.freeze_reference()
     acts = policy.act(requests("a cube"), STEPS)
     config = AlgorithmConfig(scale_rewards="none")
-    objective = PolicyObjective(
+    objective = PolicyGradientLoss(
         config, kind_settings(config, {"denoising": 3}), [1.0], [Replay(a.log_probs) for a in acts]
     )
-    Learner(policy, OptimizerConfig(learning_rate=1e-2), 1).step(acts, objective)
+    PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-2), 1).step(acts, objective)
     moved_away(policy, 0.1)
     (now,) = policy.replay(acts)
     with policy.reference():
@@ -356,8 +358,8 @@ def test_sana_learns_to_edit(folders, tmp_path):
     acts = policy.act(asked, GUIDED)
     assert acts[0].encoding.conditional.sources[0].shape == policy.shape
     torch.testing.assert_close(policy.replay(acts)[0].log_probs, acts[0].log_probs, rtol=0, atol=1e-5)
-    learner = Learner(policy, OptimizerConfig(learning_rate=1e-2), 1)
-    learner.step(policy.transcribe(asked, [picture(2, width, height)]), LikelihoodObjective({}))
+    learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-2), 1)
+    learner.step(policy.encode_targets(asked, [picture(2, width, height)]), NLLLoss({}))
     assert policy.denoiser.source_adapter.project.weight.abs().max() > 0
     policy.save(tmp_path)
     again = opened(tmp_path, "sana")
@@ -396,7 +398,7 @@ def test_what_is_frozen_computes_in_its_own_type(folders, monkeypatch):
 
         monkeypatch.setattr(owner, name, watched)
     policy.replay(policy.act(requests("a cube"), GUIDED))
-    policy.transcribe(requests("a cone"), [picture(1, 24, 16)])
+    policy.encode_targets(requests("a cone"), [picture(1, 24, 16)])
     assert seen == {"encode": {False}, "decode": {False}, "encode_prompt": {False}, "velocity": {True}}
 
 
@@ -411,7 +413,7 @@ def test_recomputed_activations_change_no_gradient(family, policy):
         return {n: p.grad.clone() for n, p in policy.trainable().items() if p.grad is not None}
 
     kept = gradients()
-    policy.recompute_activations()
+    policy.enable_gradient_checkpointing()
     for name, gradient in gradients().items():
         torch.testing.assert_close(gradient, kept[name], rtol=1e-4, atol=1e-6)
 

@@ -24,7 +24,7 @@ from transformers.models.gpt2 import GPT2Config, GPT2Model
 from motet.core.errors import CheckpointError, ContextError, NumericsError
 from motet.core.trajectory import Guidance, Sampling
 from motet.numerics.logprobs import sample
-from motet.policies.generation import Decoded, LanguageSnapshot, Prefixes, decode
+from motet.policies.generation import Decoded, FusedLlama, PromptEmbeddings, decode
 from motet.policies.generation import decode_loop as loop
 from motet.policies.generation import fused_forward as layers
 from motet.policies.generation import fused_linear as projection
@@ -119,18 +119,18 @@ def draw(
     sampling: Sampling,
     rows: Tensor | None = None,
     noise: Tensor | None = None,
-    snapshot: LanguageSnapshot | None = None,
+    snapshot: FusedLlama | None = None,
 ) -> Decoded:
     """Decode image tokens; the null prefixes are rows U .. 2U - 1."""
     rows = torch.arange(len(ids)) if rows is None else rows
     guided = sampling.guidance != "none"
     with torch.no_grad():
-        prefixes = Prefixes(
+        prefixes = PromptEmbeddings(
             model.get_input_embeddings()(torch.cat([ids, unconditional(ids)]) if guided else ids),
             torch.cat([mask, mask]) if guided else mask,
         )
     return decode(
-        snapshot or LanguageSnapshot.take(model.model.language_model),
+        snapshot or FusedLlama.take(model.model.language_model),
         prefixes,
         rows,
         rows + len(ids) if guided else None,
@@ -147,8 +147,8 @@ def write(
     """Greedily decode text tokens."""
     embed = model.get_input_embeddings()
     with torch.no_grad():
-        prefixes = Prefixes(embed(ids), mask)
-    snapshot = LanguageSnapshot.take(model.model.language_model)
+        prefixes = PromptEmbeddings(embed(ids), mask)
+    snapshot = FusedLlama.take(model.model.language_model)
     return decode(
         snapshot,
         prefixes,
@@ -273,8 +273,8 @@ def test_text_ends_early_when_every_row_has_stopped(janus: JanusForConditionalGe
     stop = int(write(janus, ids[:1], mask[:1], 20).ids[0, 3])
     calls = []
     embed = janus.get_input_embeddings()
-    snapshot = LanguageSnapshot.take(janus.model.language_model)
-    prefixes = Prefixes(embed(ids[:1]).detach(), mask[:1])
+    snapshot = FusedLlama.take(janus.model.language_model)
+    prefixes = PromptEmbeddings(embed(ids[:1]).detach(), mask[:1])
 
     def counting(tokens: Tensor) -> Tensor:
         calls.append(len(tokens))
@@ -357,8 +357,8 @@ def test_compaction_changes_nothing(
     ids, mask = padded_prompts()
     embed = janus.get_input_embeddings()
     with torch.no_grad():
-        prefixes = Prefixes(embed(torch.cat([ids, unconditional(ids)])), torch.cat([mask, mask]))
-    snapshot = LanguageSnapshot.take(janus.model.language_model)
+        prefixes = PromptEmbeddings(embed(torch.cat([ids, unconditional(ids)])), torch.cat([mask, mask]))
+    snapshot = FusedLlama.take(janus.model.language_model)
     rows = torch.arange(24) % 5
     sampling = Sampling(temperature=2.0, guidance="conditional" if guided else "none", guidance_scale=1.5)
     noise = uniforms(24, 40)
@@ -410,7 +410,7 @@ def test_lora_wrapped_model_equals_the_wrapped_module(state: str) -> None:
     if state == "merged":
         wrapped.base_model.merge_adapter()
     ids, mask = padded_prompts()
-    out = draw(model, ids, mask, GREEDY, snapshot=LanguageSnapshot.take(wrapped))
+    out = draw(model, ids, mask, GREEDY, snapshot=FusedLlama.take(wrapped))
     logits = forced_image_logits(model, ids, mask, out.ids, wrapped)
     assert torch.equal(out.ids, logits.argmax(-1))
     assert torch.equal(out.ids, base_tokens) == (state == "disabled")
@@ -419,7 +419,7 @@ def test_lora_wrapped_model_equals_the_wrapped_module(state: str) -> None:
 
 
 @pytest.mark.parametrize(("part", "fused"), [("self_attn.k_proj", "qkv"), ("mlp.down_proj", "down")])
-def test_a_young_adapter_is_not_lost_in_a_coarse_snapshot(part: str, fused: str) -> None:
+def test_small_lora_delta_survives_bfloat16_fused_weights(part: str, fused: str) -> None:
     """Beside weights of 1 and -1, which cancel, bfloat16 has no room for a change of 0.001."""
     model = tiny_janus().model.language_model
     linear = model.layers[0].get_submodule(part)
@@ -430,7 +430,7 @@ def test_a_young_adapter_is_not_lost_in_a_coarse_snapshot(part: str, fused: str)
     adapted = model.layers[0].get_submodule(part)
     adapted.lora_A["default"].weight.data.fill_(0.5)
     adapted.lora_B["default"].weight.data.fill_(0.0005)
-    snapshot = LanguageSnapshot.take(wrapped, torch.bfloat16)
+    snapshot = FusedLlama.take(wrapped, torch.bfloat16)
     inputs = torch.zeros(3, linear.weight.shape[1], dtype=torch.bfloat16)
     inputs[:, :2] = 1.0
     projection = getattr(snapshot.layers[0], fused)
@@ -450,7 +450,7 @@ def test_a_young_adapter_is_not_lost_in_a_coarse_snapshot(part: str, fused: str)
 def test_low_precision_snapshot_follows_the_cast_module(janus: JanusForConditionalGeneration) -> None:
     """bfloat16 takes the fused-attention path; GQA and padding included."""
     ids, mask = padded_prompts()
-    snapshot = LanguageSnapshot.take(janus.model.language_model, torch.bfloat16)
+    snapshot = FusedLlama.take(janus.model.language_model, torch.bfloat16)
     assert {snapshot.dtype} == {torch.bfloat16}
     low = copy.deepcopy(janus).to(torch.bfloat16)
     out = draw(low, ids, mask, Sampling(**WARPED), snapshot=snapshot)
@@ -476,7 +476,7 @@ def test_packed_products_change_nothing(janus: JanusForConditionalGeneration, mo
 
 def test_a_stale_snapshot_is_refused() -> None:
     model = tiny_janus()
-    snapshot = LanguageSnapshot.take(model.model.language_model)
+    snapshot = FusedLlama.take(model.model.language_model)
     optimizer = torch.optim.AdamW(model.model.language_model.parameters(), lr=1e-3)
     for parameter in model.model.language_model.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -498,16 +498,16 @@ def test_a_stale_snapshot_is_refused() -> None:
 )
 def test_a_decoder_that_it_cannot_reproduce_is_refused(text: dict[str, Any], named: str) -> None:
     with pytest.raises(CheckpointError, match=named) as caught:
-        LanguageSnapshot.take(tiny_janus(**text).model.language_model)
+        FusedLlama.take(tiny_janus(**text).model.language_model)
     assert caught.value.fix
 
 
 def test_other_architectures_and_adapters_are_refused() -> None:
     with pytest.raises(CheckpointError, match="GPT2Model"):
-        LanguageSnapshot.take(GPT2Model(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=8)))
+        FusedLlama.take(GPT2Model(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=8)))
     dora = get_peft_model(tiny_janus().model.language_model, LoraConfig(target_modules=["q_proj"], use_dora=True))
     with pytest.raises(CheckpointError, match=r"layers\.0\.self_attn\.q_proj has a LoRA variant"):
-        LanguageSnapshot.take(dora)
+        FusedLlama.take(dora)
 
 
 def test_too_long_a_prompt_is_refused_with_its_length(janus: JanusForConditionalGeneration) -> None:
@@ -525,7 +525,7 @@ def test_not_a_number_is_an_error_with_a_cause() -> None:
         draw(model, *padded_prompts(), Sampling())
 
 
-def test_results_may_meet_autograd(janus: JanusForConditionalGeneration) -> None:
+def test_decoded_tensors_are_usable_in_autograd(janus: JanusForConditionalGeneration) -> None:
     out = draw(janus, *padded_prompts(), Sampling(guidance="conditional", guidance_scale=2.0))
     assert not any(t.is_inference() for t in (out.ids, out.log_probs, out.behaviour_log_probs, out.lengths))
 
@@ -546,8 +546,8 @@ def test_wrong_use_is_refused(janus: JanusForConditionalGeneration) -> None:
         draw(janus, ids.flip(1), mask.flip(1), GREEDY)
     with pytest.raises(ValueError, match="'guided' needs null_rows"):
         decode(
-            LanguageSnapshot.take(janus.model.language_model),
-            Prefixes(janus.get_input_embeddings()(ids).detach(), mask),
+            FusedLlama.take(janus.model.language_model),
+            PromptEmbeddings(janus.get_input_embeddings()(ids).detach(), mask),
             torch.arange(5),
             None,
             head=janus.model.generation_head,

@@ -37,7 +37,7 @@ def test_a_janus_samples_with_them(kind, policy, monkeypatch) -> None:
 
 
 def test_a_qwen_vl_samples_with_them(vlm, monkeypatch) -> None:
-    assert _noise_of(vlm, "text", vlm_policy, "continue_sequences", monkeypatch) == [torch.float64]
+    assert _noise_of(vlm, "text", vlm_policy, "generate_from_state", monkeypatch) == [torch.float64]
 
 
 def _noise_of(policy, kind, module, name, monkeypatch) -> list[torch.dtype]:

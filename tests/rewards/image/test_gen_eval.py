@@ -10,7 +10,7 @@ from motet.config import RewardConfig
 from motet.core.errors import ConfigError, DataError
 from motet.rewards import bind_policy, resolve
 from motet.rewards.image.detector import CLASSES, Detector, Instance, box_of
-from motet.rewards.image.gen_eval import COLOURS, Asked, _Painter, clauses, judge, relations
+from motet.rewards.image.gen_eval import COLOURS, GenEvalSpec, _Painter, clauses, evaluate_clauses, relations
 from motet.testing import FakePolicy
 from tests.rewards.judges import save_clip, shows
 
@@ -27,7 +27,7 @@ def colours(*answers):
 
 
 def verdict(found, include, exclude=(), painted=None):
-    return judge(found, Asked(clauses(include), clauses(exclude)), painted or colours())
+    return evaluate_clauses(found, GenEvalSpec(clauses(include), clauses(exclude)), painted or colours())
 
 
 def values(one):

@@ -13,7 +13,7 @@ from motet.core.errors import ConfigError
 from motet.rewards.image import similarity as visual
 from motet.rewards.image.perceptual import mse, ssim
 from motet.rewards.image.pixels import to_pixels
-from motet.rewards.image.similarity import Likeness, check_visual, open_distance
+from motet.rewards.image.similarity import ImageSimilarity, check_visual, open_distance
 from tests.rewards.judges import picture, save_resnet
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ def test_pixels_are_squashed_to_the_side():
 @pytest.mark.parametrize(("name", "distance"), [("mse", mse), ("ssim", lambda a, b: 1 - ssim(a, b))])
 def test_likeness_is_one_less_the_distance(name, distance):
     wanted = 1 - distance(to_pixels(REAL, 16, CPU), to_pixels(DRAWN, 16, CPU))
-    found = Likeness(open_distance("cycle", name, None, None, CPU), 16, 2, CPU)(REAL, DRAWN)
+    found = ImageSimilarity(open_distance("cycle", name, None, None, CPU), 16, 2, CPU)(REAL, DRAWN)
     assert found == pytest.approx(wanted.clamp(0, 1).tolist(), abs=1e-6)
     assert len({round(value, 3) for value in found}) == 3
 
@@ -38,7 +38,7 @@ def test_likeness_is_one_less_the_distance(name, distance):
 def test_a_shared_real_picture_is_resized_once(monkeypatch):
     resized = []
     monkeypatch.setattr(visual, "to_pixels", lambda p, s, d: resized.append(len(p)) or to_pixels(p, s, d))
-    likeness = Likeness(mse, 16, 8, CPU)
+    likeness = ImageSimilarity(mse, 16, 8, CPU)
     shared = likeness([REAL[0]] * 3, DRAWN)
     assert resized == [1, 3]
     assert shared == [likeness([REAL[0]], [one])[0] for one in DRAWN]
@@ -70,7 +70,7 @@ def test_lpips_over_a_loaded_backbone_equals_the_formula(tmp_path):
 
 def test_lpips_without_weights_is_a_mean_over_layers(tmp_path):
     folder, _ = save_resnet(tmp_path)
-    likeness = Likeness(open_distance("cycle", "lpips", str(folder), None, CPU), 32, 4, CPU)
+    likeness = ImageSimilarity(open_distance("cycle", "lpips", str(folder), None, CPU), 32, 4, CPU)
     assert likeness(REAL, REAL) == pytest.approx([1.0] * 3)
     found = likeness(REAL, DRAWN)
     assert all(0 < value < 1 for value in found)

@@ -134,7 +134,7 @@ def test_a_step_of_a_tiny_janus_is_scored_whole(janus):
         context, task = user(prompt), Task(p, {"prompt": prompt, "image": picture("red")})
         requests = [Request("image", "drawing", context, (0, p, g)) for g in range(2)]
         drawn = janus.act(requests, Sampling())
-        groups.append(Group(task, tuple(Trajectory(task.for_sibling(g), (act,)) for g, act in enumerate(drawn))))
+        groups.append(Group(task, tuple(Trajectory(task.for_generation(g), (act,)) for g, act in enumerate(drawn))))
     columns = ("prompt", "image")
     configs = [
         RewardConfig(name="cycle", options={"visual": "ssim", "side": 16, "max_tokens": 8}, acts=acts),

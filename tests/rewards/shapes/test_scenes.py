@@ -17,10 +17,10 @@ from motet.rewards import BoundReward, bind_policy, resolve, score_groups
 from motet.rewards.text.exact_match import answer_format
 from motet.scenarios import resolve_scenario
 from motet.shapes.render import render
-from motet.shapes.scene import Scene, Thing
+from motet.shapes.scene import Scene, ShapeInstance
 from motet.shapes.world import ShapesRows
 from motet.testing import FakePolicy
-from motet.training.rollout import play
+from motet.training.rollout import rollout
 from tests.rewards.image.test_pairwise import acted
 
 REFLECT = {"draft": "image", "critique": "text", "revision": "image"}
@@ -97,8 +97,22 @@ def test_an_act_may_be_matched_with_another_act():
 
 
 def test_without_places_the_things_alone_count():
-    scene = Scene(4, (Thing(0, 0, "red", "circle"), Thing(1, 2, "red", "circle"), Thing(3, 3, "blue", "cross")))
-    moved = Scene(4, (Thing(0, 1, "red", "circle"), Thing(2, 2, "blue", "cross"), Thing(3, 3, "red", "circle")))
+    scene = Scene(
+        4,
+        (
+            ShapeInstance(0, 0, "red", "circle"),
+            ShapeInstance(1, 2, "red", "circle"),
+            ShapeInstance(3, 3, "blue", "cross"),
+        ),
+    )
+    moved = Scene(
+        4,
+        (
+            ShapeInstance(0, 1, "red", "circle"),
+            ShapeInstance(2, 2, "blue", "cross"),
+            ShapeInstance(3, 3, "red", "circle"),
+        ),
+    )
     fewer = Scene(4, moved.things[:2])
     drawn = [acted(restored=render(one, 32)) for one in (scene, moved, fewer)]
     ask = {"completions": drawn, "images": [[render(scene, 32)]] * 3}
@@ -150,7 +164,7 @@ def test_planted_critiques_are_right_and_others_are_not():
 
 
 SPEC = {"category": "x", "grid": 4, "relation": None, "groups": [{"count": 1, "shape": "circle", "colour": "red"}]}
-TWO_WRONG = render(Scene(4, (Thing(0, 0, "blue", "circle"), Thing(1, 2, "green", "cross"))), 32)
+TWO_WRONG = render(Scene(4, (ShapeInstance(0, 0, "blue", "circle"), ShapeInstance(1, 2, "green", "cross"))), 32)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +277,7 @@ def test_the_reference_is_kept_for_a_reward_that_asks_it():
 # --- what a reward is shown
 
 
-class Painter(FakePolicy):
+class DiffusionGenerator(FakePolicy):
     """Draws the draft, then the target of the row that it is shown in `pictures`."""
 
     def __init__(self, pictures, **settings):
@@ -278,11 +292,11 @@ class Painter(FakePolicy):
         return acts
 
 
-def test_a_critique_is_credited_with_a_revision_that_it_speaks_not_for():
+def test_critique_gets_improvement_of_revision():
     row = next(row for row in rows("drafts") if row["mistake"] != "nothing")
-    policy = Painter({"draft": row["draft"], "revision": row["target"]}, writes=[row["critique"]])
+    policy = DiffusionGenerator({"draft": row["draft"], "revision": row["target"]}, writes=[row["critique"]])
     task, samplings = Task(0, row), {"text": Sampling(), "image": Sampling()}
-    groups = play(policy, resolve_scenario("reflect"), [task], 2, samplings=samplings, seed=0, step=0)
+    groups = rollout(policy, resolve_scenario("reflect"), [task], 2, samplings=samplings, seed=0, step=0)
     better = bound("improvement", acts=("critique",), of="shapes")
     named = bound("critique", acts=("critique",))
     (scores,) = score_groups(groups, [better, named])

@@ -85,7 +85,7 @@ def test_rewards_without_gold_answers_take_any_column(tmp_path):
 
 def test_a_run_is_refused_before_its_policy_is_loaded(tmp_path):
     from motet.config import parse_recipe
-    from motet.training.setup import prepare
+    from motet.training.setup import setup_rl
 
     path = tmp_path / "rows.jsonl"
     path.write_text('{"question": "is it red?", "answer": true}\n')
@@ -97,4 +97,4 @@ def test_a_run_is_refused_before_its_policy_is_loaded(tmp_path):
         "run": {"steps": 1},
     }
     with pytest.raises(DataError, match=r"Line 1 of rows.jsonl: .* holds a bool, True"):
-        prepare(parse_recipe(recipe))
+        setup_rl(parse_recipe(recipe))

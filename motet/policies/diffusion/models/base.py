@@ -36,7 +36,9 @@ class Denoiser(Protocol):
     edits: bool
     """Whether conditions may hold sources."""
     rescale: Callable[[Float[Tensor, "B *D"], Float[Tensor, "B *D"]], Float[Tensor, "B *D"]] | None
-    """What the class does to a guided velocity, given the conditional one; None: nothing. For `Branches.rescale`."""
+    """What the class does to a guided velocity, given the conditional one; None: nothing. For
+    `GuidanceBranches.rescale`.
+    """
 
     @property
     def parts(self) -> Mapping[str, nn.Module]:

@@ -92,10 +92,10 @@ class DiffusersDenoiser:
         return {"transformer": self.transformer}
 
     def _forward(self, x: Tensor, sigma: Tensor, conditions: Sequence[Condition]) -> Tensor:
-        """The transformer's output for rows that `_alike` calls alike."""
+        """The transformer's output for rows that `_batch_key` calls alike."""
         raise NotImplementedError
 
-    def _alike(self, condition: Condition) -> Hashable:
+    def _batch_key(self, condition: Condition) -> Hashable:
         """Rows with equal values share a forward pass: here those of equal shapes, as no padding is masked."""
         return (*condition.embeddings.shape, *(source.shape for source in condition.sources))
 
@@ -153,10 +153,10 @@ class DiffusersDenoiser:
         Rows whose lengths and sources the class cannot pad and mask are forwarded in groups of equal shapes.
         """
         weight = next(self.transformer.parameters())
-        ready = [self._ready(condition, weight) for condition in conditions]
+        ready = [self._prepare_condition(condition, weight) for condition in conditions]
         groups: dict[Hashable, list[int]] = {}
         for row, condition in enumerate(ready):
-            groups.setdefault(self._alike(condition), []).append(row)
+            groups.setdefault(self._batch_key(condition), []).append(row)
         x, sigma = x.to(weight), sigma.to(weight.device, torch.float32)
         if len(groups) == 1:
             return self._forward(x, sigma, ready)
@@ -195,7 +195,7 @@ class DiffusersDenoiser:
                 self.vae.save_pretrained(folder / "vae")
             self.scheduler.save_pretrained(folder / "scheduler")
             self.save_adapter(folder)
-            _forget_origin(folder / "transformer", folder / "vae")
+            _strip_local_paths(folder / "transformer", folder / "vae")
             for file in folder.rglob("*.safetensors"):  # safetensors writes for the owner only
                 shutil.copymode(folder / "transformer" / "config.json", file)
         except OSError as error:
@@ -205,7 +205,7 @@ class DiffusersDenoiser:
 
     # ---- conditions -------------------------------------------------------------------------------------------------
 
-    def _ready(self, condition: Condition, weight: Tensor) -> Condition:
+    def _prepare_condition(self, condition: Condition, weight: Tensor) -> Condition:
         """The condition where and as the transformer computes.
 
         Classes without a mask give text tokens positions at most by order, so what is masked is left out instead.
@@ -233,7 +233,7 @@ def _guidance(denoiser: DiffusersDenoiser, asked: float | None) -> float | None:
     return (denoiser.own_guidance if asked is None else asked) if embeds else None
 
 
-def _forget_origin(*folders: Path) -> None:
+def _strip_local_paths(*folders: Path) -> None:
     """Take out of each config where its weights were loaded from: a path of one machine."""
     for config in (folder / "config.json" for folder in folders):
         if config.is_file():

@@ -19,7 +19,7 @@ from motet.policies.diffusion.models.flux2 import Flux2Denoiser
 from motet.policies.diffusion.models.qwen_image import QwenImageDenoiser
 from motet.policies.diffusion.models.sana import SanaDenoiser
 from motet.policies.diffusion.models.sd3 import Sd3Denoiser
-from motet.policies.diffusion.models.source_adapter import ADAPTER_FILE, AdaptedDenoiser
+from motet.policies.diffusion.models.source_adapter import ADAPTER_FILE, DenoiserWithSourceAdapter
 from motet.weights.hf_output import quiet
 from motet.weights.hub import why_missing
 from motet.weights.safetensors_io import StoredWeights
@@ -71,13 +71,13 @@ def open_denoiser(
     folder = local_folder(str(source), _FILES)
     index = read_json(folder / "model_index.json")
     config = read_json(folder / "transformer" / "config.json")
-    family = family_of(str(source), (index.get("transformer") or (None, None))[1] or config.get("_class_name"))
+    family = denoiser_class_for(str(source), (index.get("transformer") or (None, None))[1] or config.get("_class_name"))
     transformer = _load(getattr(library, family.transformer_class), folder, "transformer", dtype)
     vae_class = read_json(folder / "vae" / "config.json").get("_class_name")
     vae = _load(getattr(library, vae_class, None), folder, "vae", dtype) if vae_class else None
     scheduler = _scheduler_of(library, folder)
     pipeline_class = index.get("_class_name")
-    return denoiser_of(
+    return build_denoiser(
         transformer.to(device),
         None if vae is None else vae.to(device),
         scheduler,
@@ -87,7 +87,7 @@ def open_denoiser(
     )
 
 
-def denoiser_of(
+def build_denoiser(
     transformer: Any,
     vae: Any,
     scheduler: Any,
@@ -97,8 +97,8 @@ def denoiser_of(
     adapter: Path | bool = False,
 ) -> DiffusersDenoiser:
     """The denoiser around components that are loaded already. `adapter`: make one for sources, or load a folder's."""
-    family = family_of("transformer", type(transformer).__name__)
-    if issubclass(family, AdaptedDenoiser):
+    family = denoiser_class_for("transformer", type(transformer).__name__)
+    if issubclass(family, DenoiserWithSourceAdapter):
         made = family(
             transformer, vae, scheduler, embedded_guidance=embedded_guidance, source_adapter=adapter is not False
         )
@@ -113,7 +113,7 @@ def denoiser_of(
     return family(transformer, vae, scheduler, edits=edits, embedded_guidance=embedded_guidance)
 
 
-def family_of(source: str, name: str | None) -> type[DiffusersDenoiser]:
+def denoiser_class_for(source: str, name: str | None) -> type[DiffusersDenoiser]:
     """The denoiser class for a transformer class. Raises CheckpointError for any other."""
     if name not in DENOISERS:
         raise CheckpointError(

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from motet.core.errors import CheckpointError
 from motet.policies.diffusion.models.base import Condition
 from motet.policies.diffusion.models.conditions import padded
-from motet.policies.diffusion.models.source_adapter import AdaptedDenoiser
+from motet.policies.diffusion.models.source_adapter import DenoiserWithSourceAdapter
 
 
-class SanaDenoiser(AdaptedDenoiser):
+class SanaDenoiser(DenoiserWithSourceAdapter):
     """SANA: latents `[32, H / 32, W / 32]` of an AutoencoderDC; padding of conditions is masked in cross-attention."""
 
     transformer_class = "SanaTransformer2DModel"

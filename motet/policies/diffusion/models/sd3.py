@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from motet.core.errors import ConfigError
 from motet.policies.diffusion.models.base import Condition
 from motet.policies.diffusion.models.conditions import pooled, stacked
-from motet.policies.diffusion.models.source_adapter import AdaptedDenoiser
+from motet.policies.diffusion.models.source_adapter import DenoiserWithSourceAdapter
 
 
-class Sd3Denoiser(AdaptedDenoiser):
+class Sd3Denoiser(DenoiserWithSourceAdapter):
     """SD3: latents `[16, H / 8, W / 8]`, conditions with a pooled vector.
 
     Its text tokens have no positions and its attention no mask, so masked embeddings are left out.

@@ -67,7 +67,7 @@ class SourceAdapter(nn.Module):
         return (1 - SOURCE_NOISE) * source + SOURCE_NOISE * noise.to(source)
 
 
-class AdaptedDenoiser(DiffusersDenoiser):
+class DenoiserWithSourceAdapter(DiffusersDenoiser):
     """A class that edits nothing as it was made, and with `source_adapter` does: one source of the latent's own shape,
     added to the patch tokens.
     """

@@ -44,7 +44,7 @@ def open_pipeline(
         source_adapter=source_adapter,
     )
     try:
-        with quiet(), _no_bars(library):
+        with quiet(), _suppress_diffusers_output(library):
             pipeline = getattr(library, name).from_pretrained(
                 folder,
                 transformer=denoiser.transformer,
@@ -72,7 +72,7 @@ def _dtypes(folder: Path, components: Iterable[str]) -> dict[str, torch.dtype]:
 def _downloaded(library: Any, source: str) -> Path:
     """The folder in the hub's cache that holds a hub id's files."""
     try:
-        with quiet(), _no_bars(library):
+        with quiet(), _suppress_diffusers_output(library):
             return Path(library.DiffusionPipeline.download(source, use_safetensors=True))
     except Exception as error:  # offline, no access: the hub client has a kind for each
         raise CheckpointError(
@@ -81,7 +81,7 @@ def _downloaded(library: Any, source: str) -> Path:
 
 
 @contextmanager
-def _no_bars(library: Any) -> Iterator[None]:
+def _suppress_diffusers_output(library: Any) -> Iterator[None]:
     """diffusers without its progress bars and advice, as `motet.weights.hf_output` keeps transformers."""
     logging = library.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -12,7 +12,7 @@ from motet.core.conversation import Conversation
 from motet.core.errors import ConfigError
 from motet.core.protocols import Request
 from motet.core.trajectory import DenoisingSteps, Sampling
-from motet.policies.diffusion import Branches, branches_of
+from motet.policies.diffusion import GuidanceBranches, guidance_branches
 from motet.policies.diffusion.models import Condition
 from motet.policies.diffusion.models.common import DiffusersDenoiser
 from motet.policies.diffusion.models.conditions import moved
@@ -20,7 +20,7 @@ from motet.policies.diffusion.pipeline.prompts import encode_prompt, encode_sour
 
 
 @dataclass(frozen=True, eq=False)
-class DrawingEncoding:
+class PipelineEncoding:
     """What a drawing was conditioned on, on the CPU: kept with the act, so that replay runs no text encoder.
 
     `null` has neither prompt nor sources, `picture_only` the sources alone; both None without guidance, and
@@ -38,7 +38,7 @@ class PromptConditioner:
     def __init__(self, pipeline: Any, denoiser: DiffusersDenoiser, height: int, width: int) -> None:
         self.pipeline, self.denoiser, self.height, self.width = pipeline, denoiser, height, width
 
-    def encode(self, contexts: Sequence[Conversation], guided: bool = False) -> list[DrawingEncoding]:
+    def encode(self, contexts: Sequence[Conversation], guided: bool = False) -> list[PipelineEncoding]:
         """What each context conditions on; prompts, sources and whole contexts that recur are encoded once.
 
         Raises ConfigError for guidance of a distilled checkpoint.
@@ -50,7 +50,7 @@ class PromptConditioner:
             )
         texts: dict[str, Condition] = {}
         known: dict[int, tuple[Tensor, ...]] = {}
-        made: dict[int, DrawingEncoding] = {}
+        made: dict[int, PipelineEncoding] = {}
         null = encode_prompt(self.pipeline, "", null=True) if guided else None
         for context in contexts:
             if id(context) in made:
@@ -64,18 +64,18 @@ class PromptConditioner:
                     known[id(picture)] = encode_sources(self.denoiser, [picture], self.height, self.width)
             sources = tuple(source for picture in pictures for source in known[id(picture)])
             picture_only = replace(null, sources=sources) if null is not None and sources else None
-            made[id(context)] = DrawingEncoding(replace(texts[prompt], sources=sources), null, picture_only)
+            made[id(context)] = PipelineEncoding(replace(texts[prompt], sources=sources), null, picture_only)
         return [made[id(context)] for context in contexts]
 
-    def blanked(self, encoding: DrawingEncoding, request: Request) -> DrawingEncoding:
+    def blanked(self, encoding: PipelineEncoding, request: Request) -> PipelineEncoding:
         """Without the prompt, the sources, or both, as the request says; where the prompt goes, it was made guided."""
-        kept = replace(encoding.conditional, sources=()) if request.blank_source else encoding.conditional
-        if not request.blank:
-            return DrawingEncoding(kept)
+        kept = replace(encoding.conditional, sources=()) if request.drop_source_image else encoding.conditional
+        if not request.drop_prompt:
+            return PipelineEncoding(kept)
         assert encoding.null is not None
-        return DrawingEncoding(replace(encoding.null, sources=kept.sources))
+        return PipelineEncoding(replace(encoding.null, sources=kept.sources))
 
-    def branches(self, encodings: Sequence[DrawingEncoding], samplings: Sequence[Sampling]) -> list[Branches]:
+    def branches(self, encodings: Sequence[PipelineEncoding], samplings: Sequence[Sampling]) -> list[GuidanceBranches]:
         """The acts' branches, their conditions where the transformer is: what several share is moved there once."""
         weight = next(self.denoiser.transformer.parameters())
         there: dict[int, Condition] = {}
@@ -88,7 +88,7 @@ class PromptConditioner:
             return there[id(condition)]
 
         return [
-            branches_of(
+            guidance_branches(
                 sampling,
                 placed(encoding.conditional),
                 placed(encoding.null),
@@ -98,10 +98,10 @@ class PromptConditioner:
             for encoding, sampling in zip(encodings, samplings, strict=True)
         ]
 
-    def cost(self, act: DenoisingSteps) -> int:
+    def num_tokens(self, act: DenoisingSteps) -> int:
         """Tokens of the picture, its sources and the prompt, for every branch and step."""
-        encoding: DrawingEncoding = act.encoding
-        own = branches_of(act.sampling, encoding.conditional, encoding.null, encoding.picture_only)
+        encoding: PipelineEncoding = act.encoding
+        own = guidance_branches(act.sampling, encoding.conditional, encoding.null, encoding.picture_only)
         tokens = self.denoiser.tokens
         return act.num_actions * sum(
             tokens(act.states.shape[1:]) + len(c.embeddings) + sum(tokens(source.shape) for source in c.sources)

@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from motet.policies.diffusion import Painter
-from motet.policies.diffusion.models import denoiser_of
+from motet.policies.diffusion import DiffusionGenerator
+from motet.policies.diffusion.models import build_denoiser
 from motet.policies.diffusion.models.common import DiffusersDenoiser
 from motet.policies.diffusion.models.loading import EDITING
 from motet.policies.diffusion.pipeline.conditioner import PromptConditioner
 from motet.policies.diffusion.pipeline.prompts import check_pipeline
 from motet.policies.diffusion.pipeline.saving import save_pipeline
-from motet.policies.diffusion.policy import PaintingPolicy
+from motet.policies.diffusion.policy import DiffusionPolicy
 
 
-class PipelinePolicy(PaintingPolicy):
-    """A text-to-picture or editing pipeline that acts. Implements `motet.core.protocols.LearningPolicy`.
+class PipelinePolicy(DiffusionPolicy):
+    """A text-to-picture or editing pipeline that acts. Implements `motet.core.protocols.TrainablePolicy`.
 
     The prompt of a drawing is the text of its context's last user turn; pictures in the context are what it edits.
     `height` and `width` are those of drawings, by default the checkpoint's own. `autocast` is the compute type of the
@@ -40,14 +40,14 @@ class PipelinePolicy(PaintingPolicy):
     ) -> None:
         name = type(pipeline).__name__
         check_pipeline(name, str(folder or name))
-        denoiser = denoiser or denoiser_of(
+        denoiser = denoiser or build_denoiser(
             pipeline.transformer, pipeline.vae, pipeline.scheduler, edits=name in EDITING
         )
         _freeze(pipeline)
         self.pipeline, self.denoiser, self.folder = pipeline, denoiser, folder
         self.height, self.width = height or _own_side(pipeline), width or _own_side(pipeline)
         conditioner = PromptConditioner(pipeline, denoiser, self.height, self.width)
-        painter = Painter(denoiser, conditioner, self.height, self.width, autocast)
+        painter = DiffusionGenerator(denoiser, conditioner, self.height, self.width, autocast)
         super().__init__(painter, denoiser.parts, rollout_batch=rollout_batch)
         self.shape = painter.shape
 

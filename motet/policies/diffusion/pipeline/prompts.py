@@ -46,7 +46,7 @@ def prompt_of(context: Conversation) -> str:
             return text
     raise ContextError(
         "A drawing was asked for without a prompt: no user turn of its context holds text.",
-        fix="give Draw a conversation that ends with the prompt, as asks(prompt) makes it.",
+        fix="give GenerateImage a conversation that ends with the prompt, e.g. user(prompt).",
     )
 
 
@@ -97,7 +97,7 @@ def encode_sources(denoiser: Any, pictures: Sequence[Image.Image], height: int, 
     if pictures and not denoiser.edits:
         raise ConfigError(
             f"The context of a drawing shows a picture, but this {denoiser.transformer_class} edits no pictures.",
-            fix="give Draw the prompt alone, or use a checkpoint that edits (FLUX.1-Kontext, FLUX.2).",
+            fix="give GenerateImage the prompt alone, or use a checkpoint that edits (FLUX.1-Kontext, FLUX.2).",
         )
     sizes = [
         source_size(one, height, width, denoiser.multiple) if denoiser.sources_may_differ else (height, width)

@@ -27,7 +27,7 @@ def save_pipeline(folder: Path, pipeline: Any, denoiser: Any, source: Path | Non
         with quiet():
             for name, component in pipeline.components.items():
                 if component is not None and name != "transformer":
-                    _keep(component, folder / name, None if source is None else source / name)
+                    _save_component(component, folder / name, None if source is None else source / name)
             without_adapters(denoiser.transformer).save_pretrained(folder / "transformer")
             denoiser.save_adapter(folder)
             if has_adapters(denoiser.transformer):
@@ -45,7 +45,7 @@ def save_pipeline(folder: Path, pipeline: Any, denoiser: Any, source: Path | Non
         ) from error
 
 
-def _keep(component: Any, target: Path, source: Path | None) -> None:
+def _save_component(component: Any, target: Path, source: Path | None) -> None:
     if source is None or not source.is_dir():
         component.save_pretrained(target)
     elif source.resolve() != target.resolve():
