@@ -27,6 +27,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def cases() -> dict[str, dict[str, Any]]:
     return {name: case for name, case in content.items() if not name.startswith(".")}
 
 
+@cache
 def environment() -> dict[str, str]:
     """What the bits of a run depend on beside the code."""
     asked = [sys.executable, "-c", "import torch; print(torch.__version__, torch.backends.cpu.get_cpu_capability())"]
@@ -208,7 +210,7 @@ def check(name: str) -> Outcome:
     values, differences = compare(recorded["runs"], play(name), exact=not changed)
     how = "bit for bit"
     if changed:
-        how = f"steps 1 to {TOLERANT_STEPS} within {RELATIVE:g} (recorded with other {', '.join(changed)})"
+        how = f"steps 1 to {TOLERANT_STEPS} within {RELATIVE:g} of the value (recorded elsewhere: {', '.join(changed)})"
     return Outcome(how, values, differences)
 
 
