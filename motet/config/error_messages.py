@@ -9,7 +9,17 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from motet.config.keys import KeyPath, annotation_at, as_section, bare, describe, dotted, near, show
+from motet.config.keys import (
+    KeyPath,
+    annotation_at,
+    as_section,
+    describe,
+    dotted,
+    show,
+    suggestions,
+    unwrap_annotation,
+)
+from motet.config.schema import Recipe
 from motet.core.errors import ConfigError
 from motet.core.printable import printable
 
@@ -40,65 +50,81 @@ def to_error(problems: Sequence[Problem], source: str) -> ConfigError:
     return ConfigError(f"{source} has {len(problems)} problems:\n{lines}\n", fix="correct all of these.")
 
 
-def from_pydantic(errors: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
-    """Pydantic's complaints in the words of a recipe."""
+@dataclass(frozen=True)
+class Root:
+    """The section that errors are about, and what comes before its keys in messages, such as `algorithm.loss.`."""
+
+    model: type[BaseModel] = Recipe
+    prefix: str = ""
+    what: str = "a recipe"
+
+    def key(self, path: KeyPath) -> str:
+        """The key as messages give it."""
+        return self.prefix + dotted(path)
+
+
+def from_pydantic(errors: Sequence[Mapping[str, Any]], root: Root = Root()) -> Iterator[Problem]:
+    """Pydantic's errors in the words of a recipe."""
     unknown_kinds = {tuple(error["loc"][:-1]) for error in errors if error["loc"][-1:] == ("[key]",)}
     for error in errors:
         path = tuple(error["loc"])
         if path[-1:] == ("[key]",):
             path = path[:-1]
-            choices = [str(choice) for choice in get_args(get_args(annotation_at(path[:-1])[0])[0])]
+            choices = [str(choice) for choice in get_args(get_args(annotation_at(path[:-1], root.model)[0])[0])]
             close = get_close_matches(str(path[-1]), choices, n=1)
-            yield _unknown(path, "", [dotted([*path[:-1], name]) for name in close], choices)
+            yield _unknown(root, path, "", [root.key([*path[:-1], name]) for name in close], choices)
         elif any(path[: len(kind)] == kind for kind in unknown_kinds):
             continue  # the key itself is wrong; what lies below it says nothing more
         elif error["type"] == "extra_forbidden":
-            section = as_section(annotation_at(path[:-1])[0])
+            section = as_section(annotation_at(path[:-1], root.model)[0])
             known = list(section.model_fields) if section is not None else []
-            yield _unknown(path, f" (its value here is {show(error['input'])})", near(path), known)
+            meant = [root.prefix + key for key in suggestions(path, root.model)]
+            yield _unknown(root, path, f" (its value here is {show(error['input'])})", meant, known)
         elif error["type"] == "missing" and isinstance(path[-1], str):
-            yield from _missing(path)
+            yield from _missing(root, path)
         else:
             path = path[:-1] if error["type"] == "missing" else path  # a list that is too short
-            yield _type_error(path, error["input"])
+            yield _type_error(root, path, error["input"])
 
 
-def _unknown(path: KeyPath, value: str, meant: Sequence[str], known: Sequence[str]) -> Problem:
+def _unknown(root: Root, path: KeyPath, value: str, meant: Sequence[str], known: Sequence[str]) -> Problem:
     text = f"the key is unknown{value}"
     if meant:
         names = " or ".join(f"'{name}'" for name in meant)
-        return Problem(dotted(path), f"{text}; did you mean {names}?", "rename it, or remove it.")
-    where = f"'{dotted(path[:-1])}'" if path[:-1] else "a recipe"
-    return Problem(dotted(path), f"{text}; {where} expects {', '.join(known)}.", "remove it.")
+        return Problem(root.key(path), f"{text}; did you mean {names}?", "rename it, or remove it.")
+    where = f"'{root.key(path[:-1])}'" if path[:-1] else root.what
+    return Problem(root.key(path), f"{text}; {where} expects {', '.join(known)}.", "remove it.")
 
 
-def _missing(path: KeyPath) -> Iterator[Problem]:
-    annotation, metadata, field = annotation_at(path)
+def _missing(root: Root, path: KeyPath) -> Iterator[Problem]:
+    annotation, metadata, field = annotation_at(path, root.model)
     section = as_section(annotation)
     if section is not None:
         for name, inner in section.model_fields.items():
             if inner.is_required():
-                yield from _missing((*path, name))
+                yield from _missing(root, (*path, name))
         return
     expected = describe(annotation, metadata)
     meaning = f" ({field.description})" if field is not None and field.description else ""
-    yield Problem(dotted(path), f"missing; expected {expected}{meaning}.".replace(".).", ")."), f"add {dotted(path)}.")
+    yield Problem(
+        root.key(path), f"missing; expected {expected}{meaning}.".replace(".).", ")."), f"add {root.key(path)}."
+    )
 
 
-def _type_error(path: KeyPath, value: Any) -> Problem:
-    annotation, metadata, field = annotation_at(path)
+def _type_error(root: Root, path: KeyPath, value: Any) -> Problem:
+    annotation, metadata, field = annotation_at(path, root.model)
     text = f"{show(value)} does not fit; expected {describe(annotation, metadata)}."
     fix = _rewrite(annotation, value)
     if fix is None and value is None and field is not None and not field.is_required():
         fix = "remove the key to take its default."
     if fix is None:
         fix = f"change it ({field.description})." if field is not None and field.description else "change it."
-    return Problem(dotted(path), text, fix.replace(".).", ")."))
+    return Problem(root.key(path), text, fix.replace(".).", ")."))
 
 
 def _rewrite(annotation: Any, value: Any) -> str | None:
     """The value that was probably meant, for slips of notation."""
-    kind = bare(annotation)[0]
+    kind = unwrap_annotation(annotation)[0]
     if get_origin(kind) is Literal:
         choices = [str(choice) for choice in get_args(kind)]
         meant = "none" if value is None or value is False else str(value)

@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from motet.config.choice import Choice
 from motet.config.schema import Recipe
 from motet.core.printable import printable
 
@@ -45,13 +46,20 @@ def dotted(path: KeyPath) -> str:
 
 
 def as_section(annotation: Any) -> type[BaseModel] | None:
-    """The section class that an annotation names, `X | None` included; None for anything else."""
-    annotation = bare(annotation)[0]
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    """The section class that an annotation names, `X | None` included; None for anything else, choices too."""
+    annotation = unwrap_annotation(annotation)[0]
+    section = isinstance(annotation, type) and issubclass(annotation, BaseModel) and not issubclass(annotation, Choice)
+    return cast("type[BaseModel]", annotation) if section else None
 
 
-def bare(annotation: Any) -> tuple[Any, Sequence[Any], bool]:
-    """An annotation taken apart: the type without `| None` and `Annotated`, its constraints, whether null is legal."""
+def is_choice(annotation: Any) -> bool:
+    """Whether an annotation is that of a named choice, `Choice | None` included."""
+    annotation = unwrap_annotation(annotation)[0]
+    return isinstance(annotation, type) and issubclass(annotation, Choice)
+
+
+def unwrap_annotation(annotation: Any) -> tuple[Any, Sequence[Any], bool]:
+    """The type without `| None` and `Annotated`, its constraints, whether null is legal."""
     metadata: list[Any] = []
     optional = False
     if get_origin(annotation) in (Union, types.UnionType):
@@ -61,39 +69,41 @@ def bare(annotation: Any) -> tuple[Any, Sequence[Any], bool]:
     return annotation, metadata, optional
 
 
-def annotation_at(path: KeyPath) -> tuple[Any, Sequence[Any], FieldInfo | None]:
-    """The type at a path, its constraints, and its field when a section's field lies there."""
-    annotation: Any = Recipe
+def annotation_at(path: KeyPath, model: type[BaseModel] = Recipe) -> tuple[Any, Sequence[Any], FieldInfo | None]:
+    """The type at a path below a section, its constraints, and its field when a section's field lies there."""
+    annotation: Any = model
     metadata: Sequence[Any] = ()
     field: FieldInfo | None = None
     for part in path:
-        section = as_section(annotation)
+        section = Choice if is_choice(annotation) else as_section(annotation)
         if section is not None:
             field = section.model_fields.get(str(part))
             if field is None:
                 return Any, (), None
             annotation, metadata = field.annotation, field.metadata
         else:
-            inner = bare(annotation)[0]
+            inner = unwrap_annotation(annotation)[0]
             arguments = get_args(inner) or (Any,)
             annotation = arguments[-1] if get_origin(inner) is dict else arguments[0]
             metadata, field = (), None
     return annotation, metadata, field
 
 
-def is_list(path: KeyPath) -> bool:
+def is_list(path: KeyPath, model: type[BaseModel] = Recipe) -> bool:
     """Whether a list lies at a path."""
-    return get_origin(bare(annotation_at(path)[0])[0]) is tuple
+    return get_origin(unwrap_annotation(annotation_at(path, model)[0])[0]) is tuple
 
 
 def describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     """What a key expects, in words: `a number > 0 and < 1, or null`."""
-    annotation, inner, optional = bare(annotation)
+    annotation, inner, optional = unwrap_annotation(annotation)
     arguments = get_args(annotation)
     origin = get_origin(annotation)
     section = as_section(annotation)
     if section is not None:
         words = f"a section with keys among {', '.join(section.model_fields)}"
+    elif is_choice(annotation):
+        words = "a name, or {name: NAME, OPTION: VALUE}"
     elif origin is Literal:
         words = "one of " + ", ".join(str(choice) for choice in arguments)
     elif origin is tuple:
@@ -115,7 +125,7 @@ def _number(value: Any) -> str:
 def walk(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every key below a section with its field; `N` is a list index, `KIND` a kind of act, `TRACK` a name."""
     for name, field in model.model_fields.items():
-        annotation = bare(field.annotation)[0]
+        annotation = unwrap_annotation(field.annotation)[0]
         origin, arguments = get_origin(annotation), get_args(annotation)
         inside = as_section(annotation)
         key = f"{prefix}{name}"
@@ -129,15 +139,15 @@ def walk(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[st
             yield from walk(inside, f"{key}.")
 
 
-def near(path: KeyPath) -> list[str]:
-    """Keys that an unknown one may have been meant to be: siblings first, then the same name elsewhere."""
+def suggestions(path: KeyPath, model: type[BaseModel] = Recipe) -> list[str]:
+    """Keys that an unknown one may have been meant to be: those of its section first, then the same name elsewhere."""
     *parent, wrong = [str(part) for part in path]
-    section = as_section(annotation_at(path[:-1])[0])
-    siblings = get_close_matches(wrong, section.model_fields, n=1) if section is not None else []
-    keys = [key for key, _ in walk()]
+    section = as_section(annotation_at(path[:-1], model)[0])
+    close = get_close_matches(wrong, section.model_fields, n=1) if section is not None else []
+    keys = [key for key, _ in walk(model)]
     elsewhere = [key for key in keys if key.rsplit(".", 1)[-1] == wrong]
-    found = [dotted([*parent, sibling]) for sibling in siblings] + elsewhere[:2]
-    if wrong in ALIASES_OF_OTHER_FRAMEWORKS:
+    found = [dotted([*parent, name]) for name in close] + elsewhere[:2]
+    if model is Recipe and wrong in ALIASES_OF_OTHER_FRAMEWORKS:
         found.append(ALIASES_OF_OTHER_FRAMEWORKS[wrong])
     if not found:
         leaves = {key.rsplit(".", 1)[-1]: key for key in keys}
@@ -158,6 +168,8 @@ def show(value: Any) -> str:
     """A value as a recipe would write it, shortened."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Choice):
+        return show(value.model_dump()) if value.options else value.name
     if isinstance(value, Mapping):
         items = cast("Mapping[Any, Any]", value).items()
         text = printable("{" + ", ".join(f"{key}: {show(item)}" for key, item in items) + "}", lines=False)

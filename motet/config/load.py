@@ -13,8 +13,10 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
+from motet.config.choice import Choice, as_mapping
 from motet.config.error_messages import Problem, from_pydantic, to_error
-from motet.config.keys import is_list, show
+from motet.config.keys import annotation_at, is_choice, is_list, show
+from motet.config.renamed import renamed_problems
 from motet.config.schema import Recipe
 from motet.config.validation import contradictions, unused_keys
 from motet.config.yaml import Unreadable, from_yaml, to_yaml_text
@@ -81,6 +83,7 @@ def _parse(mapping: Any, overrides: Sequence[str], *, source: str) -> Recipe:
     content = _plain(mapping, "", problems)
     problems += [problem for override in overrides if (problem := _apply(content, override)) is not None]
     content = _plain(content, "", problems)
+    problems += renamed_problems(content)
     if not problems:
         try:
             # JSON mode, so that lists become tuples while text never becomes a number.
@@ -157,10 +160,22 @@ def _apply(content: dict[str, Any], override: str) -> Problem | None:
         index: Any = int(part) if listed else part
         if depth == len(path) - 1:
             place[index] = value
+        elif not listed and is_choice(annotation_at(path[: depth + 1])[0]):
+            place[part] = _choice_at(place, path, depth, value)
         elif not listed and place.get(part) is None:
             place[part] = [] if is_list(path[: depth + 1]) else {}
         place = place[index]
     return None
+
+
+def _choice_at(place: dict[str, Any], path: Sequence[str], depth: int, value: Any) -> Any:
+    """The named choice at a depth of a path as a mapping, ready for one of its options or another name to be set."""
+    field = annotation_at(path[: depth + 1])[2]
+    default = field.default.name if field is not None and isinstance(field.default, Choice) else None
+    chosen = as_mapping(place.get(path[depth], default))
+    if chosen is None or (path[depth + 1 :] == ["name"] and dict(chosen).get("name") != value):
+        return {}  # options belong to the name that they were given for
+    return chosen
 
 
 def _no_entry(place: Any, part: str, where: str) -> Problem | None:

@@ -1,0 +1,64 @@
+"""Keys and values of older recipes, and what they are called now. Imports no torch.
+
+A key that is renamed needs one line in `KEYS`, a name that a recipe gives (a scenario, a reward) one in `VALUES`. `*`
+stands for one part of a key: a track, a kind of act, the place in a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from motet.config.error_messages import Problem
+
+KEYS: dict[str, str] = {}
+"""Old key -> new key; a section stands for everything below it, unless that has a line of its own."""
+
+VALUES: dict[str, dict[str, str]] = {"scenario": {}, "rewards.*.name": {}}
+"""Key -> old value -> new value; of a named choice its name."""
+
+
+def renamed_problems(
+    content: Mapping[str, Any], prefix: str = "", keys: Mapping[str, str] | None = None
+) -> Iterator[Problem]:
+    """A problem for every old key and value in the mapping of a recipe, tracks included; `prefix` goes before each."""
+    table = KEYS if keys is None else keys
+    for path, value in _places(content, ()):
+        where, track = prefix, path
+        if len(path) > 2 and path[0] == "tracks":
+            where, track = f"{prefix}tracks.{path[1]}.", path[2:]
+        key = where + ".".join(track)
+        new = _look_up(track, table)
+        if new is not None:
+            yield Problem(key, f"was renamed to {where}{new}.", f"write {where}{new}.")
+        old = cast("Mapping[str, Any]", value).get("name") if isinstance(value, Mapping) else value
+        names = next((names for at, names in VALUES.items() if _matches(track, at)), dict[str, str]())
+        if isinstance(old, str) and old in names:
+            yield Problem(key, f"{old!r} was renamed to {names[old]!r}.", f"write {names[old]}.")
+
+
+def _places(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every key below a value, with what it holds."""
+    pairs: Sequence[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        pairs = list(cast("Mapping[Any, Any]", value).items())
+    elif isinstance(value, list):
+        pairs = list(enumerate(cast("list[Any]", value)))
+    for name, inner in pairs:
+        here = (*path, str(name))
+        yield here, inner
+        yield from _places(inner, here)
+
+
+def _look_up(path: Sequence[str], table: Mapping[str, str]) -> str | None:
+    """The new key of a path, if exactly it was renamed."""
+    for old, new in table.items():
+        if _matches(path, old):
+            wild = iter([part for part, name in zip(path, old.split("."), strict=True) if name == "*"])
+            return ".".join(next(wild) if part == "*" else part for part in new.split("."))
+    return None
+
+
+def _matches(path: Sequence[str], pattern: str) -> bool:
+    parts = pattern.split(".")
+    return len(parts) == len(path) and all(name in ("*", part) for part, name in zip(path, parts, strict=True))
