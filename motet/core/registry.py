@@ -1,6 +1,10 @@
-"""Finding things by name: a built-in from a registry, a user's own from `package.module:name` or `file.py:name`.
+"""Names in recipes: motet's own entries, those that users and installed packages register, and paths to objects.
 
-Imports no torch.
+    REWARDS: Registry[Reward] = registry("reward")   # one registry per group; modules of motet add their own entries
+    REWARDS.add("psnr", psnr)
+    REWARDS.find("psnr")                             # or "package.module:name", "file.py:name", or an object
+
+Users register with `motet.register`. Imports no torch.
 """
 
 from __future__ import annotations
@@ -11,15 +15,25 @@ import importlib.util
 import operator
 import os
 import sys
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from motet.core.errors import ConfigError, MotetError
 
 T = TypeVar("T")
+MOTET = "motet"
+"""Owner of the built-in entries."""
+PYTHON = "python:"
+"""What the name of an object begins with that a Python program gave to `motet.train` (`Registry.bind`)."""
+PLUGINS = "motet.plugins"
+"""The entry-point group of installed packages."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -36,38 +50,207 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
+@dataclass(frozen=True)
+class _Entry(Generic[T]):
+    value: T
+    owner: str
+    """Who registered it: `motet`, an installed package, or a module."""
+
+    def is_reload_of(self, other: _Entry[T]) -> bool:
+        """Whether a module or a notebook cell that ran again has defined the same thing again."""
+        same = getattr(self.value, "__qualname__", type(self.value)) == getattr(
+            other.value, "__qualname__", type(other.value)
+        )
+        return same and self.owner == other.owner != MOTET
+
+
 class Registry(Generic[T]):
-    """Built-ins by name. `key` is the recipe's key that names one, for error messages."""
+    """The entries of one group, by name. `key` is the recipe's key that names one, for error messages.
 
-    def __init__(self, what: str, *, key: str) -> None:
-        self.what, self.key = what, key
-        self._entries: dict[str, T] = {}
+    `built_in` is the module whose import registers motet's own entries; it is imported when a name is missing or names
+    are listed. So are the plug-ins of installed packages (`load_plugins`).
+    """
 
-    def add(self, name: str, entry: T) -> None:
-        """Register an entry; ConfigError when the name is taken."""
-        if name in self._entries or ":" in name:
-            problem = "contains a colon, which paths do" if ":" in name else "exists already"
-            raise ConfigError(f"A {self.what} called {name!r} {problem}.", fix=f"give the {self.what} another name.")
-        self._entries[name] = entry
+    def __init__(self, what: str, *, key: str, built_in: str | None = None) -> None:
+        self.what, self.key, self.built_in = what, key, built_in
+        self._entries: dict[str, _Entry[T]] = {}
+        self._clashes: dict[str, ConfigError] = {}
+        self._objects: dict[str, Any] = {}
+
+    def add(self, name: str, entry: T, *, owner: str = MOTET) -> None:
+        """Register an entry; ConfigError, naming both owners, when the name is taken."""
+        if ":" in name:
+            fix = f"give the {self.what} another name."
+            raise ConfigError(f"A {self.what} called {name!r} contains a colon, which paths do.", fix=fix)
+        if owner.partition(".")[0] == MOTET:
+            owner = MOTET
+        else:
+            self._load_built_in()
+            owner = _loading or owner
+        new, old = _Entry(entry, owner), self._entries.get(name)
+        if old is not None and not new.is_reload_of(old):
+            error = ConfigError(
+                f"A {self.what} called {name!r} exists already: {old.owner} registered it, and so does {new.owner}.",
+                fix=f"give the {self.what} another name.",
+            )
+            if old.owner != MOTET:  # a built-in is what its name has always meant
+                self._clashes[name] = error
+            raise error
+        self._entries[name] = new
 
     @property
     def entries(self) -> Mapping[str, T]:
-        """All built-ins, by name."""
-        return dict(self._entries)
+        """All entries by name: motet's own and those of plug-ins. Warns of plug-ins that fail to load."""
+        self._load_built_in()
+        for problem in load_plugins().values():
+            warnings.warn(problem, stacklevel=2)
+        return {name: entry.value for name, entry in self._entries.items()}
 
-    def find(self, name: str) -> T | Any:
-        """The built-in of that name, or the object that a path (anything with a colon) leads to. Raises ConfigError."""
-        if name in self._entries:
-            return self._entries[name]
+    def get(self, name: str) -> T | None:
+        """The entry registered under a name; None where there is none."""
+        if name not in self._entries:
+            self._load_built_in()
+        if name not in self._entries:
+            load_plugins()
+        if name in self._clashes:
+            raise self._clashes[name]
+        return self._entries[name].value if name in self._entries else None
+
+    def find(self, name: Any) -> T | Any:
+        """The entry of that name, the object that a path (anything with a colon) leads to, or the object itself.
+
+        Raises ConfigError for a name that nothing registers and a path that leads nowhere.
+        """
+        if not isinstance(name, str):
+            return name
+        if name.startswith(PYTHON):
+            return self._python_object(name)
         if ":" in name:
             return load_attribute(name, key=self.key)
+        found = self.get(name)
+        if found is not None:
+            return found
+        raise self._unknown(name)
+
+    @contextmanager
+    def bind(self, objects: Mapping[str, Any]) -> Iterator[None]:
+        """Let recipes name Python objects, as `python:NAME`, while the context lasts."""
+        before = dict(self._objects)
+        self._objects |= {f"{PYTHON}{name}": value for name, value in objects.items()}
+        try:
+            yield
+        finally:
+            self._objects = before
+
+    def _python_object(self, name: str) -> Any:
+        if name in self._objects:
+            return self._objects[name]
+        raise ConfigError(
+            f"{self.key}={name!r} is an object of the Python program that started this run, not a name.",
+            fix="run that program again (motet.train(..., resume=True) goes on with the run), or name the object by a "
+            f"path: package.module:my_{self.what} or file.py:my_{self.what}.",
+        )
+
+    def _unknown(self, name: str) -> ConfigError:
         hint = did_you_mean(name, self._entries)
         if not hint and "." in name:  # the spelling of other frameworks
             hint = f" Did you mean {':'.join(name.rsplit('.', 1))!r}?"
-        raise ConfigError(
-            f"{self.key}={name!r} is no {self.what}; built in are: {', '.join(sorted(self._entries))}.{hint}",
-            fix=f"use a built-in name, or a path to your own: package.module:my_{self.what} or file.py:my_{self.what}.",
+        broken = "".join(f" {problem}" for problem in load_plugins().values())
+        return ConfigError(
+            f"{self.key}={name!r} is not a {self.what}; there are: {', '.join(sorted(self._entries))}.{hint}{broken}",
+            fix=f"use one of them, or a path to your own: package.module:my_{self.what} or file.py:my_{self.what}.",
         )
+
+    def _load_built_in(self) -> None:
+        if self.built_in is not None:
+            importlib.import_module(self.built_in)
+
+
+_GROUPS: dict[str, Registry[Any]] = {
+    "policy": Registry("policy", key="policy.path", built_in="motet.policies.loading"),
+    "scenario": Registry("scenario", key="scenario", built_in="motet.scenarios"),
+    "reward": Registry("reward", key="rewards.name", built_in="motet.rewards"),
+    "loss": Registry("loss", key="algorithm.loss"),
+    "advantage": Registry("advantage", key="algorithm.advantage"),
+    "act_kind": Registry("act kind", key="algorithm.per_kind"),
+    "data": Registry("data source", key="data.source", built_in="motet.data"),
+    "suite": Registry("suite", key="eval.suite"),
+    "callback": Registry("callback", key="run.callbacks"),
+}
+
+
+def registry(group: str) -> Registry[Any]:
+    """The registry of a group: policy, scenario, reward, loss, advantage, act_kind, data, suite or callback."""
+    if group not in _GROUPS:
+        raise ConfigError(
+            f"{group!r} is not a group of the registry; must be one of: {', '.join(_GROUPS)}."
+            f"{did_you_mean(group, _GROUPS)}",
+            fix="correct the name of the group.",
+        )
+    return _GROUPS[group]
+
+
+@overload
+def register(group: str, name: str) -> Callable[[T], T]: ...
+
+
+@overload
+def register(group: str, name: str, entry: T) -> T: ...
+
+
+def register(group: str, name: str, entry: Any = None) -> Any:
+    """Let recipes call something of your own by name, as a decorator or as a call; returns it unchanged.
+
+        @motet.register("reward", "short")
+        def short(prompts, completions, **columns):
+            return [-float(len(text)) for text in completions]
+
+        motet.register("data", "sums", [{"question": "1 + 1?", "answer": "2"}])
+
+    What an entry of a group is: docs/how-to/plugins.md. An installed package has its registrations found by an entry
+    point of the group `motet.plugins` that names the module which makes them:
+
+        [project.entry-points."motet.plugins"]
+        my_package = "my_package.motet_plugin"
+
+    Raises ConfigError for an unknown group and for a name that is taken, naming who took it.
+    """
+    owner = str(sys._getframe(1).f_globals.get("__name__", "a script"))
+    known = registry(group)
+
+    def add(value: T) -> T:
+        known.add(name, value, owner=owner)
+        return value
+
+    return add if entry is None else add(entry)
+
+
+_loading: str | None = None
+"""The installed package whose plug-in is being imported."""
+_failed_plugins: dict[str, str] | None = None
+"""By entry point: why its plug-in failed to load. None before any was loaded."""
+
+
+def load_plugins() -> Mapping[str, str]:
+    """Import the modules that installed packages name in the entry-point group `motet.plugins`, once per process.
+
+    A module that fails to import is left out. Returns why, by entry point.
+    """
+    global _failed_plugins, _loading
+    if _failed_plugins is not None:
+        return _failed_plugins
+    _failed_plugins = {}
+    for point in entry_points(group=PLUGINS):
+        package = point.dist.name if point.dist is not None else point.value
+        _loading = f"the package {package!r}"
+        try:
+            point.load()
+        except (Exception, SystemExit) as error:
+            reason = error.problem if isinstance(error, MotetError) else first_line(error)
+            _failed_plugins[point.name] = f"The motet plug-in {point.name!r} of {_loading} does not load: {reason}"
+        finally:
+            _loading = None
+    return _failed_plugins
 
 
 def load_attribute(path: str, *, key: str) -> Any:
@@ -78,7 +261,7 @@ def load_attribute(path: str, *, key: str) -> Any:
     """
     place, _, attribute = path.rpartition(":")
     if not place or not attribute:
-        raise ConfigError(f"{key}={path!r} is no path.", fix="write package.module:attribute or file.py:attribute.")
+        raise ConfigError(f"{key}={path!r} is not a path.", fix="write package.module:attribute or file.py:attribute.")
     module = _load_file(place, key) if place.endswith(".py") else _load_module(place, key)
     try:
         return operator.attrgetter(attribute)(module)
@@ -135,5 +318,6 @@ def _load_file(place: str, key: str) -> ModuleType:
 
 def _broken(name: str, key: str, error: BaseException) -> ConfigError:
     return ConfigError(
-        f"{key} names {name!r}, which fails to import: {first_line(error)}.", fix="mend the module; see the traceback."
+        f"{key} names {name!r}, which fails to import: {first_line(error)}.",
+        fix="correct the module; see the traceback.",
     )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from motet.core.errors import RewardError
 from motet.core.protocols import Policy
-from motet.core.registry import Registry
+from motet.core.registry import Registry, registry
 from motet.rewards.arguments import own_copies, pictures_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -57,7 +57,7 @@ class BuiltIn:
     known: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
 
 
-BUILT_INS: Registry[BuiltIn] = Registry("reward", key="rewards.name")
+BUILT_INS: Registry[BuiltIn] = registry("reward")
 
 
 def reward(name: str, *, options: Mapping[str, tuple[Any, ...]] | None = None) -> Callable[[F], F]:
@@ -70,7 +70,7 @@ def reward(name: str, *, options: Mapping[str, tuple[Any, ...]] | None = None) -
         takes: Callable[..., Any] = function  # narrowing the type variable itself confuses pyright
         known = options or {}
         own = inspect.signature(takes).parameters if inspect.isclass(takes) else known
-        BUILT_INS.add(name, BuiltIn(function, frozenset(own), known))
+        BUILT_INS.add(name, BuiltIn(function, frozenset(own), known), owner=function.__module__)
         return function
 
     return register
@@ -78,9 +78,8 @@ def reward(name: str, *, options: Mapping[str, tuple[Any, ...]] | None = None) -
 
 def built_in_rewards() -> dict[str, str]:
     """Every registered name with the first line of its documentation."""
-    return {
-        name: (inspect.getdoc(entry.function) or "").split("\n")[0] for name, entry in sorted(BUILT_INS.entries.items())
-    }
+    functions = {name: getattr(entry, "function", entry) for name, entry in sorted(BUILT_INS.entries.items())}
+    return {name: (inspect.getdoc(function) or "").split("\n")[0] for name, function in functions.items()}
 
 
 @dataclass(frozen=True)

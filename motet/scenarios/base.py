@@ -26,7 +26,7 @@ from typing import Any, cast, get_args
 
 from motet.core.conversation import Conversation
 from motet.core.errors import ConfigError
-from motet.core.registry import Registry, did_you_mean
+from motet.core.registry import Registry, did_you_mean, registry
 from motet.core.task import Task
 from motet.core.trajectory import Act, ActKind, TextTokens
 
@@ -113,7 +113,7 @@ class Scenario:
         return replace(self, program=partial(self.program, **options)) if options else self
 
 
-SCENARIOS: Registry[Scenario] = Registry("scenario", key="scenario")
+SCENARIOS: Registry[Scenario] = registry("scenario")
 _ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 
 
@@ -148,12 +148,12 @@ def built_in_scenarios() -> dict[str, Scenario]:
     return dict(SCENARIOS.entries)
 
 
-def resolve_scenario(name: str) -> Scenario:
-    """A built-in scenario, or the user's own at `package.module:name` or `file.py:name`. Raises ConfigError."""
+def resolve_scenario(name: str | Scenario) -> Scenario:
+    """A registered scenario, the user's own at `package.module:name` or `file.py:name`, or the scenario itself."""
     found = SCENARIOS.find(name)
     if not isinstance(found, Scenario):
         raise ConfigError(
-            f"scenario={name!r} leads to {found!r}, which is no scenario.",
+            f"scenario={name!r} leads to {found!r}, which is not a scenario.",
             fix='put @scenario("name", acts={"answer": "text"}, columns=("question",)) above the generator function.',
         )
     return found

@@ -95,13 +95,13 @@ def test_a_user_file_is_run_once(user_file):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("exact_anser", r"rewards.name='exact_anser' is no reward.*Did you mean 'exact_answer'"),
-        ("zzz", r"built in are: answer_format, clip_direction"),
+        ("exact_anser", r"rewards.name='exact_anser' is not a reward.*Did you mean 'exact_answer'"),
+        ("zzz", r"there are: answer_format, clip_direction"),
         ("my_rewards.mine", r"Did you mean 'my_rewards:mine'"),
         ("my_rewards.py:mien", r"has no 'mien'. Did you mean 'mine'"),
         ("my_reward.py:mine", r"my_reward.py', which does not exist. Did you mean 'my_rewards.py'"),
         ("no_such_module:mine", r"there is no module 'no_such_module'"),
-        ("my_rewards:", r"is no path"),
+        ("my_rewards:", r"is not a path"),
         ("my_rewards.py:constant", r"which is not a function"),
     ],
 )

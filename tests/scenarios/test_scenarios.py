@@ -80,7 +80,7 @@ def test_a_users_own(tmp_path, monkeypatch):
         found = resolve_scenario(path)
         assert isinstance(found, Scenario) and found.name == "mine"
     assert "mine" not in built_in_scenarios()
-    with pytest.raises(ConfigError, match="which is no scenario") as caught:
+    with pytest.raises(ConfigError, match="which is not a scenario") as caught:
         resolve_scenario("my_scenarios.py:bare")
     assert "@scenario" in caught.value.fix
     sys.modules.pop("my_scenarios", None)
@@ -88,7 +88,7 @@ def test_a_users_own(tmp_path, monkeypatch):
 
 def test_unknown_scenarios():
     with pytest.raises(
-        ConfigError, match=r"scenario='dueet' is no scenario.*answer, .*think_draw.*\. Did you mean 'duet'"
+        ConfigError, match=r"scenario='dueet' is not a scenario.*answer, .*think_draw.*\. Did you mean 'duet'"
     ):
         resolve_scenario("dueet")
 
