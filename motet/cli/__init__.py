@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from motet.core.errors import MotetError
 from motet.core.printable import printable, without_passwords
-from motet.report.safe_streams import open_standard_streams, steady_output
+from motet.report.safe_streams import open_standard_streams, safe_output
 from motet.report.terminal import say
 from motet.training.signals import Stopped, end_now, threads_hold
 
@@ -54,5 +54,5 @@ def _one_line(message: Warning | str, category: type[Warning], *_: object, **__:
 
 def _say(text: str, *, error: bool = False) -> None:
     """Print; where nobody can read it any more the exit status still tells."""
-    with steady_output():
+    with safe_output():
         say(text, error=error)

@@ -85,7 +85,7 @@ def _short(value: Any) -> str:
 
 def _write_pictures(tracks: list[ShownTrack], out: Path) -> None:
     """Pictures of all tracks: side by side with what the image tokenizer makes of them, where the policy has one."""
-    from motet.report.image_grid import picture_grid
+    from motet.report.image_grid import make_image_grid
 
     pairs = [pair for track in tracks if track.reconstruction is not None for pair in track.reconstruction.pairs]
     alone = [picture for track in tracks if track.reconstruction is None for picture in track.pictures]
@@ -94,5 +94,5 @@ def _write_pictures(tracks: list[ShownTrack], out: Path) -> None:
         return
     captions = [f"{n + 1}: {word}" for n in range(len(pairs)) for word in ("the data's", "by the image tokenizer")]
     captions += [f"{len(pairs) + n + 1}: the data's" for n in range(len(alone))]
-    write_picture("--out", out, picture_grid(pictures, captions, [None] * len(pictures)))
+    write_picture("--out", out, make_image_grid(pictures, captions, [None] * len(pictures)))
     say(f"Pictures: {out}")

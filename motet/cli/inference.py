@@ -8,7 +8,7 @@ from typing import Any
 from motet.cli.outputs import write_picture
 from motet.core.images import read_picture
 from motet.policies import load_policy
-from motet.report.image_grid import picture_grid
+from motet.report.image_grid import make_image_grid
 from motet.report.terminal import say
 from motet.weights.locate import resolve_checkpoint
 
@@ -27,7 +27,7 @@ def sample(
     policy = load_policy(resolve_checkpoint(checkpoint))
     guidance: dict[str, Any] = {"guidance": "guided", "guidance_scale": guidance_scale} if guidance_scale > 1 else {}
     acts = policy.generate_images(prompt, n=n, seed=seed, temperature=temperature, **guidance)
-    grid = picture_grid([act.image for act in acts], [f"{k + 1}" for k in range(n)], [None] * n, title=prompt)
+    grid = make_image_grid([act.image for act in acts], [f"{k + 1}" for k in range(n)], [None] * n, title=prompt)
     write_picture("--out", out, grid)
     say(out)
 

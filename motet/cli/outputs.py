@@ -71,7 +71,7 @@ def write_numbers(path: Path | None, numbers: Any) -> None:
     JSON has no NaN: what is not known (a correlation with a constant) is null.
     """
     if path is not None:
-        write_output("--json", path, (json.dumps(_known(numbers), indent=2, allow_nan=False) + "\n").encode())
+        write_output("--json", path, (json.dumps(_finite_or_null(numbers), indent=2, allow_nan=False) + "\n").encode())
 
 
 def write_picture(option: str, path: Path, image: Any) -> None:
@@ -90,9 +90,9 @@ def _usual(suffixes: Mapping[str, str] | None) -> str:
     return ".json" if suffixes is None else next(iter(suffixes))
 
 
-def _known(value: Any) -> Any:
+def _finite_or_null(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _known(inner) for key, inner in value.items()}
+        return {key: _finite_or_null(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_known(inner) for inner in value]
+        return [_finite_or_null(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,10 +12,10 @@ from motet.config.sweep import load_sweep
 from motet.core.errors import ConfigError
 from motet.report.resume_check import check_resume_compatible
 from motet.report.run_dir import RunFolder
-from motet.report.safe_streams import steady_output
+from motet.report.safe_streams import safe_output
 
 
-@steady_output()
+@safe_output()
 def train(recipe_path: Path, output: Path, overrides: list[str], resume: bool, only: Sequence[str] = ()) -> None:
     """Measure, train, measure again; leave the run folder and say what to try next. A plan: stage after stage.
 
@@ -40,7 +40,7 @@ def train(recipe_path: Path, output: Path, overrides: list[str], resume: bool, o
     run_training(recipe, folder, again)
 
 
-@steady_output()
+@safe_output()
 def sft(recipe_path: Path, output: Path, overrides: list[str], resume: bool) -> None:
     """Supervised training with the learning curve of the recipe's suite."""
     recipe = load_recipe(recipe_path, overrides)
@@ -51,7 +51,7 @@ def sft(recipe_path: Path, output: Path, overrides: list[str], resume: bool) -> 
     run_supervised(recipe, folder, _again("sft", recipe_path, output, overrides))
 
 
-@steady_output()
+@safe_output()
 def pilot(study_path: Path, output: Path, overrides: list[str], resume: bool) -> None:
     """All strategies under all seeds, then the comparison; what is finished is skipped."""
     study = load_sweep(study_path, output, overrides)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from motet.core.protocols import Policy, ReconstructingPolicy
 from motet.core.task import Task
-from motet.report.image_grid import picture_grid
+from motet.report.image_grid import make_image_grid
 from motet.rewards.image.psnr import psnr
 from motet.training.setup import Track, TrainingSetup
 
@@ -99,4 +99,4 @@ def reconstruction_grid(found: Reconstruction) -> Image.Image:
     pictures = [picture for pair in found.pairs for picture in pair]
     captions = [f"{n + 1}: {word}" for n in range(len(found.pairs)) for word in ("original", "reconstruction")]
     title = f"image tokenizer: {found.psnr:.0f} dB, {min(found.lost, 1):.0%} lost"
-    return picture_grid(pictures, captions, [None] * len(pictures), title=title)
+    return make_image_grid(pictures, captions, [None] * len(pictures), title=title)

@@ -12,7 +12,7 @@ from typing import Any
 
 from motet.config.stages import Plan, Stage, trajectories
 from motet.numerics.intervals import paired_interval
-from motet.report.report_table import Sheet
+from motet.report.report_table import ReportTable
 from motet.report.tables import signed
 
 Interval = tuple[float, float]
@@ -113,7 +113,7 @@ def _first(table: Mapping[str, Any]) -> Mapping[str, Any]:
 HEADINGS = ("stage", "policy", "seed", "credit", "trajectories", "rows", "before", "after", "difference", "greedy")
 
 
-def gains_sheet(found: Sequence[BeforeAfter]) -> Sheet:
+def gains_sheet(found: Sequence[BeforeAfter]) -> ReportTable:
     """One row per gain."""
     rows = tuple(
         (
@@ -123,13 +123,13 @@ def gains_sheet(found: Sequence[BeforeAfter]) -> Sheet:
         )
         for gain in found
     )
-    return Sheet("First rewards on held-back rows, 95 % intervals paired by row", HEADINGS, rows)
+    return ReportTable("First rewards on held-back rows, 95 % intervals paired by row", HEADINGS, rows)
 
 
-def contrasts_sheet(found: Sequence[Comparison]) -> Sheet:
+def contrasts_sheet(found: Sequence[Comparison]) -> ReportTable:
     """One row per contrast."""
     rows = tuple(
         (f"{c.label}: {c.one} \u2212 {c.other}", str(c.seed), signed(c.before), signed(c.after)) for c in found
     )
     title = "Compared on the same rows, 95 % intervals paired by row"
-    return Sheet(title, ("compared", "seed", "before", "after"), rows)
+    return ReportTable(title, ("compared", "seed", "before", "after"), rows)

@@ -14,7 +14,7 @@ from motet.experiments.before_after import BeforeAfter, Comparison, contrasts, c
 from motet.experiments.eval_cache import EvalCache
 from motet.experiments.stages import run_plan
 from motet.numerics.intervals import mean_interval
-from motet.report.report_table import Sheet
+from motet.report.report_table import ReportTable
 from motet.report.tables import signed
 from motet.report.terminal import Terminal
 
@@ -44,7 +44,7 @@ def run_scenarios(plans: Mapping[int, Plan], output: Path, again: str, *, resume
         yield found
 
 
-def sheets(found: Found) -> list[Sheet]:
+def sheets(found: Found) -> list[ReportTable]:
     """Every stage under every seed; what is compared; and with several seeds the means over them."""
     made = [gains_sheet(found.gains)]
     if found.compared:
@@ -53,7 +53,7 @@ def sheets(found: Found) -> list[Sheet]:
     if len(seeds) > 1:
         title = f"Means over {len(seeds)} seeds, 95 % intervals over seeds (Student's)"
         rows = tuple(_over_seeds(own) for own in _by_stage(found.gains))
-        made.append(Sheet(title, ("stage", "policy", "before", "after", "difference"), rows))
+        made.append(ReportTable(title, ("stage", "policy", "before", "after", "difference"), rows))
     return made
 
 

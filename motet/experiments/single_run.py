@@ -18,9 +18,9 @@ from motet.evaluation.reconstruction import reconstruct_sample, reconstruction_g
 from motet.evaluation.rewards_suite import evaluate_tracks
 from motet.evaluation.shapes_suite import evaluate_shapes
 from motet.policies.loading import LoadSpec
-from motet.report.image_grid import picture_grid, save_picture
+from motet.report.image_grid import make_image_grid, save_image
 from motet.report.progress import ProgressBar
-from motet.report.resume_check import as_begun, starting_weights
+from motet.report.resume_check import keep_resolved_dtypes, starting_weights
 from motet.report.run_dir import RunFolder
 from motet.report.tables import rewards_table, suite_table
 from motet.report.terminal import Terminal
@@ -103,7 +103,7 @@ def run_measurement(recipe: Recipe, folder: RunFolder, again: str) -> None:
 
 def _with_compute_types(recipe: Recipe, folder: RunFolder) -> tuple[Recipe, str]:
     """The recipe with the compute types that `auto` means here, or meant when the run began; and why these."""
-    opened = LoadSpec.at(resolve_checkpoint(recipe.policy.path), as_begun(folder, recipe).policy)
+    opened = LoadSpec.at(resolve_checkpoint(recipe.policy.path), keep_resolved_dtypes(folder, recipe).policy)
     return recipe.model_copy(update={"policy": opened.settings}), opened.reason
 
 
@@ -125,9 +125,9 @@ def _run_context(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Run
     except KeyboardInterrupt:
         raise Stopped(f"Stopped. Resume with: {again}") from None
     except Exception as error:
-        if not folder.began:
+        if not folder.has_started:
             with suppress(OSError):
-                folder.discard()
+                folder.remove_if_new()
         elif isinstance(error, NumericsError):  # its fixes change settings that a resume may not
             again = f"start a new run, from these weights with policy.path={folder.path}."
             raise NumericsError(f"{error.problem} {_what_is_saved(folder)}", fix=f"{error.fix} Then {again}") from error
@@ -166,7 +166,7 @@ def _check_pictures(desk: _RunContext, session: TrainingSetup) -> None:
     found = None if path.is_file() else reconstruct_sample(session)
     if found is not None:
         try:
-            save_picture(reconstruction_grid(found), path)
+            save_image(reconstruction_grid(found), path)
         except OSError as error:
             warnings.warn(f"{str(path)!r} is not saved: {error.strerror or error}.", stacklevel=2)
         if found.poor:
@@ -210,7 +210,7 @@ def _measure(
         outcome = evaluate_shapes(session.policy, settings, world_of(recipe), longest, tell, denoising=drawing)
     shown = outcome.specimens
     if shown:
-        grid = picture_grid(
+        grid = make_image_grid(
             [s.image for s in shown],
             [s.prompt for s in shown],
             [s.correct for s in shown],
@@ -218,7 +218,7 @@ def _measure(
         )
         path = desk.folder.path / f"{name}.png"
         try:
-            save_picture(grid, path)
+            save_image(grid, path)
         except OSError as error:  # the numbers are what counts
             warnings.warn(f"{str(path)!r} is not saved: {error.strerror or error}.", stacklevel=2)
     return outcome.table

@@ -10,12 +10,12 @@ from rich.table import Table
 
 from motet.config.stages import COLUMNS, Plan
 from motet.experiments.before_after import contrasts, contrasts_sheet, gains, gains_sheet
-from motet.report.report_table import Sheet
+from motet.report.report_table import ReportTable
 
 
-def plan_tables(plan: Plan, summary: Mapping[str, Any]) -> list[Table | Sheet]:
+def plan_tables(plan: Plan, summary: Mapping[str, Any]) -> list[Table | ReportTable]:
     """A table for each suite that measured some of the stages, and one of what the plan compares."""
-    tables: list[Table | Sheet] = []
+    tables: list[Table | ReportTable] = []
     if any(stage.recipe.eval.suite == "shapes" for stage in plan.stages):
         tables.append(shapes_table(plan, summary))
     if gained := gains(plan, summary):

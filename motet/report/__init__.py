@@ -1,1 +1,1 @@
-"""What a run leaves behind and shows: metrics, pictures, tables, progress."""
+"""Reporting: the run folder, metrics, sample images, tables, the progress bar and terminal output."""

@@ -1,4 +1,4 @@
-"""A reward that says nothing from the first step on: said once, early, with an example."""
+"""Warn once, early and with an example, about a reward that has been 0 or None since the first step."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from motet.core.trajectory import Group, Scores, TextTokens
 from motet.report.samples import WeightedReward
 
 STEPS = 5
-"""After how many steps it is said."""
+"""Number of steps after which the warning is given."""
 GOLD = ("answer", "solution")
-LONGEST = 160
-"""Characters of a completion or a gold answer that are shown."""
+MAX_CHARACTERS = 160
+"""Most characters of a completion or gold answer that a message shows."""
 
 
 @runtime_checkable
 class Reward(WeightedReward, Protocol):
-    """What the example needs to know of a reward, beyond what samples show."""
+    """A weighted reward, with what the warning needs to know about it."""
 
     @property
     def needs(self) -> tuple[str, ...]: ...
@@ -32,25 +32,25 @@ class _Count:
     steps: int = 0
     trajectories: int = 0
     zeros: int = 0
-    given: int = 0
+    not_none: int = 0
     done: bool = False
 
 
 class EmptyRewards:
-    """Watches the steps of a run for rewards that are 0 for every trajectory, or None for all, from the first on.
+    """Finds rewards that are 0 or None for every trajectory since the first step of a track.
 
-    A reward that is only watched (weight 0) is left out. After `steps` steps of a track it is said, once; 0: never, as
-    of a run that goes on, whose first steps were seen before.
+    Rewards of weight 0 are only logged and are ignored. The warning comes once, after `steps` steps of a track.
+    `steps=0` disables it, as for a resumed run, whose first steps were checked before.
     """
 
     def __init__(self, steps: int = STEPS) -> None:
         self.steps = steps
         self._counts: dict[tuple[str, str], _Count] = {}
 
-    def look(
+    def check(
         self, track: str, groups: Sequence[Group], scores: Sequence[Scores], rewards: Sequence[Reward]
     ) -> Iterator[str]:
-        """What is to be said after a step."""
+        """The warnings due after a step; call it after every step. `groups` and `scores` correspond one to one."""
         for reward in rewards:
             count = self._counts.setdefault((track, reward.name), _Count(done=reward.weight == 0 or not self.steps))
             values = [
@@ -63,28 +63,32 @@ class EmptyRewards:
             count.steps += 1
             count.trajectories += len(values)
             count.zeros += values.count(0.0)
-            count.given += len(values) - values.count(None)
-            count.done = count.zeros < count.given or count.steps == self.steps
-            if count.zeros == count.given and count.done:
+            count.not_none += len(values) - values.count(None)
+            count.done = count.zeros < count.not_none or count.steps == self.steps
+            if count.zeros == count.not_none and count.done:
                 yield _message(track, reward, count, groups)
 
 
 def _message(track: str, reward: Reward, count: _Count, groups: Sequence[Group]) -> str:
-    named = f"Reward {reward.name!r}" + (f" of track {track!r}" if track else "")
+    subject = f"Reward {reward.name!r}" + (f" of track {track!r}" if track else "")
     outcome = (
-        "0 for all" if count.given == count.trajectories else "None for all" if not count.given else "0 or None for all"
+        "0 for all"
+        if count.not_none == count.trajectories
+        else "None for all"
+        if not count.not_none
+        else "0 or None for all"
     )
     example, text = _example(reward, groups)
-    said = (
-        f"{named} was {outcome} {count.trajectories} trajectories of {count.steps} steps, so nothing is "
-        f"learned from it yet. {example}"
+    message = (
+        f"{subject} was {outcome} {count.trajectories} trajectories of {count.steps} steps, so it does not affect "
+        f"training yet. {example}"
     )
-    if count.given and reward.wants_tags and text is not None and "<answer>" not in text:
-        said += (
-            " It reads only what stands in <answer> tags: ask for them in the question, or set "
+    if count.not_none and reward.wants_tags and text is not None and "<answer>" not in text:
+        message += (
+            " It reads only the text inside <answer> tags: ask for them in the question, or set "
             "rewards.options.tagged=false."
         )
-    return said
+    return message
 
 
 def _example(reward: Reward, groups: Sequence[Group]) -> tuple[str, str | None]:
@@ -93,13 +97,13 @@ def _example(reward: Reward, groups: Sequence[Group]) -> tuple[str, str | None]:
     acts = [act for act in group.trajectories[group.valid_indices[0]].acts if act.name in reward.acts]
     texts = [act.text for act in acts if isinstance(act, TextTokens)]
     text = texts[-1] if texts else None
-    completion = "no act that it speaks for" if not acts else "a picture" if text is None else _short(text)
+    completion = "missing (no act of this reward)" if not acts else "an image" if text is None else _short(text)
     gold = _gold(reward, group.task.columns)
     return f"For example (row {group.task.index}): the completion is {completion}{gold}.", text
 
 
 def _gold(reward: Reward, columns: Mapping[str, Any]) -> str:
-    """The columns that the reward compares with, as far as they are words or numbers."""
+    """The columns that the reward compares with, if they are text or numbers."""
     names = [name for name in dict.fromkeys((*reward.needs, *GOLD)) if name in columns]
     shown = [f"{name}={_short(columns[name])}" for name in names if _is_plain(columns[name])]
     return f", the row has {', '.join(shown)}" if shown else ""
@@ -107,11 +111,12 @@ def _gold(reward: Reward, columns: Mapping[str, Any]) -> str:
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
-        return all(_is_plain(one) for one in value)
+        return all(_is_plain(item) for item in value)
     return value is None or isinstance(value, str | int | float)
 
 
 def _short(value: Any) -> str:
-    """As Python writes it, so that nothing in it can act on a terminal."""
+    """The `repr`, cut short: it holds no control characters that a terminal would interpret."""
+
     text = repr(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}..."

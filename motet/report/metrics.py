@@ -1,4 +1,4 @@
-"""What a step is summarised by: the numbers that people watch."""
+"""Training metrics of a step: rewards, lengths, failures and times."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from motet.core.trajectory import Group, Scores, TextTokens
 
 @runtime_checkable
 class Callback(Protocol):
-    """Who is told how a run goes: a progress bar, a tracker."""
+    """Receives the metrics of a run: a progress bar, a tracker."""
 
-    def step(self, step: int, steps: int, numbers: Mapping[str, float]) -> None:
-        """After every step, with its numbers."""
+    def step(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        """After every step, with its metrics."""
         ...
 
 
 class PhaseTimer:
-    """Seconds by phase of one step."""
+    """Seconds per phase of one step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -29,25 +29,26 @@ class PhaseTimer:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to a phase."""
-        began = time.monotonic()
+        """Add the time spent in the `with` block to a phase."""
+        start = time.monotonic()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
 
     def report(self) -> dict[str, float]:
-        """`time/<phase>` and the whole `step_time`, in seconds."""
+        """`time/<phase>` of every phase and `step_time`, the total, in seconds."""
         phases = {f"time/{name}": seconds for name, seconds in self.seconds.items()}
         return {**phases, "step_time": time.monotonic() - self._started}
 
 
-def reward_numbers(scores: Sequence[Scores], weights: Mapping[str, float]) -> dict[str, float]:
-    """`rewards/<name>/mean` and `/std` over the siblings that count, and `reward`: the weighted sum of the means.
+def reward_metrics(scores: Sequence[Scores], weights: Mapping[str, float]) -> dict[str, float]:
+    """`rewards/<name>/mean` and `/std` over the valid generations, and `reward`: the weighted sum of the means.
 
-    When one of the rewards applies to nothing there is no `reward`: a sum of the others is another number.
+    `std` is the population standard deviation. If a reward of nonzero weight has no value in this step, `reward` is
+    left out, because the sum of the others is not comparable with other steps.
     """
-    numbers: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     total: float | None = 0.0
     for name, weight in weights.items():
         values = [
@@ -57,32 +58,32 @@ def reward_numbers(scores: Sequence[Scores], weights: Mapping[str, float]) -> di
             if value is not None and generation_index not in score.dropped
         ]
         if values:
-            numbers[f"rewards/{name}/mean"] = statistics.fmean(values)
-            numbers[f"rewards/{name}/std"] = statistics.pstdev(values)
-            total = None if total is None else total + weight * numbers[f"rewards/{name}/mean"]
+            metrics[f"rewards/{name}/mean"] = statistics.fmean(values)
+            metrics[f"rewards/{name}/std"] = statistics.pstdev(values)
+            total = None if total is None else total + weight * metrics[f"rewards/{name}/mean"]
         elif weight:
             total = None
-    return numbers if total is None else {"reward": total, **numbers}
+    return metrics if total is None else {"reward": total, **metrics}
 
 
-def act_numbers(groups: Sequence[Group], rollout_seconds: float) -> dict[str, float]:
-    """Lengths, cut-off texts, images/s and failures of a rollout."""
+def act_metrics(groups: Sequence[Group], rollout_seconds: float) -> dict[str, float]:
+    """Metrics of a rollout: completion lengths, truncated texts, images per second, failed trajectories."""
     acts = [act for group in groups for trajectory in group.trajectories for act in trajectory.acts]
     texts = [act for act in acts if isinstance(act, TextTokens)]
-    pictures = len(acts) - len(texts)
+    num_images = len(acts) - len(texts)
     failures = sum(len(group.trajectories) - len(group.valid_indices) for group in groups)
-    numbers = {"failures": float(failures)}
+    metrics = {"failures": float(failures)}
     if texts:
-        numbers["completion_length/mean"] = statistics.fmean(act.num_actions for act in texts)
-        numbers["completion_length/max"] = float(max(act.num_actions for act in texts))
-        numbers["frac_truncated"] = sum(not act.finished for act in texts) / len(texts)
-    if pictures:
-        numbers["images_per_second"] = pictures / max(rollout_seconds, 1e-9)
+        metrics["completion_length/mean"] = statistics.fmean(act.num_actions for act in texts)
+        metrics["completion_length/max"] = float(max(act.num_actions for act in texts))
+        metrics["frac_truncated"] = sum(not act.finished for act in texts) / len(texts)
+    if num_images:
+        metrics["images_per_second"] = num_images / max(rollout_seconds, 1e-9)
     gaps = [
         float((act.behaviour_log_probs - act.log_probs).abs().mean())
         for act in acts
         if act.behaviour_log_probs is not None and act.log_probs is not None
     ]
-    if gaps:  # guidance `conditional`: how far the scored distribution is from the sampled one
-        numbers["behaviour_gap"] = statistics.fmean(gaps)
-    return numbers
+    if gaps:  # guidance `conditional`: the sampled distribution differs from the one whose log-probs are trained on
+        metrics["behaviour_gap"] = statistics.fmean(gaps)
+    return metrics

@@ -1,4 +1,4 @@
-"""The progress bar of a run: the numbers that people watch, live on a terminal, line by line elsewhere."""
+"""The progress bar of a run: its main metrics, updated in place on a terminal, line by line elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-SHOWN = (  # metric, label, format; only those that a run reports are shown
+SHOWN = (  # metric, label, format; metrics that a run does not log are left out
     ("reward", "reward", "{:.3f}"),
     ("frac_reward_zero_std", "zero-var", "{:.0%}"),
     ("text/kl", "kl text", "{:.4f}"),
@@ -44,30 +44,30 @@ SHOWN = (  # metric, label, format; only those that a run reports are shown
 _REWARD = re.compile(r"(?P<track>\w+/)?rewards/(?P<name>.+)/mean")
 
 
-def describe(numbers: Mapping[str, float]) -> list[str]:
-    """The numbers that people watch, each with its label, most important first; zero failures are left out.
+def describe(metrics: Mapping[str, float]) -> list[str]:
+    """The main metrics as `label value`, most important first; zero failures are left out.
 
-    Rewards come first: of every track, then of its single rewards (where it has several), then the measurements.
+    Rewards come first: of every track, then its single rewards (if it has several), then evaluation results.
     """
-    counted = {key: value for key, value in numbers.items() if not (key == "failures" and value == 0)}
-    first, *others = SHOWN
-    known = [*_shown([first], counted), *_rewards(counted), *_measured(counted), *_shown(others, counted)]
-    return [f"{label} {value}" for label, value in known]
+    nonzero = {key: value for key, value in metrics.items() if not (key == "failures" and value == 0)}
+    reward, *others = SHOWN
+    labelled = [*_select([reward], nonzero), *_rewards(nonzero), *_eval_metrics(nonzero), *_select(others, nonzero)]
+    return [f"{label} {value}" for label, value in labelled]
 
 
-def _shown(rows: Sequence[tuple[str, str, str]], numbers: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+def _select(rows: Sequence[tuple[str, str, str]], metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
     for key, label, pattern in rows:
-        if key in numbers:
-            yield label, pattern.format(numbers[key])
+        if key in metrics:
+            yield label, pattern.format(metrics[key])
 
 
-def _rewards(numbers: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    """`TRACK/reward` of every track, then `[TRACK/]rewards/NAME/mean` of every reward that has others beside it."""
-    single = [(match, value) for key, value in numbers.items() if (match := _REWARD.fullmatch(key))]
+def _rewards(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    """`TRACK/reward` of every track, then `[TRACK/]rewards/NAME/mean` where a track has several rewards."""
+    single = [(match, value) for key, value in metrics.items() if (match := _REWARD.fullmatch(key))]
     tracks, names = Counter(match["track"] for match, _ in single), Counter(match["name"] for match, _ in single)
     for track in tracks:
-        if track and f"{track}reward" in numbers:
-            yield track[:-1], f"{numbers[f'{track}reward']:.3f}"
+        if track and f"{track}reward" in metrics:
+            yield track[:-1], f"{metrics[f'{track}reward']:.3f}"
     for match, value in single:
         if not match["track"] or tracks[match["track"]] > 1:
             yield (
@@ -76,14 +76,14 @@ def _rewards(numbers: Mapping[str, float]) -> Iterator[tuple[str, str]]:
             )
 
 
-def _measured(numbers: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-    for key, value in numbers.items():
+def _eval_metrics(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    for key, value in metrics.items():
         if key.startswith("eval/"):
             yield key, f"{value:.3f}"
 
 
-class _Fitting:
-    """Parts side by side, as many as the terminal has room for: a number is shown whole or not at all."""
+class _FittingLine:
+    """Parts side by side, as many as fit into the terminal's width; none is cut."""
 
     def __init__(self, parts: Sequence[str]) -> None:
         self.parts = parts
@@ -98,23 +98,23 @@ class _Fitting:
         yield line
 
 
-class _NumbersColumn(ProgressColumn):
-    """The numbers of a task, in the room that the other columns leave."""
+class _MetricsColumn(ProgressColumn):
+    """The metrics of a task, in the width that the other columns leave."""
 
     max_refresh = None
 
-    def render(self, task: Task) -> _Fitting:
-        return _Fitting(task.fields["parts"])
+    def render(self, task: Task) -> _FittingLine:
+        return _FittingLine(task.fields["parts"])
 
 
 class ProgressBar:
-    """A `Callback`, and a bar for evaluations. Use as a context manager."""
+    """Progress of training (as a `Callback`) and of evaluations. Use as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._bar = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(bar_width=12), MofNCompleteColumn(),
-            TimeRemainingColumn(), _NumbersColumn(table_column=Column(ratio=1, no_wrap=True)),
+            TimeRemainingColumn(), _MetricsColumn(table_column=Column(ratio=1, no_wrap=True)),
             console=console, disable=not console.is_terminal, transient=True, expand=True,
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
@@ -129,12 +129,12 @@ class ProgressBar:
     ) -> None:
         self._bar.__exit__(kind, error, trace)
 
-    def step(self, step: int, steps: int, numbers: Mapping[str, float]) -> None:
-        """A step is done."""
-        self._show("train", step, steps, describe(numbers))
+    def step(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        """Show a finished training step with its metrics."""
+        self._show("train", step, steps, describe(metrics))
 
     def items(self, name: str, done: int, total: int) -> None:
-        """So many items of an evaluation are done."""
+        """Show that `done` of `total` items of an evaluation are finished."""
         self._show(name, done, total, [])
 
     def _show(self, name: str, done: int, total: int, parts: Sequence[str]) -> None:
@@ -147,6 +147,6 @@ class ProgressBar:
             return
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(name, total=total, parts=())
-        for other, task in self._tasks.items():  # one line: what came before has no more to say
+        for other, task in self._tasks.items():  # show one line at a time
             self._bar.update(task, visible=other == name)
         self._bar.update(self._tasks[name], completed=done, parts=parts)

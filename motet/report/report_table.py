@@ -1,4 +1,4 @@
-"""A table of what was found, for a terminal of any width and for Markdown."""
+"""A results table that fits terminals of any width and can be written as Markdown."""
 
 from __future__ import annotations
 
@@ -10,57 +10,60 @@ from rich.markup import escape
 from rich.table import Table
 
 TEXT_COLUMNS = ("stage", "policy", "credit", "reward", "compared")
-"""Columns of words: on the left, folded where space is short. The others are numbers."""
+"""Columns of text: left-aligned and folded in narrow terminals. The others are numbers."""
 HOIST_IF_CONSTANT = ("policy", "seed", "credit", "trajectories", "reward", "rows")
-"""Columns that are said once, below the table, where all rows agree."""
+"""Columns that move to a line below the table if all rows have the same value."""
 DROP_WHEN_NARROW = ("rows", "trajectories", "credit", "policy", "greedy")
-"""Columns that a terminal too narrow for all of them goes without, in this order."""
+"""Columns that are hidden, in this order, in a terminal too narrow for all of them."""
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A table before it has a form: print it to a console, or take its `markdown()`."""
+class ReportTable:
+    """A table to print to a rich console, or to write as `markdown()`."""
 
     title: str
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
-        """As many columns as the width has room for; what is left out is named."""
-        kept, said = self._parted()
-        spare = [name for name in DROP_WHEN_NARROW if name in kept]
-        left_out: list[str] = []
-        while spare and self._width(kept) > options.max_width:
-            left_out.append(spare.pop(0))
-            kept.remove(left_out[-1])
-        notes = [said, f"too narrow for: {', '.join(left_out)}" if left_out else ""]
+        """As many columns as fit; the names of hidden ones are given below the table."""
+        kept, constants = self._split_constant_columns()
+        optional = [name for name in DROP_WHEN_NARROW if name in kept]
+        hidden: list[str] = []
+        while optional and self._width(kept) > options.max_width:
+            hidden.append(optional.pop(0))
+            kept.remove(hidden[-1])
+        notes = [constants, f"hidden columns: {', '.join(hidden)}" if hidden else ""]
         caption = "\n".join(note for note in notes if note)
         table = Table(title=self.title, title_justify="left", caption=caption or None, caption_justify="left")
         for heading in kept:
-            words = heading in TEXT_COLUMNS
-            table.add_column(heading, justify="left" if words else "right", overflow="fold", no_wrap=not words)
-        for row in self._of(kept):
+            is_text = heading in TEXT_COLUMNS
+            table.add_column(heading, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+        for row in self._select(kept):
             table.add_row(*map(escape, row))
         yield table
 
     def markdown(self) -> str:
-        """All columns; title and what is said once are paragraphs."""
-        kept, said = self._parted()
-        lines = [kept, ["---"] * len(kept), *self._of(kept)]
+        """A Markdown table of all columns, with the title above it and constant columns below it."""
+        kept, constants = self._split_constant_columns()
+        lines = [kept, ["---"] * len(kept), *self._select(kept)]
         cells = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines]
-        return f"{self.title}\n\n" + "".join(f"| {line} |\n" for line in cells) + (f"\n{said}\n" if said else "")
+        return (
+            f"{self.title}\n\n" + "".join(f"| {line} |\n" for line in cells) + (f"\n{constants}\n" if constants else "")
+        )
 
-    def _parted(self) -> tuple[list[str], str]:
-        """Headings without those that all rows agree on, and the latter in words."""
+    def _split_constant_columns(self) -> tuple[list[str], str]:
+        """The headings to show as columns, and `name: value; ...` of the columns that are constant."""
         values = dict(zip(self.headings, zip(*self.rows, strict=True), strict=True))
-        alike = [name for name in self.headings if name in HOIST_IF_CONSTANT and len(set(values[name])) == 1]
-        kept = [name for name in self.headings if name not in alike]
-        return kept, "; ".join(f"{name}: {values[name][0]}" for name in alike)
+        constant = [name for name in self.headings if name in HOIST_IF_CONSTANT and len(set(values[name])) == 1]
+        kept = [name for name in self.headings if name not in constant]
+        return kept, "; ".join(f"{name}: {values[name][0]}" for name in constant)
 
-    def _of(self, kept: Iterable[str]) -> list[list[str]]:
-        places = [self.headings.index(name) for name in kept]
-        return [[row[place] for place in places] for row in self.rows]
+    def _select(self, kept: Iterable[str]) -> list[list[str]]:
+        indices = [self.headings.index(name) for name in kept]
+        return [[row[index] for index in indices] for row in self.rows]
 
     def _width(self, kept: list[str]) -> int:
-        """Characters of a line with nothing folded: each column has a space on both sides and a border."""
-        return 1 + sum(3 + max(map(len, column)) for column in zip(kept, *self._of(kept), strict=True))
+        """Characters of an unfolded line: each column has a space on both sides and a border."""
+
+        return 1 + sum(3 + max(map(len, column)) for column in zip(kept, *self._select(kept), strict=True))

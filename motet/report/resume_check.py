@@ -1,4 +1,4 @@
-"""What of a run may change when it is resumed: some settings, and never the weights it began with. Imports no torch."""
+"""Which settings may change when a run is resumed; its starting weights may not. Imports no torch."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ RESUMABLE_KEYS = frozenset(
         "run.threads",
     }
 )
-"""What changes speed, memory, length or reporting of a run, and not what it learns. `run.steps` is the end of a linear
-or cosine schedule, so only runs with a constant learning rate may change it: see `_refuse_length`."""
+"""Keys that change the speed, memory use, length or reporting of a run, but not its updates. `run.steps` is the end of
+a linear or cosine schedule, so it may change only if the learning rate is constant: see `_check_length`."""
 
 
 COMPUTE_TYPES = ("policy.autocast", "policy.rollout_autocast")
 POLICY, EXPERT = "policy.path", "policy.expert.path"
 
 
-def as_begun(folder: RunFolder, recipe: Recipe) -> Recipe:
-    """The recipe, computing in the types that `auto` became when the run in the folder began."""
+def keep_resolved_dtypes(folder: RunFolder, recipe: Recipe) -> Recipe:
+    """The recipe with each dtype `auto` replaced by the one it resolved to when the run in the folder started."""
     if not folder.resume:
         return recipe
     before = load_recipe(folder.path / RECIPE).policy
@@ -47,65 +47,67 @@ def as_begun(folder: RunFolder, recipe: Recipe) -> Recipe:
 
 
 def starting_weights(recipe: Recipe) -> dict[str, str | None]:
-    """Key -> digest of the weights that a recipe names; None for a hub id, and where there are none."""
+    """Recipe key -> digest of the weights that it names; None for a hub id or a path without weights."""
     expert = recipe.policy.expert
     paths = {POLICY: recipe.policy.path} | ({} if expert is None or expert.path is None else {EXPERT: expert.path})
     return {key: weights_digest(path) for key, path in paths.items()}
 
 
 def check_resume_compatible(folder: RunFolder, recipe: Recipe, start: Mapping[str, str | None] | None = None) -> None:
-    """Raise ConfigError, naming the keys, when a recipe would go on otherwise than the folder's run began.
+    """Raise ConfigError, naming the keys, if a recipe would change the run in the folder beyond `RESUMABLE_KEYS`.
 
-    `start`: what it would begin with now; None: the weights that the recipe names. A path may change if the weights
-    that it leads to are the same, and may not stay if they are others.
+    `start`: digests of the starting weights; None: of the weights that the recipe names. Paths are compared by the
+    weights they lead to: a path may change if the weights are the same, and may not stay if they differ.
     """
     if not folder.resume:
         return
     own = folder.path / RECIPE
     before = load_recipe(own)
-    _refuse_length(folder, before, recipe)
+    _check_length(folder, before, recipe)
     now, then = dict(_leaves(recipe.model_dump(mode="json"), "")), dict(_leaves(before.model_dump(mode="json"), ""))
     start_now = starting_weights(recipe) if start is None else dict(start)
     start_then: dict[str, Any] = folder.read_json(START) or dict.fromkeys(start_now)
     for key in COMPUTE_TYPES:
-        if now[key] == "auto":  # it goes on in what was chosen when the run began
+        if now[key] == "auto":  # the run goes on with the dtype chosen when it started
             now[key] = then[key]
     for key in start_now.keys() | start_then.keys():
-        one, other = start_then.get(key), start_now.get(key)
-        unknown = key in start_now and key in start_then and None in (one, other)
-        if not unknown:  # the weights count, not where they lie
-            then[key], now[key] = one, other
-    changed = sorted(key for key in now.keys() | then.keys() if not _is_free(key) and now.get(key) != then.get(key))
+        digest_then, digest_now = start_then.get(key), start_now.get(key)
+        unknown = key in start_now and key in start_then and None in (digest_then, digest_now)
+        if not unknown:  # compare weights, not paths
+            then[key], now[key] = digest_then, digest_now
+    changed = sorted(
+        key for key in now.keys() | then.keys() if not _is_resumable(key) and now.get(key) != then.get(key)
+    )
     if changed:
-        named = ", ".join(f"{key} was {then.get(key)!r} and is {now.get(key)!r}" for key in changed)
+        changes = ", ".join(f"{key} was {then.get(key)!r} and is {now.get(key)!r}" for key in changed)
         raise ConfigError(
-            f"The recipe differs from that of the run in {str(folder.path)!r}: {named}.",
+            f"The recipe differs from that of the run in {str(folder.path)!r}: {changes}.",
             fix=f"resume with {own}, or start a new run with another --output.",
         )
 
 
-def _is_free(key: str) -> bool:
-    """Also how long a reward may take, which is raised when a run ended for it: `[tracks.TRACK.]rewards.N.timeout`."""
+def _is_resumable(key: str) -> bool:
+    """Whether a key may change; timeouts of rewards may, so that they can be raised: `[tracks.T.]rewards.N.timeout`."""
     return key in RESUMABLE_KEYS or re.fullmatch(r"(tracks\..*\.)?rewards\.\d+\.timeout", key) is not None
 
 
-def _refuse_length(folder: RunFolder, before: Recipe, recipe: Recipe) -> None:
-    """Raise ConfigError for a number of steps with which the run would have been another, or that it is past."""
+def _check_length(folder: RunFolder, before: Recipe, recipe: Recipe) -> None:
+    """Raise ConfigError if a new run length would have changed the schedule so far, or if the run is already longer."""
     schedule = before.optimizer.schedule
     for key in ("steps", "minutes"):
         then, now = getattr(before.run, key), getattr(recipe.run, key)
         if then != now and schedule != "constant":
             raise ConfigError(
                 f"run.{key} was {then} and is {now}, but optimizer.schedule={schedule!r} takes the learning rate to 0 "
-                "at the last step: with another number of steps every rate would have been another.",
+                "at the last step: with another length all learning rates so far would have been different.",
                 fix=f"set run.{key} to {then}, or start a new run from its weights: policy.path={folder.path}.",
             )
     newest = latest_checkpoint(folder.checkpoints)
     done = 0 if newest is None else step_of(newest)
     if recipe.run.steps < done:
         raise ConfigError(
-            f"run.steps was {before.run.steps} and is {recipe.run.steps}, but {str(folder.path)!r} is trained for "
-            f"{done} steps already.",
+            f"run.steps was {before.run.steps} and is {recipe.run.steps}, but the run in {str(folder.path)!r} already "
+            f"has {done} steps.",
             fix=f"set run.steps to {done} or more, or start a new run with another --output.",
         )
 
@@ -115,6 +117,6 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         for name, inner in value.items():
             yield from _leaves(inner, f"{key}.{name}" if key else name)
     elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
-        yield from _leaves({str(place): inner for place, inner in enumerate(value)}, key)
+        yield from _leaves({str(index): inner for index, inner in enumerate(value)}, key)
     else:
         yield key, value

@@ -1,4 +1,4 @@
-"""One process at a time writes to a run folder: a file lock that ends with its process, and who holds it."""
+"""A file lock, so that one process at a time writes to a run folder, and a record of who holds it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from motet.core.errors import RunFolderError
 LOCK, HOLDER = ".lock", ".holder.json"
 LOCK_FILES = (LOCK, HOLDER)
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
-"""What file systems without locks answer: Lustre without the option, NFS without its lock daemon."""
+"""Errors of file systems without locks, such as Lustre without the flock option or NFS without its lock daemon."""
 
 
 class Lock:
@@ -30,42 +30,45 @@ class Lock:
 
     @property
     def held(self) -> bool:
-        """Whether this object has it."""
+        """Whether this object holds the lock."""
         return self._lock.is_locked
 
     def take(self) -> None:
-        """Take the lock unless this object has it. Raises RunFolderError, naming the holder, when another has it."""
+        """Take the lock if this object does not hold it. Raises RunFolderError, naming the holder, if another does."""
         if self.held:
             return
         try:
             self._lock.acquire()
         except Timeout:
             raise RunFolderError(
-                f"The run folder {str(self.folder)!r} is in use by another process{self._holder()}.",
-                fix="wait for it or stop it, or give another --output.",
+                f"The run folder {str(self.folder)!r} is in use by another process{self._describe_holder()}.",
+                fix="wait for that process to end, stop it, or choose another --output.",
             ) from None
         except (NotImplementedError, OSError) as error:
             if isinstance(error, NotImplementedError) or error.errno in NO_LOCKS:
-                text = f"The file system of {str(self.folder)!r} has no locks: do not start a second run there."
+                text = (
+                    f"The file system of {str(self.folder)!r} does not support locks: do not start a second run there."
+                )
                 warnings.warn(text, stacklevel=2)
                 return
             raise RunFolderError(
                 f"The run folder {str(self.folder)!r} cannot be locked: {error.strerror or error}.",
-                fix="give an --output in a folder that you may write to.",
+                fix="choose an --output in a writable folder.",
             ) from error
         about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         try:
             write_whole(self.folder / HOLDER, json.dumps(about).encode())
-        except OSError:  # a full disk: the lock holds without it
+        except OSError:  # for example a full disk: the lock works without this file
             (self.folder / HOLDER).unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock if this object holds it."""
+
         if self.held:
             (self.folder / HOLDER).unlink(missing_ok=True)
             self._lock.release()
 
-    def _holder(self) -> str:
+    def _describe_holder(self) -> str:
         try:
             about = json.loads((self.folder / HOLDER).read_text(encoding="utf-8"))
             return f": pid {about['pid']} on {about['host']}, since {about['since']}"

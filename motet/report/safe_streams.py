@@ -1,6 +1,6 @@
-"""Standard output that can fail without ending a run: a closed pipe, a terminal that went away, a full disk.
+"""Standard output whose failure (closed pipe, closed terminal, full disk) does not end a run.
 
-What a run shows is optional; the results are in its folder.
+A run's results are in its folder; what it prints is optional.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class _Steady:
-    """A text stream whose writes never raise. All else is the stream's own."""
+class _SafeStream:
+    """A text stream whose writes never raise; everything else is forwarded to the stream."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -21,10 +21,10 @@ class _Steady:
     def write(self, text: str) -> int:
         try:
             self._stream.write(text)
-        except UnicodeEncodeError:  # a terminal that knows fewer characters, half a surrogate pair
+        except UnicodeEncodeError:  # characters that the terminal's encoding lacks, unpaired surrogates
             encoding = getattr(self._stream, "encoding", None) or "ascii"
             self.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        except (OSError, ValueError):  # ValueError: it is closed
+        except (OSError, ValueError):  # ValueError: the stream is closed
             pass
         return len(text)
 
@@ -32,43 +32,43 @@ class _Steady:
         with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
 
-    def settle(self) -> None:
-        """If what is buffered cannot be written, let it go: Python would complain about it on exit."""
+    def close_quietly(self) -> None:
+        """Drop buffered text that cannot be written, about which Python would complain at exit."""
         try:
             self._stream.flush()
         except ValueError:
             pass
         except OSError:
-            with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nothing:
-                os.dup2(nothing.fileno(), self._stream.fileno())
+            with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as null:
+                os.dup2(null.fileno(), self._stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
 @contextlib.contextmanager
-def steady_output() -> Iterator[None]:
-    """While active, writing to stdout or stderr never raises, whatever became of them."""
+def safe_output() -> Iterator[None]:
+    """In the `with` block, writing to stdout or stderr never raises."""
     before = sys.stdout, sys.stderr
-    steady = [None if stream is None else _Steady(stream) for stream in before]
-    sys.stdout, sys.stderr = steady  # type: ignore[assignment]
+    safe = [None if stream is None else _SafeStream(stream) for stream in before]
+    sys.stdout, sys.stderr = safe  # type: ignore[assignment]
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
-        for stream in steady:
+        for stream in safe:
             if stream is not None:
-                stream.settle()
+                stream.close_quietly()
 
 
 def open_standard_streams() -> None:
-    """Give the null device to a standard stream that the process was started without (`2>&-`).
+    """Open the null device for standard streams that the process was started without (`2>&-`).
 
-    Else the next file that is opened takes its number, and what is written for people ends up in it.
+    Otherwise the next opened file gets that file descriptor, and messages would be written into it.
     """
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
-            os.fstat(number)
+            os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
-            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  it stays open
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor: this one
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  stays open

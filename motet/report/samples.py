@@ -1,4 +1,4 @@
-"""What a step looked like: its first drawings as a grid, its first texts and its failures as lines."""
+"""Samples of a step: its first images as a grid, its first texts and its failures as JSON lines."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from PIL import Image
 
 from motet.core.errors import RunFolderError
 from motet.core.trajectory import Act, DenoisingSteps, Group, ImageTokens, Scores, TextTokens
-from motet.report.image_grid import picture_grid, save_picture
+from motet.report.image_grid import make_image_grid, save_image
 from motet.report.run_dir import RunFolder
 
-GENERATIONS, PICTURES = 2, 64
-"""Siblings of each prompt that are shown, and the most pictures of one grid."""
+GENERATIONS, MAX_IMAGES = 2, 64
+"""Generations shown of each prompt, and the most images of one grid."""
 
 
 @runtime_checkable
 class WeightedReward(Protocol):
-    """What the captions need to know of a reward."""
+    """A reward with its weight and the acts it is assigned to."""
 
     @property
     def name(self) -> str: ...
@@ -40,10 +40,10 @@ def save_samples(
     rewards: Sequence[WeightedReward],
     track: str = "",
 ) -> None:
-    """`samples/step_N.png`: drawings with what was asked and earned; `samples/step_N.jsonl`: texts with both.
+    """Write `samples/step_N.png`, images with reward and prompt, and `samples/step_N.jsonl`, texts with both.
 
-    What rewards logged of a trajectory stands beside its texts, or in a line of its own if it has none. A track with a
-    name adds it to the files' names. Where they cannot be written (a full disk) a warning says so, and the run goes on.
+    What rewards logged about a trajectory is added to the lines of its texts, or has its own line if it has no text.
+    The name of a track is appended to the file names. A failed write (full disk) is a warning; the run goes on.
     """
     name = f"samples/step_{step:06d}" + (f"_{track}" if track else "")
     try:
@@ -61,48 +61,50 @@ def _write_samples(
     scores: Sequence[Scores],
     rewards: Sequence[WeightedReward],
 ) -> None:
-    pictures: list[Image.Image] = []
+    images: list[Image.Image] = []
     captions: list[str] = []
     lines: list[str] = []
     for group, score in zip(groups, scores, strict=True):
         for generation_index in group.valid_indices[:GENERATIONS]:
             acts, logged = group.trajectories[generation_index].acts, score.logged.get(generation_index)
-            whose = {"row": group.task.index, "sibling": generation_index}
-            also = {} if logged is None else {"logged": logged}
-            if also and not any(isinstance(act, TextTokens) for act in acts):
-                lines.append(json.dumps(whose | also, default=str) + "\n")
+            ids = {"row": group.task.index, "generation": generation_index}
+            extra = {} if logged is None else {"logged": logged}
+            if extra and not any(isinstance(act, TextTokens) for act in acts):
+                lines.append(json.dumps(ids | extra, default=str) + "\n")
             for act in acts:
-                earned = _act_reward(act, score, generation_index, rewards)
+                reward = _act_reward(act, score, generation_index, rewards)
                 if isinstance(act, TextTokens):
-                    said = {"act": act.name, "reward": round(earned, 4), "prompt": act.context.text, "text": act.text}
-                    lines.append(json.dumps(whose | said | also, default=str) + "\n")
+                    shown = {"act": act.name, "reward": round(reward, 4), "prompt": act.context.text, "text": act.text}
+                    lines.append(json.dumps(ids | shown | extra, default=str) + "\n")
                 elif isinstance(act, ImageTokens | DenoisingSteps):
-                    pictures.append(act.image)
-                    captions.append(f"{earned:.2f}  {act.context.text}")
+                    images.append(act.image)
+                    captions.append(f"{reward:.2f}  {act.context.text}")
     (folder.path / "samples").mkdir(exist_ok=True)
     if lines:
         folder.write_text(f"{name}.jsonl", "".join(lines))
-    if pictures:
-        shown = pictures[:PICTURES]
-        grid = picture_grid(shown, captions[:PICTURES], [None] * len(shown), title=f"step {step}")
-        save_picture(grid, folder.path / f"{name}.png")
+    if images:
+        first = images[:MAX_IMAGES]
+        grid = make_image_grid(first, captions[:MAX_IMAGES], [None] * len(first), title=f"step {step}")
+        save_image(grid, folder.path / f"{name}.png")
 
 
 def failure_lines(
     step: int, groups: Sequence[Group], scores: Sequence[Scores], track: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """Lines of `failures.jsonl`: one for every trajectory that failed or was dropped, with the reason."""
+    """Lines of `failures.jsonl`: one per failed or dropped trajectory, with the reason."""
     for group, score in zip(groups, scores, strict=True):
         failures = {g: t.failure for g, t in enumerate(group.trajectories) if t.failure is not None}
         for generation_index, failure in sorted((failures | dict(score.dropped)).items()):
-            place = {
+            ids = {
                 "step": step,
                 **({"track": track} if track else {}),
                 "row": group.task.index,
-                "sibling": generation_index,
+                "generation": generation_index,
             }
-            yield {**place, "where": failure.where, "message": failure.message}
+            yield {**ids, "where": failure.where, "message": failure.message}
 
 
 def _act_reward(act: Act, score: Scores, generation_index: int, rewards: Sequence[WeightedReward]) -> float:
+    """The weighted sum of the rewards that are assigned to an act."""
+
     return sum(r.weight * (score.values[r.name][generation_index] or 0.0) for r in rewards if act.name in r.acts)

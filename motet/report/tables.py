@@ -1,4 +1,4 @@
-"""Tables of a suite's numbers for the terminal."""
+"""Tables of evaluation results for the terminal."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from motet.numerics.intervals import mean_interval, paired_interval
 
 
 def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """One row per category and kind, one pair of columns (sampled, greedy) per measurement; with two, the change.
+    """The shapes suite: one row per category, columns for sampled and greedy accuracy, and the change between two.
 
-    What was sampled has a 95 % interval over items; that of the change is paired, as both measure the same items.
-    `columns` maps a heading (before, after) to numbers in the shape of `summary.json`.
+    Sampled accuracies have a 95% confidence interval over items; that of the change is paired, because both
+    evaluations use the same items. `columns` maps a heading (before, after) to results as in `summary.json`.
     """
     table = Table(title=title, title_justify="left")
     table.add_column("")
@@ -26,22 +26,22 @@ def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
         table.add_column("change\nT=1", justify="right")
     for heading in columns:
         table.add_column(f"{escape(heading)}\ngreedy", justify="right")
-    views = list(columns.values())
+    results = list(columns.values())
     for skill in ("draw", "answer"):
-        for label in views[0][skill]:
-            table.add_row(*_cells(f"{skill}: {label}", views, skill, label), end_section=False)
+        for label in results[0][skill]:
+            table.add_row(*_cells(f"{skill}: {label}", results, skill, label), end_section=False)
         table.add_row(
-            *_cells(f"{skill}: held-out", [_held_out(view) for view in views], skill, "overall"),
+            *_cells(f"{skill}: held-out", [_held_out(result) for result in results], skill, "overall"),
             end_section=True,
         )
     return table
 
 
 def rewards_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """One row per track and reward: its mean with the interval per measurement, the change, and the greedy means.
+    """The rewards suite: one row per track and reward, with its mean and 95% interval, the change, and greedy means.
 
-    `columns` maps a heading (before, after) to `table[track][reward]` of the rewards suite. The change's interval is
-    paired: both measurements are of the same rows.
+    `columns` maps a heading (before, after) to `table[track][reward]` of the rewards suite. The interval of the change
+    is paired: both evaluations use the same rows.
     """
     table = Table(title=title, title_justify="left", pad_edge=False)
     table.add_column("", overflow="fold", min_width=12)
@@ -50,54 +50,55 @@ def rewards_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table
     if len(columns) == 2:
         table.add_column("change", justify="right", no_wrap=True)
     table.add_column("greedy", justify="right", no_wrap=True)
-    views = list(columns.values())
-    for track, rewards in views[0].items():
+    results = list(columns.values())
+    for track, rewards in results[0].items():
         for reward in rewards:
-            own = [view[track][reward] for view in views]
-            cells = [_with_interval(one) for one in own]
-            if len(own) == 2:
-                cells.append(change(own[0], own[1]))
-            table.add_row(escape(f"{track}: {reward}"), *cells, " \u2192 ".join(_number(one["greedy"]) for one in own))
+            entries = [result[track][reward] for result in results]
+            cells = [_with_interval(entry) for entry in entries]
+            if len(entries) == 2:
+                cells.append(change(entries[0], entries[1]))
+            greedy = " \u2192 ".join(_format(entry["greedy"]) for entry in entries)
+            table.add_row(escape(f"{track}: {reward}"), *cells, greedy)
     return table
 
 
-def _with_interval(one: Mapping[str, Any]) -> str:
-    return _number(one["mean"]) + ("" if one["interval"] is None else f" \u00b1 {one['interval']:.3f}")
+def _with_interval(entry: Mapping[str, Any]) -> str:
+    return _format(entry["mean"]) + ("" if entry["interval"] is None else f" \u00b1 {entry['interval']:.3f}")
 
 
-def _number(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "no row" if value is None else f"{value:.3f}"
 
 
 def change(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """`+0.123 \u00b1 0.045`: from one measurement of a reward to another on the same rows, with its paired interval."""
+    """`+0.123 \u00b1 0.045`: the change of a reward between two evaluations of the same rows, with paired interval."""
     return signed(paired_interval(before["by_row"], after["by_row"]))
 
 
 def signed(interval: tuple[float, float] | None) -> str:
-    """A difference with the half-width of its interval; without, where that is not known; empty for none."""
+    """`+0.123 \u00b1 0.045` of (difference, half-width); no half-width if it is infinite (unknown); empty for None."""
     if interval is None:
         return ""
-    mean, half = interval
-    return f"{mean:+.3f}" + ("" if math.isinf(half) else f" \u00b1 {half:.3f}")
+    mean, half_width = interval
+    return f"{mean:+.3f}" + ("" if math.isinf(half_width) else f" \u00b1 {half_width:.3f}")
 
 
 def _points(interval: tuple[float, float] | None) -> str:
     """`signed` in percentage points."""
-    mean, half = interval or (0.0, math.inf)
-    return f"{100 * mean:+.1f}" + ("" if math.isinf(half) else f" \u00b1 {100 * half:.1f}")
+    mean, half_width = interval or (0.0, math.inf)
+    return f"{100 * mean:+.1f}" + ("" if math.isinf(half_width) else f" \u00b1 {100 * half_width:.1f}")
 
 
-def _held_out(view: Mapping[str, Any]) -> dict[str, Any]:
-    return {**view["held_out"], "greedy": view["greedy"]["held_out"], "by_item": view["by_item"]["held_out"]}
+def _held_out(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {**result["held_out"], "greedy": result["greedy"]["held_out"], "by_item": result["by_item"]["held_out"]}
 
 
-def _cells(name: str, views: list[Mapping[str, Any]], skill: str, label: str) -> list[str]:
-    sampled = [view[skill][label] for view in views]
-    greedy = [view["greedy"][skill][label] for view in views]
-    items = [view["by_item"][skill][label] for view in views]
+def _cells(name: str, results: list[Mapping[str, Any]], skill: str, label: str) -> list[str]:
+    sampled = [result[skill][label] for result in results]
+    greedy = [result["greedy"][skill][label] for result in results]
+    items = [result["by_item"][skill][label] for result in results]
     cells = [name, *(f"{value:.1%}" for value in sampled)]
-    if len(views) == 2:
+    if len(results) == 2:
         cells.append(_points(paired_interval(*items)))
     else:
         cells[1] += f" \u00b1 {100 * mean_interval(items[0])[1]:.1f}"

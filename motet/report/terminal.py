@@ -1,4 +1,4 @@
-"""The only door to the terminal: what models, files and users wrote is made printable on its way out.
+"""All terminal output goes through here: control characters in texts of models, files and users are escaped.
 
 Imports no torch.
 """
@@ -18,38 +18,39 @@ from motet.core.printable import printable
 
 
 class Terminal(Console):
-    """rich's console; control characters of its own (colours, the bar) pass, those inside of texts do not.
+    """rich's console: its own control codes (colours, progress bar) pass, those inside texts are escaped.
 
-    `print` raises OutputError where nothing can be written any more.
+    `print` raises OutputError if the output cannot be written.
     """
 
     def print(self, *objects: Any, **settings: Any) -> None:
-        """As rich does it."""
-        with _written():
+        """As `Console.print`. Raises OutputError."""
+        with _as_output_error():
             super().print(*objects, **settings)
 
     def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """As rich does it, every text made printable."""
+        """As `Console.render`, with control characters in texts escaped."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable(segment.text))
 
 
 def say(text: object, *, end: str = "\n", error: bool = False) -> None:
-    """Print a text, made printable; to standard error with `error`.
+    """Print a text with its control characters escaped; to standard error if `error`.
 
-    Raises OutputError where it cannot be written; a reader that went away (`| head`) is not an error: BrokenPipeError.
+    Raises OutputError if it cannot be written, BrokenPipeError if the reader has closed the pipe (`| head`).
     """
-    with _written():
+    with _as_output_error():
         print(printable(str(text)), end=end, file=sys.stderr if error else sys.stdout, flush=True)
 
 
 @contextmanager
-def _written() -> Iterator[None]:
+def _as_output_error() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
         raise OutputError(
-            f"The output cannot be printed: {error.strerror or error}.", fix="free some space, or send it elsewhere."
+            f"The output cannot be printed: {error.strerror or error}.",
+            fix="free some disk space, or redirect the output elsewhere.",
         ) from None

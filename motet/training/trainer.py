@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from motet.core.errors import ConfigError
 from motet.core.trajectory import Group, Scores
 from motet.report.empty_rewards import STEPS, EmptyRewards
-from motet.report.metrics import PhaseTimer, act_numbers, reward_numbers
+from motet.report.metrics import PhaseTimer, act_metrics, reward_metrics
 from motet.report.run_dir import WARNINGS
 from motet.report.samples import failure_lines, save_samples
 from motet.rewards import StepLog, score_groups
@@ -56,12 +56,12 @@ def _step(
         stats = update(session.policy, session.learner, groups, credited, session.recipe, step)
     numbers = {key: value for played in rounds for key, value in _metrics(played).items()}
     failures = [line for one in rounds for line in failure_lines(step, one.groups, one.scores, one.track.name)]
-    run.report(step, {**numbers, **act_numbers(groups, watch.seconds["rollout"]), **stats}, failures)
+    run.report(step, {**numbers, **act_metrics(groups, watch.seconds["rollout"]), **stats}, failures)
     for played in rounds:
         if (step + 1) % session.recipe.run.sample_every == 0:
             track = played.track
             save_samples(run.folder, step + 1, played.groups, played.scores, track.rewards, track.name)
-        for message in empty.look(played.track.name, played.groups, played.scores, played.track.rewards):
+        for message in empty.check(played.track.name, played.groups, played.scores, played.track.rewards):
             run.folder.append_line(WARNINGS, {"step": step, "message": message})
             warnings.warn(message, stacklevel=2)
 
@@ -95,7 +95,7 @@ def _metrics(played: TrackBatch) -> dict[str, float]:
     """Rewards and credit of a round, under the track's name where it has one."""
     weights = {reward.name: reward.weight for reward in played.track.rewards}
     logged = {f"rewards/{name}": value for name, value in played.log.metrics.items()}
-    numbers = {**reward_numbers(played.scores, weights), **logged, **played.credit.stats}
+    numbers = {**reward_metrics(played.scores, weights), **logged, **played.credit.stats}
     prefix = f"{played.track.name}/" if played.track.name else ""
     return {f"{prefix}{key}": value for key, value in numbers.items()}
 

@@ -199,8 +199,8 @@ def test_folders_that_cannot_be_used(tiny_checkpoint, capsys, tmp_path):
         (["--output", out], "is already in use. Fix: give another --output."),
         (["--output", out / "thesis.txt"], "is already in use"),
         (["--output", out / "thesis.txt" / "run"], "cannot be used"),
-        (["--output", out, "--resume"], "holds no run to resume"),
-        (["--output", tmp_path / "absent", "--resume"], "holds no run to resume"),
+        (["--output", out, "--resume"], "does not contain a run to resume"),
+        (["--output", tmp_path / "absent", "--resume"], "does not contain a run to resume"),
     ):
         answer = motet_command(capsys, "train", recipe, *arguments)
         assert answer.code == 2 and words in answer.err and len(lines_of(answer)) == 1, answer
@@ -262,7 +262,7 @@ def test_a_finished_run_is_prolonged_and_not_shortened(tiny_checkpoint, capsys, 
     assert metrics(out) == metrics(tmp_path / "whole") and len(metrics(out)) == 4
     assert json.loads((out / "summary.json").read_text())["steps"] == 4
     answer = motet_command(capsys, "train", recipe, "run.steps=3", "-o", out, "--resume")
-    assert answer.code == 2 and "run.steps was 4 and is 3, but" in answer.err and "4 steps already" in answer.err
+    assert answer.code == 2 and "run.steps was 4 and is 3, but" in answer.err and "already has 4 steps" in answer.err
     assert "steps: 4" in (out / "recipe.yaml").read_text()
 
 

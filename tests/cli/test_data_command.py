@@ -10,7 +10,7 @@ from PIL import Image
 from motet.config import parse_recipe
 from motet.core.errors import DataError
 from motet.evaluation.data_preview import preview
-from motet.report.image_grid import picture_grid
+from motet.report.image_grid import make_image_grid
 from motet.scenarios import GenerateText, scenario
 from tests.policies.vlms import save_tiny
 from tests.runs import REWARDS, mapping, motet_command, write_recipe
@@ -64,7 +64,7 @@ def test_rows_prompts_rewards_and_pictures(tiny_checkpoint, tmp_path, capsys):
         assert words in answer.out, (words, answer.out)
     assert "Line 3" not in answer.out and "Warning: right" not in answer.out and "tokenizer" not in answer.out
     sheet = Image.open(tmp_path / "shown.png")
-    assert sheet.size == picture_grid([Image.new("RGB", (9, 9))] * 4, [""] * 4, [None] * 4).size  # two beside two
+    assert sheet.size == make_image_grid([Image.new("RGB", (9, 9))] * 4, [""] * 4, [None] * 4).size  # two beside two
 
 
 def test_nothing_steers_the_terminal(tiny_checkpoint, tmp_path, capsys):
@@ -110,7 +110,8 @@ def test_a_model_without_an_image_tokenizer(tmp_path, capsys):
     answer = motet_command(capsys, "data", recipe, "--out", tmp_path / "x.png")
     assert answer.code == 0 and "<|image_pad|>" in answer.out and "what is 2?" in answer.out, answer.err
     assert (
-        Image.open(tmp_path / "x.png").size == picture_grid([Image.new("RGB", (9, 9))] * 3, [""] * 3, [None] * 3).size
+        Image.open(tmp_path / "x.png").size
+        == make_image_grid([Image.new("RGB", (9, 9))] * 3, [""] * 3, [None] * 3).size
     )
 
 

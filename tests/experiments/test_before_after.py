@@ -10,7 +10,7 @@ from motet.config.stages import parse_plan, trajectories
 from motet.core.errors import ConfigError
 from motet.experiments.before_after import contrasts, gains, gains_sheet
 from motet.experiments.tables import plan_tables
-from motet.report.report_table import Sheet
+from motet.report.report_table import ReportTable
 from tests.experiments.test_tracks import TRACKS
 from tests.runs import mapping
 
@@ -84,7 +84,7 @@ def test_what_all_rows_agree_on_is_said_once(tmp_path):
     assert "| stage | credit | before | after | difference | greedy |" in text
     assert "| one | factorized | 0.500 | 0.688 | +0.083 \u00b1" in text
     assert text.endswith("\npolicy: start; seed: 0; trajectories: 16; rows: 4\n")
-    alone = Sheet("t", ("stage", "seed"), (("a|b", "1"),)).markdown()
+    alone = ReportTable("t", ("stage", "seed"), (("a|b", "1"),)).markdown()
     assert alone == "t\n\n| stage |\n| --- |\n| a\\|b |\n\nseed: 1\n"
 
 
@@ -99,10 +99,10 @@ def test_a_narrow_terminal_has_fewer_columns_and_says_so():
         "0.250 \u2192 0.250",
     )
     headings = ("stage", "policy", "credit", "before", "after", "difference", "greedy")
-    sheet = Sheet("t", headings, (row, ("b", "other", "factorized", *row[3:])))
+    sheet = ReportTable("t", headings, (row, ("b", "other", "factorized", *row[3:])))
     wide, narrow = printed(sheet, 110), printed(sheet, 80)
-    assert all(heading in wide for heading in headings) and "too narrow" not in wide
-    assert "too narrow for: credit, policy " in narrow and "factorized" not in narrow
+    assert all(heading in wide for heading in headings) and "hidden columns" not in wide
+    assert "hidden columns: credit, policy " in narrow and "factorized" not in narrow
     assert all(cell in narrow for cell in (row[0], *row[3:])) and "other" not in narrow
     assert "a_stage" in printed(sheet, 50)  # even where nothing more can be left out
 

@@ -1,4 +1,4 @@
-"""What a run writes and shows: numbers that stay what they are, pictures, progress."""
+"""What a run writes and shows: metrics, images, progress."""
 
 import io
 import json
@@ -11,8 +11,8 @@ from rich.console import Console
 
 from motet.core.task import Task
 from motet.core.trajectory import Failure, Group, Sampling, Scores, TextTokens, Trajectory
-from motet.report.image_grid import picture_grid, save_picture
-from motet.report.metrics import Callback, PhaseTimer, act_numbers, reward_numbers
+from motet.report.image_grid import make_image_grid, save_image
+from motet.report.metrics import Callback, PhaseTimer, act_metrics, reward_metrics
 from motet.report.progress import ProgressBar, describe
 from motet.report.run_dir import RunFolder, metrics_line
 from motet.report.samples import failure_lines, save_samples
@@ -28,7 +28,7 @@ def folder_at(path, resume=False):
     return folder
 
 
-def test_small_numbers_are_not_rounded_away(tmp_path):
+def test_small_values_are_not_rounded_to_zero(tmp_path):
     folder = folder_at(tmp_path / "run")
     folder.append_line(
         "metrics.jsonl",
@@ -40,10 +40,10 @@ def test_small_numbers_are_not_rounded_away(tmp_path):
         "step": 3, "learning_rate": 1e-7, "gap": 2.38419e-07, "reward": 0.333333, "n": 1234570.0,
     }  # fmt: skip
     assert folder.read_metrics()[1] == {"step": 4, "bad": None, "worse": None}
-    assert "NaN" not in text and "Infinity" not in text  # which are no JSON
+    assert "NaN" not in text and "Infinity" not in text  # they are not valid JSON
 
 
-def test_lines_of_steps_that_are_played_again_are_forgotten(tmp_path):
+def test_truncating_drops_the_lines_of_repeated_steps(tmp_path):
     folder = folder_at(tmp_path / "run")
     for step in range(4):
         folder.append_line("metrics.jsonl", metrics_line(step, {"reward": float(step)}))
@@ -53,19 +53,19 @@ def test_lines_of_steps_that_are_played_again_are_forgotten(tmp_path):
     assert [json.loads(line)["step"] for line in (folder.path / "failures.jsonl").read_text().splitlines()] == [0, 1]
 
 
-def test_discarding_removes_what_the_run_made_and_no_more(tmp_path):
+def test_remove_if_new_removes_only_what_the_run_made(tmp_path):
     folder = folder_at(tmp_path / "a" / "b" / "run")
     folder.append_line("metrics.jsonl", metrics_line(0, {}))
     (folder.checkpoints / "step_1").mkdir(parents=True)
-    assert folder.began
-    folder.discard()
+    assert folder.has_started
+    folder.remove_if_new()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "mine").write_text("")
-    folder_at(tmp_path / "a" / "b" / "run").discard()
+    folder_at(tmp_path / "a" / "b" / "run").remove_if_new()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["mine"]
     folder_at(tmp_path / "c")
-    folder_at(tmp_path / "c", resume=True).discard()  # a run that was resumed is not ours to remove
+    folder_at(tmp_path / "c", resume=True).remove_if_new()  # a resumed run keeps its folder
     assert (tmp_path / "c" / "recipe.yaml").is_file()
 
 
@@ -80,66 +80,72 @@ def group():
     return rollout(FakePolicy(), duet, [task], 3, samplings=samplings, seed=0, step=0)[0]
 
 
-def test_rewards_are_averaged_over_the_siblings_that_count():
+def test_rewards_are_averaged_over_valid_generations():
     scores = [
         Scores({"a": (1.0, 0.0, 5.0), "b": (None, None, None)}, {2: Failure("reward", "x")}),
         Scores({"a": (1.0, None, 1.0), "b": (3.0, 3.0, 4.0)}, {1: Failure("reward", "x")}),
     ]
-    numbers = reward_numbers(scores, {"a": 1.0, "b": 0.5})
-    assert numbers["rewards/a/mean"] == 0.75 and numbers["rewards/b/mean"] == 3.5
-    assert numbers["reward"] == 0.75 + 0.5 * 3.5 and numbers["rewards/b/std"] == 0.5
+    metrics = reward_metrics(scores, {"a": 1.0, "b": 0.5})
+    assert metrics["rewards/a/mean"] == 0.75 and metrics["rewards/b/mean"] == 3.5
+    assert metrics["reward"] == 0.75 + 0.5 * 3.5 and metrics["rewards/b/std"] == 0.5
 
 
-def test_a_step_in_which_a_reward_applies_to_nothing_has_no_sum():
+def test_there_is_no_total_reward_if_a_reward_has_no_value():
     scores = [Scores({"a": (1.0, 0.0, 5.0), "b": (None, None, None)}, {2: Failure("reward", "x")})]
-    assert "reward" not in reward_numbers(scores, {"a": 1.0, "b": 0.5})
-    assert reward_numbers(scores, {"a": 1.0, "b": 0.0})["reward"] == 0.5
+    assert "reward" not in reward_metrics(scores, {"a": 1.0, "b": 0.5})
+    assert reward_metrics(scores, {"a": 1.0, "b": 0.0})["reward"] == 0.5
 
 
-def test_numbers_of_acts(group):
-    numbers = act_numbers([group], 0.5)
-    assert numbers["images_per_second"] == 6.0 and numbers["failures"] == 0.0 and numbers["frac_truncated"] == 0.0
+def test_act_metrics(group):
+    metrics = act_metrics([group], 0.5)
+    assert metrics["images_per_second"] == 6.0 and metrics["failures"] == 0.0 and metrics["frac_truncated"] == 0.0
     lengths = [len(t.acts[1].ids) for t in group.trajectories]
-    assert numbers["completion_length/mean"] == pytest.approx(sum(lengths) / 3)
-    assert numbers["completion_length/max"] == max(lengths) and "behaviour_gap" not in numbers
-    drawing, answer = group.trajectories[0].acts
+    assert metrics["completion_length/mean"] == pytest.approx(sum(lengths) / 3)
+    assert metrics["completion_length/max"] == max(lengths) and "behaviour_gap" not in metrics
+    image, answer = group.trajectories[0].acts
     assert isinstance(answer, TextTokens)
-    biased = type(drawing)(**{**vars(drawing), "behaviour_log_probs": drawing.log_probs + 0.25})
-    lost = Trajectory(group.task, (biased,), Failure("policy", "too long"))
-    numbers = act_numbers([Group(group.task, (lost,))], 1.0)
-    assert numbers["behaviour_gap"] == pytest.approx(0.25) and numbers["failures"] == 1.0
+    biased = type(image)(**{**vars(image), "behaviour_log_probs": image.log_probs + 0.25})
+    failed = Trajectory(group.task, (biased,), Failure("policy", "too long"))
+    metrics = act_metrics([Group(group.task, (failed,))], 1.0)
+    assert metrics["behaviour_gap"] == pytest.approx(0.25) and metrics["failures"] == 1.0
     steps = FakePolicy(kinds=("denoising",))
     samplings = {"denoising": Sampling(num_steps=2)}
-    drawn = rollout(steps, draw, [group.task], 2, samplings=samplings, seed=0, step=0)
-    assert act_numbers(drawn, 1.0)["images_per_second"] == 2.0
+    denoised = rollout(steps, draw, [group.task], 2, samplings=samplings, seed=0, step=0)
+    assert act_metrics(denoised, 1.0)["images_per_second"] == 2.0
 
 
-def test_samples_say_what_was_asked_and_what_it_earned(group, tmp_path):
+def test_samples_show_prompt_and_reward(group, tmp_path):
     folder = folder_at(tmp_path / "run")
     scores = [Scores({"a": (1.0, 0.5, 0.0), "b": (0.25, None, 0.0)}, {1: Failure("reward", "no value")})]
     save_samples(folder, 20, [group], scores, [reward("a", 1.0, "answer"), reward("b", 2.0, "drawing")])
     lines = [json.loads(line) for line in (folder.path / "samples" / "step_000020.jsonl").read_text().splitlines()]
-    assert [(line["row"], line["sibling"], line["reward"]) for line in lines] == [(7, 0, 1.0), (7, 1, 0.5)]
+    assert [(line["row"], line["generation"], line["reward"]) for line in lines] == [(7, 0, 1.0), (7, 1, 0.5)]
     assert lines[0]["prompt"] == "which?" and lines[0]["text"] == group.trajectories[0].acts[1].text
     assert Image.open(folder.path / "samples" / "step_000020.png").width > 256
     assert list(failure_lines(19, [group], scores)) == [
-        {"step": 19, "row": 7, "sibling": 1, "where": "reward", "message": "no value"}
+        {"step": 19, "row": 7, "generation": 1, "where": "reward", "message": "no value"}
     ]
 
 
-def test_picture_grids(tmp_path):
-    pictures = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")]
-    grid = picture_grid(pictures, ["one", "a caption of very many words indeed", ""], [True, False, None], 2, "title")
+def test_image_grids(tmp_path):
+    images = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")]
+    grid = make_image_grid(images, ["one", "a caption of very many words indeed", ""], [True, False, None], 2, "title")
     assert grid.width == 2 * (128 + 14) + 14
     colours = {colour for _, colour in grid.getcolors(100_000)}
-    assert {(255, 0, 0), (0, 128, 0), (0, 0, 255), (52, 162, 84), (219, 58, 52)} <= colours  # and both frames
-    save_picture(grid, tmp_path / "deep" / "grid.png")
+    assert {
+        (255, 0, 0),
+        (0, 128, 0),
+        (0, 0, 255),
+        (52, 162, 84),
+        (219, 58, 52),
+    } <= colours  # the images and both frames
+    save_image(grid, tmp_path / "deep" / "grid.png")
     assert Image.open(tmp_path / "deep" / "grid.png").size == grid.size
 
 
-def test_the_line_that_people_watch():
-    numbers = {"reward": 0.5, "rewards/a/mean": 0.25, "text/entropy": 1.5, "failures": 0.0, "eval/draw": 0.75, "x": 1.0}
-    assert describe(numbers) == ["reward 0.500", "a 0.250", "eval/draw 0.750", "ent text 1.50"]
+def test_describe_shows_the_main_metrics():
+    metrics = {"reward": 0.5, "rewards/a/mean": 0.25, "text/entropy": 1.5, "failures": 0.0, "eval/draw": 0.75, "x": 1.0}
+    assert describe(metrics) == ["reward 0.500", "a 0.250", "eval/draw 0.750", "ent text 1.50"]
     assert describe({"failures": 2.0}) == ["failed 2"] and describe({"skipped": 1.0}) == ["skipped 1"]
 
 
@@ -151,9 +157,9 @@ STEP = {
 }  # fmt: skip
 
 
-def test_the_line_begins_with_the_rewards_of_every_track():
-    whole = ["duet 1.878", "answer 0.950", "shapes 0.925", "duet/exact_answer 0.953", "zero-var 25%"]
-    assert describe(STEP)[:5] == whole
+def test_describe_begins_with_the_rewards_of_every_track():
+    expected = ["duet 1.878", "answer 0.950", "shapes 0.925", "duet/exact_answer 0.953", "zero-var 25%"]
+    assert describe(STEP)[:5] == expected
     single = {"reward": 0.5, "rewards/lab/rewards/x.py:f/mean": 0.25, "dropped/reward": 0.0}
     assert describe(single) == ["reward 0.500", "lab/rewards/x.py:f 0.250"]
 
@@ -170,7 +176,7 @@ def test_progress_off_a_terminal_is_plain_lines():
 
 
 def last_lines(width, *steps):
-    """What an 80-column terminal, say, shows after each of the steps, colours left out."""
+    """What a terminal `width` columns wide shows after each of the steps, without colours."""
     text = io.StringIO()
     with ProgressBar(Console(file=text, force_terminal=True, width=width)) as bar:
         shown = []
@@ -183,7 +189,7 @@ def last_lines(width, *steps):
 
 
 def test_progress_on_a_terminal_keeps_bar_count_and_time():
-    """In 80 columns they had given way to the numbers; and a number is shown whole or not at all."""
+    """In 80 columns metrics must not push them out, and no metric is cut."""
     before, train = last_lines(80, lambda b: b.items("measure before", 2560, 5120), lambda b: b.step(120, 420, STEP))
     assert re.fullmatch(r"measure before [━╸╺]+ 2560/5120 (-:--:--|\d:\d\d:\d\d) *", before)
     line = re.fullmatch(r"train [━╸╺ ]+ 120/420 (-:--:--|\d:\d\d:\d\d) (.*)", train)
@@ -193,11 +199,12 @@ def test_progress_on_a_terminal_keeps_bar_count_and_time():
     assert " 120/420 " in narrow and narrow.rstrip().endswith(":--")
 
 
-def test_the_stopwatch_adds_up():
-    watch = PhaseTimer()
-    with watch.phase("a"):
+def test_the_phase_timer_adds_up():
+    timer = PhaseTimer()
+    with timer.phase("a"):
         torch.zeros(1)
-    with pytest.raises(KeyError), watch.phase("a"):
+    with pytest.raises(KeyError), timer.phase("a"):
         raise KeyError
-    report = watch.report()
+    report = timer.report()
+
     assert report.keys() == {"time/a", "step_time"} and 0 < report["time/a"] <= report["step_time"]

@@ -18,7 +18,7 @@ import motet.training.trainer
 from motet.config import parse_recipe
 from motet.core.errors import CheckpointError, RewardError, RunFolderError
 from motet.report.run_dir import RunFolder
-from motet.report.safe_streams import steady_output
+from motet.report.safe_streams import safe_output
 from motet.training.checkpoint import Progress
 from motet.training.run_loop import Run
 from motet.training.setup import setup_rl
@@ -185,18 +185,18 @@ def test_writing_to_a_full_or_closed_output_never_raises(monkeypatch):
     with io.TextIOWrapper(io.FileIO(writer, "w"), write_through=True) as pipe, open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", pipe)
         monkeypatch.setattr(sys, "stderr", full)
-        with steady_output():
+        with safe_output():
             print("to nobody", flush=True)
             print("x" * 100_000, file=sys.stderr, flush=True)
             full.write("in the buffer")
         assert sys.stdout is pipe and sys.stderr is full
     with pytest.raises(ValueError, match="closed"):
         pipe.write("")
-    with steady_output():
+    with safe_output():
         print("to a closed file")
     ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", ascii_only)
-    with steady_output():
+    with safe_output():
         print("Δ \ud800")
     ascii_only.seek(0)
     assert ascii_only.read() == "\\u0394 \\ud800\n"

@@ -154,7 +154,7 @@ def test_samples_and_checkpoints_of_a_run(undisturbed, tiny_checkpoint):
     assert [path.name for path in checkpoints(undisturbed / "checkpoints")] == ["step_000003", "step_000004"]
     assert sorted(path.name for path in (undisturbed / "samples").iterdir()) == ["step_000003.jsonl", "step_000003.png"]
     lines = [json.loads(line) for line in (undisturbed / "samples" / "step_000003.jsonl").read_text().splitlines()]
-    assert len(lines) == 4 and lines[0].keys() == {"row", "sibling", "act", "reward", "prompt", "text"}
+    assert len(lines) == 4 and lines[0].keys() == {"row", "generation", "act", "reward", "prompt", "text"}
     policy = JanusPolicy.__name__
     assert type(load_policy(latest_checkpoint(undisturbed / "checkpoints"))).__name__ == policy
 
@@ -505,7 +505,7 @@ def test_a_failed_trajectory_is_counted_and_told(tiny_checkpoint, tmp_path):
     seen = run_loop(recipe, tmp_path / "run")
     assert [numbers["failures"] for numbers in seen] == [2.0, 2.0] and seen[0]["dropped/scenario"] == 2.0
     lines = [json.loads(line) for line in (tmp_path / "run" / "failures.jsonl").read_text().splitlines()]
-    assert [(line["step"], line["sibling"], line["where"]) for line in lines] == [
+    assert [(line["step"], line["generation"], line["where"]) for line in lines] == [
         (step, 1, "scenario") for step in (0, 0, 1, 1)
     ]
     assert "KeyError: 'lost' (test_trainer.py:" in lines[0]["message"]
