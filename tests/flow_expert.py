@@ -14,7 +14,7 @@ from torch import nn
 
 from motet.core.trajectory import DenoisingSteps, Encoding, Sampling
 from motet.numerics.flow.schedules import linear_sigmas
-from motet.policies.diffusion import demonstrated, guidance_branches, paint, replay_log_probs
+from motet.policies.diffusion import guidance_branches, make_flow_matching_pairs, paint, replay_log_probs
 
 CHANNELS, SIDE, WORDS = 1, 4, 4
 DIMENSIONS = CHANNELS * SIDE * SIDE
@@ -41,7 +41,7 @@ class FlowExpert(nn.Module):
     def encode_targets(self, requests, targets):
         """Grey pictures as latents."""
         clean = torch.stack([to_latent(picture) for picture in targets])
-        steps = demonstrated(clean, [request.key for request in requests])
+        steps = make_flow_matching_pairs(clean, [request.key for request in requests])
         return [
             DenoisingSteps(
                 name=request.name,

@@ -13,7 +13,7 @@ from motet.core.protocols import Replay, Request
 from motet.core.trajectory import ActWithAdvantage, Sampling
 from motet.numerics.flow.nft import nft_loss, optimality_prob
 from motet.numerics.flow.steps import log_density, sde_step
-from motet.policies.diffusion import guidance_branches, paint, renoised, replay_log_probs
+from motet.policies.diffusion import guidance_branches, paint, renoise, replay_log_probs
 from motet.policies.diffusion.guidance import velocity_of
 from motet.training.losses import NLLLoss, PolicyGradientLoss, kind_settings
 from motet.training.optimizer_step import PolicyOptimizer
@@ -215,7 +215,7 @@ def test_a_velocity_penalty_in_place_of_the_kl():
 def test_nft_learns_from_the_renoised_picture():
     policy = FlowExpert()
     sampled = acts_of(played(policy, P=1, G=2))
-    acts = [renoised(act, (7, n)) for n, act in enumerate(sampled)]
+    acts = [renoise(act, (7, n)) for n, act in enumerate(sampled)]
     for act, source in zip(acts, sampled, strict=True):
         torch.testing.assert_close(act.states[-1], source.states[-1])
         assert act.num_actions == 1 and act.log_probs is None

@@ -53,7 +53,7 @@ class QwenImageDenoiser(DiffusersDenoiser):
         """Side of the square of pixels that is one latent cell."""
         return 1 if self.vae is None else 2 ** len(self.vae.config.temperal_downsample)
 
-    def _alike(self, condition: Condition) -> Hashable:
+    def _batch_key(self, condition: Condition) -> Hashable:
         return tuple(source.shape for source in condition.sources)  # lengths of texts are padded and masked
 
     def _forward(self, x: Tensor, sigma: Tensor, conditions: Sequence[Condition]) -> Tensor:

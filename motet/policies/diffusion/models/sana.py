@@ -43,7 +43,7 @@ class SanaDenoiser(DenoiserWithSourceAdapter):
         """Side of the square of pixels that is one latent cell."""
         return 1 if self.vae is None else 2 ** (len(self.vae.config.encoder_block_out_channels) - 1)
 
-    def _alike(self, condition: Condition) -> Hashable:
+    def _batch_key(self, condition: Condition) -> Hashable:
         return None  # lengths are padded and masked, and rows without a source add nothing
 
     def _forward(self, x: Tensor, sigma: Tensor, conditions: Sequence[Condition]) -> Tensor:

@@ -42,7 +42,7 @@ class Sd3Denoiser(DenoiserWithSourceAdapter):
             )
         return shape
 
-    def _alike(self, condition: Condition) -> Hashable:
+    def _batch_key(self, condition: Condition) -> Hashable:
         return condition.embeddings.shape  # rows without a source add nothing
 
     def _forward(self, x: Tensor, sigma: Tensor, conditions: Sequence[Condition]) -> Tensor:
