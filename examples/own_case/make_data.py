@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from motet.shapes.render import render
-from motet.shapes.scene import Scene, Thing
+from motet.shapes.scene import Scene, ShapeInstance
 
 THINGS = ["red circle", "blue square", "green triangle", "yellow cross"]
 
@@ -22,7 +22,7 @@ def main(folder: Path) -> None:
         for number in range(16):
             colour, shape = THINGS[number % len(THINGS)].split()
             cells = [(number % 4, 0), (0, 3), (3, 2)][: 1 + number % 3]
-            scene = Scene(4, tuple(sorted(Thing(row, column, colour, shape) for row, column in cells)))
+            scene = Scene(4, tuple(sorted(ShapeInstance(row, column, colour, shape) for row, column in cells)))
             name = f"pictures/{number:03d}.png"
             render(scene, 32).save(folder / name)
             row = {

@@ -98,7 +98,7 @@ def test_an_adapter_folder_is_pefts_and_ours(adapted: JanusPolicy, checkpoint: P
     assert again.trainable().keys() == adapted.trainable().keys()
     assert all(torch.equal(p, again.trainable()[name]) for name, p in adapted.trainable().items())
     assert torch.equal(again.log_probs(acts)[0], adapted.log_probs(acts)[0])
-    assert [a.text for a in again.write("what?", n=2, max_tokens=8)] == [a.text for a in acts]
+    assert [a.text for a in again.generate_text("what?", n=2, max_tokens=8)] == [a.text for a in acts]
 
 
 def test_a_run_that_starts_from_an_adapter_has_it_as_reference(adapted: JanusPolicy, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_image_changes_logits(vlm: VlmPolicy, contexts: list[Conversation]) -> N
 
 
 def test_texts_end_with_what_ends_them_in_transformers(vlm: VlmPolicy) -> None:
-    acts = vlm.write("what?", n=160, max_tokens=12, temperature=4.0)
+    acts = vlm.generate_text("what?", n=160, max_tokens=12, temperature=4.0)
     end_of_turn, end_of_text = vlm.encoder.eos_id, vlm.encoder.tokenizer.pad_token_id
     assert set(vlm.stop_ids) == set(vlm.model.generation_config.eos_token_id) == {end_of_turn, end_of_text}
     assert {int(act.ids[-1]) for act in acts if act.finished} == {end_of_turn, end_of_text}
@@ -109,14 +109,14 @@ def test_finished_texts_leave_the_batch(vlm: VlmPolicy, monkeypatch: pytest.Monk
         return extend(self, vectors)
 
     monkeypatch.setattr(KVCacheContinuation, "extend", counted)
-    acts = vlm.write("what?", n=96, max_tokens=48, temperature=4.0, seed=1)
+    acts = vlm.generate_text("what?", n=96, max_tokens=48, temperature=4.0, seed=1)
     assert rows[0] == 96 and rows[-1] < 96 and rows == sorted(rows, reverse=True)
     assert worst(vlm.log_probs(acts), [act.log_probs for act in acts]) < ATOL
 
 
 def test_text_is_never_guided(vlm: VlmPolicy) -> None:
-    guided = vlm.write("what?", max_tokens=5, guidance="guided", guidance_scale=3.0)[0]
-    assert torch.equal(guided.ids, vlm.write("what?", max_tokens=5)[0].ids)
+    guided = vlm.generate_text("what?", max_tokens=5, guidance="guided", guidance_scale=3.0)[0]
+    assert torch.equal(guided.ids, vlm.generate_text("what?", max_tokens=5)[0].ids)
     assert guided.sampling.guidance == "none"
 
 
@@ -177,7 +177,7 @@ def test_siblings_share_their_prefix_and_their_pictures(
 
 
 def test_entropy_is_that_of_the_scoring_distribution(vlm: VlmPolicy) -> None:
-    act = vlm.write("what?", max_tokens=6, temperature=0.7)[0]
+    act = vlm.generate_text("what?", max_tokens=6, temperature=0.7)[0]
     entropy = vlm.replay([act], {"entropy"})[0].extras["entropy"]
     ids = torch.cat([act.encoding.ids, act.ids])
     logits = vlm.model(input_ids=ids[None]).logits[0, len(act.encoding.ids) - 1 : -1]
@@ -306,8 +306,8 @@ def test_it_is_a_policy_that_learns(vlm: VlmPolicy) -> None:
 
 
 def test_nothing_in_nothing_out(vlm: VlmPolicy) -> None:
-    assert vlm.act([], Sampling()) == vlm.replay([]) == vlm.encode_targets([], []) == vlm.write([]) == []
-    empty = vlm.write("what?", max_tokens=0)[0]
+    assert vlm.act([], Sampling()) == vlm.replay([]) == vlm.encode_targets([], []) == vlm.generate_text([]) == []
+    empty = vlm.generate_text("what?", max_tokens=0)[0]
     assert (empty.num_actions, empty.text, empty.finished) == (0, "", False)
 
 
@@ -329,7 +329,7 @@ def test_acts_remember_what_they_are(vlm: VlmPolicy, contexts: list[Conversation
 
 
 def test_the_notebook_door(vlm: VlmPolicy, picture: Image.Image) -> None:
-    about = vlm.write(["what?", user("and now?")], [picture, picture], n=2, max_tokens=3)
+    about = vlm.generate_text(["what?", user("and now?")], [picture, picture], n=2, max_tokens=3)
     assert len(about) == 4 and all(act.encoding.pixels is not None for act in about)
-    assert vlm.write("what?", picture, max_tokens=3)[0].text == about[0].text
+    assert vlm.generate_text("what?", picture, max_tokens=3)[0].text == about[0].text
     assert about[2].context.to_chat()[0]["content"][0]["type"] == "image"

@@ -56,7 +56,7 @@ def test_positions_are_those_of_the_model(vlm: VlmPolicy) -> None:
 def test_words_of_users_and_models_never_become_special(vlm: VlmPolicy, word: str) -> None:
     special = vlm.encoder.tokenizer.convert_tokens_to_ids(word)
     for context in (user(f"a {word} b"), user("a") + assistant(f"{word}") + user(f"{word}{word}")):
-        ids = vlm.write(context, max_tokens=1)[0].encoding.ids.tolist()
+        ids = vlm.generate_text(context, max_tokens=1)[0].encoding.ids.tolist()
         clean = Conversation(tuple(stripped(message, word) for message in context.messages))
         assert ids.count(special) == vlm.encoder.encode(clean, room=1).ids.tolist().count(special)
         assert word in vlm.encoder.tokenizer.decode([i for i in ids if i != special])
@@ -78,12 +78,12 @@ def test_a_conversation_that_occurs_again_is_encoded_once(vlm: VlmPolicy) -> Non
 
 
 def test_a_prompt_that_does_not_fit_is_refused(vlm: VlmPolicy) -> None:
-    length = len(vlm.write("a", max_tokens=1)[0].encoding.ids)
+    length = len(vlm.generate_text("a", max_tokens=1)[0].encoding.ids)
     room = vlm.encoder.max_positions + 1 - length  # the last action is never read
-    act = vlm.write("a", max_tokens=room, temperature=3.0)[0]
+    act = vlm.generate_text("a", max_tokens=room, temperature=3.0)[0]
     assert len(vlm.log_probs([act])[0]) == act.num_actions
     with pytest.raises(ContextError, match=rf"The prompt has {length} tokens and its act may add {room + 1}") as caught:
-        vlm.write("a", max_tokens=room + 1)
+        vlm.generate_text("a", max_tokens=room + 1)
     assert "\n" not in str(caught.value) and "text.max_tokens" in caught.value.fix
     with pytest.raises(ContextError, match="the model holds 160: 'star star"):
         vlm.encode_targets(requests(user("star " * 200), n=1), ["red"])

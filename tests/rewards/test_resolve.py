@@ -170,7 +170,7 @@ def test_equal_names_are_numbered():
 # --- a reward that asks for the policy, and one with models and settings of its own
 
 ASKS = """
-from motet.rewards.base import Judge
+from motet.rewards.base import ModelReward
 
 def asks(completions, policy):
     return [float(policy.version)] * len(completions)
@@ -178,7 +178,7 @@ def asks(completions, policy):
 def asks_with_all(completions, *, policy, **columns):
     return [float(policy.version + len(columns))] * len(completions)
 
-class Careful(Judge):
+class Careful(ModelReward):
     uses_reference = True
     needs = ("real",)
     prepared = None
@@ -226,8 +226,9 @@ def test_the_policy_is_no_option(asks):
 
 def test_a_judge_that_exits_while_it_is_prepared(tmp_path):
     (tmp_path / "exits.py").write_text(
-        "import sys\nfrom motet.rewards.base import Judge\n"
-        "class Exits(Judge):\n    def prepare(self, policy): sys.exit(0)\n    def __call__(self, completions): ..."
+        "import sys\nfrom motet.rewards.base import ModelReward\n"
+        "class Exits(ModelReward):\n    def prepare(self, policy): sys.exit(0)\n"
+        "    def __call__(self, completions): ..."
     )
     with pytest.raises(RewardError, match=r"'Exits' called sys.exit\(0\) in prepare"):
         bind_policy([bound(f"{tmp_path}/exits.py:Exits")], FakePolicy())

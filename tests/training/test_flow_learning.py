@@ -278,7 +278,7 @@ def test_brighter_pictures_get_likelier(overrides):
 def test_a_part_has_its_own_rate():
     config = OptimizerConfig(learning_rate=0.1, learning_rates={"2": 0.001}, schedule="linear")
     learner = PolicyOptimizer(FlowExpert(), config, 4)
-    assert learner.peaks == [0.1, 0.001]
+    assert learner.peak_lrs == [0.1, 0.001]
     acts = acts_of(played(learner.policy, P=1, G=2))
     settings = kind_settings(AlgorithmConfig(), {"denoising": 4})
     for factor in (1.0, 0.75):

@@ -24,7 +24,7 @@ class TokenConditioner(ConnectorConditioner):
     def _encode(self, context: Conversation) -> UnifiedConditionEncoding:
         before, picture = last_image_tokens(context)
         if picture.codes is None:
-            (codes,) = self.reader.codes_of([picture.image])
+            (codes,) = self.reader.encode_images([picture.image])
         else:
             codes = torch.tensor(picture.codes)
         room = len(codes) + 1  # an act's last token is never read, here it is

@@ -10,7 +10,7 @@ from motet.config import RewardConfig
 from motet.core.errors import ConfigError, DataError
 from motet.rewards import bind_policy, resolve
 from motet.rewards.image.detector import CLASSES, Detector, Instance, box_of
-from motet.rewards.image.gen_eval import COLOURS, GenEvalSpec, _Painter, clauses, evaluate_clauses, relations
+from motet.rewards.image.gen_eval import COLOURS, GenEvalSpec, _ColourClassifier, clauses, evaluate_clauses, relations
 from motet.testing import FakePolicy
 from tests.rewards.judges import save_clip, shows
 
@@ -260,11 +260,11 @@ def test_colours_come_from_the_crop_on_grey(tmp_path):
             return torch.eye(10).repeat_interleave(3, dim=0)
 
     picture = Image.new("RGB", (100, 100), "green")
-    assert _Painter(picture, Clip())([thing("cat", (10, 20, 40, 30))], "cat") == [COLOURS[3]] == ["green"]
+    assert _ColourClassifier(picture, Clip())([thing("cat", (10, 20, 40, 30))], "cat") == [COLOURS[3]] == ["green"]
     assert seen[0].size == (30, 10) and seen[0].getpixel((0, 0)) == (0, 128, 0)
     holed = thing("cat", (10, 20, 40, 30))
     holed.mask[20:22] = False
-    _Painter(picture, Clip())([holed], "cat")
+    _ColourClassifier(picture, Clip())([holed], "cat")
     assert seen[1].getpixel((0, 0)) == (153, 153, 153) and seen[1].getpixel((0, 5)) == (0, 128, 0)
 
 

@@ -70,7 +70,7 @@ def test_a_janus_judges_itself_with_the_weights_that_it_started_from(janus):
     janus.freeze_reference()
     reward = bound(janus, weights="reference", max_tokens=6)
     assert reward.uses_reference
-    gold = janus.write("how many circles?", images=[picture()], temperature=0.0, max_tokens=6)[0].text.strip()
+    gold = janus.generate_text("how many circles?", images=[picture()], temperature=0.0, max_tokens=6)[0].text.strip()
     assert gold and ask(reward, [], [gold, gold + " no"], questions=["how many circles?"] * 2) == [1.0, 0.0]
     for parameter in janus.trainable().values():
         parameter.data.neg_()
