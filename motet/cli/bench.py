@@ -19,7 +19,7 @@ from motet.evaluation.bench_rewards import Agreement, audit_rewards
 from motet.evaluation.bench_rollout import bench_rollout as race
 from motet.report.progress import ProgressBar
 from motet.report.terminal import Terminal
-from motet.weights.hub import why_missing
+from motet.weights.hub import missing_reason
 from motet.weights.locate import resolve_checkpoint
 
 
@@ -28,7 +28,7 @@ def bench_rollout(
 ) -> None:
     """Race our sampler against transformers' and print a row per task and batch size."""
     path = None if checkpoint is None else resolve_checkpoint(checkpoint)
-    missing = None if path is None else why_missing(path, "checkpoint")
+    missing = None if path is None else missing_reason(path, "checkpoint")
     if missing is not None:
         raise CheckpointError(missing, fix="give a Janus checkpoint, or none at all.")
     try:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from motet.report.terminal import Terminal, say
 from motet.weights.locate import resolve_checkpoint
-from motet.weights.merge import Merged, merge_folders
+from motet.weights.merge import MergeResult, merge_folders
 
 
 def merge(models: list[Path], base: Path | None, method: str, out: Path, shard_gb: float) -> None:
@@ -24,7 +24,7 @@ def merge(models: list[Path], base: Path | None, method: str, out: Path, shard_g
     say(out)
 
 
-def _table(done: Merged, method: str) -> Table:
+def _table(done: MergeResult, method: str) -> Table:
     table = Table(title=f"Merged by {method}", show_header=False)
     table.add_row("tensors", f"{done.tensors}, {done.changed} of them merged")
     table.add_row("parameters", f"{done.parameters:,}")

@@ -27,7 +27,7 @@ from motet.convert.janus_processor import read_processor, write_processor
 from motet.core.errors import CheckpointError, ConfigError
 from motet.core.registry import did_you_mean, first_line
 from motet.policies.checkpoints import refuse_sizes
-from motet.weights.hf_output import quiet
+from motet.weights.hf_output import suppress_hf_output
 from motet.weights.safetensors_io import (
     SHARD_BYTES,
     ShardWriter,
@@ -125,7 +125,7 @@ def _to_transformers(
         writer.close()
         if plan.unread:
             save_tensors(partial / UNREAD_FILE, {name: stored.load(name).clone() for name in plan.unread})
-        with quiet():
+        with suppress_hf_output():
             config.save_pretrained(partial)
             _generation_config(ids).save_pretrained(partial)
             processor.save_pretrained(partial)
@@ -139,7 +139,7 @@ def _to_original(source: Path, out: Path, compare: bool, shard_bytes: int) -> tu
     stored = StoredWeights(source)
     plan = from_transformers(stored.shapes)
     _refuse_unknown(stored, plan)
-    with quiet():
+    with suppress_hf_output():
         config = _our_config(source)
     _require_shapes(stored, stored.shapes, _expected(stored, config))
     unread = load_file(source / UNREAD_FILE) if (source / UNREAD_FILE).is_file() else {}
@@ -201,7 +201,7 @@ def _expected(stored: Weights, config: JanusConfig) -> dict[str, tuple[int, ...]
     """Names and shapes of the model that a config describes, built without memory."""
     refuse_sizes(stored.source, config.to_dict(), stored.shapes)
     try:
-        with quiet(), torch.device("meta"):
+        with suppress_hf_output(), torch.device("meta"):
             model = JanusForConditionalGeneration(config)
     except Exception as error:  # sizes that no model has: torch and transformers each have their kinds
         raise _misfit(stored, f"describes a model that cannot be built: {first_line(error).rstrip('.')}") from error

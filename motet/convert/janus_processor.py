@@ -18,7 +18,7 @@ from motet.core.errors import CheckpointError
 from motet.core.registry import first_line
 from motet.policies.janus.checkpoint import open_processor
 from motet.policies.janus.images import ImageProcessor
-from motet.weights.hf_output import quiet
+from motet.weights.hf_output import suppress_hf_output
 from motet.weights.safetensors_io import read_json, write_json
 
 TAGS = {
@@ -82,7 +82,7 @@ def read_processor(folder: Path) -> JanusProcessor:
     if not isinstance(side, int):
         raise _refusal(folder, f"has image_size={side!r} in preprocessor_config.json")
     try:
-        with quiet():
+        with suppress_hf_output():
             tokenizer = PreTrainedTokenizerFast(
                 tokenizer_file=str(folder / "tokenizer.json"),
                 bos_token=_content(named.get("bos_token")),
@@ -110,7 +110,7 @@ def read_processor(folder: Path) -> JanusProcessor:
 def write_processor(source: Path, target: Path, num_image_tokens: int) -> None:
     """The files of a transformers folder, as DeepSeek's code reads them, into the folder `target`."""
     try:
-        with quiet():
+        with suppress_hf_output():
             tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(str(source))
             images: Any = ImageProcessor.from_pretrained(str(source))
         tags = {

@@ -11,7 +11,7 @@ from motet.config.schema import HUB_OPTIONS, DataConfig
 from motet.core.errors import CORRECT_ROW, ConfigError, DataError
 from motet.core.registry import did_you_mean, first_line
 from motet.data.files import SUFFIXES, Row, kind_of, read_dataset, read_rows, unreadable
-from motet.weights.hub import why_missing
+from motet.weights.hub import missing_reason
 
 CONVERSATIONS = ("prompt", "question", "instruction", "inverse")
 """Columns that become conversations: a string or chat messages, never empty in a row that a scenario reads."""
@@ -141,7 +141,7 @@ def _open_hub(config: DataConfig, pictures: Collection[str]) -> Source:
     import datasets
 
     name, local = config.source, Path(config.source).expanduser()
-    missing = why_missing(name, "data", "dataset") if "/" in name else None
+    missing = missing_reason(name, "data", "dataset") if "/" in name else None
     if missing is not None:
         raise DataError(
             f"data.source={name!r}: {missing}",

@@ -23,7 +23,7 @@ from motet.core.trajectory import Sampling
 from motet.policies.generation.decode_loop import PromptEmbeddings, decode
 from motet.policies.generation.fused_weights import FusedLlama
 from motet.policies.versions import read_with_cache
-from motet.weights.hf_output import quiet
+from motet.weights.hf_output import suppress_hf_output
 
 IMAGE_PROMPT, TEXT_PROMPT, TEXT_TOKENS = 12, 85, 64
 """Longest prompts (they are a third shorter at most, and padded on the left), and text tokens written."""
@@ -64,7 +64,7 @@ def bench_rollout(
     model = model.to(device).eval()
     model.generation_config.eos_token_id = None  # every text is as long as ours, which the race does not end early
     rows = []
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), suppress_hf_output():
         for batch in batch_sizes:
             drawn, written = (make_prompts(model, batch, length, seed) for length in (IMAGE_PROMPT, TEXT_PROMPT))
             rows.append(_compare(model, "image", drawn, guidance_scale, repeats))

@@ -19,7 +19,7 @@ from motet.report.run_dir import RECIPE, RunFolder
 from motet.report.terminal import Terminal
 from motet.training.setup import build_eval_tracks, build_rl_tracks, build_sft_tracks
 from motet.training.signals import Stopped
-from motet.weights.locate import damage, resolve_checkpoint, weights_digest
+from motet.weights.locate import find_damage, resolve_checkpoint, weights_digest
 from motet.weights.merge import merge_folders
 
 SUMMARY = "summary.json"
@@ -146,7 +146,7 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements:
 
 
 def _refuse_damaged(checkpoint: Path, folder: Path) -> None:
-    found = damage(checkpoint)
+    found = find_damage(checkpoint)
     if found is not None:
         fix = f"restore the file, or remove {str(folder)!r} to train that stage again."
         raise CheckpointError(f"{str(checkpoint)!r} cannot be used to start this stage: {found}.", fix=fix)

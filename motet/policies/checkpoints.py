@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from motet.core.errors import CheckpointError
 from motet.core.registry import first_line
-from motet.weights.hf_output import quiet
+from motet.weights.hf_output import suppress_hf_output
 from motet.weights.safetensors_io import StoredWeights, read_json
 
 _LAYERS = {"num_hidden_layers", "num_layers", "num_single_layers", "depth", "num_res_blocks", "layers_per_block"}
@@ -83,7 +83,7 @@ def save_checkpoint(folder: Path, wrapped: Any, processor: Any) -> None:
     Raises CheckpointError when they cannot be written.
     """
     try:
-        with quiet():
+        with suppress_hf_output():
             wrapped.save_pretrained(folder)
             processor.save_pretrained(folder)
         _declare_dtype(folder, {parameter.dtype for parameter in wrapped.parameters()})

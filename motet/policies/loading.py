@@ -20,8 +20,8 @@ from motet.policies.lora import attach, base_model_of
 from motet.policies.precision import choose_compute_types, width_of
 from motet.policies.qwen_vl import VlmPolicy
 from motet.policies.qwen_vl.checkpoint import FAMILIES, open_vlm
-from motet.weights.hf_output import quiet
-from motet.weights.hub import why_missing
+from motet.weights.hf_output import suppress_hf_output
+from motet.weights.hub import missing_reason
 from motet.weights.locate import resolve_checkpoint
 
 
@@ -243,7 +243,7 @@ def _model_type(opened: LoadSpec) -> str:
     folder = Path(source)
     if (folder / "model_index.json").is_file():
         return "diffusers"
-    missing = why_missing(source, "checkpoint")
+    missing = missing_reason(source, "checkpoint")
     if missing is not None:
         fix = "check the path or the hub id, the network, and `hf auth login`."
         raise CheckpointError(f"{preface}{missing}", fix=fix)
@@ -269,10 +269,10 @@ def _config_of(source: str, preface: str) -> dict[str, Any]:
                 f"{preface}{source}/config.json cannot be read: {first_line(error)}.", fix="restore the file."
             ) from error
     try:
-        with quiet():
+        with suppress_hf_output():
             return JanusConfig.get_config_dict(source)[0]
     except Exception as error:  # offline, no such repository, no access: the hub client has a kind for each
         raise CheckpointError(
-            f"{preface}{source!r} is not a folder here, and the hub does not have it: {first_line(error)}",
+            f"{preface}{source!r} is not a local folder, and could not be found on the Hub: {first_line(error)}",
             fix="check the path or the hub id, the network, and `hf auth login`.",
         ) from error

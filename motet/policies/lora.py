@@ -13,7 +13,7 @@ from torch import nn
 from motet.config import LoraConfig
 from motet.core.errors import CheckpointError, ConfigError
 from motet.core.registry import did_you_mean, first_line
-from motet.weights.hf_output import quiet
+from motet.weights.hf_output import suppress_hf_output
 
 
 def peft_library() -> Any:
@@ -67,7 +67,7 @@ def wrap(model: Any, config: LoraConfig) -> Any:
         target_modules=rf".*language_model\.(.*\.)?({names})",
         lora_dropout=0.0,
     )
-    with quiet():
+    with suppress_hf_output():
         return peft.get_peft_model(model, settings)
 
 
@@ -96,7 +96,7 @@ def attach(model: Any, folder: Path, trains: bool) -> Any:
     """
     peft = peft_library()
     try:
-        with quiet():
+        with suppress_hf_output():
             wrapped = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=trains)
         with safe_open(str(folder / "adapter_model.safetensors"), framework="pt") as stored:
             differing = set(stored.keys()) ^ set(peft.get_peft_model_state_dict(wrapped))

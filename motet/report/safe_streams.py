@@ -32,7 +32,7 @@ class _SafeStream:
         with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
 
-    def close_quietly(self) -> None:
+    def drop_unwritable(self) -> None:
         """Drop buffered text that cannot be written, about which Python would complain at exit."""
         try:
             self._stream.flush()
@@ -58,7 +58,7 @@ def safe_output() -> Iterator[None]:
         sys.stdout, sys.stderr = before
         for stream in safe:
             if stream is not None:
-                stream.close_quietly()
+                stream.drop_unwritable()
 
 
 def open_standard_streams() -> None:

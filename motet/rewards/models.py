@@ -11,8 +11,8 @@ from torch import nn
 from motet.core.errors import ConfigError
 from motet.core.protocols import Policy
 from motet.core.registry import first_line
-from motet.weights.hf_output import quiet
-from motet.weights.hub import why_missing
+from motet.weights.hf_output import suppress_hf_output
+from motet.weights.hub import missing_reason
 
 _LOADED: WeakValueDictionary[tuple[str, str, str], nn.Module] = WeakValueDictionary()
 
@@ -60,10 +60,10 @@ def frozen(model: Any, device: torch.device) -> Any:
 
 
 def _open(auto: Any, path: str, key: str, what: str, **settings: Any) -> Any:
-    missing = why_missing(path, what)
+    missing = missing_reason(path, what)
     if missing is not None:
         raise ConfigError(f"{key}: {missing}", fix="check the path or the hub id, the network, and `hf auth login`.")
-    with quiet():
+    with suppress_hf_output():
         try:
             return auto.from_pretrained(path, **settings)
         except Exception as error:  # transformers, tokenizers, safetensors and the hub client raise kinds of their own

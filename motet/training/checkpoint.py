@@ -28,7 +28,7 @@ from motet.core.errors import CheckpointError
 from motet.core.protocols import TrainablePolicy
 from motet.policies.trainable import reference_weights, restore_reference
 from motet.training.optimizer_step import PolicyOptimizer
-from motet.weights.locate import LEARNER, TRAINER_STATE, checkpoints, refuse_damage, write_sums
+from motet.weights.locate import LEARNER, TRAINER_STATE, check_undamaged, checkpoints, write_checksums
 from motet.weights.safetensors_io import save_tensors
 
 _WEIGHT, _REFERENCE = "weight", "reference"
@@ -58,7 +58,7 @@ def save_checkpoint(
         partial.mkdir(parents=True)
         policy.save(partial)
         _save_learner(partial, policy, learner, progress)
-        write_sums(partial)
+        write_checksums(partial)
         sync_tree(partial)
         if target.exists():
             _remove(target)
@@ -109,7 +109,7 @@ def restore(folder: Path, policy: TrainablePolicy, learner: PolicyOptimizer) -> 
     moved since (`algorithm.sync_ref_model`) is in the checkpoint. Raises CheckpointError for a damaged file, naming it
     and the checkpoint before, and for one of another run.
     """
-    refuse_damage(folder)
+    check_undamaged(folder)
     try:
         state = json.loads((folder / TRAINER_STATE).read_text(encoding="utf-8"))
         tensors = load_file(str(folder / LEARNER))

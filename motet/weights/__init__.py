@@ -1,1 +1,1 @@
-"""Weights on disk: finding, downloading, reading and writing them, and merging checkpoints. Imports no torch."""
+"""Weights on disk: locating, downloading, reading, writing and merging checkpoints. Imports no torch."""

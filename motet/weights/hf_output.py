@@ -1,4 +1,4 @@
-"""transformers and peft without their progress bars and advice: a user of the command line can do nothing about it."""
+"""Suppress the progress bars and warnings of transformers and peft."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Inside, only errors are heard; afterwards all is as it was."""
+def suppress_hf_output() -> Iterator[None]:
+    """In the `with` block only errors are logged; the settings are restored afterwards."""
+
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,6 +1,7 @@
-"""Names that are a path here or an id on the hub: what is neither is refused at once.
+"""Check whether a name is a local path or an id on the Hugging Face Hub before a library tries to load it.
 
-The loaders of transformers, diffusers and datasets try an unreachable hub six times, for 25 seconds. Imports no torch.
+The loaders of transformers, diffusers and datasets retry an unreachable hub six times, for 25 seconds. Imports no
+torch.
 """
 
 from __future__ import annotations
@@ -16,42 +17,42 @@ from motet.core.registry import first_line
 _PART = r"[A-Za-z0-9](?:[\w.-]*\w)?"
 _FORM = {"model": re.compile(rf"{_PART}/{_PART}"), "dataset": re.compile(rf"(?:{_PART}/)?{_PART}")}
 _TIMEOUT = 5.0
-"""Seconds for the one question to the hub whether it has an id."""
+"""Timeout in seconds of the request to the hub."""
 
 
-def why_missing(source: str, what: str, kind: Literal["model", "dataset"] = "model") -> str | None:
-    """Why there is no `what` under a name, as a sentence; None where something is.
+def missing_reason(source: str, what: str, kind: Literal["model", "dataset"] = "model") -> str | None:
+    """A sentence saying why `source` names no `what`; None if it exists.
 
-    What exists here is a path; so is what has not the form of a hub id, and what has a near name in a folder that
-    exists. Everything else is looked up in the hub's cache, and then on the hub: one request without retries.
+    `source` counts as a path if it exists, if it does not have the form of a hub id, or if its folder holds a similar
+    name. Anything else is looked up in the hub's cache and then on the hub, with one request and no retries.
     """
     path = Path(source).expanduser()
     if os.path.exists(path):
         return None
-    near = near_path(path)
-    hint = f" Did you mean {near!r}?" if near else ""
-    mistyped = near is not None and len(path.parts) > 1 and os.path.isdir(path.parent)
+    closest = closest_path(path)
+    hint = f" Did you mean {closest!r}?" if closest else ""
+    mistyped = closest is not None and len(path.parts) > 1 and os.path.isdir(path.parent)
     if not _FORM[kind].fullmatch(source) or (mistyped and not _is_cached(source, kind)):
         return f"There is no {what} at {source!r}.{hint}"
     problem = None if _is_cached(source, kind) else _ask_hub(source, kind)
-    return problem and f"{source!r} is not a folder here, and the hub does not have it: {problem}.{hint}"
+    return problem and f"{source!r} is not a local folder, and could not be found on the Hub: {problem}.{hint}"
 
 
-def near_path(path: Path) -> str | None:
-    """The path that exists and is spelt most like one that does not, part by part; None when nothing comes close."""
-    found = Path(path.anchor)
+def closest_path(path: Path) -> str | None:
+    """The existing path whose parts are spelt most like those of a missing one; None if nothing is similar."""
+    existing = Path(path.anchor)
     for part in path.parts[1:] if path.anchor else path.parts:
-        if not os.path.lexists(found / part):
+        if not os.path.lexists(existing / part):
             try:
-                names = os.listdir(found)
+                names = os.listdir(existing)
             except OSError:
                 return None
-            close = get_close_matches(part, names, n=1)
-            if not close:
+            matches = get_close_matches(part, names, n=1)
+            if not matches:
                 return None
-            part = close[0]
-        found /= part
-    return str(found)
+            part = matches[0]
+        existing /= part
+    return str(existing)
 
 
 def _is_cached(source: str, kind: str) -> bool:
@@ -61,11 +62,11 @@ def _is_cached(source: str, kind: str) -> bool:
 
 
 def _ask_hub(source: str, kind: str) -> str | None:
-    """Why the hub does not give an id; None when it has it."""
+    """Why the hub does not provide a repository; None if it does."""
     from huggingface_hub import HfApi
 
     try:
         HfApi().repo_info(source, repo_type=kind, timeout=_TIMEOUT)
-    except Exception as error:  # no such repository, no access, no network: the hub client has a kind for each
+    except Exception as error:  # no such repository, no access, no network: the hub client has a class for each
         return first_line(error).rstrip(".")
     return None

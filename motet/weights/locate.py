@@ -1,4 +1,4 @@
-"""What is saved on disk: the checkpoints of a run, their checksums, and a digest of weights. Imports no torch."""
+"""Locate and verify checkpoints: the checkpoints of a run, their checksums, a digest of weights. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from motet.core.errors import CheckpointError
 
 CONFIG, LEARNER, MERGED, TRAINER_STATE = "config.json", "learner.safetensors", "merged", "trainer_state.json"
-SUMS = "SHA256SUMS"
-"""Checksums of a checkpoint's files, as `sha256sum -c` reads them."""
+CHECKSUMS = "SHA256SUMS"
+"""Checksums of a checkpoint's files, in the format of `sha256sum -c`."""
 _CONFIGS = (CONFIG, "adapter_config.json", "model_index.json")
 _NAME = re.compile(r"step_(\d+)")
 _BLOCK, _BLOCKS = 4096, 64
@@ -20,54 +20,54 @@ _BLOCK, _BLOCKS = 4096, 64
 
 def checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints in a folder, oldest first."""
-    found = [path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)]
-    return [path for path in sorted(found, key=step_of) if (path / TRAINER_STATE).is_file()]
+    folders = [path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)]
+    return [path for path in sorted(folders, key=step_of) if (path / TRAINER_STATE).is_file()]
 
 
 def step_of(checkpoint: Path) -> int:
-    """How many steps a checkpoint of a run has been trained for, by its name; -1 for any other folder."""
+    """The training step in a checkpoint's name; -1 for any other folder."""
     match = _NAME.fullmatch(checkpoint.name)
     return -1 if match is None else int(match[1])
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint in a folder, None if there is none."""
-    found = checkpoints(folder)
-    return found[-1] if found else None
+    """The newest complete checkpoint in a folder; None if there is none."""
+    complete = checkpoints(folder)
+    return complete[-1] if complete else None
 
 
-def write_sums(folder: Path) -> None:
-    """Write `folder/SHA256SUMS` over all files below it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+def write_checksums(folder: Path) -> None:
+    """Write `folder/SHA256SUMS` with the checksums of all files below the folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
     lines = [f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 
-def damage(folder: Path) -> str | None:
-    """What of a checkpoint is not as it was saved, in words; None where nothing is, or where no checksums lie."""
+def find_damage(folder: Path) -> str | None:
+    """The first file of a checkpoint that is missing or damaged, in words; None if none is or without checksums."""
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
         for line in lines:
             digest, _, name = line.partition("  ")
             if not (folder / name).is_file():
-                return f"{name or SUMS} is missing"
+                return f"{name or CHECKSUMS} is missing"
             if _sha256(folder / name) != digest:
-                return f"{name} is damaged (its checksum is not the one in {SUMS})"
+                return f"{name} is damaged (its checksum is not the one in {CHECKSUMS})"
     except FileNotFoundError:
-        return None  # saved before there were checksums
+        return None  # a checkpoint saved without checksums
     except (OSError, ValueError) as error:
-        return f"{SUMS} cannot be checked ({error})"
-    return None if lines else f"{SUMS} is empty"
+        return f"{CHECKSUMS} cannot be checked ({error})"
+    return None if lines else f"{CHECKSUMS} is empty"
 
 
-def refuse_damage(folder: Path) -> None:
-    """Raise CheckpointError when a file of a checkpoint is not as it was saved; it names the last sound one before."""
-    found = damage(folder)
-    if found is not None:
-        before = [path for path in checkpoints(folder.parent) if step_of(path) < step_of(folder)]
-        sound = next((path for path in reversed(before) if damage(path) is None), None)
-        ways = "start the run again" if sound is None else f"delete that folder to resume from {sound.name}"
-        raise CheckpointError(f"{str(folder)!r} cannot be resumed: {found}.", fix=f"restore the file, or {ways}.")
+def check_undamaged(folder: Path) -> None:
+    """Raise CheckpointError if a file of a checkpoint is missing or damaged, naming the last intact checkpoint."""
+    problem = find_damage(folder)
+    if problem is not None:
+        earlier = [path for path in checkpoints(folder.parent) if step_of(path) < step_of(folder)]
+        intact = next((path for path in reversed(earlier) if find_damage(path) is None), None)
+        other = "start a new run" if intact is None else f"delete that folder to resume from {intact.name}"
+        raise CheckpointError(f"{str(folder)!r} cannot be resumed: {problem}.", fix=f"restore the file, or {other}.")
 
 
 def _sha256(file: Path) -> str:
@@ -76,24 +76,22 @@ def _sha256(file: Path) -> str:
 
 
 def resolve_checkpoint(path: str | Path) -> str:
-    """The weights that a run folder ends with: its newest checkpoint, or what its merge made.
-
-    Anything else, as it is written, is a checkpoint or hub id itself.
-    """
+    """The newest checkpoint of a run folder, or the result of its merge; any other path or id unchanged."""
     if not os.path.isdir(path):
         return str(path)
     folder = Path(path)
     merged = folder / MERGED
-    own = latest_checkpoint(folder / "checkpoints") or (merged if (merged / CONFIG).is_file() else None)
-    return str(own or path)
+    weights = latest_checkpoint(folder / "checkpoints") or (merged if (merged / CONFIG).is_file() else None)
+    return str(weights or path)
 
 
 def weights_digest(path: str | Path) -> str | None:
-    """`weights 3f9a...`: the same for the same weights and configs wherever they lie; None where no weights lie.
+    """`weights 3f9a...`: equal for equal weights and configs in any folder; None for a folder without weights.
 
-    A run folder stands for its newest checkpoint. Of each file it takes name, size, and 64 blocks from its first to its
-    last: no two trainings agree on them, and 15 GB are read as fast as 15 MB.
+    A run folder stands for its newest checkpoint. The digest covers the name and size of each file and 64 blocks of
+    4096 bytes spread over it, which differ between any two trained models, so that large files take no longer.
     """
+
     folder = Path(resolve_checkpoint(path))
     files = sorted(file for file in folder.rglob("*.safetensors") if file.name != LEARNER) if folder.is_dir() else []
     if not files:

@@ -1,13 +1,13 @@
-"""Checkpoint folders -> one merged checkpoint folder, tensor by tensor.
+"""Merge checkpoint folders into a new one, tensor by tensor.
 
-At any time one output shard, one tensor of every model and about six float32 copies of it are in memory, never a model.
-The formulas are those of `motet.weights.merge_math`. Configs, tokenizer and processor are those of the first model;
-optimizer and learner state are not copied, because the merged weights have none.
+Memory holds one output shard, one tensor of every model and about six float32 copies of it, never a whole model. The
+formulas are in `motet.weights.merge_math`. Configs, tokenizer and processor are those of the first model; optimizer
+state is not copied.
 
-Where models and base are stored in different types (trained weights in float32 over a bfloat16 base), the widest of
-them is what a tensor is written in: a small step survives float32 and vanishes in bfloat16.
+If models and base are stored in different dtypes (weights trained in float32 from a bfloat16 base), a tensor is written
+in the widest of them, because small changes vanish in bfloat16.
 
-Not run here: checkpoints of real size.
+Not tested with checkpoints of real size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from motet.core.errors import CheckpointError, ConfigError, NumericsError
 from motet.weights.lora_as_full import CONFIG, AdaptedWeights, base_folder, cached_folder
-from motet.weights.merge_math import average, delta, gaussian_deltas, moved, norm_weighted
+from motet.weights.merge_math import add_delta, average, delta, gaussian_deltas, norm_weighted
 from motet.weights.safetensors_io import (
     SHARD_BYTES,
     ShardWriter,
@@ -40,89 +40,92 @@ METHODS = ("gaussian", "average", "norm")
 
 
 @dataclass(frozen=True)
-class Merged:
-    """What a merge did. `judged` counts the elements of deltas of tensors that both models changed, `outliers` how many
-    of those were outliers (gaussian only); `changed` counts tensors that differ between the models or from the base."""
+class MergeResult:
+    """What a merge did.
+
+    `tensors` and `parameters` count all of the result; `changed` counts the tensors that differ between the models or
+    from the base. `num_compared` counts the elements of the deltas of tensors that both models changed, `outliers` how
+    many of those were outliers (gaussian only).
+    """
 
     folder: Path
     tensors: int
     parameters: int
     changed: int
-    judged: int
+    num_compared: int
     outliers: int
     seconds: float
 
     @property
     def outlier_share(self) -> float | None:
-        """Outliers among the judged elements, None where none were judged."""
-        return self.outliers / self.judged if self.judged else None
+        """Outliers as a fraction of the compared elements; None if none were compared."""
+        return self.outliers / self.num_compared if self.num_compared else None
 
 
 def merge_folders(
     models: Sequence[Path], out: Path, *, method: str, base: Path | None = None, shard_bytes: int = SHARD_BYTES
-) -> Merged:
-    """Merge checkpoint folders (full or LoRA adapters) into the new folder `out`, which appears whole or not at all.
+) -> MergeResult:
+    """Merge checkpoint folders (full or LoRA adapters) into the new folder `out`, which is written atomically.
 
     `method` is one of METHODS; all but average need the `base` that the models were trained from.
 
-    Raises ConfigError for a method that does not fit the number of models, CheckpointError for folders that do not fit
-    each other, RunFolderError when `out` exists and is not empty, NumericsError when a merged number is not finite.
+    Raises ConfigError if the method does not fit the number of models, CheckpointError if the folders do not fit each
+    other, RunFolderError if `out` exists and is not empty, NumericsError if a merged value is not finite.
     """
-    _refuse_mismatched_method(len(models), method, base)
+    _check_method(len(models), method, base)
     start = time.monotonic()
-    models = [_located(model) for model in models]
-    opened = [open_weights(folder) for folder in models]
-    ancestor = None if base is None else open_weights(base)
-    _refuse_different_tensors([*opened, *([] if ancestor is None else [ancestor])])
-    step = _Step(method)
+    models = [_resolve(model) for model in models]
+    model_weights = [open_weights(folder) for folder in models]
+    base_weights = None if base is None else open_weights(base)
+    _check_same_tensors([*model_weights, *([] if base_weights is None else [base_weights])])
+    merger = _TensorMerger(method)
     with atomic_dir(out) as partial:
         _copy_settings(models[0], partial)
         writer = ShardWriter(partial, shard_bytes)
-        for name in opened[0].shapes:
-            tensors = [one.load(name) for one in opened]
-            writer.add(name, step.merge(name, tensors, None if ancestor is None else ancestor.load(name)))
+        for name in model_weights[0].shapes:
+            tensors = [weights.load(name) for weights in model_weights]
+            writer.add(name, merger.merge(name, tensors, None if base_weights is None else base_weights.load(name)))
         writer.close()
         _declare_dtype(partial / "config.json", writer.dtypes)
     seconds = time.monotonic() - start
-    count = len(opened[0].shapes)
-    return Merged(out, count, writer.parameters, step.changed, step.judged, step.outliers, seconds)
+    count = len(model_weights[0].shapes)
+    return MergeResult(out, count, writer.parameters, merger.changed, merger.num_compared, merger.outliers, seconds)
 
 
 def open_weights(folder: Path) -> Weights:
-    """The weights of a folder, or of a hub id in the hub's cache; an adapter's are its base's with the adapter on."""
-    folder = _located(folder)
+    """The weights of a folder or of a hub id in the hub's cache; of an adapter: its base with the adapter applied."""
+    folder = _resolve(folder)
     if (folder / CONFIG).is_file():
         return AdaptedWeights(folder, open_weights(base_folder(folder)))
     return StoredWeights(folder)
 
 
-def _located(folder: Path) -> Path:
+def _resolve(folder: Path) -> Path:
     return folder if folder.exists() else cached_folder(folder.as_posix()) or folder
 
 
-class _Step:
-    """Merges one tensor after the other, and counts."""
+class _TensorMerger:
+    """Merges one tensor after another and counts what it did."""
 
     def __init__(self, method: str) -> None:
         self.method = method
-        self.changed = self.judged = self.outliers = 0
+        self.changed = self.num_compared = self.outliers = 0
 
     def merge(self, name: str, models: list[Tensor], base: Tensor | None) -> Tensor:
-        everyone = models if base is None else [base, *models]
-        widest = reduce(torch.promote_types, (one.dtype for one in everyone))
-        if all(torch.equal(one.to(widest), everyone[0].to(widest)) for one in everyone[1:]):
-            return everyone[0].to(widest)
-        if not all(one.is_floating_point() for one in everyone):
+        tensors = models if base is None else [base, *models]
+        widest = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+        if all(torch.equal(tensor.to(widest), tensors[0].to(widest)) for tensor in tensors[1:]):
+            return tensors[0].to(widest)
+        if not all(tensor.is_floating_point() for tensor in tensors):
             raise CheckpointError(
-                f"{name!r} holds {everyone[0].dtype} and differs between the models: it has no mean.",
-                fix="merge models that agree on it.",
+                f"{name!r} has dtype {tensors[0].dtype} and differs between the models: integers cannot be averaged.",
+                fix="merge models that agree on this tensor.",
             )
         self.changed += 1
-        merged = self._merge([one.to(widest) for one in models], None if base is None else base.to(widest))
+        merged = self._merge([model.to(widest) for model in models], None if base is None else base.to(widest))
         if not bool(merged.isfinite().all()):
             raise NumericsError(
-                f"{name!r} has numbers that are not finite, in a model or once merged.",
-                fix="look for the checkpoint that diverged.",
+                f"{name!r} is not finite in a model or after merging.", fix="leave out the checkpoint that diverged."
             )
         return merged
 
@@ -132,32 +135,35 @@ class _Step:
         if self.method == "norm":
             return norm_weighted(base, models)
         first, second = (delta(base, model) for model in models)
-        merged, outlies = gaussian_deltas(first, second)
+        merged, outlier_masks = gaussian_deltas(first, second)
         if bool(first.any()) and bool(second.any()):
-            self.judged += 2 * first.numel()
-            self.outliers += sum(int(one.sum()) for one in outlies)
-        return moved(base, merged)
+            self.num_compared += 2 * first.numel()
+            self.outliers += sum(int(mask.sum()) for mask in outlier_masks)
+        return add_delta(base, merged)
 
 
-def _refuse_mismatched_method(count: int, method: str, base: Path | None) -> None:
+def _check_method(count: int, method: str, base: Path | None) -> None:
     if method not in METHODS:
-        raise ConfigError(f"method={method!r} is no way to merge.", fix=f"use one of {', '.join(METHODS)}.")
+        raise ConfigError(f"method={method!r} is not a merge method.", fix=f"use one of {', '.join(METHODS)}.")
     if count < 2:
-        raise ConfigError(f"A merge needs two models or more, not {count}.", fix="name another checkpoint folder.")
+        raise ConfigError(f"A merge needs at least two models, not {count}.", fix="name another checkpoint folder.")
     if method == "gaussian" and count != 2:
         raise ConfigError(f"method='gaussian' merges two models, not {count}.", fix="use method average or norm.")
     if method == "average" and base is not None:
-        raise ConfigError("method='average' has no use for a base.", fix="leave the base out, or use method norm.")
+        raise ConfigError("method='average' takes no base.", fix="leave out the base, or use method norm.")
     if method != "average" and base is None:
         raise ConfigError(
-            f"method={method!r} merges changes, and needs the checkpoint that they are changes of.",
-            fix="name the base: the checkpoint that the models were trained from.",
+            f"method={method!r} needs the base, because it merges the changes from it.",
+            fix="give --base, the checkpoint that the models were trained from.",
         )
 
 
-def _refuse_different_tensors(all_weights: list[Weights]) -> None:
-    """Same names and shapes everywhere. A tensor that the base lacks is refused too: CoRL's release takes it from the
-    first model, which drops the others' without a word."""
+def _check_same_tensors(all_weights: list[Weights]) -> None:
+    """Raise CheckpointError unless all have the same tensor names and shapes.
+
+    The base must have all of them too: CoRL's release takes a tensor that the base lacks from the first model, which
+    silently drops those of the others.
+    """
     first = all_weights[0]
     for other in all_weights[1:]:
         differing = set(first.shapes) ^ set(other.shapes)
@@ -165,7 +171,7 @@ def _refuse_different_tensors(all_weights: list[Weights]) -> None:
             raise CheckpointError(
                 f"{first.source!r} and {other.source!r} differ by {len(differing)} tensors: "
                 f"{format_first_names(differing)}.",
-                fix="merge checkpoints of one model; convert or complete the odd one.",
+                fix="merge checkpoints of one model; convert or complete the one that differs.",
             )
         reshaped = [
             f"{name} {first.shapes[name]} and {other.shapes[name]}"
@@ -176,22 +182,23 @@ def _refuse_different_tensors(all_weights: list[Weights]) -> None:
             raise CheckpointError(
                 f"{first.source!r} and {other.source!r} differ in the shape of {len(reshaped)} tensors: "
                 f"{format_first_names(reshaped)}.",
-                fix="merge checkpoints of one model and one size.",
+                fix="merge checkpoints of one model and size.",
             )
 
 
 def _copy_settings(model: Path, target: Path) -> None:
-    """An adapter's folder need not hold the model's config: its base's files come first, its own replace them."""
+    """An adapter's folder may lack the model's config: copy the base's files first, then its own over them."""
     if (model / CONFIG).is_file():
         _copy_settings(base_folder(model), target)
     copy_settings(model, target)
 
 
 def _declare_dtype(config: Path, dtypes: set[torch.dtype]) -> None:
-    """transformers loads everything in the type that config.json names: name the widest of what was written."""
+    """Set the dtype in config.json, in which transformers loads all tensors, to the widest one written."""
     floats = [dtype for dtype in dtypes if dtype.is_floating_point]
     if not config.is_file() or not floats:
         return
     content = read_json(config)
-    content.pop("torch_dtype", None)  # its older name
+    content.pop("torch_dtype", None)  # older name of the key
+
     write_json(config, {**content, "dtype": str(reduce(torch.promote_types, floats)).removeprefix("torch.")})

@@ -1,4 +1,4 @@
-"""Merging the weights of models that were trained from one base: one tensor in, one tensor out.
+"""Formulas for merging the weights of models trained from one base, per tensor.
 
     delta_i = W_i - W_base
     gaussian        W_base + (in_1 + in_2) / 2 + (out_1 + out_2)
@@ -6,21 +6,21 @@
     norm_weighted   W_base + sum_i delta_i / |delta_i|  /  sum_i 1 / |delta_i|
 
 Gaussian merge is the variant of the CoRL release (arXiv 2505.17534) of the outlier amplification of Si, Jiang and Shen
-(arXiv 2501.10661): with m the mean of the two deltas' means and s the smaller of their unbiased standard deviations, an
-element of a delta is an inlier (`in`) when |delta - m| < 2 s, strictly, and an outlier (`out`) otherwise; each delta is
-judged by itself, element by element. Inliers are averaged, outliers are added up in full.
+(arXiv 2501.10661). With m the mean of the two deltas' means and s the smaller of their unbiased standard deviations, an
+element of a delta is an inlier (`in`) if |delta - m| < 2 s, strictly, and an outlier (`out`) otherwise, separately for
+each delta. Inliers are averaged, outliers are summed.
 
-The edges follow from that. A tensor that one model left alone has s = 0, so all of the other's delta is an outlier and
-is taken in full, as is the sum of two constant deltas and of the deltas of a one-element tensor, whose standard
-deviation counts as 0. Equal deltas are averaged where they are inliers and doubled where they are outliers. Deltas that
-are constant but for rounding have a tiny s of no meaning, and may fall on either side.
+Edge cases: if one model did not change a tensor, s = 0, so the other's delta consists of outliers and is kept in full;
+the same holds for two constant deltas and for one-element tensors, whose standard deviation counts as 0. Equal deltas
+are averaged where they are inliers and doubled where they are outliers. Deltas that are constant up to rounding have a
+tiny, meaningless s, and may count as either.
 
-The norm-weighted mean (the release's other merge) weights each delta by the inverse of its Frobenius norm, a tensor of
-any shape counting as one long vector, so that a model that moved far does not drown one that moved little. Its limit
-for a delta of norm 0 is the base itself: a tensor that one model left alone stays where it was in all.
+The norm-weighted mean (the release's other merge) weights each delta by the inverse of its Frobenius norm, computed
+over all elements of a tensor of any shape, so that a large change does not dominate a small one. Its limit for a delta
+of norm 0 is the base: a tensor that one model did not change stays unchanged.
 
 Everything is computed in float32, in float64 if any input is float64, and returned in the first argument's dtype.
-Integer tensors have no mean: ValueError, as for shapes that differ (nothing is broadcast).
+Integer tensors and different shapes raise ValueError; nothing is broadcast.
 """
 
 from __future__ import annotations
@@ -32,88 +32,87 @@ from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 SIGMAS = 2.0
-"""Half the width of the inlier band in standard deviations; CoRL's value."""
+"""Half the width of the inlier band in standard deviations; the value of CoRL's release."""
 
 
 def gaussian_merge(
     base: Shaped[Tensor, "..."], a: Shaped[Tensor, "..."], b: Shaped[Tensor, "..."]
 ) -> Shaped[Tensor, "..."]:
-    """Two models merged over their base: inlying changes averaged, outlying ones added; see the module."""
+    """Gaussian merge of two models: inlier changes averaged, outlier changes summed; see the module."""
     merged, _ = gaussian_deltas(delta(base, a), delta(base, b))
-    return moved(base, merged)
+    return add_delta(base, merged)
 
 
 def average(models: Sequence[Shaped[Tensor, "..."]], weights: Sequence[float] | None = None) -> Shaped[Tensor, "..."]:
-    """The mean of any number of models; `weights` need not add up to 1, only to something positive."""
+    """The weighted mean of any number of models. Raises ValueError unless the sum of `weights` is positive."""
     shares = [1.0] * len(models) if weights is None else list(weights)
     if not models or len(shares) != len(models) or not sum(shares) > 0:
         raise ValueError(f"{len(models)} models with the weights {shares}: give one weight each, of positive sum.")
-    total = torch.zeros_like(models[0], dtype=_wide(*models))
+    total = torch.zeros_like(models[0], dtype=_compute_dtype(*models))
     for share, model in zip(shares, models, strict=True):
         total += (share / sum(shares)) * model.to(total.dtype)
     return total.to(models[0].dtype)
 
 
 def norm_weighted(base: Shaped[Tensor, "..."], models: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tensor, "..."]:
-    """Any number of models merged over their base, each change weighted by the inverse of its Frobenius norm."""
-    return moved(base, norm_weighted_deltas([delta(base, model) for model in models]))
+    """Merge of any number of models, each change weighted by the inverse of its Frobenius norm."""
+    return add_delta(base, norm_weighted_deltas([delta(base, model) for model in models]))
 
 
 def delta(base: Shaped[Tensor, "..."], model: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
-    """What training changed, model - base, in the dtype that merges are computed in."""
-    wide = _wide(base, model)
-    return model.to(wide) - base.to(wide)
+    """model - base, in the dtype that merges are computed in."""
+    dtype = _compute_dtype(base, model)
+    return model.to(dtype) - base.to(dtype)
 
 
-def moved(base: Shaped[Tensor, "..."], change: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+def add_delta(base: Shaped[Tensor, "..."], change: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
     """base + change, in the base's dtype."""
-    wide = _wide(base, change)
-    return (base.to(wide) + change.to(wide)).to(base.dtype)
+    dtype = _compute_dtype(base, change)
+    return (base.to(dtype) + change.to(dtype)).to(base.dtype)
 
 
 def gaussian_deltas(
     first: Shaped[Tensor, "..."], second: Shaped[Tensor, "..."]
 ) -> tuple[Shaped[Tensor, "..."], tuple[Bool[Tensor, "..."], Bool[Tensor, "..."]]]:
-    """Two deltas merged into one, and which elements of each were outliers; see the module."""
-    wide = _wide(first, second)
-    first, second = first.to(wide), second.to(wide)
-    some = first.numel() > 0
-    centre = 0.5 * (first.mean() + second.mean()) if some else first.new_zeros(())
-    spread = torch.minimum(first.std(), second.std()) if first.numel() > 1 else first.new_zeros(())
+    """The merged delta of two, and masks of the outliers of each; see the module."""
+    dtype = _compute_dtype(first, second)
+    first, second = first.to(dtype), second.to(dtype)
+    centre = 0.5 * (first.mean() + second.mean()) if first.numel() > 0 else first.new_zeros(())
+    std = torch.minimum(first.std(), second.std()) if first.numel() > 1 else first.new_zeros(())
     # One delta after the other, since the largest tensor of a model fills gigabytes.
-    outlies = tuple(~((one - centre).abs_() < SIGMAS * spread) for one in (first, second))
-    merged = torch.where(outlies[0], first, 0.5 * first)
-    merged += torch.where(outlies[1], second, 0.5 * second)
-    return merged, (outlies[0], outlies[1])
+    outliers = tuple(~((change - centre).abs_() < SIGMAS * std) for change in (first, second))
+    merged = torch.where(outliers[0], first, 0.5 * first)
+    merged += torch.where(outliers[1], second, 0.5 * second)
+    return merged, (outliers[0], outliers[1])
 
 
 def norm_weighted_deltas(deltas: Sequence[Shaped[Tensor, "..."]]) -> Shaped[Tensor, "..."]:
-    """Deltas merged into one by inverse Frobenius norms; zeros if any of them is zero, which is the limit."""
+    """The mean of deltas weighted by inverse Frobenius norms; zeros if any of them is zero, which is the limit."""
     if not deltas:
-        raise ValueError("no deltas to merge: give one at least.")
-    wide = _wide(*deltas)
-    norms = [_norm(one.to(wide)) for one in deltas]
+        raise ValueError("no deltas to merge: give at least one.")
+    dtype = _compute_dtype(*deltas)
+    norms = [_norm(change.to(dtype)) for change in deltas]
     if any(float(norm) == 0 for norm in norms):
-        return torch.zeros_like(deltas[0], dtype=wide)
+        return torch.zeros_like(deltas[0], dtype=dtype)
     # Norms relative to the smallest one: 1 / 1e-40 would overflow.
     shares = torch.stack([min(norms) / norm for norm in norms])
-    total = torch.zeros_like(deltas[0], dtype=wide)
-    for share, one in zip(shares / shares.sum(), deltas, strict=True):
-        total += share * one.to(wide)
+    total = torch.zeros_like(deltas[0], dtype=dtype)
+    for share, change in zip(shares / shares.sum(), deltas, strict=True):
+        total += share * change.to(dtype)
     return total
 
 
-def _norm(one: Shaped[Tensor, "..."]) -> Shaped[Tensor, ""]:
-    """The Frobenius norm. Squares are taken relative to the largest number, so that small ones do not vanish."""
-    peak = one.abs().amax() if one.numel() else one.new_zeros(())
-    return peak * (one / peak).square_().sum().sqrt() if bool(peak > 0) else peak
+def _norm(change: Shaped[Tensor, "..."]) -> Shaped[Tensor, ""]:
+    """The Frobenius norm, with squares relative to the largest element, so that small ones do not underflow."""
+    peak = change.abs().amax() if change.numel() else change.new_zeros(())
+    return peak * (change / peak).square_().sum().sqrt() if bool(peak > 0) else peak
 
 
-def _wide(*tensors: Tensor) -> torch.dtype:
-    """float64 if any is, else float32. Raises ValueError for other numbers than floats, and for shapes that differ."""
-    for one in tensors:
-        if not one.is_floating_point():
-            raise ValueError(f"a tensor of {one.dtype} cannot be merged: it has no mean.")
-        if one.shape != tensors[0].shape:
-            raise ValueError(f"shapes differ: {tuple(tensors[0].shape)} and {tuple(one.shape)}.")
-    return torch.float64 if any(one.dtype == torch.float64 for one in tensors) else torch.float32
+def _compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 if any is, else float32. Raises ValueError for integers and for different shapes."""
+    for tensor in tensors:
+        if not tensor.is_floating_point():
+            raise ValueError(f"tensors of {tensor.dtype} cannot be averaged; merge floating-point tensors only.")
+        if tensor.shape != tensors[0].shape:
+            raise ValueError(f"shapes differ: {tuple(tensors[0].shape)} and {tuple(tensor.shape)}.")
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32

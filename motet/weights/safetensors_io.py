@@ -1,7 +1,7 @@
-"""Weights on disk, tensor by tensor: reading sharded files, writing shards and their index, folders that appear whole.
+"""Read and write checkpoint weights tensor by tensor, with shards and their index, and write folders atomically.
 
-No tensor of another file than the one asked for is in memory while reading, and at most one shard while writing. Reads
-safetensors, and `pytorch_model*.bin` of torch's zip format with weights only (no pickled code); writes safetensors.
+While reading, only the requested tensor is in memory, while writing at most one shard. Reads safetensors and
+`pytorch_model*.bin` (torch's zip format, weights only, no pickled code); writes safetensors.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from torch import Tensor
 from motet.core.atomic_files import sync_folder, sync_tree
 from motet.core.errors import CheckpointError, RunFolderError
 from motet.core.registry import first_line
-from motet.weights.locate import SUMS, TRAINER_STATE
+from motet.weights.locate import CHECKSUMS, TRAINER_STATE
 
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 2_000_000_000
-"""Default size of an output shard, and so about the memory that writing takes."""
+"""Default size of an output shard in bytes, which is about the memory that writing takes."""
 _WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx"}
 _DTYPES = {
     "F64": torch.float64,
@@ -46,7 +46,7 @@ _DTYPES = {
 
 @runtime_checkable
 class Weights(Protocol):
-    """Named tensors that are loaded one at a time. `shapes` and `dtypes` know all of them without loading any."""
+    """Named tensors that are loaded one at a time. `shapes` and `dtypes` list all of them without loading any."""
 
     @property
     def source(self) -> str: ...
@@ -66,7 +66,7 @@ class StoredWeights:
     """The weights of a checkpoint folder: `stem`.safetensors, its shards, or `pytorch_model*.bin`."""
 
     def __init__(self, folder: Path, stem: str = "model") -> None:
-        """Raises CheckpointError when the folder holds no weights, or its index and files disagree."""
+        """Raises CheckpointError if the folder has no weights, or if its index and files disagree."""
         self.source = str(folder)
         self.folder = folder
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -83,37 +83,37 @@ class StoredWeights:
     def load(self, name: str) -> Tensor:
         file = self._file[name]
         if file.suffix == ".bin":
-            return self._unpickled(file)[name]
-        with _reading(file), safe_open(str(file), framework="pt") as stored:
+            return self._load_bin(file)[name]
+        with _as_checkpoint_error(file), safe_open(str(file), framework="pt") as stored:
             return stored.get_tensor(name)
 
     def _add(self, file: Path) -> None:
-        found: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        headers: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
         if file.suffix == ".bin":
-            found = {name: (tuple(t.shape), t.dtype) for name, t in self._unpickled(file).items()}
+            headers = {name: (tuple(t.shape), t.dtype) for name, t in self._load_bin(file).items()}
         else:
-            with _reading(file), safe_open(str(file), framework="pt") as stored:
-                for name in stored.keys():  # noqa: SIM118  no mapping: it has keys() alone
+            with _as_checkpoint_error(file), safe_open(str(file), framework="pt") as stored:
+                for name in stored.keys():  # noqa: SIM118  not a mapping: it only has keys()
                     part = stored.get_slice(name)
-                    found[name] = (tuple(part.get_shape()), _DTYPES[part.get_dtype()])
-        for name, (shape, dtype) in found.items():
+                    headers[name] = (tuple(part.get_shape()), _DTYPES[part.get_dtype()])
+        for name, (shape, dtype) in headers.items():
             if name in self._file:
                 raise _unreadable(file.parent, f"{name!r} is stored twice, in {self._file[name].name} and {file.name}")
             self._file[name], self.shapes[name], self.dtypes[name] = file, shape, dtype
 
-    def _unpickled(self, file: Path) -> dict[str, Tensor]:
-        """One memory-mapped file at a time: a tensor is read from disk when it is used."""
+    def _load_bin(self, file: Path) -> dict[str, Tensor]:
+        """Memory-map one file at a time: a tensor is read from disk when it is used."""
         if self._pickled is None or self._pickled[0] != file:
-            with _reading(file):
+            with _as_checkpoint_error(file):
                 content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
             if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-                raise _unreadable(file, "it holds something else than named tensors")
+                raise _unreadable(file, "it is not a dictionary of tensors")
             self._pickled = (file, content)
         return self._pickled[1]
 
 
 class ShardWriter:
-    """Writes tensors as they come into shards of at most `limit` bytes (a larger tensor is a shard of its own).
+    """Writes tensors into shards of at most `limit` bytes (a larger tensor has a shard of its own).
 
     The files are `model.safetensors`, or `model-00001-of-00003.safetensors` and so on with their index, as transformers
     names them. A shard is held in memory until it is full.
@@ -123,65 +123,65 @@ class ShardWriter:
         self.folder, self.limit = folder, limit
         self.dtypes: set[torch.dtype] = set()
         self.parameters = 0
-        self._held: dict[str, Tensor] = {}
+        self._shard: dict[str, Tensor] = {}
         self._bytes = self._total = 0
         self._shards: list[list[str]] = []
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Take a tensor; it is copied, so views are welcome."""
-        if self._held and self._bytes + tensor.nbytes > self.limit:
+        """Add a tensor; it is copied, so it may be a view."""
+        if self._shard and self._bytes + tensor.nbytes > self.limit:
             self._flush()
-        self._held[name] = tensor.clone(memory_format=torch.contiguous_format)
+        self._shard[name] = tensor.clone(memory_format=torch.contiguous_format)
         self._bytes += tensor.nbytes
         self._total += tensor.nbytes
         self.parameters += tensor.numel()
         self.dtypes.add(tensor.dtype)
 
     def close(self) -> None:
-        """Write what is left, name the shards and write the index."""
+        """Write the last shard, rename the shards, and write the index."""
         self._flush()
         count = len(self._shards)
         if count == 1:
             os.replace(self._part(0), self.folder / "model.safetensors")
             return
         weight_map = {}
-        for number, names in enumerate(self._shards):
-            file = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
-            os.replace(self._part(number), self.folder / file)
+        for index, names in enumerate(self._shards):
+            file = f"model-{index + 1:05d}-of-{count:05d}.safetensors"
+            os.replace(self._part(index), self.folder / file)
             weight_map |= dict.fromkeys(names, file)
         metadata = {"total_parameters": self.parameters, "total_size": self._total}
         write_json(self.folder / INDEX, {"metadata": metadata, "weight_map": weight_map})
 
     def _flush(self) -> None:
-        save_tensors(self._part(len(self._shards)), self._held)
-        self._shards.append(list(self._held))
-        self._held, self._bytes = {}, 0
+        save_tensors(self._part(len(self._shards)), self._shard)
+        self._shards.append(list(self._shard))
+        self._shard, self._bytes = {}, 0
 
-    def _part(self, number: int) -> Path:
-        return self.folder / f".part_{number:05d}"
+    def _part(self, index: int) -> Path:
+        return self.folder / f".part_{index:05d}"
 
 
 def save_tensors(file: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """A safetensors file with the metadata that transformers asks for, readable as any file of the process."""
+    """Write a safetensors file with the metadata that transformers expects and the process's default permissions."""
     save_file(tensors, str(file), metadata={"format": "pt", **(metadata or {})})
     probe = file.with_name(".mode")
     probe.touch()
-    shutil.copymode(probe, file)  # safetensors writes for the owner alone, whatever the umask
+    shutil.copymode(probe, file)  # safetensors ignores the umask and writes for the owner only
     probe.unlink()
 
 
 @contextmanager
 def atomic_dir(target: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `target` when the block ends well and is removed when it does not.
+    """A temporary folder that is renamed to `target` if the `with` block succeeds and removed if it raises.
 
-    Raises RunFolderError when `target` exists and is not empty, CheckpointError when it cannot be written.
+    Raises RunFolderError if `target` exists and is not empty, CheckpointError if it cannot be written.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise RunFolderError(f"{str(target)!r} exists and is not empty.", fix="name a new folder.")
+        raise RunFolderError(f"{str(target)!r} exists and is not empty.", fix="choose a new folder.")
     partial = target.absolute().with_name(f".partial_{target.absolute().name}")
     try:
         if partial.exists():
-            shutil.rmtree(partial)  # what a killed process left
+            shutil.rmtree(partial)  # left by a killed process
         partial.mkdir(parents=True)
         yield partial
         sync_tree(partial)
@@ -192,14 +192,14 @@ def atomic_dir(target: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{str(target)!r} cannot be written: {first_line(error).rstrip('.')}.",
-            fix="check the disk and the folder's permissions.",
+            fix="check the free disk space and the folder's permissions.",
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def copy_settings(source: Path, target: Path) -> None:
-    """Copy what is not weights: configs, tokenizer, processor, chat templates. A learner's state stays behind."""
+    """Copy everything but weights and training state: configs, tokenizer, processor, chat templates."""
     for path in sorted(source.iterdir()):
         if path.is_dir():
             if path.name == "additional_chat_templates":
@@ -210,34 +210,36 @@ def copy_settings(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-_EXCLUDED_FILES = {TRAINER_STATE, SUMS, "adapter_config.json", ".gitattributes"}
+_EXCLUDED_FILES = {TRAINER_STATE, CHECKSUMS, "adapter_config.json", ".gitattributes"}
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object. Raises CheckpointError naming the file."""
+def read_json(file: Path, *, missing_ok: bool = False) -> dict[str, Any]:
+    """A JSON object; with `missing_ok`, an empty one if there is no file. Raises CheckpointError naming the file."""
+    if missing_ok and not file.is_file():
+        return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _unreadable(file, first_line(error).rstrip(".")) from error
     if not isinstance(content, dict):
-        raise _unreadable(file, f"it holds a {type(content).__name__} instead of an object")
+        raise _unreadable(file, f"it contains a {type(content).__name__} instead of an object")
     return content
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """A JSON object, readable by people."""
+    """Write an indented JSON object."""
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def format_first_names(names: Iterator[str] | list[str] | set[str], most: int = 3) -> str:
-    """The first few names, and how many more there are: for messages."""
+    """`a, b, c and 4 more`, for messages."""
     ordered = sorted(names)
     return ", ".join(ordered[:most]) + (f" and {len(ordered) - most} more" if len(ordered) > most else "")
 
 
 def _files(folder: Path, stem: str) -> tuple[list[Path], dict[str, str] | None]:
     if not folder.is_dir():
-        raise CheckpointError(f"There is no folder {str(folder)!r}.", fix="check the path.")
+        raise CheckpointError(f"{str(folder)!r} is not a folder.", fix="check the path.")
     for single, index in (
         (f"{stem}.safetensors", f"{stem}.safetensors.index.json"),
         ("pytorch_model.bin", "pytorch_model.bin.index.json"),
@@ -247,19 +249,19 @@ def _files(folder: Path, stem: str) -> tuple[list[Path], dict[str, str] | None]:
         if (folder / index).is_file():
             weight_map = read_json(folder / index).get("weight_map")
             if not isinstance(weight_map, dict) or any(Path(file).name != file for file in weight_map.values()):
-                raise _unreadable(folder / index, "its weight_map is not one of tensors to files of that folder")
+                raise _unreadable(folder / index, "its weight_map does not map tensors to files of that folder")
             return [folder / file for file in sorted(set(weight_map.values()))], weight_map
     raise CheckpointError(
-        f"{str(folder)!r} holds no weights: neither {stem}.safetensors nor its index.",
-        fix="give a checkpoint folder that save_pretrained wrote.",
+        f"{str(folder)!r} contains no weights: neither {stem}.safetensors nor its index.",
+        fix="give a checkpoint folder written by save_pretrained.",
     )
 
 
 @contextmanager
-def _reading(file: Path) -> Iterator[None]:
+def _as_checkpoint_error(file: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # safetensors, torch and pickle each have their kinds for a broken file
+    except Exception as error:  # safetensors, torch and pickle each raise their own errors for a broken file
         raise _unreadable(file, first_line(error).rstrip(".")) from error
 
 

@@ -21,7 +21,7 @@ from motet.convert.janus import UNREAD_FILE, convert_folder
 from motet.convert.janus_names import from_original, from_transformers
 from motet.core.errors import CheckpointError, ConfigError, RunFolderError
 from motet.policies.janus.images import encode_images
-from motet.weights.hf_output import quiet
+from motet.weights.hf_output import suppress_hf_output
 from tests.convert import original_janus as reference
 from tests.policies import published
 from tests.runs import motet_command
@@ -53,7 +53,7 @@ def converted(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(converted: Path) -> Any:
-    with quiet():
+    with suppress_hf_output():
         return JanusForConditionalGeneration.from_pretrained(converted).eval()
 
 
@@ -218,7 +218,7 @@ def test_the_names_of_the_original_are_known(state: dict[str, Tensor]) -> None:
 
 
 def test_settings_by_name(converted: Path, model: Any) -> None:
-    with quiet():
+    with suppress_hf_output():
         processor = JanusProcessor.from_pretrained(converted)
         generation = GenerationConfig.from_pretrained(converted)
     ids = processor.tokenizer.get_vocab()
@@ -401,7 +401,7 @@ def test_pictures_are_scaled_as_by_deepseek(converted: Path, size: tuple[int, in
     policy.save(tmp_path / "saved")
     for ours in (policy, motet.load_policy(tmp_path / "saved")):
         torch.testing.assert_close(ours.encoder._pixels([picture])[0], expected, rtol=0, atol=1e-6)
-    with quiet():
+    with suppress_hf_output():
         assert JanusProcessor.from_pretrained(tmp_path / "saved").image_processor.size["height"] == side
 
 

@@ -24,7 +24,7 @@ from motet.policies import load_policy
 from motet.policies.generation import chat_template as templates
 from motet.policies.janus import JanusPolicy
 from motet.policies.janus.prompt_encoding import ContextEncoder
-from motet.weights.hf_output import quiet
+from motet.weights.hf_output import suppress_hf_output
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_hub_id_that_cannot_be_had() -> None:
-    assert "'nobody/nothing' is not a folder here, and the hub does not have it" in refused("nobody/nothing")
+    assert "'nobody/nothing' is not a local folder, and could not be found on the Hub" in refused("nobody/nothing")
 
 
 def test_a_folder_without_a_config(copy: Path) -> None:
@@ -219,9 +219,9 @@ def test_loading_and_saving_say_nothing(copy: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_quiet_gives_the_settings_back() -> None:
+def test_suppressing_output_restores_the_settings() -> None:
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    with pytest.raises(KeyError), quiet():
+    with pytest.raises(KeyError), suppress_hf_output():
         assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (logging.ERROR, False)
         raise KeyError
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
@@ -236,7 +236,7 @@ def test_saved_files_are_for_everyone_and_for_transformers(policy: JanusPolicy, 
         os.umask(mask)
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
     assert modes["model.safetensors"] == 0o644 and set(modes.values()) == {0o644}
-    with quiet():
+    with suppress_hf_output():
         model = JanusForConditionalGeneration.from_pretrained(tmp_path)
         processor = JanusProcessor.from_pretrained(tmp_path)
     assert all(torch.equal(w, model.state_dict()[name]) for name, w in weights.items())
@@ -250,7 +250,7 @@ def test_generate_finds_its_begin_of_image_token_after_a_save(copy: Path, tmp_pa
     (copy / "generation_config.json").unlink()
     policy = load_policy(copy, PolicyConfig(path=str(copy), device="cpu"))
     policy.save(tmp_path / "saved")
-    with quiet():
+    with suppress_hf_output():
         model = JanusForConditionalGeneration.from_pretrained(tmp_path / "saved")
     assert model.generation_config.generation_kwargs == {"boi_token_id": policy.encoder.begin_image_id}
     assert model.generation_config.pad_token_id == policy.encoder.pad_id

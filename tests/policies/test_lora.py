@@ -13,7 +13,7 @@ from motet.core.errors import CheckpointError, ConfigError
 from motet.core.trajectory import Act
 from motet.policies import load_policy
 from motet.policies.janus import JanusPolicy
-from motet.weights.hf_output import quiet
+from motet.weights.hf_output import suppress_hf_output
 
 peft = pytest.importorskip("peft")
 
@@ -86,7 +86,7 @@ def test_an_adapter_folder_is_pefts_and_ours(adapted: JanusPolicy, checkpoint: P
     assert not (tmp_path / "model.safetensors").exists()
     from transformers import JanusForConditionalGeneration
 
-    with quiet():
+    with suppress_hf_output():
         base = JanusForConditionalGeneration.from_pretrained(checkpoint, attn_implementation="eager")
         theirs = peft.PeftModel.from_pretrained(base, tmp_path).eval()
     ids = torch.cat([acts[0].encoding.ids, acts[0].ids])[None]

@@ -14,7 +14,7 @@ from motet.core.conversation import Conversation, assistant, from_chat, user
 from motet.policies import load_policy
 from motet.policies.janus import JanusPolicy
 from motet.policies.tiny.janus import BEGIN_IMAGE, BOS, END_IMAGE, EOS, IMAGE, PAD
-from motet.weights.hf_output import quiet
+from motet.weights.hf_output import suppress_hf_output
 from tests.policies.published import publish
 from tests.policies.teacher import sound_transformers, teacher_forced
 
@@ -41,7 +41,7 @@ def policies(published: dict[str, Path]) -> dict[str, JanusPolicy]:
 
 @pytest.fixture(scope="module")
 def theirs(published: dict[str, Path]) -> dict[str, Any]:
-    with quiet():
+    with suppress_hf_output():
         return {size: JanusProcessor.from_pretrained(folder) for size, folder in published.items()}
 
 
@@ -165,7 +165,7 @@ def test_a_saved_checkpoint_is_the_same_for_motet_and_for_transformers(
     again = open_at(tmp_path)
     reloaded = again.model.state_dict()
     assert weights.keys() == reloaded.keys() and all(torch.equal(w, reloaded[name]) for name, w in weights.items())
-    with quiet():
+    with suppress_hf_output():
         model = JanusForConditionalGeneration.from_pretrained(tmp_path)
         processor = JanusProcessor.from_pretrained(tmp_path)
     assert all(torch.equal(w, model.state_dict()[name]) for name, w in weights.items())

@@ -16,7 +16,7 @@ from motet.policies import load_policy
 from motet.policies.qwen_vl import VlmPolicy
 from motet.policies.qwen_vl.checkpoint import open_vlm
 from motet.policies.tiny.qwen_vl import make_tiny_vlm
-from motet.weights.hf_output import quiet
+from motet.weights.hf_output import suppress_hf_output
 from tests.policies.teacher import sound_transformers
 from tests.policies.vlms import conversations, open_policy, requests, save_tiny, shown, worst
 
@@ -26,7 +26,7 @@ ATOL = 1e-5
 @sound_transformers
 def test_what_is_saved_loads_in_transformers_and_here(vlm: VlmPolicy, tmp_path: Path) -> None:
     vlm.save(tmp_path)
-    with quiet():
+    with suppress_hf_output():
         theirs = AutoModelForImageTextToText.from_pretrained(tmp_path)
         tokenizer, images = AutoTokenizer.from_pretrained(tmp_path), AutoImageProcessor.from_pretrained(tmp_path)
     assert type(theirs) is type(vlm.model)
@@ -87,7 +87,7 @@ def test_an_adapter_is_saved_as_pefts(vlm_checkpoint: Path, tmp_path: Path) -> N
     policy.save(tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
     base, processor = open_vlm(str(vlm_checkpoint), torch.float32)
-    with quiet():
+    with suppress_hf_output():
         again = VlmPolicy(peft.PeftModel.from_pretrained(base, str(tmp_path)), processor)
     acts = policy.act(requests(*conversations(), n=1), Sampling(max_tokens=6))
     assert worst(again.log_probs(acts), [act.log_probs for act in acts]) < ATOL

@@ -15,7 +15,7 @@ from motet.core.errors import CheckpointError, RunFolderError
 from motet.report.run_dir import RunFolder
 from motet.training.checkpoint import Progress, restore, save_checkpoint
 from motet.training.setup import setup_rl
-from motet.weights.locate import checkpoints, damage, latest_checkpoint
+from motet.weights.locate import checkpoints, find_damage, latest_checkpoint
 from motet.weights.safetensors_io import atomic_dir
 from tests.runs import mapping, metrics, motet_command, run_loop, write_recipe
 
@@ -142,11 +142,11 @@ def test_checksums_are_those_of_sha256sum(session, tmp_path):
     saved = save_checkpoint(tmp_path, session.policy, session.learner, Progress(1, 0.0, {}), keep=1)
     if shutil.which("sha256sum"):
         subprocess.run(["sha256sum", "-c", "--quiet", "--strict", "SHA256SUMS"], cwd=saved, check=True)
-    assert damage(saved) is None
+    assert find_damage(saved) is None
     (saved / "SHA256SUMS").write_text("")
-    assert damage(saved) == "SHA256SUMS is empty"
+    assert find_damage(saved) == "SHA256SUMS is empty"
     (saved / "SHA256SUMS").unlink()  # a checkpoint of an earlier version
-    assert damage(saved) is None
+    assert find_damage(saved) is None
     assert restore(saved, session.policy, session.learner).step == 1
 
 

@@ -1,4 +1,4 @@
-"""What is saved: the newest of a run, and digests of weights."""
+"""The newest checkpoint of a run, and digests of weights."""
 
 import shutil
 
@@ -25,25 +25,25 @@ def test_digest_depends_on_weights_not_paths(tiny_checkpoint, tmp_path):
     assert weights_digest(copy) not in (None, digest, changed)
 
 
-def test_a_digest_sees_the_first_and_the_last_byte(tmp_path):
+def test_a_digest_covers_the_first_and_the_last_byte(tmp_path):
     seen = set()
-    for place in (0, 500_000, 999_999):
+    for position in (0, 500_000, 999_999):
         content = bytearray(1_000_000)
-        content[place] = 1
+        content[position] = 1
         (tmp_path / "model.safetensors").write_bytes(bytes(content))
         seen.add(weights_digest(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"small")
     assert len(seen) >= 2 and weights_digest(tmp_path) not in seen
 
 
-def test_where_no_weights_lie_there_is_no_digest(tmp_path):
+def test_a_folder_without_weights_has_no_digest(tmp_path):
     assert weights_digest("someone/model") is None and weights_digest(tmp_path) is None
 
 
-def test_the_newest_of_a_run_is_its_last_checkpoint_or_its_merge(tmp_path):
+def test_a_run_folder_resolves_to_its_last_checkpoint_or_its_merge(tmp_path):
     assert resolve_checkpoint("someone/model") == "someone/model" and resolve_checkpoint(tmp_path) == str(tmp_path)
     (tmp_path / "merged").mkdir()
-    assert resolve_checkpoint(tmp_path) == str(tmp_path)  # not whole
+    assert resolve_checkpoint(tmp_path) == str(tmp_path)  # incomplete
     (tmp_path / "merged" / "config.json").write_text("{}")
     assert resolve_checkpoint(tmp_path) == str(tmp_path / "merged")
     for step in (9, 10):

@@ -1,4 +1,4 @@
-"""LoRA adapters merge by their products, never by their factors."""
+"""LoRA adapters are merged by their products, not by their factors."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ peft = pytest.importorskip("peft")
 
 
 def train_adapter(base: Path, folder: Path, seed: int, rank: int) -> tuple[Path, dict[str, Tensor]]:
-    """An adapter with random factors, saved as a run saves it, and the weights that peft itself makes of it."""
+    """An adapter with random factors, saved as in a run, and the full weights that peft computes from it."""
     settings = PolicyConfig(path=str(base), device="cpu", lora=LoraConfig(rank=rank, alpha=3.0))
     policy = motet.load_policy(base, settings)
     noise = torch.Generator().manual_seed(seed)
@@ -41,9 +41,9 @@ def adapters(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def broken(adapters: Any, tmp_path: Path) -> Callable[..., Path]:
-    """A copy of the first adapter with some settings or tensors of its own."""
+    """Makes a copy of the first adapter with changed settings or tensors."""
 
-    def breaks(tensors: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda t: t, **settings: Any) -> Path:
+    def make_broken(tensors: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda t: t, **settings: Any) -> Path:
         source, target = adapters[0][0], tmp_path / "broken"
         target.mkdir()
         config = json.loads((source / "adapter_config.json").read_text())
@@ -51,7 +51,7 @@ def broken(adapters: Any, tmp_path: Path) -> Callable[..., Path]:
         save_file(tensors(load_file(source / "adapter_model.safetensors")), target / "adapter_model.safetensors")
         return target
 
-    return breaks
+    return make_broken
 
 
 def test_products_merge(adapters: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -60,20 +60,20 @@ def test_products_merge(adapters: Any, tiny_checkpoint: Path, tmp_path: Path) ->
     merge_folders(folders, tmp_path / "norm", method="norm", base=tiny_checkpoint)
     base = motet.load_policy(tiny_checkpoint).model.state_dict()
     gaussian, norm = (motet.load_policy(tmp_path / name).model.state_dict() for name in ("gaussian", "norm"))
-    moved = 0
+    num_changed = 0
     for name, weight in base.items():
         one, two = (weights[name] for weights in full)
         torch.testing.assert_close(norm[name], norm_weighted(weight, [one, two]), atol=1e-6, rtol=0)
         expected = gaussian_merge(weight, one, two)
         differing = ((gaussian[name] - expected).abs() > 1e-6).double().mean()
         assert differing < 2e-3, name  # an element on the edge of the band may fall to the other side by rounding
-        moved += not torch.equal(gaussian[name], weight)
-    assert moved == 2 * 7  # seven adapted layers in each of two blocks, and nothing else
+        num_changed += not torch.equal(gaussian[name], weight)
+    assert num_changed == 2 * 7  # seven adapted layers in each of two blocks, and nothing else
 
 
-def test_factors_would_be_something_else(adapters: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """What averaging A and B separately gives is far from the mean of the products, which is what we write."""
-    # of one rank, or their factors could not even be averaged
+def test_averaging_factors_would_give_another_result(adapters: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Averaging A and B separately is far from the mean of the products, which is written."""
+    # of the same rank, or the factors could not be averaged
     other, _ = train_adapter(tiny_checkpoint, tmp_path / "other", 5, rank=2)
     merge_folders([adapters[0][0], other], tmp_path / "out", method="average")
     name = "model.language_model.layers.0.self_attn.q_proj"
@@ -114,7 +114,7 @@ def test_rslora_scales_by_the_root(adapters: Any, broken: Any, tiny_checkpoint: 
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "message"),
     [
         ({"use_dora": True}, "use_dora=True"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out=True"),
@@ -124,14 +124,14 @@ def test_rslora_scales_by_the_root(adapters: Any, broken: Any, tiny_checkpoint: 
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"),
         ({"peft_type": "LOHA"}, "peft_type='LOHA'"),
         ({"lora_alpha": None}, "lora_alpha=None"),
-        ({"base_model_name_or_path": "someone/somewhere"}, "'someone/somewhere', which is no folder here"),
-        ({"base_model_name_or_path": None}, "no folder here"),
+        ({"base_model_name_or_path": "someone/somewhere"}, "'someone/somewhere', which is not a local folder"),
+        ({"base_model_name_or_path": None}, "not a local folder"),
     ],
 )
-def test_other_adapters_are_refused(
-    adapters: Any, broken: Any, tmp_path: Path, settings: dict[str, Any], words: str
+def test_unsupported_adapters_are_rejected(
+    adapters: Any, broken: Any, tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match=message):
         merge_folders([adapters[1][0], broken(**settings)], tmp_path / "out", method="average")
     assert not (tmp_path / "out").exists()
 
@@ -157,17 +157,17 @@ def without(part: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize(
-    ("tensors", "words"),
+    ("tensors", "message"),
     [
         (without("lora_A"), "has only lora_B"),
-        (without("lora"), "holds no LoRA factors"),
-        (lambda t: t | {"base_model.model.lm_head.weight": torch.zeros(1)}, "which is no LoRA factor"),
+        (without("lora"), "does not contain LoRA factors"),
+        (lambda t: t | {"base_model.model.lm_head.weight": torch.zeros(1)}, "which is not a LoRA factor"),
         (lambda t: {name: tensor[:, :-1].contiguous() for name, tensor in t.items()}, "does not fit"),
         (lambda t: {name.replace("q_proj", "x_proj"): tensor for name, tensor in t.items()}, r"of shape None"),
     ],
 )
-def test_factors_that_do_not_fit_are_refused(
-    adapters: Any, broken: Any, tmp_path: Path, tensors: Callable[[Any], Any], words: str
+def test_factors_that_do_not_fit_are_rejected(
+    adapters: Any, broken: Any, tmp_path: Path, tensors: Callable[[Any], Any], message: str
 ) -> None:
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match=message):
         merge_folders([adapters[1][0], broken(tensors)], tmp_path / "out", method="average")

@@ -1,4 +1,4 @@
-"""Merged folders hold what the formulas say, load as any checkpoint, and are refused rather than guessed."""
+"""Merged folders match the formulas and load as any checkpoint; invalid merges are rejected."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ def family(tmp_path: Path) -> list[Path]:
 # --- what a merged folder holds
 
 
-def test_every_method_is_its_formula(family: list[Path], tmp_path: Path) -> None:
+def test_every_method_equals_its_formula(family: list[Path], tmp_path: Path) -> None:
     base, a, b, c = (read(folder) for folder in family)
     merge_folders(family[1:3], tmp_path / "gaussian", method="gaussian", base=family[0])
     merge_folders(family[1:], tmp_path / "average", method="average")
@@ -85,8 +85,8 @@ def test_shards_in_and_out(family: list[Path], tmp_path: Path) -> None:
     assert not (whole.folder / INDEX).exists()
 
 
-def test_only_a_shard_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory by structure: no more tensors are held at once than fill a shard."""
+def test_at_most_one_shard_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more tensors are held at once than fill a shard."""
     held: list[int] = []
     monkeypatch.setattr(
         "motet.weights.safetensors_io.save_tensors", lambda file, tensors: (held.append(len(tensors)), file.touch())
@@ -107,14 +107,14 @@ def test_views_are_copied(tmp_path: Path) -> None:
     assert read(tmp_path)["turned"].tolist() == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
 
 
-def test_what_was_done_is_counted(family: list[Path], tmp_path: Path) -> None:
+def test_changed_tensors_and_outliers_are_counted(family: list[Path], tmp_path: Path) -> None:
     base, a, b = (read(folder) for folder in family[:3])
-    b["a.weight"] = base["a.weight"].clone()  # one model alone changed it: not judged
-    a["b.weight"], b["b.weight"] = base["b.weight"].clone(), base["b.weight"].clone()  # nobody changed it
+    b["a.weight"] = base["a.weight"].clone()  # changed by one model: not compared
+    a["b.weight"], b["b.weight"] = base["b.weight"].clone(), base["b.weight"].clone()  # changed by none
     models = [write(tmp_path / "x", a), write(tmp_path / "y", b)]
     done = merge_folders(models, tmp_path / "out", method="gaussian", base=family[0])
     assert (done.tensors, done.parameters, done.changed) == (4, 79, 3)
-    assert done.judged == 2 * (6 + 1)
+    assert done.num_compared == 2 * (6 + 1)
     merged = read(tmp_path / "out")
     assert torch.equal(merged["b.weight"], base["b.weight"])
     torch.testing.assert_close(merged["a.weight"], a["a.weight"])
@@ -163,7 +163,7 @@ def test_integers_must_agree(family: list[Path], tmp_path: Path) -> None:
     merge_folders(same[1:], tmp_path / "out", method="gaussian", base=same[0])
     assert read(tmp_path / "out")["ids"].tolist() == [0, 1, 2, 3, 4]
     odd = write(tmp_path / "odd", read(family[2]) | {"ids": torch.arange(5) + 1})
-    with pytest.raises(CheckpointError, match=r"'ids' holds torch.int64 and differs"):
+    with pytest.raises(CheckpointError, match=r"'ids' has dtype torch.int64 and differs"):
         merge_folders([same[1], odd], tmp_path / "out2", method="gaussian", base=same[0])
     assert not (tmp_path / "out2").exists() and not list(tmp_path.glob(".partial*"))
 
@@ -203,8 +203,8 @@ def test_the_command(family: list[Path], tmp_path: Path, capsys: pytest.CaptureF
     out = tmp_path / "out"
     answer = motet_command(capsys, "merge", family[1], run, "--base", family[0], "--out", out)
     assert answer.code == 0 and answer.err == ""
-    for words in ("Merged by gaussian", "4, 4 of them merged", "79", "outliers", "seconds", str(out)):
-        assert words in answer.out.replace("\n", "") or words in answer.out
+    for text in ("Merged by gaussian", "4, 4 of them merged", "79", "outliers", "seconds", str(out)):
+        assert text in answer.out.replace("\n", "") or text in answer.out
     assert torch.equal(read(out)["a.weight"], gaussian_merge(*(read(folder)["a.weight"] for folder in family[:3])))
     answer = motet_command(capsys, "merge", family[1], family[2], "--method", "average", "--out", tmp_path / "mean")
     assert answer.code == 0 and "outliers" not in answer.out
@@ -212,75 +212,75 @@ def test_the_command(family: list[Path], tmp_path: Path, capsys: pytest.CaptureF
     assert answer.code == 2 and "gaussian, average, norm" in answer.err
 
 
-# --- refusals
+# --- rejected input
 
 
-def refused(models: list[Path], out: Path, kind: type[Exception], words: str, **settings: Any) -> None:
-    with pytest.raises(kind, match=words):
+def assert_rejected(models: list[Path], out: Path, kind: type[Exception], message: str, **settings: Any) -> None:
+    with pytest.raises(kind, match=message):
         merge_folders(models, out, **({"method": "average"} | settings))
     assert not out.exists() or list(out.iterdir()) == [out / "mine"]
     assert not list(out.parent.glob(".partial*"))
 
 
 @pytest.mark.parametrize(
-    ("count", "settings", "words"),
+    ("count", "settings", "message"),
     [
-        (1, {"method": "average"}, "two models or more, not 1"),
+        (1, {"method": "average"}, "at least two models, not 1"),
         (3, {"method": "gaussian", "base": 0}, "merges two models, not 3"),
-        (2, {"method": "gaussian"}, "needs the checkpoint that they are changes of"),
-        (2, {"method": "norm"}, "needs the checkpoint"),
-        (2, {"method": "average", "base": 0}, "has no use for a base"),
+        (2, {"method": "gaussian"}, "needs the base"),
+        (2, {"method": "norm"}, "needs the base"),
+        (2, {"method": "average", "base": 0}, "takes no base"),
         (2, {"method": "slerp"}, "use one of gaussian, average, norm"),
     ],
 )
 def test_methods_that_do_not_fit(
-    family: list[Path], tmp_path: Path, count: int, settings: dict[str, Any], words: str
+    family: list[Path], tmp_path: Path, count: int, settings: dict[str, Any], message: str
 ) -> None:
     if "base" in settings:
         settings = settings | {"base": family[0]}
-    refused(family[1 : 1 + count], tmp_path / "out", ConfigError, words, **settings)
+    assert_rejected(family[1 : 1 + count], tmp_path / "out", ConfigError, message, **settings)
 
 
-def test_other_names_are_refused(family: list[Path], tmp_path: Path) -> None:
+def test_other_names_are_rejected(family: list[Path], tmp_path: Path) -> None:
     tensors = read(family[2])
     del tensors["a.bias"]
     odd = write(tmp_path / "odd", tensors | {f"new{n}": torch.zeros(1) for n in range(4)})
-    refused([family[1], odd], tmp_path / "out", CheckpointError, r"by 5 tensors: a.bias, new0, new1 and 2 more")
-    refused([family[1], family[2]], tmp_path / "out", CheckpointError, "by 5 tensors", method="norm", base=odd)
+    assert_rejected([family[1], odd], tmp_path / "out", CheckpointError, r"by 5 tensors: a.bias, new0, new1 and 2 more")
+    assert_rejected([family[1], family[2]], tmp_path / "out", CheckpointError, "by 5 tensors", method="norm", base=odd)
 
 
-def test_other_shapes_are_refused(family: list[Path], tmp_path: Path) -> None:
+def test_other_shapes_are_rejected(family: list[Path], tmp_path: Path) -> None:
     odd = write(tmp_path / "odd", read(family[2]) | {"a.bias": torch.zeros(7)})
-    refused([family[1], odd], tmp_path / "out", CheckpointError, r"shape of 1 tensors: a.bias \(6,\) and \(7,\)")
+    assert_rejected([family[1], odd], tmp_path / "out", CheckpointError, r"1 tensors: a.bias \(6,\) and \(7,\)")
 
 
-def test_what_is_not_finite_is_refused(family: list[Path], tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_rejected(family: list[Path], tmp_path: Path) -> None:
     broken = read(family[2])
     broken["a.weight"][2, 3] = torch.nan
     odd = write(tmp_path / "odd", broken)
-    refused([family[1], odd], tmp_path / "out", NumericsError, "'a.weight' has numbers that are not finite")
+    assert_rejected([family[1], odd], tmp_path / "out", NumericsError, "'a.weight' is not finite")
 
 
-def test_a_folder_with_something_in_it_is_left_alone(family: list[Path], tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_stays_unchanged(family: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine").write_text("precious")
-    refused(family[1:], out, RunFolderError, "exists and is not empty")
+    assert_rejected(family[1:], out, RunFolderError, "exists and is not empty")
     (out / "mine").unlink()
-    merge_folders(family[1:], out, method="average")  # an empty one may be there
+    merge_folders(family[1:], out, method="average")  # an empty folder may exist
     assert (out / "model.safetensors").is_file()
 
 
-def test_what_is_no_checkpoint_is_refused(family: list[Path], tmp_path: Path) -> None:
-    refused([family[1], tmp_path / "nowhere"], tmp_path / "out", CheckpointError, "There is no folder")
+def test_folders_without_weights_are_rejected(family: list[Path], tmp_path: Path) -> None:
+    assert_rejected([family[1], tmp_path / "nowhere"], tmp_path / "out", CheckpointError, "is not a folder")
     (tmp_path / "empty").mkdir()
-    refused([family[1], tmp_path / "empty"], tmp_path / "out", CheckpointError, "holds no weights")
+    assert_rejected([family[1], tmp_path / "empty"], tmp_path / "out", CheckpointError, "contains no weights")
     (family[2] / "model.safetensors").write_bytes(b"nonsense")
-    refused([family[1], family[2]], tmp_path / "out", CheckpointError, "model.safetensors' cannot be read")
+    assert_rejected([family[1], family[2]], tmp_path / "out", CheckpointError, "model.safetensors' cannot be read")
 
 
 @pytest.mark.parametrize(
-    ("weight_map", "words"),
+    ("weight_map", "message"),
     [
         (lambda found: found | {"ghost": next(iter(found.values()))}, "disagree about 'ghost'"),
         (lambda found: {name: file for name, file in found.items() if name != "scalar"}, "disagree about 'scalar'"),
@@ -289,9 +289,9 @@ def test_what_is_no_checkpoint_is_refused(family: list[Path], tmp_path: Path) ->
         (lambda found: None, "of that folder"),
     ],
 )
-def test_a_wrong_index_is_refused(family: list[Path], tmp_path: Path, weight_map: Any, words: str) -> None:
+def test_a_wrong_index_is_rejected(family: list[Path], tmp_path: Path, weight_map: Any, message: str) -> None:
     sharded = write(tmp_path / "sharded", read(family[1]), 128)
     index = json.loads((sharded / INDEX).read_text())
     (sharded / INDEX).write_text(json.dumps(index | {"weight_map": weight_map(index["weight_map"])}))
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match=message):
         open_weights(sharded)

@@ -1,4 +1,4 @@
-"""Merges of one tensor equal a naive float64 loop, and do what the module says at their edges."""
+"""Merges of one tensor equal a naive float64 loop, and behave as documented in edge cases."""
 
 import math
 
@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from motet.weights.merge_math import average, delta, gaussian_deltas, gaussian_merge, moved, norm_weighted
+from motet.weights.merge_math import add_delta, average, delta, gaussian_deltas, gaussian_merge, norm_weighted
 
-# --- the formulas once more, one number at a time
+# --- the formulas, element by element
 
 
 def naive_gaussian(base: list[float], a: list[float], b: list[float]) -> list[float]:
@@ -36,7 +36,7 @@ def naive_norm_weighted(base: list[float], models: list[list[float]]) -> list[fl
 
 
 def tensors(count: int, shape: tuple[int, ...], seed: int, scale: float = 0.01) -> list[Tensor]:
-    """A base and models near it, with some far steps, in float64."""
+    """A base and models near it, with some outliers, in float64."""
     noise = torch.Generator().manual_seed(seed)
     base = torch.randn(shape, generator=noise, dtype=torch.float64)
     steps = [torch.randn(shape, generator=noise, dtype=torch.float64) ** 3 for _ in range(count)]
@@ -81,17 +81,17 @@ def test_gaussian_by_hand() -> None:
     # means 1 and 0, standard deviations 2 and 4: the band is (0.5 - 4, 0.5 + 4), which holds -1 and 3 and neither end
     base = torch.tensor([10.0, 10.0, 10.0])
     a, b = base + torch.tensor([-1.0, 1.0, 3.0]), base + torch.tensor([-4.0, 0.0, 4.0])
-    merged, outlies = gaussian_deltas(delta(base, a), delta(base, b))
-    assert [one.tolist() for one in outlies] == [[False, False, False], [True, False, False]]
+    merged, outlier_masks = gaussian_deltas(delta(base, a), delta(base, b))
+    assert [one.tolist() for one in outlier_masks] == [[False, False, False], [True, False, False]]
     assert merged.tolist() == [-0.5 - 4.0, 0.5, 1.5 + 2.0]
     assert gaussian_merge(base, a, b).tolist() == [5.5, 10.5, 13.5]
 
 
 def test_the_band_is_open() -> None:
-    # constant deltas: the band around 0.25 has no width, and does not hold its own edges
+    # constant deltas: the band around 0.25 has width zero and excludes its bounds
     same = torch.full((5,), 0.25)
-    merged, outlies = gaussian_deltas(same, same)
-    assert all(one.all() for one in outlies)
+    merged, outlier_masks = gaussian_deltas(same, same)
+    assert all(one.all() for one in outlier_masks)
     assert merged.tolist() == [0.5] * 5
 
 
@@ -108,52 +108,52 @@ def test_norm_weighted_by_hand() -> None:
     assert merged.flatten().tolist() == pytest.approx([0.6 / 0.3, 1.8 / 0.3])
 
 
-# --- edges
+# --- edge cases
 
 
-def test_a_tensor_that_one_model_left_alone_is_the_others_under_gaussian() -> None:
+def test_gaussian_takes_a_change_of_one_model_in_full() -> None:
     base, a, _ = tensors(2, (6, 5), 3)
-    assert torch.equal(gaussian_merge(base, a, base.clone()), moved(base, delta(base, a)))
-    assert torch.equal(gaussian_merge(base, base.clone(), a), moved(base, delta(base, a)))
+    assert torch.equal(gaussian_merge(base, a, base.clone()), add_delta(base, delta(base, a)))
+    assert torch.equal(gaussian_merge(base, base.clone(), a), add_delta(base, delta(base, a)))
 
 
-def test_a_tensor_that_one_model_left_alone_stays_under_norm_weighted() -> None:
+def test_norm_weighted_keeps_a_tensor_that_one_model_did_not_change() -> None:
     base, a, b = tensors(2, (6, 5), 3)
     assert torch.equal(norm_weighted(base, [a, base.clone(), b]), base)
-    almost = norm_weighted(base, [a, base + 1e-9 * (b - base)])
-    assert float((almost - base).abs().max()) < 1e-8  # it is the limit
+    nearby = norm_weighted(base, [a, base + 1e-9 * (b - base)])
+    assert float((nearby - base).abs().max()) < 1e-8  # the base is the limit
 
 
-def test_models_that_are_the_base_stay_the_base() -> None:
+def test_merging_unchanged_models_gives_the_base() -> None:
     base = torch.randn(4, 3)
     assert torch.equal(gaussian_merge(base, base.clone(), base.clone()), base)
     assert torch.equal(norm_weighted(base, [base.clone()]), base)
     assert torch.equal(average([base, base.clone()]), base)
 
 
-def test_one_element_adds_up() -> None:
+def test_changes_of_one_element_are_summed() -> None:
     base, a, b = torch.tensor([1.0]), torch.tensor([1.5]), torch.tensor([3.0])
     assert gaussian_merge(base, a, b).tolist() == [3.5]
     assert gaussian_merge(base.squeeze(), a.squeeze(), b.squeeze()).item() == 3.5
 
 
-def test_no_elements_stay_none() -> None:
-    nothing = torch.zeros(0, 4)
-    assert gaussian_merge(nothing, nothing, nothing).shape == (0, 4)
-    assert norm_weighted(nothing, [nothing]).shape == (0, 4)
+def test_empty_tensors_merge() -> None:
+    empty = torch.zeros(0, 4)
+    assert gaussian_merge(empty, empty, empty).shape == (0, 4)
+    assert norm_weighted(empty, [empty]).shape == (0, 4)
 
 
 def test_tiny_norms_do_not_overflow() -> None:
     base = torch.zeros(3)
     merged = norm_weighted(base, [torch.full((3,), 1e-41), torch.full((3,), 2e-41)])
-    assert merged.tolist() == pytest.approx([4e-41 / 3] * 3, rel=1e-2, abs=0)  # few digits are left so far down
+    assert merged.tolist() == pytest.approx([4e-41 / 3] * 3, rel=1e-2, abs=0)  # denormals have few digits
 
 
 # --- types
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-def test_the_result_has_the_bases_type(dtype: torch.dtype) -> None:
+def test_the_result_has_the_dtype_of_the_base(dtype: torch.dtype) -> None:
     base, a, b = (one.to(dtype) for one in tensors(2, (9, 4), 1))
     assert gaussian_merge(base, a, b).dtype == dtype
     assert norm_weighted(base, [a, b]).dtype == dtype
@@ -162,10 +162,10 @@ def test_the_result_has_the_bases_type(dtype: torch.dtype) -> None:
 
 def test_bfloat16_is_merged_in_float32() -> None:
     base, a, b = (one.bfloat16() for one in tensors(2, (50, 40), 1))
-    wide = [one.float() for one in (base, a, b)]
-    assert torch.equal(gaussian_merge(base, a, b), gaussian_merge(*wide).bfloat16())
-    assert torch.equal(norm_weighted(base, [a, b]), norm_weighted(wide[0], wide[1:]).bfloat16())
-    assert torch.equal(average([a, b, base]), average([wide[1], wide[2], wide[0]]).bfloat16())
+    float32 = [one.float() for one in (base, a, b)]
+    assert torch.equal(gaussian_merge(base, a, b), gaussian_merge(*float32).bfloat16())
+    assert torch.equal(norm_weighted(base, [a, b]), norm_weighted(float32[0], float32[1:]).bfloat16())
+    assert torch.equal(average([a, b, base]), average([float32[1], float32[2], float32[0]]).bfloat16())
 
 
 def test_float64_stays_float64() -> None:
@@ -180,8 +180,8 @@ def test_float64_stays_float64() -> None:
     "merge", [lambda t: gaussian_merge(t, t, t), lambda t: norm_weighted(t, [t]), lambda t: average([t])]
 )
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
-def test_integers_are_refused(merge, dtype: torch.dtype) -> None:
-    with pytest.raises(ValueError, match="has no mean"):
+def test_integers_are_rejected(merge, dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match="cannot be averaged"):
         merge(torch.ones(3, dtype=dtype))
 
 
@@ -198,6 +198,6 @@ def test_weights_must_fit(count: int, weights: list[float] | None) -> None:
         average([torch.zeros(2)] * count, weights)
 
 
-def test_nothing_to_weigh_is_refused() -> None:
+def test_no_deltas_are_rejected() -> None:
     with pytest.raises(ValueError, match="no deltas"):
         norm_weighted(torch.zeros(2), [])

@@ -17,7 +17,7 @@ from motet.core.registry import first_line
 from motet.policies.checkpoints import load_model, require_complete
 from motet.policies.janus.images import ImageProcessor
 from motet.policies.janus.prompt_encoding import ContextEncoder
-from motet.weights.hf_output import quiet
+from motet.weights.hf_output import suppress_hf_output
 
 
 def open_janus(source: str, dtype: torch.dtype | str) -> tuple[Any, Any]:
@@ -25,7 +25,7 @@ def open_janus(source: str, dtype: torch.dtype | str) -> tuple[Any, Any]:
 
     Raises CheckpointError unless the weights are all there and nothing else is.
     """
-    with quiet():
+    with suppress_hf_output():
         try:
             model, found = load_model(JanusForConditionalGeneration, source, dtype)
             processor = open_processor(source, model.config.vision_config.num_image_tokens)

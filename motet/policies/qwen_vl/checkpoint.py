@@ -23,7 +23,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from motet.core.errors import CheckpointError
 from motet.core.registry import first_line
 from motet.policies.checkpoints import load_model, require_complete
-from motet.weights.hf_output import quiet
+from motet.weights.hf_output import suppress_hf_output
 
 FAMILIES: dict[str, Any] = {
     "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
@@ -53,7 +53,7 @@ def open_vlm(source: str, dtype: torch.dtype | str, max_pixels: int | None = Non
     Raises CheckpointError for a model of another type, for broken files, and unless the weights are all there and
     nothing else is.
     """
-    with quiet():
+    with suppress_hf_output():
         try:
             model_type = PretrainedConfig.get_config_dict(source)[0].get("model_type")
         except Exception as error:  # offline, no such repository, a broken file: each library has its kinds

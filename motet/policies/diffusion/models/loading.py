@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
@@ -20,9 +19,9 @@ from motet.policies.diffusion.models.qwen_image import QwenImageDenoiser
 from motet.policies.diffusion.models.sana import SanaDenoiser
 from motet.policies.diffusion.models.sd3 import Sd3Denoiser
 from motet.policies.diffusion.models.source_adapter import ADAPTER_FILE, DenoiserWithSourceAdapter
-from motet.weights.hf_output import quiet
-from motet.weights.hub import why_missing
-from motet.weights.safetensors_io import StoredWeights
+from motet.weights.hf_output import suppress_hf_output
+from motet.weights.hub import missing_reason
+from motet.weights.safetensors_io import StoredWeights, read_json
 
 DENOISERS: dict[str, type[DiffusersDenoiser]] = {
     family.transformer_class: family
@@ -69,11 +68,11 @@ def open_denoiser(
     """
     library = diffusers_library()
     folder = local_folder(str(source), _FILES)
-    index = read_json(folder / "model_index.json")
-    config = read_json(folder / "transformer" / "config.json")
+    index = read_json(folder / "model_index.json", missing_ok=True)
+    config = read_json(folder / "transformer" / "config.json", missing_ok=True)
     family = denoiser_class_for(str(source), (index.get("transformer") or (None, None))[1] or config.get("_class_name"))
     transformer = _load(getattr(library, family.transformer_class), folder, "transformer", dtype)
-    vae_class = read_json(folder / "vae" / "config.json").get("_class_name")
+    vae_class = read_json(folder / "vae" / "config.json", missing_ok=True).get("_class_name")
     vae = _load(getattr(library, vae_class, None), folder, "vae", dtype) if vae_class else None
     scheduler = _scheduler_of(library, folder)
     pipeline_class = index.get("_class_name")
@@ -127,30 +126,19 @@ def local_folder(source: str, files: Sequence[str]) -> Path:
     """The folder itself, or the one in the hub's cache with these files of a hub id. Raises CheckpointError."""
     if Path(source).is_dir():
         return Path(source)
-    missing = why_missing(source, "checkpoint")
+    missing = missing_reason(source, "checkpoint")
     if missing is not None:
         raise CheckpointError(missing, fix="check the path or the hub id, the network, and `hf auth login`.")
     import huggingface_hub
 
     try:
-        with quiet():
+        with suppress_hf_output():
             return Path(huggingface_hub.snapshot_download(source, allow_patterns=list(files)))
     except Exception as error:  # offline, no such repository, no access: the hub client has a kind for each
         raise CheckpointError(
-            f"{source!r} is not a folder here, and the hub does not have it: {first_line(error)}",
+            f"{source!r} is not a local folder, and could not be found on the Hub: {first_line(error)}",
             fix="check the path or the hub id, the network, and `hf auth login`.",
         ) from error
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing where there is no such file. Raises CheckpointError for a broken one."""
-    if not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{str(file)!r} cannot be read: {first_line(error)}.", fix="restore the file.") from error
-    return found if isinstance(found, dict) else {}
 
 
 def dtype_of(folder: Path) -> torch.dtype:
@@ -161,7 +149,7 @@ def dtype_of(folder: Path) -> torch.dtype:
 
 
 def _scheduler_of(library: Any, folder: Path) -> Any:
-    name = read_json(folder / "scheduler" / "scheduler_config.json").get("_class_name")
+    name = read_json(folder / "scheduler" / "scheduler_config.json", missing_ok=True).get("_class_name")
     if name is None:
         return library.FlowMatchEulerDiscreteScheduler()
     scheduler_class = getattr(library, name, None)
@@ -178,7 +166,7 @@ def _load(model_class: Any, folder: Path, part: str, dtype: torch.dtype | str) -
     require_sizes(folder / part, "config.json", stem)
     try:
         chosen = dtype if isinstance(dtype, torch.dtype) else dtype_of(folder / part)  # diffusers knows no "auto"
-        with quiet():
+        with suppress_hf_output():
             model, found = model_class.from_pretrained(
                 folder, subfolder=part, output_loading_info=True, torch_dtype=chosen, use_safetensors=True
             )

@@ -11,10 +11,11 @@ import torch
 
 from motet.core.errors import CheckpointError
 from motet.core.registry import first_line
-from motet.policies.diffusion.models.loading import diffusers_library, dtype_of, local_folder, open_denoiser, read_json
+from motet.policies.diffusion.models.loading import diffusers_library, dtype_of, local_folder, open_denoiser
 from motet.policies.diffusion.pipeline.policy import PipelinePolicy
 from motet.policies.diffusion.pipeline.prompts import check_pipeline
-from motet.weights.hf_output import quiet
+from motet.weights.hf_output import suppress_hf_output
+from motet.weights.safetensors_io import read_json
 
 
 def open_pipeline(
@@ -32,7 +33,7 @@ def open_pipeline(
     a folder that is missing, broken or of a pipeline that is not known, ConfigError for options that it does not have.
     """
     library = diffusers_library()
-    index = read_json(local_folder(str(source), ["model_index.json"]) / "model_index.json")
+    index = read_json(local_folder(str(source), ["model_index.json"]) / "model_index.json", missing_ok=True)
     name = str(index.get("_class_name"))
     check_pipeline(name, str(source))
     folder = Path(source) if Path(source).is_dir() else _downloaded(library, str(source))
@@ -44,7 +45,7 @@ def open_pipeline(
         source_adapter=source_adapter,
     )
     try:
-        with quiet(), _suppress_diffusers_output(library):
+        with suppress_hf_output(), _suppress_diffusers_output(library):
             pipeline = getattr(library, name).from_pretrained(
                 folder,
                 transformer=denoiser.transformer,
@@ -72,7 +73,7 @@ def _dtypes(folder: Path, components: Iterable[str]) -> dict[str, torch.dtype]:
 def _downloaded(library: Any, source: str) -> Path:
     """The folder in the hub's cache that holds a hub id's files."""
     try:
-        with quiet(), _suppress_diffusers_output(library):
+        with suppress_hf_output(), _suppress_diffusers_output(library):
             return Path(library.DiffusionPipeline.download(source, use_safetensors=True))
     except Exception as error:  # offline, no access: the hub client has a kind for each
         raise CheckpointError(

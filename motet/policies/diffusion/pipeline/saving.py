@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from motet.core.errors import CheckpointError
 from motet.core.registry import first_line
 from motet.policies.diffusion.models.lora import has_adapters, save_adapters, without_adapters
-from motet.weights.hf_output import quiet
+from motet.weights.hf_output import suppress_hf_output
 
 
 def save_pipeline(folder: Path, pipeline: Any, denoiser: Any, source: Path | None) -> None:
@@ -24,7 +24,7 @@ def save_pipeline(folder: Path, pipeline: Any, denoiser: Any, source: Path | Non
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with quiet():
+        with suppress_hf_output():
             for name, component in pipeline.components.items():
                 if component is not None and name != "transformer":
                     _save_component(component, folder / name, None if source is None else source / name)
