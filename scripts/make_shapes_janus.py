@@ -39,7 +39,7 @@ def corpus(rows: ShapesRows, count: int) -> list[str]:
     return texts
 
 
-def pictures(rows: ShapesRows, start: int, count: int) -> tuple[Tensor, list]:
+def sample_images(rows: ShapesRows, start: int, count: int) -> tuple[Tensor, list]:
     """Normalised pictures `[2 * count, 3, H, W]` in [-1, 1] (targets and question pictures), and the PIL originals."""
     images = [row[key] for i in range(start, start + count) for row in [rows.row(i)] for key in ("target", "image")]
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
@@ -54,7 +54,7 @@ def train_image_tokenizer(model: JanusForConditionalGeneration, rows: ShapesRows
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1.0, (s + 1) / 50) * (1 - s / steps) ** 0.5)
     usage, sums = torch.ones(len(codes)), codes.clone()
     for step in range(steps):
-        pixels, _ = pictures(rows, step * 8, 8)
+        pixels, _ = sample_images(rows, step * 8, 8)
         latents = F.normalize(vq.quant_conv(vq.encoder(pixels)), dim=1)
         if step < plain_steps:
             quantised, commitment = latents, torch.zeros(())
@@ -99,7 +99,7 @@ def _locality(latents: Tensor, pixels: Tensor) -> Tensor:
 @torch.no_grad()
 def _start_codes(vq: nn.Module, rows: ShapesRows, codes: Tensor) -> None:
     """k-means++ seeds, one per distinct latent (codes left over stay random), then ten rounds of spherical k-means."""
-    pixels, _ = pictures(rows, 10_000_000, 200)
+    pixels, _ = sample_images(rows, 10_000_000, 200)
     flat = F.normalize(vq.quant_conv(vq.encoder(pixels)), dim=1).permute(0, 2, 3, 1).reshape(-1, codes.shape[1])
     centres = flat[torch.randint(len(flat), (1,))]
     distance = 1 - (flat @ centres.T).squeeze(1)
@@ -140,7 +140,7 @@ def merge_codes(model: JanusForConditionalGeneration, rows: ShapesRows) -> int:
     """
     vq = model.model.vqmodel
     codes = vq.quantize.embedding.weight.data
-    pixels, _ = pictures(rows, 10_000_000, 200)
+    pixels, _ = sample_images(rows, 10_000_000, 200)
     flat = F.normalize(vq.quant_conv(vq.encoder(pixels)), dim=1).permute(0, 2, 3, 1).reshape(-1, codes.shape[1])
     usage = torch.bincount((flat @ codes.T).argmax(1), minlength=len(codes))
     kept: list[int] = []
@@ -157,11 +157,11 @@ def merge_codes(model: JanusForConditionalGeneration, rows: ShapesRows) -> int:
 @torch.no_grad()
 def reconstruction_accuracy(model: JanusForConditionalGeneration, rows: ShapesRows, grid: int) -> float:
     """Share of test pictures that the strict reader reads the same after encoding and decoding."""
-    from motet.policies.janus.images import to_pictures
+    from motet.policies.janus.images import to_pil_images
 
-    pixels, images = pictures(rows, 0, 500)
+    pixels, images = sample_images(rows, 0, 500)
     tokens = model.model.vqmodel.encode(pixels).image_tokens.view(len(images), -1)
-    decoded = to_pictures(model.model.vqmodel.decode(tokens))
+    decoded = to_pil_images(model.model.vqmodel.decode(tokens))
     before, after = read_scenes(images, grid), read_scenes(decoded, grid)
     return float(np.mean([a.scene == b.scene and not a.unreadable for a, b in zip(after, before, strict=True)]))
 
@@ -181,7 +181,7 @@ def warm_up_vision(model: JanusForConditionalGeneration, rows: ShapesRows, grid:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1.0, (s + 1) / 50) * (1 - s / steps))
     accuracy = 0.0
     for step in range(steps):
-        pixels, images = pictures(rows, 20_000_000 + step * 16, 16)
+        pixels, images = sample_images(rows, 20_000_000 + step * 16, 16)
         labels = _patch_labels(images, grid, side)
         features = aligner(tower(pixels).last_hidden_state)
         logits = probe(features).flatten(0, 1).split(sizes, dim=1)

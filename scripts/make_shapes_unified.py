@@ -71,7 +71,7 @@ def crowded(rng: np.random.Generator, grid: int) -> Scene:
     )
 
 
-def pictures(rng: np.random.Generator, count: int, options: Any) -> tuple[list[Image.Image], list[Scene]]:
+def sample_images(rng: np.random.Generator, count: int, options: Any) -> tuple[list[Image.Image], list[Scene]]:
     """Pictures of crowded scenes, and the scenes."""
     scenes = [crowded(rng, options.grid) for _ in range(count)]
     return [render(scene, options.canvas) for scene in scenes], scenes
@@ -92,7 +92,7 @@ def train_autoencoder(policy: UnifiedPolicy, steps: int, seed: int, options: Any
     schedule = cosine(optimizer, steps)
     rng = np.random.default_rng(seed)
     for step in range(steps):
-        pixels = to_pixels(pictures(rng, 16, options)[0], options.canvas, options.canvas)
+        pixels = to_pixels(sample_images(rng, 16, options)[0], options.canvas, options.canvas)
         latents = vae.encode(pixels).latent
         noise = (
             min(1.0, 2 * step / steps) * LATENT_NOISE * torch.rand(len(latents), 1, 1, 1) * torch.randn_like(latents)
@@ -109,7 +109,7 @@ def train_autoencoder(policy: UnifiedPolicy, steps: int, seed: int, options: Any
             print(f"autoencoder {step:5d}  pixels {reconstruction.item():.5f} scale {scale.item():.4f}", flush=True)
     vae.requires_grad_(False)
     with torch.no_grad():
-        pixels = to_pixels(pictures(rng, 256, options)[0], options.canvas, options.canvas)
+        pixels = to_pixels(sample_images(rng, 256, options)[0], options.canvas, options.canvas)
         vae.register_to_config(scaling_factor=round(1 / float(vae.encode(pixels).latent.std()), 4))
 
 
@@ -139,7 +139,7 @@ def warm_up_vision(policy: UnifiedPolicy, steps: int, seed: int, options: Any) -
     schedule = cosine(optimizer, steps)
     rng, accuracy = np.random.default_rng(seed + 1), 0.0
     for step in range(steps):
-        images, scenes = pictures(rng, 16, options)
+        images, scenes = sample_images(rng, 16, options)
         found = encoder.image_processor(images=images, return_tensors="pt")
         seen = visual(found["pixel_values"], grid_thw=found["image_grid_thw"])
         labels = _labels(scenes, options.grid)

@@ -20,10 +20,10 @@ def row(number: int, question: str, gold: str, options: tuple[str, ...] = ()) ->
     lines = [f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=False)]
     asked = "\n".join([f"Question: {question}", *(["Options:", *lines] if options else [])])
     wish = WISH.format("the option letter, e.g., A/B/C/D", "option letter") if options else WISH.format("it", "answer")
-    picture = Image.new("RGB", (24 + number, 18), (60 * number, 255 - 60 * number, 90))
-    picture.paste("white", (0, 0, 6, 6))
+    image = Image.new("RGB", (24 + number, 18), (60 * number, 255 - 60 * number, 90))
+    image.paste("white", (0, 0, 6, 6))
     return {
-        "real_image": picture,
+        "real_image": image,
         "prompt": f"a photo of {number} red buses on a street",
         "qa_problem": f"{asked}\n\n{wish}",
         "qa_solution": f"<answer>{gold}</answer>",

@@ -40,7 +40,7 @@ class FlowExpert(nn.Module):
 
     def encode_targets(self, requests, targets):
         """Grey pictures as latents."""
-        clean = torch.stack([to_latent(picture) for picture in targets])
+        clean = torch.stack([to_latent(image) for image in targets])
         steps = make_flow_matching_pairs(clean, [request.key for request in requests])
         return [
             DenoisingSteps(
@@ -52,9 +52,9 @@ class FlowExpert(nn.Module):
                 states=states,
                 times=times,
                 stochastic=(True,),
-                image=picture,
+                image=image,
             )
-            for request, picture, (states, times) in zip(requests, targets, steps, strict=True)
+            for request, image, (states, times) in zip(requests, targets, steps, strict=True)
         ]
 
     def replay(self, acts, needs=()):
@@ -104,7 +104,7 @@ class FlowExpert(nn.Module):
             states=painted.states[0],
             times=times,
             stochastic=painted.stochastic,
-            image=to_picture(painted.clean[0]),
+            image=to_image(painted.clean[0]),
         )
 
     def _velocity(self, x, sigma, encodings):
@@ -123,13 +123,13 @@ def encode(context):
     return Encoding(torch.tensor([*hashlib.blake2b(context.text.encode(), digest_size=WORDS).digest()]))
 
 
-def to_latent(picture):
-    """The inverse of `to_picture`, up to rounding."""
-    levels = torch.tensor(np.asarray(picture.convert("L")), dtype=torch.float32)
+def to_latent(image):
+    """The inverse of `to_image`, up to rounding."""
+    levels = torch.tensor(np.asarray(image.convert("L")), dtype=torch.float32)
     return ((levels / 255 - 0.5) * 4)[None]
 
 
-def to_picture(latent):
+def to_image(latent):
     """Grey: 0 is mid-grey, one unit a quarter of the range."""
     levels = (latent[0] / 4 + 0.5).clamp(0, 1).mul(255).round().byte()
     return Image.fromarray(levels.numpy()).convert("RGB")

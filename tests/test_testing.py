@@ -63,9 +63,9 @@ def test_context_limit():
 
 def test_transcribed_acts_can_be_replayed():
     policy = FakePolicy()
-    picture = policy.act(requests("image", 1), Sampling())[0]
-    (again,) = policy.encode_targets(requests("image", 1), [picture.image])
-    assert torch.equal(again.ids, picture.ids) and again.log_probs is None
+    image = policy.act(requests("image", 1), Sampling())[0]
+    (again,) = policy.encode_targets(requests("image", 1), [image.image])
+    assert torch.equal(again.ids, image.ids) and again.log_probs is None
     (said,) = policy.encode_targets(requests("text", 1), ["hi"])
     assert policy.replay([said])[0].log_probs.shape == (3,)
 

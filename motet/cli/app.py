@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from motet.cli.outputs import PICTURES, refuse_output
+from motet.cli.outputs import IMAGE_FORMATS, refuse_output
 
 app = typer.Typer(
     add_completion=False,
@@ -146,7 +146,7 @@ def sample(
     seed: Seed = 0,
 ) -> None:
     """Draw a prompt several times into one picture grid."""
-    refuse_output("--out", out, overwrite=overwrite, suffixes=PICTURES)
+    refuse_output("--out", out, overwrite=overwrite, suffixes=IMAGE_FORMATS)
     from motet.cli.inference import sample as run
 
     run(checkpoint, prompt, n, out, seed=seed, temperature=temperature, guidance_scale=guidance_scale)
@@ -207,7 +207,7 @@ def curate(
     captions: Annotated[Path, typer.Argument(help="Captions: image, caption; or COCO's captions file.")],
     *,
     out: Annotated[Path, typer.Option("--out", help="New .jsonl or .parquet file to write.")],
-    pictures: Annotated[
+    images: Annotated[
         str | None, typer.Option(help="Where pictures are: train2017/{image:0>12}.jpg; none: only their ids.")
     ] = None,
     min_coverage: Annotated[float, typer.Option(min=0.0, max=1.0, help="Leave out rows that cover less.")] = 0.0,
@@ -216,7 +216,7 @@ def curate(
     """Pair questions with the captions that cover their solutions, as rows for CoRL."""
     from motet.cli.curate import run
 
-    run(questions, captions, out, pictures=pictures, min_coverage=min_coverage, no_entities=no_entities)
+    run(questions, captions, out, images=images, min_coverage=min_coverage, no_entities=no_entities)
 
 
 @app.command()
@@ -247,7 +247,7 @@ def show_data(
     overwrite: Overwrite = False,
 ) -> None:
     """Show rows, prompts as the policy reads them, pictures through the image tokenizer, rewards of gold answers."""
-    refuse_output("--out", out, overwrite=overwrite, suffixes=PICTURES)
+    refuse_output("--out", out, overwrite=overwrite, suffixes=IMAGE_FORMATS)
     from motet.cli.data import show_data as run
 
     run(recipe, overrides or [], count=show, split=split, stage=stage, out=out)

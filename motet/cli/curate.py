@@ -15,7 +15,7 @@ WITHOUT = ("keep", "drop")
 
 
 def run(
-    questions: Path, captions: Path, out: Path, *, pictures: str | None, min_coverage: float, no_entities: str
+    questions: Path, captions: Path, out: Path, *, images: str | None, min_coverage: float, no_entities: str
 ) -> None:
     """Pair, write, and print what came of it."""
     if no_entities not in WITHOUT:
@@ -34,7 +34,7 @@ def run(
     if not done.rows:
         fix = "lower --min-coverage." if done.below else "see above why the questions were left out."
         raise DataError(f"No row is left to write to {str(out)!r}.", fix=fix)
-    write_rows(done.rows, out, pictures)
+    write_rows(done.rows, out, images)
     say(out)
 
 

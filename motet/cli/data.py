@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from motet.cli.outputs import write_picture
+from motet.cli.outputs import write_image
 from motet.config.stages import recipe_of
 from motet.report.terminal import say
 
@@ -27,7 +27,7 @@ def show_data(path: Path, overrides: list[str], *, count: int, split: str | None
     tracks = preview(recipe, count, split)
     for track in tracks:
         say("\n".join(_lines(track)))
-    _write_pictures(tracks, out)
+    _write_images(tracks, out)
 
 
 def _lines(track: ShownTrack) -> Iterator[str]:
@@ -83,16 +83,16 @@ def _short(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
 
 
-def _write_pictures(tracks: list[ShownTrack], out: Path) -> None:
+def _write_images(tracks: list[ShownTrack], out: Path) -> None:
     """Pictures of all tracks: side by side with what the image tokenizer makes of them, where the policy has one."""
     from motet.report.image_grid import make_image_grid
 
     pairs = [pair for track in tracks if track.reconstruction is not None for pair in track.reconstruction.pairs]
-    alone = [picture for track in tracks if track.reconstruction is None for picture in track.pictures]
-    pictures = [*(picture for pair in pairs for picture in pair), *alone]
-    if not pictures:
+    alone = [image for track in tracks if track.reconstruction is None for image in track.images]
+    images = [*(image for pair in pairs for image in pair), *alone]
+    if not images:
         return
     captions = [f"{n + 1}: {word}" for n in range(len(pairs)) for word in ("the data's", "by the image tokenizer")]
     captions += [f"{len(pairs) + n + 1}: the data's" for n in range(len(alone))]
-    write_picture("--out", out, make_image_grid(pictures, captions, [None] * len(pictures)))
+    write_image("--out", out, make_image_grid(images, captions, [None] * len(images)))
     say(f"Pictures: {out}")

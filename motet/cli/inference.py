@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from motet.cli.outputs import write_picture
-from motet.core.images import read_picture
+from motet.cli.outputs import write_image
+from motet.core.images import read_image
 from motet.policies import load_policy
 from motet.report.image_grid import make_image_grid
 from motet.report.terminal import say
@@ -28,13 +28,13 @@ def sample(
     guidance: dict[str, Any] = {"guidance": "guided", "guidance_scale": guidance_scale} if guidance_scale > 1 else {}
     acts = policy.generate_images(prompt, n=n, seed=seed, temperature=temperature, **guidance)
     grid = make_image_grid([act.image for act in acts], [f"{k + 1}" for k in range(n)], [None] * n, title=prompt)
-    write_picture("--out", out, grid)
+    write_image("--out", out, grid)
     say(out)
 
 
 def ask(checkpoint: str, image: Path, question: str, temperature: float, max_tokens: int, seed: int) -> None:
     """Print what the policy writes about a picture."""
-    picture = read_picture(str(image), Path.cwd(), "motet ask")
+    opened = read_image(str(image), Path.cwd(), "motet ask")
     policy = load_policy(resolve_checkpoint(checkpoint))
-    act = policy.generate_text(question, [picture], seed=seed, temperature=temperature, max_tokens=max_tokens)[0]
+    act = policy.generate_text(question, [opened], seed=seed, temperature=temperature, max_tokens=max_tokens)[0]
     say(act.text if act.finished else f"{act.text} [cut off at {max_tokens} tokens]")

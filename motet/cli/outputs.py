@@ -14,7 +14,7 @@ from motet.core.atomic_files import write_whole
 from motet.core.errors import OutputError
 from motet.report.terminal import Terminal
 
-PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 """Suffix -> Pillow's format."""
 
 
@@ -74,10 +74,10 @@ def write_numbers(path: Path | None, numbers: Any) -> None:
         write_output("--json", path, (json.dumps(_finite_or_null(numbers), indent=2, allow_nan=False) + "\n").encode())
 
 
-def write_picture(option: str, path: Path, image: Any) -> None:
+def write_image(option: str, path: Path, image: Any) -> None:
     """Write a PIL picture in the format that the file's name says, see PICTURES; PNG to a device, which has none."""
     content = io.BytesIO()
-    image.save(content, format=PICTURES.get(path.suffix.lower(), "PNG"))
+    image.save(content, format=IMAGE_FORMATS.get(path.suffix.lower(), "PNG"))
     write_output(option, path, content.getvalue())
 
 

@@ -28,7 +28,7 @@ TAGS = {
     "pad_tag": "<｜▁pad▁｜>",
 }
 """Defaults of DeepSeek's processor."""
-_PICTURES = ("do_normalize", "image_mean", "image_std", "min_size", "rescale_factor")
+_PREPROCESSOR_KEYS = ("do_normalize", "image_mean", "image_std", "min_size", "rescale_factor")
 
 ROLES = {"deepseek": ("<|User|>", "<|Assistant|>"), "deepseek_old": ("User", "Assistant")}
 """How a conversation format names the user and the assistant; the first one's names are special tokens."""
@@ -75,10 +75,10 @@ def read_processor(folder: Path) -> JanusProcessor:
     Raises CheckpointError when a file is missing, or a special token is not in the vocabulary.
     """
     settings = read_json(folder / "processor_config.json") if (folder / "processor_config.json").is_file() else {}
-    pictures = read_json(folder / "preprocessor_config.json")
+    preprocessor = read_json(folder / "preprocessor_config.json")
     named = read_json(folder / "tokenizer_config.json")
     tags = {tag: settings.get(tag, default) for tag, default in TAGS.items()}
-    side = pictures.get("image_size")
+    side = preprocessor.get("image_size")
     if not isinstance(side, int):
         raise _refusal(folder, f"has image_size={side!r} in preprocessor_config.json")
     try:
@@ -88,7 +88,7 @@ def read_processor(folder: Path) -> JanusProcessor:
                 bos_token=_content(named.get("bos_token")),
                 eos_token=_content(named.get("eos_token")),
                 pad_token=tags["pad_tag"],
-                extra_special_tokens=_picture_tokens(tags),
+                extra_special_tokens=_special_image_tokens(tags),
                 model_max_length=named.get("model_max_length", 16384),
                 padding_side="left",
                 clean_up_tokenization_spaces=named.get("clean_up_tokenization_spaces", False),
@@ -96,7 +96,7 @@ def read_processor(folder: Path) -> JanusProcessor:
             images = ImageProcessor(
                 size={"height": side, "width": side},
                 size_rounding="down",
-                **{key: pictures[key] for key in _PICTURES if key in pictures},
+                **{key: preprocessor[key] for key in _PREPROCESSOR_KEYS if key in preprocessor},
             )
     except Exception as error:  # tokenizers and transformers each have their kinds for a broken file
         raise _refusal(
@@ -134,7 +134,7 @@ def write_processor(source: Path, target: Path, num_image_tokens: int) -> None:
         "tokenizer_class": "LlamaTokenizerFast",
     }
     kinds = {"image_processor_type": "VLMImageProcessor", "processor_class": "VLChatProcessor"}
-    pictures = {key: getattr(images, key) for key in _PICTURES} | {"image_size": images.size["height"]}
+    preprocessor = {key: getattr(images, key) for key in _PREPROCESSOR_KEYS} | {"image_size": images.size["height"]}
     processor = {
         **tags,
         "add_special_token": False,
@@ -147,7 +147,7 @@ def write_processor(source: Path, target: Path, num_image_tokens: int) -> None:
     shutil.copyfile(source / "tokenizer.json", target / "tokenizer.json")
     write_json(target / "tokenizer_config.json", tokenizer_config)
     write_json(target / "special_tokens_map.json", texts)
-    write_json(target / "preprocessor_config.json", kinds | pictures)
+    write_json(target / "preprocessor_config.json", kinds | preprocessor)
     write_json(target / "processor_config.json", processor)
 
 
@@ -187,7 +187,7 @@ def _format_written(source: Path, image_tag: str, tokenizer: Any) -> str:
     raise _refusal(source, f"has a chat template that is none of DeepSeek's conversation formats ({', '.join(ROLES)})")
 
 
-def _picture_tokens(tags: Mapping[str, str]) -> dict[str, str]:
+def _special_image_tokens(tags: Mapping[str, str]) -> dict[str, str]:
     return {
         "image_token": tags["image_tag"],
         "boi_token": tags["image_start_tag"],

@@ -11,16 +11,16 @@ from typing import Any, Literal
 from PIL import Image
 
 from motet.core.errors import DataError
-from motet.core.images import read_picture
+from motet.core.images import read_image
 
 Role = Literal["system", "user", "assistant"]
 
 
-MARK = "<image>"
+IMAGE_PLACEHOLDER = "<image>"
 """A place for a picture inside a text, as LLaVA, LLaMA-Factory, ms-swift and EasyR1 write it."""
 MAX_TEXT = 1_000_000
 """Characters of one text: more than any model's context holds, and enough to keep a tokenizer busy for minutes."""
-_MARKED = re.compile(rf"\s*{re.escape(MARK)}\s*")
+_MARKED = re.compile(rf"\s*{re.escape(IMAGE_PLACEHOLDER)}\s*")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +49,11 @@ class Text:
 class ImagePart:
     """A picture inside a message: an RGB PIL image whose pixels never change afterwards.
 
-    `codes` are the image tokens that a policy drew it with, for whoever paints it anew from them; most read the pixels.
+    `image_token_ids` are the codebook indices that a policy sampled it as, None for any other image.
     """
 
     image: Image.Image
-    codes: tuple[int, ...] | None = None
+    image_token_ids: tuple[int, ...] | None = None
 
 
 Part = Text | ImagePart
@@ -95,7 +95,7 @@ class Conversation:
         ]
 
     @property
-    def pictures(self) -> list[Image.Image]:
+    def images(self) -> list[Image.Image]:
         """All pictures of the conversation, in order."""
         return [part.image for message in self.messages for part in message.parts if isinstance(part, ImagePart)]
 
@@ -107,11 +107,11 @@ class Conversation:
 
 
 def _parts(contents: tuple[str | Image.Image, ...]) -> tuple[Part, ...]:
-    return tuple(Text(c) if isinstance(c, str) else _picture(c) for c in contents)
+    return tuple(Text(c) if isinstance(c, str) else _image_part(c) for c in contents)
 
 
-def _picture(image: Any) -> ImagePart:
-    return ImagePart(read_picture(image, Path(), "A message"))
+def _image_part(image: Any) -> ImagePart:
+    return ImagePart(read_image(image, Path(), "A message"))
 
 
 def user(*contents: str | Image.Image) -> Conversation:
@@ -124,17 +124,17 @@ def assistant(*contents: str | Image.Image) -> Conversation:
     return Conversation((Message("assistant", _parts(contents)),))
 
 
-def from_column(content: Any, pictures: Sequence[Image.Image] = (), *, lead: bool = True) -> Conversation:
+def from_column(content: Any, images: Sequence[Image.Image] = (), *, lead: bool = True) -> Conversation:
     """What a column of a row asks: a text, which is one user turn, or chat messages; with the row's pictures.
 
     See `from_chat` for where the pictures go. Raises DataError also for a chat that ends with the assistant's turn:
     the gold answer would be part of the question.
     """
     if isinstance(content, str):
-        return from_chat([{"role": "user", "content": content}], pictures, lead=lead)
+        return from_chat([{"role": "user", "content": content}], images, lead=lead)
     if not isinstance(content, list | tuple) or not content:
         raise DataError(f"{content!r:.80} is neither a text nor chat messages.", fix="store a text, or messages.")
-    conversation = from_chat(content, pictures, lead=lead)
+    conversation = from_chat(content, images, lead=lead)
     if conversation.messages[-1].role == "assistant":
         raise DataError(
             "The chat ends with the assistant's turn: the answer would be part of the question.",
@@ -143,8 +143,8 @@ def from_column(content: Any, pictures: Sequence[Image.Image] = (), *, lead: boo
     return conversation
 
 
-def from_chat(chat: Sequence[Any], pictures: Sequence[Image.Image] = (), *, lead: bool = True) -> Conversation:
-    """Read chat messages (`to_chat`'s form, or TRL's with plain string contents), and put `pictures` into them.
+def from_chat(chat: Sequence[Any], images: Sequence[Image.Image] = (), *, lead: bool = True) -> Conversation:
+    """Read chat messages (`to_chat`'s form, or TRL's with plain string contents), and put `images` into them.
 
     Places for pictures are `{"type": "image"}` parts without an `image` of their own, and `<image>` marks in texts;
     each takes the next picture. A chat with neither places nor pictures of its own shows all pictures before the first
@@ -156,19 +156,19 @@ def from_chat(chat: Sequence[Any], pictures: Sequence[Image.Image] = (), *, lead
     own = sum(isinstance(part, ImagePart) for turn in turns for part in turn.parts)
     asked = sorted((turn for turn in turns if turn.role == "user"), key=lambda turn: not turn.plain)
     if lead and not places and not own and asked:
-        asked[0].parts[:0] = [None] * len(pictures)
-        places = len(pictures)
-    if places != len(pictures) and (places or lead):
+        asked[0].parts[:0] = [None] * len(images)
+        places = len(images)
+    if places != len(images) and (places or lead):
         beside = f" beside {own} of its own" if own else ""
         raise DataError(
-            f"The text has {places} places for pictures ({MARK} or image parts){beside}, and the row has "
-            f"{len(pictures)} pictures for them in `images` or `image`.",
+            f"The text has {places} places for pictures ({IMAGE_PLACEHOLDER} or image parts){beside}, and the row has "
+            f"{len(images)} pictures for them in `images` or `image`.",
             fix="give as many pictures as places; a question without places shows all of the row's pictures first.",
         )
-    following = iter(pictures)
+    following = iter(images)
     return Conversation(
         tuple(
-            Message(turn.role, tuple(_picture(next(following)) if part is None else part for part in turn.parts))
+            Message(turn.role, tuple(_image_part(next(following)) if part is None else part for part in turn.parts))
             for turn in turns
         )
     )
@@ -205,7 +205,7 @@ def _read_part(number: int, part: Any) -> list[Part | None]:
     if kind == "text" and isinstance(part.get("text"), str):
         return _split(part["text"])
     if kind == "image" and isinstance(part.get("image"), Image.Image | None):
-        return [None if part.get("image") is None else _picture(part["image"])]
+        return [None if part.get("image") is None else _image_part(part["image"])]
     raise DataError(
         f"Message {number} holds a part {part!r:.120} that is neither text nor a picture at hand.",
         fix='use {"type": "text", "text": ...} and {"type": "image"} with as many `images` as parts; a scenario of '
@@ -218,6 +218,6 @@ def _split(text: str) -> list[Part | None]:
     pieces: list[Part | None] = []
     for number, piece in enumerate(_MARKED.split(text)):
         pieces += [None] * (number > 0)
-        if piece or MARK not in text:
+        if piece or IMAGE_PLACEHOLDER not in text:
             pieces.append(Text(piece))
     return pieces

@@ -24,7 +24,7 @@ _ORIENTATION = 0x0112  # the EXIF tag
 _BASE64 = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # how PNG, JPEG, GIF and WebP files begin in base64
 
 
-def read_picture(value: Any, folder: Path, where: str) -> Image.Image:
+def read_image(value: Any, folder: Path, where: str) -> Image.Image:
     """One RGB picture from whatever holds it.
 
     `value` is a PIL image, bytes of a file, a path (relative to `folder`), base64, a data URL, or a mapping
@@ -33,12 +33,12 @@ def read_picture(value: Any, folder: Path, where: str) -> Image.Image:
     return _read(value, folder, where, decode=True)
 
 
-def check_picture(value: Any, folder: Path, where: str) -> None:
-    """Raise what `read_picture` would, as far as the header of a file tells: nothing is decoded."""
+def check_image(value: Any, folder: Path, where: str) -> None:
+    """Raise what `read_image` would, as far as the header of a file tells: nothing is decoded."""
     _read(value, folder, where, decode=False)
 
 
-def picture_file(text: str, folder: Path) -> Path:
+def image_path(text: str, folder: Path) -> Path:
     """The file that a path or a `file://` address of a picture means. Raises RuntimeError for an unknown `~user`."""
     return folder / Path(text.removeprefix("file://")).expanduser()
 
@@ -94,7 +94,7 @@ def _source(value: str | bytes | dict[str, Any], folder: Path) -> Path | io.Byte
     text = str(path)
     if text.startswith(("http://", "https://")):
         raise _Refused("addresses are not fetched; download it and give its path")
-    file = picture_file(text, folder)
+    file = image_path(text, folder)
     if file.exists() and not file.is_file():
         raise _Refused("it is a folder, a pipe or a device, not a file")
     return file

@@ -130,7 +130,7 @@ class FeaturePolicy(Policy, Protocol):
 class ReconstructingPolicy(Policy, Protocol):
     """A policy whose drawings come out of an image tokenizer or an autoencoder, and so can be no better than it is."""
 
-    def reconstruct(self, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
+    def reconstruct(self, images: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
         """Of each picture what the tokenizer is shown (cut and resized to the model's size), and what it makes of it.
 
         RGB, both of one size.

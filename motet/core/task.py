@@ -11,7 +11,7 @@ from PIL import Image
 from motet.core.conversation import Conversation, from_column, user
 from motet.core.errors import ConfigError, DataError
 
-ABOUT_PICTURES = ("question", "instruction")
+COLUMNS_WITH_IMAGES = ("question", "instruction")
 """Columns that speak of the row's pictures."""
 
 
@@ -27,7 +27,7 @@ class Task:
     index: int
     columns: Mapping[str, Any]
     generation_index: int = 0
-    built: dict[str, Conversation] = field(default_factory=dict, repr=False)  # shared by siblings: one prefill
+    _conversation_cache: dict[str, Conversation] = field(default_factory=dict, repr=False)  # shared: one prefill
 
     def __getitem__(self, column: str) -> Any:
         try:
@@ -76,30 +76,32 @@ class Task:
         them first and other columns do not show them. Raises DataError for what `motet.core.conversation.from_column`
         does.
         """
-        if column not in self.built:
-            self.built[column] = from_column(self[column], self.images, lead=column in ABOUT_PICTURES)
-        return self.built[column]
+        if column not in self._conversation_cache:
+            self._conversation_cache[column] = from_column(
+                self[column], self.images, lead=column in COLUMNS_WITH_IMAGES
+            )
+        return self._conversation_cache[column]
 
-    def looking(self, words: str) -> Conversation:
-        """A user's turn: the row's pictures, then words that are the scenario's own. One object for all siblings."""
-        key = f"pictures, then {words}"
-        if key not in self.built:
-            self.built[key] = user(*self.images, words)
-        return self.built[key]
+    def with_images(self, text: str) -> Conversation:
+        """A user turn: the row's images, then `text`, the scenario's own. One object for the whole group."""
+        key = f"images, then {text}"
+        if key not in self._conversation_cache:
+            self._conversation_cache[key] = user(*self.images, text)
+        return self._conversation_cache[key]
 
-    def filled(self, template: str, column: str, *, pictures: bool = False) -> Conversation:
-        """A user's turn: the row's pictures if asked for, then `template` with the column's words at `{column}`.
+    def render_template(self, template: str, column: str, *, include_images: bool = False) -> Conversation:
+        """A user turn: the row's images with `include_images`, then `template` with the column's text at `{column}`.
 
-        One object for all siblings. Raises ConfigError when the template has no such place, or another one.
+        One object for the whole group. Raises ConfigError when the template lacks the placeholder, or has another one.
         """
-        key = f"{column} in {template} {pictures}"
-        if key not in self.built:
-            place = f"{{{column}}}"
-            if place not in template or "{" in template.replace(place, ""):
+        key = f"{column} in {template} {include_images}"
+        if key not in self._conversation_cache:
+            placeholder = f"{{{column}}}"
+            if placeholder not in template or "{" in template.replace(placeholder, ""):
                 raise ConfigError(
-                    f"The instruction {template!r} is to hold the row's {column!r} at {place}, and no other braces.",
-                    fix=f"write {place} where it belongs.",
+                    f"The template {template!r} must contain {placeholder} and no other braces.",
+                    fix=f"write {placeholder} where the row's {column!r} goes.",
                 )
-            words = self.conversation(column).text
-            self.built[key] = user(*(self.images if pictures else ()), template.replace(place, words))
-        return self.built[key]
+            text = template.replace(placeholder, self.conversation(column).text)
+            self._conversation_cache[key] = user(*(self.images if include_images else ()), text)
+        return self._conversation_cache[key]

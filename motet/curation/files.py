@@ -68,15 +68,15 @@ def read_captions(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def write_rows(rows: Sequence[Mapping[str, Any]], out: Path, pictures: str | None = None) -> None:
+def write_rows(rows: Sequence[Mapping[str, Any]], out: Path, images: str | None = None) -> None:
     """Write rows as .jsonl or .parquet; the file appears whole or not at all.
 
-    `pictures` is a path with `{image}` where the image's id stands, such as `train2017/{image:0>12}.jpg`: `real_image`
+    `images` is a path with `{image}` where the image's id stands, such as `train2017/{image:0>12}.jpg`: `real_image`
     becomes that file's path relative to `out`, or in a parquet file the picture itself. None: it stays the id.
     Raises ConfigError for another kind of file, RunFolderError when `out` exists, DataError for a missing picture.
     """
     refuse_output(out)
-    files = [_picture(row["real_image"], pictures) for row in rows]
+    files = [_image_path(row["real_image"], images) for row in rows]
     partial = out.with_name(f".partial_{out.name}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -84,8 +84,8 @@ def write_rows(rows: Sequence[Mapping[str, Any]], out: Path, pictures: str | Non
             _write_parquet(rows, files, partial)
         else:
             with partial.open("w", encoding="utf-8") as file:
-                for row, picture in zip(rows, files, strict=True):
-                    own = row if picture is None else {**row, "real_image": os.path.relpath(picture, out.parent)}
+                for row, image in zip(rows, files, strict=True):
+                    own = row if image is None else {**row, "real_image": os.path.relpath(image, out.parent)}
                     file.write(json.dumps(own, ensure_ascii=False) + "\n")
         os.replace(partial, out)
     except (OSError, TypeError, ValueError) as error:  # pyarrow's errors are ValueErrors and TypeErrors
@@ -144,18 +144,18 @@ def _list(raw: Mapping[str, Any], names: Sequence[str], place: str) -> tuple[str
     return tuple(str(one) for one in value)
 
 
-def _picture(image: str, template: str | None) -> Path | None:
+def _image_path(image: str, template: str | None) -> Path | None:
     if template is None:
         return None
     try:
         path = Path(template.format(image=image))
     except (KeyError, IndexError, ValueError) as error:
         raise ConfigError(
-            f"--pictures {template!r} is no path with {{image}}: {first_line(error)}.",
+            f"--images {template!r} is no path with {{image}}: {first_line(error)}.",
             fix="write something like train2017/{image:0>12}.jpg.",
         ) from error
     if not path.is_file():
-        raise DataError(f"The picture {str(path)!r} does not exist.", fix="correct --pictures, or get the picture.")
+        raise DataError(f"The picture {str(path)!r} does not exist.", fix="correct --images, or get the picture.")
     return path
 
 

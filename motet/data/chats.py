@@ -11,7 +11,7 @@ _KEYS = ("image", "url", "path", "base64")
 """Where an image part holds its picture: Qwen's and TRL's form, then those of transformers' chat templates."""
 
 
-def read_pictures(value: Any, read: Callable[..., Image.Image], where: str) -> list[Image.Image]:
+def read_images(value: Any, read: Callable[..., Image.Image], where: str) -> list[Image.Image]:
     """The column `images`: a list of pictures, or one picture alone. `read(value, where=...)` reads one."""
     values = list(value) if isinstance(value, list | tuple) else [value]
     return [read(one, where=f"{where}[{number}]") for number, one in enumerate(values)]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from motet.core.images import picture_file
+from motet.core.images import image_path
 from motet.data.rows import Rows
 
 BLOCKS = 1000
@@ -59,7 +59,7 @@ def _rows_per_block(size: int) -> int:
 
 
 def _file_sizes(rows: Rows, row: dict[str, Any]) -> Iterator[int]:
-    for column in sorted(rows.picture_columns | rows.picture_lists):
+    for column in sorted(rows.image_columns | rows.image_list_columns):
         for value in row[column] if isinstance(row.get(column), list) else [row.get(column)]:
             if isinstance(value, str) and len(value) < 500:  # longer ones are base64
                 yield _file_size(value, rows.source.folder)
@@ -68,7 +68,7 @@ def _file_sizes(rows: Rows, row: dict[str, Any]) -> Iterator[int]:
 def _file_size(value: str, folder: Path) -> int:
     """In bytes; -1 for what is not the path of a file: base64, an address, a user (`~name`) that does not exist."""
     try:
-        file = picture_file(value, folder)
+        file = image_path(value, folder)
         return file.stat().st_size if file.is_file() else -1
     except (OSError, RuntimeError, ValueError):
         return -1

@@ -15,11 +15,11 @@ from PIL import Image
 
 from motet.config.schema import DataConfig
 from motet.core.errors import CORRECT_ROW, ConfigError, DataError
-from motet.core.images import check_picture, read_picture
+from motet.core.images import check_image, read_image
 from motet.core.printable import printable
 from motet.core.registry import did_you_mean
 from motet.core.task import Task
-from motet.data.chats import read_chat, read_pictures
+from motet.data.chats import read_chat, read_images
 from motet.data.sources import CONVERSATIONS, Source, open_source
 
 CHECK_SECONDS = 30
@@ -30,7 +30,7 @@ CHECK_SECONDS = 30
 class Rows:
     """Random access to the rows of a dataset. `columns` are motet's names; `size` None means endless.
 
-    Pictures in `picture_columns` (one each: `image`, demonstrations, columns of that type) and in `picture_lists`
+    Pictures in `image_columns` (one each: `image`, demonstrations, columns of that type) and in `image_list_columns`
     (`images`, lists of that type) are RGB PIL images.
     """
 
@@ -38,8 +38,8 @@ class Rows:
     columns: tuple[str, ...]
     size: int | None
     renames: Mapping[str, str]
-    picture_columns: frozenset[str]
-    picture_lists: frozenset[str]
+    image_columns: frozenset[str]
+    image_list_columns: frozenset[str]
     conversations: frozenset[str]
 
     @property
@@ -58,7 +58,7 @@ class Rows:
 
     def row(self, i: int) -> dict[str, Any]:
         """Row i under motet's column names. Raises DataError for an unreadable picture or an unusable prompt."""
-        return self._read(i, _of_row(read_picture))
+        return self._read(i, _of_row(read_image))
 
     def texts(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Every row of finite ones: where it stands, and its columns without pictures that are stored in it."""
@@ -88,12 +88,12 @@ class Rows:
             raise IndexError(f"row {i} of {self.size}")
         raw, folder = self.source.read(i), self.source.folder
         row = self._renamed(raw)
-        for column in self.picture_columns:
+        for column in self.image_columns:
             if row.get(column) is not None:
                 row[column] = read(row[column], folder, self._where(i, column))
-        for column in self.picture_lists:
+        for column in self.image_list_columns:
             if row.get(column) is not None:
-                row[column] = read_pictures(row[column], partial(read, folder=folder), self._where(i, column))
+                row[column] = read_images(row[column], partial(read, folder=folder), self._where(i, column))
         for column in self.conversations:
             where, content = self._where(i, column), row.get(column)
             if not isinstance(content, str | list) or not content:
@@ -120,18 +120,18 @@ def open_rows(
     columns_needed: Collection[str] = (),
     *,
     seed: int = 0,
-    picture_columns: Collection[str] = (),
+    image_columns: Collection[str] = (),
     check: bool = True,
 ) -> Rows:
     """Open a dataset and see that it has the columns that the scenario and the rewards need.
 
-    `seed` is the shapes world's; `picture_columns` are further columns that hold one picture each (demonstrations);
+    `seed` is the shapes world's; `image_columns` are further columns that hold one picture each (demonstrations);
     `check` False: the rows were checked before.
     Raises DataError when the data cannot be opened, is empty or lacks a column; ConfigError for contradictory settings.
     """
-    pictures = {"image", *picture_columns} - {"images"}
-    raw_pictures = {config.columns.get(column, column) for column in (*pictures, "images")}
-    source = open_source(config, seed, raw_pictures)
+    images = {"image", *image_columns} - {"images"}
+    raw_images = {config.columns.get(column, column) for column in (*images, "images")}
+    source = open_source(config, seed, raw_images)
     if source.size == 0:
         raise DataError(f"data.source={config.source!r} holds no rows.", fix="give a source with at least one row.")
     for new, old in config.columns.items():
@@ -152,10 +152,10 @@ def open_rows(
     size = source.size if config.size is None else config.size
     spoken = frozenset(CONVERSATIONS) & frozenset(columns_needed)
     lists = {"images"}
-    for old, several in source.pictures.items():
+    for old, several in source.images.items():
         names = [new for new, renamed in config.columns.items() if renamed == old] or [old]
-        (lists if several else pictures).update(names)
-    rows = Rows(source, columns, size, dict(config.columns), frozenset(pictures), frozenset(lists - pictures), spoken)
+        (lists if several else images).update(names)
+    rows = Rows(source, columns, size, dict(config.columns), frozenset(images), frozenset(lists - images), spoken)
     if check and not source.generated:
         check_rows(rows)
     return rows
@@ -184,7 +184,7 @@ def warn_unused_images(rows: Rows, read: Collection[str]) -> None:
     if rows.generated or not rows.conversations or {"image", "images"} & set(read):
         return
     task = rows.task(0)
-    if task.images and not any(task.conversation(column).pictures for column in rows.conversations):
+    if task.images and not any(task.conversation(column).images for column in rows.conversations):
         columns = " and ".join(sorted(rows.conversations))
         text = (
             f"motet: the rows of {rows.source.name} have pictures that are not shown: {columns} without a place for "
@@ -206,7 +206,7 @@ def _of_row(read: Callable[..., Image.Image]) -> Callable[..., Image.Image]:
 
 
 def _only_look(value: Any, folder: Path, where: str) -> Image.Image:
-    check_picture(value, folder, where)
+    check_image(value, folder, where)
     return _BLANK
 
 

@@ -25,7 +25,7 @@ class Source:
 
     `size` None: endless. `folder` is what path strings of pictures are relative to: that of the file or folder that
     holds the rows, the current one for a hub id. `place(i)` says where row i stands. `texts()` gives all rows in order
-    without pictures that are stored in them. `pictures` are columns that hold pictures by their type: True for lists.
+    without pictures that are stored in them. `images` are columns that hold pictures by their type: True for lists.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Source:
     read: Callable[[int], Row]
     place: Callable[[int], str]
     texts: Callable[[], Iterator[Row]]
-    pictures: Mapping[str, bool] = field(default_factory=dict[str, bool])
+    images: Mapping[str, bool] = field(default_factory=dict[str, bool])
     generated: bool = False
 
 
@@ -45,8 +45,8 @@ def is_file(source: str) -> bool:
     return kind_of(path) in SUFFIXES or path.is_file()
 
 
-def open_source(config: DataConfig, seed: int, pictures: Collection[str]) -> Source:
-    """Open `config.source`. `pictures` are raw columns that hold pictures: datasets must not decode them itself.
+def open_source(config: DataConfig, seed: int, images: Collection[str]) -> Source:
+    """Open `config.source`. `images` are raw columns that hold pictures: datasets must not decode them itself.
 
     Raises DataError for what cannot be read, ConfigError for settings that the kind of source does not have.
     """
@@ -54,10 +54,10 @@ def open_source(config: DataConfig, seed: int, pictures: Collection[str]) -> Sou
         return _open_shapes(config, seed)
     path = Path(config.source).expanduser()
     if is_file(config.source):
-        return _open_file(path, config, pictures)
+        return _open_file(path, config, images)
     if path.is_dir() and any((path / mark).is_file() for mark in ("state.json", "dataset_dict.json")):
-        return _open_saved(path, config, pictures)
-    return _open_hub(config, pictures)
+        return _open_saved(path, config, images)
+    return _open_hub(config, images)
 
 
 def _open_shapes(config: DataConfig, seed: int) -> Source:
@@ -78,7 +78,7 @@ def _open_shapes(config: DataConfig, seed: int) -> Source:
     )
 
 
-def _open_file(path: Path, config: DataConfig, pictures: Collection[str]) -> Source:
+def _open_file(path: Path, config: DataConfig, images: Collection[str]) -> Source:
     if kind_of(path) not in SUFFIXES:
         raise DataError(
             f"data.source={str(path)!r} has an unknown file type.",
@@ -102,7 +102,7 @@ def _open_file(path: Path, config: DataConfig, pictures: Collection[str]) -> Sou
             {config.columns.get(column, column) for column in columns}
             for columns in (CONVERSATIONS, (*GOLDS, *config.targets.values()))
         )
-        return _from_dataset(read_dataset(path, texts, golds), path.name, path.parent, pictures)
+        return _from_dataset(read_dataset(path, texts, golds), path.name, path.parent, images)
     rows, places = read_rows(path)
     columns = tuple(dict.fromkeys(column for row in rows for column in row))
     blank = dict.fromkeys(columns)  # a row that lacks a column has None there, as datasets does it
@@ -115,7 +115,7 @@ def _open_file(path: Path, config: DataConfig, pictures: Collection[str]) -> Sou
     )
 
 
-def _open_saved(path: Path, config: DataConfig, pictures: Collection[str]) -> Source:
+def _open_saved(path: Path, config: DataConfig, images: Collection[str]) -> Source:
     from datasets import DatasetDict, load_from_disk
 
     _refuse_options(config, path.name)
@@ -134,10 +134,10 @@ def _open_saved(path: Path, config: DataConfig, pictures: Collection[str]) -> So
         raise ConfigError(
             f"data.split={config.split!r}, but {path.name} was saved without splits.", fix="leave data.split out."
         )
-    return _from_dataset(dataset, path.name, path, pictures)
+    return _from_dataset(dataset, path.name, path, images)
 
 
-def _open_hub(config: DataConfig, pictures: Collection[str]) -> Source:
+def _open_hub(config: DataConfig, images: Collection[str]) -> Source:
     import datasets
 
     name, local = config.source, Path(config.source).expanduser()
@@ -161,7 +161,7 @@ def _open_hub(config: DataConfig, pictures: Collection[str]) -> Source:
             f"{did_you_mean(name, ['shapes'])}",
             fix="check the hub id, data.split, data.options.name (the configuration) and the network.",
         ) from error
-    return _from_dataset(dataset, name, _folder(local, config.options), pictures)
+    return _from_dataset(dataset, name, _folder(local, config.options), images)
 
 
 def _folder(local: Path, options: Mapping[str, Any]) -> Path:
@@ -173,7 +173,7 @@ def _folder(local: Path, options: Mapping[str, Any]) -> Path:
     return beside.parent if isinstance(files, str) and beside.is_file() else Path.cwd()
 
 
-def _from_dataset(dataset: Any, name: str, folder: Path, pictures: Collection[str]) -> Source:
+def _from_dataset(dataset: Any, name: str, folder: Path, images: Collection[str]) -> Source:
     """Rows of a `datasets.Dataset`, which memory-maps them. Pictures stay encoded until motet reads them: datasets
     would decode any format that Pillow knows."""
     from datasets import Image, List
@@ -185,7 +185,7 @@ def _from_dataset(dataset: Any, name: str, folder: Path, pictures: Collection[st
         if "Image(" in repr(feature):
             dataset = dataset.cast_column(column, _encoded(feature))
     dataset = dataset.with_format(None)
-    binary = {column for column in pictures if "binary" in repr(dataset.features.get(column))}
+    binary = {column for column in images if "binary" in repr(dataset.features.get(column))}
 
     def read(index: int) -> Row:
         try:

@@ -57,14 +57,14 @@ class ShownRow:
 
 @dataclass(frozen=True)
 class ShownTrack:
-    """The first rows of a track. `pictures`: all of theirs; `reconstruction`: by the image tokenizer, if there is one.
+    """The first rows of a track. `images`: all of theirs; `reconstruction`: by the image tokenizer, if there is one.
 
     `draws`: whether the scenario asks for drawings.
     """
 
     name: str
     rows: list[ShownRow]
-    pictures: list[Image.Image]
+    images: list[Image.Image]
     reconstruction: Reconstruction | None
     draws: bool
 
@@ -95,7 +95,7 @@ def _open(recipe: Recipe, name: str, config: TrackConfig, split: str | None) -> 
     data = config.data if split is None else config.data.model_copy(update={"split": split})
     drawn = [column for act, column in data.targets.items() if scenario.acts.get(act) != "text"]
     needed = (*scenario.columns, *data.targets.values())
-    rows = open_rows(data, needed, seed=recipe.run.seed, picture_columns=drawn)
+    rows = open_rows(data, needed, seed=recipe.run.seed, image_columns=drawn)
     rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
     check_golds(rewards, rows.texts())
     return _Opened(name, config, scenario, rows, rewards)
@@ -117,9 +117,9 @@ def _show(recipe: Recipe, policy: Any, one: _Opened, number: int, count: int) ->
         )
         for n, (task, gold, trajectory, score) in enumerate(zip(tasks, golds, played, scores, strict=True))
     ]
-    pictures = [picture for task in tasks for picture in _pictures(task)]
+    images = [image for task in tasks for image in _images(task)]
     draws = any(kind != "text" for kind in one.scenario.acts.values())
-    return ShownTrack(one.name, rows, pictures, reconstruct(policy, pictures), draws)
+    return ShownTrack(one.name, rows, images, reconstruct(policy, images), draws)
 
 
 def _play(recipe: Recipe, policy: Any, one: _Opened, number: int, task: Task, golds: Mapping[str, str]) -> Trajectory:
@@ -159,7 +159,7 @@ def _first(value: Any) -> str:
     return str(value[0] if isinstance(value, list | tuple) else value)
 
 
-def _pictures(task: Task) -> list[Image.Image]:
+def _images(task: Task) -> list[Image.Image]:
     own = [value for name, value in task.columns.items() if isinstance(value, Image.Image) and name != "image"]
     return [*task.images, *own]
 

@@ -53,14 +53,14 @@ class Reconstruction:
         )
 
 
-def reconstruct(policy: Policy, pictures: Sequence[Image.Image]) -> Reconstruction | None:
+def reconstruct(policy: Policy, images: Sequence[Image.Image]) -> Reconstruction | None:
     """What the policy's image tokenizer makes of pictures; None without pictures, or where there is no tokenizer."""
-    if not pictures or not isinstance(policy, ReconstructingPolicy):
+    if not images or not isinstance(policy, ReconstructingPolicy):
         return None
-    pairs = policy.reconstruct(pictures)
+    pairs = policy.reconstruct(images)
     errors, variances = [], []
     for shown, made in pairs:
-        a, b = (np.asarray(picture, np.float64) / 255 for picture in (shown, made))
+        a, b = (np.asarray(image, np.float64) / 255 for image in (shown, made))
         errors.append(float(((a - b) ** 2).mean()))
         variances.append(float(a.var(axis=(0, 1)).mean()))
     lost = float(np.mean(errors)) / max(float(np.mean(variances)), FLAT)
@@ -81,10 +81,10 @@ def _sample(track: Track) -> list[Image.Image]:
     places = [n if size is None else n * size // count for n in range(count)]
     if all(kind == "text" for kind in track.scenario.acts.values()):
         return []
-    return [one for n in places for one in pictures_to_draw(track.cursor.rows.task(n), track)][:SAMPLE]
+    return [one for n in places for one in images_to_generate(track.cursor.rows.task(n), track)][:SAMPLE]
 
 
-def pictures_to_draw(task: Task, track: Track) -> Iterator[Image.Image]:
+def images_to_generate(task: Task, track: Track) -> Iterator[Image.Image]:
     """What a row demonstrates for drawings; in reinforcement learning the pictures that come with it."""
     if not track.targets:
         yield from task.images
@@ -96,7 +96,7 @@ def pictures_to_draw(task: Task, track: Track) -> Iterator[Image.Image]:
 
 def reconstruction_grid(found: Reconstruction) -> Image.Image:
     """Originals and reconstructions side by side."""
-    pictures = [picture for pair in found.pairs for picture in pair]
+    images = [image for pair in found.pairs for image in pair]
     captions = [f"{n + 1}: {word}" for n in range(len(found.pairs)) for word in ("original", "reconstruction")]
     title = f"image tokenizer: {found.psnr:.0f} dB, {min(found.lost, 1):.0%} lost"
-    return make_image_grid(pictures, captions, [None] * len(pictures), title=title)
+    return make_image_grid(images, captions, [None] * len(images), title=title)

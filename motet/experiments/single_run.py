@@ -61,7 +61,7 @@ def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str
         session = setup_rl(recipe)
         with _run_context(recipe, folder, again) as desk:
             desk.say(types)
-            _check_pictures(desk, session)
+            _check_images(desk, session)
             before = _measure_before(desk, session, before)
             run = _run(desk, session)
             progress = _finished(desk, run, train(session, run))
@@ -82,7 +82,7 @@ def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[s
         session = setup_sft(recipe)
         with _run_context(recipe, folder, again) as desk:
             desk.say(types)
-            _check_pictures(desk, session)
+            _check_images(desk, session)
             before = _measure_before(desk, session, before) if recipe.eval.suite == "rewards" else None
             run = _run(desk, session)
             progress = _finished(desk, run, train_sft(session, run))
@@ -160,7 +160,7 @@ def _run(desk: _RunContext, session: TrainingSetup) -> Run:
     return Run(session, desk.folder, desk.bar, desk.interrupt, measure, desk.threads)
 
 
-def _check_pictures(desk: _RunContext, session: TrainingSetup) -> None:
+def _check_images(desk: _RunContext, session: TrainingSetup) -> None:
     """Of data that shows what is to be drawn, leave `reconstruction.png`; warn where the image tokenizer loses it."""
     path = desk.folder.path / RECONSTRUCTION
     found = None if path.is_file() else reconstruct_sample(session)

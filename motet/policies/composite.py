@@ -52,9 +52,9 @@ class CompositePolicy(InteractiveMixin):
         """The acts that demonstrate the targets."""
         return self._each(requests, lambda member, own: member.encode_targets(*_chosen(own, requests, targets)))
 
-    def reconstruct(self, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
+    def reconstruct(self, images: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
         """As the member does it that draws first: image tokens where there are any."""
-        return self.members.get("image", self.drawer).reconstruct(pictures)
+        return self.members.get("image", self.drawer).reconstruct(images)
 
     def as_seen(self, act: Act) -> str:
         """As the member does it that performed the act."""

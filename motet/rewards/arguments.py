@@ -107,7 +107,7 @@ def token_ids(acts: Sequence[Act]) -> list[int] | None:
     return ids
 
 
-def pictures_of(completions: Sequence[Any]) -> list[list[Image.Image]]:
+def images_of(completions: Sequence[Any]) -> list[list[Image.Image]]:
     """The pictures of every completion, in order."""
     return [
         [

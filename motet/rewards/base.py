@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from motet.core.errors import RewardError
 from motet.core.protocols import Policy
 from motet.core.registry import Registry, registry
-from motet.rewards.arguments import own_copies, pictures_of
+from motet.rewards.arguments import images_of, own_copies
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -131,7 +131,7 @@ class BoundReward:
             )
         taken = {name: value for name, value in arguments.items() if self.takes(name)}
         if self.takes("completion_images") and "completions" in arguments:
-            taken["completion_images"] = pictures_of(arguments["completions"])
+            taken["completion_images"] = images_of(arguments["completions"])
         if not self.trusted:
             taken = own_copies(taken)
         return self.function(**(taken | dict(self.options)))

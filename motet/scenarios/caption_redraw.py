@@ -18,5 +18,5 @@ def caption_redraw(task: Task, *, question: str = QUESTION) -> Generator[Any, An
 
     A caption is worth what can be drawn from it.
     """
-    caption = yield GenerateText(task.looking(question), name="caption")
+    caption = yield GenerateText(task.with_images(question), name="caption")
     yield GenerateImage(user(last_answer_block_or_text(caption.text)), name="redrawn")

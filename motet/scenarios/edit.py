@@ -23,5 +23,5 @@ def edit_cycle(task: Task) -> Generator[Any, Any, None]:
     The source is not shown again: whatever the edit destroyed cannot be restored (UniRL-Zero's editing cycle).
     """
     edited = yield GenerateImage(task.instruction, name="edit")
-    back = task.filled("{inverse}", "inverse").text  # in words, also where the data has chat messages
+    back = task.render_template("{inverse}", "inverse").text  # in words, also where the data has chat messages
     yield GenerateImage(user(edited.image, back), name="restored")

@@ -28,7 +28,7 @@ def think_paint(
     task: Task, *, instruction: str = THINK, train_tokens: bool = True, train_drawing: bool = True
 ) -> Generator[Any, Any, None]:
     """As `paint`, after a text act `thought` as in `think_draw`: acts of all three kinds, each with all before it."""
-    thought = yield GenerateText(task.filled(instruction, "prompt"), name="thought")
+    thought = yield GenerateText(task.render_template(instruction, "prompt"), name="thought")
     yield from _painted(task.prompt + as_text_turn(thought), train_tokens, train_drawing)
 
 

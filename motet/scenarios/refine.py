@@ -36,7 +36,7 @@ def refine_draw(task: Task, *, keep: int = 0, instruction: str = REFINE) -> Gene
     if skips_refinement(task, keep):
         yield GenerateImage(task.prompt, name="drawing")
         return
-    refined = yield GenerateText(task.filled(instruction, "prompt"), name="refined")
+    refined = yield GenerateText(task.render_template(instruction, "prompt"), name="refined")
     yield GenerateImage(user(last_answer_block_or_text(refined.text)), name="drawing")
 
 
@@ -46,5 +46,5 @@ def refine_edit(task: Task, *, keep: int = 0, instruction: str = REFINE_EDIT) ->
     if skips_refinement(task, keep):
         yield GenerateImage(task.instruction, name="edit")
         return
-    refined = yield GenerateText(task.filled(instruction, "instruction", pictures=True), name="refined")
+    refined = yield GenerateText(task.render_template(instruction, "instruction", include_images=True), name="refined")
     yield GenerateImage(user(*task.images, last_answer_block_or_text(refined.text)), name="edit")

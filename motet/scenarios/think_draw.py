@@ -18,5 +18,5 @@ def think_draw(task: Task, *, instruction: str = THINK) -> Generator[Any, Any, N
     The drawing's context is the prompt as in `draw`, and after it the whole thought, tags included, as the policy's own
     turn. So a policy that draws prompts well starts from what it knows.
     """
-    thought = yield GenerateText(task.filled(instruction, "prompt"), name="thought")
+    thought = yield GenerateText(task.render_template(instruction, "prompt"), name="thought")
     yield GenerateImage(task.prompt + as_text_turn(thought), name="drawing")

@@ -156,7 +156,7 @@ def _apply_condition_dropout(request: Request, prompt: float, source: float, joi
     if request.kind == "text":
         return request
     chance = np.random.default_rng(request.key).random()
-    if not request.context.pictures:
+    if not request.context.images:
         source = joint = 0.0
     gone = chance < prompt + joint, prompt <= chance < prompt + joint + source
     return replace(request, drop_prompt=bool(gone[0]), drop_source_image=bool(gone[1]))

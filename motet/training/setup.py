@@ -250,9 +250,9 @@ def build_sft_tracks(recipe: Recipe) -> list[Track]:
                     f"{key}data.targets names no column for the act {act!r} of scenario {scenario.name!r}.",
                     fix=f"set {key}data.targets.{act}=COLUMN.",
                 )
-        pictures = [targets[act] for act, kind in scenario.acts.items() if kind != "text"]
+        images = [targets[act] for act, kind in scenario.acts.items() if kind != "text"]
         needed = (*scenario.columns, *targets.values())
-        rows = open_rows(config.data, needed, seed=recipe.run.seed, picture_columns=pictures)
+        rows = open_rows(config.data, needed, seed=recipe.run.seed, image_columns=images)
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns) if measured else []
         warn_unused_images(rows, {*targets.values(), *_read_by_name(scenario, rewards)})
         cursor = ResumableSampler(rows, recipe.run.seed)

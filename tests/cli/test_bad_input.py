@@ -182,9 +182,9 @@ def test_checkpoints_that_cannot_be_loaded(tiny_checkpoint, capsys, tmp_path):
     weights.write_bytes(weights.read_bytes()[:1000])
     refused(capsys, tmp_path, recipe, f"policy.path={tmp_path}/torn", words=["torn/model.safetensors' cannot be read"])
     for command in (["sample", tmp_path / "none", "x"], ["eval", tmp_path / "none"], ["ask", tmp_path / "none"]):
-        picture = [tmp_path / "good.png", "what?"] if command[0] == "ask" else []
+        image = [tmp_path / "good.png", "what?"] if command[0] == "ask" else []
         Image.new("RGB", (4, 4)).save(tmp_path / "good.png")
-        answer = motet_command(capsys, *command, *picture)
+        answer = motet_command(capsys, *command, *image)
         assert answer.code == 2 and "no checkpoint at" in answer.err and len(lines_of(answer)) == 1
 
 

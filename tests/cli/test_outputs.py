@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from motet.cli.outputs import PICTURES, refuse_output, show_numbers, write_numbers, write_output, write_picture
+from motet.cli.outputs import IMAGE_FORMATS, refuse_output, show_numbers, write_image, write_numbers, write_output
 from motet.core.errors import OutputError
 from tests.runs import WORLD, motet_command
 
@@ -54,9 +54,9 @@ def test_a_folder_of_others_is_refused(tmp_path):
 
 
 def test_a_picture_is_of_the_kind_that_its_name_says(tmp_path):
-    for suffix, kind in PICTURES.items():
+    for suffix, kind in IMAGE_FORMATS.items():
         path = tmp_path / "new" / f"a{suffix.upper()}"
-        write_picture("--out", path, Image.new("RGB", (8, 8), "red"))
+        write_image("--out", path, Image.new("RGB", (8, 8), "red"))
         assert Image.open(path).format == kind
     assert not list(tmp_path.rglob("*.partial"))
 
@@ -133,4 +133,4 @@ def test_existing_files_are_replaced_when_that_is_asked(tiny_checkpoint, capsys,
 
 
 def test_a_picture_can_be_written_to_a_device():
-    write_picture("--out", Path("/dev/null"), Image.new("RGB", (8, 8)))
+    write_image("--out", Path("/dev/null"), Image.new("RGB", (8, 8)))

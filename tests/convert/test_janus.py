@@ -110,8 +110,8 @@ def test_the_image_tokenizer(model: Any, converted: Path, state: dict[str, Tenso
     vq = model.model.vqmodel
     close(vq.quant_conv(vq.encoder(pixels)), latents)
     policy = motet.load_policy(converted)
-    pictures = [Image.fromarray(one.numpy()) for one in bytes_]
-    assert torch.equal(encode_images(policy.model, policy.processor, pictures), theirs)
+    images = [Image.fromarray(one.numpy()) for one in bytes_]
+    assert torch.equal(encode_images(policy.model, policy.processor, images), theirs)
     assert len(theirs.unique()) > 3
 
 
@@ -391,16 +391,16 @@ def test_cleaning_of_spaces_is_kept_both_ways(original: Path, tmp_path: Path, cl
 def test_pictures_are_scaled_as_by_deepseek(converted: Path, size: tuple[int, int], tmp_path: Path) -> None:
     """Sides are cut off to whole pixels, not rounded; bars of the mean colour fill the square."""
     noise = torch.Generator().manual_seed(6)
-    picture = Image.fromarray(torch.randint(0, 256, (*size[::-1], 3), generator=noise, dtype=torch.uint8).numpy())
+    image = Image.fromarray(torch.randint(0, 256, (*size[::-1], 3), generator=noise, dtype=torch.uint8).numpy())
     side, mean = reference.SIDE, (127, 102, 127)
     own = tuple(max(int(pixels / max(size) * side), 3) for pixels in size)
     square = Image.new("RGB", (side, side), mean)
-    square.paste(picture.resize(own, Image.Resampling.BICUBIC), ((side - own[0]) // 2, (side - own[1]) // 2))
+    square.paste(image.resize(own, Image.Resampling.BICUBIC), ((side - own[0]) // 2, (side - own[1]) // 2))
     expected = torch.from_numpy(np.array(square)).permute(2, 0, 1) / 255
     policy = motet.load_policy(converted)
     policy.save(tmp_path / "saved")
     for ours in (policy, motet.load_policy(tmp_path / "saved")):
-        torch.testing.assert_close(ours.encoder._pixels([picture])[0], expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(ours.encoder._pixels([image])[0], expected, rtol=0, atol=1e-6)
     with suppress_hf_output():
         assert JanusProcessor.from_pretrained(tmp_path / "saved").image_processor.size["height"] == side
 

@@ -14,9 +14,9 @@ from PIL import Image
 from motet.config import DataConfig
 from motet.core.conversation import user
 from motet.core.errors import DataError
-from motet.core.images import check_picture, read_picture
+from motet.core.images import check_image, read_image
 from motet.data import open_rows
-from motet.data.chats import read_pictures
+from motet.data.chats import read_images
 from tests.runs import motet_command
 
 RED = (255, 0, 0)
@@ -36,23 +36,23 @@ def folder(tmp_path):
 
 def test_a_path_is_relative_to_the_folder(folder):
     for value in ("red.png", {"path": "red.png"}, {"bytes": None, "path": "red.png"}, str(folder / "red.png")):
-        image = read_picture(value, folder, "Row 0")
+        image = read_image(value, folder, "Row 0")
         assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (3, 2), RED)
 
 
 def test_bytes_go_before_the_path(folder):
     value = {"bytes": encoded(Image.new("RGB", (1, 1), "blue")), "path": "red.png"}
-    assert read_picture(value, folder, "Row 0").getpixel((0, 0)) == (0, 0, 255)
+    assert read_image(value, folder, "Row 0").getpixel((0, 0)) == (0, 0, 255)
 
 
 def test_an_rgb_image_is_passed_on_as_it_is():
     image = Image.new("RGB", (2, 2))
-    assert read_picture(image, Path(), "Row 0") is image
+    assert read_image(image, Path(), "Row 0") is image
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "YCbCr"])
 def test_other_modes_become_rgb(mode):
-    assert read_picture(Image.new("RGB", (2, 2), RED).convert(mode), Path(), "Row 0").mode == "RGB"
+    assert read_image(Image.new("RGB", (2, 2), RED).convert(mode), Path(), "Row 0").mode == "RGB"
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -67,14 +67,14 @@ def test_transparent_becomes_white(mode):
         image.info["transparency"] = 0
     else:
         image = image.convert(mode)
-    read = read_picture({"bytes": encoded(image)}, Path(), "Row 0")
+    read = read_image({"bytes": encoded(image)}, Path(), "Row 0")
     assert [read.getpixel((x, 0)) for x in (0, 1)] == [(0, 0, 0), (255, 255, 255)]
 
 
 def test_photographs_are_turned_upright():
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert read_picture({"bytes": encoded(Image.new("RGB", (4, 2)), exif=exif)}, Path(), "Row 0").size == (2, 4)
+    assert read_image({"bytes": encoded(Image.new("RGB", (4, 2)), exif=exif)}, Path(), "Row 0").size == (2, 4)
 
 
 def test_pictures_that_are_open_already_are_read_as_files_are():
@@ -84,19 +84,19 @@ def test_pictures_that_are_open_already_are_read_as_files_are():
     turned = Image.open(io.BytesIO(encoded(Image.new("RGB", (4, 2)), "JPEG", exif=exif)))
     clear = Image.open(io.BytesIO(encoded(Image.new("RGB", (2, 1)), transparency=(0, 0, 0))))
     assert turned.mode == clear.mode == "RGB"
-    assert read_picture(turned, Path(), "Row 0").size == (2, 4)
-    (picture,) = user(clear).pictures
-    assert picture.getpixel((0, 0)) == (255, 255, 255)
+    assert read_image(turned, Path(), "Row 0").size == (2, 4)
+    (image,) = user(clear).images
+    assert image.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_images_is_a_list(folder):
     def read(value, where):
-        return read_picture(value, folder, where)
+        return read_image(value, folder, where)
 
-    assert len(read_pictures(["red.png", {"path": "red.png"}], read, "Row 0")) == 2
-    assert len(read_pictures("red.png", read, "Row 0")) == 1
+    assert len(read_images(["red.png", {"path": "red.png"}], read, "Row 0")) == 2
+    assert len(read_images("red.png", read, "Row 0")) == 1
     with pytest.raises(DataError, match=r"Row 0\[1\]: the picture 'no.png'"):
-        read_pictures(["red.png", "no.png"], read, "Row 0")
+        read_images(["red.png", "no.png"], read, "Row 0")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_images_is_a_list(folder):
 )
 def test_unreadable(value, message, tmp_path):
     with pytest.raises(DataError, match=message):
-        read_picture(value, tmp_path, "Row 7")
+        read_image(value, tmp_path, "Row 7")
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n%%EOF\n"
@@ -135,14 +135,14 @@ def test_a_picture_starts_no_other_program(tmp_path, monkeypatch):
     (tmp_path / "eps.png").write_bytes(EPS)
     for value in ("eps.png", EPS, {"bytes": EPS}):
         with pytest.raises(DataError, match="it is not one of PNG, JPEG"):
-            read_picture(value, tmp_path, "Row 7")
+            read_image(value, tmp_path, "Row 7")
     assert started == []
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(DataError, match="a folder, a pipe or a device"):
-        read_picture("pipe.png", tmp_path, "Row 7")
+        read_image("pipe.png", tmp_path, "Row 7")
 
 
 def compressed(width, height):
@@ -159,7 +159,7 @@ def compressed(width, height):
 @pytest.mark.parametrize("side", [8_000, 13_000, 60_000])
 def test_a_small_file_that_decodes_to_gigabytes_is_not_decoded(side, recwarn):
     with pytest.raises(DataError, match=r"pixels are more than 50,000,000|has more than 50,000,000 pixels"):
-        read_picture(compressed(side, side), Path(), "Row 7")
+        read_image(compressed(side, side), Path(), "Row 7")
     assert not recwarn.list  # Pillow warns, or raises, by its own limits
 
 
@@ -169,17 +169,17 @@ def test_extreme_aspect_ratios_are_named(size):
         with pytest.raises(
             DataError, match=f"Row 7.*its {size[0]} x {size[1]} pixels is more than 200 times the other"
         ):
-            read_picture(value, Path(), "Row 7")
+            read_image(value, Path(), "Row 7")
     for fine in ((200, 1), (1, 1), (332, 27), (26, 28)):
-        assert read_picture(encoded(Image.new("RGB", fine)), Path(), "Row 7").size == fine
+        assert read_image(encoded(Image.new("RGB", fine)), Path(), "Row 7").size == fine
 
 
 def test_the_header_is_checked_without_decoding():
-    picture = encoded(Image.effect_noise((64, 64), 50))
-    check_picture(picture[: len(picture) // 2], Path(), "Row 7")
+    image = encoded(Image.effect_noise((64, 64), 50))
+    check_image(image[: len(image) // 2], Path(), "Row 7")
     for value in (b"nothing", compressed(60_000, 60_000), encoded(Image.new("RGB", (300, 1)))):
         with pytest.raises(DataError, match="Row 7: the picture"):
-            check_picture(value, Path(), "Row 7")
+            check_image(value, Path(), "Row 7")
 
 
 def test_ask_reads_pictures_as_training_does(tmp_path, monkeypatch, capsys):
@@ -199,7 +199,7 @@ def test_ask_reads_pictures_as_training_does(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("motet.cli.inference.load_policy", lambda path: Policy())
     for name in ("turned.jpg", "faded.png"):
         assert motet_command(capsys, "ask", tmp_path, tmp_path / name, "what?").code == 0
-        assert asked[-1].tobytes() == read_picture(name, tmp_path, "Row 7").tobytes()
+        assert asked[-1].tobytes() == read_image(name, tmp_path, "Row 7").tobytes()
     for name in ("bomb.png", "deep.png", "none.png"):
         answer = motet_command(capsys, "ask", tmp_path, tmp_path / name, "what?")
         assert answer.code == 2 and len(answer.err.splitlines()) == 1 and name in answer.err, answer

@@ -39,7 +39,7 @@ def files(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     (tmp_path / "coco").mkdir()
     for number, colour in ((9, "red"), (10, "blue")):
         Image.new("RGB", (5, 4), colour).save(tmp_path / "coco" / f"{number:012}.png")
@@ -69,9 +69,9 @@ def test_cocos_own_file(files, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_what_it_writes_is_read_back_as_data(files, pictures, tmp_path, capsys, suffix):
+def test_what_it_writes_is_read_back_as_data(files, images, tmp_path, capsys, suffix):
     out = tmp_path / "new" / f"rows.{suffix}"
-    answer = motet_command(capsys, "curate", *files, "--out", out, "--pictures", pictures)
+    answer = motet_command(capsys, "curate", *files, "--out", out, "--images", images)
     assert answer.code == 0, answer.err
     rows = open_rows(DataConfig(source=str(out), columns=COLUMNS), ("prompt", "question", "image"))
     first, second, third = (rows.row(n) for n in range(3))
@@ -116,7 +116,7 @@ def test_it_says_what_it_did(files, tmp_path, capsys):
     assert "1, left out" in dropped.out and len((tmp_path / "d.jsonl").read_text().splitlines()) == 2
 
 
-def test_refusals(files, pictures, tmp_path, capsys):
+def test_refusals(files, images, tmp_path, capsys):
     def refused(*arguments, out="x.jsonl"):
         answer = motet_command(capsys, "curate", *arguments, "--out", tmp_path / out)
         assert answer.code == 2 and not (tmp_path / out).exists() and not list(tmp_path.glob(".partial*"))
@@ -129,9 +129,9 @@ def test_refusals(files, pictures, tmp_path, capsys):
     assert "questions.jsonl has no column caption or captions; it has: image_id" in refused(questions, questions)
     assert "captions.jsonl has no column question" in refused(captions, captions)
     assert "000000000010.png' does not exist" in refused(
-        questions, captions, "--pictures", pictures.replace("{image:0>12}", "000000000010").replace("coco", "nowhere")
+        questions, captions, "--images", images.replace("{image:0>12}", "000000000010").replace("coco", "nowhere")
     )
-    assert "is no path with {image}" in refused(questions, captions, "--pictures", "{picture}.jpg")
+    assert "is no path with {image}" in refused(questions, captions, "--images", "{picture}.jpg")
     only = lines(tmp_path / "only.jsonl", [{"image": 9, "question": "What?", "solution": "the sky"}])
     assert "No row is left" in refused(only, captions, "--min-coverage", 1)
     strangers = lines(tmp_path / "strangers.jsonl", [{"image": "COCO_9", "question": "What?", "solution": "sky"}])

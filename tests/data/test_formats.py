@@ -83,9 +83,9 @@ def test_one_prompt_a_line(folder):
 def test_samples_of_webdataset(folder):
     with tarfile.open(folder / "wds-000.tar", "w") as tar:
         for number, row in enumerate(ROWS):
-            picture = (folder / row["image"]).read_bytes()
+            image = (folder / row["image"]).read_bytes()
             answers = json.dumps({key: row[key] for key in ("question", "answer")}).encode()
-            for ending, content in (("png", picture), ("txt", row["prompt"].encode()), ("json", answers)):
+            for ending, content in (("png", image), ("txt", row["prompt"].encode()), ("json", answers)):
                 member = tarfile.TarInfo(f"{number:04}.{ending}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
@@ -182,8 +182,8 @@ def test_pictures_of_datasets_are_not_decoded_by_pillows_choice(folder):
 
     save(png, png, png)
     task = opened(folder / "x.parquet").task(0)
-    shown = [task["thumbnail"], *task["frames"], *task.question.pictures]
-    assert [picture.getpixel((0, 0)) for picture in shown] == [COLOURS["6"]] * 3
+    shown = [task["thumbnail"], *task["frames"], *task.question.images]
+    assert [image.getpixel((0, 0)) for image in shown] == [COLOURS["6"]] * 3
     for where, contents in (("thumbnail", (eps, png, png)), ("frames", (png, eps, png)), ("question", (png, png, eps))):
         save(*contents)
         with pytest.raises(DataError, match=rf"Row 0 of x.parquet, column '{where}'.*it is not one of PNG"):

@@ -221,9 +221,9 @@ def test_a_prompt_to_draw_shows_pictures_only_where_it_has_places(folder):
 
 
 def test_words_of_a_question_hold_no_marks(folder):
-    picture = Image.new("RGB", (3, 2), COLOURS["a"])
-    task = Task(0, {"image": picture, "instruction": "<image>make it blue"})
-    filled = task.filled("Rewrite: {instruction}.", "instruction", pictures=True)
+    image = Image.new("RGB", (3, 2), COLOURS["a"])
+    task = Task(0, {"image": image, "instruction": "<image>make it blue"})
+    filled = task.render_template("Rewrite: {instruction}.", "instruction", include_images=True)
     assert shown(filled) == [["user", "<a>", "Rewrite: make it blue."]]
     assert text_of_question("<image>\nwhat?") == "what?"
     assert text_of_question(chat({"type": "image"}, {"type": "text", "text": "<image>what?"})).strip() == "what?"
@@ -241,13 +241,13 @@ def test_words_of_a_question_hold_no_marks(folder):
 )
 def test_pictures_stand_where_trl_puts_them(messages):
     trl = pytest.importorskip("trl.data_utils")
-    pictures = [Image.new("RGB", (3, 2), COLOURS[name]) for name in "ab"]
-    assert from_chat(messages, pictures).to_chat() == trl.prepare_multimodal_messages(messages, pictures)
+    images = [Image.new("RGB", (3, 2), COLOURS[name]) for name in "ab"]
+    assert from_chat(messages, images).to_chat() == trl.prepare_multimodal_messages(messages, images)
 
 
 def test_a_message_made_in_code_is_read_like_data():
     faded = Image.new("RGBA", (3, 2), (0, 0, 0, 0))
-    assert user(faded, "what?").pictures[0].getpixel((0, 0)) == (255, 255, 255)
+    assert user(faded, "what?").images[0].getpixel((0, 0)) == (255, 255, 255)
     with pytest.raises(DataError, match="A text holds"):
         user("\ud800")
 

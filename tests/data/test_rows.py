@@ -16,8 +16,8 @@ RED = Image.new("RGB", (3, 2), (255, 0, 0))
 
 
 def opened(source, *needed, **settings):
-    pictures = settings.pop("picture_columns", ())
-    return open_rows(DataConfig(source=str(source), **settings), needed, picture_columns=pictures)
+    images = settings.pop("image_columns", ())
+    return open_rows(DataConfig(source=str(source), **settings), needed, image_columns=images)
 
 
 def lines(path, rows=ROWS):
@@ -209,7 +209,7 @@ def test_pictures_by_path_lie_beside_the_file(tmp_path, monkeypatch):
         [{"photo": "red.png", "images": ["red.png"], "target": "red.png"}],
     )
     monkeypatch.chdir(tmp_path)
-    rows = opened("data/x.jsonl", "image", columns={"image": "photo"}, picture_columns=("target",))
+    rows = opened("data/x.jsonl", "image", columns={"image": "photo"}, image_columns=("target",))
     row = rows.row(0)
     for image in (row["image"], row["images"][0], row["target"]):
         assert image.mode == "RGB" and image.getpixel((0, 0)) == (255, 0, 0)

@@ -145,8 +145,8 @@ def test_pictures_in_any_form_have_a_digest(tmp_path):
     """Base64 longer than the name of a file may be, a user that does not exist, an address of a file."""
     inline = base64.b64encode(encoded(Image.new("L", (14, 14)), compress_level=0)).decode()
     assert 300 < len(inline) < 500
-    picture = tmp_path / "x.png"
-    Image.new("RGB", (4, 4)).save(picture)
+    image = tmp_path / "x.png"
+    Image.new("RGB", (4, 4)).save(image)
 
     def digest(*values):
         (tmp_path / "x.jsonl").write_text("".join(json.dumps({"image": value}) + "\n" for value in values))
@@ -155,6 +155,6 @@ def test_pictures_in_any_form_have_a_digest(tmp_path):
         ]
 
     assert len(digest(inline, "~no_such_user/x.png", "a\0b", "y" * 300)) == 4 * 8
-    before = digest(f"file://{picture}")
-    Image.effect_noise((4, 4), 50).save(picture)
-    assert digest(f"file://{picture}") != before
+    before = digest(f"file://{image}")
+    Image.effect_noise((4, 4), 50).save(image)
+    assert digest(f"file://{image}") != before

@@ -82,8 +82,8 @@ def test_the_scenario_answers_about_its_own_drawing(checkout, monkeypatch):
     (group,) = rollout(FakePolicy(), made, rows, 2, samplings={"text": Sampling(), "image": Sampling()}, seed=0, step=0)
     for trajectory in group.trajectories:
         drawing, answer = trajectory.acts
-        picture, text = answer.context.messages[0].parts
-        assert picture.image is drawing.image and text.text == "what colour?"
+        image, text = answer.context.messages[0].parts
+        assert image.image is drawing.image and text.text == "what colour?"
 
 
 def test_the_rewards_tell_right_from_wrong(checkout):
@@ -96,8 +96,8 @@ def test_the_rewards_tell_right_from_wrong(checkout):
     rows = [json.loads(line) for line in Path("data/questions.jsonl").read_text().splitlines()]
     from PIL import Image
 
-    pictures = [Image.open(Path("data") / row["image"]) for row in rows[:4]]
-    drawn = [[{"role": "assistant", "content": [{"type": "image", "image": picture}]}] for picture in pictures]
+    images = [Image.open(Path("data") / row["image"]) for row in rows[:4]]
+    drawn = [[{"role": "assistant", "content": [{"type": "image", "image": image}]}] for image in images]
     right = asyncio.run(reward["colourful"](drawn, answer=[row["answer"] for row in rows[:4]]))
     wrong = asyncio.run(reward["colourful"](drawn, answer=[row["answer"] for row in rows[1:5]]))
     assert min(right) > 0.01 and max(wrong) == 0.0

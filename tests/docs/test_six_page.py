@@ -70,7 +70,7 @@ def test_a_scenario_of_ones_own_in_under_twenty_lines():
     for trajectory in group.trajectories:
         drawing, wish, edit, answer = trajectory.acts
         assert [act.name for act in trajectory.acts] == list(made.acts)
-        picture, text = edit.context.messages[0].parts
-        assert picture.image is drawing.image and text.text == "make it blue"
+        image, text = edit.context.messages[0].parts
+        assert image.image is drawing.image and text.text == "make it blue"
         assert wish.context.text == "what now?" and answer.context.text == "what colour?"
         assert answer.context.messages[0].parts[0].image is edit.image

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from motet.config import parse_recipe
-from motet.evaluation.reconstruction import POOR, pictures_to_draw, reconstruct, reconstruct_sample
+from motet.evaluation.reconstruction import POOR, images_to_generate, reconstruct, reconstruct_sample
 from motet.experiments.single_run import run_supervised, run_training
 from motet.policies import load_policy
 from motet.report.run_dir import RunFolder
@@ -30,9 +30,9 @@ def shipped():
 def words():
     """Black words on white: 20 dB, and unreadable afterwards."""
     for number in range(8):
-        picture = Image.new("RGB", (64, 64), "white")
-        ImageDraw.Draw(picture).text((6, 24), f"word{number}", fill="black")
-        yield picture
+        image = Image.new("RGB", (64, 64), "white")
+        ImageDraw.Draw(image).text((6, 24), f"word{number}", fill="black")
+        yield image
 
 
 def photographs():
@@ -50,9 +50,9 @@ def test_the_worlds_own_pictures_are_kept(shipped):
         assert found.lost < 0.01 and found.psnr > 35 and not found.poor
 
 
-@pytest.mark.parametrize("pictures", [words, photographs])
-def test_foreign_pictures_are_lost(shipped, pictures):
-    found = reconstruct(shipped, list(pictures()))
+@pytest.mark.parametrize("images", [words, photographs])
+def test_foreign_pictures_are_lost(shipped, images):
+    found = reconstruct(shipped, list(images()))
     assert found.lost > 2 * POOR and found.poor and found.warning.startswith("Warning: the frozen image tokenizer")
     assert found.psnr == pytest.approx(np.mean([psnr(*pair) for pair in found.pairs]))
     assert all(one.size == other.size == (32, 32) and one.mode == "RGB" for one, other in found.pairs)
@@ -63,7 +63,7 @@ def test_the_share_is_of_what_varies_within_pictures(shipped, monkeypatch):
     faint = np.full((32, 32, 3), 128, np.uint8)
     faint[:16], faint[16:] = 118, 138
     flat = Image.new("RGB", (32, 32), (128, 128, 128))
-    monkeypatch.setattr(shipped, "reconstruct", lambda pictures: [(p, flat) for p in pictures])
+    monkeypatch.setattr(shipped, "reconstruct", lambda images: [(p, flat) for p in images])
     found = reconstruct(shipped, [Image.fromarray(faint)])
     assert found.lost == pytest.approx(1.0) and found.psnr > 25
     assert reconstruct(shipped, [flat]).lost == 0
@@ -88,11 +88,11 @@ def test_a_policy_that_denoises_reconstructs_by_its_autoencoder(tmp_path):
 # --- in a run
 
 
-def own_rows(folder, pictures):
+def own_rows(folder, images):
     folder.mkdir()
     lines = []
-    for number, picture in enumerate(pictures):
-        picture.save(folder / f"{number}.png")
+    for number, image in enumerate(images):
+        image.save(folder / f"{number}.png")
         lines.append(json.dumps({"prompt": f"word {number}", "picture": f"{number}.png", "image": f"{number}.png"}))
     (folder / "rows.jsonl").write_text("\n".join(lines))
     return str(folder / "rows.jsonl")
@@ -137,7 +137,7 @@ def test_the_pictures_are_those_that_are_to_be_drawn(tiny_checkpoint):
     taught = setup_sft(parse_recipe(mapping(tiny_checkpoint, **TAUGHT, data={"targets": TARGETS})))
     (track,) = taught.tracks
     task = track.cursor.rows.task(0)
-    assert list(pictures_to_draw(task, track)) == [task["target"]]
+    assert list(images_to_generate(task, track)) == [task["target"]]
     assert len(reconstruct_sample(taught).pairs) == 16 and track.cursor.drawn == 0
     (played,) = setup_rl(parse_recipe(mapping(tiny_checkpoint))).tracks
-    assert list(pictures_to_draw(task, played)) == task.images
+    assert list(images_to_generate(task, played)) == task.images

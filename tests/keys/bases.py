@@ -173,9 +173,9 @@ def _write(path: Path, row: dict[str, str]) -> None:
     from PIL import Image
 
     for colour in ("red", "blue"):
-        picture = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
-        picture.paste(colour, (0, 0, 64, 32))
-        picture.save(path.parent / f"{colour}.png")
+        image = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
+        image.paste(colour, (0, 0, 64, 32))
+        image.save(path.parent / f"{colour}.png")
     path.write_text("".join(json.dumps({**row, "number": n}) + "\n" for n in range(6)))
 
 

@@ -24,7 +24,7 @@ Outcome = dict[str, Any]
 """Parts by name:
 
 `metrics/NAME` one list of numbers per metric; `weights` every saved tensor; `files` the names of all files;
-`samples` texts, rewards and pictures of the sample files; `pictures/NAME.png`; `before`, `after`, `summary` the
+`samples` texts, rewards and pictures of the sample files; `images/NAME.png`; `before`, `after`, `summary` the
 measurements; `recipe` the saved recipe; `work/NAME` what was computed how: `work/linear_calls`, `work/linear_rows`
 (rows of all products), `work/act_calls`, `work/threads`; `refused` the message of motet's error, if it was one.
 """

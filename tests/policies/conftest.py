@@ -65,7 +65,7 @@ def fresh(checkpoint: Path) -> Callable[..., JanusPolicy]:
 
 
 @pytest.fixture(scope="session")
-def picture() -> Image.Image:
+def image() -> Image.Image:
     """Left half red, right half blue, not square."""
     canvas = Image.new("RGB", (20, 12), "red")
     canvas.paste("blue", (10, 0, 20, 12))

@@ -24,20 +24,20 @@ def test_janus_shows_its_features(policy):
 
 
 @pytest.mark.parametrize("caption", CAPTIONS)
-def test_spans_are_the_picture_and_the_caption(policy, picture, caption):
-    shown = user(picture, caption)
+def test_spans_are_the_picture_and_the_caption(policy, image, caption):
+    shown = user(image, caption)
     encoding = policy.encoder.encode(shown, draws=False, with_null=False, room=1)
     ids = encoding.ids.tolist()
-    image, text = part_spans(policy.encoder, shown, ids)
-    assert len(image) == policy.num_image_tokens
-    assert {n for n, token in enumerate(ids) if token == policy.encoder.image_id} == set(image)
+    image_span, text_span = part_spans(policy.encoder, shown, ids)
+    assert len(image_span) == policy.num_image_tokens
+    assert {n for n, token in enumerate(ids) if token == policy.encoder.image_id} == set(image_span)
     assert words(policy, shown, 1).strip() == caption
-    assert text.stop < len(ids)  # the template's tail is not the caption
+    assert text_span.stop < len(ids)  # the template's tail is not the caption
 
 
-def test_spans_follow_the_parts_of_several_turns(policy, picture):
+def test_spans_follow_the_parts_of_several_turns(policy, image):
     other = Image.new("RGB", (8, 8), "green")
-    shown = user("what colour is it?", picture, "  ") + assistant("red") + user(other, "draw two red circles\n")
+    shown = user("what colour is it?", image, "  ") + assistant("red") + user(other, "draw two red circles\n")
     assert [words(policy, shown, n).strip() for n in (0, 2, 3, 5)] == [
         "what colour is it?",
         "",
@@ -50,8 +50,8 @@ def test_spans_follow_the_parts_of_several_turns(policy, picture):
     assert spans[1].stop < spans[3].start < spans[4].start
 
 
-def test_hidden_states_are_transformers_own(policy, picture):
-    shown = user(picture, "two red circles")
+def test_hidden_states_are_transformers_own(policy, image):
+    shown = user(image, "two red circles")
     encoding = policy.encoder.encode(shown, draws=False, with_null=False, room=1)
     (found,) = policy.features([shown])
     with torch.no_grad():
@@ -60,8 +60,8 @@ def test_hidden_states_are_transformers_own(policy, picture):
     assert not found.hidden.requires_grad and policy.features([]) == []
 
 
-def test_the_batch_changes_nothing(policy, picture):
-    shown = [user(picture, caption) for caption in CAPTIONS] + [user("what colour is it?")]
+def test_the_batch_changes_nothing(policy, image):
+    shown = [user(image, caption) for caption in CAPTIONS] + [user("what colour is it?")]
     together = policy.features(shown)
     for conversation, batched in zip(shown, together, strict=True):
         (alone,) = policy.features([conversation])

@@ -56,9 +56,9 @@ def worst(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float
 
 
 @pytest.fixture(scope="module")
-def contexts(picture: Image.Image) -> list[Conversation]:
+def contexts(image: Image.Image) -> list[Conversation]:
     """Of different lengths; one with a picture, one with an earlier answer."""
-    asked = user(picture, "what colour is it?")
+    asked = user(image, "what colour is it?")
     return [user("draw two red circles"), asked, asked + assistant("red") + user("a blue star left of a green square")]
 
 
@@ -111,8 +111,8 @@ def test_conditional_guidance_samples_the_mixture_and_scores_the_condition(polic
         assert float((b.log_probs - b.behaviour_log_probs).abs().max()) > 0.1
 
 
-def test_the_unconditional_branch_is_that_of_transformers(policy: JanusPolicy, picture: Image.Image) -> None:
-    context = user(picture, "draw it again")
+def test_the_unconditional_branch_is_that_of_transformers(policy: JanusPolicy, image: Image.Image) -> None:
+    context = user(image, "draw it again")
     act = policy.act(requests("image", context, n=1), SAMPLINGS["guided"])[0]
     assert torch.equal(act.encoding.null_ids, unconditional_ids(policy, act.encoding.ids))
     kept = act.encoding.null_ids != policy.encoder.pad_id
@@ -138,10 +138,8 @@ def test_guided_pictures_are_those_of_transformers_generate(policy: JanusPolicy)
     assert act.ids.tolist() == theirs[0].tolist()
 
 
-def test_greedy_text_is_that_of_transformers_generate(policy: JanusPolicy, picture: Image.Image) -> None:
-    for act in policy.generate_text(
-        ["what?", "what colour is it?"], [picture, picture], temperature=0.0, max_tokens=10
-    ):
+def test_greedy_text_is_that_of_transformers_generate(policy: JanusPolicy, image: Image.Image) -> None:
+    for act in policy.generate_text(["what?", "what colour is it?"], [image, image], temperature=0.0, max_tokens=10):
         ids = act.encoding.ids[None]
         theirs = policy.model.generate(
             input_ids=ids,
@@ -353,8 +351,8 @@ def test_role_markers_are_single_tokens(policy: JanusPolicy) -> None:
     assert names[-3:] == ["<|Assistant|>", ":", "<begin_of_image>"]
 
 
-def test_an_image_placeholder_that_the_model_wrote_is_a_word(policy: JanusPolicy, picture: Image.Image) -> None:
-    act = policy.generate_text("what?", [picture], max_tokens=4, seed=1)[0]
+def test_an_image_placeholder_that_the_model_wrote_is_a_word(policy: JanusPolicy, image: Image.Image) -> None:
+    act = policy.generate_text("what?", [image], max_tokens=4, seed=1)[0]
     ids = act.ids.clone()
     assert ids[0] != policy.encoder.image_id
     ids[0] = policy.encoder.image_id
@@ -377,11 +375,11 @@ def test_a_prompt_that_does_not_fit_is_refused(policy: JanusPolicy) -> None:
     assert "max_tokens" not in caught.value.fix
 
 
-def test_a_template_that_drops_pictures_is_refused(policy: JanusPolicy, picture: Image.Image) -> None:
+def test_a_template_that_drops_pictures_is_refused(policy: JanusPolicy, image: Image.Image) -> None:
     encoder = ContextEncoder(policy.processor, 160)
     encoder.template = "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}"
     with pytest.raises(CheckpointError, match="shows 0 of 1 pictures"):
-        encoder.encode(user(picture, "what?"), draws=False, with_null=False, room=1)
+        encoder.encode(user(image, "what?"), draws=False, with_null=False, room=1)
 
 
 def test_a_template_that_refuses_is_a_data_error(policy: JanusPolicy) -> None:
@@ -394,8 +392,8 @@ def test_a_template_that_refuses_is_a_data_error(policy: JanusPolicy) -> None:
 # ---- supervision --------------------------------------------------------------------------------------------------
 
 
-def test_demonstrated_text_costs_what_transformers_says(policy: JanusPolicy, picture: Image.Image) -> None:
-    asked = Request("text", "answer", user(picture, "what colour is it?"), (0,), trained=False)
+def test_demonstrated_text_costs_what_transformers_says(policy: JanusPolicy, image: Image.Image) -> None:
+    asked = Request("text", "answer", user(image, "what colour is it?"), (0,), trained=False)
     act = policy.encode_targets([asked], ["<think>three</think> red"])[0]
     assert (act.text, act.finished, act.name, act.trained) == ("<think>three</think> red", True, "answer", False)
     assert act.ids[-1] == policy.encoder.eos_id and act.log_probs is None
@@ -409,11 +407,11 @@ def test_demonstrated_text_costs_what_transformers_says(policy: JanusPolicy, pic
     assert theirs.item() > 1.0
 
 
-def test_demonstrated_pictures_are_their_nearest_codes(policy: JanusPolicy, picture: Image.Image) -> None:
+def test_demonstrated_pictures_are_their_nearest_codes(policy: JanusPolicy, image: Image.Image) -> None:
     other = Image.new("L", (16, 16), 200)
-    acts = policy.encode_targets(requests("image", user("it"), user("other"), n=1), [picture, other])
+    acts = policy.encode_targets(requests("image", user("it"), user("other"), n=1), [image, other])
     vq = policy.model.model.vqmodel
-    for act, given in zip(acts, [picture, other], strict=True):
+    for act, given in zip(acts, [image, other], strict=True):
         side, left, top = min(given.size), (given.width - min(given.size)) // 2, (given.height - min(given.size)) // 2
         square = given.convert("RGB").crop((left, top, left + side, top + side))
         pixels = policy.processor.image_processor(images=[square], return_tensors="pt")["pixel_values"]
@@ -426,11 +424,11 @@ def test_demonstrated_pictures_are_their_nearest_codes(policy: JanusPolicy, pict
     assert acts[0].ids.tolist() != acts[1].ids.tolist()
 
 
-def test_a_blank_demonstration_is_scored_as_the_unconditional_branch(policy: JanusPolicy, picture: Image.Image) -> None:
+def test_a_blank_demonstration_is_scored_as_the_unconditional_branch(policy: JanusPolicy, image: Image.Image) -> None:
     guided = policy.generate_images("a red star", guidance="guided", guidance_scale=2.0)[0]
     (asked,) = requests("image", guided.context, n=1)
-    (drop_prompt,) = policy.encode_targets([dataclasses.replace(asked, drop_prompt=True)], [picture])
-    (shown,) = policy.encode_targets([asked], [picture])
+    (drop_prompt,) = policy.encode_targets([dataclasses.replace(asked, drop_prompt=True)], [image])
+    (shown,) = policy.encode_targets([asked], [image])
     assert torch.equal(drop_prompt.encoding.ids, guided.encoding.null_ids) and drop_prompt.encoding.null_ids is None
     # u + s (c - u) is u as s goes to 0.
     almost = Sampling(guidance="guided", guidance_scale=1e-7)
@@ -439,9 +437,9 @@ def test_a_blank_demonstration_is_scored_as_the_unconditional_branch(policy: Jan
     assert worst(policy.log_probs([drop_prompt]), policy.log_probs([shown])) > 0.1
 
 
-def test_demonstrations_of_both_kinds_keep_their_order(policy: JanusPolicy, picture: Image.Image) -> None:
+def test_demonstrations_of_both_kinds_keep_their_order(policy: JanusPolicy, image: Image.Image) -> None:
     kinds = ["text", "image", "text"]
-    acts = policy.encode_targets([Request(k, k, user("a"), (0,)) for k in kinds], ["one", picture, "two"])
+    acts = policy.encode_targets([Request(k, k, user("a"), (0,)) for k in kinds], ["one", image, "two"])
     assert [act.kind for act in acts] == kinds
     assert (acts[0].text, acts[2].text) == ("one", "two")
 
@@ -611,12 +609,12 @@ def test_cost_counts_both_branches(policy: JanusPolicy) -> None:
     assert policy.num_tokens(guided) == 2 * policy.num_tokens(plain) == 2 * (len(plain.encoding.ids) + 16)
 
 
-def test_the_notebook_door(policy: JanusPolicy, picture: Image.Image) -> None:
-    about = policy.generate_text(["what?", user("and now?")], [picture, picture], n=2, max_tokens=3)
+def test_the_notebook_door(policy: JanusPolicy, image: Image.Image) -> None:
+    about = policy.generate_text(["what?", user("and now?")], [image, image], n=2, max_tokens=3)
     assert len(about) == 4 and all(act.encoding.pixels is not None for act in about)
-    assert policy.generate_text("what?", picture, max_tokens=3)[0].text == about[0].text
+    assert policy.generate_text("what?", image, max_tokens=3)[0].text == about[0].text
     assert about[2].context.to_chat()[0]["content"][0]["type"] == "image"
     with pytest.raises(DataError, match="1 images for 2 prompts"):
-        policy.generate_text(["a", "b"], [picture])
+        policy.generate_text(["a", "b"], [image])
     with pytest.raises(TypeError, match="temprature"):
         policy.generate_images("a", temprature=1.0)

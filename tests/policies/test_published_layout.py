@@ -71,9 +71,9 @@ def chats(photo: Image.Image) -> dict[str, list[dict[str, Any]]]:
 @pytest.mark.parametrize("name", chats(Image.new("RGB", (1, 1))))
 @pytest.mark.parametrize("size", ["1B", "7B"])
 def test_ids_and_pixels_are_those_of_the_processor(
-    policies: dict[str, JanusPolicy], theirs: dict[str, Any], picture: Image.Image, size: str, name: str, draws: bool
+    policies: dict[str, JanusPolicy], theirs: dict[str, Any], image: Image.Image, size: str, name: str, draws: bool
 ) -> None:
-    chat = chats(picture)[name]
+    chat = chats(image)[name]
     mode = "image" if draws else "text"
     ours = policies[size].encoder.encode(from_chat(chat), draws=draws, with_null=False, room=1)
     rendered = theirs[size].apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
@@ -157,7 +157,7 @@ def test_ids_beyond_the_tokenizer_are_no_text(policies: dict[str, JanusPolicy]) 
 
 
 def test_a_saved_checkpoint_is_the_same_for_motet_and_for_transformers(
-    policies: dict[str, JanusPolicy], theirs: dict[str, Any], tmp_path: Path, picture: Image.Image
+    policies: dict[str, JanusPolicy], theirs: dict[str, Any], tmp_path: Path, image: Image.Image
 ) -> None:
     policy = policies["1B"]
     weights = {name: weight.clone() for name, weight in policy.model.state_dict().items()}
@@ -171,9 +171,9 @@ def test_a_saved_checkpoint_is_the_same_for_motet_and_for_transformers(
     assert all(torch.equal(w, model.state_dict()[name]) for name, w in weights.items())
     assert model.generation_config.generation_kwargs == {"boi_token_id": policy.encoder.begin_image_id}
     assert model.generation_config.pad_token_id == policy.encoder.pad_id
-    context: Conversation = user(picture, "What is in the image?") + assistant("A photo.") + user("And now?")
+    context: Conversation = user(image, "What is in the image?") + assistant("A photo.") + user("And now?")
     rendered = processor.apply_chat_template(context.to_chat(), add_generation_prompt=True, tokenize=False)
-    expected = processor(text=[rendered], images=[picture], return_tensors="pt")["input_ids"][0].tolist()
+    expected = processor(text=[rendered], images=[image], return_tensors="pt")["input_ids"][0].tolist()
     for one in (policy, again):
         ids = one.encoder.encode(context, draws=False, with_null=False, room=1).ids
         assert ids.tolist() == expected

@@ -156,16 +156,16 @@ def test_what_a_picture_depends_on(model):
     assert act.num_actions == 0 and act.image.size == (SIDE, SIDE) and not torch.equal(act.states, again.states)
 
 
-def test_a_picture_of_a_dataset_has_the_tokens_of_the_image_tokenizer(model, picture):
+def test_a_picture_of_a_dataset_has_the_tokens_of_the_image_tokenizer(model, image):
     policy = model()
-    shown = Request("denoising", "d", user("three") + assistant(picture), (1,))
+    shown = Request("denoising", "d", user("three") + assistant(image), (1,))
     (act,) = policy.act([shown], PLAIN["denoising"])
-    assert torch.equal(act.encoding.tokens, policy.writer.encode_images([picture])[0])
+    assert torch.equal(act.encoding.tokens, policy.writer.encode_images([image])[0])
 
 
-def test_missing_image_tokens_raise(model, picture):
+def test_missing_image_tokens_raise(model, image):
     policy = model()
-    for context in (user("three"), user(picture), user("three") + assistant(picture) + user("again")):
+    for context in (user("three"), user(image), user("three") + assistant(image) + user("again")):
         with pytest.raises(ConfigError, match=r"ends with none.*as_image_turn\(act\)"):
             policy.act([Request("denoising", "d", context, (1,))], PLAIN["denoising"])
 
@@ -286,10 +286,10 @@ def test_supervision_teaches_the_decoder(model):
         assert sum(values[-10:]) < 0.6 * sum(values[:10]), (name, values)
 
 
-def test_a_blank_demonstration_is_the_null_branch(model, picture):
+def test_a_blank_demonstration_is_the_null_branch(model, image):
     policy = model()
-    asked = [Request("denoising", "d", user("three") + assistant(picture), (n,), drop_prompt=bool(n)) for n in range(2)]
-    told, drop_prompt = conditions(policy, policy.encode_targets(asked, [picture] * 2))
+    asked = [Request("denoising", "d", user("three") + assistant(image), (n,), drop_prompt=bool(n)) for n in range(2)]
+    told, drop_prompt = conditions(policy, policy.encode_targets(asked, [image] * 2))
     assert told.embeddings.any() and not drop_prompt.embeddings.any()
 
 

@@ -17,14 +17,14 @@ from motet.core.errors import CheckpointError, ConfigError, ContextError
 from motet.core.protocols import Request, TrainablePolicy
 from motet.core.trajectory import Sampling
 from motet.policies.diffusion.guidance import velocity_of
-from motet.policies.unified.conditioner import edited_picture
+from motet.policies.unified.conditioner import source_image
 from motet.training.losses import NLLLoss, PolicyGradientLoss, kind_settings
 from motet.training.optimizer_step import PolicyOptimizer
 from tests.policies.unified import SIDE, build, save
 
 GUIDED = Sampling(num_steps=4, guidance="guided", guidance_scale=2.5, image_guidance_scale=1.5)
 PLAIN = Sampling(num_steps=4)
-PICTURE = Image.new("RGB", (SIDE, SIDE), (200, 30, 30))
+IMAGE = Image.new("RGB", (SIDE, SIDE), (200, 30, 30))
 
 
 def drawings(contexts, kind="denoising"):
@@ -33,7 +33,7 @@ def drawings(contexts, kind="denoising"):
 
 def contexts():
     asked = user("a blue star left of a green square")
-    return [asked, asked, user("three"), user(PICTURE, "what colour is it?")]
+    return [asked, asked, user("three"), user(IMAGE, "what colour is it?")]
 
 
 def test_it_is_a_policy_of_texts_and_drawings():
@@ -73,27 +73,27 @@ def test_what_a_drawing_is_conditioned_on(family):
     policy = build(family)
     zero = Sampling(temperature=0.0, num_steps=4)
 
-    def picture(context, key=(1, 0)):
+    def image(context, key=(1, 0)):
         return policy.act([Request("denoising", "d", context, key)], zero)[0].states[-1]
 
-    base = picture(user(PICTURE, "make it blue"))
-    for other in (user(PICTURE, "make it green"), user(Image.new("RGB", (SIDE, SIDE), "white"), "make it blue")):
-        assert (picture(other) - base).abs().max() > 1e-3
-    assert (picture(user(PICTURE, "make it blue"), (1, 1)) - base).abs().max() > 1e-2
-    torch.testing.assert_close(picture(user(PICTURE, "make it blue")), base, rtol=0, atol=0)
+    base = image(user(IMAGE, "make it blue"))
+    for other in (user(IMAGE, "make it green"), user(Image.new("RGB", (SIDE, SIDE), "white"), "make it blue")):
+        assert (image(other) - base).abs().max() > 1e-3
+    assert (image(user(IMAGE, "make it blue"), (1, 1)) - base).abs().max() > 1e-2
+    torch.testing.assert_close(image(user(IMAGE, "make it blue")), base, rtol=0, atol=0)
 
 
 def test_guidance_by_hand():
     """`u + i (p - u) + s (c - p)` of three velocities that are asked for one by one."""
     policy = build()
-    (act,) = policy.act([Request("denoising", "d", user(PICTURE, "make it blue"), (1,))], GUIDED)
+    (act,) = policy.act([Request("denoising", "d", user(IMAGE, "make it blue"), (1,))], GUIDED)
     conditioner = policy.members["denoising"].painter.conditioner
     (branches,) = conditioner.branches([act.encoding], [GUIDED])
-    whole, picture, null = branches.conditions
-    assert len(whole.sources) == len(picture.sources) == 1 and not null.sources
-    assert not picture.embeddings.any() and not null.embeddings.any() and whole.embeddings.any()
+    whole, image, null = branches.conditions
+    assert len(whole.sources) == len(image.sources) == 1 and not null.sources
+    assert not image.embeddings.any() and not null.embeddings.any() and whole.embeddings.any()
     x, sigma = act.states[:1], act.times[:1]
-    c, p, u = (policy.denoiser.velocity(x, sigma, [one]) for one in (whole, picture, null))
+    c, p, u = (policy.denoiser.velocity(x, sigma, [one]) for one in (whole, image, null))
     expected = u + 1.5 * (p - u) + 2.5 * (c - p)
     torch.testing.assert_close(velocity_of(policy.denoiser.velocity, x, sigma, [branches]), expected)
 
@@ -113,8 +113,8 @@ def test_conditions_equal_a_naive_reading():
 
 def test_the_last_picture_is_the_one_that_is_edited():
     other = Image.new("RGB", (SIDE, SIDE))
-    assert edited_picture(user(PICTURE, "a") + user(other, "b")) is other
-    assert edited_picture(user("a")) is None
+    assert source_image(user(IMAGE, "a") + user(other, "b")) is other
+    assert source_image(user("a")) is None
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_frozen_reader_reads_each_distinct_context_once(batch):
 def test_what_supervision_reads_once_is_not_kept():
     policy = build()
     policy.train_parts(["queries", "connector"])
-    acts = policy.encode_targets(drawings(contexts()), [PICTURE] * 4)
+    acts = policy.encode_targets(drawings(contexts()), [IMAGE] * 4)
     PolicyOptimizer(policy, OptimizerConfig(), 1).step(acts, NLLLoss({}))
     assert len(policy.reader.prefixes) == 0
 
@@ -243,11 +243,11 @@ def test_a_drawing_costs_what_its_replay_computes(train, words, queries):
     policy = build()
     policy.train_parts(train)
     (act,) = policy.act(drawings(contexts()[2:3]), PLAIN)
-    picture = act.num_actions * policy.denoiser.tokens(act.states.shape[1:])
+    image = act.num_actions * policy.denoiser.tokens(act.states.shape[1:])
     whole = len(act.encoding.context.ids)
-    assert policy.num_tokens(act) == words * whole + queries + picture
-    (shown,) = policy.encode_targets(drawings(contexts()[2:3]), [PICTURE])
-    assert policy.num_tokens(shown) == whole + 3 + picture // act.num_actions  # nothing has read it yet
+    assert policy.num_tokens(act) == words * whole + queries + image
+    (shown,) = policy.encode_targets(drawings(contexts()[2:3]), [IMAGE])
+    assert policy.num_tokens(shown) == whole + 3 + image // act.num_actions  # nothing has read it yet
 
 
 def test_a_step_of_reinforcement_over_texts_and_drawings_with_a_kl():
@@ -277,19 +277,19 @@ def test_supervision_of_drawings_and_edits_lowers_the_loss():
     losses = []
     for step in range(60):
         asked = [Request("denoising", "d", context, (step, n)) for n, context in enumerate(contexts())]
-        acts = policy.encode_targets(asked, [PICTURE] * 4)
+        acts = policy.encode_targets(asked, [IMAGE] * 4)
         losses.append(learner.step(acts, NLLLoss({}))["denoising/nll"])
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
 
 
 def test_blank_demonstrations_are_the_branches_of_guidance():
-    policy, shown = build(), user(PICTURE, "make it blue")
+    policy, shown = build(), user(IMAGE, "make it blue")
     ways = [(False, False), (True, False), (False, True), (True, True)]
     asked = [
         Request("denoising", "d", shown, (1,), drop_prompt=prompt, drop_source_image=source) for prompt, source in ways
     ]
     drawing = Request("denoising", "d", user("three"), (1,), drop_prompt=True)
-    acts = policy.encode_targets([*asked, drawing], [PICTURE] * 5)
+    acts = policy.encode_targets([*asked, drawing], [IMAGE] * 5)
     branches = policy.members["denoising"].painter.conditioner.branches([act.encoding for act in acts], [PLAIN] * 5)
     for (prompt, source), found in zip([*ways, (True, True)], branches, strict=True):
         assert bool(found.conditions[0].embeddings.any()) != prompt

@@ -311,12 +311,12 @@ def test_nothing_in_nothing_out(vlm: VlmPolicy) -> None:
     assert (empty.num_actions, empty.text, empty.finished) == (0, "", False)
 
 
-def test_it_refuses_to_draw(vlm: VlmPolicy, picture: Image.Image) -> None:
+def test_it_refuses_to_draw(vlm: VlmPolicy, image: Image.Image) -> None:
     asked = [Request("image", "image", user("a star"), (0,))]
     with pytest.raises(ValueError, match=r"cannot perform \['image'\]"):
         vlm.act(asked, Sampling())
     with pytest.raises(ValueError, match=r"cannot perform \['image'\]"):
-        vlm.encode_targets(asked, [picture])
+        vlm.encode_targets(asked, [image])
 
 
 def test_acts_remember_what_they_are(vlm: VlmPolicy, contexts: list[Conversation]) -> None:
@@ -328,8 +328,8 @@ def test_acts_remember_what_they_are(vlm: VlmPolicy, contexts: list[Conversation
     assert vlm.num_tokens(acts[0]) == len(acts[0].encoding.ids) + 3
 
 
-def test_the_notebook_door(vlm: VlmPolicy, picture: Image.Image) -> None:
-    about = vlm.generate_text(["what?", user("and now?")], [picture, picture], n=2, max_tokens=3)
+def test_the_notebook_door(vlm: VlmPolicy, image: Image.Image) -> None:
+    about = vlm.generate_text(["what?", user("and now?")], [image, image], n=2, max_tokens=3)
     assert len(about) == 4 and all(act.encoding.pixels is not None for act in about)
-    assert vlm.generate_text("what?", picture, max_tokens=3)[0].text == about[0].text
+    assert vlm.generate_text("what?", image, max_tokens=3)[0].text == about[0].text
     assert about[2].context.to_chat()[0]["content"][0]["type"] == "image"

@@ -28,7 +28,10 @@ def test_what_is_saved_loads_in_transformers_and_here(vlm: VlmPolicy, tmp_path: 
     vlm.save(tmp_path)
     with suppress_hf_output():
         theirs = AutoModelForImageTextToText.from_pretrained(tmp_path)
-        tokenizer, images = AutoTokenizer.from_pretrained(tmp_path), AutoImageProcessor.from_pretrained(tmp_path)
+        tokenizer, image_processor = (
+            AutoTokenizer.from_pretrained(tmp_path),
+            AutoImageProcessor.from_pretrained(tmp_path),
+        )
     assert type(theirs) is type(vlm.model)
     context = conversations()[2]
     encoding = vlm.encoder.encode(context, room=1)
@@ -37,8 +40,8 @@ def test_what_is_saved_loads_in_transformers_and_here(vlm: VlmPolicy, tmp_path: 
         assert torch.equal(theirs(**inputs).logits, vlm.model(**inputs).logits)
     chat = context.to_chat()
     assert tokenizer.apply_chat_template(chat) == vlm.encoder.tokenizer.apply_chat_template(chat)
-    pictures = [part["image"] for turn in chat for part in turn["content"] if part["type"] == "image"]
-    assert torch.equal(images(images=pictures, return_tensors="pt")["pixel_values"], encoding.pixels)
+    images = [part["image"] for turn in chat for part in turn["content"] if part["type"] == "image"]
+    assert torch.equal(image_processor(images=images, return_tensors="pt")["pixel_values"], encoding.pixels)
     again = open_policy(tmp_path)
     acts = vlm.act(requests(context), Sampling(max_tokens=6))
     assert worst(again.log_probs(acts), vlm.log_probs(acts)) == 0.0
@@ -69,8 +72,8 @@ def test_the_largest_picture_that_is_read_is_a_setting(vlm_checkpoint: Path, che
     context = conversations()[2]
     seen, less = (len(policy.encoder.encode(context, room=1).pixels) for policy in (whole, small))
     side = small.encoder.image_processor.patch_size
-    pictures = sum(part["type"] == "image" for turn in context.to_chat() for part in turn["content"])
-    assert 0 < less < seen and less * side**2 <= pictures * max(
+    images = sum(part["type"] == "image" for turn in context.to_chat() for part in turn["content"])
+    assert 0 < less < seen and less * side**2 <= images * max(
         64, (side * small.encoder.image_processor.merge_size) ** 2
     )
     with pytest.raises(ConfigError, match="max_pixels=64 is a Qwen-VL's"):

@@ -94,11 +94,11 @@ def test_a_strip_is_refused(vlm: VlmPolicy) -> None:
         vlm.encoder.encode(user(Image.new("RGB", (402, 2)), "what?"), room=1)
 
 
-def test_templates_that_drop_pictures_or_refuse(vlm: VlmPolicy, picture: Image.Image) -> None:
+def test_templates_that_drop_pictures_or_refuse(vlm: VlmPolicy, image: Image.Image) -> None:
     encoder = VlmEncoder(vlm.processor, vlm.model.config)
     encoder.template = "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}"
     with pytest.raises(CheckpointError, match="shows 0 of 1 pictures"):
-        encoder.encode(user(picture, "what?"), room=1)
+        encoder.encode(user(image, "what?"), room=1)
     encoder.template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(DataError, match=r"refuses a conversation of user, user: roles must alternate\."):
         encoder.encode(user("a") + user("b"), room=1)

@@ -52,9 +52,9 @@ def scores(rows, name, answers, **options):
 @pytest.mark.parametrize("save", [save_parquet, save_jsonl])
 def test_gold_options_and_type_follow_from_the_columns(tmp_path, save):
     rows = open_rows(DataConfig(source=str(save(tmp_path)), columns=COLUMNS), ("prompt", "question", "image"))
-    picture = rows.row(1)["image"]
-    assert picture.getpixel((10, 10)) == (60, 195, 90) and picture.getpixel((0, 0)) == (255, 255, 255)
-    assert picture.size == (25, 18)
+    image = rows.row(1)["image"]
+    assert image.getpixel((10, 10)) == (60, 195, 90) and image.getpixel((0, 0)) == (255, 255, 255)
+    assert image.size == (25, 18)
     for name, values in TEXT_REWARDS.items():
         assert scores(rows, name, RIGHT) == values, name
         assert scores(rows, name, WRONG) == [None if value is None else 0 for value in values], name

@@ -18,16 +18,16 @@ VOCABULARY = "[PAD] [UNK] [CLS] [SEP] [DEC] [ENC] a an the two three red blue gr
 WORDS = VOCABULARY.split()
 
 
-def picture(colour: str | tuple[int, int, int] = "red", size: tuple[int, int] = (20, 16)) -> Image.Image:
+def image(colour: str | tuple[int, int, int] = "red", size: tuple[int, int] = (20, 16)) -> Image.Image:
     """A solid picture with a white corner, not square."""
     canvas = Image.new("RGB", size, colour)
     canvas.paste("white", (0, 0, size[0] // 4, size[1] // 4))
     return canvas
 
 
-def shows(*pictures: Image.Image) -> list[list[dict[str, Any]]]:
+def shows(*images: Image.Image) -> list[list[dict[str, Any]]]:
     """Completions that each drew one picture."""
-    return [[{"role": "assistant", "name": "drawing", "content": [{"type": "image", "image": p}]}] for p in pictures]
+    return [[{"role": "assistant", "name": "drawing", "content": [{"type": "image", "image": p}]}] for p in images]
 
 
 def says(*texts: str) -> list[list[dict[str, Any]]]:

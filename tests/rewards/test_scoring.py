@@ -104,8 +104,8 @@ def test_a_reward_that_edits_what_it_is_given_changes_nothing_for_others(is_asyn
         return [0.0] * 2
 
     seen = {}
-    picture = Image.new("RGB", (2, 2), "red")
-    groups = roll(duet, rows=2, G=1, image=[picture] * 2, spec=[{"things": ["a"]}] * 2)
+    source = Image.new("RGB", (2, 2), "red")
+    groups = roll(duet, rows=2, G=1, image=[source] * 2, spec=[{"things": ["a"]}] * 2)
     drawn = [group.trajectories[0].acts[0].image for group in groups]
     before = [image.tobytes() for image in drawn]
     acts = ("drawing", "answer")
@@ -114,7 +114,7 @@ def test_a_reward_that_edits_what_it_is_given_changes_nothing_for_others(is_asyn
     assert seen["spec"] == [{"things": ["a"]}] * 2
     assert [[image.tobytes() for image in row] for row in seen["completion_images"]] == [[one] for one in before]
     assert seen["images"][0][0].getpixel((0, 0)) == (255, 0, 0)
-    assert groups[0].task.columns["spec"] == {"things": ["a"]} and picture.getpixel((0, 0)) == (255, 0, 0)
+    assert groups[0].task.columns["spec"] == {"things": ["a"]} and source.getpixel((0, 0)) == (255, 0, 0)
     assert [image.tobytes() for image in drawn] == before
 
 
@@ -148,10 +148,10 @@ def test_what_cannot_be_copied_is_shared():
 
 
 def test_images_are_a_list_per_row():
-    picture, seen = Image.new("RGB", (2, 2)), []
-    groups = roll(G=1, image=[picture, None])
+    image, seen = Image.new("RGB", (2, 2)), []
+    groups = roll(G=1, image=[image, None])
     score_groups(groups, [bind(lambda images, **_: seen.append(images) or [0.0, 0.0])])
-    assert seen == [[[picture], None]]
+    assert seen == [[[image], None]]
 
 
 def test_a_column_that_some_rows_lack_is_none_there():

@@ -127,7 +127,7 @@ def test_a_prompt_in_chat_form_is_put_into_the_instruction_in_words():
 
 @pytest.mark.parametrize("instruction", ["plan it", "plan {promt}", "plan {prompt} {x}", "plan {prompt} {"])
 def test_an_instruction_without_the_prompt_is_refused(instruction):
-    with pytest.raises(ConfigError, match=r"is to hold the row's 'prompt' at \{prompt\}"):
+    with pytest.raises(ConfigError, match=r"must contain \{prompt\}"):
         roll(resolve_scenario("think_draw").with_options({"instruction": instruction}))
 
 

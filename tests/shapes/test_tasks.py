@@ -267,10 +267,10 @@ def test_comparing_scenes() -> None:
     assert (got.correct, got.partial) == (False, 14 / 16)  # one cell lost it, another has it
     recoloured = Scene(4, (ShapeInstance(0, 0, "blue", "circle"), blue))
     assert compare(read_scene(render(recoloured, 32), 4), wanted).partial == 15 / 16
-    picture = render(wanted, 32)
-    picture.paste((0, 0, 0), (24, 24, 30, 30))  # a mark in an empty cell
-    assert compare(read_scene(picture, 4), wanted).partial == 15 / 16
-    assert compare(read_scene(picture.resize((30, 30)), 4), wanted).partial == 0.0
+    image = render(wanted, 32)
+    image.paste((0, 0, 0), (24, 24, 30, 30))  # a mark in an empty cell
+    assert compare(read_scene(image, 4), wanted).partial == 15 / 16
+    assert compare(read_scene(image.resize((30, 30)), 4), wanted).partial == 0.0
 
 
 # --- drafts
@@ -329,10 +329,10 @@ def test_mistakes_in_words(groups: list[dict], relation: str | None, scene: str,
 
 
 def test_an_unreadable_cell_is_a_mistake_too_and_many_things_are_many() -> None:
-    picture = render(scene_of("b2 red circle"), 32)
-    picture.paste((0, 0, 0), (24, 24, 30, 30))
+    image = render(scene_of("b2 red circle"), 32)
+    image.paste((0, 0, 0), (24, 24, 30, 30))
     spec = SPEC | {"groups": [group(1, "circle", "red")]}
-    assert mistakes_in_words(read_scene(picture, 4), spec) == "d4 is unclear"
+    assert mistakes_in_words(read_scene(image, 4), spec) == "d4 is unclear"
     crowd = Scene(4, tuple(ShapeInstance(n // 4, n % 4, "red", "circle") for n in range(9)))
     assert mistakes_in_words(read_scene(render(crowd, 32), 4), spec) == "many red circles instead of one"
 

@@ -18,7 +18,7 @@ RED_CIRCLE = {
 }
 
 
-def picture(*things: ShapeInstance, canvas: int = 32) -> np.ndarray:
+def image(*things: ShapeInstance, canvas: int = 32) -> np.ndarray:
     return np.asarray(render(Scene(4, tuple(sorted(things))), canvas)).copy()
 
 
@@ -52,26 +52,26 @@ def test_templates_are_far_apart() -> None:
 
 
 def test_a_right_picture_is_right() -> None:
-    assert verdict(picture(ShapeInstance(1, 2, "red", "circle"))).correct
+    assert verdict(image(ShapeInstance(1, 2, "red", "circle"))).correct
 
 
 def test_small_noise_is_forgiven() -> None:
-    pixels = picture(ShapeInstance(1, 2, "red", "circle")) + np.random.default_rng(0).normal(0, 6, (32, 32, 3))
+    pixels = image(ShapeInstance(1, 2, "red", "circle")) + np.random.default_rng(0).normal(0, 6, (32, 32, 3))
     assert verdict(pixels.clip(0, 255)).correct
 
 
 @pytest.mark.parametrize("share", [0.75, 0.5, 0.3])
 def test_pale_and_blended_shapes_are_refused(share: float) -> None:
-    paper, drawn = picture(), picture(ShapeInstance(1, 2, "red", "circle"))
+    paper, drawn = image(), image(ShapeInstance(1, 2, "red", "circle"))
     pale = verdict(share * drawn + (1 - share) * paper)
     assert not pale.correct
-    blended = verdict(share * drawn + (1 - share) * picture(ShapeInstance(1, 2, "blue", "circle")))
+    blended = verdict(share * drawn + (1 - share) * image(ShapeInstance(1, 2, "blue", "circle")))
     assert not blended.correct
     assert "nothing legal" in pale.reason
 
 
 def test_off_palette_colour_is_refused() -> None:
-    pixels = picture()
+    pixels = image()
     cover = (cell_pixels("circle", "red", 8) != np.array(PAPER)).any(-1)
     pixels[8:16, 16:24][cover] = (255, 140, 0)  # orange is not in the palette
     assert not verdict(pixels).correct
@@ -79,48 +79,48 @@ def test_off_palette_colour_is_refused() -> None:
 
 @pytest.mark.parametrize("part", [np.s_[8:12], np.s_[12:16]])
 def test_half_drawn_shape_is_refused(part: slice) -> None:
-    pixels = picture(ShapeInstance(1, 2, "red", "circle"))
+    pixels = image(ShapeInstance(1, 2, "red", "circle"))
     pixels[part] = PAPER
     assert not verdict(pixels).correct
 
 
 def test_shape_across_two_cells_is_refused() -> None:
-    assert not verdict(np.roll(picture(ShapeInstance(1, 2, "red", "circle")), 4, axis=1)).correct
+    assert not verdict(np.roll(image(ShapeInstance(1, 2, "red", "circle")), 4, axis=1)).correct
 
 
 def test_two_halves_do_not_make_a_shape() -> None:
-    pixels = picture(ShapeInstance(1, 2, "red", "circle"))
-    pixels[12:16, 16:24] = picture(ShapeInstance(1, 2, "red", "square"))[12:16, 16:24]
+    pixels = image(ShapeInstance(1, 2, "red", "circle"))
+    pixels[12:16, 16:24] = image(ShapeInstance(1, 2, "red", "square"))[12:16, 16:24]
     assert not verdict(pixels).correct
 
 
 def test_a_small_stray_mark_in_a_large_cell_is_refused() -> None:
     # 6 x 6 pixels in a cell of 96 x 96 drown in the cell's mean (12 of 16 allowed): the block of 24 x 24 shows them.
-    pixels = picture(ShapeInstance(1, 2, "red", "circle"), canvas=384)
+    pixels = image(ShapeInstance(1, 2, "red", "circle"), canvas=384)
     pixels[300:306, 4:10] = COLOURS["black"]
     assert not verdict(pixels).correct
 
 
 @pytest.mark.parametrize("canvas", [32, 96, 384])
 def test_a_stray_mark_is_refused_at_any_size(canvas: int) -> None:
-    pixels = picture(ShapeInstance(1, 2, "red", "circle"), canvas=canvas)
+    pixels = image(ShapeInstance(1, 2, "red", "circle"), canvas=canvas)
     side = max(1, canvas // 4 // 6)
     pixels[canvas - side - 2 : canvas - 2, 2 : 2 + side] = COLOURS["black"]
     assert not verdict(pixels).correct
 
 
 def test_extra_object_is_refused() -> None:
-    got = verdict(picture(ShapeInstance(1, 2, "red", "circle"), ShapeInstance(0, 0, "blue", "square")))
+    got = verdict(image(ShapeInstance(1, 2, "red", "circle"), ShapeInstance(0, 0, "blue", "square")))
     assert not got.correct
     assert got.partial == pytest.approx(0.5)  # one thing asked and there, two marks found
 
 
 def test_wrong_count_colour_and_shape() -> None:
-    assert verdict(picture()).partial == 0.0
-    assert not verdict(picture(ShapeInstance(1, 2, "blue", "circle"))).correct
-    assert not verdict(picture(ShapeInstance(1, 2, "red", "square"))).correct
+    assert verdict(image()).partial == 0.0
+    assert not verdict(image(ShapeInstance(1, 2, "blue", "circle"))).correct
+    assert not verdict(image(ShapeInstance(1, 2, "red", "square"))).correct
     two = {**RED_CIRCLE, "groups": [{"count": 2, "shape": "circle", "colour": "red"}]}
-    half = verdict(picture(ShapeInstance(1, 2, "red", "circle")), two)
+    half = verdict(image(ShapeInstance(1, 2, "red", "circle")), two)
     assert (half.correct, half.partial) == (False, 0.5)
 
 
@@ -129,7 +129,7 @@ def test_relation_decides_and_halves_the_partial_score() -> None:
     circle, cross = ShapeInstance(2, 0, "red", "circle"), ShapeInstance(1, 3, "black", "cross")
     for relation, holds in (("left of", True), ("right of", False), ("above", False), ("below", True)):
         spec = {"category": "position", "grid": 4, "groups": groups, "relation": relation}
-        got = verdict(picture(circle, cross), spec)
+        got = verdict(image(circle, cross), spec)
         assert got.correct is holds
         assert got.partial == (1.0 if holds else 0.5)
 

@@ -25,8 +25,8 @@ TARGET = 0.8
 
 def bright(completions, **columns):
     """How near the drawing's mean brightness comes to the target."""
-    pictures = [c[0]["content"][0]["image"] for c in completions]
-    return [-abs(p.convert("L").resize((1, 1)).getpixel((0, 0)) / 255 - TARGET) for p in pictures]
+    images = [c[0]["content"][0]["image"] for c in completions]
+    return [-abs(p.convert("L").resize((1, 1)).getpixel((0, 0)) / 255 - TARGET) for p in images]
 
 
 def tasks(P):

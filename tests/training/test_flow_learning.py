@@ -133,12 +133,12 @@ def test_a_window_moves_with_the_rollouts():
 
 
 def test_the_likelihood_of_a_demonstration_is_minus_its_flow_matching_loss():
-    policy, picture = FlowExpert(), Image.new("L", (4, 4), 200)
+    policy, image = FlowExpert(), Image.new("L", (4, 4), 200)
     requests = [Request("denoising", "d", user("p"), (0, n)) for n in range(3)]
-    acts = policy.encode_targets(requests, [picture] * 3)
+    acts = policy.encode_targets(requests, [image] * 3)
     assert len({float(act.times[0]) for act in acts}) == 3  # each key its own noise level
     for act, replay in zip(acts, policy.replay(acts), strict=True):
-        sigma, noisy, clean = act.times[0], act.states[0], to_latent(picture)
+        sigma, noisy, clean = act.times[0], act.states[0], to_latent(image)
         torch.testing.assert_close(act.states[1], clean)
         noise = (noisy - (1 - sigma) * clean) / sigma
         velocity = policy._velocity(noisy[None], sigma[None], [act.encoding])[0]
@@ -148,18 +148,18 @@ def test_the_likelihood_of_a_demonstration_is_minus_its_flow_matching_loss():
 def test_a_flow_expert_learns_by_supervision():
     policy, learner = FlowExpert(), None
     learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=0.01), 300)
-    pictures = {"bright": Image.new("L", (4, 4), 230), "dark": Image.new("L", (4, 4), 25)}
+    images = {"bright": Image.new("L", (4, 4), 230), "dark": Image.new("L", (4, 4), 25)}
     losses = []
     for step in range(300):
-        requests = [Request("denoising", "d", user(name), (step, n)) for n in range(4) for name in pictures]
-        acts = policy.encode_targets(requests, list(pictures.values()) * 4)
+        requests = [Request("denoising", "d", user(name), (step, n)) for n in range(4) for name in images]
+        acts = policy.encode_targets(requests, list(images.values()) * 4)
         losses.append(learner.step(acts, NLLLoss({}))["denoising/nll"])
     assert sum(losses[-20:]) < 0.6 * sum(losses[:20])
-    for name, picture in pictures.items():
+    for name, image in images.items():
         requests = [Request("denoising", "d", user(name), (9, n)) for n in range(8)]
         drawn = policy.act(requests, Sampling(temperature=0.0, num_steps=10))
         levels = [act.image.convert("L").resize((1, 1)).getpixel((0, 0)) for act in drawn]
-        assert abs(sum(levels) / 8 - picture.getpixel((0, 0))) < 40, (name, levels)
+        assert abs(sum(levels) / 8 - image.getpixel((0, 0))) < 40, (name, levels)
 
 
 # --- GRPO-Guard, velocity-MSE, DiffusionNFT

@@ -282,19 +282,19 @@ def test_what_the_policy_cannot_perform():
 
 
 def test_a_demonstration_takes_its_acts_from_the_columns():
-    picture = Image.new("RGB", (4, 4), (255, 85, 128))
-    rows = [Task(n, {"prompt": "p", "question": "q", "target": picture, "solution": s}) for n, s in enumerate(["4", 5])]
+    image = Image.new("RGB", (4, 4), (255, 85, 128))
+    rows = [Task(n, {"prompt": "p", "question": "q", "target": image, "solution": s}) for n, s in enumerate(["4", 5])]
     shown = encode_demonstrations(FakePolicy(), duet, rows, {"drawing": "target", "answer": "solution"})
     assert [t.task.index for t in shown] == [0, 1]
     for trajectory, text in zip(shown, ("4", "5"), strict=True):
         drawing, said = trajectory.acts
-        assert drawing.image is picture and drawing.ids.tolist() == [7] * 4 and drawing.log_probs is None
+        assert drawing.image is image and drawing.ids.tolist() == [7] * 4 and drawing.log_probs is None
         assert said.text == text and said.context is trajectory.task.question
 
 
 def test_some_drawings_are_demonstrated_without_their_prompt():
-    picture = Image.new("RGB", (4, 4))
-    rows = [Task(n, {"prompt": "p", "question": "q", "target": picture, "solution": "4"}) for n in range(400)]
+    image = Image.new("RGB", (4, 4))
+    rows = [Task(n, {"prompt": "p", "question": "q", "target": image, "solution": "4"}) for n in range(400)]
 
     def drop_prompt(**settings):
         policy, seen = FakePolicy(), {"text": [], "image": []}
@@ -316,8 +316,8 @@ def test_some_drawings_are_demonstrated_without_their_prompt():
 
 
 def test_edits_are_demonstrated_without_their_prompt_their_source_or_both():
-    picture, withheld = Image.new("RGB", (4, 4)), []
-    rows = [Task(n, {"instruction": "i", "image": picture, "edited": picture}) for n in range(400)]
+    image, withheld = Image.new("RGB", (4, 4)), []
+    rows = [Task(n, {"instruction": "i", "image": image, "edited": image}) for n in range(400)]
     policy = FakePolicy()
     encode_targets = policy.encode_targets
 
@@ -336,12 +336,12 @@ def test_edits_are_demonstrated_without_their_prompt_their_source_or_both():
 
 
 def test_later_acts_of_a_demonstration_see_the_earlier_ones():
-    picture = Image.new("RGB", (4, 4))
-    rows = [Task(0, {"prompt": "p", "target": picture, "text": "better"})]
+    image = Image.new("RGB", (4, 4))
+    rows = [Task(0, {"prompt": "p", "target": image, "text": "better"})]
     (shown,) = encode_demonstrations(
         FakePolicy(), reflect, rows, {"draft": "target", "critique": "text", "revision": "target"}
     )
-    assert shown.acts[1].context.messages[1].parts[0].image is picture
+    assert shown.acts[1].context.messages[1].parts[0].image is image
     assert shown.acts[2].context.text == "p\nbetter"
 
 

@@ -73,6 +73,6 @@ def _squared(error: Float[Tensor, "B *D"]) -> Float[Tensor, "B"]:
 
 def _adaptive(error: Float[Tensor, "B *D"], sigma: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
     """The picture's squared error over its detached mean absolute error."""
-    of_picture = spread(sigma, error) * error
-    scale = row_mean(of_picture.detach().abs()).clamp(min=SMALLEST_SCALE)
-    return row_mean(of_picture.square()) / scale
+    image_error = spread(sigma, error) * error
+    scale = row_mean(image_error.detach().abs()).clamp(min=SMALLEST_SCALE)
+    return row_mean(image_error.square()) / scale

@@ -14,7 +14,7 @@ from motet.core.protocols import Replay, Request
 from motet.core.trajectory import Act, DenoisingSteps, Sampling
 from motet.policies.diffusion.guidance import GuidanceBranches
 from motet.policies.diffusion.models import Denoiser
-from motet.policies.diffusion.models.image_tensors import to_pictures, to_pixels
+from motet.policies.diffusion.models.image_tensors import to_pil_images, to_pixels
 from motet.policies.diffusion.replay import make_flow_matching_pairs, replay_log_probs
 from motet.policies.diffusion.sampling import paint
 
@@ -95,23 +95,23 @@ class DiffusionGenerator:
                 states=painted.states[n].clone(),
                 times=times.cpu(),
                 stochastic=painted.stochastic,
-                image=picture,
+                image=image,
             )
-            for n, (request, picture) in enumerate(zip(requests, self.denoiser.decode(painted.clean), strict=True))
+            for n, (request, image) in enumerate(zip(requests, self.denoiser.decode(painted.clean), strict=True))
         ]
 
     @torch.no_grad()
-    def reconstruct(self, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
+    def reconstruct(self, images: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
         """Of each picture what the autoencoder is shown, cut and resized, and what it makes of it."""
-        shown = to_pictures(to_pixels(pictures, self.height, self.width))
+        shown = to_pil_images(to_pixels(images, self.height, self.width))
         made = [self.denoiser.decode(self.denoiser.encode([one], self.height, self.width))[0] for one in shown]
         return list(zip(shown, made, strict=True))
 
     @torch.no_grad()
-    def encode_targets(self, requests: Sequence[Request], pictures: Sequence[Image.Image]) -> list[Act]:
+    def encode_targets(self, requests: Sequence[Request], images: Sequence[Image.Image]) -> list[Act]:
         """The acts that demonstrate pictures; see `DenoisingSteps`."""
-        pictures = [picture.convert("RGB") for picture in pictures]
-        clean = self.denoiser.encode(pictures, self.height, self.width)
+        images = [image.convert("RGB") for image in images]
+        clean = self.denoiser.encode(images, self.height, self.width)
         steps = make_flow_matching_pairs(clean, [request.key for request in requests])
         encodings = self.conditioner.encode([r.context for r in requests], any(r.drop_prompt for r in requests))
         return [
@@ -127,9 +127,9 @@ class DiffusionGenerator:
                 states=states,
                 times=times,
                 stochastic=(True,),
-                image=picture,
+                image=image,
             )
-            for request, encoding, (states, times), picture in zip(requests, encodings, steps, pictures, strict=True)
+            for request, encoding, (states, times), image in zip(requests, encodings, steps, images, strict=True)
         ]
 
     def replay(self, acts: Sequence[DenoisingSteps], needs: Collection[str] = ()) -> list[Replay]:

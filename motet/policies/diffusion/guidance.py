@@ -14,7 +14,7 @@ from motet.core.trajectory import Sampling
 from motet.numerics.flow.path import spread, wide
 
 Velocity = Callable[[Float[Tensor, "A *D"], Float[Tensor, "A"], Sequence[Any]], Float[Tensor, "A *D"]]
-"""A network: states, their sigmas and a condition for each -> velocities `noise - picture`."""
+"""A network: states, their sigmas and a condition for each -> velocities `noise - image`."""
 Rescale = Callable[[Float[Tensor, "A *D"], Float[Tensor, "A *D"]], Float[Tensor, "A *D"]]
 """A guided velocity, and the conditional one -> the velocity that is walked (Qwen-Image)."""
 
@@ -39,11 +39,11 @@ class GuidanceBranches:
 
 
 def guidance_branches(
-    sampling: Sampling, condition: Any, null: Any = None, picture_only: Any = None, rescale: Rescale | None = None
+    sampling: Sampling, condition: Any, null: Any = None, image_cond: Any = None, rescale: Rescale | None = None
 ) -> GuidanceBranches:
     """The branches of an act under its guidance.
 
-    `null`: the condition without prompt and source; `picture_only`: with the source picture, without the instruction.
+    `null`: the condition without prompt and source; `image_cond`: with the source picture, without the instruction.
     `rescale`: what the model's own pipeline does to a guided velocity (`Denoiser.rescale`).
     Without a source `u + s (c - u)` (Ho & Salimans, arXiv 2207.12598); with one `u + i (p - u) + s (c - p)`, where `i`
     is `image_guidance_scale` (InstructPix2Pix, arXiv 2211.09800, eq. 3).
@@ -51,11 +51,11 @@ def guidance_branches(
     alone = GuidanceBranches((condition,), (1.0,))
     if sampling.guidance == "none":
         return alone
-    scale, of_picture = sampling.guidance_scale, sampling.image_guidance_scale
-    if picture_only is None:
+    scale, image_scale = sampling.guidance_scale, sampling.image_guidance_scale
+    if image_cond is None:
         mixed = ((condition, null), (scale, 1 - scale))
     else:
-        mixed = ((condition, picture_only, null), (scale, of_picture - scale, 1 - of_picture))
+        mixed = ((condition, image_cond, null), (scale, image_scale - scale, 1 - image_scale))
     kept = [(one, weight) for one, weight in zip(*mixed, strict=True) if weight]
     conditions, weights = (tuple(part) for part in zip(*kept, strict=True))
     scored = alone if sampling.guidance == "conditional" else None

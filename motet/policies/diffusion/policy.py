@@ -47,9 +47,9 @@ class DiffusionPolicy(InteractiveMixin):
         _require_denoising(requests)
         return self.painter.encode_targets(requests, targets) if requests else []
 
-    def reconstruct(self, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
+    def reconstruct(self, images: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
         """Of each picture what the autoencoder is shown, and what it makes of it: see `ReconstructingPolicy`."""
-        return self.painter.reconstruct(pictures) if pictures else []
+        return self.painter.reconstruct(images) if images else []
 
     def replay(self, acts: Sequence[Act], needs: Collection[str] = ()) -> list[Replay]:
         """Log-probs under the current weights, with gradient; offers what `motet.policies.diffusion.replay_log_probs`

@@ -123,12 +123,12 @@ class ChatTemplateEncoder:
             )
         return int(found)
 
-    def _pieces(self, rendered: str, image_token: str, num_pictures: int) -> list[str]:
+    def _pieces(self, rendered: str, image_token: str, num_images: int) -> list[str]:
         """A rendering cut at its special tokens, which are the odd pieces. CheckpointError if it drops a picture."""
         pieces = self.special_pattern.split(rendered)
-        if pieces.count(image_token) != num_pictures:
+        if pieces.count(image_token) != num_images:
             raise CheckpointError(
-                f"The chat template shows {pieces.count(image_token)} of {num_pictures} pictures.",
+                f"The chat template shows {pieces.count(image_token)} of {num_images} pictures.",
                 fix=f"use the chat template that belongs to this {self.family} checkpoint.",
             )
         return pieces
@@ -182,13 +182,13 @@ def with_sentinels(conversation: Conversation) -> tuple[list[dict[str, Any]], li
     White space around a text stays outside, where the template can strip it.
     """
     texts: list[str] = []
-    pictures: list[Image.Image] = []
+    images: list[Image.Image] = []
     chat = []
     for message in conversation.messages:
         content: list[dict[str, str]] = []
         for part in message.parts:
             if isinstance(part, ImagePart):
-                pictures.append(part.image)
+                images.append(part.image)
                 content.append({"type": "image"})
                 continue
             core = part.text.strip()
@@ -196,4 +196,4 @@ def with_sentinels(conversation: Conversation) -> tuple[list[dict[str, Any]], li
             content.append({"type": "text", "text": f"{before}\ue000{len(texts)}\ue001{after}" if core else before})
             texts.append(core)
         chat.append({"role": message.role, "content": content})
-    return chat, texts, pictures
+    return chat, texts, images

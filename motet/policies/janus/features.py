@@ -61,20 +61,20 @@ def part_spans(encoder: ContextEncoder, conversation: Conversation, ids: Sequenc
     `ids` are the conversation's encoding, open for text. A token that spells both template and text belongs to the
     text. Raises CheckpointError when the tokenizer does not give the same ids again.
     """
-    pictures = _picture_spans(ids, encoder.image_id, encoder.processor.num_image_tokens)
+    images = _image_spans(ids, encoder.image_id, encoder.processor.num_image_tokens)
     texts = _text_spans(encoder, conversation, ids)
     spans: list[range] = []
     number = 0
     for part in (part for message in conversation.messages for part in message.parts):
         if isinstance(part, ImagePart):
-            spans.append(next(pictures))
+            spans.append(next(images))
         else:
             spans.append(texts.get(number, range(0)))
             number += 1
     return tuple(spans)
 
 
-def _picture_spans(ids: Sequence[int], image_id: int, length: int) -> Iterator[range]:
+def _image_spans(ids: Sequence[int], image_id: int, length: int) -> Iterator[range]:
     place = 0
     while place < len(ids):
         if ids[place] == image_id:

@@ -13,7 +13,7 @@ from transformers.image_transforms import resize as np_resize
 from transformers.image_utils import ChannelDimension
 from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
-__all__ = ["ImageProcessor", "decode_pictures", "encode_images", "reconstructed", "to_pictures"]
+__all__ = ["ImageProcessor", "decode_images", "encode_images", "reconstructed", "to_pil_images"]
 
 PIXELS_AT_ONCE = 1 << 21
 """Pixels of one pass through the image tokenizer: 14 pictures of 384 x 384, whose activations are then a few GB."""
@@ -52,26 +52,26 @@ class ImageProcessor(JanusImageProcessorPil):
         return {**super().to_dict(), "image_processor_type": JanusImageProcessorPil.__name__}
 
 
-def to_pictures(decoded: Tensor) -> list[Image.Image]:
+def to_pil_images(decoded: Tensor) -> list[Image.Image]:
     """Decoded pixels `[B, 3, H, W]` in about [-1, 1] -> RGB pictures; the one place where they become uint8."""
     levels = decoded.float().add(1).mul(127.5).round().clamp(0, 255).byte()
-    return [Image.fromarray(picture) for picture in levels.permute(0, 2, 3, 1).cpu().numpy()]
+    return [Image.fromarray(image) for image in levels.permute(0, 2, 3, 1).cpu().numpy()]
 
 
-def decode_pictures(model: Any, ids: Tensor) -> list[Image.Image]:
+def decode_images(model: Any, ids: Tensor) -> list[Image.Image]:
     """Pictures of codebook indices `[B, N]`."""
-    return [p for some in ids.split(_batch(model)) for p in to_pictures(model.model.vqmodel.decode(some))]
+    return [p for some in ids.split(_batch(model)) for p in to_pil_images(model.model.vqmodel.decode(some))]
 
 
-def reconstructed(model: Any, processor: Any, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
+def reconstructed(model: Any, processor: Any, images: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
     """Of each picture what the image tokenizer is shown (cut and resized), and what it makes of it."""
-    starts = range(0, len(pictures), _batch(model))
-    shown = [one for n in starts for one in to_pictures(_pixels(processor, pictures[n : n + _batch(model)]))]
-    codes = encode_images(model, processor, pictures).to(model.model.vqmodel.device)
-    return list(zip(shown, decode_pictures(model, codes), strict=True))
+    starts = range(0, len(images), _batch(model))
+    shown = [one for n in starts for one in to_pil_images(_pixels(processor, images[n : n + _batch(model)]))]
+    codes = encode_images(model, processor, images).to(model.model.vqmodel.device)
+    return list(zip(shown, decode_images(model, codes), strict=True))
 
 
-def encode_images(model: Any, processor: Any, pictures: Sequence[Image.Image]) -> Tensor:
+def encode_images(model: Any, processor: Any, images: Sequence[Image.Image]) -> Tensor:
     """Codebook indices `[B, N]` of pictures, cut to their middle square and resized to the model's own size first.
 
     Cut, for the processor would pad what is no square with grey bars, as understanding has it: a demonstration of
@@ -83,25 +83,25 @@ def encode_images(model: Any, processor: Any, pictures: Sequence[Image.Image]) -
     vq = model.model.vqmodel
     codebook = F.normalize(vq.quantize.embedding.weight.float(), dim=-1)
     codes = []
-    for start in range(0, len(pictures), _batch(model)):
-        pixels = _pixels(processor, pictures[start : start + _batch(model)])
+    for start in range(0, len(images), _batch(model)):
+        pixels = _pixels(processor, images[start : start + _batch(model)])
         latents = vq.quant_conv(vq.encoder(pixels.to(vq.device, vq.dtype))).float().flatten(2).transpose(1, 2)
         codes.append((latents @ codebook.T).argmax(dim=-1).cpu())
     return torch.cat(codes)
 
 
-def _pixels(processor: Any, pictures: Sequence[Image.Image]) -> Tensor:
+def _pixels(processor: Any, images: Sequence[Image.Image]) -> Tensor:
     """`[B, 3, H, W]` in [-1, 1], as the image tokenizer reads them, whatever the vision tower wants."""
-    cut = [_middle_square(picture.convert("RGB")) for picture in pictures]
+    cut = [_middle_square(image.convert("RGB")) for image in images]
     return processor.image_processor(
         images=cut, do_normalize=True, image_mean=[0.5] * 3, image_std=[0.5] * 3, return_tensors="pt"
     )["pixel_values"]
 
 
-def _middle_square(picture: Image.Image) -> Image.Image:
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return picture.crop((left, top, left + side, top + side))
+def _middle_square(image: Image.Image) -> Image.Image:
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def _batch(model: Any) -> int:

@@ -23,7 +23,7 @@ from motet.policies.generation.noise import action_uniforms
 from motet.policies.janus.checkpoint import fill_generation_config
 from motet.policies.janus.embeddings import Embedder
 from motet.policies.janus.features import features, hidden_at
-from motet.policies.janus.images import decode_pictures, encode_images, reconstructed
+from motet.policies.janus.images import decode_images, encode_images, reconstructed
 from motet.policies.janus.prompt_encoding import ContextEncoder
 from motet.policies.janus.replay import replay
 from motet.policies.janus.sampling import Sampler, prefixes_of
@@ -105,9 +105,9 @@ class JanusPolicy(TransformersPolicy):
 
     def _image_acts(self, decoded: Decoded, fields: Sequence[dict[str, Any]]) -> list[Act]:
         with self._rollout_autocasting():
-            pictures = decode_pictures(self.model, decoded.ids)
-        each = zip(decoded.ids.cpu(), pictures, fields, strict=True)
-        return [ImageTokens(ids=ids.clone(), image=picture, **remembered) for ids, picture, remembered in each]
+            images = decode_images(self.model, decoded.ids)
+        each = zip(decoded.ids.cpu(), images, fields, strict=True)
+        return [ImageTokens(ids=ids.clone(), image=image, **remembered) for ids, image, remembered in each]
 
     def _sampling(self) -> Sampler:
         """The sampler of the present weights."""
@@ -123,8 +123,8 @@ class JanusPolicy(TransformersPolicy):
     def encode_targets(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
         """The acts that demonstrate the targets: a string for a text request, a picture for an image request."""
         acts: list[Act] = []
-        pictures = [target for r, target in zip(requests, targets, strict=True) if r.kind == "image"]
-        codes = iter(self.encode_images(pictures) if pictures else ())
+        images = [target for r, target in zip(requests, targets, strict=True) if r.kind == "image"]
+        codes = iter(self.encode_images(images) if images else ())
         for request, target in zip(requests, targets, strict=True):
             draws = request.kind == "image"
             ids = next(codes) if draws else torch.tensor([*self.encoder.text_ids(target), self.encoder.eos_id])
@@ -161,14 +161,14 @@ class JanusPolicy(TransformersPolicy):
             return features(self.model, self.embedder, self.encoder, conversations)
 
     @torch.no_grad()
-    def encode_images(self, pictures: Sequence[Image.Image]) -> Int[Tensor, "B N"]:
+    def encode_images(self, images: Sequence[Image.Image]) -> Int[Tensor, "B N"]:
         """The image tokens of pictures that were not drawn here; see `motet.policies.janus.images.encode_images`."""
-        return encode_images(self.model, self.processor, pictures)
+        return encode_images(self.model, self.processor, images)
 
     @torch.no_grad()
-    def reconstruct(self, pictures: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
+    def reconstruct(self, images: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
         """Of each picture what the image tokenizer is shown, and what it makes of it: see `ReconstructingPolicy`."""
-        return reconstructed(self.model, self.processor, pictures)
+        return reconstructed(self.model, self.processor, images)
 
     def hidden_at(self, encodings: Sequence[Encoding], codes: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
         """Last hidden states, normed, at the N image tokens that follow each of B contexts, with gradient.

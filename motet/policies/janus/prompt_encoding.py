@@ -46,15 +46,15 @@ class ContextEncoder(ChatTemplateEncoder):
         `draws`: end with the begin-of-image token instead of leaving the turn open for text. `room`: tokens that the
         act may add. Raises ContextError when both do not fit the model.
         """
-        chat, texts, pictures = with_sentinels(conversation)
-        ids = self._ids(self.with_system_prompt(chat, draws), texts, len(pictures))
+        chat, texts, images = with_sentinels(conversation)
+        ids = self._ids(self.with_system_prompt(chat, draws), texts, len(images))
         if draws:
             ids.append(self.begin_image_id)
         fix = "shorten the prompt." if draws else "shorten the prompt or lower text.max_tokens."
         self._check_context_length(conversation, len(ids), room, fix)
         ids_T = torch.tensor(ids)
         null = torch.where((ids_T == self.bos_id) | (ids_T == self.begin_image_id), ids_T, self.pad_id)
-        return Encoding(ids_T, self._pixels(pictures), null if with_null else None)
+        return Encoding(ids_T, self._pixels(images), null if with_null else None)
 
     def encode_all(
         self, conversations: Sequence[Conversation], *, draws: bool, with_null: bool, room: int
@@ -67,9 +67,9 @@ class ContextEncoder(ChatTemplateEncoder):
         greeting = DEFAULT_SYSTEM_PROMPT if self.processor.use_default_system_prompt and not draws else ""
         return greeting + self.rendered(chat)
 
-    def _ids(self, rendered: str, texts: list[str], num_pictures: int) -> list[int]:
+    def _ids(self, rendered: str, texts: list[str], num_images: int) -> list[int]:
         ids = [self.bos_id]
-        for number, piece in enumerate(self._pieces(rendered, self.image_token, num_pictures)):
+        for number, piece in enumerate(self._pieces(rendered, self.image_token, num_images)):
             if piece == self.image_token:
                 ids += [self.begin_image_id, *[self.image_id] * self.processor.num_image_tokens, self.end_image_id]
             elif number % 2:  # a special token
@@ -79,8 +79,8 @@ class ContextEncoder(ChatTemplateEncoder):
                 ids += self._words(piece, texts)
         return ids
 
-    def _pixels(self, pictures: list[Image.Image]) -> Tensor | None:
-        if not pictures:
+    def _pixels(self, images: list[Image.Image]) -> Tensor | None:
+        if not images:
             return None
-        images = [picture.convert("RGB") for picture in pictures]
+        images = [image.convert("RGB") for image in images]
         return self.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]

@@ -61,12 +61,12 @@ class VlmEncoder(ChatTemplateEncoder):
         `room`: tokens that the act may add. Raises ContextError when both do not fit the model, DataError for a
         conversation that the template or the image processor refuses.
         """
-        chat, texts, pictures = with_sentinels(conversation)
-        pixels, grids = self._patches(pictures)
+        chat, texts, images = with_sentinels(conversation)
+        pixels, grids = self._patches(images)
         merged = self.image_processor.merge_size**2
         lengths = iter(() if grids is None else (grids.prod(dim=1) // merged).tolist())
         ids: list[int] = []
-        for number, piece in enumerate(self._pieces(self.rendered(chat), self.image_token, len(pictures))):
+        for number, piece in enumerate(self._pieces(self.rendered(chat), self.image_token, len(images))):
             if piece == self.image_token:
                 ids += [self.image_id] * next(lengths)
             elif number % 2:  # a special token
@@ -80,10 +80,10 @@ class VlmEncoder(ChatTemplateEncoder):
         """`encode` for each; a conversation that occurs again shares its encoding."""
         return encode_unique(conversations, lambda conversation: self.encode(conversation, room=room))
 
-    def _patches(self, pictures: list[Image.Image]) -> tuple[Tensor | None, Tensor | None]:
-        if not pictures:
+    def _patches(self, images: list[Image.Image]) -> tuple[Tensor | None, Tensor | None]:
+        if not images:
             return None, None
-        images = [picture.convert("RGB") for picture in pictures]
+        images = [image.convert("RGB") for image in images]
         try:
             found = self.image_processor(images=images, return_tensors="pt")
         except ValueError as error:  # a strip more than 200 times as long as wide

@@ -121,8 +121,8 @@ class QueryConditioner(ConnectorConditioner):
 
     def _encode(self, context: Conversation) -> UnifiedConditionEncoding:
         room = self.bridge.connector.config.num_queries + 1  # an act's last token is never read, the last query is
-        picture = edited_picture(context)
-        sources = () if picture is None else (encode_source(self.denoiser, picture, *self.size),)
+        image = source_image(context)
+        sources = () if image is None else (encode_source(self.denoiser, image, *self.size),)
         return UnifiedConditionEncoding(self.reader.encoder.encode(context, room=room), sources=sources)
 
     def _num_uncached_tokens(self, encoding: UnifiedConditionEncoding) -> int:
@@ -139,9 +139,9 @@ class QueryConditioner(ConnectorConditioner):
         return torch.stack([found[id(encoding)] for encoding in encodings])
 
 
-def edited_picture(conversation: Conversation) -> Image.Image | None:
+def source_image(conversation: Conversation) -> Image.Image | None:
     """The picture that a drawing in this context edits: the last one shown, None to draw from scratch."""
-    return conversation.pictures[-1] if conversation.pictures else None
+    return conversation.images[-1] if conversation.images else None
 
 
 def _without_prompt(condition: Condition) -> Condition:
@@ -150,6 +150,6 @@ def _without_prompt(condition: Condition) -> Condition:
 
 
 def _guided(condition: Condition, sampling: Sampling, denoiser: Denoiser) -> GuidanceBranches:
-    of_picture = _without_prompt(condition)
-    null = replace(of_picture, sources=())
-    return guidance_branches(sampling, condition, null, of_picture if condition.sources else None, denoiser.rescale)
+    image_only = _without_prompt(condition)
+    null = replace(image_only, sources=())
+    return guidance_branches(sampling, condition, null, image_only if condition.sources else None, denoiser.rescale)

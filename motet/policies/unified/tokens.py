@@ -22,11 +22,11 @@ class TokenConditioner(ConnectorConditioner):
     """
 
     def _encode(self, context: Conversation) -> UnifiedConditionEncoding:
-        before, picture = last_image_tokens(context)
-        if picture.codes is None:
-            (codes,) = self.reader.encode_images([picture.image])
+        before, image = last_image_tokens(context)
+        if image.image_token_ids is None:
+            (codes,) = self.reader.encode_images([image.image])
         else:
-            codes = torch.tensor(picture.codes)
+            codes = torch.tensor(image.image_token_ids)
         room = len(codes) + 1  # an act's last token is never read, here it is
         return UnifiedConditionEncoding(
             self.reader.encoder.encode(before, draws=True, with_null=False, room=room), codes
@@ -40,8 +40,8 @@ class TokenConditioner(ConnectorConditioner):
 def last_image_tokens(context: Conversation) -> tuple[Conversation, ImagePart]:
     """The picture that a context ends with, and the context that it was drawn in. Raises ConfigError without one."""
     match context.messages:
-        case (*before, Message("assistant", (ImagePart() as picture,))):
-            return Conversation(tuple(before)), picture
+        case (*before, Message("assistant", (ImagePart() as image,))):
+            return Conversation(tuple(before)), image
     raise ConfigError(
         "A flow decoder paints the picture that its context ends with, and this context ends with none: "
         f"{context.text[-60:]!r}.",

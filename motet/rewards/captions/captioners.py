@@ -35,11 +35,11 @@ class BlipCaptioner:
         return cls(model, tokenizer, load_processor(AutoImageProcessor, path, key=key), max_tokens, batch_size)
 
     @torch.no_grad()
-    def __call__(self, pictures: Sequence[Image.Image]) -> list[str | None]:
-        return in_batches(pictures, self.batch_size, self._describe)
+    def __call__(self, images: Sequence[Image.Image]) -> list[str | None]:
+        return in_batches(images, self.batch_size, self._describe)
 
-    def _describe(self, pictures: Sequence[Image.Image]) -> list[str]:
-        pixels = self.image_processor(images=list(pictures), return_tensors="pt")["pixel_values"]
+    def _describe(self, images: Sequence[Image.Image]) -> list[str]:
+        pixels = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
         ids = self.model.generate(
             pixel_values=pixels.to(self.model.device), max_new_tokens=self.max_tokens, do_sample=False, num_beams=1
         )

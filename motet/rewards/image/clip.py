@@ -53,10 +53,10 @@ class Clip:
         return table[[distinct.index(text) for text in texts]]
 
     @torch.no_grad()
-    def pictures(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "B D"]:
+    def images(self, images: Sequence[Image.Image]) -> Float[Tensor, "B D"]:
         """Embeddings of pictures; one that occurs again is computed once."""
-        distinct, places = unique_by_identity(pictures)
-        return torch.stack(in_batches(distinct, self.batch_size, self._embed_pictures))[places]
+        distinct, places = unique_by_identity(images)
+        return torch.stack(in_batches(distinct, self.batch_size, self._embed_images))[places]
 
     def _embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
         longest = self.model.config.text_config.max_position_embeddings
@@ -65,8 +65,8 @@ class Clip:
         states = self.model.text_model(input_ids=found["input_ids"], attention_mask=found["attention_mask"])
         return F.normalize(self.model.text_projection(states.pooler_output), dim=-1)
 
-    def _embed_pictures(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "B D"]:
-        pixels = self.image_processor(images=list(pictures), return_tensors="pt")["pixel_values"]
+    def _embed_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "B D"]:
+        pixels = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
         states = self.model.vision_model(pixel_values=pixels.to(self.model.device))
         return F.normalize(self.model.visual_projection(states.pooler_output), dim=-1)
 
@@ -110,11 +110,11 @@ class ClipScore(ClipJudge):
 
     def __call__(self, completions: list[Any], prompt: list[Any]) -> list[float | None]:
         """One score per completion, from its last picture."""
-        places, pictures = drawn(completions, [asked is not None for asked in prompt], self.name)
+        places, images = drawn(completions, [asked is not None for asked in prompt], self.name)
         if not places:
             return spread(len(completions), [], [])
         wanted = self._clip.texts([text_of_question(prompt[place]) for place in places])
-        values = (self.scale * (self._clip.pictures(pictures) * wanted).sum(dim=-1)).tolist()
+        values = (self.scale * (self._clip.images(images) * wanted).sum(dim=-1)).tolist()
         return spread(len(completions), places, values)
 
 
@@ -138,7 +138,7 @@ class ClipImageSimilarity(ImagePairReward, ClipJudge):
         places, pairs = self.pairs(completions, columns)
         if not places:
             return spread(len(completions), [], [])
-        drawings, others = (self._clip.pictures([pair[side] for pair in pairs]) for side in (0, 1))
+        drawings, others = (self._clip.images([pair[side] for pair in pairs]) for side in (0, 1))
         return spread(len(completions), places, (drawings * others).sum(dim=-1).tolist())
 
 
@@ -170,7 +170,7 @@ class ClipDirection(ImagePairReward, ClipJudge):
         places, pairs = self.pairs(kept, columns)
         if not places:
             return spread(len(completions), [], [])
-        drawings, sources = (self._clip.pictures([pair[side] for pair in pairs]) for side in (0, 1))
+        drawings, sources = (self._clip.images([pair[side] for pair in pairs]) for side in (0, 1))
         before, after = (self._clip.texts([column[place] for place in places]) for column in (caption, target_caption))
         values = F.cosine_similarity(drawings - sources, after - before, dim=-1, eps=STILL)
         return spread(len(completions), places, values.tolist())

@@ -76,27 +76,27 @@ class Detector:
                 )
         return cls(model, load_processor(AutoImageProcessor, path, key=key), threshold, batch_size)
 
-    def __call__(self, pictures: Sequence[Image.Image]) -> list[list[Instance]]:
+    def __call__(self, images: Sequence[Image.Image]) -> list[list[Instance]]:
         """The instances of each picture.
 
         Batches are of one size: processors pad smaller pictures, and transformers' post-processing takes the padding
         for a part of the picture, so boxes would be misplaced.
         """
         found: dict[int, list[Instance]] = {}
-        for size in dict.fromkeys(picture.size for picture in pictures):
-            places = [place for place, picture in enumerate(pictures) if picture.size == size]
+        for size in dict.fromkeys(image.size for image in images):
+            places = [place for place, image in enumerate(images) if image.size == size]
             found |= zip(
-                places, in_batches([pictures[place] for place in places], self.batch_size, self._find), strict=True
+                places, in_batches([images[place] for place in places], self.batch_size, self._find), strict=True
             )
-        return [found[place] for place in range(len(pictures))]
+        return [found[place] for place in range(len(images))]
 
     @torch.no_grad()
-    def _find(self, pictures: Sequence[Image.Image]) -> list[list[Instance]]:
-        inputs = self.image_processor(images=list(pictures), return_tensors="pt").to(self.model.device)
+    def _find(self, images: Sequence[Image.Image]) -> list[list[Instance]]:
+        inputs = self.image_processor(images=list(images), return_tensors="pt").to(self.model.device)
         found = self.image_processor.post_process_instance_segmentation(
             self.model(**inputs),
             threshold=self.threshold,
-            target_sizes=[(picture.height, picture.width) for picture in pictures],
+            target_sizes=[(image.height, image.width) for image in images],
             return_binary_maps=True,
         )
         return [_instances(one["segmentation"], one["segments_info"]) for one in found]

@@ -82,13 +82,13 @@ class GenEval(ModelReward):
         tag: list[Any] | None = None,
     ) -> list[float | None]:
         """One score per completion, from its last picture."""
-        places, pictures = drawn(completions, [asked is not None for asked in include], self.name)
+        places, images = drawn(completions, [asked is not None for asked in include], self.name)
         values: list[float] = []
-        for place, picture, found in zip(places, pictures, self._detector(pictures), strict=True):
+        for place, image, found in zip(places, images, self._detector(images), strict=True):
             asked = GenEvalSpec(clauses(include[place]), clauses(None if exclude is None else exclude[place]))
             counting = tag is not None and tag[place] == "counting"
             sure = [one for one in found if one.score > (self.counting_threshold if counting else self.threshold)]
-            values.append(getattr(evaluate_clauses(sure, asked, _ColourClassifier(picture, self._clip)), self.score))
+            values.append(getattr(evaluate_clauses(sure, asked, _ColourClassifier(image, self._clip)), self.score))
         return spread(len(completions), places, values)
 
 
@@ -206,12 +206,12 @@ def relations(one: Instance, other: Instance) -> set[str]:
 class _ColourClassifier:
     """The colours of things in a picture, by CLIP: each is cut out, on grey, and compared with ten colours' names."""
 
-    picture: Image.Image
+    image: Image.Image
     clip: Any
 
     def __call__(self, instances: Sequence[Instance], name: str) -> list[str]:
         crops = [self._crop(instance) for instance in instances]
-        similar = self.clip.pictures(crops) @ self._names(name).T
+        similar = self.clip.images(crops) @ self._names(name).T
         return [COLOURS[n] for n in similar.argmax(dim=1).tolist()]
 
     def _names(self, name: str) -> torch.Tensor:
@@ -221,6 +221,6 @@ class _ColourClassifier:
 
     def _crop(self, instance: Instance) -> Image.Image:
         mask = Image.fromarray(instance.mask.mul(255).byte().numpy())
-        blank = Image.new("RGB", self.picture.size, GREY)
+        blank = Image.new("RGB", self.image.size, GREY)
         left, top, right, bottom = map(int, instance.box)
-        return Image.composite(self.picture.convert("RGB"), blank, mask).crop((left, top, right, bottom))
+        return Image.composite(self.image.convert("RGB"), blank, mask).crop((left, top, right, bottom))

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from motet.rewards.base import reward
-from motet.rewards.image.pixels import last_picture
+from motet.rewards.image.pixels import last_image
 
 
 @reward("jpeg_incompressibility")
@@ -17,17 +17,17 @@ def jpeg_incompressibility(completions: list[Any]) -> list[float | None]:
 
     Black et al. 2023 (DDPO, arXiv 2305.13301); UniRL-Zero's code. The size depends on the JPEG library a little.
     """
-    return [kilobytes(last_picture(c, "jpeg_incompressibility")) if c else None for c in completions]
+    return [kilobytes(last_image(c, "jpeg_incompressibility")) if c else None for c in completions]
 
 
 @reward("jpeg_compressibility")
 def jpeg_compressibility(completions: list[Any]) -> list[float | None]:
     """Minus the kilobytes of the drawing as a JPEG of quality 95, / 500: 0 is the best; UniRL-Zero's code."""
-    return [-kilobytes(last_picture(c, "jpeg_compressibility")) / 500 if c else None for c in completions]
+    return [-kilobytes(last_image(c, "jpeg_compressibility")) / 500 if c else None for c in completions]
 
 
-def kilobytes(picture: Image.Image) -> float:
+def kilobytes(image: Image.Image) -> float:
     """Size of the picture as a JPEG of quality 95, in thousands of bytes."""
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=95)
+    image.convert("RGB").save(buffer, "JPEG", quality=95)
     return len(buffer.getvalue()) / 1000

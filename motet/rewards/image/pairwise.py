@@ -10,7 +10,7 @@ from PIL import Image
 
 from motet.core.errors import DataError
 from motet.rewards.base import ModelReward
-from motet.rewards.image.pixels import picture_of
+from motet.rewards.image.pixels import image_of
 from motet.rewards.options import filled, refuse
 
 Pair = tuple[Image.Image, Image.Image]
@@ -54,8 +54,8 @@ class ImagePairReward(ModelReward):
         """
         places, found = [], []
         for place, completion in enumerate(completions):
-            drawing = picture_of(completion, self.act)
-            other = picture_of(completion, self.to) if self.to is not None else self._given(columns, place)
+            drawing = image_of(completion, self.act)
+            other = image_of(completion, self.to) if self.to is not None else self._given(columns, place)
             if drawing is not None and other is not None:
                 places.append(place)
                 found.append((drawing, other))

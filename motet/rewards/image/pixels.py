@@ -16,17 +16,17 @@ from motet.core.errors import RewardError
 T = TypeVar("T")
 
 
-def last_picture(completion: list[Any], name: str) -> Image.Image:
+def last_image(completion: list[Any], name: str) -> Image.Image:
     """The last picture of a completion. Raises RewardError, naming the reward, when it has none."""
-    picture = picture_of(completion, None)
-    if picture is None:
+    image = image_of(completion, None)
+    if image is None:
         raise RewardError(
             f"Reward {name!r} was shown a completion without a picture.", fix="name a drawing act in rewards.acts."
         )
-    return picture
+    return image
 
 
-def picture_of(completion: Sequence[Any], act: str | None) -> Image.Image | None:
+def image_of(completion: Sequence[Any], act: str | None) -> Image.Image | None:
     """The last picture of the act of that name (None: of any act), or None where there is none."""
     for message in reversed(completion):
         if act is None or message.get("name") == act:
@@ -39,7 +39,7 @@ def picture_of(completion: Sequence[Any], act: str | None) -> Image.Image | None
 def drawn(completions: Sequence[Any], applies: Sequence[bool], name: str) -> tuple[list[int], list[Image.Image]]:
     """Which completions are to be judged (not empty, and `applies`), and the last picture of each of those."""
     places = [n for n, (c, wanted) in enumerate(zip(completions, applies, strict=True)) if c and wanted]
-    return places, [last_picture(completions[n], name) for n in places]
+    return places, [last_image(completions[n], name) for n in places]
 
 
 def spread(count: int, places: Sequence[int], values: Sequence[float]) -> list[float | None]:
@@ -69,11 +69,11 @@ def in_batches(things: Sequence[T], size: int, compute: Callable[[Sequence[T]], 
     return [result for start in range(0, len(things), size) for result in compute(things[start : start + size])]
 
 
-def to_pixels(pictures: Sequence[Image.Image], side: int, device: torch.device) -> Float[Tensor, "B 3 S S"]:
+def to_pixels(images: Sequence[Image.Image], side: int, device: torch.device) -> Float[Tensor, "B 3 S S"]:
     """Pictures as RGB in [0, 1], squashed to `side` x `side` on the device (bilinear, antialiased)."""
     rows = []
-    for picture in pictures:
-        rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
+    for image in images:
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
         levels = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8).view(rgb.height, rgb.width, 3)
         pixels = levels.to(device).permute(2, 0, 1).unsqueeze(0).float() / 255
         if pixels.shape[-2:] != (side, side):

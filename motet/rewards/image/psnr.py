@@ -43,6 +43,6 @@ def psnr(drawing: Image.Image, other: Image.Image) -> float:
     """10 log10(255^2 / mean squared difference of 8-bit RGB); infinite for equal pictures."""
     if drawing.size != other.size:
         drawing = drawing.resize(other.size, Image.Resampling.BILINEAR)
-    first, second = (np.asarray(picture.convert("RGB"), np.float64) for picture in (drawing, other))
+    first, second = (np.asarray(image.convert("RGB"), np.float64) for image in (drawing, other))
     error = float(((first - second) ** 2).mean())
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)

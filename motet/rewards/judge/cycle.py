@@ -108,16 +108,16 @@ class Cycle(ModelReward):
         self, completions: list[Any], prompt: list[Any], images: list[Any] | None = None, *, policy: Policy
     ) -> list[float | None]:
         """One score per completion, from its last picture; NaN where the captioner could not be reached."""
-        places, pictures = drawn(completions, [asked is not None for asked in prompt], "cycle")
+        places, generated = drawn(completions, [asked is not None for asked in prompt], "cycle")
         terms: list[list[float]] = []
         if self._similarity is not None:
-            terms.append(self._similarity([_real(images, place) for place in places], pictures))
+            terms.append(self._similarity([_real(images, place) for place in places], generated))
         if self.text != "none":
-            terms.append(self._consistency(pictures, [text_of_question(prompt[place]) for place in places], policy))
+            terms.append(self._consistency(generated, [text_of_question(prompt[place]) for place in places], policy))
         return spread(len(completions), places, [sum(values) / len(terms) for values in zip(*terms, strict=True)])
 
-    def _consistency(self, pictures: Sequence[Image.Image], prompts: Sequence[str], policy: Policy) -> list[float]:
-        captions = (self._describe or self._asked(policy))(pictures)
+    def _consistency(self, images: Sequence[Image.Image], prompts: Sequence[str], policy: Policy) -> list[float]:
+        captions = (self._describe or self._asked(policy))(images)
         heard = [n for n, caption in enumerate(captions) if caption is not None]
         assert self._compare is not None
         found = self._compare([captions[n] or "" for n in heard], [prompts[n] for n in heard])
@@ -133,8 +133,8 @@ class Cycle(ModelReward):
         return partial(_with_question, looker, self.question)
 
 
-def _with_question(looker: Any, question: str, pictures: Sequence[Image.Image]) -> list[str | None]:
-    return looker(pictures, [question] * len(pictures))
+def _with_question(looker: Any, question: str, images: Sequence[Image.Image]) -> list[str | None]:
+    return looker(images, [question] * len(images))
 
 
 def _real(images: list[Any] | None, place: int) -> Image.Image:

@@ -76,14 +76,14 @@ def read_endpoint(reward: str, value: Any) -> Endpoint:
 
 
 def ask(
-    endpoint: Endpoint, pictures: Sequence[Image.Image | Sequence[Image.Image]], questions: Sequence[str], reward: str
+    endpoint: Endpoint, images: Sequence[Image.Image | Sequence[Image.Image]], questions: Sequence[str], reward: str
 ) -> list[str | None]:
     """What the model says about each picture (or several, shown in one request), in order; None where it could not be
     asked.
 
     Raises ConfigError when the key's variable is not set, RewardError when every single request failed.
     """
-    if not pictures:
+    if not images:
         return []
     headers = {"Content-Type": "application/json"} | _authorization(endpoint, reward)
 
@@ -95,7 +95,7 @@ def ask(
         except Exception as error:  # a failed request is data: it drops one trajectory
             return error
 
-    replies = on_threads(one, zip(pictures, questions, strict=True), endpoint.concurrency)
+    replies = on_threads(one, zip(images, questions, strict=True), endpoint.concurrency)
     if all(isinstance(reply, Exception) for reply in replies):
         assert isinstance(replies[0], Exception)
         raise RewardError(
@@ -106,10 +106,10 @@ def ask(
     return [None if isinstance(reply, Exception) else reply for reply in replies]
 
 
-def data_url(picture: Image.Image) -> str:
+def data_url(image: Image.Image) -> str:
     """The picture as a PNG in a data URL."""
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
@@ -135,10 +135,8 @@ def _authorization(endpoint: Endpoint, reward: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def _body(endpoint: Endpoint, pictures: Sequence[Image.Image], question: str) -> bytes:
-    content: list[dict[str, Any]] = [
-        {"type": "image_url", "image_url": {"url": data_url(picture)}} for picture in pictures
-    ]
+def _body(endpoint: Endpoint, images: Sequence[Image.Image], question: str) -> bytes:
+    content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
     content.append({"type": "text", "text": question})
     body = {
         "model": endpoint.model,

@@ -24,7 +24,7 @@ COMPARE = ("answer", "class", "graded_class")
 
 @reward("picture_qa")
 @dataclass(eq=False, kw_only=True)
-class PictureQA(ModelReward):
+class ImageQA(ModelReward):
     """Whether the row's question, asked about the drawing, gets the gold answer: 1, or less as the options say, or 0.
 
     CoRL's `t2i_qa` and `t2i_oc`. `judge` is `policy` (with the `weights` that the run started from, or the `current`
@@ -73,8 +73,8 @@ class PictureQA(ModelReward):
     ) -> list[float | None]:
         """One score per completion, from its last picture; None for rows without a question or a gold answer."""
         applies = [asked is not None and gold is not None for asked, gold in zip(question, answer, strict=True)]
-        places, pictures = drawn(completions, applies, "picture_qa")
-        replies = self._looker(policy)(pictures, [text_of_question(question[place]) for place in places])
+        places, images = drawn(completions, applies, "picture_qa")
+        replies = self._looker(policy)(images, [text_of_question(question[place]) for place in places])
         columns = {"question": question, "answer": answer, "options": options, "prompt": prompt}
         rows = [{name: c and c[place] for name, c in columns.items()} for place in places]
         values = [math.nan if said is None else self._judge(said, row) for said, row in zip(replies, rows, strict=True)]

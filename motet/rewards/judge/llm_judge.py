@@ -12,7 +12,7 @@ from PIL import Image
 
 from motet.core.errors import ConfigError, RewardError
 from motet.rewards.base import ModelReward, reward
-from motet.rewards.image.pixels import picture_of
+from motet.rewards.image.pixels import image_of
 from motet.rewards.judge.endpoint import ask, read_endpoint
 from motet.rewards.options import boolean, filled, number, refuse
 from motet.rewards.text.multiple_choice import text_of_question
@@ -87,7 +87,7 @@ class Judged(ModelReward):
     def _asked(
         self, completion: Sequence[Any], columns: Mapping[str, Any], place: int
     ) -> tuple[list[Image.Image], str] | None:
-        drawing = picture_of(completion, self.act)
+        drawing = image_of(completion, self.act)
         row = {name: columns[name][place] for name in self.needs}
         if drawing is None or any(value is None for value in row.values()):
             return None

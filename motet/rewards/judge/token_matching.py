@@ -54,8 +54,8 @@ class TokenMatching(ModelReward):
     def __call__(self, completions: list[Any], prompt: list[Any], *, policy: Policy) -> list[float | None]:
         """One score per completion, from its last picture."""
         assert isinstance(policy, FeaturePolicy)
-        places, pictures = drawn(completions, [asked is not None for asked in prompt], "token_matching")
-        shown = [user(p, text_of_question(prompt[place])) for p, place in zip(pictures, places, strict=True)]
+        places, images = drawn(completions, [asked is not None for asked in prompt], "token_matching")
+        shown = [user(p, text_of_question(prompt[place])) for p, place in zip(images, places, strict=True)]
 
         def score(conversations: Sequence[Conversation]) -> list[float]:
             return match(policy.features(conversations)).tolist()

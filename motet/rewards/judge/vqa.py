@@ -27,7 +27,7 @@ WEIGHTS = ("reference", "current")
 class VQAModel(Protocol):
     """Answers questions about pictures, in order; None where it could not."""
 
-    def __call__(self, pictures: Sequence[Image.Image], questions: Sequence[str]) -> list[str | None]: ...
+    def __call__(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[str | None]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +42,10 @@ class PolicyVQA:
     sampling: Sampling
     batch_size: int
 
-    def __call__(self, pictures: Sequence[Image.Image], questions: Sequence[str]) -> list[str | None]:
+    def __call__(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[str | None]:
         requests = [
-            Request("text", "judgement", user(picture, question), (n,), trained=False)
-            for n, (picture, question) in enumerate(zip(pictures, questions, strict=True))
+            Request("text", "judgement", user(image, question), (n,), trained=False)
+            for n, (image, question) in enumerate(zip(images, questions, strict=True))
         ]
         texts: list[str | None] = []
         with with_judge_weights(self.policy, self.weights):
@@ -63,8 +63,8 @@ class EndpointVQA:
     endpoint: Endpoint
     reward: str
 
-    def __call__(self, pictures: Sequence[Image.Image], questions: Sequence[str]) -> list[str | None]:
-        return ask(self.endpoint, pictures, questions, self.reward)
+    def __call__(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[str | None]:
+        return ask(self.endpoint, images, questions, self.reward)
 
 
 def with_judge_weights(policy: Policy, weights: str) -> AbstractContextManager[None]:

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from motet.rewards.base import ModelReward, reward
-from motet.rewards.image.pixels import picture_of
+from motet.rewards.image.pixels import image_of
 from motet.rewards.options import boolean, filled, number
 from motet.rewards.text.exact_match import answer_of
 from motet.shapes.errors_in_words import NOTHING, mistakes
@@ -68,7 +68,7 @@ class Critique(ModelReward):
         return values
 
     def _draft(self, completion: Sequence[Any], columns: Mapping[str, Any], place: int) -> Image.Image | None:
-        return picture_of(completion, self.draft) if self.column is None else columns[self.column][place]
+        return image_of(completion, self.draft) if self.column is None else columns[self.column][place]
 
 
 def agreement(answer: str, actual: Sequence[str], partial: float = 0.0) -> float:

@@ -59,9 +59,9 @@ class SceneMatch(ImagePairReward):
         verdict = compare(reading, asked) if self.places else judge(reading, layout_free_spec(asked))
         return (1 - self.partial) * float(verdict.correct) + self.partial * verdict.partial
 
-    def _scenes(self, pictures: Sequence[Image.Image]) -> list[Scene | None]:
+    def _scenes(self, images: Sequence[Image.Image]) -> list[Scene | None]:
         """The scenes asked for; None for a picture of another act that cannot be read: nothing matches it."""
-        return [self._asked(reading.scene, bool(reading.unreadable)) for reading in read_scenes(pictures, self.grid)]
+        return [self._asked(reading.scene, bool(reading.unreadable)) for reading in read_scenes(images, self.grid)]
 
     def _asked(self, scene: Scene, unreadable: bool) -> Scene | None:
         if unreadable and self.to is None:

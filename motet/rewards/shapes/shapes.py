@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from motet.rewards.base import ModelReward, reward
-from motet.rewards.image.pixels import last_picture
+from motet.rewards.image.pixels import last_image
 from motet.rewards.options import number
 
 
@@ -33,6 +33,6 @@ class Shapes(ModelReward):
             if wanted is None or not completion:
                 values.append(None)
                 continue
-            verdict = check_drawing(last_picture(completion, "shapes"), wanted)
+            verdict = check_drawing(last_image(completion, "shapes"), wanted)
             values.append((1.0 - self.partial) * float(verdict.correct) + self.partial * float(verdict.partial))
         return values

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from string import ascii_uppercase
 from typing import Any
 
-from motet.core.conversation import MARK
+from motet.core.conversation import IMAGE_PLACEHOLDER
 
 _LINE = re.compile(r"\s*\(?([A-Z])\)?[.):]\s+(\S.*?)\s*")
 _MARK = re.compile(r"(?<![\w(])\(?([A-Z])[.):]\s+")
@@ -56,7 +56,7 @@ def _options_in_line(text: str) -> list[str] | None:
 def text_of_question(question: Any) -> str:
     """The words of a question that is a string or chat messages, one part per line, without `<image>` marks."""
     if isinstance(question, str):
-        return question.replace(MARK, "").strip() if MARK in question else question
+        return question.replace(IMAGE_PLACEHOLDER, "").strip() if IMAGE_PLACEHOLDER in question else question
     texts = []
     for message in question or ():
         content = message.get("content")

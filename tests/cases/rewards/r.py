@@ -6,5 +6,5 @@ def length(completions, **kw):
 
 
 def redness(completions, **kw):
-    pictures = [c[-1]["content"][0]["image"].convert("RGB") for c in completions]
-    return [float(np.asarray(picture, float)[..., 0].mean()) for picture in pictures]
+    images = [c[-1]["content"][0]["image"].convert("RGB") for c in completions]
+    return [float(np.asarray(image, float)[..., 0].mean()) for image in images]

@@ -52,7 +52,7 @@ def condition_for(denoiser, seed, length=5, sources=(), mask=None):
     )
 
 
-def picture(seed, width, height):
+def image(seed, width, height):
     levels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(levels).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -87,8 +87,8 @@ def theirs(family, pipeline, noise, condition, null=None, scale=1.0, **more):
     if family == "kontext":
         wanted |= {"max_area": height * width, "_auto_resize": False}
     start = packed(noise) if family in ("flux", "kontext", "qwen") else noise
-    latents, pictures = (pipeline(latents=start.clone(), output_type=kind, **wanted)[0] for kind in ("latent", "pil"))
-    return (unpacked(latents, noise.shape) if start is not noise else latents), pictures[0]
+    latents, images = (pipeline(latents=start.clone(), output_type=kind, **wanted)[0] for kind in ("latent", "pil"))
+    return (unpacked(latents, noise.shape) if start is not noise else latents), images[0]
 
 
 def flow_scheduled(pipeline, family):
@@ -104,7 +104,7 @@ def painted(denoiser, size, conditions, sampling, keys=(KEY,)):
     return paint(denoiser.velocity, conditions, keys, shape, times, sampling)
 
 
-def close_pictures(one, other):
+def close_images(one, other):
     return np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max() <= 1
 
 
@@ -119,7 +119,7 @@ def test_the_ode_is_the_pipelines(family, folders, scale):
     denoiser.scheduler = pipeline.scheduler
     condition, null = (condition_for(denoiser, seed) for seed in (1, 2))
     noise = KeyedNormal([KEY], denoiser.latent_shape(*SIZES[family])).next()
-    latents, picture = theirs(family, pipeline, noise, condition, null if scale > 1 else None, scale)
+    latents, image = theirs(family, pipeline, noise, condition, null if scale > 1 else None, scale)
     guidance = "guided" if scale > 1 else "none"
     sampling = Sampling(num_steps=STEPS, noise_level=0.0, guidance=guidance, guidance_scale=scale)
     branches = guidance_branches(sampling, condition, null, rescale=denoiser.rescale)
@@ -131,7 +131,7 @@ def test_the_ode_is_the_pipelines(family, folders, scale):
         )
     else:
         torch.testing.assert_close(mine.clean, latents, rtol=3e-4, atol=3e-4)
-    assert close_pictures(denoiser.decode(mine.clean)[0], picture)
+    assert close_images(denoiser.decode(mine.clean)[0], image)
     greedy = Sampling(num_steps=STEPS, temperature=0.0, guidance=guidance, guidance_scale=scale)
     torch.testing.assert_close(painted(denoiser, SIZES[family], [branches], greedy).clean, mine.clean)
 
@@ -142,7 +142,7 @@ def test_an_edit_is_the_pipelines(folders, family):
     pipeline.set_progress_bar_config(disable=True)
     size = SIZES[family] if family == "kontext" else (64, 96)
     denoiser = open_denoiser(folders[family])
-    source = picture(1, size[1], size[0])
+    source = image(1, size[1], size[0])
     (latent,) = denoiser.encode([source], *size)
     condition = condition_for(denoiser, 1, sources=[latent])
     noise = KeyedNormal([KEY], denoiser.latent_shape(*size)).next()
@@ -150,7 +150,7 @@ def test_an_edit_is_the_pipelines(folders, family):
     sampling = Sampling(num_steps=STEPS, noise_level=0.0)
     mine = painted(denoiser, size, [guidance_branches(sampling, condition)], sampling)
     unedited = painted(denoiser, size, [guidance_branches(sampling, condition_for(denoiser, 1))], sampling)
-    assert close_pictures(denoiser.decode(mine.clean)[0], wanted)
+    assert close_images(denoiser.decode(mine.clean)[0], wanted)
     assert (mine.clean - unedited.clean).abs().max() > 1e-2
 
 
@@ -181,7 +181,7 @@ def open_denoiser_of(pipeline):
 
 def test_latents_are_scaled_as_the_pipelines_scale_them(family, folders, denoiser):
     height, width = SIZES[family]
-    shown = [picture(1, width, height), picture(2, width, height)]
+    shown = [image(1, width, height), image(2, width, height)]
     latents = denoiser.encode(shown, height, width)
     assert latents.shape == (2, *denoiser.latent_shape(height, width)) and latents.dtype == torch.float32
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folders[family])
@@ -445,8 +445,8 @@ def test_sources_of_unirl_zero(family, folders, tmp_path):
     assert again.source_adapter.unirl_zero
     torch.testing.assert_close(again.velocity(x, sigma, mixed), denoiser.velocity(x, sigma, mixed))
     height, width = SIZES[family]
-    shown = encode_source(again, picture(1, width, height), height, width)
-    assert torch.equal(shown, adapter.shown(again.encode([picture(1, width, height)], height, width)[0]))
+    shown = encode_source(again, image(1, width, height), height, width)
+    assert torch.equal(shown, adapter.shown(again.encode([image(1, width, height)], height, width)[0]))
     save_tensors(tmp_path / ADAPTER_FILE, adapter.state_dict(), {"trained_as": "blip"})
     with pytest.raises(CheckpointError, match="trained_as='blip'"):
         open_denoiser(tmp_path)
@@ -466,7 +466,7 @@ def test_a_folder_without_an_autoencoder_draws_pixels(tmp_path):
     denoiser = open_denoiser(tmp_path)
     assert denoiser.vae is None and denoiser.latent_shape(8, 12) == (3, 8, 12) and denoiser.multiple == 2
     torch.testing.assert_close(denoiser.schedule(5, (3, 8, 12)), scheduler_sigmas(5, 1.0))
-    shown = picture(1, 12, 8)
+    shown = image(1, 12, 8)
     (latent,) = denoiser.encode([shown], 8, 12)
     assert latent.min() >= -1 and latent.max() <= 1
     assert np.array_equal(np.asarray(denoiser.decode(latent[None])[0]), np.asarray(shown))
@@ -504,7 +504,7 @@ def test_low_precision_weights_take_float32_states(folders):
     denoiser = open_denoiser(folders["sd3"], dtype=torch.bfloat16)
     shape = denoiser.latent_shape(*SIZES["sd3"])
     velocity = denoiser.velocity(torch.randn(1, *shape), torch.tensor([0.5]), [condition_for(denoiser, 1)])
-    assert velocity.dtype == torch.bfloat16 and denoiser.encode([picture(1, 24, 16)], 16, 24).dtype == torch.float32
+    assert velocity.dtype == torch.bfloat16 and denoiser.encode([image(1, 24, 16)], 16, 24).dtype == torch.float32
 
 
 def test_the_class_is_what_the_checkpoint_says(folders, tmp_path):

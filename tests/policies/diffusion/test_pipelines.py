@@ -49,7 +49,7 @@ def policy(family, folders):
     return opened(folders[family], family)
 
 
-def picture(seed, width, height):
+def image(seed, width, height):
     levels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(levels).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -106,7 +106,7 @@ def test_it_draws_what_the_pipeline_draws(family, folders, policy, scale):
 def test_it_edits_what_the_pipeline_edits(folders, family):
     size = (16, 24) if family == "kontext" else (64, 96)
     policy = open_pipeline(folders[family], height=size[0], width=size[1])
-    source = picture(3, size[1], size[0])
+    source = image(3, size[1], size[0])
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folders[family])
     pipeline.set_progress_bar_config(disable=True)
     sampling = Sampling(num_steps=4, noise_level=0.0, guidance="guided", guidance_scale=2.0)
@@ -120,12 +120,12 @@ def test_it_edits_what_the_pipeline_edits(folders, family):
         asked |= {"guidance_scale": 2.0, "latents": noise}
     wanted = pipeline(**asked).images[0]
     assert np.abs(np.asarray(act.image, int) - np.asarray(wanted, int)).max() <= 1
-    assert len(act.encoding.picture_only.sources) == 1 and act.encoding.null.sources == ()
+    assert len(act.encoding.image_cond.sources) == 1 and act.encoding.null.sources == ()
 
 
 def test_an_act_does_not_depend_on_its_batch(family, policy):
     if policy.denoiser.edits:
-        shown = [picture(n, 24 + 8 * n, 16) for n in (1, 2)]
+        shown = [image(n, 24 + 8 * n, 16) for n in (1, 2)]
         contexts = ["a cube", user(shown[0], "greener"), user(shown[0], shown[1], "both, please"), "a longer prompt"]
     else:
         contexts = ["a cube", "a longer prompt, with words", "a cube"]
@@ -158,7 +158,7 @@ def test_prompts_are_encoded_once(family, policy, monkeypatch):
 
 
 def test_the_prompt_is_the_last_user_turn():
-    shown = picture(1, 8, 8)
+    shown = image(1, 8, 8)
     context = user("first") + assistant(shown) + user(shown, "then", "second") + assistant("a thought")
     assert prompt_of(context) == "then second"
     for empty in (Conversation(), assistant("words"), user(shown), user("  ")):
@@ -167,9 +167,9 @@ def test_the_prompt_is_the_last_user_turn():
 
 
 def test_sources_keep_their_proportions():
-    assert source_size(picture(1, 48, 32), 16, 24, 4) == (16, 24)
-    assert source_size(picture(1, 40, 40), 16, 24, 4) == (20, 20)
-    assert source_size(picture(1, 400, 4), 16, 16, 4)[0] == 4
+    assert source_size(image(1, 48, 32), 16, 24, 4) == (16, 24)
+    assert source_size(image(1, 40, 40), 16, 24, 4) == (20, 20)
+    assert source_size(image(1, 400, 4), 16, 16, 4)[0] == 4
 
 
 # --- replay
@@ -183,7 +183,7 @@ def test_replay_is_what_was_sampled(family, policy, guidance):
     )
     contexts = ["a cube", "a much longer prompt", "a cone"]
     if policy.denoiser.edits:
-        contexts[1] = user(picture(1, 24, 16), "a much longer prompt")
+        contexts[1] = user(image(1, 24, 16), "a much longer prompt")
     policy.train_parts(["transformer"])
     acts = policy.act(requests(*contexts, siblings=2), sampling)
     assert all(act.num_actions == 4 == len(act.log_probs) for act in acts)
@@ -250,7 +250,7 @@ def test_one_optimizer_step(family, policy, sampling):
 def test_demonstrations(family, policy):
     height, width = SIZES[family]
     policy.train_parts(["transformer"])
-    shown = [picture(1, width, height), picture(2, 2 * width, height)]
+    shown = [image(1, width, height), image(2, 2 * width, height)]
     asked = [*requests("a cube"), *requests("a cone", drop_prompt=True)]
     acts = policy.encode_targets(asked, shown)
     assert [act.num_actions for act in acts] == [1, 1] and all(act.log_probs is None for act in acts)
@@ -354,12 +354,12 @@ def test_sana_learns_to_edit(folders, tmp_path):
     policy = opened(folders["sana"], "sana", source_adapter=True)
     policy.train_parts(["source_adapter"])
     height, width = SIZES["sana"]
-    asked = requests(user(picture(1, 100, 30), "make it blue"))
+    asked = requests(user(image(1, 100, 30), "make it blue"))
     acts = policy.act(asked, GUIDED)
     assert acts[0].encoding.conditional.sources[0].shape == policy.shape
     torch.testing.assert_close(policy.replay(acts)[0].log_probs, acts[0].log_probs, rtol=0, atol=1e-5)
     learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-2), 1)
-    learner.step(policy.encode_targets(asked, [picture(2, width, height)]), NLLLoss({}))
+    learner.step(policy.encode_targets(asked, [image(2, width, height)]), NLLLoss({}))
     assert policy.denoiser.source_adapter.project.weight.abs().max() > 0
     policy.save(tmp_path)
     again = opened(tmp_path, "sana")
@@ -398,7 +398,7 @@ def test_what_is_frozen_computes_in_its_own_type(folders, monkeypatch):
 
         monkeypatch.setattr(owner, name, watched)
     policy.replay(policy.act(requests("a cube"), GUIDED))
-    policy.encode_targets(requests("a cone"), [picture(1, 24, 16)])
+    policy.encode_targets(requests("a cone"), [image(1, 24, 16)])
     assert seen == {"encode": {False}, "decode": {False}, "encode_prompt": {False}, "velocity": {True}}
 
 
@@ -446,7 +446,7 @@ def test_other_pipelines_are_refused(folders, tmp_path):
 def test_what_a_pipeline_cannot_do_is_said(folders):
     policy = opened(folders["sd3"], "sd3")
     with pytest.raises(ConfigError, match="SD3Transformer2DModel edits no pictures"):
-        policy.act(requests(user(picture(1, 16, 16), "bluer")), STEPS)
+        policy.act(requests(user(image(1, 16, 16), "bluer")), STEPS)
     with pytest.raises(ValueError, match="denoising"):
         policy.act([Request("text", "answer", user("a"), (1,))], STEPS)
     with pytest.raises(ConfigError, match=r"part 'language_model'.*transformer"):

@@ -8,10 +8,10 @@ from motet.core.errors import ConfigError
 from motet.rewards import bind_policy, resolve
 from motet.rewards.image.clip import ClipScore
 from motet.testing import FakePolicy
-from tests.rewards.judges import picture, save_clip, shows
+from tests.rewards.judges import image, save_clip, shows
 
 PROMPTS = ["a red dog", "a blue bus on the man", "a red dog", "a cat " * 30]
-PICTURES = [picture("red"), picture("blue", (30, 12)), picture("green"), picture("red")]
+IMAGES = [image("red"), image("blue", (30, 12)), image("green"), image("red")]
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +31,20 @@ def test_it_is_the_cosine_of_clips_own_embeddings(clip):
     model = CLIPModel.from_pretrained(clip).eval()
     tokenizer, images = AutoTokenizer.from_pretrained(clip), AutoImageProcessor.from_pretrained(clip)
     wanted = []
-    for one, text in zip(PICTURES, PROMPTS, strict=True):
+    for one, text in zip(IMAGES, PROMPTS, strict=True):
         ids = tokenizer([text], truncation=True, max_length=16, return_tensors="pt")
         with torch.no_grad():
             pixels = images(images=[one], return_tensors="pt")["pixel_values"]
             out = model(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"], pixel_values=pixels)
         wanted.append(float((out.logits_per_image / model.logit_scale.exp()).detach()))
-    ask = {"prompts": [], "completions": shows(*PICTURES), "prompt": PROMPTS}
+    ask = {"prompts": [], "completions": shows(*IMAGES), "prompt": PROMPTS}
     assert bound(clip)(**ask) == pytest.approx(wanted, abs=1e-5)
     assert bound(clip, scale=2.5, batch_size=1)(**ask) == pytest.approx([2.5 * v for v in wanted], abs=1e-5)
     assert len({round(v, 4) for v in wanted}) == 4
 
 
 def test_rows_without_a_prompt_are_not_judged(clip):
-    assert bound(clip)(prompts=[], completions=shows(PICTURES[0]), prompt=[None]) == [None]
+    assert bound(clip)(prompts=[], completions=shows(IMAGES[0]), prompt=[None]) == [None]
 
 
 @pytest.mark.parametrize(

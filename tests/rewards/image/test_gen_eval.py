@@ -136,23 +136,21 @@ def bound(**options):
 def test_rows_choose_their_threshold_and_their_score():
     sure, unsure = thing("dog", score=0.95), thing("dog", score=0.5)
     asked = [[{"class": "dog", "count": 1}]] * 3
-    picture = Image.new("RGB", (100, 100))
+    image = Image.new("RGB", (100, 100))
     for score, expected in (("partial", [0.0, 1.0, None]), ("correct", [1.0, 1.0, None]), ("strict", [0.0, 1.0, None])):
         reward = bound(score=score)
-        reward.function._detector = lambda pictures: [[sure, unsure]] * len(pictures)
+        reward.function._detector = lambda images: [[sure, unsure]] * len(images)
         reward.function._clip = None
-        told = reward(
-            completions=shows(picture, picture, picture), include=[*asked[:2], None], tag=["x", "counting", "x"]
-        )
+        told = reward(completions=shows(image, image, image), include=[*asked[:2], None], tag=["x", "counting", "x"])
         assert told == expected
 
 
 def test_every_row_has_its_own_exclusions():
     asked, never, two = [{"class": "dog", "count": 1}], None, [{"class": "dog", "count": 2}]
-    reward, picture = bound(score="correct"), Image.new("RGB", (100, 100))
-    reward.function._detector = lambda pictures: [[thing("dog"), thing("dog")]] * len(pictures)
+    reward, image = bound(score="correct"), Image.new("RGB", (100, 100))
+    reward.function._detector = lambda images: [[thing("dog"), thing("dog")]] * len(images)
     reward.function._clip = None
-    shown = shows(picture, picture, picture)
+    shown = shows(image, image, image)
     assert reward(completions=shown, include=[asked] * 3, exclude=[never, two, never]) == [1.0, 0.0, 1.0]
     assert reward(completions=shown, include=[None, asked, asked], exclude=[two, never, two]) == [None, 1.0, 0.0]
 
@@ -194,16 +192,16 @@ def test_the_models_load_and_judge(tmp_path):
     detector, clip = save_detector(tmp_path / "detector"), save_clip(tmp_path / "clip")
     reward = bound(detector=str(detector), clip=str(clip), threshold=0.0, counting_threshold=0.0)
     (reward,) = bind_policy([reward], FakePolicy())
-    pictures = [Image.new("RGB", (40, 30), "red"), Image.effect_noise((30, 40), 90).convert("RGB")]
-    found = reward.function._detector(pictures)
+    images = [Image.new("RGB", (40, 30), "red"), Image.effect_noise((30, 40), 90).convert("RGB")]
+    found = reward.function._detector(images)
     assert len(found) == 2 and sum(map(len, found)) > 0
-    for picture, instances in zip(pictures, found, strict=True):
+    for image, instances in zip(images, found, strict=True):
         assert [i.score for i in instances] == sorted((i.score for i in instances), reverse=True)
         for instance in instances:
-            assert instance.mask.shape == (picture.height, picture.width) and instance.box == box_of(instance.mask)
+            assert instance.mask.shape == (image.height, image.width) and instance.box == box_of(instance.mask)
     name = next(instances[0].name for instances in found if instances)
     asked = [{"class": name, "count": 1, "color": "red"}]
-    told = reward(completions=shows(*pictures), include=[asked, asked])
+    told = reward(completions=shows(*images), include=[asked, asked])
     assert all(value is not None and 0 <= value <= 1 for value in told)
 
 
@@ -233,12 +231,12 @@ def test_boxes_are_right_in_batches_of_mixed_sizes(settings):
     from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
 
     detector = Detector(Bright(), Mask2FormerImageProcessorPil(**settings), threshold=0.3, batch_size=8)
-    pictures, boxes = [], []
+    images, boxes = [], []
     for width, height in ((100, 50), (50, 100), (80, 80), (100, 50)):
         boxes.append((width // 2, height // 2, width - width // 10, height - height // 10))
-        pictures.append(Image.new("RGB", (width, height), "black"))
-        pictures[-1].paste("white", boxes[-1])
-    for box, found in zip(boxes, detector(pictures), strict=True):
+        images.append(Image.new("RGB", (width, height), "black"))
+        images[-1].paste("white", boxes[-1])
+    for box, found in zip(boxes, detector(images), strict=True):
         (instance,) = found
         assert instance.name == "cat" and instance.box == pytest.approx(box, abs=2)
 
@@ -247,7 +245,7 @@ def test_colours_come_from_the_crop_on_grey(tmp_path):
     seen = []
 
     class Clip:
-        def pictures(self, crops):
+        def images(self, crops):
             seen.extend(crops)
             return torch.eye(10)[[3]]
 
@@ -259,12 +257,12 @@ def test_colours_come_from_the_crop_on_grey(tmp_path):
             ]
             return torch.eye(10).repeat_interleave(3, dim=0)
 
-    picture = Image.new("RGB", (100, 100), "green")
-    assert _ColourClassifier(picture, Clip())([thing("cat", (10, 20, 40, 30))], "cat") == [COLOURS[3]] == ["green"]
+    image = Image.new("RGB", (100, 100), "green")
+    assert _ColourClassifier(image, Clip())([thing("cat", (10, 20, 40, 30))], "cat") == [COLOURS[3]] == ["green"]
     assert seen[0].size == (30, 10) and seen[0].getpixel((0, 0)) == (0, 128, 0)
     holed = thing("cat", (10, 20, 40, 30))
     holed.mask[20:22] = False
-    _ColourClassifier(picture, Clip())([holed], "cat")
+    _ColourClassifier(image, Clip())([holed], "cat")
     assert seen[1].getpixel((0, 0)) == (153, 153, 153) and seen[1].getpixel((0, 5)) == (0, 128, 0)
 
 

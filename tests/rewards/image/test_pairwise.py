@@ -12,7 +12,7 @@ from motet.config import RewardConfig
 from motet.core.errors import ConfigError, DataError, RewardError
 from motet.rewards import bind_policy, resolve
 from motet.testing import FakePolicy
-from tests.rewards.judges import picture, save_clip
+from tests.rewards.judges import image, save_clip
 
 ACTS = {"edit": "image", "restored": "image", "caption": "text"}
 COLUMNS = ("image", "caption", "target_caption", "other", "prompt")
@@ -113,7 +113,7 @@ def test_a_column_without_pictures_is_named():
 
 # --- CLIP
 
-SOURCE, EDITED = picture("red"), picture("blue")
+SOURCE, EDITED = image("red"), image("blue")
 CAPTIONS = ["a red dog", "a blue dog"]
 
 

@@ -28,14 +28,14 @@ def naive_ssim(a, b):
     return sum(values) / len(values)
 
 
-def pictures():
+def images():
     torch.manual_seed(1)
     a = torch.rand(2, 3, 13, 14)
     return a, (0.8 * a + 0.3 * torch.rand_like(a)).clamp(0, 1)
 
 
 def test_ssim_equals_the_formula_window_by_window():
-    a, b = pictures()
+    a, b = images()
     wanted = [sum(naive_ssim(x.tolist(), y.tolist()) for x, y in zip(p, q, strict=True)) / 3
               for p, q in zip(a, b, strict=True)]  # fmt: skip
     torch.testing.assert_close(ssim(a, b), torch.tensor(wanted), atol=2e-5, rtol=0)
@@ -66,7 +66,7 @@ def test_lpips_equals_the_formula_on_a_small_backbone():
     torch.manual_seed(2)
     layers = [nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3, stride=2)]
     weights = [torch.rand(4), torch.rand(5)]
-    a, b = pictures()
+    a, b = images()
     with torch.no_grad():
         maps = []
         for x in (a, b):

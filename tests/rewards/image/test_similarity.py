@@ -14,15 +14,15 @@ from motet.rewards.image import similarity as visual
 from motet.rewards.image.perceptual import mse, ssim
 from motet.rewards.image.pixels import to_pixels
 from motet.rewards.image.similarity import ImageSimilarity, check_visual, open_distance
-from tests.rewards.judges import picture, save_resnet
+from tests.rewards.judges import image, save_resnet
 
 CPU = torch.device("cpu")
-REAL = [picture("red"), picture("blue", (12, 12)), picture("green")]
-DRAWN = [picture("red", (16, 16)), picture("green", (16, 16)), picture((90, 10, 200), (16, 16))]
+REAL = [image("red"), image("blue", (12, 12)), image("green")]
+DRAWN = [image("red", (16, 16)), image("green", (16, 16)), image((90, 10, 200), (16, 16))]
 
 
 def test_pixels_are_squashed_to_the_side():
-    pixels = to_pixels([Image.new("L", (3, 5), 51), picture("blue", (12, 12))], 12, CPU)
+    pixels = to_pixels([Image.new("L", (3, 5), 51), image("blue", (12, 12))], 12, CPU)
     assert pixels.shape == (2, 3, 12, 12) and torch.allclose(pixels[0], torch.tensor(0.2))
     assert pixels[1, :, 11, 0].tolist() == [0.0, 0.0, 1.0] and pixels[1, :, 0, 0].tolist() == [1.0, 1.0, 1.0]
 

@@ -17,10 +17,10 @@ from motet.rewards.image.perceptual import mse
 from motet.rewards.image.pixels import to_pixels
 from motet.rewards.judge.cycle import Cycle
 from motet.testing import FakePolicy
-from tests.rewards.judges import chat_server, picture, save_bert, save_blip, save_resnet, shows
+from tests.rewards.judges import chat_server, image, save_bert, save_blip, save_resnet, shows
 
 PROMPTS = ["a red dog", "two blue cats on a bus"]
-REAL, DRAWN = [picture("red"), picture("blue")], [picture("green"), picture((10, 20, 250))]
+REAL, DRAWN = [image("red"), image("blue")], [image("green"), image((10, 20, 250))]
 
 
 def bound(policy=None, columns=("prompt", "image"), **options):
@@ -131,7 +131,7 @@ def test_a_step_of_a_tiny_janus_is_scored_whole(janus):
     janus.freeze_reference()
     acts, groups = ("drawing",), []
     for p, prompt in enumerate(["two red circles", "a blue square"]):
-        context, task = user(prompt), Task(p, {"prompt": prompt, "image": picture("red")})
+        context, task = user(prompt), Task(p, {"prompt": prompt, "image": image("red")})
         requests = [Request("image", "drawing", context, (0, p, g)) for g in range(2)]
         drawn = janus.act(requests, Sampling())
         groups.append(Group(task, tuple(Trajectory(task.for_generation(g), (act,)) for g, act in enumerate(drawn))))

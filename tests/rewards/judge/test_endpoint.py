@@ -14,7 +14,7 @@ from PIL import Image
 
 from motet.core.errors import ConfigError, RewardError
 from motet.rewards.judge.endpoint import Endpoint, ask, read_endpoint
-from tests.rewards.judges import Raw, chat_server, picture
+from tests.rewards.judges import Raw, chat_server, image
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def patient(server, **changes):
 
 def test_the_request_is_a_chat_with_the_picture_as_png(server, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", "s3cret")
-    replies = ask(patient(server, key_variable="JUDGE_KEY", max_tokens=7), [picture("blue")], ["What?"], "cycle")
+    replies = ask(patient(server, key_variable="JUDGE_KEY", max_tokens=7), [image("blue")], ["What?"], "cycle")
     assert replies == ["a red dog"]
     headers, body = server.seen[0]
     assert headers["path"] == "/v1/chat/completions" and headers["Authorization"] == "Bearer s3cret"
@@ -39,7 +39,7 @@ def test_the_request_is_a_chat_with_the_picture_as_png(server, monkeypatch):
     scheme, _, data = shown["image_url"]["url"].partition(",")
     assert scheme == "data:image/png;base64"
     sent = Image.open(io.BytesIO(base64.b64decode(data)))
-    assert sent.tobytes() == picture("blue").tobytes() and sent.size == (20, 16)
+    assert sent.tobytes() == image("blue").tobytes() and sent.size == (20, 16)
 
 
 def test_replies_keep_their_order_and_run_at_the_same_time(server):
@@ -52,15 +52,13 @@ def test_replies_keep_their_order_and_run_at_the_same_time(server):
         return f"reply {question}"
 
     server.reply = reply
-    assert ask(patient(server, concurrency=3), [picture()] * 3, ["0", "1", "2"], "r") == [
-        f"reply {n}" for n in range(3)
-    ]
+    assert ask(patient(server, concurrency=3), [image()] * 3, ["0", "1", "2"], "r") == [f"reply {n}" for n in range(3)]
     assert server.busiest == 3
 
 
 def test_concurrency_is_a_limit(server):
     server.reply = lambda request: time.sleep(0.02) or "x"
-    ask(patient(server, concurrency=2), [picture()] * 6, ["?"] * 6, "r")
+    ask(patient(server, concurrency=2), [image()] * 6, ["?"] * 6, "r")
     assert server.busiest == 2
 
 
@@ -68,13 +66,13 @@ def test_concurrency_is_a_limit(server):
 def test_a_busy_server_is_asked_again(server, status):
     left = [status, status]
     server.reply = lambda request: left.pop() if left else "at last"
-    assert ask(patient(server), [picture()], ["?"], "r") == ["at last"]
+    assert ask(patient(server), [image()], ["?"], "r") == ["at last"]
     assert len(server.seen) == 3
 
 
 def test_what_stays_broken_is_none_beside_what_works(server):
     server.reply = lambda request: 503 if request["messages"][0]["content"][1]["text"] == "bad" else "fine"
-    assert ask(patient(server), [picture()] * 2, ["bad", "good"], "r") == [None, "fine"]
+    assert ask(patient(server), [image()] * 2, ["bad", "good"], "r") == [None, "fine"]
     assert len(server.seen) == 4  # the bad one three times
 
 
@@ -95,21 +93,21 @@ def test_what_stays_broken_is_none_beside_what_works(server):
 def test_when_nothing_is_answered_the_run_stops(server, reply, calls, message):
     server.reply = lambda request: reply
     with pytest.raises(RewardError, match=message) as caught:
-        ask(patient(server), [picture()], ["?"], "cycle")
+        ask(patient(server), [image()], ["?"], "cycle")
     assert "'cycle'" in str(caught.value) and len(server.seen) == calls
 
 
 def test_a_server_that_says_nothing_times_out(server):
     server.reply = lambda request: time.sleep(0.5) or "late"
     with pytest.raises(RewardError, match=r"never answered: .*[Tt]ime"):
-        ask(patient(server, timeout=0.05, retries=0), [picture()], ["?"], "r")
+        ask(patient(server, timeout=0.05, retries=0), [image()], ["?"], "r")
 
 
 def test_a_reply_that_is_cut_off_is_asked_for_again(server):
     """The connection ends before the length that the header promises."""
     left = [Raw(b'{"choices": [{"message": {"content": "a red', length=500)] * 2
     server.reply = lambda request: left.pop() if left else "whole"
-    assert ask(patient(server), [picture()], ["?"], "r") == ["whole"]
+    assert ask(patient(server), [image()], ["?"], "r") == ["whole"]
     assert len(server.seen) == 3
 
 
@@ -118,7 +116,7 @@ def test_a_server_that_sends_a_byte_now_and_then_has_a_total_limit(server, head)
     server.reply = lambda request: Raw(b" " * 1000, pause=0.1, head=head)
     began = time.monotonic()
     with pytest.raises(RewardError, match="no whole reply within"):
-        ask(patient(server, timeout=0.5, retries=1), [picture()], ["?"], "r")
+        ask(patient(server, timeout=0.5, retries=1), [image()], ["?"], "r")
     assert time.monotonic() - began < 4
 
 
@@ -157,13 +155,13 @@ def test_two_interrupts_during_a_hanging_judge_act_at_once(server):
 def test_a_server_that_is_not_there(server):
     server.server_close()
     with pytest.raises(RewardError, match="never answered"):
-        ask(patient(server, retries=0), [picture()], ["?"], "r")
+        ask(patient(server, retries=0), [image()], ["?"], "r")
 
 
 def test_a_key_that_is_not_set(server, monkeypatch):
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     with pytest.raises(ConfigError, match="key_variable='JUDGE_KEY' of 'r' is not set"):
-        ask(patient(server, key_variable="JUDGE_KEY"), [picture()], ["?"], "r")
+        ask(patient(server, key_variable="JUDGE_KEY"), [image()], ["?"], "r")
     assert server.seen == [] and ask(patient(server, key_variable="JUDGE_KEY"), [], [], "r") == []
 
 

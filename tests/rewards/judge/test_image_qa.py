@@ -8,9 +8,9 @@ from PIL import Image
 from motet.config import RewardConfig
 from motet.core.errors import ConfigError
 from motet.rewards import bind_policy, resolve
-from motet.rewards.judge.image_qa import PictureQA
+from motet.rewards.judge.image_qa import ImageQA
 from motet.testing import FakePolicy
-from tests.rewards.judges import chat_server, picture, shows
+from tests.rewards.judges import chat_server, image, shows
 
 COLUMNS = ("question", "answer", "options", "prompt")
 
@@ -24,8 +24,8 @@ def bound(policy, **options):
 def ask(reward, answers, golds, questions=None, **columns):
     """Each drawing is asked its question; the policy's script is read off the question's last word."""
     questions = questions or [f"Which? {answer}" for answer in answers]
-    pictures = shows(*(picture() for _ in questions))
-    return reward(prompts=[], completions=pictures, question=questions, answer=golds, **columns)
+    images = shows(*(image() for _ in questions))
+    return reward(prompts=[], completions=images, question=questions, answer=golds, **columns)
 
 
 def parrot():
@@ -35,12 +35,12 @@ def parrot():
 
 def test_the_question_is_asked_about_the_drawing_greedily():
     policy = FakePolicy(writes=lambda request: "<answer>red</answer>")
-    shown = picture("red")
+    shown = image("red")
     reward = bound(policy, max_tokens=50)
     assert reward(prompts=[], completions=shows(shown), question=["Which colour?"], answer=["red"]) == [1.0]
     (request,) = policy.calls[0][1]
-    image, text = request.context.messages[0].parts
-    assert (request.kind, image.image, text.text) == ("text", shown, "Which colour?")
+    image_part, text_part = request.context.messages[0].parts
+    assert (request.kind, image_part.image, text_part.text) == ("text", shown, "Which colour?")
     assert not request.trained
 
 
@@ -70,7 +70,7 @@ def test_a_janus_judges_itself_with_the_weights_that_it_started_from(janus):
     janus.freeze_reference()
     reward = bound(janus, weights="reference", max_tokens=6)
     assert reward.uses_reference
-    gold = janus.generate_text("how many circles?", images=[picture()], temperature=0.0, max_tokens=6)[0].text.strip()
+    gold = janus.generate_text("how many circles?", images=[image()], temperature=0.0, max_tokens=6)[0].text.strip()
     assert gold and ask(reward, [], [gold, gold + " no"], questions=["how many circles?"] * 2) == [1.0, 0.0]
     for parameter in janus.trainable().values():
         parameter.data.neg_()
@@ -102,7 +102,7 @@ def test_a_server_judges_and_what_it_cannot_judge_is_nan():
 )
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        PictureQA(**options)
+        ImageQA(**options)
 
 
 def test_a_policy_that_writes_nothing_is_refused():

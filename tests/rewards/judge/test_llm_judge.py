@@ -8,7 +8,7 @@ import pytest
 from motet.config import RewardConfig
 from motet.core.errors import ConfigError, RewardError
 from motet.rewards import resolve
-from tests.rewards.judges import chat_server, picture, shows
+from tests.rewards.judges import chat_server, image, shows
 
 ACTS = {"drawing": "image"}
 
@@ -32,34 +32,34 @@ def parts(server):
 def test_the_last_number_over_the_scale(server):
     replies = {"a": "Final Score: 2, no.\nFinal Score: **4.5**", "b": "it is fine", "c": 500, "d": "Final Score: 1"}
     server.reply = lambda body: replies[body["messages"][0]["content"][-1]["text"][-1]]
-    values = bound(server)(completions=shows(*[picture()] * 4), prompt=["a", "b", "c", "d"])
+    values = bound(server)(completions=shows(*[image()] * 4), prompt=["a", "b", "c", "d"])
     assert values[0] == 0.9 and values[3] == 0.2 and all(math.isnan(value) for value in values[1:3])
 
 
 def test_a_number_beyond_the_scale_is_no_score(server):
     replies = {"a": "Final Score: 5", "b": "Final Score: 8", "c": "Final Score: 5.5", "d": "Final Score: **0**"}
     server.reply = lambda body: replies[body["messages"][0]["content"][-1]["text"][-1]]
-    values = bound(server)(completions=shows(*[picture()] * 4), prompt=["a", "b", "c", "d"])
+    values = bound(server)(completions=shows(*[image()] * 4), prompt=["a", "b", "c", "d"])
     assert values[0] == 1.0 and values[3] == 0.0 and all(math.isnan(value) for value in values[1:3])
 
 
 def test_a_judge_with_another_scale_is_said_so(server):
     server.reply = lambda body: "Final Score: 8"
     with pytest.raises(RewardError, match=r"was told 8, and 2 of 2 numbers are beyond its scale of 5") as caught:
-        bound(server)(completions=shows(*[picture()] * 2), prompt=["a", "b"])
+        bound(server)(completions=shows(*[image()] * 2), prompt=["a", "b"])
     assert "rewards.options.scale" in caught.value.fix
 
 
 def test_one_odd_number_is_not_another_scale(server):
     server.reply = lambda body: "Final Score: 8"
-    (value,) = bound(server)(completions=shows(picture()), prompt=["a"])
+    (value,) = bound(server)(completions=shows(image()), prompt=["a"])
     assert math.isnan(value)
 
 
 def test_blanks_without_a_number_take_no_time(server):
     server.reply = lambda body: "Final Score:" + " " * 200_000 + "none"
     began = time.monotonic()
-    (value,) = bound(server)(completions=shows(picture()), prompt=["a"])
+    (value,) = bound(server)(completions=shows(image()), prompt=["a"])
     assert math.isnan(value) and time.monotonic() - began < 5
 
 
@@ -67,9 +67,9 @@ def test_the_source_is_shown_first_and_columns_are_filled_in(server):
     server.reply = lambda body: "10"
     reward = bound(server, question="do {instruction}; not {instruction}!", pattern="([0-9]+)", scale=20, source=True)
     told = reward(
-        completions=shows(picture("red"), picture("blue")),
+        completions=shows(image("red"), image("blue")),
         instruction=["cut {prompt}", None],
-        images=[[picture("green")]] * 2,
+        images=[[image("green")]] * 2,
     )
     assert told == [0.5, None]
     ((source, drawing, asked),) = parts(server)
@@ -78,7 +78,7 @@ def test_the_source_is_shown_first_and_columns_are_filled_in(server):
 
 
 def test_a_completion_without_the_act_is_not_asked_about(server):
-    assert bound(server, act="drawing")(completions=[[], *shows(picture())], prompt=["a", None]) == [None, None]
+    assert bound(server, act="drawing")(completions=[[], *shows(image())], prompt=["a", None]) == [None, None]
     assert server.seen == []
 
 

@@ -12,11 +12,11 @@ from motet.core.protocols import Features
 from motet.rewards import bind_policy, resolve
 from motet.rewards.judge.token_matching import TokenMatching, match
 from motet.testing import FakePolicy
-from tests.rewards.judges import picture, shows
+from tests.rewards.judges import image, shows
 from tests.runs import REWARDS, mapping, run_loop
 
 PROMPTS = ["two red circles", "a blue square above a cross and a circle", "a cross"]
-PICTURES = [picture("red"), picture("blue"), picture("green")]
+IMAGES = [image("red"), image("blue"), image("green")]
 
 
 def cosine(a, b):
@@ -39,8 +39,8 @@ def bound(policy, **options):
 
 
 def test_it_is_the_formula_with_the_spans_of_the_encoding(janus):
-    found = janus.features([user(p, t) for p, t in zip(PICTURES, PROMPTS, strict=True)])
-    scores = bound(janus, weights="current")(prompts=[], completions=shows(*PICTURES), prompt=PROMPTS)
+    found = janus.features([user(p, t) for p, t in zip(IMAGES, PROMPTS, strict=True)])
+    scores = bound(janus, weights="current")(prompts=[], completions=shows(*IMAGES), prompt=PROMPTS)
     assert scores == pytest.approx([by_hand(f) for f in found], abs=1e-5)
     for shift in (-1, 1):  # a span that is off by one is seen
         assert all(abs(by_hand(f, shift) - score) > 1e-4 for f, score in zip(found, scores, strict=True))
@@ -48,9 +48,9 @@ def test_it_is_the_formula_with_the_spans_of_the_encoding(janus):
 
 
 def test_the_batch_changes_nothing(janus):
-    together = bound(janus, weights="current")(prompts=[], completions=shows(*PICTURES), prompt=PROMPTS)
+    together = bound(janus, weights="current")(prompts=[], completions=shows(*IMAGES), prompt=PROMPTS)
     alone = bound(janus, weights="current", batch_size=1)(
-        prompts=[], completions=shows(*PICTURES[::-1]), prompt=PROMPTS[::-1]
+        prompts=[], completions=shows(*IMAGES[::-1]), prompt=PROMPTS[::-1]
     )
     assert alone[::-1] == pytest.approx(together, abs=1e-5)
 
@@ -59,7 +59,7 @@ def test_the_reference_does_not_drift_and_the_current_weights_do(janus):
     janus.freeze_reference()
     frozen, current = bound(janus), bound(janus, weights="current")
     assert frozen.uses_reference and not current.uses_reference
-    ask = {"prompts": [], "completions": shows(*PICTURES), "prompt": PROMPTS}
+    ask = {"prompts": [], "completions": shows(*IMAGES), "prompt": PROMPTS}
     start = frozen(**ask)
     assert current(**ask) == pytest.approx(start, abs=1e-6)
     with torch.no_grad():
@@ -71,7 +71,7 @@ def test_the_reference_does_not_drift_and_the_current_weights_do(janus):
 
 def test_rows_without_a_prompt_or_a_drawing_are_not_judged(janus):
     scores = bound(janus, weights="current")(
-        prompts=[], completions=[*shows(*PICTURES[:2]), []], prompt=[None, "a cross", "a cross"]
+        prompts=[], completions=[*shows(*IMAGES[:2]), []], prompt=[None, "a cross", "a cross"]
     )
     assert scores[0] is None and scores[2] is None and isinstance(scores[1], float)
 

@@ -213,9 +213,9 @@ def revised(*pairs):
 
 def test_improvement_by_hand():
     one = rows("drafts")[0]
-    pictures = [(one["draft"], one["target"]), (one["target"], one["draft"]), (one["target"], one["target"])]
+    images = [(one["draft"], one["target"]), (one["target"], one["draft"]), (one["target"], one["target"])]
     assert one["mistake"] != "nothing"
-    ask = {"completions": revised(*pictures), "prompts": [[]] * 3, "spec": [one["spec"]] * 3}
+    ask = {"completions": revised(*images), "prompts": [[]] * 3, "spec": [one["spec"]] * 3}
     assert bound("improvement", of="shapes")(**ask) == [1.0, -1.0, 0.0]
     part = bound("shapes", partial=1.0)(prompts=[[]], completions=[acted(draft=one["draft"])], spec=[one["spec"]])[0]
     found = bound("improvement", of="shapes", options={"partial": 1.0})(**ask)
@@ -278,17 +278,17 @@ def test_the_reference_is_kept_for_a_reward_that_asks_it():
 
 
 class DiffusionGenerator(FakePolicy):
-    """Draws the draft, then the target of the row that it is shown in `pictures`."""
+    """Draws the draft, then the target of the row that it is shown in `images`."""
 
-    def __init__(self, pictures, **settings):
+    def __init__(self, images, **settings):
         super().__init__(**settings)
-        self.pictures = pictures
+        self.images = images
 
     def act(self, requests, sampling):
         acts = super().act(requests, sampling)
         for act in acts:
             if isinstance(act, ImageTokens):
-                object.__setattr__(act, "image", self.pictures[act.name])
+                object.__setattr__(act, "image", self.images[act.name])
         return acts
 
 

@@ -74,6 +74,6 @@ def test_the_real_checker_accepts_demonstrations_only():
     rows = [world.row(i) for i in range(4)]
     reward = resolve(RewardConfig(name="shapes"), {"drawing": "image"}, list(rows[0]))
     specs = [row["spec"] for row in rows] * 2
-    pictures = [row["target"] for row in rows] + [Image.new("RGB", (32, 32), "white")] * 4
-    completions = [[{"role": "assistant", "content": [{"type": "image", "image": p}]}] for p in pictures]
+    images = [row["target"] for row in rows] + [Image.new("RGB", (32, 32), "white")] * 4
+    completions = [[{"role": "assistant", "content": [{"type": "image", "image": p}]}] for p in images]
     assert reward(prompts=[[]] * 8, completions=completions, spec=specs) == [1.0] * 4 + [0.0] * 4

@@ -27,7 +27,7 @@ class Condition:
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """A transformer with its schedule and the autoencoder of its latents. Velocities are `noise - picture`."""
+    """A transformer with its schedule and the autoencoder of its latents. Velocities are `noise - image`."""
 
     transformer: nn.Module
     """What trains."""
@@ -72,7 +72,7 @@ class Denoiser(Protocol):
         """The velocity at each latent under its condition; lengths of embeddings and numbers of sources may differ."""
         ...
 
-    def encode(self, pictures: Sequence[Image.Image], height: int, width: int) -> Float[Tensor, "B *D"]:
+    def encode(self, images: Sequence[Image.Image], height: int, width: int) -> Float[Tensor, "B *D"]:
         """Pictures as latents, scaled as the transformer expects them; deterministic (the posterior's mode)."""
         ...
 

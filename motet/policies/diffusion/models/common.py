@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from motet.core.errors import CheckpointError, ConfigError
 from motet.policies.diffusion.models.base import Condition
 from motet.policies.diffusion.models.conditions import check_condition, moved, without_masked
-from motet.policies.diffusion.models.image_tensors import to_pictures, to_pixels
+from motet.policies.diffusion.models.image_tensors import to_pil_images, to_pixels
 from motet.policies.diffusion.models.lora import without_adapters
 from motet.policies.diffusion.models.schedule import check_scheduler, resolution_mu, sigmas_of
 
@@ -165,10 +165,10 @@ class DiffusersDenoiser:
         return torch.cat(outputs)[places.argsort()]
 
     @torch.no_grad()
-    def encode(self, pictures: Sequence[Image.Image], height: int, width: int) -> Float[Tensor, "B *D"]:
+    def encode(self, images: Sequence[Image.Image], height: int, width: int) -> Float[Tensor, "B *D"]:
         """Pictures as float32 latents where the transformer is: the posterior's mode, shifted and scaled."""
         self.latent_shape(height, width)
-        pixels = to_pixels(pictures, height, width).to(self.device)
+        pixels = to_pixels(images, height, width).to(self.device)
         if self.vae is None:
             return pixels
         return self._to_latents(pixels.to(next(self.vae.parameters()))).float()
@@ -177,8 +177,8 @@ class DiffusersDenoiser:
     def decode(self, latents: Float[Tensor, "B *D"]) -> list[Image.Image]:
         """Latents as RGB pictures: decoded once to uint8."""
         if self.vae is None:
-            return to_pictures(latents)
-        return to_pictures(self._to_pixels(latents.to(next(self.vae.parameters()))))
+            return to_pil_images(latents)
+        return to_pil_images(self._to_pixels(latents.to(next(self.vae.parameters()))))
 
     def save_adapter(self, folder: Path) -> None:
         """Write what stands beside the transformer, if there is anything."""

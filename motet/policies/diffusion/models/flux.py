@@ -39,11 +39,11 @@ class FluxDenoiser(DiffusersDenoiser):
         return int(self.config.pooled_projection_dim)
 
     def _forward(self, x: Tensor, sigma: Tensor, conditions: Sequence[Condition]) -> Tensor:
-        pictures = [x, *sources_of(conditions)]
-        positions = [grid(p.shape[-2] // 2, p.shape[-1] // 2, first=n) for n, p in enumerate(pictures)]
+        images = [x, *sources_of(conditions)]
+        positions = [grid(p.shape[-2] // 2, p.shape[-1] // 2, first=n) for n, p in enumerate(images)]
         embeddings = stacked(conditions)
         out = self.transformer(
-            hidden_states=torch.cat([packed(picture) for picture in pictures], dim=1),
+            hidden_states=torch.cat([packed(image) for image in images], dim=1),
             timestep=self._timestep(sigma) / 1000,  # the class multiplies by 1000 itself
             guidance=self._guidance_of(sigma),
             pooled_projections=pooled(conditions),

@@ -44,23 +44,23 @@ class Flux2Denoiser(DiffusersDenoiser):
         return 1 if self.vae is None else 2 ** len(self.vae.config.block_out_channels)
 
     def _forward(self, x: Tensor, sigma: Tensor, conditions: Sequence[Condition]) -> Tensor:
-        pictures = [x, *sources_of(conditions)]
+        images = [x, *sources_of(conditions)]
         embeddings = stacked(conditions)
         side = self.patch
         places = [
-            grid(picture.shape[-2] // side, picture.shape[-1] // side, first=n * SOURCE_DISTANCE)
-            for n, picture in enumerate(pictures)
+            grid(image.shape[-2] // side, image.shape[-1] // side, first=n * SOURCE_DISTANCE)
+            for n, image in enumerate(images)
         ]
         of_text = torch.zeros(embeddings.shape[1], 4)
         of_text[:, 3] = torch.arange(embeddings.shape[1])  # the fourth axis counts text tokens
-        of_pictures = torch.nn.functional.pad(torch.cat(places), (0, 1))
+        image_ids = torch.nn.functional.pad(torch.cat(places), (0, 1))
         out = self.transformer(
-            hidden_states=torch.cat([packed(picture, side) for picture in pictures], dim=1),
+            hidden_states=torch.cat([packed(image, side) for image in images], dim=1),
             timestep=self._timestep(sigma) / 1000,  # the class multiplies by 1000 itself
             guidance=self._guidance_of(sigma),
             encoder_hidden_states=embeddings,
             txt_ids=of_text.to(x.device),
-            img_ids=of_pictures.to(x.device),
+            img_ids=image_ids.to(x.device),
             return_dict=False,
         )[0]
         return unpacked(out, x.shape, side)

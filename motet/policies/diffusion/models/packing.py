@@ -30,7 +30,7 @@ def sources_of(conditions: Sequence[Condition]) -> list[Float[Tensor, "B C H W"]
 
 def grid(height: int, width: int, first: int = 0) -> Float[Tensor, "T 3"]:
     """Positions `(first, row, column)` of a grid of tokens; `first` tells drawing and sources apart."""
-    of_picture = torch.full((height, width), float(first))
+    image_ids = torch.full((height, width), float(first))
     rows = torch.arange(height, dtype=torch.float32)[:, None].expand(height, width)
     columns = torch.arange(width, dtype=torch.float32)[None].expand(height, width)
-    return torch.stack([of_picture, rows, columns], dim=-1).flatten(0, 1)
+    return torch.stack([image_ids, rows, columns], dim=-1).flatten(0, 1)

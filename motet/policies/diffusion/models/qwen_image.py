@@ -57,11 +57,11 @@ class QwenImageDenoiser(DiffusersDenoiser):
         return tuple(source.shape for source in condition.sources)  # lengths of texts are padded and masked
 
     def _forward(self, x: Tensor, sigma: Tensor, conditions: Sequence[Condition]) -> Tensor:
-        pictures = [x, *sources_of(conditions)]
+        images = [x, *sources_of(conditions)]
         embeddings, mask = padded(conditions)
-        shapes = [(1, picture.shape[-2] // 2, picture.shape[-1] // 2) for picture in pictures]
+        shapes = [(1, image.shape[-2] // 2, image.shape[-1] // 2) for image in images]
         out = self.transformer(
-            hidden_states=torch.cat([packed(picture) for picture in pictures], dim=1),
+            hidden_states=torch.cat([packed(image) for image in images], dim=1),
             timestep=self._timestep(sigma) / 1000,  # the class multiplies by 1000 itself
             encoder_hidden_states=embeddings,
             encoder_hidden_states_mask=None if bool(mask.all()) else mask,

@@ -155,9 +155,9 @@ class DenoiserWithSourceAdapter(DiffusersDenoiser):
             handle.remove()
 
 
-def encode_source(denoiser: Any, picture: Image.Image, height: int, width: int) -> Tensor:
+def encode_source(denoiser: Any, image: Image.Image, height: int, width: int) -> Tensor:
     """The latent of a picture as a denoiser is shown it when it edits that picture."""
-    latent = denoiser.encode([picture], height, width)[0]
+    latent = denoiser.encode([image], height, width)[0]
     adapter = getattr(denoiser, "source_adapter", None)
     return latent if adapter is None else adapter.shown(latent)
 

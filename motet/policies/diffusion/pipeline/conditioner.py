@@ -23,13 +23,13 @@ from motet.policies.diffusion.pipeline.prompts import encode_prompt, encode_sour
 class PipelineEncoding:
     """What a drawing was conditioned on, on the CPU: kept with the act, so that replay runs no text encoder.
 
-    `null` has neither prompt nor sources, `picture_only` the sources alone; both None without guidance, and
-    `picture_only` without sources.
+    `null` has neither prompt nor sources, `image_cond` the sources alone; both None without guidance, and
+    `image_cond` without sources.
     """
 
     conditional: Condition
     null: Condition | None = None
-    picture_only: Condition | None = None
+    image_cond: Condition | None = None
 
 
 class PromptConditioner:
@@ -58,13 +58,13 @@ class PromptConditioner:
             prompt = prompt_of(context)
             if prompt not in texts:
                 texts[prompt] = encode_prompt(self.pipeline, prompt)
-            pictures = context.pictures
-            for picture in pictures:
-                if id(picture) not in known:
-                    known[id(picture)] = encode_sources(self.denoiser, [picture], self.height, self.width)
-            sources = tuple(source for picture in pictures for source in known[id(picture)])
-            picture_only = replace(null, sources=sources) if null is not None and sources else None
-            made[id(context)] = PipelineEncoding(replace(texts[prompt], sources=sources), null, picture_only)
+            images = context.images
+            for image in images:
+                if id(image) not in known:
+                    known[id(image)] = encode_sources(self.denoiser, [image], self.height, self.width)
+            sources = tuple(source for image in images for source in known[id(image)])
+            image_cond = replace(null, sources=sources) if null is not None and sources else None
+            made[id(context)] = PipelineEncoding(replace(texts[prompt], sources=sources), null, image_cond)
         return [made[id(context)] for context in contexts]
 
     def blanked(self, encoding: PipelineEncoding, request: Request) -> PipelineEncoding:
@@ -92,7 +92,7 @@ class PromptConditioner:
                 sampling,
                 placed(encoding.conditional),
                 placed(encoding.null),
-                placed(encoding.picture_only),
+                placed(encoding.image_cond),
                 self.denoiser.rescale,
             )
             for encoding, sampling in zip(encodings, samplings, strict=True)
@@ -101,7 +101,7 @@ class PromptConditioner:
     def num_tokens(self, act: DenoisingSteps) -> int:
         """Tokens of the picture, its sources and the prompt, for every branch and step."""
         encoding: PipelineEncoding = act.encoding
-        own = guidance_branches(act.sampling, encoding.conditional, encoding.null, encoding.picture_only)
+        own = guidance_branches(act.sampling, encoding.conditional, encoding.null, encoding.image_cond)
         tokens = self.denoiser.tokens
         return act.num_actions * sum(
             tokens(act.states.shape[1:]) + len(c.embeddings) + sum(tokens(source.shape) for source in c.sources)

@@ -82,28 +82,28 @@ def encode_prompt(pipeline: Any, prompt: str, *, null: bool = False) -> Conditio
     )
 
 
-def source_size(picture: Image.Image, height: int, width: int, multiple: int) -> tuple[int, int]:
+def source_size(image: Image.Image, height: int, width: int, multiple: int) -> tuple[int, int]:
     """Height and width that a source is encoded at: its own proportions, the drawing's area, multiples of `multiple`.
 
     A source with the drawing's proportions gets the drawing's size.
     """
-    scale = math.sqrt(height * width / (picture.width * picture.height))
-    rows, columns = (max(1, round(side * scale / multiple)) * multiple for side in (picture.height, picture.width))
+    scale = math.sqrt(height * width / (image.width * image.height))
+    rows, columns = (max(1, round(side * scale / multiple)) * multiple for side in (image.height, image.width))
     return rows, columns
 
 
-def encode_sources(denoiser: Any, pictures: Sequence[Image.Image], height: int, width: int) -> tuple[Tensor, ...]:
+def encode_sources(denoiser: Any, images: Sequence[Image.Image], height: int, width: int) -> tuple[Tensor, ...]:
     """Pictures as sources of an edit, on the CPU. Raises ConfigError where the checkpoint edits none."""
-    if pictures and not denoiser.edits:
+    if images and not denoiser.edits:
         raise ConfigError(
             f"The context of a drawing shows a picture, but this {denoiser.transformer_class} edits no pictures.",
             fix="give GenerateImage the prompt alone, or use a checkpoint that edits (FLUX.1-Kontext, FLUX.2).",
         )
     sizes = [
         source_size(one, height, width, denoiser.multiple) if denoiser.sources_may_differ else (height, width)
-        for one in pictures
+        for one in images
     ]
-    return tuple(encode_source(denoiser, one, *size).cpu() for one, size in zip(pictures, sizes, strict=True))
+    return tuple(encode_source(denoiser, one, *size).cpu() for one, size in zip(images, sizes, strict=True))
 
 
 def _row(batch: Tensor) -> Tensor:
