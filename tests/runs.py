@@ -56,7 +56,7 @@ def mapping(checkpoint: Path, **changes: Any) -> dict[str, Any]:
             {"name": f"{REWARDS}spacious", "acts": ["answer"]},
         ],
         "algorithm": {"num_generations": 2, "credit": "factorized"},
-        "text": {"max_tokens": 8},
+        "sampling": {"text": {"max_tokens": 8}},
         "optimizer": {"learning_rate": 0.003},
         "run": {"steps": 4, "prompts_per_step": 2, "sample_every": 3},
     }

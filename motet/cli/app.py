@@ -121,9 +121,9 @@ def evaluate(
         "eval.size": size,
         "eval.pass_at": pass_at,
         "eval.seed": seed,
-        "text.max_tokens": max_tokens,
-        "denoising.num_steps": num_steps,
-        "denoising.noise_level": noise_level,
+        "sampling.text.max_tokens": max_tokens,
+        "sampling.denoising.num_steps": num_steps,
+        "sampling.denoising.noise_level": noise_level,
     }
     alone = {"--held-out-size": held_out_size, "--guidance-scale": guidance_scale, "--world": world, "--suite": suite}
     asked = Asked(checkpoint, settings, alone, json_path)

@@ -43,7 +43,7 @@ def evaluate_suite(asked: Asked, of_recipes: Mapping[str, Any]) -> None:
             fix="use --suite shapes, or give a recipe whose rewards measure: motet eval CHECKPOINT RECIPE.yaml.",
         )
     options = [f"data.options.{option}" for option in asked.suite["--world"] or []]
-    content: dict[str, Any] = {"eval": {"suite": suite}, "text": {"max_tokens": 64}, "denoising": {}}
+    content: dict[str, Any] = {"eval": {"suite": suite}, "sampling": {"text": {"max_tokens": 64}}}
     for key, name in (("--held-out-size", "held_out_size"), ("--guidance-scale", "guidance_scale")):
         if asked.suite[key] is not None:
             content["eval"][name] = asked.suite[key]
@@ -63,7 +63,8 @@ def _run_suite(recipe: Recipe, json_path: Path | None) -> None:
     checkpoint = recipe.policy.path
     policy = load_policy(resolve_checkpoint(checkpoint))
     check_suite(recipe.eval.suite, policy)
-    world, longest, drawing = dict(recipe.data.options), recipe.text.max_tokens, sampling_params(recipe)["denoising"]
+    world, longest = dict(recipe.data.options), recipe.sampling.text.max_tokens
+    drawing = sampling_params(recipe)["denoising"]
     with ProgressBar(Terminal()) as bar:
 
         def tell(done: int, total: int) -> None:

@@ -2,18 +2,17 @@
 
 from motet.config.algorithm import DROPOUTS, AlgorithmConfig, KindConfig
 from motet.config.load import load_recipe, parse_recipe, to_yaml
+from motet.config.sampling import SamplingConfig
 from motet.config.schema import (
     DataConfig,
     EvalConfig,
     ExpertConfig,
-    ImageSamplingConfig,
     LoraConfig,
     OptimizerConfig,
     PolicyConfig,
     Recipe,
     RewardConfig,
     RunConfig,
-    TextSamplingConfig,
     TrackConfig,
 )
 
@@ -23,7 +22,6 @@ __all__ = [
     "DataConfig",
     "EvalConfig",
     "ExpertConfig",
-    "ImageSamplingConfig",
     "KindConfig",
     "LoraConfig",
     "OptimizerConfig",
@@ -31,7 +29,7 @@ __all__ = [
     "Recipe",
     "RewardConfig",
     "RunConfig",
-    "TextSamplingConfig",
+    "SamplingConfig",
     "TrackConfig",
     "load_recipe",
     "parse_recipe",

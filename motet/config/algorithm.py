@@ -100,7 +100,7 @@ class AlgorithmConfig(Section):
     top_entropy_quantile: float = Field(default=1.0, ge=0.0, le=1.0)
     """Share of the tokens, those of the highest entropy in the step, that keep their policy loss (80/20 rule: 0.2)."""
     mask_truncated_completions: bool = False
-    """Leave texts that were cut off at text.max_tokens out of the loss (DAPO); their rewards stay in the advantages."""
+    """Leave texts cut off at sampling.text.max_tokens out of the loss (DAPO); their rewards stay in the advantages."""
     entropy_bonus: NonNegativeFloat = 0.0
     """Coefficient of the mean entropy of all tokens, whatever the loss_type (TRL's entropy_coef)."""
     prompt_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)

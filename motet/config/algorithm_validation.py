@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from motet.config.algorithm import CLIPPED, DROPOUTS, ActKind, AlgorithmConfig, KindConfig, LossType
-from motet.config.error_messages import Problem
 from motet.config.keys import show
+from motet.config.problem import Problem
 from motet.config.schema import Recipe
 
 Check = Callable[[Recipe], Iterator[Problem]]
@@ -188,9 +188,10 @@ def _dropouts(recipe: Recipe) -> Iterator[Problem]:
 
 def _flow_algorithm(recipe: Recipe) -> Iterator[Problem]:
     flow = recipe.algorithm.flow
-    if flow.guard and recipe.denoising.sde_type != "flow_sde":
-        text = f"weights the steps of flow_sde alike, but denoising.sde_type is {recipe.denoising.sde_type}."
-        yield Problem("algorithm.flow.guard", text, "set denoising.sde_type to flow_sde, or guard to false.")
+    sde_type = recipe.sampling.denoising.sde_type
+    if flow.guard and sde_type != "flow_sde":
+        text = f"weights the steps of flow_sde alike, but sampling.denoising.sde_type is {sde_type}."
+        yield Problem("algorithm.flow.guard", text, "set sampling.denoising.sde_type to flow_sde, or guard to false.")
     if flow.objective == "nft":
         if flow.guard:
             yield Problem("algorithm.flow.guard", "normalises ratios, which nft has none of.", "set it to false.")

@@ -19,26 +19,9 @@ from motet.config.keys import (
     suggestions,
     unwrap_annotation,
 )
+from motet.config.problem import Problem
 from motet.config.schema import Recipe
 from motet.core.errors import ConfigError
-from motet.core.printable import printable
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing to correct: where (a dotted key, empty for the recipe as a whole), what, and how."""
-
-    key: str
-    text: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.text} Fix: {self.fix}" if self.key else f"{self.text} Fix: {self.fix}"
-
-    @property
-    def place(self) -> str:
-        """The key in one printable line."""
-        return printable(self.key, lines=False)
 
 
 def to_error(problems: Sequence[Problem], source: str) -> ConfigError:

@@ -14,8 +14,9 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from motet.config.choice import Choice, as_mapping
-from motet.config.error_messages import Problem, from_pydantic, to_error
+from motet.config.error_messages import from_pydantic, to_error
 from motet.config.keys import annotation_at, is_choice, is_list, show
+from motet.config.problem import Problem
 from motet.config.renamed import renamed_problems
 from motet.config.schema import Recipe
 from motet.config.validation import contradictions, unused_keys
@@ -67,8 +68,11 @@ def to_yaml(recipe: Recipe) -> str:
     if problems:
         raise to_error(problems, "the recipe")
     for key in unused_keys(recipe):
-        section, _, name = key.rpartition(".")
-        del (content[section] if section else content)[name]
+        *sections, name = key.split(".")
+        place: Any = content
+        for section in sections:
+            place = place[section]
+        del place[name]
     return to_yaml_text(content)
 
 

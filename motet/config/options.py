@@ -8,7 +8,8 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel, ValidationError
 
 from motet.config.choice import Choice
-from motet.config.error_messages import Problem, Root, from_pydantic, to_error
+from motet.config.error_messages import Root, from_pydantic, to_error
+from motet.config.problem import Problem
 
 T = TypeVar("T", bound=BaseModel)
 

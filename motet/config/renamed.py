@@ -9,9 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from motet.config.error_messages import Problem
+from motet.config.problem import Problem
 
-KEYS: dict[str, str] = {}
+KEYS: dict[str, str] = {
+    "text": "sampling.text",
+    "image": "sampling.image",
+    "denoising": "sampling.denoising",
+    "denoising.sde_window.moves": "sampling.denoising.sde_window.schedule",
+    "denoising.sde_window.interval": "sampling.denoising.sde_window.steps_per_position",
+}
 """Old key -> new key; a section stands for everything below it, unless that has a line of its own."""
 
 VALUES: dict[str, dict[str, str]] = {"scenario": {}, "rewards.*.name": {}}

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from motet.config.algorithm import AlgorithmConfig
+from motet.config.sampling import SamplingConfig
 from motet.config.section import Section
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -88,72 +89,6 @@ class DataConfig(Section):
     """Options of the shapes world (see `motet.shapes.world.WorldOptions`), or a hub dataset's name, revision, ..."""
     targets: dict[str, str] = Field(default_factory=dict)
     """For `motet sft`: act name -> column that demonstrates it, e.g. {drawing: image, answer: solution}."""
-
-
-class TextSamplingConfig(Section):
-    """How text acts are sampled, and so scored: replay uses the same temperature, top-k, top-p and min-p."""
-
-    temperature: PositiveFloat = 1.0
-    """Softmax temperature of sampling, of the log-probs and of their replay."""
-    top_k: PositiveInt | None = None
-    """Keep the k likeliest tokens; None: off."""
-    top_p: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """Keep the smallest set of tokens with this mass; None: off."""
-    min_p: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """Keep the tokens at least this many times as likely as the likeliest; None: off."""
-    max_tokens: PositiveInt = 512
-    """Longest completion, the end-of-sequence token included."""
-
-
-class ImageSamplingConfig(Section):
-    """How image acts are sampled, and so scored."""
-
-    temperature: PositiveFloat = 1.0
-    """As for text; for image tokens only."""
-    top_k: PositiveInt | None = None
-    """As for text; for image tokens only."""
-    top_p: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """As for text; for image tokens only."""
-    min_p: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """As for text; for image tokens only."""
-    guidance: Literal["none", "guided", "conditional"] = "none"
-    """`guided`: sample and score the mixture; `conditional`: sample it, score the conditional branch (biased)."""
-    guidance_scale: PositiveFloat = 5.0
-    """Weight s of u + s (c - u), conditional and unconditional logits; used when guidance is not `none`."""
-
-
-class SdeWindowConfig(Section):
-    """A window of stochastic steps, outside which the flow is followed without noise (MixGRPO, arXiv 2507.21802)."""
-
-    size: PositiveInt
-    """Steps that are stochastic, and so trained."""
-    moves: Literal["fixed", "progressive", "random"] = "progressive"
-    """Stay at the first steps; slide from noise to picture as training goes on; or stand anywhere, by chance."""
-    stride: PositiveInt = 1
-    """Steps between two places of the window."""
-    interval: PositiveInt = 25
-    """Rollouts at each place of a progressive window."""
-
-
-class DenoisingSamplingConfig(Section):
-    """How denoising acts are sampled, and so scored."""
-
-    num_steps: PositiveInt = 10
-    """Steps from noise to picture."""
-    noise_level: PositiveFloat = 0.7
-    """Noise of the stochastic steps: Flow-GRPO's a, DanceGRPO's eta, or the share of new noise of cps (at most 1)."""
-    sde_type: Literal["flow_sde", "dance_sde", "cps"] = "flow_sde"
-    """Which stochastic step; see docs/algorithms.md."""
-    sde_window: SdeWindowConfig | None = None
-    """Make a window of steps stochastic; None: all but the last."""
-    shift: PositiveFloat | None = None
-    """Shift of the schedule towards noise; None: what the checkpoint's scheduler says."""
-    guidance: Literal["none", "guided", "conditional"] = "none"
-    """As for image tokens: of velocities instead of logits."""
-    guidance_scale: PositiveFloat = 3.5
-    """Weight of the prompt in the mixture; used when guidance is not `none`."""
-    image_guidance_scale: PositiveFloat = 1.0
-    """Weight of an edit's source picture in the mixture; used when guidance is not `none`."""
 
 
 class RewardConfig(Section):
@@ -272,9 +207,7 @@ class Recipe(Section):
     tracks: dict[str, TrackConfig] = Field(default_factory=dict[str, TrackConfig])
     """Several things to practise, by name, in place of one scenario with its data, rewards and prompts_per_step."""
     algorithm: AlgorithmConfig = AlgorithmConfig()
-    text: TextSamplingConfig = TextSamplingConfig()
-    image: ImageSamplingConfig = ImageSamplingConfig()
-    denoising: DenoisingSamplingConfig = DenoisingSamplingConfig()
+    sampling: SamplingConfig = SamplingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     eval: EvalConfig = EvalConfig()
     run: RunConfig

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import inf, isfinite
+from operator import attrgetter
 from typing import Any, cast
 
 from motet.config.algorithm_validation import ALGORITHM_CHECKS, Check, unused_algorithm_keys
-from motet.config.error_messages import Problem
 from motet.config.keys import show
+from motet.config.problem import Problem
 from motet.config.schema import (
     HUB_OPTIONS,
     LONGEST_NAME,
@@ -28,13 +29,8 @@ def contradictions(recipe: Recipe) -> list[Problem]:
 def unused_keys(recipe: Recipe) -> dict[str, Problem]:
     """Keys without a meaning under the other settings: refused where given, left out where a recipe is written."""
     unused: list[Problem] = []
-    if recipe.image.guidance == "none":
-        fix = "remove it, or set image.guidance to guided."
-        unused.append(Problem("image.guidance_scale", "has no effect while image.guidance is none.", fix))
-    if recipe.denoising.guidance == "none":
-        fix = "remove it, or set denoising.guidance to guided."
-        for key in ("denoising.guidance_scale", "denoising.image_guidance_scale"):
-            unused.append(Problem(key, "has no effect while denoising.guidance is none.", fix))
+    for kind, settings in recipe.sampling.kinds().items():
+        unused += settings.unused(f"sampling.{kind}")
     unused += unused_algorithm_keys(recipe.algorithm)
     for key in _adapters(recipe.policy):
         named = [part for part in recipe.policy.train if part in _REPLACED[key]]
@@ -60,7 +56,7 @@ def unused_keys(recipe: Recipe) -> dict[str, Problem]:
 def _unused_but_given(recipe: Recipe) -> Iterator[Problem]:
     for key, problem in unused_keys(recipe).items():
         section, _, name = key.rpartition(".")
-        if name in (getattr(recipe, section) if section else recipe).model_fields_set:
+        if name in (attrgetter(section)(recipe) if section else recipe).model_fields_set:
             yield problem
 
 
@@ -167,26 +163,9 @@ def _rewards_of(rewards: Sequence[RewardConfig], section: str) -> Iterator[Probl
 # --- sampling, optimizer, evaluation
 
 
-def _guidance(recipe: Recipe) -> Iterator[Problem]:
-    if recipe.image.guidance != "none" and recipe.image.guidance_scale == 1:
-        text = "1 is the conditional distribution itself, sampled at twice the price."
-        yield Problem("image.guidance_scale", text, "set image.guidance to none and remove the scale, or raise it.")
-
-
-def _denoising(recipe: Recipe) -> Iterator[Problem]:
-    denoising = recipe.denoising
-    if denoising.guidance != "none" and denoising.guidance_scale == 1 and denoising.image_guidance_scale == 1:
-        text = "1 is the conditional velocity itself, computed at twice the price."
-        yield Problem("denoising.guidance_scale", text, "set denoising.guidance to none, or raise the scale.")
-    if denoising.sde_type == "cps" and denoising.noise_level > 1:
-        text = f"is {denoising.noise_level:g}, but cps takes the share of new noise, 0 to 1."
-        yield Problem("denoising.noise_level", text, "0.7 is usual, or choose flow_sde.")
-    window, stochastic = denoising.sde_window, denoising.num_steps - 1
-    if window is not None and window.size > stochastic:
-        text = f"is {window.size}, but of {denoising.num_steps} steps only {stochastic} can be stochastic."
-        yield Problem("denoising.sde_window.size", text, f"lower it to {stochastic}, or raise denoising.num_steps.")
-    elif stochastic < 1:
-        yield Problem("denoising.num_steps", "is 1, and the last step is never stochastic.", "set it to 2 or more.")
+def _sampling(recipe: Recipe) -> Iterator[Problem]:
+    for kind, settings in recipe.sampling.kinds().items():
+        yield from settings.problems(f"sampling.{kind}")
 
 
 def _optimizer(recipe: Recipe) -> Iterator[Problem]:
@@ -237,8 +216,7 @@ CHECKS: tuple[Check, ...] = (
     _names,
     _rewards,
     *ALGORITHM_CHECKS,
-    _guidance,
-    _denoising,
+    _sampling,
     _optimizer,
     _eval,
 )

@@ -12,70 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
 from motet.core.conversation import Conversation, ImagePart, Message, assistant
-from motet.core.errors import ConfigError
+from motet.core.sampling import Sampling
 from motet.core.task import Task
 
 ActKind = Literal["text", "image", "denoising"]
-Guidance = Literal["none", "guided", "conditional"]
-SdeType = Literal["flow_sde", "dance_sde", "cps"]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How an act is sampled, and so the *scoring distribution* whose log-probs it carries (law 1, docs/algorithms.md).
-
-    `temperature` 0 is greedy decoding; its log-probs are those of temperature 1, and such an act cannot be trained.
-    `guidance`: `none` samples and scores the conditional distribution; `guided` samples the mixture
-    `u + scale * (c - u)` of conditional and unconditional logits, scores it and replays both branches; `conditional`
-    samples the mixture but scores the conditional branch, as the CoRL and T2I-R1 code does (a biased choice).
-    Denoising has no temperature but `noise_level`, which scales the noise of a stochastic step of `sde_type`
-    (`motet.numerics.flow.steps`); temperature 0 walks the ODE: the first noise alone is random. `sde_window` (first
-    step, size) makes the steps outside it deterministic, and so no actions; None: all but the last are stochastic.
-    `image_guidance_scale` is the weight of the source picture in an edit's guidance, `shift` the schedule's, None: the
-    checkpoint's own.
-    """
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    guidance: Guidance = "none"
-    guidance_scale: float = 1.0
-    max_tokens: int = 512
-    num_steps: int = 10
-    noise_level: float = 0.7
-    sde_type: SdeType = "flow_sde"
-    sde_window: tuple[int, int] | None = None
-    image_guidance_scale: float = 1.0
-    shift: float | None = None
-    min_p: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a name that no policy knows: a notebook reads no recipe that would."""
-        for key, known in (("guidance", get_args(Guidance)), ("sde_type", get_args(SdeType))):
-            value = getattr(self, key)
-            if value not in known:
-                scale = "; its strength is guidance_scale" if key == "guidance" else ""
-                raise ConfigError(
-                    f"Sampling({key}={value!r}) is unknown.", fix=f"use one of {', '.join(known)}{scale}."
-                )
-
-    @property
-    def scoring(self) -> dict[str, Any]:
-        """What makes logits the scoring distribution, as `scoring_logits` takes it: for sampling and replay alike."""
-        limits = {"top_k": self.top_k, "top_p": self.top_p, "min_p": self.min_p}
-        return {"temperature": self.scoring_temperature, **limits}
-
-    @property
-    def scoring_temperature(self) -> float:
-        """The temperature of the scored distribution: 1 for greedy decoding."""
-        return self.temperature or 1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,14 +55,14 @@ def _asked(recipe: Recipe) -> list[Any]:
     """What a measurement depends on beside the weights. Options of the world that tilt training alone do not count."""
     policy = recipe.policy
     types = (policy.autocast, policy.rollout_autocast)
-    how = [recipe.eval, recipe.text, recipe.denoising, types, policy.expert, policy.max_pixels]
+    how = [recipe.eval, recipe.sampling.text, recipe.sampling.denoising, types, policy.expert, policy.max_pixels]
     if recipe.eval.suite != "rewards":
         return [*how, _without_training(world_of(recipe))]
     tracks = [
         (name, track.scenario, track.scenario_options, track.rewards, _rows(track.data.model_dump()))
         for name, track in recipe.resolved_tracks().items()
     ]
-    return [*how, recipe.image, tracks]
+    return [*how, recipe.sampling.image, tracks]
 
 
 def _rows(data: dict[str, Any]) -> dict[str, Any]:

@@ -205,7 +205,7 @@ def _measure(
     if recipe.eval.suite == "rewards":
         outcome = evaluate_tracks(session, tell, like)
     else:
-        drawing, longest = sampling_params(recipe)["denoising"], recipe.text.max_tokens
+        drawing, longest = sampling_params(recipe)["denoising"], recipe.sampling.text.max_tokens
         settings = recipe.eval if like is None else _like(recipe.eval, like["items"])
         outcome = evaluate_shapes(session.policy, settings, world_of(recipe), longest, tell, denoising=drawing)
     shown = outcome.specimens
@@ -253,7 +253,7 @@ def _glimpse_of_rewards(session: TrainingSetup) -> dict[str, float]:
 def _glimpse_of_shapes(session: TrainingSetup) -> dict[str, float]:
     recipe, policy = session.recipe, session.policy
     quick = recipe.eval.model_copy(update={"size": 256, "held_out_size": 32, "pass_at": 2, "minutes": None})
-    drawing, longest = sampling_params(recipe)["denoising"], recipe.text.max_tokens
+    drawing, longest = sampling_params(recipe)["denoising"], recipe.sampling.text.max_tokens
     table = evaluate_shapes(policy, quick, world_of(recipe), longest, denoising=drawing).table
     return {
         "eval/draw": table["draw"]["overall"],

@@ -228,8 +228,8 @@ def _not_reproduced(batch: PackedBatch, bound: float) -> NumericsError:
     fix = "use one precision for both (policy.autocast)."
     if batch.kind == "denoising":
         level = batch.acts[0].sampling.noise_level
-        cause = f"rounding may outweigh the noise of denoising.noise_level={level:g}"
-        fix = "raise denoising.noise_level; 0.7 is Flow-GRPO's."
+        cause = f"rounding may outweigh the noise of sampling.denoising.noise_level={level:g}"
+        fix = "raise sampling.denoising.noise_level; 0.7 is Flow-GRPO's."
     return NumericsError(
         f"The on-policy ratios of the {batch.kind} acts ({names}) lie between {ratios.min().item():.3g} and "
         f"{ratios.max().item():.3g}. They should be 1, their logarithms off by at most {bound:g} in the mean: the "

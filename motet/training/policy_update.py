@@ -48,7 +48,7 @@ def update(
         return {"skipped": 1.0}
     played = [one.act for one in credited]
     acts = [renoise_for_nft(act, recipe, (recipe.run.seed, step, n)) for n, act in enumerate(played)]
-    settings = kind_settings(algorithm, max_completion_length(acts, recipe.text.max_tokens))
+    settings = kind_settings(algorithm, max_completion_length(acts, recipe.sampling.text.max_tokens))
     recomputed = _recomputed(policy)
     reference = _reference_replays(policy, acts, learning, settings, recipe)
     # An act without advantage adds nothing to the gradient when neither a KL nor an entropy bonus asks after it: it

@@ -14,7 +14,6 @@ from motet.core.errors import CheckpointError, ConfigError, MotetError
 from motet.core.protocols import Policy, TrainablePolicy
 from motet.core.trajectory import ActKind, Sampling
 from motet.data import ResumableSampler, Rows, is_file, open_rows, warn_unused_images
-from motet.numerics.flow.windows import progressive_start, random_start, window_starts
 from motet.policies import load_policy
 from motet.policies.generation.noise import uniforms
 from motet.rewards import BoundReward, bind_policy, check_golds, resolve_all
@@ -280,41 +279,8 @@ def trained_act_kinds(tracks: Sequence[Track], policy: TrainablePolicy) -> set[A
 
 def sampling_params(recipe: Recipe, step: int = 0) -> dict[ActKind, Sampling]:
     """The recipe's sampling of each kind of act, at a step: a window of stochastic steps may move."""
-    text, image, flow = recipe.text, recipe.image, recipe.denoising
-    return {
-        "text": Sampling(text.temperature, text.top_k, text.top_p, max_tokens=text.max_tokens, min_p=text.min_p),
-        "image": Sampling(
-            image.temperature,
-            image.top_k,
-            image.top_p,
-            image.guidance,
-            image.guidance_scale if image.guidance != "none" else 1.0,
-            min_p=image.min_p,
-        ),
-        "denoising": Sampling(
-            guidance=flow.guidance,
-            guidance_scale=flow.guidance_scale if flow.guidance != "none" else 1.0,
-            image_guidance_scale=flow.image_guidance_scale,
-            num_steps=flow.num_steps,
-            noise_level=flow.noise_level,
-            sde_type=flow.sde_type,
-            sde_window=_window(recipe, step),
-            shift=flow.shift,
-        ),
-    }
-
-
-def _window(recipe: Recipe, step: int) -> tuple[int, int] | None:
-    """First step and size of the window of stochastic steps."""
-    window = recipe.denoising.sde_window
-    if window is None:
-        return None
-    starts = window_starts(recipe.denoising.num_steps - 1, window.size, window.stride)
-    if window.moves == "progressive":
-        return progressive_start(step, starts, interval=window.interval), window.size
-    if window.moves == "random":
-        return random_start(float(uniforms([(recipe.run.seed, step)], 1)), starts), window.size
-    return 0, window.size
+    uniform = float(uniforms([(recipe.run.seed, step)], 1))
+    return {kind: settings.at(step, uniform) for kind, settings in recipe.sampling.kinds().items()}
 
 
 def _load(recipe: Recipe) -> TrainablePolicy:

@@ -62,9 +62,9 @@ def test_scalars_are_those_of_yaml_1_2(tmp_path: Path) -> None:
 
 
 def test_anchors_and_merge_keys_work(tmp_path: Path) -> None:
-    text = MINIMAL + "text: &t {temperature: 0.5, top_k: 3}\nimage: {<<: *t, top_k: 4}\n"
+    text = MINIMAL + "sampling:\n  text: &t {temperature: 0.5, top_k: 3}\n  image: {<<: *t, top_k: 4}\n"
     recipe = load(tmp_path, text)
-    assert (recipe.image.temperature, recipe.image.top_k, recipe.text.top_k) == (0.5, 4, 3)
+    assert (recipe.sampling.image.temperature, recipe.sampling.image.top_k, recipe.sampling.text.top_k) == (0.5, 4, 3)
 
 
 def test_mappings_may_hold_tuples_and_paths() -> None:
@@ -152,7 +152,10 @@ def test_an_override_makes_the_sections_on_its_way(tmp_path: Path) -> None:
         ("lr: 1e-5", "did you mean 'optimizer.learning_rate'?"),
         ("optimizer: {kl_coef: 1}", "did you mean 'algorithm.beta'?"),
         ("zebra: 1", "a recipe expects description, policy, scenario,"),
-        ("text: {zebra: 1}", "'text' expects temperature, top_k, top_p, min_p, max_tokens. Fix: remove it."),
+        (
+            "sampling: {text: {zebra: 1}}",
+            "'sampling.text' expects temperature, top_k, top_p, min_p, max_tokens. Fix: remove it.",
+        ),
     ],
 )
 def test_an_unknown_key_is_refused_with_what_was_meant(tmp_path: Path, line: str, words: str) -> None:
@@ -184,9 +187,9 @@ def test_an_unknown_key_is_refused_with_what_was_meant(tmp_path: Path, line: str
         ("algorithm.scale_rewards=grup", "expected one of group, batch, none (override"),
         ("algorithm.scale_rewards=false", "Fix: write none."),
         ("algorithm.advantage=ppo", "Fix: write grpo or rloo."),
-        ("text.top_p=1.0", "1.0 does not fit; expected a number > 0 and < 1, or null"),
-        ("image.top_p=0", "0 does not fit; expected a number > 0 and < 1, or null"),
-        ("text.temperature=0", "expected a number > 0"),
+        ("sampling.text.top_p=1.0", "1.0 does not fit; expected a number > 0 and < 1, or null"),
+        ("sampling.image.top_p=0", "0 does not fit; expected a number > 0 and < 1, or null"),
+        ("sampling.text.temperature=0", "expected a number > 0"),
         ("algorithm.num_generations=1", "1 does not fit; expected a whole number >= 2"),
         ("algorithm.per_kind.text.beta=-1", "expected a number >= 0, or null"),
         ("run.prompts_per_step=null", "Fix: remove the key to take its default."),
@@ -208,10 +211,10 @@ def test_missing_keys_are_named_to_the_last_one(tmp_path: Path) -> None:
 
 
 def test_several_problems_make_one_message_with_a_line_each(tmp_path: Path) -> None:
-    message = refused(tmp_path, MINIMAL, "run.seed=x", "algorithm.bta=1", "text.top_p=2")
+    message = refused(tmp_path, MINIMAL, "run.seed=x", "algorithm.bta=1", "sampling.text.top_p=2")
     assert "recipe.yaml has 3 problems:" in message
     lines = message.splitlines()
-    assert [line.split(":")[0].strip() for line in lines[1:4]] == ["algorithm.bta", "text.top_p", "run.seed"]
+    assert [line.split(":")[0].strip() for line in lines[1:4]] == ["algorithm.bta", "sampling.text.top_p", "run.seed"]
     assert all(" Fix: " in line for line in lines[1:4])
 
 
@@ -280,8 +283,9 @@ policy: {path: model, train: [lm_head], device: cpu, autocast: bfloat16, gradien
 data: {source: rows.jsonl, split: test, columns: {question: problem}, size: 4, targets: {drawing: image}}
 rewards: [{name: a, weight: -0.5, acts: [drawing], options: {x: .inf, y: '2e-4', z: 'on', '1': ['', ~, 1e-7]}}]
 algorithm: {num_generations: 4, epsilon: 0.2, epsilon_high: 0.28, per_kind: {image: {epsilon: 0.1, epsilon_high: 0.1}}}
-text: {top_p: 0.9, top_k: 5}
-image: {guidance: guided, guidance_scale: 3}
+sampling:
+  text: {top_p: 0.9, top_k: 5}
+  image: {guidance: guided, guidance_scale: 3}
 optimizer: {learning_rate: 1e-5, betas: [0.9, 0.95]}
 eval: {suite: shapes, size: 8}
 run: {steps: 1, save_every: 5, threads: 2}

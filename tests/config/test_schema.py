@@ -3,15 +3,15 @@
 import subprocess
 import sys
 
-from motet.config import Recipe, algorithm, schema
+from motet.config import Recipe, algorithm, sampling, schema
 from motet.config.keys import ALIASES_OF_OTHER_FRAMEWORKS, annotation_at, as_section, describe, explain, walk
 from motet.config.section import Section
 
 SECTIONS = {
     section
-    for module in (schema, algorithm)
+    for module in (schema, algorithm, sampling)
     for section in vars(module).values()
-    if isinstance(section, type) and issubclass(section, Section) and section is not Section
+    if isinstance(section, type) and issubclass(section, Section) and section.model_fields
 }
 
 
@@ -28,8 +28,8 @@ def test_every_section_refuses_unknown_keys_and_is_frozen() -> None:
 
 
 def test_walk_reaches_every_section() -> None:
-    reached = {as_section(annotation_at(key.split(".")[:-1])[0]) for key, _ in walk()}
-    assert reached == SECTIONS
+    paths = {tuple(key.split(".")[:depth]) for key, _ in walk() for depth in range(key.count(".") + 1)}
+    assert {as_section(annotation_at(path)[0]) for path in paths} - {None} == SECTIONS
 
 
 def test_explain_gives_type_default_and_meaning_of_every_key() -> None:
@@ -37,7 +37,7 @@ def test_explain_gives_type_default_and_meaning_of_every_key() -> None:
     assert len(text.splitlines()) == 2 * len(list(walk()))
     assert "algorithm.num_generations  (a whole number >= 2; default 8)\n    G: siblings per prompt" in text
     assert "run.steps  (a whole number > 0; required)" in text
-    assert "text.top_p  (a number > 0 and < 1, or null; default null)" in text
+    assert "sampling.text.top_p  (a number > 0 and < 1, or null; default null)" in text
     assert "algorithm.per_kind.KIND.beta" in text and "rewards.N.weight" in text
     assert explain(schema.LoraConfig).startswith("rank  (a whole number > 0; default 16)")
 

@@ -10,10 +10,19 @@ MINIMAL = {"policy": {"path": "model"}, "run": {"steps": 3}}
 
 REFUSED = {
     "_unused_but_given": [
-        (["image.guidance_scale=5.0"], "image.guidance_scale: has no effect while image.guidance is none"),
-        (["image.guidance=none", "image.guidance_scale=3"], "image.guidance_scale: has no effect"),
-        (["denoising.guidance_scale=3"], "denoising.guidance_scale: has no effect while denoising.guidance is none"),
-        (["denoising.image_guidance_scale=3"], "denoising.image_guidance_scale: has no effect"),
+        (
+            ["sampling.image.guidance_scale=5.0"],
+            "sampling.image.guidance_scale: has no effect while sampling.image.guidance is none",
+        ),
+        (
+            ["sampling.image.guidance=none", "sampling.image.guidance_scale=3"],
+            "sampling.image.guidance_scale: has no effect",
+        ),
+        (
+            ["sampling.denoising.guidance_scale=3"],
+            "sampling.denoising.guidance_scale: has no effect while sampling.denoising.guidance is none",
+        ),
+        (["sampling.denoising.image_guidance_scale=3"], "sampling.denoising.image_guidance_scale: has no effect"),
         (
             ["policy.lora={}", "policy.train=[lm_head]"],
             "policy.train: names lm_head, in whose place policy.lora trains",
@@ -47,15 +56,31 @@ REFUSED = {
         (["tracks.a.scenario=draw", "run.prompts_per_step=3"], "run.prompts_per_step: has no effect beside tracks"),
         (["tracks.a.scenario=draw", "run.turn=3"], "run.turn: has no effect without two tracks"),
     ],
-    "_denoising": [
-        (["denoising.guidance=guided", "denoising.guidance_scale=1"], "denoising.guidance_scale: 1 is the conditional"),
-        (["denoising.sde_type=cps", "denoising.noise_level=1.5"], "denoising.noise_level: is 1.5, but cps takes"),
-        (["denoising.sde_window.size=10"], "denoising.sde_window.size: is 10, but of 10 steps only 9 can be"),
-        (["denoising.num_steps=1"], "denoising.num_steps: is 1, and the last step is never stochastic"),
+    "_sampling": [
+        (
+            ["sampling.image.guidance=guided", "sampling.image.guidance_scale=1"],
+            "sampling.image.guidance_scale: 1 is the conditional distribution",
+        ),
+        (
+            ["sampling.denoising.guidance=guided", "sampling.denoising.guidance_scale=1"],
+            "sampling.denoising.guidance_scale: 1 is the conditional",
+        ),
+        (
+            ["sampling.denoising.sde_type=cps", "sampling.denoising.noise_level=1.5"],
+            "sampling.denoising.noise_level: is 1.5, but cps takes",
+        ),
+        (
+            ["sampling.denoising.sde_window.size=10"],
+            "sampling.denoising.sde_window.size: is 10, but of 10 steps only 9 can be",
+        ),
+        (
+            ["sampling.denoising.num_steps=1"],
+            "sampling.denoising.num_steps: is 1, and the last step is never stochastic",
+        ),
     ],
     "_flow_algorithm": [
         (
-            ["algorithm.flow.guard=true", "denoising.sde_type=cps"],
+            ["algorithm.flow.guard=true", "sampling.denoising.sde_type=cps"],
             "algorithm.flow.guard: weights the steps of flow_sde",
         ),
         (["algorithm.flow.objective=nft"], "algorithm.flow.penalty: is kl, but nft replays no stochastic step"),
@@ -200,12 +225,6 @@ REFUSED = {
             "algorithm.prompt_dropout: 0.5 + 0.3 + 0.3 of the edits are more than all",
         ),
     ],
-    "_guidance": [
-        (
-            ["image.guidance=guided", "image.guidance_scale=1"],
-            "image.guidance_scale: 1 is the conditional distribution",
-        ),
-    ],
     "_optimizer": [
         (["optimizer.betas=[0.9, 1.0]"], "optimizer.betas.1: 1 does not fit; expected >= 0 and < 1"),
         (["optimizer.betas=[-0.1, 0.9]"], "optimizer.betas.0: -0.1 does not fit"),
@@ -217,9 +236,9 @@ REFUSED = {
 }
 
 LEGAL = [
-    ["image.guidance=guided"],
-    ["image.guidance=guided", "image.guidance_scale=3"],
-    ["image.guidance=conditional", "image.guidance_scale=1.5"],
+    ["sampling.image.guidance=guided"],
+    ["sampling.image.guidance=guided", "sampling.image.guidance_scale=3"],
+    ["sampling.image.guidance=conditional", "sampling.image.guidance_scale=1.5"],
     ["policy.lora={}"],
     ["policy.lora={}", "policy.train=[queries, connector, transformer]"],
     ["policy.lora={}", "policy.train=[]"],

@@ -18,7 +18,7 @@ from tests.policies.unified import save
 from tests.runs import mapping
 
 SHIPPED = "checkpoints/shapes_janus"
-TAUGHT = {"rewards": None, "algorithm": None, "text": {"max_tokens": 60}}
+TAUGHT = {"rewards": None, "algorithm": None, "sampling": {"text": {"max_tokens": 60}}}
 TARGETS = {"drawing": "target", "answer": "solution"}
 
 

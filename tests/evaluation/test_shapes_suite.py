@@ -171,7 +171,7 @@ def test_the_command_and_a_run_say_how_drawings_are_denoised(unified, walked, tm
     assert {(how.num_steps, how.noise_level, how.guidance) for how in walked} == {(2, 0.3, "none")}
     walked.clear()
     evaluated = {"suite": "shapes", "size": 2, "held_out_size": 2, "pass_at": 1}
-    content = mapping(unified, eval=evaluated, denoising={"num_steps": 4, "sde_type": "cps"})
+    content = mapping(unified, eval=evaluated, sampling={"denoising": {"num_steps": 4, "sde_type": "cps"}})
     run_measurement(parse_recipe(content), RunFolder(tmp_path / "run", resume=False), "")
     assert {(how.num_steps, how.sde_type) for how in walked} == {(4, "cps")}
 

@@ -177,7 +177,7 @@ def test_what_was_measured_in_another_way_is_measured_again(content, tmp_path):
     measurements.add(plan.stage("unified"), tmp_path, {"before": {"a": 1}, "after": {"b": 2}})
     assert measurements.of_start(plan.stage("turns")) == {"b": 2}  # tilting training changes no measured item
     assert measurements.of_start(plan.stage("draw")) is None
-    slower = parse_plan(content, tmp_path, ["stages.turns.denoising.num_steps=20"])  # the suite draws by it
+    slower = parse_plan(content, tmp_path, ["stages.turns.sampling.denoising.num_steps=20"])  # the suite draws by it
     assert measurements.of_start(slower.stage("turns")) is None
     assert measurements.of_start(plan.stage("unified")) == {"a": 1}
     wider = parse_plan(content, tmp_path, ["stages.turns.tracks.draws.data.options.max_things=2"])
@@ -194,7 +194,7 @@ def test_the_rewards_suite_is_another_measurement_for_another_scenario(tiny_chec
     content["shared"]["eval"] = {"suite": "rewards", "size": 4, "pass_at": 2}
     content["stages"] = {"one": draws, "two": {"scenario": "answer", "rewards": TRACKS["answers"]["rewards"]},
                          "three": {**draws, "algorithm": {"credit": "joint"}},
-                         "four": {**draws, "image": {"temperature": 0.5}}}  # fmt: skip
+                         "four": {**draws, "sampling": {"image": {"temperature": 0.5}}}}  # fmt: skip
     del content["rows"]
     plan, measurements = parse_plan(content, tmp_path), EvalCache()
     measurements.add(plan.stage("one"), tmp_path, {"before": {"a": 1}, "after": {"b": 2}})

@@ -64,7 +64,7 @@ def flow() -> Content:
         "data": {"source": "shapes", "options": dict(WORLD)},
         "rewards": [{"name": f"{REWARDS}reddish"}],
         "algorithm": {"num_generations": 2},
-        "denoising": {"num_steps": 4},
+        "sampling": {"denoising": {"num_steps": 4}},
         "optimizer": {"learning_rate": 0.003},
         "run": dict(RUN),
     }
@@ -91,7 +91,7 @@ def reading() -> Content:
         "data": {"source": "@questions"},
         "rewards": [{"name": f"{REWARDS}spacious"}],
         "algorithm": {"num_generations": 2},
-        "text": {"max_tokens": 6},
+        "sampling": {"text": {"max_tokens": 6}},
         "run": dict(RUN),
     }
 
@@ -101,7 +101,7 @@ def experts() -> Content:
     content = flow()
     content["policy"] = {"path": "@vlm", "device": "cpu", "train": ["transformer"]}
     content["policy"]["expert"] = {"path": "@flux", "height": HEIGHT, "width": WIDTH}
-    content["denoising"] = {"num_steps": 3}
+    content["sampling"] = {"denoising": {"num_steps": 3}}
     content["run"] |= {"steps": 1}
     return content
 

@@ -32,15 +32,15 @@ WITH_KL = {"algorithm.beta": 0.1, **OFF_POLICY}
 SAPO = {"algorithm.loss_type": "sapo", **OFF_POLICY}
 VESPO = {"algorithm.loss_type": "vespo", **OFF_POLICY}
 SYNCED = {"algorithm.beta": 0.1, "algorithm.sync_ref_model": True, "algorithm.ref_model_sync_steps": 1}
-GUIDED = {"image.guidance": "guided"}
-FLOW_GUIDED = {"denoising.guidance": "guided", "denoising.guidance_scale": 2.0}
-WINDOW = {"denoising.sde_window.size": 1, "denoising.sde_window.interval": 1}
+GUIDED = {"sampling.image.guidance": "guided"}
+FLOW_GUIDED = {"sampling.denoising.guidance": "guided", "sampling.denoising.guidance_scale": 2.0}
+WINDOW = {"sampling.denoising.sde_window.size": 1, "sampling.denoising.sde_window.steps_per_position": 1}
 NFT = {"algorithm.flow.objective": "nft", "algorithm.flow.penalty": "velocity_mse"}
 MEASURED = {"eval.suite": "shapes", "eval.size": 2, "eval.held_out_size": 1, "eval.pass_at": 1, "run.steps": 1}
 PLAYED = {"eval.suite": "rewards", "eval.size": 2, "eval.pass_at": 1, "run.steps": 1}
 WORTH = {"rewards": [{"name": f"{REWARDS}worth"}]}
 BRIEF = {"rewards": [{"name": f"{REWARDS}briefly"}]}
-LONG = {"text.max_tokens": 64, "algorithm.num_generations": 4}
+LONG = {"sampling.text.max_tokens": 64, "algorithm.num_generations": 4}
 THOUGHT = {"scenario": "think_draw", "rewards": [{"name": f"{REWARDS}flat"}]}
 LORA = {"policy.lora.rank": 2, "policy.train": []}
 EXPERT_LORA = {"policy.expert.lora.rank": 2, "policy.train": []}
@@ -135,28 +135,28 @@ TABLE: dict[str, Shows] = {
     "algorithm.per_kind.KIND.beta": Shows("metrics/image/kl", 0.1, at="algorithm.per_kind.image.beta"),
     "algorithm.per_kind.KIND.weight": Shows("metrics/image/loss", 3.0, at="algorithm.per_kind.image.weight"),
     # sampling
-    "text.temperature": Shows("samples", 0.5),
-    "text.top_k": Shows("samples", 2),
-    "text.top_p": Shows("samples", 0.1),
-    "text.min_p": Shows("samples", 0.9),
-    "text.max_tokens": Shows("metrics/completion_length/max", 4),
-    "image.temperature": Shows("samples", 0.5),
-    "image.top_k": Shows("samples", 2),
-    "image.top_p": Shows("samples", 0.1),
-    "image.min_p": Shows("samples", 0.9),
-    "image.guidance": Shows("samples", "guided"),
-    "image.guidance_scale": Shows("samples", 2.0, given=GUIDED),
-    "denoising.num_steps": Shows("samples", 3, "flow"),
-    "denoising.noise_level": Shows("samples", 0.3, "flow"),
-    "denoising.sde_type": Shows("samples", "cps", "flow"),
-    "denoising.sde_window.size": Shows("samples", 2, "flow", WINDOW),
-    "denoising.sde_window.moves": Shows("samples", "fixed", "flow", WINDOW),
-    "denoising.sde_window.stride": Shows("samples", 2, "flow", WINDOW),
-    "denoising.sde_window.interval": Shows("samples", 2, "flow", WINDOW),
-    "denoising.shift": Shows("samples", 3.0, "flow"),
-    "denoising.guidance": Shows("samples", "guided", "flow"),
-    "denoising.guidance_scale": Shows("samples", 3.0, "flow", FLOW_GUIDED),
-    "denoising.image_guidance_scale": Shows("samples", 3.0, "edit", FLOW_GUIDED),
+    "sampling.text.temperature": Shows("samples", 0.5),
+    "sampling.text.top_k": Shows("samples", 2),
+    "sampling.text.top_p": Shows("samples", 0.1),
+    "sampling.text.min_p": Shows("samples", 0.9),
+    "sampling.text.max_tokens": Shows("metrics/completion_length/max", 4),
+    "sampling.image.temperature": Shows("samples", 0.5),
+    "sampling.image.top_k": Shows("samples", 2),
+    "sampling.image.top_p": Shows("samples", 0.1),
+    "sampling.image.min_p": Shows("samples", 0.9),
+    "sampling.image.guidance": Shows("samples", "guided"),
+    "sampling.image.guidance_scale": Shows("samples", 2.0, given=GUIDED),
+    "sampling.denoising.num_steps": Shows("samples", 3, "flow"),
+    "sampling.denoising.noise_level": Shows("samples", 0.3, "flow"),
+    "sampling.denoising.sde_type": Shows("samples", "cps", "flow"),
+    "sampling.denoising.sde_window.size": Shows("samples", 2, "flow", WINDOW),
+    "sampling.denoising.sde_window.schedule": Shows("samples", "fixed", "flow", WINDOW),
+    "sampling.denoising.sde_window.stride": Shows("samples", 2, "flow", WINDOW),
+    "sampling.denoising.sde_window.steps_per_position": Shows("samples", 2, "flow", WINDOW),
+    "sampling.denoising.shift": Shows("samples", 3.0, "flow"),
+    "sampling.denoising.guidance": Shows("samples", "guided", "flow"),
+    "sampling.denoising.guidance_scale": Shows("samples", 3.0, "flow", FLOW_GUIDED),
+    "sampling.denoising.image_guidance_scale": Shows("samples", 3.0, "edit", FLOW_GUIDED),
     # optimizer
     "optimizer.learning_rate": Shows("weights", 0.001),
     "optimizer.betas": Shows("weights", [0.5, 0.9]),

@@ -9,9 +9,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
+from motet.core.sampling import SdeType
 from motet.numerics.flow.path import clean_estimate, interpolate, noise_estimate, target_velocity
 from motet.numerics.flow.schedules import linear_sigmas
-from motet.numerics.flow.steps import SdeType, draw, log_density, ode_step, sde_step
+from motet.numerics.flow.steps import draw, log_density, ode_step, sde_step
 
 TYPES: tuple[SdeType, ...] = ("flow_sde", "dance_sde", "cps")
 EXPLORING: tuple[SdeType, ...] = ("flow_sde", "dance_sde")

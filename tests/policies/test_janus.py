@@ -369,7 +369,7 @@ def test_a_prompt_that_does_not_fit_is_refused(policy: JanusPolicy) -> None:
     assert len(policy.log_probs([act])[0]) == act.num_actions
     with pytest.raises(ContextError, match=r"The prompt has \d+ tokens and its act may add 161") as caught:
         policy.generate_text("a", max_tokens=161)
-    assert "\n" not in str(caught.value) and "text.max_tokens" in caught.value.fix
+    assert "\n" not in str(caught.value) and "sampling.text.max_tokens" in caught.value.fix
     with pytest.raises(ContextError, match="the model holds 160: 'star star") as caught:
         policy.generate_images("star " * 200)
     assert "max_tokens" not in caught.value.fix

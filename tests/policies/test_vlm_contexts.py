@@ -84,7 +84,7 @@ def test_a_prompt_that_does_not_fit_is_refused(vlm: VlmPolicy) -> None:
     assert len(vlm.log_probs([act])[0]) == act.num_actions
     with pytest.raises(ContextError, match=rf"The prompt has {length} tokens and its act may add {room + 1}") as caught:
         vlm.generate_text("a", max_tokens=room + 1)
-    assert "\n" not in str(caught.value) and "text.max_tokens" in caught.value.fix
+    assert "\n" not in str(caught.value) and "sampling.text.max_tokens" in caught.value.fix
     with pytest.raises(ContextError, match="the model holds 160: 'star star"):
         vlm.encode_targets(requests(user("star " * 200), n=1), ["red"])
 

@@ -100,7 +100,7 @@ def test_the_unified_stage_learns_from_either_file(janus, tmp_path):
             {"name": "format", "acts": ["answer"], "weight": 0.8},
         ],
         "algorithm": {"credit": "joint", "epsilon": None, "num_generations": 2},
-        "image": {"guidance": "guided"},
+        "sampling": {"image": {"guidance": "guided"}},
         "run": {"steps": 2, "prompts_per_step": 4},
     }
     ran = {}
@@ -129,14 +129,14 @@ def shrunk(name: str, janus: Path, tmp_path: Path) -> Plan:
         save_parquet(tmp_path, mcot(ROWS, kind), f"{file}.parquet")
     sources = {"x2x_rft_22k": "x2x", "x2x_rft_16k": "x2x", "mcot_r1_mcq_66k": "mcq", "mcot_r1_vqa_66k": "vqa"}
     plan = load_plan(
-        RECIPES / f"{name}.yaml", tmp_path / "out", [f"shared.policy.path={janus}", "shared.text.max_tokens=6"]
+        RECIPES / f"{name}.yaml", tmp_path / "out", [f"shared.policy.path={janus}", "shared.sampling.text.max_tokens=6"]
     )
     if name.endswith("sft"):
         small = ["stages.cold_sft.tracks.mcq.data.size=2", "stages.cold_sft.tracks.vqa.data.size=2"]
         small += [f"stages.cold_sft.tracks.{track}.prompts_per_step=1" for track in ("x2x", "mcq", "vqa")]
     else:
         small = ["stages.unified.algorithm.num_generations=2"]
-    overrides = [f"shared.policy.path={janus}", "shared.policy.device=cpu", "shared.text.max_tokens=6", *small]
+    overrides = [f"shared.policy.path={janus}", "shared.policy.device=cpu", "shared.sampling.text.max_tokens=6", *small]
     overrides += ["shared.algorithm.num_generations=2", "shared.run.steps=1", "shared.run.prompts_per_step=2"]
     for stage in plan.stages:
         if stage.kind == "merge":

@@ -57,34 +57,34 @@ def test_the_papers_numbers():
     for name, recipe in read.items():
         assert recipe.algorithm.num_generations == 8 and recipe.run.prompts_per_step == 8, name
         assert recipe.algorithm.per_kind["denoising"].epsilon == 1e-4 and recipe.algorithm.credit == "joint", name
-        assert recipe.denoising.noise_level == (0.7 if "unirl" in name else 0.8), name
+        assert recipe.sampling.denoising.noise_level == (0.7 if "unirl" in name else 0.8), name
     t2i, cot, edit, flux, klein = read.values()
-    assert [r.denoising.num_steps for r in read.values()] == [10, 10, 10, 20, 8]
+    assert [r.sampling.denoising.num_steps for r in read.values()] == [10, 10, 10, 20, 8]
     assert [beta(r, "denoising") for r in read.values()] == [4e-3, 4e-3, 3e-4, 4e-3, 1e-2]
     assert [beta(r, "text") for r in (cot, flux, klein)] == [1e-2] * 3
-    assert cot.algorithm.epsilon is None and cot.text.max_tokens == 512 and cot.text.top_k is None
+    assert cot.algorithm.epsilon is None and cot.sampling.text.max_tokens == 512 and cot.sampling.text.top_k is None
     assert t2i.optimizer.learning_rate == edit.optimizer.learning_rate == 1e-5
     assert (cot.optimizer.learning_rate, cot.optimizer.learning_rates["language_model"]) == (3e-6, 5e-7)
     assert flux.optimizer.learning_rate == 1e-6 and klein.optimizer.learning_rate == 3e-7
-    assert [r.weight for r in edit.rewards] == [4.0, 1.0] and edit.denoising.guidance_scale == 3.0
+    assert [r.weight for r in edit.rewards] == [4.0, 1.0] and edit.sampling.denoising.guidance_scale == 3.0
     assert flux.scenario_options["keep"] == klein.scenario_options["keep"] == 2
-    assert klein.denoising.sde_window is not None and klein.denoising.sde_window.size == 2
-    assert t2i.denoising.guidance == klein.denoising.guidance == "guided"
+    assert klein.sampling.denoising.sde_window is not None and klein.sampling.denoising.sde_window.size == 2
+    assert t2i.sampling.denoising.guidance == klein.sampling.denoising.guidance == "guided"
 
 
 OTHERS = {
     "promptrl_flux_geneval": [
         "policy.expert.path=black-forest-labs/FLUX.2-klein-base-4B",
         "policy.expert.embedded_guidance=null",
-        "denoising.sde_window.size=8",
-        "denoising.sde_window.moves=fixed",
-        "denoising.guidance=guided",
-        "denoising.guidance_scale=4",
+        "sampling.denoising.sde_window.size=8",
+        "sampling.denoising.sde_window.schedule=fixed",
+        "sampling.denoising.guidance=guided",
+        "sampling.denoising.guidance_scale=4",
     ],
     "promptrl_klein_edit": [
         "policy.expert.path=black-forest-labs/FLUX.1-Kontext-dev",
         "policy.expert.embedded_guidance=2.5",
-        "denoising.sde_window.size=4",
+        "sampling.denoising.sde_window.size=4",
     ],
     "unirl_zero_t2i": ["rewards=[{name: jpeg_compressibility}]"],
 }
@@ -121,8 +121,8 @@ def test_pretraining_runs_on_a_tiny_model(tmp_path, capsys):
 
 
 SMALL = ("run.steps=1", "run.prompts_per_step=1", "run.sample_every=1", "algorithm.num_generations=2",
-         "text.max_tokens=6", "policy.device=cpu", "policy.autocast=none", "policy.gradient_checkpointing=false",
-         "denoising.num_steps=3", "data.options={}")  # fmt: skip
+         "policy.device=cpu", "policy.autocast=none", "policy.gradient_checkpointing=false",
+         "sampling.text.max_tokens=6", "sampling.denoising.num_steps=3", "data.options={}")  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "adapted"), [*((name, []) for name in NAMES), *list(ADAPTED.items())[1:]])

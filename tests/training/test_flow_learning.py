@@ -117,10 +117,10 @@ def test_a_window_makes_the_other_steps_deterministic():
 
 
 def test_a_window_moves_with_the_rollouts():
-    window = "denoising={num_steps: 6, sde_window: {size: 2, interval: 3, moves: MOVES}}"
+    window = "sampling.denoising={num_steps: 6, sde_window: {size: 2, steps_per_position: 3, schedule: SCHEDULE}}"
 
-    def places(moves, steps):
-        recipe = parse_recipe(RECIPE, [window.replace("MOVES", moves)])
+    def places(schedule, steps):
+        recipe = parse_recipe(RECIPE, [window.replace("SCHEDULE", schedule)])
         return [sampling_params(recipe, step)["denoising"].sde_window for step in range(steps)]
 
     assert places("progressive", 8) == [(0, 2)] * 3 + [(1, 2)] * 3 + [(2, 2)] * 2
@@ -247,7 +247,7 @@ def test_nft_learns_from_the_renoised_picture():
         ["algorithm.flow.guard=true"],
         ["algorithm.flow.guard=true", "algorithm.num_iterations=2"],
         ["algorithm.flow={objective: nft, penalty: velocity_mse}", "algorithm.num_iterations=2"],
-        ["denoising.sde_window.size=2"],
+        ["sampling.denoising.sde_window.size=2"],
     ],
 )
 def test_brighter_pictures_get_likelier(overrides):
@@ -297,7 +297,7 @@ def test_a_noise_level_that_rounding_outweighs_stops_before_the_weights_move(lev
     """At 1e-8 the on-policy ratio was 2e-18, and the run went on."""
     policy = FlowExpert(seed=1)
     policy.freeze_reference()
-    recipe = parse_recipe(RECIPE, [f"denoising.noise_level={level}"])
+    recipe = parse_recipe(RECIPE, [f"sampling.denoising.noise_level={level}"])
     groups = played(policy, P=2, G=4, samplings=sampling_params(recipe))
     for parameter in policy.trainable().values():
         parameter.data += 1e-7  # what other kernels do
@@ -309,7 +309,7 @@ def test_a_noise_level_that_rounding_outweighs_stops_before_the_weights_move(lev
         update(policy, learner, groups, credited, recipe, 0)
         return
     with pytest.raises(
-        NumericsError, match=r"on-policy ratios .*noise_level=1e-08.* Fix: raise denoising\.noise_level"
+        NumericsError, match=r"on-policy ratios .*noise_level=1e-08.* Fix: raise sampling\.denoising\.noise_level"
     ):
         update(policy, learner, groups, credited, recipe, 0)
     assert learner.steps == 0 and all(torch.equal(p, start[name]) for name, p in policy.trainable().items())

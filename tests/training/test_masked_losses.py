@@ -76,7 +76,7 @@ def learnt(groups, budget=10**6, **algorithm):
         {
             "policy": {"path": "x"}, "run": {"steps": 9, "prompts_per_step": 3}, "rewards": [{"name": "format"}],
             "algorithm": settings, "optimizer": {"learning_rate": 0.01, "tokens_per_microbatch": budget},
-            "text": {"max_tokens": 6},
+            "sampling": {"text": {"max_tokens": 6}},
         }
     )  # fmt: skip
     learner = PolicyOptimizer(policy, recipe.optimizer, 9)

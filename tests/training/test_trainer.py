@@ -363,7 +363,7 @@ TAUGHT = {
     "rewards": None,
     "algorithm": None,
     "data": {"targets": {"drawing": "target", "answer": "solution"}},
-    "text": {"max_tokens": 60},
+    "sampling": {"text": {"max_tokens": 60}},
     "optimizer": {"schedule": "cosine", "warmup_steps": 1},
     "run": {"steps": 6, "save_every": 4},
 }

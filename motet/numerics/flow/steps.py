@@ -20,15 +20,13 @@ Flow-GRPO, DanceGRPO and MixGRPO leave it out of their losses too; UniRL-Zero's 
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from motet.numerics.flow.path import clean_estimate, noise_estimate, row_mean, spread
-
-SdeType = Literal["flow_sde", "dance_sde", "cps"]
 
 
 class GaussianStep(NamedTuple):
@@ -52,7 +50,7 @@ def sde_step(
     sigma: Float[Tensor, "A"],
     sigma_next: Float[Tensor, "A"],
     noise_level: float,
-    sde_type: SdeType = "flow_sde",
+    sde_type: str = "flow_sde",
 ) -> GaussianStep:
     """The named stochastic step. `noise_level` is the papers' `a` or `eta`: 0.7 (Flow-GRPO), 0.3 (DanceGRPO)."""
     if noise_level < 0:

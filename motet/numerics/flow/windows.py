@@ -7,8 +7,6 @@ iterations per place of 25 steps, Flow-GRPO-Fast's size 2 or 3 in the first half
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,27 +25,3 @@ def stochastic_steps(times: Float[Tensor, "S1"], start: int = 0, size: int | Non
     if start < 0 or not any(chosen):
         raise ValueError(f"no stochastic step in a window of size {size} from step {start} of {len(times) - 1} steps.")
     return (*chosen, False)
-
-
-def window_starts(num_stochastic: int, size: int, stride: int) -> tuple[int, ...]:
-    """Where a window of `size` stands as it slides over steps `0 .. num_stochastic - 1`: 0, stride, 2 stride, ...
-
-    Windows are always full: the last one ends with the last step, even if the stride would carry it further.
-    `num_stochastic` is `S - 1` for a schedule of S steps.
-    """
-    if not 1 <= size <= num_stochastic or stride < 1:
-        raise ValueError(f"no window of size {size} and stride {stride} slides over {num_stochastic} steps.")
-    last = num_stochastic - size
-    return tuple(sorted({*range(0, last, stride), last}))
-
-
-def progressive_start(iteration: int, starts: Sequence[int], *, interval: int) -> int:
-    """Where the window stands at an iteration: `interval` iterations at each start, after the last one the first."""
-    if iteration < 0 or interval < 1:
-        raise ValueError(f"iteration {iteration}, interval {interval}: must be at least 0 and 1.")
-    return starts[iteration // interval % len(starts)]
-
-
-def random_start(uniform: float, starts: Sequence[int]) -> int:
-    """One of the starts, all equally likely, from a number in [0, 1)."""
-    return starts[min(int(uniform * len(starts)), len(starts) - 1)]

@@ -50,7 +50,7 @@ class ContextEncoder(ChatTemplateEncoder):
         ids = self._ids(self.with_system_prompt(chat, draws), texts, len(images))
         if draws:
             ids.append(self.begin_image_id)
-        fix = "shorten the prompt." if draws else "shorten the prompt or lower text.max_tokens."
+        fix = "shorten the prompt." if draws else "shorten the prompt or lower sampling.text.max_tokens."
         self._check_context_length(conversation, len(ids), room, fix)
         ids_T = torch.tensor(ids)
         null = torch.where((ids_T == self.bos_id) | (ids_T == self.begin_image_id), ids_T, self.pad_id)

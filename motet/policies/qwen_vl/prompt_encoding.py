@@ -73,7 +73,9 @@ class VlmEncoder(ChatTemplateEncoder):
                 ids.append(self.tokenizer.convert_tokens_to_ids(piece))
             elif piece:
                 ids += self._words(piece, texts)
-        self._check_context_length(conversation, len(ids), room, "shorten the prompt or lower text.max_tokens.")
+        self._check_context_length(
+            conversation, len(ids), room, "shorten the prompt or lower sampling.text.max_tokens."
+        )
         return VlmEncoding(torch.tensor(ids, dtype=torch.long), pixels, grids)
 
     def encode_all(self, conversations: Sequence[Conversation], *, room: int) -> list[VlmEncoding]:

@@ -228,7 +228,7 @@ def _guidance(denoiser: DiffusersDenoiser, asked: float | None) -> float | None:
     if asked is not None and not embeds:
         raise ConfigError(
             f"embedded_guidance={asked}: this {denoiser.transformer_class} takes no guidance as an input.",
-            fix="remove it, and guide with two branches (denoising.guidance).",
+            fix="remove it, and guide with two branches (sampling.denoising.guidance).",
         )
     return (denoiser.own_guidance if asked is None else asked) if embeds else None
 

@@ -63,7 +63,7 @@ def sigmas_of(
         raise ConfigError(
             f"num_steps=1: the checkpoint's scheduler stretches its steps to end at {config['shift_terminal']}, which "
             "takes two.",
-            fix="use denoising.num_steps of 2 or more.",
+            fix="use sampling.denoising.num_steps of 2 or more.",
         )
     dynamic = bool(config.get("use_dynamic_shifting"))
     if shift is not None and dynamic:
