@@ -50,7 +50,7 @@ FAULTS = (
         "logprobs",
         "scoring_logits(logits, temperature=temperature, top_k",
         "scoring_logits(logits, top_k",
-        "logprobs.py::test_what_was_sampled_is_what_is_replayed",
+        "logprobs.py::test_replayed_log_probs_equal_sampled_ones",
     ),
     numerics(
         "guidance mixed from the wrong branch",
@@ -249,8 +249,8 @@ FAULTS = (
     Fault(
         "flow matching towards the picture instead of the noise",
         "motet/numerics/flow/path.py",
-        "wide(noise) - wide(clean)",
-        "wide(clean) - wide(noise)",
+        "at_least_float32(noise) - at_least_float32(clean)",
+        "at_least_float32(clean) - at_least_float32(noise)",
         (
             "tests/training/test_flow_learning.py::test_the_likelihood_of_a_demonstration_is_minus_its_flow_matching_loss",
         ),
@@ -271,10 +271,10 @@ FAULTS = (
     ),
     Fault(
         "interval without the square root of n",
-        "motet/numerics/intervals.py",
+        "motet/numerics/statistics.py",
         "statistics.stdev(values) / math.sqrt(len(values))",
         "statistics.stdev(values)",
-        ("tests/numerics/test_intervals.py",),
+        ("tests/numerics/test_statistics.py",),
     ),
     Fault(
         "two acts of a trajectory share their noise",

@@ -17,7 +17,7 @@ def requests(kind, count=4):
 
 
 @pytest.mark.parametrize("kind", ["text", "image", "denoising"])
-def test_what_was_sampled_is_what_is_replayed(kind):
+def test_replayed_log_probs_equal_sampled_ones(kind):
     policy = FakePolicy(kinds=("text", "image", "denoising"))
     with torch.no_grad():
         for parameter in policy.trainable().values():

@@ -15,7 +15,13 @@ from motet.config import Recipe
 from motet.core.errors import ConfigError
 from motet.core.registry import did_you_mean
 from motet.core.trajectory import Scores
-from motet.numerics.agreement import Pairs, bootstrap, overall, pairwise_accuracy, within
+from motet.numerics.statistics import (
+    ScorePairs,
+    bootstrap_interval,
+    pairwise_accuracy,
+    pooled_correlation,
+    within_group_correlation,
+)
 from motet.rewards import StepLog, score_groups
 from motet.training.rollout import rollout
 from motet.training.setup import Track, TrainingSetup, sampling_params, setup_rl
@@ -93,8 +99,8 @@ def _agreement(track: str, reward: str, against: str, scores: Sequence[Scores]) 
     groups = [_pairs(score, against, reward) for score in scores]
     values = [score for group in groups for _, score in group]
 
-    def with_interval(statistic: Callable[[Sequence[Pairs]], float]) -> tuple[float, float, float]:
-        return statistic(groups), *bootstrap(groups, statistic)
+    def with_interval(statistic: Callable[[Sequence[ScorePairs]], float]) -> tuple[float, float, float]:
+        return statistic(groups), *bootstrap_interval(groups, statistic)
 
     return Agreement(
         track=track,
@@ -103,8 +109,8 @@ def _agreement(track: str, reward: str, against: str, scores: Sequence[Scores]) 
         siblings=len(values),
         mean=statistics.fmean(values) if values else math.nan,
         std=statistics.pstdev(values) if values else math.nan,
-        overall=with_interval(overall),
-        within=with_interval(within),
+        overall=with_interval(pooled_correlation),
+        within=with_interval(within_group_correlation),
         pairwise_accuracy=with_interval(pairwise_accuracy),
     )
 

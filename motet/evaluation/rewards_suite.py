@@ -17,7 +17,7 @@ from PIL import Image
 
 from motet.config import Recipe
 from motet.core.trajectory import ActKind, Group, Sampling, Scores, TextTokens
-from motet.numerics.intervals import mean_interval
+from motet.numerics.statistics import mean_interval
 from motet.rewards import BoundReward, StepLog, score_groups
 from motet.training.rollout import rollout
 from motet.training.setup import Track, TrainingSetup, eval_rows, sampling_params

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from motet.config.stages import Plan, Stage, trajectories
-from motet.numerics.intervals import paired_interval
+from motet.numerics.statistics import paired_interval
 from motet.report.report_table import ReportTable
 from motet.report.tables import signed
 

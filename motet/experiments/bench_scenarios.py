@@ -13,7 +13,7 @@ from motet.core.errors import RunFolderError
 from motet.experiments.before_after import BeforeAfter, Comparison, contrasts, contrasts_sheet, gains, gains_sheet
 from motet.experiments.eval_cache import EvalCache
 from motet.experiments.stages import run_plan
-from motet.numerics.intervals import mean_interval
+from motet.numerics.statistics import mean_interval
 from motet.report.report_table import ReportTable
 from motet.report.tables import signed
 from motet.report.terminal import Terminal

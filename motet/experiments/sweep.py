@@ -19,7 +19,7 @@ from motet.core.errors import ConfigError, RunFolderError
 from motet.experiments.eval_cache import EvalCache
 from motet.experiments.stages import SUMMARY, run_plan
 from motet.experiments.tables import cell
-from motet.numerics.intervals import mean_interval
+from motet.numerics.statistics import mean_interval
 from motet.report.terminal import Terminal
 
 PLOTTED = ("draw", "answer", "held-out draw", "held-out answer")

@@ -1,1 +1,1 @@
-"""Pure functions of tensors and floats: log-probs, advantages, losses. No config, no model, no I/O."""
+"""Pure functions of tensors and floats: log-probs, advantages, KL, flows, statistics. No config, no model, no I/O."""

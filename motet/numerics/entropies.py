@@ -1,4 +1,4 @@
-"""Which actions of an optimizer step the policy is least sure of."""
+"""Select the actions of an optimizer step with the highest entropy."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-TIE = 1e-5
-"""Entropies that differ by less are equal: siblings' first tokens are, up to the rounding of their micro-batches."""
+TOLERANCE = 1e-5
+"""Entropies that differ by less count as equal: those of a group's first tokens differ by rounding only."""
 
 
-def highest_entropies(entropies: Float[Tensor, "A"], share: float) -> Bool[Tensor, "A"]:
-    """The actions at or above the `1 - share` quantile of the entropies: `share` of them, at least one.
+def highest_entropies(entropies: Float[Tensor, "A"], fraction: float) -> Bool[Tensor, "A"]:
+    """A mask of the actions at or above the `1 - fraction` quantile of the entropies (in nats); at least one is True.
 
-    The forking tokens of "Beyond the 80/20 Rule" (arXiv 2506.01939, eq. 5). The quantile interpolates as
-    `torch.quantile` does, which takes at most 16 million values.
+    The forking tokens of "Beyond the 80/20 Rule" (arXiv 2506.01939, eq. 5). The quantile interpolates linearly as
+    `torch.quantile`, which is limited to 16 million values, does.
     """
     if not len(entropies):
         return torch.zeros_like(entropies, dtype=torch.bool)
     ordered = entropies.float().sort().values
-    place = (1.0 - share) * (len(ordered) - 1)
-    low = int(place)
+    position = (1.0 - fraction) * (len(ordered) - 1)
+    low = int(position)
     high = min(low + 1, len(ordered) - 1)
-    threshold = torch.lerp(ordered[low], ordered[high], place - low)
-    return entropies >= threshold - TIE
+    threshold = torch.lerp(ordered[low], ordered[high], position - low)
+    return entropies >= threshold - TOLERANCE

@@ -11,7 +11,7 @@ As a *loss* on on-policy samples their gradients differ in expectation: k1's is 
 KL(policy || reference), k3's is that of KL(reference || policy). `ratio * k3`, TRL's `use_bias_correction_kl`
 (DeepSeek-V3.2, arXiv 2512.02556), has the value of k3 and the gradient of k2.
 
-A flow step is a Gaussian whose mean the policy says, so its KL needs no estimator: `gaussian_kl`.
+A flow step is a Gaussian whose mean the policy predicts, so its KL is exact: `gaussian_kl`.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ def k2(log_probs: Float[Tensor, "*A"], reference_log_probs: Float[Tensor, "*A"])
 def k3(log_probs: Float[Tensor, "*A"], reference_log_probs: Float[Tensor, "*A"]) -> Float[Tensor, "*A"]:
     """`e^d - 1 - d` with `d = log reference - log policy`: unbiased, never negative."""
     difference = reference_log_probs.detach() - log_probs
-    return torch.expm1(difference) - difference  # expm1: e^d - 1 loses all digits where the policies almost agree
+    return torch.expm1(difference) - difference  # expm1: e^d - 1 loses all digits if the policies almost agree
 
 
 def kl(
     log_probs: Float[Tensor, "*A"], reference_log_probs: Float[Tensor, "*A"], estimator: KLEstimator = "k3"
 ) -> Float[Tensor, "*A"]:
-    """The named estimator; no gradient flows into the reference."""
+    """KL per action by the named estimator, in nats; no gradient flows into the reference."""
     return _ESTIMATORS[estimator](log_probs, reference_log_probs)
 
 
 def gaussian_kl(
     mean: Float[Tensor, "A *D"], reference_mean: Float[Tensor, "A *D"], std: Float[Tensor, "A"]
 ) -> Float[Tensor, "A"]:
-    """`(mean - reference mean)^2 / (2 std^2)`, averaged over the latent dimensions as a flow step's log-density is.
+    """`(mean - reference mean)^2 / (2 std^2)`, averaged over the latent dimensions like the log-density of a flow step.
 
-    The KL of two Gaussians with one standard deviation (Flow-GRPO, arXiv 2505.05470).
+    The KL of two Gaussians with equal standard deviation (Flow-GRPO, arXiv 2505.05470). `std` is per step.
     """
     return (mean - reference_mean.detach()).square().flatten(1).mean(dim=1) / (2 * std.square())
 

@@ -1,8 +1,8 @@
-"""From logits to actions and back: the scoring distribution, sampling from it, log-probs and entropy of it.
+"""The sampling distribution of logits: sampling from it, log-probs and entropies.
 
-Sampling and replay call the same functions, so the distribution that was scored is the one that is replayed
-(law 1 of docs/algorithms.md). Everything is computed in float32, but the
-sums of `sample`, which have the type of its uniforms.
+Sampling and replay call the same functions, so the log-probs that are trained on are those of the sampled distribution
+(invariant 1 of docs/algorithms.md). Everything is computed in float32, except the sums of `sample`, which have the
+dtype of its uniforms.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 Head = Callable[[Tensor], Tensor]
-"""Maps hidden states `[A, D]` to logits `[A, V]`."""
+"""Maps hidden states `[A, D]` to logits `[A, V]`: a language model's head."""
 
 LOGITS_BUDGET = 1 << 25
-"""Logits (float32 elements) that may exist at once in `hidden_log_probs`: 128 MiB."""
+"""Most logits (float32 elements) that exist at once in `hidden_log_probs`: 128 MiB."""
 
 SAMPLING_BLOCK = 256
-"""Tokens in a block of `sample`."""
+"""Tokens per block of `sample`."""
 
 
 def guide(
     conditional: Float[Tensor, "*B V"], unconditional: Float[Tensor, "*B V"], scale: float
 ) -> Float[Tensor, "*B V"]:
-    """Classifier-free guidance on logits: `u + scale * (c - u)` (Ho & Salimans 2022; Janus uses scale 5)."""
+    """Classifier-free guidance on logits: `u + scale * (c - u)` (Ho & Salimans, arXiv 2207.12598; Janus: scale 5)."""
     return unconditional + scale * (conditional - unconditional)
 
 
@@ -43,9 +43,9 @@ def scoring_logits(
 ) -> Float[Tensor, "*B V"]:
     """Logits of the distribution that is sampled and scored: divided by `temperature`, then top-k, top-p, min-p.
 
-    `min_p` keeps the tokens at least `min_p` times as likely as the likeliest (arXiv 2407.01082).
-    Excluded tokens get -inf. `keep` names a token per row that is never excluded: at replay the action itself, which
-    was inside the set when it was sampled, though rounding may put it just outside now.
+    `min_p` keeps the tokens at least `min_p` times as likely as the likeliest (arXiv 2407.01082). Excluded tokens get
+    -inf. `keep` is a token per row that is never excluded: at replay the action, which was in the set when it was
+    sampled but could be excluded by rounding.
     """
     scaled = logits.float() / temperature
     if top_k is None and top_p is None and min_p is None:
@@ -68,41 +68,41 @@ def scoring_logits(
 def sample(logits: Float[Tensor, "B V"], uniforms: Float[Tensor, "B"]) -> Int[Tensor, "B"]:
     """One token per row by inverting the cumulative distribution at `uniforms` in [0, 1).
 
-    One number per action, so a row's tokens depend on its own noise only, not on who shares the batch. Probabilities
-    are summed in the type of `uniforms`: in float64 the distribution drawn from is the softmax to float32's rounding
-    (1e-7 in total variation) for any vocabulary. A cumulative sum in float32 is off by 1e-3 over 102,400 tokens, and a
-    float32 uniform never reaches tokens less likely than 2^-24. The sums are taken in two levels, which is faster than
-    one long sum: first a block of tokens is found, then the token in it.
+    With one uniform per action, a row's tokens depend on its own noise only, not on the rest of the batch.
+    Probabilities are summed in the dtype of `uniforms`: in float64 the sampled distribution equals the softmax to
+    float32 rounding (1e-7 in total variation) for any vocabulary. A float32 cumulative sum is off by 1e-3 over 102,400
+    tokens, and a float32 uniform never reaches tokens less likely than 2^-24. Summing in two levels (first select a
+    block of tokens, then the token in it) is faster than one long sum.
     """
     probs = torch.softmax(logits, dim=-1)
     if probs.shape[-1] <= 2 * SAMPLING_BLOCK:
-        tokens = _inverted(probs.to(uniforms), uniforms.unsqueeze(-1))
+        tokens = _invert_cdf(probs.to(uniforms), uniforms.unsqueeze(-1))
     else:
-        past_end = -probs.shape[-1] % SAMPLING_BLOCK
-        whole = torch.cat((probs, probs.new_zeros(len(probs), past_end)), dim=-1) if past_end else probs
-        blocks = whole.reshape(len(probs), -1, SAMPLING_BLOCK)
+        padding = -probs.shape[-1] % SAMPLING_BLOCK
+        padded = torch.cat((probs, probs.new_zeros(len(probs), padding)), dim=-1) if padding else probs
+        blocks = padded.reshape(len(probs), -1, SAMPLING_BLOCK)
         ends = blocks.sum(dim=-1).to(uniforms).cumsum(dim=-1)
         target = uniforms.unsqueeze(-1) * ends[:, -1:]
         block = torch.searchsorted(ends, target, right=True).clamp(max=ends.shape[-1] - 1)
         start = torch.cat((torch.zeros_like(ends[:, :1]), ends), dim=-1).gather(-1, block)
-        share = ((target - start) / (ends.gather(-1, block) - start)).clamp(min=0)
-        inside = blocks.take_along_dim(block.unsqueeze(-1), dim=1).squeeze(1)
-        tokens = block * SAMPLING_BLOCK + _inverted(inside.to(uniforms), share)
-    # A uniform next to 1 can round to the very end, and a parallel cumulative sum need not be monotone to the last
-    # bit: fall back on the likeliest token rather than on one that is excluded or past the end.
+        fraction = ((target - start) / (ends.gather(-1, block) - start)).clamp(min=0)
+        chosen = blocks.take_along_dim(block.unsqueeze(-1), dim=1).squeeze(1)
+        tokens = block * SAMPLING_BLOCK + _invert_cdf(chosen.to(uniforms), fraction)
+    # A uniform close to 1 can round to the very end, and a parallel cumulative sum need not be monotone to the last
+    # bit: fall back to the likeliest token rather than one that is excluded or past the end.
     last = probs.shape[-1] - 1
     missed = (tokens > last) | (probs.gather(-1, tokens.clamp(max=last)) == 0)
     return torch.where(missed.squeeze(-1), logits.argmax(dim=-1), tokens.squeeze(-1))
 
 
-def _inverted(weights: Float[Tensor, "B V"], shares: Float[Tensor, "B 1"]) -> Int[Tensor, "B 1"]:
-    """The first place where the cumulative sum of the weights exceeds a share of the whole of it."""
+def _invert_cdf(weights: Float[Tensor, "B V"], fractions: Float[Tensor, "B 1"]) -> Int[Tensor, "B 1"]:
+    """The first index at which the cumulative sum of the weights exceeds a fraction of their total."""
     ends = weights.cumsum(dim=-1)
-    return torch.searchsorted(ends, shares * ends[:, -1:], right=True)
+    return torch.searchsorted(ends, fractions * ends[:, -1:], right=True)
 
 
 def action_log_probs(logits: Float[Tensor, "*B V"], actions: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-    """`log softmax(logits)[action]`."""
+    """`log softmax(logits)[action]`, in nats."""
     return logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - torch.logsumexp(logits, dim=-1)
 
 
@@ -126,17 +126,17 @@ def hidden_log_probs(
     with_entropy: bool = False,
     logits_budget: int = LOGITS_BUDGET,
 ) -> tuple[Float[Tensor, "A"], Float[Tensor, "A"] | None]:
-    """Log-probs (and entropies) of actions from the hidden states that predict them, without the whole `[A, V]` logits.
+    """Log-probs (and entropies, in nats) of actions from the hidden states that predict them, without full logits.
 
-    Rows go through `head` in chunks of at most `logits_budget` logits; with more than one chunk the backward pass
-    recomputes each chunk's logits, so at most one chunk of them exists at any time. With `unconditional`, the mixture
-    of both branches is scored.
+    Rows go through `head` in chunks of at most `logits_budget` logits. With more than one chunk the backward pass
+    recomputes the logits, so only one chunk of them exists at a time. With `unconditional` (hidden states without the
+    prompt) the distribution after classifier-free guidance is scored. Without `with_entropy` the entropies are None.
     """
 
-    def score(rows: Tensor, null_rows: Tensor | None, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
+    def score(rows: Tensor, unconditional_rows: Tensor | None, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
         logits = head(rows).float()
-        if null_rows is not None:
-            logits = guide(logits, head(null_rows).float(), guidance_scale)
+        if unconditional_rows is not None:
+            logits = guide(logits, head(unconditional_rows).float(), guidance_scale)
         logits = scoring_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, keep=chosen)
         return action_log_probs(logits, chosen), entropy(logits) if with_entropy else None
 
@@ -149,10 +149,10 @@ def hidden_log_probs(
     entropies: list[Tensor] = []
     for start in range(0, num_actions, rows_per_chunk):
         rows = slice(start, start + rows_per_chunk)
-        null_rows = None if unconditional is None else unconditional[rows]
+        unconditional_rows = None if unconditional is None else unconditional[rows]
         part_log_probs, part_entropies = cast(
             "tuple[Tensor, Tensor | None]",
-            checkpoint(score, hidden[rows], null_rows, actions[rows], use_reentrant=False),
+            checkpoint(score, hidden[rows], unconditional_rows, actions[rows], use_reentrant=False),
         )
         log_probs.append(part_log_probs)
         if part_entropies is not None:
@@ -161,6 +161,6 @@ def hidden_log_probs(
 
 
 def _head_width(head: Head, hidden: Tensor) -> int:
-    """V, asked of the head itself with one row, so that any callable will do."""
+    """V, found by applying the head to one row, so that any callable can be used."""
     with torch.no_grad():
         return int(head(hidden[:1]).shape[-1]) if len(hidden) else 1

@@ -1,7 +1,7 @@
-"""Sums and means over the packed representation.
+"""Sums and means per act over packed actions.
 
-The actions of all acts lie concatenated on one axis `A`, without padding; `owner: Int[A]` names the act (0..B-1) that
-each action belongs to. Acts without actions are allowed: their sum and mean are 0.
+The actions of all acts are concatenated on one axis `A`, without padding; `owner: Int[A]` is the index of the act
+(0..B-1) of each action. Acts without actions are allowed: their sum and mean are 0.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from motet.numerics.intervals import mean_interval, paired_interval
+from motet.numerics.statistics import mean_interval, paired_interval
 
 
 def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:

@@ -15,7 +15,7 @@ from motet.core.protocols import Replay
 from motet.core.trajectory import Act, ActKind, DenoisingSteps
 from motet.numerics.flow.grpo_guard import normalized_log_ratios, step_weights
 from motet.numerics.flow.nft import nft_loss, optimality_prob
-from motet.numerics.flow.path import spread
+from motet.numerics.flow.path import broadcast_like
 from motet.numerics.flow.penalties import velocity_mse
 from motet.numerics.kl import gaussian_kl, kl
 from motet.numerics.losses import POLICY_LOSSES, Actions, LossSettings, action_weights, importance_ratios, nll
@@ -165,7 +165,7 @@ class PolicyGradientLoss:
         """DiffusionNFT's loss of every re-noised picture (arXiv 2509.16117)."""
         velocity, sigma = batch.extras["velocity"], batch.extras["sigma"]
         clean, noisy = next_states(batch), torch.cat([_steps(act).states[:1] for act in batch.acts]).to(velocity)
-        noise = clean + (noisy - clean) / spread(sigma, clean)
+        noise = clean + (noisy - clean) / broadcast_like(sigma, clean)
         good = optimality_prob(batch.spread(self.advantages))
         return nft_loss(
             velocity, self._old("velocity", batch), clean, noise, good, beta=self.config.flow.nft_beta, sigma=sigma

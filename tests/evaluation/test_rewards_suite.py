@@ -8,7 +8,7 @@ from motet.config import parse_recipe
 from motet.core.conversation import user
 from motet.data import open_rows
 from motet.evaluation.rewards_suite import _summary, evaluate_tracks
-from motet.numerics.intervals import mean_interval
+from motet.numerics.statistics import mean_interval
 from motet.report.tables import rewards_table
 from motet.scenarios import GenerateImage, scenario
 from motet.training.setup import setup_rl

@@ -17,13 +17,13 @@ def test_by_hand() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.2, 0.37, 0.8, 0.9, 1.0])
 @pytest.mark.parametrize("count", [1, 2, 11, 240])
-def test_the_quantile_is_torchs(share: float, count: int) -> None:
+def test_quantile_equals_torch(share: float, count: int) -> None:
     entropies = torch.rand(count, generator=torch.Generator().manual_seed(count))
     expected = entropies >= torch.quantile(entropies, 1 - share) - 1e-5
     assert torch.equal(highest_entropies(entropies, share), expected)
 
 
-def test_rounding_does_not_part_what_is_equal() -> None:
-    """Siblings' first tokens have one entropy, computed in different micro-batches."""
+def test_entropies_equal_up_to_rounding_are_treated_alike() -> None:
+    """The first tokens of a group have equal entropies, computed in different micro-batches."""
     entropies = torch.tensor([2.0, 2.0 + 1e-6, 2.0 - 1e-6, 1.0, 0.5])
     assert highest_entropies(entropies, 0.3).tolist() == [True, True, True, False, False]

@@ -1,4 +1,4 @@
-"""Flow matching: the loss by hand, its optimum on Gaussian pictures, and where noise levels are drawn."""
+"""Flow matching: the loss by hand, its optimum on Gaussian data, and the distribution of noise levels."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def test_gradient() -> None:
     assert torch.autograd.gradcheck(lambda v: flow_matching_loss(v, clean, noise), velocity)
 
 
-def test_its_optimum_is_the_flow_of_the_pictures() -> None:
-    """Pictures N(1.5, 0.5^2) at sigma 0.6: the best affine velocity is E[noise - x_0 | x], by regression."""
+def test_the_optimum_is_the_flow_of_the_data() -> None:
+    """Data N(1.5, 0.5^2) at sigma 0.6: the best affine velocity is E[noise - x_0 | x], by regression."""
     generator = torch.Generator().manual_seed(0)
     clean, noise = torch.randn(2, 400_000, generator=generator, dtype=torch.float64)
     clean = 1.5 + 0.5 * clean
@@ -48,7 +48,7 @@ def test_logit_normal_quantiles() -> None:
     assert plain[0] == 0 and 0.99 < plain[-1] < 1
 
 
-def test_logit_normal_has_the_logit_of_a_normal() -> None:
+def test_logit_of_logit_normal_sigmas_is_normal() -> None:
     uniforms = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
     logits = torch.special.logit(logit_normal_sigmas(uniforms, mean=0.3, std=1.2))
     assert float(logits.mean()) == pytest.approx(0.3, abs=1e-6) and float(logits.std()) == pytest.approx(1.2, abs=1e-3)

@@ -1,4 +1,4 @@
-"""The velocities' penalty, and the closed-form KL of a step that it stands in for."""
+"""The velocity penalty, and the exact KL of a step that it replaces."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_gradient() -> None:
 
 
 @pytest.mark.parametrize("noise_level", [0.4, 0.9])
-def test_the_latent_kl_is_a_weighted_velocity_mse(noise_level: float) -> None:
+def test_gaussian_kl_is_a_weighted_velocity_mse(noise_level: float) -> None:
     """The identity of the module's docstring, and torch's KL of the two Gaussians."""
     x, velocity, reference = torch.randn(3, 8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     times = linear_sigmas(9, 2.0).double()

@@ -1,4 +1,4 @@
-"""Noise schedules: by hand, against diffusers' scheduler, and what is refused."""
+"""Noise schedules: by hand, against diffusers, and rejected values."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from motet.numerics.flow.schedules import check_times, dynamic_shift, linear_sigmas, scheduler_sigmas, shift_sigmas
 
 
-def test_without_shift_the_steps_are_equal() -> None:
+def test_steps_are_equal_without_shift() -> None:
     torch.testing.assert_close(linear_sigmas(4), torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]))
 
 
-def test_a_shift_by_hand() -> None:
+def test_shift_by_hand() -> None:
     """Shift 3 at 0.25, 0.5: 0.75 / 1.5 and 1.5 / 2. The ends stay."""
     torch.testing.assert_close(linear_sigmas(4, 3.0), torch.tensor([1.0, 2.25 / 2.5, 0.75, 0.5, 0.0]))
 
 
-def test_a_shift_multiplies_the_odds() -> None:
+def test_shift_multiplies_the_odds() -> None:
     sigmas = torch.linspace(0.05, 0.95, 7, dtype=torch.float64)
     shifted = shift_sigmas(sigmas, 2.5)
     torch.testing.assert_close(shifted / (1 - shifted), 2.5 * sigmas / (1 - sigmas))
     torch.testing.assert_close(shift_sigmas(shift_sigmas(sigmas, 2.0), 1.5), shift_sigmas(sigmas, 3.0))
 
 
-def test_the_numbers_of_blip3o() -> None:
+def test_values_of_blip3o() -> None:
     """Ten steps of a scheduler with shift 3, which shifts twice (measured in the released pipeline)."""
     published = [1, 0.960, 0.913, 0.858, 0.790, 0.707, 0.602, 0.465, 0.278, 0.0089, 0]
     assert scheduler_sigmas(10, 3.0).tolist() == pytest.approx(published, abs=5e-4)
 
 
-def test_the_dynamic_shift_by_hand() -> None:
+def test_dynamic_shift_by_hand() -> None:
     assert dynamic_shift(256) == pytest.approx(math.exp(0.5))
     assert dynamic_shift(4096) == pytest.approx(math.exp(1.15))
     assert math.log(dynamic_shift(1024)) == pytest.approx(0.5 + 0.65 * (1024 - 256) / (4096 - 256))  # 512 px: 0.63
@@ -52,16 +52,16 @@ def test_schedules_are_well_formed(num_steps: int) -> None:
 @pytest.mark.parametrize(
     "values", [[0.0], [1.0, 0.5], [1.0, 0.5, 0.5, 0.0], [0.0, 0.5, 0.0], [1.1, 0.5, 0.0], [1.0, float("nan"), 0.0]]
 )
-def test_what_is_no_schedule_is_refused(values: list[float]) -> None:
-    with pytest.raises(ValueError, match="fall strictly"):
+def test_invalid_schedules_are_rejected(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="decrease strictly"):
         check_times(torch.tensor(values))
 
 
-def test_a_schedule_may_begin_below_one() -> None:
-    check_times(torch.tensor([0.8, 0.3, 0.0]))  # an edit that begins at a noised picture
+def test_a_schedule_may_start_below_one() -> None:
+    check_times(torch.tensor([0.8, 0.3, 0.0]))  # an edit that starts at a noised image
 
 
-def test_senseless_numbers_are_refused() -> None:
+def test_invalid_values_are_rejected() -> None:
     with pytest.raises(ValueError, match="shift is 0"):
         linear_sigmas(4, 0.0)
     for schedule in (linear_sigmas, scheduler_sigmas):
@@ -74,7 +74,7 @@ def test_senseless_numbers_are_refused() -> None:
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 @pytest.mark.parametrize("num_steps", [2, 10, 28])
-def test_as_diffusers_spaces_them(num_steps: int, shift: float) -> None:
+def test_spacing_equals_diffusers(num_steps: int, shift: float) -> None:
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(num_steps)
     torch.testing.assert_close(scheduler_sigmas(num_steps, shift), scheduler.sigmas, rtol=0, atol=3e-7)
@@ -84,7 +84,7 @@ def test_as_diffusers_spaces_them(num_steps: int, shift: float) -> None:
 
 @pytest.mark.parametrize("kind", ["exponential", "linear"])
 @pytest.mark.parametrize("image_seq_len", [256, 1024, 4096])
-def test_as_diffusers_shifts_them_dynamically(image_seq_len: int, kind: str) -> None:
+def test_dynamic_shift_equals_diffusers(image_seq_len: int, kind: str) -> None:
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type=kind)
     shift = dynamic_shift(image_seq_len)
     mu = math.log(shift) if kind == "exponential" else shift

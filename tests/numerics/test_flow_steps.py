@@ -12,7 +12,7 @@ from torch import Tensor
 from motet.core.sampling import SdeType
 from motet.numerics.flow.path import clean_estimate, interpolate, noise_estimate, target_velocity
 from motet.numerics.flow.schedules import linear_sigmas
-from motet.numerics.flow.steps import draw, log_density, ode_step, sde_step
+from motet.numerics.flow.steps import log_density, ode_step, sample_gaussian, sde_step
 
 TYPES: tuple[SdeType, ...] = ("flow_sde", "dance_sde", "cps")
 EXPLORING: tuple[SdeType, ...] = ("flow_sde", "dance_sde")
@@ -42,14 +42,14 @@ def test_flow_grpo_by_hand() -> None:
 
 
 def test_flow_grpo_at_sigma_one() -> None:
-    """The guard: s^2 = 0.25 * 1 / (1 - 0.9) = 2.5 and D = -0.1: x (1 - 0.125) - 0.1 v."""
+    """s^2 = 0.25 * 1 / (1 - 0.9) = 2.5 and D = -0.1: x (1 - 0.125) - 0.1 v."""
     mean, std = sde_step(one(2.0), one(3.0), one(1.0), one(0.9), 0.5, "flow_sde")
     torch.testing.assert_close(mean, one(1.45))
     torch.testing.assert_close(std, one(0.5))
 
 
-def test_the_guard_is_the_schedules_second_sigma() -> None:
-    """Of all steps of a schedule at once: only the first is guarded, with `times[1]`."""
+def test_sigma_one_is_replaced_by_the_second_sigma() -> None:
+    """All steps of a schedule at once: only in the first is sigma replaced, by `times[1]`."""
     times = linear_sigmas(6, 3.0).double()
     x = torch.ones(6, 2, dtype=torch.float64)
     _, std = sde_step(x, x, times[:-1], times[1:], 0.7)
@@ -57,8 +57,8 @@ def test_the_guard_is_the_schedules_second_sigma() -> None:
     torch.testing.assert_close(std, 0.7 * (times[:-1] / (1 - levels)).sqrt() * (times[:-1] - times[1:]).sqrt())
 
 
-def test_dance_grpo_by_its_score() -> None:
-    """DanceGRPO estimates the score from the picture: -(x - (1 - sigma) x_0) / sigma^2."""
+def test_dance_grpo_follows_from_its_score() -> None:
+    """DanceGRPO estimates the score from the clean estimate: -(x - (1 - sigma) x_0) / sigma^2."""
     x, velocity, sigma, sigma_next = states()
     mean, std = sde_step(x, velocity, sigma, sigma_next, 0.3, "dance_sde")
     level, change = sigma.view(-1, 1, 1, 1), (sigma_next - sigma).view(-1, 1, 1, 1)
@@ -74,7 +74,7 @@ def test_cps_by_hand() -> None:
     torch.testing.assert_close(std, one(0.3))
 
 
-def test_noise_lies_where_it_does_under_the_path() -> None:
+def test_cps_keeps_the_noise_level_of_the_path() -> None:
     """A velocity's two ends: exact when the velocity is that of the path."""
     generator = torch.Generator().manual_seed(1)
     clean, noise = torch.randn(2, 4, 5, generator=generator, dtype=torch.float64)
@@ -89,7 +89,7 @@ def test_noise_lies_where_it_does_under_the_path() -> None:
 
 
 @pytest.mark.parametrize("sde_type", TYPES)
-def test_without_noise_every_step_is_eulers(sde_type: SdeType) -> None:
+def test_noise_level_0_is_the_euler_step(sde_type: SdeType) -> None:
     x, velocity, sigma, sigma_next = states()
     mean, std = sde_step(x, velocity, sigma, sigma_next, 0.0, sde_type)
     by_hand = x + velocity * (sigma_next - sigma).view(-1, 1, 1, 1)
@@ -99,8 +99,8 @@ def test_without_noise_every_step_is_eulers(sde_type: SdeType) -> None:
 
 
 @pytest.mark.parametrize("sde_type", TYPES)
-def test_without_noise_a_drawing_is_diffusers(sde_type: SdeType) -> None:
-    """A whole schedule walked beside `FlowMatchEulerDiscreteScheduler`, with a velocity that depends on the state."""
+def test_noise_level_0_equals_diffusers(sde_type: SdeType) -> None:
+    """A whole schedule compared with `FlowMatchEulerDiscreteScheduler`, with a velocity that depends on the state."""
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     scheduler.set_timesteps(8)
     theirs = ours = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -111,15 +111,15 @@ def test_without_noise_a_drawing_is_diffusers(sde_type: SdeType) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_the_noise_of_a_step_to_the_picture() -> None:
-    """Why the last step is no action: cps adds nothing, the SDEs would leave noise in the picture."""
+def test_noise_of_the_last_step() -> None:
+    """Why the last step is not an action: cps adds no noise, the SDEs would leave noise in the image."""
     x = torch.ones(1, 3, dtype=torch.float64)
     noise = {sde: float(sde_step(x, x, one(0.25), one(0.0), 0.4, sde).std) for sde in TYPES}
     assert noise == pytest.approx({"flow_sde": 0.4 * 0.25 / math.sqrt(0.75), "dance_sde": 0.4 * 0.5, "cps": 0.0})
 
 
 @pytest.mark.parametrize("sde_type", TYPES)
-def test_rows_are_steps_of_their_own(sde_type: SdeType) -> None:
+def test_rows_are_independent(sde_type: SdeType) -> None:
     x, velocity, sigma, sigma_next = states()
     mean, std = sde_step(x, velocity, sigma, sigma_next, 0.6, sde_type)
     for n in range(len(x)):
@@ -129,11 +129,11 @@ def test_rows_are_steps_of_their_own(sde_type: SdeType) -> None:
 
 
 @pytest.mark.parametrize("sde_type", TYPES)
-def test_bfloat16_velocities_are_widened_and_float64_stays(sde_type: SdeType) -> None:
+def test_bfloat16_becomes_float32_and_float64_stays(sde_type: SdeType) -> None:
     x, velocity, sigma, sigma_next = (value.float() for value in states())
     mean, std = sde_step(x.bfloat16(), velocity.bfloat16(), sigma, sigma_next, 0.6, sde_type)
-    wide = sde_step(x.bfloat16().float(), velocity.bfloat16().float(), sigma, sigma_next, 0.6, sde_type)
-    assert mean.dtype == std.dtype == torch.float32 and torch.equal(mean, wide.mean)
+    float32 = sde_step(x.bfloat16().float(), velocity.bfloat16().float(), sigma, sigma_next, 0.6, sde_type)
+    assert mean.dtype == std.dtype == torch.float32 and torch.equal(mean, float32.mean)
     assert ode_step(x.bfloat16(), velocity.bfloat16(), sigma, sigma_next).dtype == torch.float32
     mixed = sde_step(x, velocity.double(), sigma, sigma_next, 0.6, sde_type)
     exact = sde_step(x.double(), velocity.double(), sigma.double(), sigma_next.double(), 0.6, sde_type)
@@ -141,33 +141,35 @@ def test_bfloat16_velocities_are_widened_and_float64_stays(sde_type: SdeType) ->
     assert torch.equal(mixed.mean, exact.mean) and torch.equal(mixed.std, exact.std)
 
 
-def test_senseless_noise_levels_are_refused() -> None:
+def test_invalid_noise_levels_are_rejected() -> None:
     for sde_type in TYPES:
-        with pytest.raises(ValueError, match="cannot be negative"):
+        with pytest.raises(ValueError, match="must not be negative"):
             sde_step(one(1.0), one(1.0), one(0.5), one(0.4), -0.1, sde_type)
-    with pytest.raises(ValueError, match="0 to 1"):
+    with pytest.raises(ValueError, match="at most 1"):
         sde_step(one(1.0), one(1.0), one(0.5), one(0.4), 1.2, "cps")
     sde_step(one(1.0), one(1.0), one(0.5), one(0.4), 1.2, "flow_sde")
 
 
-def test_an_action_is_its_mean_and_its_noise() -> None:
+def test_an_action_is_mean_plus_std_times_noise() -> None:
     step = sde_step(*states(), 0.5)
     noise = torch.full_like(step.mean, 2.0)
-    torch.testing.assert_close(draw(step, noise), step.mean + 2.0 * step.std.view(-1, 1, 1, 1))
+    torch.testing.assert_close(sample_gaussian(step, noise), step.mean + 2.0 * step.std.view(-1, 1, 1, 1))
 
 
 # --- marginals ------------------------------------------------------------------------------------------------------
 
 
 def gaussian_velocity(x: Tensor, sigma: Tensor, mean: float, std: float) -> Tensor:
-    """E[noise - x_0 | x_sigma = x] for pictures N(mean, std^2): regressions of jointly normal variables."""
+    """E[noise - x_0 | x_sigma = x] for data N(mean, std^2): regressions of jointly normal variables."""
     variance = (1 - sigma) ** 2 * std**2 + sigma**2
     surprise = (x - (1 - sigma) * mean) / variance
     return sigma * surprise - (mean + (1 - sigma) * std**2 * surprise)
 
 
-def walked(sde_type: SdeType, noise_level: float, num_steps: int, *, mean: float, std: float) -> tuple[float, float]:
-    """Mean and variance at sigma 0.1 of a walk from standard noise, exact: every step is an affine map plus noise."""
+def moments_of_sampling(
+    sde_type: SdeType, noise_level: float, num_steps: int, *, mean: float, std: float
+) -> tuple[float, float]:
+    """Mean and variance at sigma 0.1 of sampling from standard noise, exact: every step is an affine map plus noise."""
     times = 1 - 0.9 * torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)
     sigma, sigma_next = times[:-1], times[1:]
     (offsets, noises), (ends, _) = (
@@ -183,8 +185,8 @@ def walked(sde_type: SdeType, noise_level: float, num_steps: int, *, mean: float
 @pytest.mark.parametrize("noise_level", [0.3, 0.9])
 @pytest.mark.parametrize("sde_type", EXPLORING)
 def test_the_sdes_preserve_the_marginals(sde_type: SdeType, noise_level: float) -> None:
-    """Pictures N(1.5, 0.5^2): at sigma 0.1 the flow is N(0.9 * 1.5, 0.81 * 0.25 + 0.01), whatever the noise level."""
-    centre, variance = walked(sde_type, noise_level, 2000, mean=1.5, std=0.5)
+    """Data N(1.5, 0.5^2): at sigma 0.1 the flow is N(0.9 * 1.5, 0.81 * 0.25 + 0.01), whatever the noise level."""
+    centre, variance = moments_of_sampling(sde_type, noise_level, 2000, mean=1.5, std=0.5)
     assert centre == pytest.approx(0.9 * 1.5, abs=1e-3)
     assert variance == pytest.approx(0.81 * 0.25 + 0.01, abs=1e-3)
 
@@ -194,30 +196,30 @@ def test_cps_does_not_preserve_the_marginals() -> None:
 
     The variance V at a sigma is where noise and contraction balance: x' = (1 - sigma^2 (1 - cos) / V) x + sigma sin z.
     """
-    shrunk = walked("cps", 0.5, 2000, mean=1.5, std=0.5)[1]
+    shrunk = moments_of_sampling("cps", 0.5, 2000, mean=1.5, std=0.5)[1]
     assert shrunk == pytest.approx(0.2125 * (1 + math.cos(math.pi / 4)) / 2, rel=0.01)
-    assert walked("cps", 0.0, 2000, mean=1.5, std=0.5)[1] == pytest.approx(0.2125, abs=1e-3)
+    assert moments_of_sampling("cps", 0.0, 2000, mean=1.5, std=0.5)[1] == pytest.approx(0.2125, abs=1e-3)
 
 
 @pytest.mark.parametrize("num_steps", [1, 3, 10])
-def test_cps_is_exact_for_one_picture_and_the_sdes_are_too_noisy(num_steps: int) -> None:
-    """With a single picture, the velocity tells the noise exactly, and cps keeps its amount at any number of steps."""
-    centre, variance = walked("cps", 0.7, num_steps, mean=1.5, std=0.0)
+def test_cps_is_exact_for_one_image_and_the_sdes_are_too_noisy(num_steps: int) -> None:
+    """For a single image the velocity gives the noise exactly, and cps keeps its level for any number of steps."""
+    centre, variance = moments_of_sampling("cps", 0.7, num_steps, mean=1.5, std=0.0)
     assert centre == pytest.approx(0.9 * 1.5) and variance == pytest.approx(0.01)
     for sde_type in EXPLORING:
-        assert walked(sde_type, 0.7, num_steps, mean=1.5, std=0.0)[1] > 0.012
+        assert moments_of_sampling(sde_type, 0.7, num_steps, mean=1.5, std=0.0)[1] > 0.012
 
 
 # --- densities and gradients ----------------------------------------------------------------------------------------
 
 
-def test_the_log_density_is_torchs_averaged() -> None:
+def test_log_density_equals_torch_averaged() -> None:
     x, mean, sigma, _ = states()
     expected = torch.distributions.Normal(mean, sigma.view(-1, 1, 1, 1)).log_prob(x).mean(dim=(1, 2, 3))
     torch.testing.assert_close(log_density(x, mean, sigma), expected)
 
 
-def test_the_log_density_of_noise_is_the_entropy() -> None:
+def test_expected_log_density_is_minus_the_entropy() -> None:
     """Averaged over latent dimensions it does not depend on their number: -1/2 - log std - log(2 pi) / 2."""
     noise = torch.randn(3, 200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     std = torch.tensor([0.1, 1.0, 3.0], dtype=torch.float64)
@@ -225,7 +227,7 @@ def test_the_log_density_of_noise_is_the_entropy() -> None:
     torch.testing.assert_close(density, -0.5 - std.log() - 0.5 * math.log(2 * math.pi), rtol=0, atol=0.01)
 
 
-def test_a_step_without_noise_has_no_density() -> None:
+def test_a_step_with_std_0_is_rejected() -> None:
     with pytest.raises(ValueError, match="only stochastic steps"):
         log_density(torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor([0.5, 0.0]))
 
@@ -242,7 +244,7 @@ def test_no_gradient_flows_into_the_action() -> None:
 def test_the_gradient_of_a_steps_log_density(sde_type: SdeType) -> None:
     """From the density back to the velocity, against finite differences."""
     x, velocity, sigma, sigma_next = states()
-    action = draw(sde_step(x, velocity, sigma, sigma_next, 0.6, sde_type), torch.randn_like(x))
+    action = sample_gaussian(sde_step(x, velocity, sigma, sigma_next, 0.6, sde_type), torch.randn_like(x))
 
     def density(said: Tensor) -> Tensor:
         step = sde_step(x, said, sigma, sigma_next, 0.6, sde_type)
@@ -257,7 +259,7 @@ def test_replay_log_prob_equals_sampled() -> None:
     x, velocity, sigma, sigma_next = (value.float() for value in states())
     step = sde_step(x, velocity, sigma, sigma_next, 0.7)
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
-    action = draw(step, noise)
+    action = sample_gaussian(step, noise)
     sampled = log_density(action, step.mean, step.std)
     expected = -0.5 * noise.square().mean(dim=(1, 2, 3)) - step.std.log() - 0.5 * math.log(2 * math.pi)
     torch.testing.assert_close(sampled, expected, rtol=0, atol=2e-6)

@@ -26,10 +26,10 @@ def test_which_steps_are_actions(start: int, size: int | None, expected: tuple[b
 
 
 @pytest.mark.parametrize(("start", "size"), [(4, 1), (4, None), (0, 0), (-1, 3), (9, 2)])
-def test_a_window_without_steps_is_refused(start: int, size: int | None) -> None:
+def test_a_window_without_steps_is_rejected(start: int, size: int | None) -> None:
     with pytest.raises(ValueError, match="no stochastic step"):
         stochastic_steps(linear_sigmas(5), start, size)
     with pytest.raises(ValueError, match="no stochastic step"):
         stochastic_steps(linear_sigmas(1))
-    with pytest.raises(ValueError, match="fall strictly"):
+    with pytest.raises(ValueError, match="decrease strictly"):
         stochastic_steps(torch.tensor([0.0, 0.5, 1.0]))

@@ -9,7 +9,7 @@ from torch import Tensor
 from motet.core.sampling import SdeType
 from motet.numerics.flow.grpo_guard import normalized_log_ratios, step_weights
 from motet.numerics.flow.schedules import linear_sigmas
-from motet.numerics.flow.steps import draw, log_density, sde_step
+from motet.numerics.flow.steps import log_density, sample_gaussian, sde_step
 
 TIMES = linear_sigmas(9, 3.0).double()
 SIGMA, SIGMA_NEXT = TIMES[:-1], TIMES[1:]
@@ -22,7 +22,7 @@ def drawn(change: float, sde_type: SdeType = "flow_sde") -> tuple[Tensor, Tensor
     x, velocity, noise, move = torch.randn(4, len(SIGMA), D, dtype=torch.float64, generator=generator)
     old = sde_step(x, velocity, SIGMA, SIGMA_NEXT, 0.7, sde_type)
     new = sde_step(x, velocity + change * move, SIGMA, SIGMA_NEXT, 0.7, sde_type)
-    return draw(old, noise), new.mean, old.mean, old.std, noise
+    return sample_gaussian(old, noise), new.mean, old.mean, old.std, noise
 
 
 def test_by_hand() -> None:
@@ -81,7 +81,7 @@ def gradient_sizes(sde_type: SdeType) -> Tensor:
     x, velocity, noise = torch.randn(3, len(SIGMA), D, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     velocity.requires_grad_()
     step = sde_step(x, velocity, SIGMA, SIGMA_NEXT, 0.7, sde_type)
-    action = draw(step, noise)
+    action = sample_gaussian(step, noise)
     ratios = normalized_log_ratios(action, step.mean, step.mean, step.std).exp()
     gradient = torch.autograd.grad((step_weights(SIGMA, SIGMA_NEXT) * ratios).sum(), velocity)[0]
     return gradient.norm(dim=1) * D / noise.norm(dim=1)

@@ -37,7 +37,7 @@ def test_k3_is_the_default_and_never_negative() -> None:
     assert bool((kl(log_probs, reference) >= 0).all())
 
 
-def test_k3_keeps_its_digits_where_the_policies_almost_agree() -> None:
+def test_k3_is_precise_for_similar_policies() -> None:
     reference = torch.tensor([-1.0])
     log_probs = reference + 2.0**-13
     # d = -2^-13: d^2 / 2 + d^3 / 6 = 7.4506e-9 - 3e-13; e^d - 1 - d in float32 is 0 or 6e-8

@@ -1,4 +1,4 @@
-"""The scoring distribution, sampling from it, log-probs and entropy: float64 references and laws."""
+"""The scoring distribution, sampling from it, log-probs and entropy: float64 references and properties."""
 
 from __future__ import annotations
 
@@ -98,18 +98,18 @@ def test_top_p_keeps_the_smallest_set_with_that_mass(top_p: float, expected: lis
     assert allowed(scoring_logits(logits_of(0.05, 0.5, 0.3, 0.15).unsqueeze(0), top_p=top_p)[0]) == expected
 
 
-def test_top_p_counts_the_mass_that_top_k_left() -> None:
+def test_top_p_is_applied_after_top_k() -> None:
     # top-2 of (0.4, 0.3, 0.2, 0.1) has masses (0.571, 0.429): top-p 0.5 then keeps one token; of the whole, two
     assert allowed(scoring_logits(logits_of(0.4, 0.3, 0.2, 0.1), top_k=2, top_p=0.5)) == [True, False, False, False]
 
 
-def test_top_p_sees_the_temperature() -> None:
+def test_top_p_is_applied_after_the_temperature() -> None:
     logits = logits_of(0.6, 0.3, 0.1)  # squared (temperature 0.5): 0.783, 0.196, 0.022
     assert allowed(scoring_logits(logits, top_p=0.7)) == [True, True, False]
     assert allowed(scoring_logits(logits, temperature=0.5, top_p=0.7)) == [True, False, False]
 
 
-def test_min_p_keeps_what_is_likely_beside_the_likeliest() -> None:
+def test_min_p_is_relative_to_the_likeliest_token() -> None:
     logits = logits_of(0.5, 0.26, 0.2, 0.04)
     assert allowed(scoring_logits(logits, min_p=0.5)) == [True, True, False, False]
     assert allowed(scoring_logits(logits, min_p=0.39)) == [True, True, True, False]
@@ -120,13 +120,13 @@ def test_min_p_keeps_what_is_likely_beside_the_likeliest() -> None:
 
 
 @pytest.mark.parametrize("min_p", [0.02, 0.2, 0.7])
-def test_min_p_is_that_of_transformers(min_p: float) -> None:
+def test_min_p_equals_transformers(min_p: float) -> None:
     logits = 3 * torch.randn(20, V, generator=torch.Generator().manual_seed(3))
     theirs = MinPLogitsWarper(min_p)(torch.zeros(20, 1, dtype=torch.long), logits.clone())  # type: ignore[arg-type]
     assert allowed(scoring_logits(logits, min_p=min_p)) == allowed(theirs)
 
 
-def test_keep_readmits_the_action_that_was_taken() -> None:
+def test_keep_never_excludes_the_action() -> None:
     logits = logits_of(0.4, 0.3, 0.2, 0.1).unsqueeze(0)
     either: list[dict[str, Any]] = [{"top_k": 2}, {"top_p": 0.6}]
     for limits in either:
@@ -200,7 +200,7 @@ def test_sample_finds_the_only_token(only: int) -> None:
     assert sample(logits, EXTREMES).tolist() == [only] * len(EXTREMES)
 
 
-def test_sample_survives_a_cumulative_sum_that_is_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sample_handles_a_rounded_cumulative_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parallel prefix sums may rise where an excluded token adds nothing, and may end below 1; here exaggerated."""
     monkeypatch.setattr(Tensor, "cumsum", lambda self, dim: torch.tensor([[0.5, 0.6, 1.0]]))
     assert sample(torch.tensor([[0.0, -torch.inf, 0.0]]), torch.tensor([0.55])).item() in (0, 2)
@@ -209,7 +209,7 @@ def test_sample_survives_a_cumulative_sum_that_is_rounded(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("vocabulary", [1, 512, 513, 16_384, 102_400])
-def test_sample_draws_each_token_as_often_as_its_probability_says(vocabulary: int) -> None:
+def test_sample_frequencies_equal_probabilities(vocabulary: int) -> None:
     """The uniforms that draw a token, found by halving, are an interval of the token's probability, whatever its size.
 
     A cumulative sum that is rounded to float32 is off by percents for one token of 16,384.
@@ -229,7 +229,7 @@ def test_sample_draws_each_token_as_often_as_its_probability_says(vocabulary: in
 
 
 @pytest.mark.parametrize("vocabulary", [400, 5000])
-def test_sample_draws_excluded_tokens_of_a_large_vocabulary_never(vocabulary: int) -> None:
+def test_sample_never_returns_excluded_tokens_of_a_large_vocabulary(vocabulary: int) -> None:
     logits = torch.full((len(EXTREMES), vocabulary), -torch.inf)
     allowed = torch.tensor([3, 299, vocabulary - 2])
     logits[:, allowed] = torch.tensor([-1.0, -30.0, 0.0])  # the middle one less likely than float32 uniforms resolve
@@ -332,7 +332,7 @@ def test_chunked_equals_unchunked(scoring: dict[str, Any], rows_per_chunk: int) 
         torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=5e-5)
 
 
-def test_never_more_logits_than_the_budget() -> None:
+def test_logits_stay_within_the_budget() -> None:
     head, hidden, _, actions = states(10)
     seen: list[int] = []
 
@@ -345,13 +345,13 @@ def test_never_more_logits_than_the_budget() -> None:
         log_probs, entropies = hidden_log_probs(hidden, watched, actions, logits_budget=3 * V)
     assert entropies is None
     assert seen == [1, 3, 3, 3, 1]  # one row to learn V, then chunks of three
-    assert all(V not in shape for shape in saved)  # nothing as wide as logits waits for the backward pass
+    assert all(V not in shape for shape in saved)  # nothing of the size of logits is saved for the backward pass
     log_probs.sum().backward()
     assert max(seen) == 3
 
 
 @pytest.mark.parametrize("limits", [{"top_k": 1}, {"top_p": 0.01}], ids=str)
-def test_an_action_that_rounding_excludes_has_a_log_prob(limits: dict[str, Any]) -> None:
+def test_an_action_excluded_by_rounding_has_a_log_prob(limits: dict[str, Any]) -> None:
     """Only the likeliest token is left, and another one was taken: both share the mass."""
     head, hidden, _, _ = states(10)
     logits = head(hidden)
@@ -385,8 +385,8 @@ def test_a_low_precision_head_is_scored_in_float32() -> None:
 
 
 @pytest.mark.parametrize("scoring", SCORINGS, ids=str)
-def test_what_was_sampled_is_what_is_replayed(scoring: dict[str, Any]) -> None:
-    """Law 1: sample from the scoring logits, replay from hidden states, and the ratio is 1."""
+def test_replayed_log_probs_equal_sampled_ones(scoring: dict[str, Any]) -> None:
+    """Invariant 1: sample from the scoring logits, replay from hidden states, and the ratio is 1."""
     head, hidden, null, _ = states(64)
     options = {key: value for key, value in scoring.items() if key != "guidance_scale"}
     logits = head(hidden)

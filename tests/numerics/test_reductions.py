@@ -11,15 +11,15 @@ from motet.numerics.reductions import segment_mean, segment_sum
 
 def test_segment_sum_and_mean_by_hand() -> None:
     values = torch.tensor([1.0, 2.0, 4.0, 8.0])
-    owner = torch.tensor([0, 2, 0, 2])  # act 0 owns 1 and 4, act 2 owns 2 and 8, acts 1 and 3 own nothing
+    owner = torch.tensor([0, 2, 0, 2])  # act 0 has 1 and 4, act 2 has 2 and 8, acts 1 and 3 are empty
     assert segment_sum(values, owner, 4).tolist() == [5.0, 0.0, 10.0, 0.0]
     assert segment_mean(values, owner, 4).tolist() == [2.5, 0.0, 5.0, 0.0]
 
 
-def test_no_actions_at_all() -> None:
-    nothing, nobody = torch.zeros(0), torch.zeros(0, dtype=torch.long)
-    assert segment_sum(nothing, nobody, 2).tolist() == [0.0, 0.0]
-    assert segment_mean(nothing, nobody, 2).tolist() == [0.0, 0.0]
+def test_no_actions() -> None:
+    values, owner = torch.zeros(0), torch.zeros(0, dtype=torch.long)
+    assert segment_sum(values, owner, 2).tolist() == [0.0, 0.0]
+    assert segment_mean(values, owner, 2).tolist() == [0.0, 0.0]
 
 
 @given(

@@ -1,7 +1,7 @@
 """Our advantages, loss and gradient against TRL's own code: a real GRPOTrainer and RLOOTrainer around a tiny Llama.
 
 `GRPOTrainer._compute_loss` is called on hand-made completions, and `_generate_and_score_completions` with rewards that
-the test chooses; nothing of TRL is copied or stubbed. Our side packs the same completions on one axis, scores them with
+the test chooses; no code of TRL is copied or stubbed. Our side packs the same completions on one axis, scores them with
 `hidden_log_probs`, and sums weighted per-action losses. If an upgrade of TRL turns this file red, read what changed:
 the names in motet's recipes are TRL's, and must go on meaning the same.
 """
@@ -74,7 +74,7 @@ def tiny_llama() -> LlamaForCausalLM:
 
 
 def build(trainer: Any, config: Any, folder: Path, rewards: list[list[float | None]], **options: Any) -> Any:
-    """A real trainer. `rewards[k]` is what its k-th reward function will say."""
+    """A real trainer. `rewards[k]` is what its k-th reward function returns."""
 
     def reward(k: int) -> Any:
         def function(completions: list[Any], **columns: Any) -> list[float | None]:
@@ -224,7 +224,7 @@ def assert_same(model: nn.Module, ours: Tensor, theirs: Tensor) -> None:
 
 
 def test_trl_defaults() -> None:
-    """What TRL's names mean when a recipe does not set them. motet's own defaults differ where AlgorithmConfig says."""
+    """Defaults of TRL for keys that a recipe does not set; AlgorithmConfig documents where motet differs."""
     defaults = GRPOConfig(output_dir="unused", use_cpu=True, bf16=False, report_to="none")
     expected: dict[str, Any] = {
         "loss_type": "dapo", "importance_sampling_level": "token", "num_generations": 8, "num_iterations": 1,
@@ -315,7 +315,7 @@ OTHER_LOSSES: list[tuple[LossType, dict[str, float]]] = [
 def test_other_losses(
     trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: LossType, options: dict[str, float], on_policy: bool
 ) -> None:
-    """CISPO, SAPO, VESPO and two-sided clipping, with TRL's defaults where nothing is set."""
+    """CISPO, SAPO, VESPO and two-sided clipping, with TRL's defaults."""
     monkeypatch.setattr(trainer, "loss_type", loss_type)
     for name, value in options.items():
         monkeypatch.setattr(trainer if name == "epsilon_high" else trainer.args, name, value)
@@ -422,7 +422,7 @@ def test_accumulated_over_two_microbatches(
 
 
 def test_trl_takes_the_denominator_of_bnpo_per_microbatch(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one deliberate difference: ours is global, so that the split does not matter (law 4)."""
+    """The one deliberate difference: ours is global, so that the split does not matter (invariant 4)."""
     batch, parts, theirs = accumulate(trainer, monkeypatch, "bnpo")
     local = torch.stack([our_loss(trainer.model, part, "bnpo", "token")[0] / 2 for part in parts]).sum()
     assert_same(trainer.model, local, theirs)

@@ -1,4 +1,4 @@
-"""Flow matching as a policy: schedules, stochastic steps, windows, penalties, and the losses made for them.
+"""Flow matching as a policy: schedules, stochastic steps, windows of steps, and penalties.
 
-A flow takes noise (sigma 1) to a picture (sigma 0) along `dx = v dsigma`; `motet.numerics.flow.path` has the notation.
+A flow turns noise (sigma 1) into an image (sigma 0) along `dx = v dsigma`; `motet.numerics.flow.path` has the notation.
 """

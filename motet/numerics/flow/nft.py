@@ -17,7 +17,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from motet.numerics.flow.path import row_mean, spread, target_velocity, wide
+from motet.numerics.flow.path import at_least_float32, broadcast_like, row_mean, target_velocity
 
 SMALLEST_SCALE = 1e-5
 """Floor of the adaptive normaliser: the released code's."""
@@ -39,8 +39,8 @@ def implicit_velocities(
     Their mean is the old velocity: what one goes, the other goes back. `beta` 1 or 0.1 in the released code; a smaller
     one goes further, as the optimum's `2 / beta` says.
     """
-    old = wide(old_velocity.detach())
-    step = beta * (wide(velocity) - old)
+    old = at_least_float32(old_velocity.detach())
+    step = beta * (at_least_float32(velocity) - old)
     return old + step, old - step
 
 
@@ -73,6 +73,6 @@ def _squared(error: Float[Tensor, "B *D"]) -> Float[Tensor, "B"]:
 
 def _adaptive(error: Float[Tensor, "B *D"], sigma: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
     """The picture's squared error over its detached mean absolute error."""
-    image_error = spread(sigma, error) * error
+    image_error = broadcast_like(sigma, error) * error
     scale = row_mean(image_error.detach().abs()).clamp(min=SMALLEST_SCALE)
     return row_mean(image_error.square()) / scale

@@ -1,11 +1,11 @@
-"""The straight path between a picture and noise, and what a velocity says about its two ends.
+"""The straight path between an image and noise, and the estimates of both ends from a velocity.
 
 Rectified flow (Liu et al., arXiv 2209.03003; Esser et al., arXiv 2403.03206, section 2) with sigma as time:
 
-    x_sigma = (1 - sigma) x_0 + sigma noise        sigma 1 is noise, sigma 0 the picture
-    v       = dx / dsigma = noise - x_0            what the network is trained to say, given x_sigma and sigma
+    x_sigma = (1 - sigma) x_0 + sigma noise        sigma 1 is noise, sigma 0 the image
+    v       = dx / dsigma = noise - x_0            what the network is trained to predict from x_sigma and sigma
 
-so a velocity at `x_sigma` is also an estimate of both ends, `x - sigma v` and `x + (1 - sigma) v`, and of the score,
+so a velocity at `x_sigma` also gives estimates of both ends, `x - sigma v` and `x + (1 - sigma) v`, and of the score,
 `-(x + (1 - sigma) v) / sigma`. Rows are states of any shape `*D`; every row has its own sigma.
 """
 
@@ -20,39 +20,39 @@ def interpolate(
     clean: Float[Tensor, "B *D"], noise: Float[Tensor, "B *D"], sigma: Float[Tensor, "B"]
 ) -> Float[Tensor, "B *D"]:
     """`(1 - sigma) x_0 + sigma noise`: the forward process."""
-    level = spread(sigma, clean)
+    level = broadcast_like(sigma, clean)
     return (1 - level) * clean + level * noise
 
 
 def target_velocity(clean: Float[Tensor, "B *D"], noise: Float[Tensor, "B *D"]) -> Float[Tensor, "B *D"]:
     """`noise - x_0`: the velocity of the straight path, the same at every sigma."""
-    return wide(noise) - wide(clean)
+    return at_least_float32(noise) - at_least_float32(clean)
 
 
 def clean_estimate(
     x: Float[Tensor, "B *D"], velocity: Float[Tensor, "B *D"], sigma: Float[Tensor, "B"]
 ) -> Float[Tensor, "B *D"]:
-    """`x - sigma v`: the picture at the end of the path, if the velocity stayed as it is."""
-    return x - spread(sigma, velocity) * velocity
+    """`x - sigma v`: the image at the end of the path if the velocity stayed constant."""
+    return x - broadcast_like(sigma, velocity) * velocity
 
 
 def noise_estimate(
     x: Float[Tensor, "B *D"], velocity: Float[Tensor, "B *D"], sigma: Float[Tensor, "B"]
 ) -> Float[Tensor, "B *D"]:
-    """`x + (1 - sigma) v`: the noise at the start of the path."""
-    return x + (1 - spread(sigma, velocity)) * velocity
+    """`x + (1 - sigma) v`: the noise at the start of the path if the velocity stayed constant."""
+    return x + (1 - broadcast_like(sigma, velocity)) * velocity
 
 
-def spread(values: Float[Tensor, "B"], like: Float[Tensor, "B *D"]) -> Tensor:
-    """One value per row, shaped and typed to multiply states: `[B, 1, ...]`, float32 at least."""
+def broadcast_like(values: Float[Tensor, "B"], like: Float[Tensor, "B *D"]) -> Tensor:
+    """One value per row in the shape `[B, 1, ...]` that broadcasts over states, in at least float32."""
     return values.to(torch.promote_types(like.dtype, torch.float32)).view(-1, *[1] * (like.dim() - 1))
 
 
-def wide(values: Tensor) -> Tensor:
-    """In float32 at least: differences of velocities lie in digits that bfloat16 lacks (law 3)."""
+def at_least_float32(values: Tensor) -> Tensor:
+    """In float32 or wider: differences of velocities are below the precision of bfloat16 (invariant 3)."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def row_mean(values: Float[Tensor, "B *D"]) -> Float[Tensor, "B"]:
-    """Mean over a state's dimensions: the convention of every loss and log-density of a flow."""
-    return wide(values).flatten(1).mean(dim=1)
+    """Mean over a state's dimensions, in at least float32: used by every loss and log-density of a flow."""
+    return at_least_float32(values).flatten(1).mean(dim=1)

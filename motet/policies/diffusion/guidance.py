@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motet.core.trajectory import Sampling
-from motet.numerics.flow.path import spread, wide
+from motet.numerics.flow.path import at_least_float32, broadcast_like
 
 Velocity = Callable[[Float[Tensor, "A *D"], Float[Tensor, "A"], Sequence[Any]], Float[Tensor, "A *D"]]
 """A network: states, their sigmas and a condition for each -> velocities `noise - image`."""
@@ -67,16 +67,16 @@ def velocity_of(
 ) -> Float[Tensor, "A *D"]:
     """Row a's velocity under `branches[a]`, in float32 at least; all branches of all rows are one batch."""
     if not branches:  # acts without an action: drawings along the ODE
-        return wide(x)
+        return at_least_float32(x)
     counts = torch.tensor([len(own.conditions) for own in branches], device=x.device)
     owner = torch.repeat_interleave(torch.arange(len(branches), device=x.device), counts)
     conditions = [condition for own in branches for condition in own.conditions]
-    velocities = wide(network(x[owner], sigma[owner], conditions))
+    velocities = at_least_float32(network(x[owner], sigma[owner], conditions))
     if len(conditions) == len(branches):
         return velocities
     weights = velocities.new_tensor([weight for own in branches for weight in own.weights])
     mixed = torch.zeros(x.shape, dtype=velocities.dtype, device=x.device)
-    mixed = mixed.index_add(0, owner, spread(weights, velocities) * velocities)
+    mixed = mixed.index_add(0, owner, broadcast_like(weights, velocities) * velocities)
     first = counts.cumsum(0) - counts
     for rescale in dict.fromkeys(own.rescale for own in branches):
         if rescale is not None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from motet.core.protocols import RandomKey, Replay
 from motet.core.trajectory import DenoisingSteps
 from motet.numerics.flow.matching import flow_matching_loss, logit_normal_sigmas
-from motet.numerics.flow.path import interpolate, spread
+from motet.numerics.flow.path import broadcast_like, interpolate
 from motet.numerics.flow.steps import log_density, sde_step
 from motet.policies.diffusion.guidance import GuidanceBranches, Velocity, velocity_of
 from motet.policies.generation.noise import KeyedNormal, uniforms
@@ -68,7 +68,7 @@ def _scored(
     sigma_next = act.times[1:][taken].to(x)
     offers: dict[str, Any] = {"velocity": velocity, "sigma": sigma, "sigma_next": sigma_next}
     if act.log_probs is None:
-        noise = after + (x - after) / spread(sigma, x)
+        noise = after + (x - after) / broadcast_like(sigma, x)
         log_probs = -flow_matching_loss(velocity, after, noise)
     else:
         step = sde_step(x, velocity, sigma, sigma_next, act.sampling.noise_level, act.sampling.sde_type)

@@ -12,7 +12,7 @@ from torch import Tensor
 from motet.core.errors import NumericsError
 from motet.core.protocols import RandomKey
 from motet.core.trajectory import Sampling
-from motet.numerics.flow.steps import draw, log_density, ode_step, sde_step
+from motet.numerics.flow.steps import log_density, ode_step, sample_gaussian, sde_step
 from motet.numerics.flow.windows import stochastic_steps
 from motet.policies.diffusion.guidance import GuidanceBranches, Velocity, velocity_of
 from motet.policies.generation.noise import KeyedNormal
@@ -56,7 +56,7 @@ def paint(
         velocity = velocity_of(network, x, sigma, branches)
         if noisy:
             step = sde_step(x, velocity, sigma, after, sampling.noise_level, sampling.sde_type)
-            following = draw(step, noise.next().to(device)).float()
+            following = sample_gaussian(step, noise.next().to(device)).float()
             log_probs = log_density(following, *step)
             if sampling.guidance == "conditional":
                 behaviour.append(log_probs.cpu())
