@@ -1,7 +1,8 @@
 """motet: reinforcement-learning post-training of models that understand and generate images.
 
-    policy = motet.load_policy("checkpoints/shapes_janus")
-    acts = policy.generate_images("two red circles", n=4)
+    result = motet.train("checkpoints/shapes_janus", scenario="answer", data=rows, rewards=my_reward, steps=20,
+                         output="runs/mine")
+    acts = result.policy.generate_images("two red circles", n=4)
 
 Names are loaded when they are first used: importing motet imports no torch.
 """
@@ -10,12 +11,56 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from motet.api.runs import sft as sft
+    from motet.api.runs import train as train
+    from motet.config import Recipe as Recipe
+    from motet.core.conversation import Conversation as Conversation
+    from motet.core.protocols import Policy as Policy
     from motet.core.registry import register as register
+    from motet.core.task import Task as Task
+    from motet.core.trajectory import ActWithAdvantage as ActWithAdvantage
+    from motet.core.trajectory import DenoisingSteps as DenoisingSteps
+    from motet.core.trajectory import ImageTokens as ImageTokens
+    from motet.core.trajectory import TextTokens as TextTokens
     from motet.policies import load_policy as load_policy
+    from motet.report.callbacks import Callback as Callback
+    from motet.scenarios import GenerateImage as GenerateImage
+    from motet.scenarios import GenerateText as GenerateText
+    from motet.scenarios import scenario as scenario
 
 __version__ = "0.1.0"
-_MODULES = {"load_policy": "motet.policies", "register": "motet.core.registry"}
-__all__ = ["__version__", "load_policy", "register"]
+_NAMES = {
+    "motet.api.runs": ("sft", "train"),
+    "motet.config": ("Recipe",),
+    "motet.core.conversation": ("Conversation",),
+    "motet.core.protocols": ("Policy",),
+    "motet.core.registry": ("register",),
+    "motet.core.task": ("Task",),
+    "motet.core.trajectory": ("ActWithAdvantage", "DenoisingSteps", "ImageTokens", "TextTokens"),
+    "motet.policies": ("load_policy",),
+    "motet.report.callbacks": ("Callback",),
+    "motet.scenarios": ("GenerateImage", "GenerateText", "scenario"),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = [
+    "ActWithAdvantage",
+    "Callback",
+    "Conversation",
+    "DenoisingSteps",
+    "GenerateImage",
+    "GenerateText",
+    "ImageTokens",
+    "Policy",
+    "Recipe",
+    "Task",
+    "TextTokens",
+    "__version__",
+    "load_policy",
+    "register",
+    "scenario",
+    "sft",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

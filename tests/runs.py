@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 import motet.cli
 from motet.config import Recipe, parse_recipe
 from motet.policies.tiny.janus import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
+from motet.report.callbacks import Callback
 from motet.report.run_dir import RunFolder
 from motet.shapes.world import ShapesRows
 from motet.testing import FakePolicy
@@ -27,6 +29,7 @@ SIZES = TinySizes(
     vision_heads=2, max_positions=256,
 )  # fmt: skip
 REWARDS = f"{Path(__file__).parent / 'fake_rewards.py'}:"
+CALLBACKS = f"{Path(__file__).parent / 'fake_callbacks.py'}:"
 
 
 def save_tiny_janus(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32, sizes: TinySizes = SIZES) -> Path:
@@ -76,15 +79,15 @@ def write_recipe(path: Path, checkpoint: Path, **changes: Any) -> Path:
     return path
 
 
-class RecordingCallback:
+class RecordingCallback(Callback):
     """A watcher that remembers, and asks for the run's end after a step."""
 
     def __init__(self, interrupt: Interrupt, stop_after: int | None = None) -> None:
         self.interrupt, self.stop_after = interrupt, stop_after
         self.seen: list[dict[str, float]] = []
 
-    def step(self, step: int, steps: int, numbers: dict[str, float]) -> None:
-        self.seen.append(numbers)
+    def on_step_end(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.seen.append(dict(metrics))
         self.interrupt.asked = self.interrupt.asked or step == self.stop_after
 
 

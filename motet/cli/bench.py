@@ -74,6 +74,7 @@ def bench_step(recipe_path: Path, overrides: list[str], steps: int, warmup: int,
 
     console = Terminal()
     with ProgressBar(console) as bar:
+        bar.steps = lambda: warmup + steps
         found = measure(recipe, steps, warmup, bar)
     table = Table(title=f"One step of {found.trajectories} trajectories on {escape(found.device)}", show_header=False)
     table.add_column("")

@@ -78,16 +78,16 @@ def evaluate_recipe(
     asked: Asked, path: Path, overrides: list[str], *, data: str | None, split: str | None, stage: str | None
 ) -> None:
     """Play a recipe's scenarios with a checkpoint on held-back rows, and print what its rewards say."""
-    from motet.data import is_file
+    from motet.data import has_splits
 
     fix = "leave it out, or leave out the recipe."
     _refuse(asked.suite, "belongs to the shapes suite, and a recipe measures with its own rewards", fix)
     given = {"eval.data": data, "eval.split": split}
     chosen = ["eval.suite=rewards", *_overrides(given)]
     recipe = recipe_of(path, [*overrides, *asked.overrides, *chosen], stage)
-    if split is not None and recipe.eval.data is not None and is_file(recipe.eval.data):
+    if split is not None and recipe.eval.data is not None and not has_splits(recipe.eval.data):
         raise ConfigError(
-            f"--split {split}, but the file {recipe.eval.data} has no splits.",
+            f"--split {split}, but {recipe.eval.data} has no splits.",
             fix="leave --split out, or give the split's own file as --data.",
         )
     policy = recipe.policy.model_copy(update={"path": str(resolve_checkpoint(asked.checkpoint))})
@@ -97,7 +97,7 @@ def evaluate_recipe(
 def _run_rewards(recipe: Recipe, asked: Asked) -> None:
     from rich.markup import escape
 
-    from motet.data import is_file
+    from motet.data import has_splits
     from motet.evaluation.rewards_suite import evaluate_tracks
     from motet.report.progress import ProgressBar
     from motet.report.tables import rewards_table
@@ -112,7 +112,9 @@ def _run_rewards(recipe: Recipe, asked: Asked) -> None:
 
         table = evaluate_tracks(session, tell).table
     sources = [eval_data_config(recipe, track.data) for track in recipe.resolved_tracks().values()]
-    places = ", ".join(dict.fromkeys(d.source if is_file(d.source) else f"{d.source} ({d.split})" for d in sources))
+    places = ", ".join(
+        dict.fromkeys(d.source if not has_splits(d.source) else f"{d.source} ({d.split})" for d in sources)
+    )
     title = f"Rewards on {escape(places)}, with 95 % intervals"
     show_numbers(rewards_table({Path(asked.checkpoint).name: table}, title), table, asked.json_path)
 

@@ -6,12 +6,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from motet.api.runs import run_recipe
 from motet.config import load_recipe
 from motet.config.stages import is_plan, load_plan
 from motet.config.sweep import load_sweep
 from motet.core.errors import ConfigError
-from motet.report.resume_check import check_resume_compatible
-from motet.report.run_dir import RunFolder
 from motet.report.safe_streams import safe_output
 
 
@@ -32,23 +31,14 @@ def train(recipe_path: Path, output: Path, overrides: list[str], resume: bool, o
     if only:
         fix = "leave it out, or give a plan."
         raise ConfigError(f"--only is {only[0]!r}, and {str(recipe_path)!r} is one run, not a plan of stages.", fix=fix)
-    recipe = load_recipe(recipe_path, overrides)
-    folder = RunFolder(output, resume=resume)
-    check_resume_compatible(folder, recipe)
-    from motet.experiments.single_run import run_training
-
-    run_training(recipe, folder, again)
+    run_recipe(load_recipe(recipe_path, overrides), output, again, resume=resume)
 
 
 @safe_output()
 def sft(recipe_path: Path, output: Path, overrides: list[str], resume: bool) -> None:
     """Supervised training with the learning curve of the recipe's suite."""
-    recipe = load_recipe(recipe_path, overrides)
-    folder = RunFolder(output, resume=resume)
-    check_resume_compatible(folder, recipe)
-    from motet.experiments.single_run import run_supervised
-
-    run_supervised(recipe, folder, _again("sft", recipe_path, output, overrides))
+    again = _again("sft", recipe_path, output, overrides)
+    run_recipe(load_recipe(recipe_path, overrides), output, again, resume=resume, supervised=True)
 
 
 @safe_output()

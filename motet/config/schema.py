@@ -188,6 +188,8 @@ class RunConfig(Section):
     """How many checkpoints to keep."""
     sample_every: PositiveInt = 20
     """Steps between picture grids."""
+    callbacks: tuple[str, ...] = ()
+    """Names or paths (`package.module:name`, `file.py:name`) of callbacks; see docs/how-to/plugins.md."""
     threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads of torch; None: torch's choice, and fewer while other processes compete for the processor."""
 

@@ -19,6 +19,7 @@ from motet.config.schema import (
     RewardConfig,
     TrackConfig,
 )
+from motet.core.registry import is_object_path, registry
 
 
 def contradictions(recipe: Recipe) -> list[Problem]:
@@ -108,7 +109,8 @@ def _shapes_data(recipe: Recipe) -> Iterator[Problem]:
     for prefix, track in _tracks(recipe):
         data, key = track.data, f"{prefix}data"
         if data.source != "shapes":
-            if set(data.options) - set(HUB_OPTIONS):  # whether it is on the hub shows when it is opened
+            unknown = set(data.options) - set(HUB_OPTIONS)  # whether it is on the hub shows when it is opened
+            if unknown and not is_object_path(data.source) and registry("data").get(data.source) is None:
                 text = f"are options of the shapes world, but {key}.source is '{data.source}'."
                 yield Problem(f"{key}.options", text, f"remove {key}.options, or set {key}.source to shapes.")
             continue

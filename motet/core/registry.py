@@ -31,7 +31,7 @@ T = TypeVar("T")
 MOTET = "motet"
 """Owner of the built-in entries."""
 PYTHON = "python:"
-"""What the name of an object begins with that a Python program gave to `motet.train` (`Registry.bind`)."""
+"""What the name of an object begins with that a Python program gave to `motet.train` (`bind_objects`)."""
 PLUGINS = "motet.plugins"
 """The entry-point group of installed packages."""
 
@@ -75,7 +75,6 @@ class Registry(Generic[T]):
         self.what, self.key, self.built_in = what, key, built_in
         self._entries: dict[str, _Entry[T]] = {}
         self._clashes: dict[str, ConfigError] = {}
-        self._objects: dict[str, Any] = {}
 
     def add(self, name: str, entry: T, *, owner: str = MOTET) -> None:
         """Register an entry; ConfigError, naming both owners, when the name is taken."""
@@ -125,26 +124,16 @@ class Registry(Generic[T]):
             return name
         if name.startswith(PYTHON):
             return self._python_object(name)
-        if ":" in name:
+        if is_object_path(name):
             return load_attribute(name, key=self.key)
         found = self.get(name)
         if found is not None:
             return found
         raise self._unknown(name)
 
-    @contextmanager
-    def bind(self, objects: Mapping[str, Any]) -> Iterator[None]:
-        """Let recipes name Python objects, as `python:NAME`, while the context lasts."""
-        before = dict(self._objects)
-        self._objects |= {f"{PYTHON}{name}": value for name, value in objects.items()}
-        try:
-            yield
-        finally:
-            self._objects = before
-
     def _python_object(self, name: str) -> Any:
-        if name in self._objects:
-            return self._objects[name]
+        if name in _objects:
+            return _objects[name]
         raise ConfigError(
             f"{self.key}={name!r} is an object of the Python program that started this run, not a name.",
             fix="run that program again (motet.train(..., resume=True) goes on with the run), or name the object by a "
@@ -164,6 +153,21 @@ class Registry(Generic[T]):
     def _load_built_in(self) -> None:
         if self.built_in is not None:
             importlib.import_module(self.built_in)
+
+
+_objects: dict[str, Any] = {}
+
+
+@contextmanager
+def bind_objects(objects: Mapping[str, Any]) -> Iterator[None]:
+    """Let recipes name Python objects, `python:NAME` as `find` takes it, while the context lasts."""
+    before = dict(_objects)
+    _objects.update(objects)
+    try:
+        yield
+    finally:
+        _objects.clear()
+        _objects.update(before)
 
 
 _GROUPS: dict[str, Registry[Any]] = {
@@ -251,6 +255,11 @@ def load_plugins() -> Mapping[str, str]:
         finally:
             _loading = None
     return _failed_plugins
+
+
+def is_object_path(name: str) -> bool:
+    """Whether a name is the path of a Python object: `package.module:name`, `file.py:name` or `python:name`."""
+    return ":" in name and "://" not in name
 
 
 def load_attribute(path: str, *, key: str) -> Any:

@@ -1,15 +1,17 @@
-"""Where raw rows come from: the shapes world, a file, a folder saved by datasets, or the hub."""
+"""Where raw rows come from: a registered source, a Python object, a file, a folder saved by datasets, or the hub."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from motet.config.schema import HUB_OPTIONS, DataConfig
-from motet.core.errors import CORRECT_ROW, ConfigError, DataError
-from motet.core.registry import did_you_mean, first_line
+from motet.core.errors import CORRECT_ROW, ConfigError, DataError, MotetError
+from motet.core.registry import Registry, did_you_mean, first_line, is_object_path, registry
 from motet.data.files import SUFFIXES, Row, kind_of, read_dataset, read_rows, unreadable
 from motet.weights.hub import missing_reason
 
@@ -21,11 +23,11 @@ GOLDS = ("answer", "solution")
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Random access to raw rows: their columns as stored, pictures not yet read.
+    """Random access to raw rows: their columns as stored, images not yet read.
 
-    `size` None: endless. `folder` is what path strings of pictures are relative to: that of the file or folder that
+    `size` None: endless. `folder` is what path strings of images are relative to: that of the file or folder that
     holds the rows, the current one for a hub id. `place(i)` says where row i stands. `texts()` gives all rows in order
-    without pictures that are stored in them. `images` are columns that hold pictures by their type: True for lists.
+    without images that are stored in them. `images` are columns that hold images by their type: True for lists.
     """
 
     name: str
@@ -39,6 +41,19 @@ class Source:
     generated: bool = False
 
 
+SOURCES: Registry[Any] = registry("data")
+"""An entry is a list of rows (mappings), a `datasets.Dataset` or `DatasetDict`, or a function of (`DataConfig`, seed)
+that returns one of those or a `Source`."""
+
+
+def has_splits(source: str) -> bool:
+    """Whether `data.split` chooses part of a `data.source`: not of one file, a list of rows or one Dataset."""
+    if is_file(source):
+        return False
+    entry = _registered(source)
+    return entry is None or callable(entry) or type(entry).__name__ == "DatasetDict"
+
+
 def is_file(source: str) -> bool:
     """Whether a `data.source` means one file, which has no splits."""
     path = Path(source).expanduser()
@@ -46,18 +61,74 @@ def is_file(source: str) -> bool:
 
 
 def open_source(config: DataConfig, seed: int, images: Collection[str]) -> Source:
-    """Open `config.source`. `images` are raw columns that hold pictures: datasets must not decode them itself.
+    """Open `config.source`. `images` are raw columns that hold images: datasets must not decode them itself.
 
     Raises DataError for what cannot be read, ConfigError for settings that the kind of source does not have.
     """
-    if config.source == "shapes":
-        return _open_shapes(config, seed)
+    entry = _registered(config.source)
+    if entry is not None:
+        return _open_registered(entry, config, seed, images)
     path = Path(config.source).expanduser()
     if is_file(config.source):
         return _open_file(path, config, images)
     if path.is_dir() and any((path / mark).is_file() for mark in ("state.json", "dataset_dict.json")):
         return _open_saved(path, config, images)
     return _open_hub(config, images)
+
+
+def _registered(source: str) -> Any | None:
+    """What a registered name, or the path of a Python object, stands for; None for a file, a folder and a hub id."""
+    if is_file(source):
+        return None
+    return SOURCES.find(source) if is_object_path(source) else SOURCES.get(source)
+
+
+def _open_registered(entry: Any, config: DataConfig, seed: int, images: Collection[str]) -> Source:
+    name = config.source.rpartition(":")[2]
+    rows: Any = entry
+    if callable(entry):
+        try:
+            rows = entry(config, seed)
+        except MotetError:
+            raise
+        except Exception as error:
+            problem = f"data.source={config.source!r} raised {first_line(error)}."
+            raise DataError(problem, fix="correct the function; it is called with (config, seed).") from error
+    if isinstance(rows, Source):
+        return rows
+    if not callable(entry):
+        _refuse_options(config, name)
+    if type(rows).__name__ == "DatasetDict":
+        rows = _split_of(rows, config.split, name)
+    elif not callable(entry) and config.split != "train":
+        raise ConfigError(f"data.split={config.split!r}, but {name} has no splits.", fix="leave data.split out.")
+    if type(rows).__module__.partition(".")[0] == "datasets":
+        return _from_dataset(rows, name, Path.cwd(), images)
+    if isinstance(rows, Sequence) and all(isinstance(row, Mapping) for row in rows):
+        return _from_list([dict(row) for row in rows], name)
+    raise DataError(
+        f"data.source={config.source!r} is {rows!r:.80}; expected a list of rows (mappings) or a datasets.Dataset.",
+        fix='give rows such as [{"question": "1 + 1?", "answer": "2"}], or a function of (config, seed) that '
+        "returns them.",
+    )
+
+
+def _from_list(rows: Sequence[Row], name: str) -> Source:
+    """Rows in memory. Images among them may be PIL images."""
+    columns = tuple(dict.fromkeys(column for row in rows for column in row))
+    empty = dict.fromkeys(columns)  # as for files: a row that lacks a column has None there
+
+    def texts() -> Iterator[Row]:
+        for row in rows:
+            yield {column: value for column, value in (empty | row).items() if not _holds_images(value)}
+
+    return Source(
+        name, columns, len(rows), Path.cwd(), lambda i: empty | rows[i], lambda i: f"Row {i} of {name}", texts
+    )
+
+
+def _holds_images(value: Any) -> bool:
+    return isinstance(value, Image.Image) or (isinstance(value, list) and any(_holds_images(item) for item in value))
 
 
 def _open_shapes(config: DataConfig, seed: int) -> Source:
@@ -76,6 +147,9 @@ def _open_shapes(config: DataConfig, seed: int) -> Source:
         lambda: iter(()),
         generated=True,
     )
+
+
+SOURCES.add("shapes", _open_shapes)
 
 
 def _open_file(path: Path, config: DataConfig, images: Collection[str]) -> Source:
@@ -124,17 +198,21 @@ def _open_saved(path: Path, config: DataConfig, images: Collection[str]) -> Sour
     except Exception as error:
         raise unreadable(path, error) from error
     if isinstance(dataset, DatasetDict):
-        if config.split not in dataset:
-            raise DataError(
-                f"{path.name} has no split {config.split!r}; it has: {', '.join(map(str, dataset))}.",
-                fix="set data.split to one of them.",
-            )
-        dataset = dataset[config.split]
+        dataset = _split_of(dataset, config.split, path.name)
     elif config.split not in ("train", str(dataset.split)):
         raise ConfigError(
             f"data.split={config.split!r}, but {path.name} was saved without splits.", fix="leave data.split out."
         )
     return _from_dataset(dataset, path.name, path, images)
+
+
+def _split_of(dataset: Mapping[Any, Any], split: str, name: str) -> Any:
+    if split not in dataset:
+        raise DataError(
+            f"{name} has no split {split!r}; it has: {', '.join(map(str, dataset))}.",
+            fix="set data.split to one of them.",
+        )
+    return dataset[split]
 
 
 def _open_hub(config: DataConfig, images: Collection[str]) -> Source:
@@ -165,7 +243,7 @@ def _open_hub(config: DataConfig, images: Collection[str]) -> Source:
 
 
 def _folder(local: Path, options: Mapping[str, Any]) -> Path:
-    """Where paths of pictures begin: the local folder that was loaded, or that of a local `data_files`."""
+    """Where paths of images begin: the local folder that was loaded, or that of a local `data_files`."""
     if local.is_dir():
         return local
     files = options.get("data_files")
@@ -203,7 +281,7 @@ def _from_dataset(dataset: Any, name: str, folder: Path, images: Collection[str]
 
 
 def _encoded(feature: Any) -> Any:
-    """A feature of datasets whose pictures are not decoded, however deep they stand."""
+    """A feature of datasets whose images are not decoded, however deep they stand."""
     from datasets import Image, LargeList, List
 
     if isinstance(feature, Image):

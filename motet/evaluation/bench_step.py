@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from motet.config import Recipe, to_yaml
-from motet.report.metrics import Callback
+from motet.report.callbacks import Callback
 from motet.report.run_dir import RunFolder
 from motet.training.run_loop import Run
 from motet.training.setup import setup_rl

@@ -8,16 +8,20 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from motet.config import EvalConfig, Recipe, to_yaml
 from motet.core.errors import MotetError, NumericsError
+from motet.core.protocols import TrainablePolicy
+from motet.core.registry import is_object_path
 from motet.evaluation.reconstruction import reconstruct_sample, reconstruction_grid
 from motet.evaluation.rewards_suite import evaluate_tracks
 from motet.evaluation.shapes_suite import evaluate_shapes
 from motet.policies.loading import LoadSpec
+from motet.report.callbacks import CallbackList, resolve_callbacks
 from motet.report.image_grid import make_image_grid, save_image
 from motet.report.progress import ProgressBar
 from motet.report.resume_check import keep_resolved_dtypes, starting_weights
@@ -45,6 +49,7 @@ class _RunContext:
     again: str
     console: Terminal
     bar: ProgressBar
+    callbacks: CallbackList
     interrupt: Interrupt
     threads: ThreadTuner | None
 
@@ -54,8 +59,21 @@ class _RunContext:
             self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> None:
-    """Measure, train by reinforcement learning, measure again. `before`: the first measurement, if it is known."""
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What a run came to: its folder, the checkpoint it ends with, the evaluations (None: not made), the policy."""
+
+    folder: Path
+    checkpoint: Path | None
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    policy: TrainablePolicy
+    metrics: list[dict[str, Any]]
+    """The lines of `metrics.jsonl`: one per step."""
+
+
+def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> RunResult:
+    """Evaluate, train by reinforcement learning, evaluate again. `before`: the first evaluation, if it is known."""
     with folder.held(), same_threads():
         recipe, types = _with_compute_types(recipe, folder)
         session = setup_rl(recipe)
@@ -70,9 +88,10 @@ def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str
                 desk.console.print(_table(recipe, {"before": before, "after": after}))
             folder.write_json("summary.json", _summary(recipe, folder, progress, {"before": before, "after": after}))
         _print_next_steps(desk, session, progress)
+    return _result(session, folder, before, after)
 
 
-def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> None:
+def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> RunResult:
     """Supervised training with its learning curve, measured at the end; by the suite `rewards` before it as well.
 
     `before`: the first measurement, if it is known.
@@ -92,6 +111,14 @@ def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[s
                 desk.console.print(_table(recipe, measured))
             folder.write_json("summary.json", _summary(recipe, folder, progress, {"after": after, **measured}))
         _print_next_steps(desk, session, progress)
+    return _result(session, folder, before, after)
+
+
+def _result(
+    session: TrainingSetup, folder: RunFolder, before: dict[str, Any] | None, after: dict[str, Any] | None
+) -> RunResult:
+    newest = latest_checkpoint(folder.checkpoints)
+    return RunResult(folder.path, newest, before, after, session.policy, folder.read_metrics())
 
 
 def run_measurement(recipe: Recipe, folder: RunFolder, again: str) -> None:
@@ -103,6 +130,8 @@ def run_measurement(recipe: Recipe, folder: RunFolder, again: str) -> None:
 
 def _with_compute_types(recipe: Recipe, folder: RunFolder) -> tuple[Recipe, str]:
     """The recipe with the compute types that `auto` means here, or meant when the run began; and why these."""
+    if is_object_path(recipe.policy.path):
+        return recipe, ""
     opened = LoadSpec.at(resolve_checkpoint(recipe.policy.path), keep_resolved_dtypes(folder, recipe).policy)
     return recipe.model_copy(update={"policy": opened.settings}), opened.reason
 
@@ -113,13 +142,18 @@ def _run_context(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Run
 
     An error before the first step is done leaves no folder behind; a later one tells the newest checkpoint.
     """
-    console = Terminal()
+    console, own = Terminal(), resolve_callbacks(recipe.run.callbacks)
     threads = ThreadTuner() if recipe.run.threads is None else None
     folder.create(to_yaml(recipe), starting_weights(recipe))
     (folder.path / "summary.json").unlink(missing_ok=True)  # of a shorter run: this one is not at its end
     try:
         with ProgressBar(console) as bar, Interrupt() as interrupt:
-            yield _RunContext(recipe, folder, again, console, bar, interrupt, threads)
+            callbacks = CallbackList([bar, *own])
+            callbacks.on_run_start(recipe, folder.path)
+            try:
+                yield _RunContext(recipe, folder, again, console, bar, callbacks, interrupt, threads)
+            finally:
+                callbacks.on_run_end(*callbacks.last)
     except Stopped:
         raise
     except KeyboardInterrupt:
@@ -157,7 +191,10 @@ def _run(desk: _RunContext, session: TrainingSetup) -> Run:
     looks = {"shapes": _glimpse_of_shapes, "rewards": _glimpse_of_rewards}
     look = looks.get(desk.recipe.eval.suite)
     measure = None if look is None else lambda: look(session)
-    return Run(session, desk.folder, desk.bar, desk.interrupt, measure, desk.threads)
+    run = Run(session, desk.folder, desk.callbacks, desk.interrupt, measure, desk.threads)
+    desk.bar.steps = lambda: run.pace.steps
+    desk.callbacks.last = run.first, {}
+    return run
 
 
 def _check_images(desk: _RunContext, session: TrainingSetup) -> None:

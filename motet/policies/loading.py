@@ -13,11 +13,12 @@ from transformers import JanusConfig
 
 from motet.config import ExpertConfig, PolicyConfig
 from motet.core.errors import CheckpointError, ConfigError
-from motet.core.registry import first_line
+from motet.core.registry import first_line, is_object_path
 from motet.policies.janus import JanusPolicy
 from motet.policies.janus.checkpoint import open_janus
 from motet.policies.lora import attach, base_model_of
 from motet.policies.precision import choose_compute_types, width_of
+from motet.policies.python_policy import python_policy
 from motet.policies.qwen_vl import VlmPolicy
 from motet.policies.qwen_vl.checkpoint import FAMILIES, open_vlm
 from motet.weights.hf_output import suppress_hf_output
@@ -34,6 +35,8 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
     to sample and trains the default parts. Raises CheckpointError for a missing, broken or unsupported checkpoint,
     ConfigError for settings that it has no use for.
     """
+    if is_object_path(str(path)):
+        return python_policy(str(path), config)
     settings = config or PolicyConfig(path=str(path))
     opened = LoadSpec.at(resolve_checkpoint(path), settings)
     settings = opened.settings

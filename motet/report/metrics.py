@@ -6,18 +6,8 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
 
 from motet.core.trajectory import Group, Scores, TextTokens
-
-
-@runtime_checkable
-class Callback(Protocol):
-    """Receives the metrics of a run: a progress bar, a tracker."""
-
-    def step(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-        """After every step, with its metrics."""
-        ...
 
 
 class PhaseTimer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Console, ConsoleOptions
@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.table import Column
 from rich.text import Text
+
+from motet.report.callbacks import Callback
 
 SHOWN = (  # metric, label, format; metrics that a run does not log are left out
     ("reward", "reward", "{:.3f}"),
@@ -107,11 +109,13 @@ class _MetricsColumn(ProgressColumn):
         return _FittingLine(task.fields["parts"])
 
 
-class ProgressBar:
-    """Progress of training (as a `Callback`) and of evaluations. Use as a context manager."""
+class ProgressBar(Callback):
+    """Progress of training and of evaluations. Use as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self.steps: Callable[[], int] = lambda: 0
+        """The number of steps of the run, which a time limit may lower."""
         self._bar = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(bar_width=12), MofNCompleteColumn(),
             TimeRemainingColumn(), _MetricsColumn(table_column=Column(ratio=1, no_wrap=True)),
@@ -129,9 +133,9 @@ class ProgressBar:
     ) -> None:
         self._bar.__exit__(kind, error, trace)
 
-    def step(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+    def on_step_end(self, step: int, metrics: Mapping[str, float]) -> None:
         """Show a finished training step with its metrics."""
-        self._show("train", step, steps, describe(metrics))
+        self._show("train", step, self.steps(), describe(metrics))
 
     def items(self, name: str, done: int, total: int) -> None:
         """Show that `done` of `total` items of an evaluation are finished."""

@@ -21,6 +21,7 @@ RESUMABLE_KEYS = frozenset(
         "eval.every",
         "run.steps",
         "run.minutes",
+        "run.callbacks",
         "run.save_every",
         "run.save_minutes",
         "run.keep_checkpoints",

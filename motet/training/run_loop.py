@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any
 
 from motet.core.errors import CheckpointError
-from motet.report.metrics import Callback, PhaseTimer
+from motet.report.callbacks import Callback
+from motet.report.metrics import PhaseTimer
 from motet.report.run_dir import FAILURES, METRICS, RunFolder, metrics_line
 from motet.training.checkpoint import Progress, restore, save_checkpoint
 from motet.training.setup import TrainingSetup
@@ -37,12 +38,12 @@ class Run:
         self,
         session: TrainingSetup,
         folder: RunFolder,
-        callback: Callback,
+        callbacks: Callback,
         interrupt: Interrupt,
         measure: Measure | None = None,
         threads: ThreadTuner | None = None,
     ) -> None:
-        self.session, self.folder, self.callback, self.interrupt = session, folder, callback, interrupt
+        self.session, self.folder, self.callbacks, self.interrupt = session, folder, callbacks, interrupt
         self.measure = measure
         self.threads = threads  # None: their number stays as it is
         self.progress = self._resume()
@@ -95,10 +96,12 @@ class Run:
         if self.measure is not None and every is not None and (step + 1) % every == 0:
             self._note(step, numbers, failures)
             with self._watch.phase("eval"):
-                numbers = {**numbers, **self.measure()}
+                measured = self.measure()
+            self.callbacks.on_eval(step + 1, measured)
+            numbers = {**numbers, **measured}
         numbers = self._note(step, numbers, failures)
         self._write_lines()
-        self.callback.step(step + 1, self.pace.steps, numbers)
+        self.callbacks.on_step_end(step + 1, numbers)
 
     def _note(
         self, step: int, numbers: Mapping[str, float], failures: Sequence[Mapping[str, Any]]
@@ -120,8 +123,10 @@ class Run:
     def _save(self) -> None:
         self.folder.sync_lines()
         keep = self.session.recipe.run.keep_checkpoints
-        save_checkpoint(self.folder.checkpoints, self.session.policy, self.session.learner, self.progress, keep)
-        self._saved, self._saved_at = self.progress.step, time.monotonic()
+        session, progress = self.session, self.progress
+        checkpoint = save_checkpoint(self.folder.checkpoints, session.policy, session.learner, progress, keep)
+        self._saved, self._saved_at = progress.step, time.monotonic()
+        self.callbacks.on_checkpoint(progress.step, checkpoint)
 
     def _rescue(self) -> None:
         """Save the last whole step, if it is still in memory: no optimizer step came after it."""

@@ -13,7 +13,7 @@ from motet.config import DROPOUTS, DataConfig, Recipe, TrackConfig
 from motet.core.errors import CheckpointError, ConfigError, MotetError
 from motet.core.protocols import Policy, TrainablePolicy
 from motet.core.trajectory import ActKind, Sampling
-from motet.data import ResumableSampler, Rows, is_file, open_rows, warn_unused_images
+from motet.data import ResumableSampler, Rows, has_splits, is_file, open_rows, warn_unused_images
 from motet.policies import load_policy
 from motet.policies.generation.noise import uniforms
 from motet.rewards import BoundReward, bind_policy, check_golds, resolve_all
@@ -145,7 +145,7 @@ def eval_data_config(recipe: Recipe, data: DataConfig) -> DataConfig:
     settings = recipe.eval
     if settings.data is None:
         return data.model_copy(update={"split": settings.split, "size": None})
-    split = "train" if is_file(settings.data) else settings.split
+    split = settings.split if has_splits(settings.data) else "train"
     options = data.options if settings.data == data.source else {}
     return data.model_copy(update={"source": settings.data, "split": split, "size": None, "options": options})
 

@@ -67,7 +67,7 @@ def test_a_console_keeps_its_own_codes_and_no_others(capsys):
     console.print(HOSTILE, markup=False)
     console.rule(HOSTILE)
     with ProgressBar(console) as bar:
-        bar.step(1, 2, {f"rewards/{HOSTILE}/mean": 0.5})
+        bar.on_step_end(1, {f"rewards/{HOSTILE}/mean": 0.5})
     own = re.sub(r"\x1b\[\??[0-9;]*[mlhKA]", "", out.getvalue()).replace("\r", "")
     assert not commands(own) and own.count(r"\x1b[31mred\x1b[2J\x9b2J") >= 4
     assert "\x1b[31m\\x1b[31mred" in out.getvalue()  # the cell is red by rich's code, not by its own

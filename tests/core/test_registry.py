@@ -7,7 +7,7 @@ import pytest
 
 from motet.core import registry as registries
 from motet.core.errors import ConfigError
-from motet.core.registry import Registry, did_you_mean, first_line, register, registry
+from motet.core.registry import Registry, bind_objects, did_you_mean, first_line, register, registry
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_attributes_of_attributes(rewards):
 
 def test_objects_have_names_for_a_while(rewards):
     assert rewards.find(len) is len
-    with rewards.bind({"length": len}):
+    with bind_objects({"python:length": len}):
         assert rewards.find("python:length") is len
     with pytest.raises(
         ConfigError, match=r"rewards.name='python:length' is an object of the Python program.*resume=True"

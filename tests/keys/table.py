@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.runs import REWARDS
+from tests.runs import CALLBACKS, REWARDS
 
 
 @dataclass(frozen=True)
@@ -187,5 +187,6 @@ TABLE: dict[str, Shows] = {
     "run.save_minutes": Shows("files", 1e-9),
     "run.keep_checkpoints": Shows("files", 1, given={"run.save_every": 1}),
     "run.sample_every": Shows("files", 2),
+    "run.callbacks": Shows("files", [f"{CALLBACKS}FileWriter"]),
     "run.threads": Shows("work/threads", 2),
 }

@@ -12,7 +12,7 @@ from rich.console import Console
 from motet.core.task import Task
 from motet.core.trajectory import Failure, Group, Sampling, Scores, TextTokens, Trajectory
 from motet.report.image_grid import make_image_grid, save_image
-from motet.report.metrics import Callback, PhaseTimer, act_metrics, reward_metrics
+from motet.report.metrics import PhaseTimer, act_metrics, reward_metrics
 from motet.report.progress import ProgressBar, describe
 from motet.report.run_dir import RunFolder, metrics_line
 from motet.report.samples import failure_lines, save_samples
@@ -167,9 +167,9 @@ def test_describe_begins_with_the_rewards_of_every_track():
 def test_progress_off_a_terminal_is_plain_lines():
     text = io.StringIO()
     with ProgressBar(Console(file=text, width=60)) as bar:
-        assert isinstance(bar, Callback)
+        bar.steps = lambda: 3
         for step in range(1, 4):
-            bar.step(step, 3, {"reward": 0.5, "rewards/[x]/mean": 0.1})
+            bar.on_step_end(step, {"reward": 0.5, "rewards/[x]/mean": 0.1})
         bar.items("measure", 2, 2)
     lines = text.getvalue().rstrip().splitlines()  # rich 13 ends with an empty line
     assert lines == ["train 1/3  reward 0.500  [x] 0.100", "train 3/3  reward 0.500  [x] 0.100", "measure 2/2"]
@@ -179,6 +179,7 @@ def last_lines(width, *steps):
     """What a terminal `width` columns wide shows after each of the steps, without colours."""
     text = io.StringIO()
     with ProgressBar(Console(file=text, force_terminal=True, width=width)) as bar:
+        bar.steps = lambda: 420
         shown = []
         for step in steps:
             step(bar)
@@ -190,12 +191,12 @@ def last_lines(width, *steps):
 
 def test_progress_on_a_terminal_keeps_bar_count_and_time():
     """In 80 columns metrics must not push them out, and no metric is cut."""
-    before, train = last_lines(80, lambda b: b.items("measure before", 2560, 5120), lambda b: b.step(120, 420, STEP))
+    before, train = last_lines(80, lambda b: b.items("measure before", 2560, 5120), lambda b: b.on_step_end(120, STEP))
     assert re.fullmatch(r"measure before [━╸╺]+ 2560/5120 (-:--:--|\d:\d\d:\d\d) *", before)
     line = re.fullmatch(r"train [━╸╺ ]+ 120/420 (-:--:--|\d:\d\d:\d\d) (.*)", train)
     assert line and line[2].rstrip() == "duet 1.878  answer 0.950  shapes 0.925" and len(train) <= 80
-    assert last_lines(200, lambda b: b.step(1, 3, {"rewards/[x]/mean": 0.1}))[0].rstrip().endswith(" [x] 0.100")
-    narrow = last_lines(44, lambda b: b.step(120, 420, STEP))[0]
+    assert last_lines(200, lambda b: b.on_step_end(1, {"rewards/[x]/mean": 0.1}))[0].rstrip().endswith(" [x] 0.100")
+    narrow = last_lines(44, lambda b: b.on_step_end(120, STEP))[0]
     assert " 120/420 " in narrow and narrow.rstrip().endswith(":--")
 
 

@@ -1,0 +1,1 @@
+"""What `import motet` offers: whole runs, and the functions that a training loop is written with."""

@@ -1,0 +1,98 @@
+"""`motet.train`, `motet.sft` and `motet.evaluate`: whole runs, with names, paths and objects everywhere.
+
+The command line runs the same `run_recipe`. Imports no torch until a run begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from motet.api.recipes import python_recipe
+from motet.config import Recipe
+
+if TYPE_CHECKING:
+    from motet.experiments.single_run import RunResult
+
+PathOrRecipe = Recipe | str | PathLike[str]
+
+
+def train(
+    policy: Any = None,
+    *,
+    output: str | PathLike[str],
+    scenario: Any = None,
+    data: Any = None,
+    rewards: Any = None,
+    algorithm: Any = None,
+    steps: int | None = None,
+    callbacks: Sequence[Any] | None = None,
+    recipe: PathOrRecipe | None = None,
+    resume: bool = False,
+    **sections: Any,
+) -> RunResult:
+    """Reinforcement learning, as `motet train` runs it: evaluate, train, evaluate again, leave a run folder.
+
+    - `policy`: a checkpoint folder, a hub id, the path of a function, or a policy object, which is trained in place.
+    - `scenario`: a name, a path, or what `@scenario` returns.
+    - `data`: a file, a folder, a hub id, a list of rows (dicts), a `datasets.Dataset`, or a function of (config, seed).
+    - `rewards`: one or several of: a name, a path, a function `f(prompts, completions, **columns) -> list[float]`, or
+      a recipe's mapping, whose `name` may be such a function: {"name": f, "weight": 0.5, "acts": ["answer"]}.
+    - `algorithm`: the section as a mapping, or a loss alone.
+    - `callbacks`: objects with methods of `motet.Callback`, their classes, names or paths.
+    - `recipe`: a recipe, or its YAML file, that the other arguments change.
+    - `sections`: the other sections of a recipe as mappings, e.g. `optimizer={"learning_rate": 1e-5}`.
+
+    `output` is the run folder; `resume=True` goes on with the run there. Raises the errors of `motet.core.errors`, and
+    Stopped when Ctrl-C has ended the run after a whole step, which is saved.
+    """
+    given = {"policy": policy, "scenario": scenario, "data": data, "rewards": rewards, "algorithm": algorithm}
+    given |= {"steps": steps, "callbacks": callbacks, **sections}
+    with python_recipe(recipe, given) as made:
+        return run_recipe(made, Path(output), _resume_call("train", output), resume=resume)
+
+
+def sft(
+    policy: Any = None,
+    *,
+    output: str | PathLike[str],
+    scenario: Any = None,
+    data: Any = None,
+    targets: Mapping[str, str] | None = None,
+    steps: int | None = None,
+    callbacks: Sequence[Any] | None = None,
+    recipe: PathOrRecipe | None = None,
+    resume: bool = False,
+    **sections: Any,
+) -> RunResult:
+    """Supervised fine-tuning, as `motet sft` runs it; arguments as of `train`.
+
+    `targets`: act -> column of its target, e.g. {"answer": "solution"} (`data.targets` of a recipe).
+    """
+    given = {"policy": policy, "scenario": scenario, "data": data, "targets": targets, "steps": steps}
+    given |= {"callbacks": callbacks, **sections}
+    with python_recipe(recipe, given) as made:
+        return run_recipe(made, Path(output), _resume_call("sft", output), resume=resume, supervised=True)
+
+
+def run_recipe(
+    recipe: Recipe, output: Path, resume_command: str, *, resume: bool = False, supervised: bool = False
+) -> RunResult:
+    """Run a recipe in the folder `output`: what `motet train` and `motet sft` do once they have read it.
+
+    `resume_command`: what goes on with the run, for messages.
+    """
+    from motet.report.resume_check import check_resume_compatible
+    from motet.report.run_dir import RunFolder
+
+    folder = RunFolder(output, resume=resume)
+    check_resume_compatible(folder, recipe)
+    from motet.experiments.single_run import run_supervised, run_training
+
+    return (run_supervised if supervised else run_training)(recipe, folder, resume_command)
+
+
+def _resume_call(function: str, output: str | PathLike[str]) -> str:
+    return f"motet.{function}(..., output={fspath(output)!r}, resume=True)"
