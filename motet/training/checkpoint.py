@@ -96,8 +96,8 @@ def _save_learner(folder: Path, policy: TrainablePolicy, learner: PolicyOptimize
         "seconds": progress.seconds,
         "cursors": progress.data_state,
         "policy_version": policy.version,
-        "optimizer_steps": learner.steps,
-        "learnt": learner.learnt,
+        "optimizer_steps": learner.num_steps,
+        "received_gradient": learner.received_gradient,
     }
     (folder / TRAINER_STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
 
@@ -115,7 +115,7 @@ def restore(folder: Path, policy: TrainablePolicy, learner: PolicyOptimizer) -> 
         tensors = load_file(str(folder / LEARNER))
         progress = Progress(int(state["step"]), float(state["seconds"]), state["cursors"])
         version, optimizer_steps = int(state["policy_version"]), int(state["optimizer_steps"])
-        learnt = bool(state.get("learnt", True))
+        received_gradient = bool(state.get("received_gradient", True))
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(
             f"{str(folder)!r} cannot be resumed: {error}.", fix="delete it to resume from the one before it."
@@ -140,5 +140,5 @@ def restore(folder: Path, policy: TrainablePolicy, learner: PolicyOptimizer) -> 
             learner.optimizer.state[parameter] = {
                 key: value if key == "step" else value.to(parameter.device) for key, value in stored[name].items()
             }
-    policy.version, learner.steps, learner.learnt = version, optimizer_steps, learnt
+    policy.version, learner.num_steps, learner.received_gradient = version, optimizer_steps, received_gradient
     return progress

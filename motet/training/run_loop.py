@@ -48,7 +48,7 @@ class Run:
         self.threads = threads  # None: their number stays as it is
         self.progress = self._resume()
         self.first = self._saved = self.progress.step
-        self._learned = session.learner.steps  # optimizer steps at `progress`
+        self._learned = session.learner.num_steps  # optimizer steps at `progress`
         self._lines: list[tuple[str, Mapping[str, Any]]] = []  # of `progress`, not written yet
         self.pace = Pace(session.recipe.run, self.first, self.progress.seconds)
         self._saved_at = time.monotonic()
@@ -108,7 +108,7 @@ class Run:
     ) -> Mapping[str, float]:
         """From here on this is the last whole step. Returns its numbers with its times."""
         self.progress = Progress(step + 1, self.pace.seconds, self.session.data_state())
-        self._learned = self.session.learner.steps
+        self._learned = self.session.learner.num_steps
         numbers = {**numbers, **self._watch.report(), "seconds": self.progress.seconds}
         self._lines = [(METRICS, metrics_line(step, numbers)), *((FAILURES, failure) for failure in failures)]
         return numbers
@@ -130,7 +130,7 @@ class Run:
 
     def _rescue(self) -> None:
         """Save the last whole step, if it is still in memory: no optimizer step came after it."""
-        if self.progress.step == self._saved or self.session.learner.steps != self._learned:
+        if self.progress.step == self._saved or self.session.learner.num_steps != self._learned:
             return
         try:
             self._write_lines()

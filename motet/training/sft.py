@@ -1,11 +1,14 @@
-"""Supervised training: the same learner over acts that a dataset demonstrates, with the likelihood as objective."""
+"""Supervised training: the same optimizer step over acts that a dataset gives, with the likelihood as the loss."""
 
 from __future__ import annotations
 
-from motet.config import DROPOUTS
+from motet.config import DROPOUTS, KindConfig
 from motet.core.errors import ConfigError
 from motet.core.trajectory import Act, ActKind
-from motet.training.losses import NLLLoss
+from motet.training.batches import StepBatch
+from motet.training.losses.base import LossSettings
+from motet.training.losses.nll import NLLLoss
+from motet.training.optimizer_step import Losses
 from motet.training.rollout import encode_demonstrations
 from motet.training.run_loop import Progress, Run
 from motet.training.setup import TrainingSetup
@@ -13,25 +16,30 @@ from motet.training.setup import TrainingSetup
 
 def train_sft(session: TrainingSetup, run: Run) -> Progress:
     """One optimizer step per batch of rows until the last step or an interruption. Returns where the run stands."""
-    objective = NLLLoss(_weights(session))
     with run:
         for step, watch in run.steps():
             with watch.phase("data"):
                 acts = sft_batch(session, step)
             with watch.phase("learn"):
-                numbers = session.learner.step(acts, objective)
-            run.report(step, numbers)
+                metrics = session.learner.step(StepBatch(acts), nll_losses(session, acts))
+            run.report(step, metrics)
     return run.progress
 
 
+def nll_losses(session: TrainingSetup, acts: list[Act]) -> Losses:
+    """The negative log-likelihood of each kind of act, with its weight."""
+    kinds: set[ActKind] = {act.kind for act in acts}
+    return {kind: NLLLoss(LossSettings(), kind, weight=_weight(session, kind)) for kind in kinds}
+
+
 def sft_batch(session: TrainingSetup, step: int) -> list[Act]:
-    """What the rows of a step demonstrate and what is learned from it: acts of weight 0 would only cost time.
+    """The acts that the rows of a step give, without those of weight 0, which would only cost time.
 
     Raises ConfigError when nothing is left.
     """
     algorithm = session.recipe.algorithm
     dropouts = {name: getattr(algorithm, name) for name in DROPOUTS}
-    shown = [
+    encoded = [
         trajectory
         for track in session.tracks_at(step)
         for trajectory in encode_demonstrations(
@@ -45,11 +53,10 @@ def sft_batch(session: TrainingSetup, step: int) -> list[Act]:
             **dropouts,
         )
     ]
-    trained = [act for trajectory in shown for act in trajectory.acts if act.trained]
+    trained = [act for trajectory in encoded for act in trajectory.acts if act.trained]
     if not trained:
         raise ConfigError("The scenario trains none of its acts.", fix="yield one of them with trained=True.")
-    weights = _weights(session)
-    acts = [act for act in trained if weights.get(act.kind, 1.0) > 0]
+    acts = [act for act in trained if _weight(session, act.kind) > 0]
     if not acts:
         kinds = ", ".join(sorted({act.kind for act in trained}))
         raise ConfigError(
@@ -58,5 +65,5 @@ def sft_batch(session: TrainingSetup, step: int) -> list[Act]:
     return acts
 
 
-def _weights(session: TrainingSetup) -> dict[ActKind, float]:
-    return {kind: own.weight for kind, own in session.recipe.algorithm.per_kind.items()}
+def _weight(session: TrainingSetup, kind: ActKind) -> float:
+    return session.recipe.algorithm.per_kind.get(kind, KindConfig()).weight

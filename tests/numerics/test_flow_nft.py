@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from motet.numerics.flow.matching import flow_matching_loss
-from motet.numerics.flow.nft import implicit_velocities, nft_loss, optimality_prob
 from motet.numerics.flow.path import interpolate
+from motet.training.losses.nft import implicit_velocities, nft_loss, optimality_prob
 
 
 def parts(rows: int = 5, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:

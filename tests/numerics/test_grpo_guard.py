@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from motet.core.sampling import SdeType
-from motet.numerics.flow.grpo_guard import normalized_log_ratios, step_weights
 from motet.numerics.flow.schedules import linear_sigmas
 from motet.numerics.flow.steps import log_density, sample_gaussian, sde_step
+from motet.training.losses.grpo_guard import normalized_log_ratios, step_weights
 
 TIMES = linear_sigmas(9, 3.0).double()
 SIGMA, SIGMA_NEXT = TIMES[:-1], TIMES[1:]

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -13,24 +14,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from motet.numerics.aggregation import StepCounts
 from motet.numerics.kl import kl
-from motet.numerics.losses import (
-    POLICY_LOSSES,
-    Actions,
-    ImportanceSamplingLevel,
-    LossSettings,
-    LossType,
-    action_weights,
-    importance_ratios,
-    nll,
-)
-from motet.numerics.losses.clipped import is_clipped, policy_loss
+from motet.numerics.ratios import ImportanceSamplingLevel, importance_ratios
+from motet.training.losses import LOSSES
+from motet.training.losses.grpo import is_clipped, policy_loss
+from motet.training.losses.policy_gradient import Actions, PolicyGradientLoss
 
-LOSS_TYPES: tuple[LossType, ...] = tuple(POLICY_LOSSES)
+LOSS_TYPES = ("grpo", "bnpo", "dapo", "dr_grpo", "luspo", "cispo", "sapo", "vespo")
 LEVELS: tuple[ImportanceSamplingLevel, ...] = ("token", "sequence")
 MAX_TOKENS = 7
 EPSILON, EPSILON_HIGH, BETA, CAP = 0.2, 0.28, 0.04, 1.1
-SETTINGS = dict.fromkeys(POLICY_LOSSES, LossSettings(EPSILON, EPSILON_HIGH)) | {"cispo": LossSettings(epsilon_high=CAP)}
+OWN: dict[str, dict[str, float]] = {"cispo": {"epsilon_high": CAP}, "sapo": {}, "vespo": {}}
+
+
+def made(name: str, **options: Any) -> PolicyGradientLoss[Any]:
+    """A loss of text by its name, with these options or those of this file."""
+    loss = LOSSES.find(name)
+    clip = {"epsilon": EPSILON, "epsilon_high": EPSILON_HIGH}
+    return loss(loss.Settings(**(options or OWN.get(name, clip))), "text")
+
+
+def action_weights(
+    owner: Tensor, lengths: Tensor, name: str, *, num_acts: int, num_actions: int, max_actions: int | None = None
+) -> Tensor:
+    """The weights of a loss."""
+    return LOSSES.find(name).aggregation(owner, lengths, StepCounts(num_acts, num_actions, max_actions))
 
 
 # --- ratios ---------------------------------------------------------------------------------------------------------
@@ -174,13 +183,13 @@ def one_act(log_ratios: Sequence[float], advantage: float, log_probs: Sequence[f
 def test_cispo_by_hand() -> None:
     """Ratios 1/2, 2 and 8 with the cap 5: every action keeps a gradient, of the capped ratio times the advantage."""
     log_probs, actions = one_act([math.log(0.5), math.log(2.0), math.log(8.0)], -1.5, [-1.0, -2.0, -3.0])
-    loss, capped = POLICY_LOSSES["cispo"].per_action(actions, LossSettings(epsilon_high=5.0))
+    loss, capped = made("cispo", epsilon_high=5.0).per_action(actions)
     torch.testing.assert_close(loss, torch.tensor([-0.5 * 1.5 * 1.0, -2 * 1.5 * 2.0, -5 * 1.5 * 3.0]))
     assert capped is not None and capped.tolist() == [False, False, True]
     (gradient,) = torch.autograd.grad(loss.sum(), log_probs)
     torch.testing.assert_close(gradient, torch.tensor([0.75, 3.0, 7.5]))
     with pytest.raises(ValueError, match="epsilon_high"):
-        POLICY_LOSSES["cispo"].per_action(actions, LossSettings())
+        LOSSES.find("cispo").Settings()
 
 
 @pytest.mark.parametrize(("advantage", "tau"), [(2.0, 1.0), (-2.0, 1.05), (0.0, 1.05)])
@@ -188,7 +197,7 @@ def test_sapo_by_hand(advantage: float, tau: float) -> None:
     """d loss / d r = -4 p (1 - p) A with p = sigmoid(tau (r - 1)): -A at ratio 1, less on both sides."""
     ratios = (0.5, 1.0, 3.0)
     log_probs, actions = one_act([math.log(r) for r in ratios], advantage, [-1.0, -2.0, -3.0])
-    loss, clipped = POLICY_LOSSES["sapo"].per_action(actions, LossSettings())
+    loss, clipped = made("sapo").per_action(actions)
     gates = [1 / (1 + math.exp(-tau * (r - 1))) for r in ratios]
     torch.testing.assert_close(loss, torch.tensor([-4 / tau * p * advantage for p in gates]))
     assert clipped is None
@@ -201,7 +210,7 @@ def test_sapo_by_hand(advantage: float, tau: float) -> None:
 def test_vespo_by_hand(advantage: float, k: float, rate: float) -> None:
     """One act of ratios 2 and 0.6: w = 1.2, shared by both actions."""
     log_probs, actions = one_act([math.log(2.0), math.log(0.6)], advantage, [-1.0, -3.0])
-    loss, clipped = POLICY_LOSSES["vespo"].per_action(actions, LossSettings())
+    loss, clipped = made("vespo").per_action(actions)
     phi = 1.2**k * math.exp(rate * (1 - 1.2))
     torch.testing.assert_close(loss, torch.tensor([phi * advantage * 1.0, phi * advantage * 3.0]))
     assert clipped is None
@@ -212,13 +221,9 @@ def test_vespo_by_hand(advantage: float, k: float, rate: float) -> None:
 @pytest.mark.parametrize("log_ratio", [-1e3, 1e3, math.inf])
 def test_vespo_of_ratios_without_bounds_is_finite(log_ratio: float) -> None:
     log_probs, actions = one_act([log_ratio, 0.0], -1.0, [-1.0, -1.0])
-    loss, _ = POLICY_LOSSES["vespo"].per_action(actions, LossSettings())
+    loss, _ = made("vespo").per_action(actions)
     (gradient,) = torch.autograd.grad(loss.sum(), log_probs)
     assert gradient.abs().max() < 1e-6  # far from what sampled it, an act says nothing
-
-
-def test_nll() -> None:
-    assert nll(torch.tensor([-1.5, -0.0])).tolist() == [1.5, 0.0]
 
 
 # --- weights --------------------------------------------------------------------------------------------------------
@@ -235,7 +240,7 @@ def test_weights_by_hand() -> None:
     for loss_type in ("dapo", "bnpo", "cispo", "vespo"):
         torch.testing.assert_close(action_weights(owner, lengths, loss_type, **counts), torch.full((4,), 1 / 4))
     torch.testing.assert_close(
-        action_weights(owner, lengths, "dr_grpo", max_tokens=10, **counts), torch.full((4,), 1 / 20)
+        action_weights(owner, lengths, "dr_grpo", max_actions=10, **counts), torch.full((4,), 1 / 20)
     )
 
 
@@ -245,19 +250,19 @@ def test_weights_of_a_microbatch_know_the_global_counts() -> None:
     torch.testing.assert_close(action_weights(owner, lengths, "grpo", **counts), torch.full((2,), 1 / 10))
     torch.testing.assert_close(action_weights(owner, lengths, "dapo", **counts), torch.full((2,), 1 / 11))
     torch.testing.assert_close(
-        action_weights(owner, lengths, "dr_grpo", max_tokens=8, **counts), torch.full((2,), 1 / 40)
+        action_weights(owner, lengths, "dr_grpo", max_actions=8, **counts), torch.full((2,), 1 / 40)
     )
 
 
 def test_dr_grpo_needs_its_constant() -> None:
-    with pytest.raises(ValueError, match="max_tokens"):
+    with pytest.raises(ValueError, match="max_actions"):
         action_weights(torch.tensor([0]), torch.tensor([1]), "dr_grpo", num_acts=1, num_actions=1)
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
-def test_weights_are_float32_and_bear_empty_batches(loss_type: LossType) -> None:
+def test_weights_are_float32_and_bear_empty_batches(loss_type: str) -> None:
     nothing = torch.zeros(0, dtype=torch.long)
-    weights = action_weights(nothing, nothing, loss_type, num_acts=0, num_actions=0, max_tokens=5)
+    weights = action_weights(nothing, nothing, loss_type, num_acts=0, num_actions=0, max_actions=5)
     assert weights.shape == (0,)
     assert weights.dtype == torch.float32
 
@@ -296,7 +301,7 @@ def packed_loss(
     weights: Tensor,
     part: Sequence[Play],
     whole: Sequence[Play],
-    loss_type: LossType,
+    loss_type: str,
     level: ImportanceSamplingLevel,
 ) -> Tensor:
     """The loss that a micro-batch `part` contributes to the optimizer step over `whole`, by the code under test."""
@@ -306,7 +311,7 @@ def packed_loss(
     ratios = importance_ratios(log_probs, torch.cat([p.old for p in part]), owner, len(part), level)
     advantages = torch.tensor([p.advantage for p in part], dtype=weights.dtype)[owner]
     actions = Actions(log_probs, torch.cat([p.old for p in part]), ratios, advantages, owner, len(part))
-    per_action = POLICY_LOSSES[loss_type].per_action(actions, SETTINGS[loss_type]).loss
+    per_action = made(loss_type).per_action(actions).loss
     per_action = per_action + BETA * kl(log_probs, torch.cat([p.reference for p in part]))
     per_action_weights = action_weights(
         owner,
@@ -314,27 +319,27 @@ def packed_loss(
         loss_type,
         num_acts=len(whole),
         num_actions=sum(len(play.actions) for play in whole),
-        max_tokens=MAX_TOKENS,
+        max_actions=MAX_TOKENS,
     )
     return (per_action_weights * per_action).sum()
 
 
-def looped_term(log_probs: Tensor, log_ratios: Tensor, ratios: Tensor, a: float, loss_type: LossType) -> Tensor:
+def looped_term(log_probs: Tensor, log_ratios: Tensor, ratios: Tensor, a: float, loss_type: str) -> Tensor:
     """The loss of one sequence's actions, from the papers' formulas."""
-    own = SETTINGS[loss_type]
+    own = made(loss_type).settings
     if loss_type == "cispo":
         return -ratios.detach().clamp(max=CAP) * a * log_probs
     if loss_type == "sapo":
-        tau = own.sapo_temperature_pos if a > 0 else own.sapo_temperature_neg
+        tau = own.temperature_pos if a > 0 else own.temperature_neg
         return -4 / tau / (1 + (-tau * (ratios - 1)).exp()) * a
     if loss_type == "vespo":
-        k, rate = (own.vespo_k_pos, own.vespo_lambda_pos) if a >= 0 else (own.vespo_k_neg, own.vespo_lambda_neg)
+        k, rate = (own.k_pos, own.lambda_pos) if a >= 0 else (own.k_neg, own.lambda_neg)
         w = float(log_ratios.detach().sum().exp())
         return -(w**k) * math.exp(rate * (1 - w)) * a * log_probs
     return -torch.min(ratios * a, ratios.clamp(1 - EPSILON, 1 + EPSILON_HIGH) * a)
 
 
-def looped_loss(weights: Tensor, whole: Sequence[Play], loss_type: LossType, level: ImportanceSamplingLevel) -> Tensor:
+def looped_loss(weights: Tensor, whole: Sequence[Play], loss_type: str, level: ImportanceSamplingLevel) -> Tensor:
     """The same from the papers' formulas, one sequence after the other, without packing or weights."""
     sums = []
     for play in whole:
@@ -361,7 +366,7 @@ def parameters(dtype: torch.dtype = torch.float32) -> Tensor:
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
-def test_equals_the_papers_formulas(loss_type: LossType, level: ImportanceSamplingLevel) -> None:
+def test_equals_the_papers_formulas(loss_type: str, level: ImportanceSamplingLevel) -> None:
     whole, weights = plays([5, 1, 7, 3], dtype=torch.float64), parameters(torch.float64)
     ours, theirs = packed_loss(weights, whole, whole, loss_type, level), looped_loss(weights, whole, loss_type, level)
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0.0)  # the weights are float32
@@ -384,7 +389,7 @@ def test_whole_loss_gradient_by_finite_differences(level: ImportanceSamplingLeve
 )
 @settings(deadline=None, max_examples=15)
 def test_any_split_into_microbatches_gives_the_same_gradient(
-    lengths: list[int], cuts: list[bool], order: object, loss_type: LossType, level: ImportanceSamplingLevel
+    lengths: list[int], cuts: list[bool], order: object, loss_type: str, level: ImportanceSamplingLevel
 ) -> None:
     """Law 4, here: shuffle the acts, cut the batch anywhere, add the parts' losses and gradients."""
     whole, weights = plays(lengths), parameters()

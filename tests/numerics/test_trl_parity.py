@@ -9,9 +9,8 @@ the names in motet's recipes are TRL's, and must go on meaning the same.
 from __future__ import annotations
 
 import warnings
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -27,30 +26,23 @@ with warnings.catch_warnings():
 
     GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer = trl.GRPOConfig, trl.GRPOTrainer, trl.RLOOConfig, trl.RLOOTrainer
 
-from motet.config import AlgorithmConfig
-from motet.config import algorithm as config_algorithm
 from motet.numerics.advantages import STD_EPSILON, Scale, batch_advantages, normalize_each
+from motet.numerics.aggregation import StepCounts
 from motet.numerics.entropies import highest_entropies
 from motet.numerics.kl import kl
 from motet.numerics.logprobs import hidden_log_probs
-from motet.numerics.losses import (
-    POLICY_LOSSES,
-    Actions,
-    ImportanceSamplingLevel,
-    LossSettings,
-    LossType,
-    action_weights,
-    importance_ratios,
-)
+from motet.numerics.ratios import ImportanceSamplingLevel, importance_ratios
 from motet.policies.trainable import mix_into_reference
+from motet.training.losses import LOSSES
+from motet.training.losses.policy_gradient import Actions
 from tests.runs import TrainableFakePolicy
 
 pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
 
-LOSS_TYPES: tuple[LossType, ...] = ("grpo", "bnpo", "dapo", "dr_grpo", "luspo")
+LOSS_TYPES = ("grpo", "bnpo", "dapo", "dr_grpo", "luspo")
 LEVELS: tuple[ImportanceSamplingLevel, ...] = ("token", "sequence")
 EPSILON, EPSILON_HIGH, TEMPERATURE, MAX_TOKENS, G = 0.2, 0.28, 0.9, 5, 4
-SETTINGS = LossSettings(epsilon=EPSILON, epsilon_high=EPSILON_HIGH)
+CLIP = {"epsilon": EPSILON, "epsilon_high": EPSILON_HIGH}
 PROMPT_LENGTHS, COMPLETION_LENGTHS = (3, 1, 2, 3, 2, 1, 3, 2), (5, 1, 3, 4, 2, 5, 1, 3)
 
 
@@ -181,12 +173,12 @@ def score_packed(model: LlamaForCausalLM, inputs: dict[str, Tensor]) -> tuple[Te
 def our_loss(
     model: LlamaForCausalLM,
     inputs: dict[str, Tensor],
-    loss_type: LossType,
+    loss_type: str,
     level: ImportanceSamplingLevel,
     *,
     beta: float = 0.0,
     corrected: bool = False,
-    settings: LossSettings = SETTINGS,
+    options: dict[str, float | None] | None = None,
     entropy_bonus: float = 0.0,
     mask: Tensor | None = None,
     batch: dict[str, Tensor] | None = None,
@@ -198,17 +190,19 @@ def our_loss(
     old = inputs["old_per_token_logps"][taken] if "old_per_token_logps" in inputs else log_probs.detach()
     ratios = importance_ratios(log_probs, old, owner, len(lengths), level)
     actions = Actions(log_probs, old, ratios, inputs["advantages"][owner], owner, len(lengths))
-    per_action, clipped = POLICY_LOSSES[loss_type].per_action(actions, settings)
+    loss = LOSSES.find(loss_type)
+    clip = {name: value for name, value in CLIP.items() if name in loss.Settings.model_fields}
+    own = loss.Settings.model_construct(**(clip if options is None else options))  # TRL has no limits
+    made = loss(own, "text")
+    per_action, clipped = made.per_action(actions)
     kept = torch.ones_like(per_action) if mask is None else mask.float()
     per_action = per_action * kept
     if beta:
         penalty = kl(log_probs, inputs["ref_per_token_logps"][taken], "k3")
         per_action = per_action + beta * (ratios * penalty if corrected else penalty)
     num_actions = int(batch["completion_mask"].sum())
-    weights = action_weights(
-        owner, lengths, loss_type, max_tokens=MAX_TOKENS,
-        num_acts=len(batch["completion_mask"]), num_actions=num_actions,
-    )  # fmt: skip
+    counts = StepCounts(len(batch["completion_mask"]), num_actions, MAX_TOKENS)
+    weights = loss.aggregation(owner, lengths, counts)
     return (weights * per_action).sum() - entropy_bonus * (entropies * kept).sum() / (
         num_actions if mask is None else kept.sum()
     ), clipped
@@ -236,17 +230,12 @@ def test_trl_defaults() -> None:
     }  # fmt: skip
     assert {name: getattr(defaults, name) for name in expected} == expected
     assert STD_EPSILON == 1e-4
-    ours, recipe = LossSettings(), AlgorithmConfig()
-    same_default = (
-        "top_entropy_quantile",
-        "mask_truncated_completions",
-        "ref_model_mixup_alpha",
-        "ref_model_sync_steps",
-    )
-    assert all(getattr(recipe, name) == getattr(defaults, name) for name in (*same_default, "sync_ref_model"))
-    for field in fields(LossSettings):
-        assert getattr(ours, field.name) == getattr(defaults, field.name) == getattr(recipe, field.name), field.name
-    assert get_args(config_algorithm.LossType) == get_args(LossType)
+    names = ("epsilon", "epsilon_high", "delta", "top_entropy_quantile", "mask_truncated_completions")
+    grpo = LOSSES.find("grpo").Settings()
+    assert [getattr(grpo, name) for name in names] == [getattr(defaults, name) for name in names]
+    for loss in ("sapo", "vespo"):
+        for name, value in LOSSES.find(loss).Settings().model_dump().items():
+            assert value == getattr(defaults, f"{loss}_{name}", value), name
 
 
 def test_log_probs_and_entropies(trainer: Any) -> None:
@@ -262,7 +251,7 @@ def test_log_probs_and_entropies(trainer: Any) -> None:
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_loss_and_gradient(
-    trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: LossType, level: ImportanceSamplingLevel, corrected: bool
+    trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: str, level: ImportanceSamplingLevel, corrected: bool
 ) -> None:
     """Off-policy, clipped on both sides, with a KL. TRL's KL is plain k3 without `use_bias_correction_kl`."""
     monkeypatch.setattr(trainer, "loss_type", loss_type)
@@ -281,7 +270,7 @@ def test_loss_and_gradient(
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
-def test_on_policy_loss_and_gradient(trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: LossType) -> None:
+def test_on_policy_loss_and_gradient(trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: str) -> None:
     """TRL without old log-probs: the ratio is 1 and only its gradient matters."""
     monkeypatch.setattr(trainer, "loss_type", loss_type)
     inputs = make_inputs()
@@ -295,11 +284,16 @@ def test_no_epsilon_is_trls_loss_with_a_clip_range_without_end(trainer: Any, mon
         monkeypatch.setattr(trainer, name, 1e9)
     monkeypatch.setattr(trainer, "loss_type", "grpo")
     inputs = off_policy(trainer)
-    ours, _ = our_loss(trainer.model, inputs, "grpo", "token", settings=LossSettings(epsilon=None))
+    ours, _ = our_loss(trainer.model, inputs, "grpo", "token", options={"epsilon": None})
     assert_same(trainer.model, ours, trainer._compute_loss(trainer.model, inputs))
 
 
-OTHER_LOSSES: list[tuple[LossType, dict[str, float]]] = [
+OURS = {
+    "sapo_temperature_pos": "temperature_pos", "sapo_temperature_neg": "temperature_neg", "vespo_k_pos": "k_pos",
+    "vespo_lambda_pos": "lambda_pos", "vespo_k_neg": "k_neg", "vespo_lambda_neg": "lambda_neg",
+}  # fmt: skip
+"""TRL's name of an option -> that of the loss."""
+OTHER_LOSSES: list[tuple[str, dict[str, float]]] = [
     ("cispo", {"epsilon_high": 1.1}),
     ("sapo", {}),
     ("sapo", {"sapo_temperature_pos": 2.5, "sapo_temperature_neg": 0.7}),
@@ -313,7 +307,7 @@ OTHER_LOSSES: list[tuple[LossType, dict[str, float]]] = [
 @pytest.mark.parametrize("on_policy", [False, True])
 @pytest.mark.parametrize(("loss_type", "options"), OTHER_LOSSES)
 def test_other_losses(
-    trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: LossType, options: dict[str, float], on_policy: bool
+    trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: str, options: dict[str, float], on_policy: bool
 ) -> None:
     """CISPO, SAPO, VESPO and two-sided clipping, with TRL's defaults."""
     monkeypatch.setattr(trainer, "loss_type", loss_type)
@@ -323,8 +317,8 @@ def test_other_losses(
     if "delta" in options and not on_policy:
         inputs["old_per_token_logps"] -= 0.4  # high ratios, of negative advantages too
     theirs = trainer._compute_loss(trainer.model, inputs)
-    settings = LossSettings(**{"epsilon": EPSILON, "epsilon_high": EPSILON_HIGH, **options})
-    ours, clipped = our_loss(trainer.model, inputs, loss_type, "token", settings=settings)
+    own = {**CLIP, **options} if "delta" in options else {OURS.get(name, name): v for name, v in options.items()}
+    ours, clipped = our_loss(trainer.model, inputs, loss_type, "token", options=own)
     assert_same(trainer.model, ours, theirs)
     if loss_type == "cispo" and not on_policy:
         capped = trainer._metrics["train"]["cispo_clip_ratio"][-1]  # of actions with a positive advantage
@@ -337,9 +331,7 @@ def test_other_losses(
 
 
 @pytest.mark.parametrize("loss_type", [*LOSS_TYPES, "sapo"])
-def test_the_entropy_bonus_is_a_mean_over_tokens(
-    trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: LossType
-) -> None:
+def test_the_entropy_bonus_is_a_mean_over_tokens(trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: str) -> None:
     """Whatever the weights of the loss type."""
     monkeypatch.setattr(trainer, "loss_type", loss_type)
     monkeypatch.setattr(trainer, "entropy_coef", 0.5)
@@ -351,7 +343,7 @@ def test_the_entropy_bonus_is_a_mean_over_tokens(
 
 @pytest.mark.parametrize("share", [0.0, 0.4])
 @pytest.mark.parametrize("loss_type", ["grpo", "dapo", "cispo"])
-def test_top_entropy_quantile(trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: LossType, share: float) -> None:
+def test_top_entropy_quantile(trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: str, share: float) -> None:
     """The policy loss and the entropy bonus of the tokens of the highest entropy, the KL of all."""
     settings = {"loss_type": loss_type, "top_entropy_quantile": share, "beta": 0.3, "entropy_coef": 0.5}
     for name, value in {**settings, "_entropy_bonus_enabled": True}.items():
@@ -368,7 +360,7 @@ def test_top_entropy_quantile(trainer: Any, monkeypatch: pytest.MonkeyPatch, los
 
 
 @pytest.mark.parametrize("loss_type", [*LOSS_TYPES, "cispo", "sapo", "vespo"])
-def test_mask_truncated_completions(trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: LossType) -> None:
+def test_mask_truncated_completions(trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: str) -> None:
     """TRL hides the tokens of what was cut off; ours leaves the act out, and counts it as an act without actions."""
     monkeypatch.setattr(trainer, "loss_type", loss_type)
     inputs = off_policy(trainer)
@@ -397,7 +389,7 @@ def test_sync_ref_model() -> None:
     assert torch.equal(policy.start["text"], theirs.weight.data[:, 0])
 
 
-def accumulate(trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: LossType) -> tuple[Any, Any, Tensor]:
+def accumulate(trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: str) -> tuple[Any, Any, Tensor]:
     """A batch of eight, its two micro-batches, and the loss that TRL accumulates over them."""
     monkeypatch.setattr(trainer, "loss_type", loss_type)
     monkeypatch.setattr(trainer, "current_gradient_accumulation_steps", 2)
@@ -413,7 +405,7 @@ def accumulate(trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: LossTyp
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
 def test_accumulated_over_two_microbatches(
-    trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: LossType, level: ImportanceSamplingLevel
+    trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: str, level: ImportanceSamplingLevel
 ) -> None:
     monkeypatch.setattr(trainer, "importance_sampling_level", level)
     batch, parts, theirs = accumulate(trainer, monkeypatch, loss_type)

@@ -7,9 +7,10 @@ import motet
 from motet.config import AlgorithmConfig, LoraConfig, OptimizerConfig, PolicyConfig
 from motet.core.errors import ConfigError
 from motet.core.trajectory import Sampling
+from motet.training.batches import StepBatch
 from motet.training.checkpoint import Progress, restore, save_checkpoint
-from motet.training.losses import PolicyGradientLoss, kind_settings
 from motet.training.optimizer_step import PolicyOptimizer
+from tests.losses import losses
 from tests.policies.test_unified import PLAIN, contexts, drawings
 from tests.policies.unified import save
 
@@ -37,11 +38,8 @@ def taught(policy, folder):
     config = AlgorithmConfig(scale_rewards="none", beta=0.1)
     with policy.reference():
         reference = policy.replay(acts, ("mean", "std"))
-    objective = PolicyGradientLoss(
-        config, kind_settings(config, {"text": 4, "denoising": 3}), [1.0, -1.0, 1.0], None, reference
-    )
     learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-2, learning_rates={"language_model": 2e-2}), 2)
-    stats = learner.step(acts, objective)
+    stats = learner.step(StepBatch(acts, [1.0, -1.0, 1.0], None, reference), losses(config))
     assert stats["denoising/kl"] == pytest.approx(0, abs=1e-6) and stats["text/kl"] == pytest.approx(0, abs=1e-6)
     return acts, save_checkpoint(folder, policy, learner, Progress(1, 0.0, {}), 1)
 

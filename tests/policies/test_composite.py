@@ -15,10 +15,11 @@ from motet.core.trajectory import ActWithAdvantage, Sampling
 from motet.policies.diffusion.pipeline.policy import PipelinePolicy
 from motet.policies.experts import ExpertsPolicy
 from motet.scenarios import resolve_scenario
-from motet.training.losses import PolicyGradientLoss, kind_settings
+from motet.training.batches import StepBatch
 from motet.training.optimizer_step import PolicyOptimizer
 from motet.training.policy_update import update
 from motet.training.rollout import rollout
+from tests.losses import losses
 from tests.policies.tiny_pipelines import SIZES, build, write
 from tests.policies.vlms import save_tiny
 
@@ -65,12 +66,10 @@ def test_partial_refinement_in_one_rollout_and_one_step(folders):
     config = AlgorithmConfig(scale_rewards="none", beta=0.01)
     with policy.reference():
         reference = policy.replay(acts, ("mean", "std"))
-    objective = PolicyGradientLoss(
-        config, kind_settings(config, {"text": 4, "denoising": 2}), [1.0, -1.0, 0.5, 1.0, -0.5], None, reference
-    )
+    batch = StepBatch(acts, [1.0, -1.0, 0.5, 1.0, -0.5], None, reference)
     rates = OptimizerConfig(learning_rate=1e-3, learning_rates={"transformer": 1e-4})
     before = {name: p.detach().clone() for name, p in policy.trainable().items()}
-    stats = PolicyOptimizer(policy, rates, 1).step(acts, objective)
+    stats = PolicyOptimizer(policy, rates, 1).step(batch, losses(config))
     assert stats["text/kl"] == pytest.approx(0, abs=1e-6) and stats["denoising/kl"] == pytest.approx(0, abs=1e-6)
     moved = {name.split(".")[0] for name, p in policy.trainable().items() if bool((p != before[name]).any())}
     assert moved == {"model", "transformer"}
@@ -91,7 +90,7 @@ def test_steps_in_which_the_training_expert_has_no_advantage(folders, train, kee
     recipe = parse_recipe({"policy": {"path": "x"}, "run": {"steps": 1}})
     learner = PolicyOptimizer(policy, recipe.optimizer, 1)
     assert update(policy, learner, groups, credited, recipe, 0)["grad_norm"] == 0
-    assert learner.steps == 1 and all(learner.optimizer.state[p] for p in learner.parameters)  # momentum moved on
+    assert learner.num_steps == 1 and all(learner.optimizer.state[p] for p in learner.parameters)  # momentum moved on
 
 
 @pytest.mark.parametrize(("train", "kinds"), [(("language_model",), {"model"}), (("transformer",), {"transformer"})])

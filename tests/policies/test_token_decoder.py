@@ -17,9 +17,10 @@ from motet.policies.diffusion.models import build_denoiser
 from motet.policies.unified import UnifiedPolicy
 from motet.policies.unified.connector import ConnectorConfig, QueryConnector
 from motet.scenarios import GenerateImage, answer, as_image_turn, draw, paint, scenario, think_paint
-from motet.training.losses import NLLLoss, PolicyGradientLoss, kind_settings
+from motet.training.batches import StepBatch
 from motet.training.optimizer_step import PolicyOptimizer
 from motet.training.rollout import encode_demonstrations, rollout
+from tests.losses import losses, supervised
 from tests.policies.unified import SIDE, transformer
 
 PLAIN = {"text": Sampling(max_tokens=4), "image": Sampling(), "denoising": Sampling(num_steps=4)}
@@ -214,7 +215,6 @@ def test_one_step_over_three_kinds_and_several_scenarios_is_the_sum_of_its_parts
         scale_rewards="none", loss_type=loss_type, beta=0.1,
         per_kind={"denoising": KindConfig(epsilon=1e-4, weight=2.0), "image": KindConfig(weight=0.5)},
     )  # fmt: skip
-    settings = kind_settings(config, {"text": 4, "image": 16, "denoising": 3})
     rates = OptimizerConfig(
         learning_rate=1e-4,
         max_grad_norm=1e9,
@@ -235,7 +235,7 @@ def test_one_step_over_three_kinds_and_several_scenarios_is_the_sum_of_its_parts
             reference = policy.replay(acts, ("mean", "std"))
         advantages = [(-1.5) ** (sum(map(ord, act.name)) % 4) for act in acts]
         learner = PolicyOptimizer(policy, rates, 1)
-        stats = learner.step(acts, PolicyGradientLoss(config, settings, advantages, None, reference))
+        stats = learner.step(StepBatch(acts, advantages, None, reference), losses(config))
         gradients = {name: p.grad for name, p in policy.trainable().items() if p.grad is not None}
         return stats, gradients, [group["lr"] for group in learner.optimizer.param_groups]
 
@@ -257,15 +257,10 @@ def test_frozen_acts_are_reported_and_move_nothing(model):
     policy.train_parts(NEW)
     acts = [act for trajectory in played(policy) for act in trajectory]
     config = AlgorithmConfig(scale_rewards="none")
-    settings = kind_settings(config, {"text": 4, "image": 16, "denoising": 3})
-    stats = PolicyOptimizer(policy, OptimizerConfig(), 1).step(
-        acts, PolicyGradientLoss(config, settings, [1.0, -1.0, 0.5] * 4)
-    )
+    stats = PolicyOptimizer(policy, OptimizerConfig(), 1).step(StepBatch(acts, [1.0, -1.0, 0.5] * 4), losses(config))
     assert stats["grad_norm"] > 0 and {"text/ratio", "image/ratio", "denoising/ratio"} <= set(stats)
-    with pytest.raises(ConfigError, match=r"has a say in the acts of this step \(text\)"):
-        PolicyOptimizer(policy, OptimizerConfig(), 1).step(
-            of_kind(acts, "text"), PolicyGradientLoss(config, settings, [1.0] * 4)
-        )
+    with pytest.raises(ConfigError, match=r"has a gradient from the acts of this step \(text\)"):
+        PolicyOptimizer(policy, OptimizerConfig(), 1).step(StepBatch(of_kind(acts, "text"), [1.0] * 4), losses(config))
 
 
 def test_supervision_teaches_the_decoder(model):
@@ -275,14 +270,14 @@ def test_supervision_teaches_the_decoder(model):
     colours = ["red", "blue", "white", "green"]
     rows = [Task(n, {"prompt": WORDS[n % 3], "target": Image.new("RGB", (24, 24), c)}) for n, c in enumerate(colours)]
     learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=3e-3), 50)
-    losses = []
+    curve = []
     for step in range(50):
         shown = encode_demonstrations(policy, paint, rows, {"tokens": "target", "drawing": "target"}, step=step)
         acts = [act for trajectory in shown for act in trajectory.acts]
         assert [torch.equal(d.encoding.tokens, t.ids) for t, d in zip(acts[::2], acts[1::2], strict=True)] == [True] * 4
-        losses.append(learner.step(acts, NLLLoss({})))
+        curve.append(learner.step(*supervised(acts)))
     for name in ("denoising/nll", "image/nll"):
-        values = [stats[name] for stats in losses]
+        values = [stats[name] for stats in curve]
         assert sum(values[-10:]) < 0.6 * sum(values[:10]), (name, values)
 
 
@@ -312,8 +307,7 @@ def test_frozen_conditions_are_computed_once_and_forgotten_once_training_begins(
     assert conditions(policy, drawings)[0] is before[0]
     policy.train_parts(["connector"])
     PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-2), 1).step(
-        policy.encode_targets([Request("denoising", "d", drawings[0].context, (1,))], [drawings[0].image]),
-        NLLLoss({}),
+        *supervised(policy.encode_targets([Request("denoising", "d", drawings[0].context, (1,))], [drawings[0].image]))
     )
     policy.train_parts(["transformer"])
     assert (conditions(policy, drawings)[0].embeddings - before[0].embeddings).abs().max() > 1e-3

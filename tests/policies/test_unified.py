@@ -18,8 +18,9 @@ from motet.core.protocols import Request, TrainablePolicy
 from motet.core.trajectory import Sampling
 from motet.policies.diffusion.guidance import velocity_of
 from motet.policies.unified.conditioner import source_image
-from motet.training.losses import NLLLoss, PolicyGradientLoss, kind_settings
+from motet.training.batches import StepBatch
 from motet.training.optimizer_step import PolicyOptimizer
+from tests.losses import losses, supervised
 from tests.policies.unified import SIDE, build, save
 
 GUIDED = Sampling(num_steps=4, guidance="guided", guidance_scale=2.5, image_guidance_scale=1.5)
@@ -216,12 +217,12 @@ def test_a_frozen_reader_reads_each_distinct_context_once(batch):
     with policy.reference():
         reference = policy.replay(acts, ("mean", "std"))
     config = AlgorithmConfig(scale_rewards="none", beta=0.1)
-    objective = PolicyGradientLoss(config, kind_settings(config, {"denoising": 3}), [1.0, -1.0] * 3, None, reference)
+    batch = StepBatch(acts, [1.0, -1.0] * 3, None, reference)
     learner = PolicyOptimizer(policy, OptimizerConfig(tokens_per_microbatch=1), 2)
     for _ in range(2):
-        learner.step(acts, objective)
+        learner.step(batch, losses(config))
     assert len(read) == 4 == len({id(act.encoding.context) for act in acts}) == len(policy.reader.prefixes)
-    del acts, objective
+    del acts, batch
     read.clear()
     gc.collect()
     assert len(policy.reader.prefixes) == 0
@@ -231,7 +232,7 @@ def test_what_supervision_reads_once_is_not_kept():
     policy = build()
     policy.train_parts(["queries", "connector"])
     acts = policy.encode_targets(drawings(contexts()), [IMAGE] * 4)
-    PolicyOptimizer(policy, OptimizerConfig(), 1).step(acts, NLLLoss({}))
+    PolicyOptimizer(policy, OptimizerConfig(), 1).step(*supervised(acts))
     assert len(policy.reader.prefixes) == 0
 
 
@@ -258,13 +259,11 @@ def test_a_step_of_reinforcement_over_texts_and_drawings_with_a_kl():
     config = AlgorithmConfig(scale_rewards="none", beta=0.1)
     rates = OptimizerConfig(learning_rate=1e-3, learning_rates={"transformer": 1e-4, "language_model": 1e-5})
     learner = PolicyOptimizer(policy, rates, 2)
-    settings = kind_settings(config, {"text": 4, "denoising": 3})
     before = {name: p.detach().clone() for name, p in policy.trainable().items()}
     for _ in range(2):
         with policy.reference():
             reference = policy.replay(acts, ("mean", "std"))
-        objective = PolicyGradientLoss(config, settings, [1.0, -1.0] * 4, None, reference)
-        stats = learner.step(acts, objective)
+        stats = learner.step(StepBatch(acts, [1.0, -1.0] * 4, None, reference), losses(config))
     assert stats["denoising/kl"] > 0 and stats["text/kl"] > 0 and policy.version == 2 == policy.reader.version
     assert len(learner.optimizer.param_groups) == 3
     assert all((p != before[name]).any() for name, p in policy.trainable().items() if "queries.edit" in name)
@@ -274,12 +273,12 @@ def test_supervision_of_drawings_and_edits_lowers_the_loss():
     policy = build()
     policy.train_parts(["queries", "connector", "transformer", "source_adapter"])
     learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=3e-3), 60)
-    losses = []
+    curve = []
     for step in range(60):
         asked = [Request("denoising", "d", context, (step, n)) for n, context in enumerate(contexts())]
         acts = policy.encode_targets(asked, [IMAGE] * 4)
-        losses.append(learner.step(acts, NLLLoss({}))["denoising/nll"])
-    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+        curve.append(learner.step(*supervised(acts))["denoising/nll"])
+    assert sum(curve[-10:]) < 0.5 * sum(curve[:10])
 
 
 def test_blank_demonstrations_are_the_branches_of_guidance():

@@ -18,9 +18,9 @@ from motet.policies.tiny.qwen_vl import TinyVlmSizes, tiny_vlm_tokenizer
 from motet.policies.tiny.unified import TinyUnifiedSizes, make_tiny_unified
 from motet.shapes.verifier import check_drawing
 from motet.shapes.world import ShapesRows
-from motet.training.losses import NLLLoss
 from motet.training.setup import setup_sft
 from motet.training.sft import sft_batch
+from tests.losses import supervised
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHIPPED = ROOT / "checkpoints" / "shapes_unified"
@@ -91,7 +91,7 @@ def test_a_step_of_every_stage_changes_what_it_trains_and_nothing_else(stage: An
     parts = session.policy.parts
     before = {name: [p.detach().clone() for p in part.parameters()] for name, part in parts.items()}
     acts = sft_batch(session, 0)
-    stats = session.learner.step(acts, NLLLoss({}))
+    stats = session.learner.step(*supervised(acts))
     assert stats["loss"] > 0
     for name, part in parts.items():
         same = all(torch.equal(old, new) for old, new in zip(before[name], part.parameters(), strict=True))

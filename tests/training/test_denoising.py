@@ -12,11 +12,13 @@ from motet.rewards import score_groups
 from motet.rewards.resolving import resolve
 from motet.scenarios import GenerateImage, GenerateText, draw, scenario
 from motet.training.advantages import assign_advantages, check_reward_assignment
-from motet.training.losses import PolicyGradientLoss, kind_settings
+from motet.training.batches import StepBatch
+from motet.training.frozen_replays import replay_frozen
 from motet.training.optimizer_step import PolicyOptimizer
-from motet.training.policy_update import replay_frozen, update
+from motet.training.policy_update import update
 from motet.training.rollout import rollout
 from tests.flow_expert import FlowExpert
+from tests.losses import losses
 from tests.runs import TrainableFakePolicy
 
 STEPS = Sampling(num_steps=5, noise_level=0.7)
@@ -76,10 +78,8 @@ def test_replay_equals_sampling_and_the_ratio_is_one():
     for act, replay in zip(acts, policy.replay(acts), strict=True):
         torch.testing.assert_close(replay.log_probs, act.log_probs, rtol=0, atol=2e-6)
     config = AlgorithmConfig(scale_rewards="none", per_kind={"denoising": KindConfig(epsilon=1e-4)})
-    objective = PolicyGradientLoss(
-        config, kind_settings(config, {"denoising": 4}), [1.0] * len(acts), [Replay(act.log_probs) for act in acts]
-    )
-    stats = PolicyOptimizer(policy, OptimizerConfig(), 1).step(acts, objective)
+    batch = StepBatch(acts, [1.0] * len(acts), [Replay(act.log_probs) for act in acts])
+    stats = PolicyOptimizer(policy, OptimizerConfig(), 1).step(batch, losses(config))
     assert stats["denoising/ratio_max"] == pytest.approx(1.0, abs=5e-6)  # well inside the clip range of 1e-4
     assert stats["denoising/clip_fraction"] == 0 and "denoising/entropy" not in stats
 
@@ -97,14 +97,11 @@ def test_the_gradient_is_that_of_finite_differences():
     with policy.reference():
         reference = replay_frozen(policy, acts, 10**9, ("mean", "std"))
     config = AlgorithmConfig(scale_rewards="none", epsilon=None, beta=0.3)
-    settings = kind_settings(config, {"denoising": 4})
-    objective = PolicyGradientLoss(
-        config, settings, [1.0, -0.5, 2.0], [Replay(act.log_probs) for act in acts], reference
-    )
+    batch = StepBatch(acts, [1.0, -0.5, 2.0], [Replay(act.log_probs) for act in acts], reference)
 
     def step():
         learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-30, max_grad_norm=1e9), 1)
-        return learner.step(acts, objective)["loss"]
+        return learner.step(batch, losses(config))["loss"]
 
     step()
     for name, parameter in policy.trainable().items():
@@ -242,13 +239,12 @@ def test_a_step_over_three_kinds_is_the_sum_of_its_parts(loss_type):
         per_kind={"denoising": KindConfig(epsilon=1e-4, weight=2.0)},
     )  # fmt: skip
     optimizer = OptimizerConfig(max_grad_norm=1e9)
-    settings = kind_settings(config, {"text": 9, "image": 4, "denoising": 4})
 
     def run(kinds):
         choir, acts = members()
         chosen = [n for n, act in enumerate(acts) if act.kind in kinds]
-        objective = PolicyGradientLoss(config, settings, [(-1.5) ** (n % 4) for n in chosen])
-        stats = PolicyOptimizer(choir, optimizer, 1).step([acts[n] for n in chosen], objective)
+        batch = StepBatch([acts[n] for n in chosen], [(-1.5) ** (n % 4) for n in chosen])
+        stats = PolicyOptimizer(choir, optimizer, 1).step(batch, losses(config))
         return stats, {name: p.grad for name, p in choir.trainable().items() if p.grad is not None}
 
     together, gradients = run(("text", "image", "denoising"))
@@ -266,11 +262,10 @@ def test_a_reference_replay_offers_what_the_kl_needs():
     policy = FlowExpert()
     acts = acts_of(played(policy, P=1, G=2))
     policy.freeze_reference()
-    objective = PolicyGradientLoss(
-        AlgorithmConfig(beta=0.1), kind_settings(AlgorithmConfig(beta=0.1), {"denoising": 4}), [0.0] * 2, None,
-        replay_frozen(policy, acts, 10**9, ("mean", "std")),
-    )  # fmt: skip
-    assert set(objective.needs) == {"entropy", "mean", "std"}
-    stats = PolicyOptimizer(policy, OptimizerConfig(), 1).step(acts, objective)
+    made = losses(AlgorithmConfig(beta=0.1))
+    needs = made["denoising"].needs(with_reference=True)
+    assert set(needs.current) == {"entropy", "mean", "std"} and set(needs.reference) == {"mean", "std"}
+    reference = replay_frozen(policy, acts, 10**9, needs.reference)
+    stats = PolicyOptimizer(policy, OptimizerConfig(), 1).step(StepBatch(acts, [0.0] * 2, None, reference), made)
     assert stats["denoising/kl"] == 0.0
     assert isinstance(policy.replay(acts[:1], ("mean",))[0], Replay)

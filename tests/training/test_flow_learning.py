@@ -11,15 +11,17 @@ from motet.core.conversation import user
 from motet.core.errors import ConfigError, NumericsError
 from motet.core.protocols import Replay, Request
 from motet.core.trajectory import ActWithAdvantage, Sampling
-from motet.numerics.flow.nft import nft_loss, optimality_prob
 from motet.numerics.flow.steps import log_density, sde_step
 from motet.policies.diffusion import guidance_branches, paint, renoise, replay_log_probs
 from motet.policies.diffusion.guidance import velocity_of
-from motet.training.losses import NLLLoss, PolicyGradientLoss, kind_settings
+from motet.training.batches import StepBatch
+from motet.training.frozen_replays import replay_frozen
+from motet.training.losses.nft import nft_loss, optimality_prob
 from motet.training.optimizer_step import PolicyOptimizer
-from motet.training.policy_update import replay_frozen, update
+from motet.training.policy_update import update
 from motet.training.setup import sampling_params
 from tests.flow_expert import FlowExpert, to_latent
+from tests.losses import losses, supervised
 from tests.training.test_denoising import RECIPE, STEPS, acts_of, played
 
 SHAPE = (1, 4, 4)
@@ -149,12 +151,12 @@ def test_a_flow_expert_learns_by_supervision():
     policy, learner = FlowExpert(), None
     learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=0.01), 300)
     images = {"bright": Image.new("L", (4, 4), 230), "dark": Image.new("L", (4, 4), 25)}
-    losses = []
+    curve = []
     for step in range(300):
         requests = [Request("denoising", "d", user(name), (step, n)) for n in range(4) for name in images]
         acts = policy.encode_targets(requests, list(images.values()) * 4)
-        losses.append(learner.step(acts, NLLLoss({}))["denoising/nll"])
-    assert sum(losses[-20:]) < 0.6 * sum(losses[:20])
+        curve.append(learner.step(*supervised(acts))["denoising/nll"])
+    assert sum(curve[-20:]) < 0.6 * sum(curve[:20])
     for name, image in images.items():
         requests = [Request("denoising", "d", user(name), (9, n)) for n in range(8)]
         drawn = policy.act(requests, Sampling(temperature=0.0, num_steps=10))
@@ -170,10 +172,8 @@ def stepped(flow, advantages, *, prepare=None, **settings):
     policy = FlowExpert()
     acts = acts_of(played(policy, P=1, G=2))
     config = AlgorithmConfig(scale_rewards="none", flow=flow, **settings)
-    objective = PolicyGradientLoss(config, kind_settings(config, {"denoising": 4}), advantages)
-    if prepare:
-        objective = prepare(policy, acts, config)
-    stats = PolicyOptimizer(policy, OptimizerConfig(max_grad_norm=1e9), 1).step(acts, objective)
+    batch = prepare(policy, acts) if prepare else StepBatch(acts, advantages)
+    stats = PolicyOptimizer(policy, OptimizerConfig(max_grad_norm=1e9), 1).step(batch, losses(config))
     return stats, {name: p.grad.clone() for name, p in policy.trainable().items()}, acts
 
 
@@ -198,13 +198,13 @@ def test_a_guarded_ratio_is_one_on_policy_and_weighs_steps_alike():
 
 
 def test_a_velocity_penalty_in_place_of_the_kl():
-    def drifted(policy, acts, config):
+    def drifted(policy, acts):
         policy.freeze_reference()
         with torch.no_grad():
             policy.velocity[2].bias += 0.1
         with policy.reference():
             reference = replay_frozen(policy, acts, 10**9, ("velocity",))
-        return PolicyGradientLoss(config, kind_settings(config, {"denoising": 4}), [0.0] * 2, None, reference)
+        return StepBatch(acts, [0.0] * 2, None, reference)
 
     stats, gradients, _ = stepped({"penalty": "velocity_mse"}, [], prepare=drifted, beta=2.0, loss_type="dapo")
     assert stats["denoising/kl"] == pytest.approx(0.1**2, rel=1e-4)
@@ -220,14 +220,12 @@ def test_nft_learns_from_the_renoised_picture():
         torch.testing.assert_close(act.states[-1], source.states[-1])
         assert act.num_actions == 1 and act.log_probs is None
     config = AlgorithmConfig(loss_type="dapo", flow={"objective": "nft", "penalty": "velocity_mse", "nft_beta": 0.5})
-    settings = kind_settings(config, {"denoising": 1})
     with torch.no_grad():
         old = [
             Replay(torch.zeros(0), {"velocity": r.extras["velocity"] + 0.1}) for r in policy.replay(acts, ("velocity",))
         ]
-    stats = PolicyOptimizer(policy, OptimizerConfig(), 1).step(
-        acts, PolicyGradientLoss(config, settings, [2.0, -3.0], old)
-    )
+    batch = StepBatch(acts, [2.0, -3.0], old)
+    stats = PolicyOptimizer(policy, OptimizerConfig(), 1).step(batch, losses(config))
     policy = FlowExpert()
     expected = 0.0
     for act, advantage, before in zip(acts, [2.0, -3.0], old, strict=True):
@@ -280,11 +278,10 @@ def test_a_part_has_its_own_rate():
     learner = PolicyOptimizer(FlowExpert(), config, 4)
     assert learner.peak_lrs == [0.1, 0.001]
     acts = acts_of(played(learner.policy, P=1, G=2))
-    settings = kind_settings(AlgorithmConfig(), {"denoising": 4})
     for factor in (1.0, 0.75):
-        learner.step(acts, PolicyGradientLoss(AlgorithmConfig(), settings, [1.0, -1.0]))
+        learner.step(StepBatch(acts, [1.0, -1.0]), losses())
         assert [g["lr"] for g in learner.optimizer.param_groups] == pytest.approx([0.1 * factor, 0.001 * factor])
-    with pytest.raises(ConfigError, match=r"optimizer.learning_rates.transformer=0.1 concerns no parameter"):
+    with pytest.raises(ConfigError, match=r"optimizer.learning_rates.transformer=0.1 names no trainable parameter"):
         PolicyOptimizer(FlowExpert(), OptimizerConfig(learning_rates={"transformer": 0.1}), 4)
 
 
@@ -312,4 +309,4 @@ def test_a_noise_level_that_rounding_outweighs_stops_before_the_weights_move(lev
         NumericsError, match=r"on-policy ratios .*noise_level=1e-08.* Fix: raise sampling\.denoising\.noise_level"
     ):
         update(policy, learner, groups, credited, recipe, 0)
-    assert learner.steps == 0 and all(torch.equal(p, start[name]) for name, p in policy.trainable().items())
+    assert learner.num_steps == 0 and all(torch.equal(p, start[name]) for name, p in policy.trainable().items())

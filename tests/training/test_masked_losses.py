@@ -12,17 +12,19 @@ from motet.core.protocols import Replay
 from motet.core.task import Task
 from motet.core.trajectory import ActWithAdvantage, Sampling
 from motet.scenarios import duet
-from motet.training.losses import HighEntropy, PolicyGradientLoss, kind_settings
-from motet.training.optimizer_step import PolicyOptimizer, count_by_kind
-from motet.training.policy_update import replay_frozen, update
+from motet.training.batches import HighEntropy, StepBatch, count_by_kind
+from motet.training.frozen_replays import replay_frozen
+from motet.training.optimizer_step import PolicyOptimizer
+from motet.training.policy_update import update
 from motet.training.rollout import rollout
+from tests.losses import losses
 from tests.runs import TrainableFakePolicy
 
 
 @pytest.fixture(autouse=True)
 def disturbed_weights_are_no_error(monkeypatch):
     """These steps begin with weights that did not sample the acts, so that ratios are not 1."""
-    monkeypatch.setattr("motet.training.policy_update.MOST_GAP", math.inf)
+    monkeypatch.setattr("motet.training.policy_update.MAX_GAP", math.inf)
 
 
 class Uneven(TrainableFakePolicy):
@@ -110,11 +112,11 @@ def by_hand(groups, config, masked=(), high_entropy=None, masked_actions=0):
             reference = replay_frozen(policy, acts, 10**9)
     counts = {kind: (number, actions) for kind, (number, actions) in count_by_kind([c.act for c in credit]).items()}
     counts["text"] = (counts["text"][0], counts["text"][1] - masked_actions)
-    objective = PolicyGradientLoss(
-        config, kind_settings(config, {"text": 6, "image": 4}), [credit[n].advantage for n in kept],
-        [Replay(act.log_probs) for act in acts], reference, high_entropy=high_entropy,
+    batch = StepBatch(
+        acts, [credit[n].advantage for n in kept], [Replay(act.log_probs) for act in acts], reference,
+        high_entropy=high_entropy, counts=counts, max_actions={"text": 6, "image": 4},
     )  # fmt: skip
-    PolicyOptimizer(policy, OptimizerConfig(max_grad_norm=1.0), 9).step(acts, objective, counts)
+    PolicyOptimizer(policy, OptimizerConfig(max_grad_norm=1.0), 9).step(batch, losses(config))
     return {name: p.grad for name, p in policy.trainable().items() if p.grad is not None}
 
 
@@ -150,7 +152,7 @@ def test_a_rollout_of_cut_off_texts_alone_is_skipped_and_a_minibatch_of_them_too
     texts = [one for one in credited(cut) if one.act.kind == "text"]
     assert not any(one.act.finished for one in texts)
     policy, learner, stats, _, before = learnt(cut, mask_truncated_completions=True)
-    assert learner.steps == 1 and "image/loss" in stats and "text/loss" not in stats
+    assert learner.num_steps == 1 and "image/loss" in stats and "text/loss" not in stats
     assert torch.equal(policy.trainable()["text"], before["text"])
     recipe = parse_recipe(
         {
@@ -159,11 +161,11 @@ def test_a_rollout_of_cut_off_texts_alone_is_skipped_and_a_minibatch_of_them_too
         }
     )  # fmt: skip
     learner = PolicyOptimizer(policy, recipe.optimizer, 9)
-    assert update(policy, learner, cut, texts, recipe, 0) == {"skipped": 1.0} and learner.steps == 0
+    assert update(policy, learner, cut, texts, recipe, 0) == {"skipped": 1.0} and learner.num_steps == 0
     images = [one for one in credited(cut)[:6] if one.act.kind == "image"]  # of the first group alone
     made = recipe.model_copy(update={"algorithm": recipe.algorithm.model_copy(update={"num_minibatches": 3})})
     stats = update(policy, learner, cut, [*images, *texts[3:]], made, 0)
-    assert learner.steps == 1 and math.isfinite(stats["loss"])
+    assert learner.num_steps == 1 and math.isfinite(stats["loss"])
 
 
 @pytest.mark.parametrize("budget", [1, 20, 60])
@@ -213,7 +215,7 @@ def test_the_reference_moves_every_so_many_optimizer_steps(groups, every, alpha,
     sync = {"sync_ref_model": True, "ref_model_sync_steps": every, "ref_model_mixup_alpha": alpha}
     policy, learner, _, _, _ = learnt(groups, beta=0.1, num_iterations=2, **sync)
     start = Uneven().trainable()
-    assert learner.steps == 2 and learner.reference_moved == moves
+    assert learner.num_steps == 2 and learner.reference_moved == moves
     for name, parameter in policy.trainable().items():
         expected = alpha * parameter.detach() + (1 - alpha) * start[name].detach() if moves else start[name].detach()
         torch.testing.assert_close(policy.start[name], expected)

@@ -11,17 +11,20 @@ from motet.core.errors import ConfigError, NumericsError
 from motet.core.protocols import Replay, TrainablePolicy
 from motet.core.task import Task
 from motet.core.trajectory import ActWithAdvantage, Sampling
-from motet.numerics.losses import POLICY_LOSSES, LossSettings
 from motet.policies import load_policy
 from motet.scenarios import draw, duet
 from motet.testing import FakePolicy
-from motet.training.losses import KindSettings, NLLLoss, PolicyGradientLoss, kind_settings
-from motet.training.optimizer_step import PolicyOptimizer, count_by_kind, lr_multiplier, micro_batches
-from motet.training.policy_update import minibatches, replay_frozen, update
+from motet.training.batches import StepBatch, count_by_kind, micro_batches
+from motet.training.frozen_replays import replay_frozen
+from motet.training.losses import Loss, LossSettings
+from motet.training.optimizer_step import PolicyOptimizer, lr_multiplier
+from motet.training.policy_update import minibatches, update
 from motet.training.rollout import encode_demonstrations, rollout
+from tests.losses import losses, supervised
 from tests.runs import WORLD, TrainableFakePolicy
 
 CLIPPED = ("grpo", "bnpo", "dapo", "dr_grpo", "luspo")
+POLICY_GRADIENT = (*CLIPPED, "cispo", "sapo", "vespo")
 KINDS = ("text", "image")
 BOUND = 1e-4
 """How far from 1 a float32 ratio may be on policy (law 1)."""
@@ -70,15 +73,14 @@ def mixed_step(policy, algorithm_config, order=None, budget=10**9, weights=None)
         reference = replay_frozen(policy, acts, 10**9)
     advantages = [math.sin(3.0 * n) for n in range(len(acts))]
     order = list(range(len(acts))) if order is None else order
-    settings = kind_settings(algorithm_config, {"text": 12, "image": 4})
-    objective = PolicyGradientLoss(
-        algorithm_config,
-        settings,
+    batch = StepBatch(
+        [acts[n] for n in order],
         [advantages[n] for n in order],
         [Replay(acts[n].log_probs) for n in order],
         [reference[n] for n in order],
+        max_actions={"text": 12, "image": 4},
     )
-    stats = PolicyOptimizer(policy, optimizer(budget), 10).step([acts[n] for n in order], objective)
+    stats = PolicyOptimizer(policy, optimizer(budget), 10).step(batch, losses(algorithm_config))
     grads = {name: p.grad.clone() for name, p in policy.trainable().items() if p.grad is not None}
     return grads, stats
 
@@ -96,7 +98,7 @@ def same(one, other, rtol):
 
 
 @pytest.mark.parametrize("level", ["token", "sequence"])
-@pytest.mark.parametrize("loss_type", POLICY_LOSSES)
+@pytest.mark.parametrize("loss_type", POLICY_GRADIENT)
 def test_micro_batches_and_order_do_not_change_the_gradient(loss_type, level):
     config = algorithm(
         loss_type=loss_type, importance_sampling_level=level, beta=0.1, entropy_bonus=0.05,
@@ -134,7 +136,8 @@ def test_the_gradient_is_that_of_the_formula(loss_type, corrected):
         ref = torch.log_softmax(start[act.kind] / temperature, 0)[act.ids]
         entropy = -(logp.exp() * logp).sum()
         advantage = math.sin(3.0 * number)
-        ratio = (logp[act.ids] - act.log_probs).exp()
+        log_ratio = logp[act.ids] - act.log_probs
+        ratio = (log_ratio.mean().expand(len(act.ids)) if loss_type == "luspo" else log_ratio).exp()
         surrogate = torch.minimum(ratio.clamp(max=1.35) * advantage, ratio.clamp(0.9, 1.3) * advantage)
         difference = ref - logp[act.ids]
         divergence = (difference.exp() - difference - 1) * (ratio if corrected else 1.0)
@@ -176,12 +179,11 @@ def test_micro_batches_of_a_real_model_do_not_change_the_gradient(tiny_checkpoin
     for budget, order in ((10**9, 1), (1, 1), (150, -1)):
         policy = load_policy(tiny_checkpoint)
         config = algorithm(loss_type=loss_type, entropy_bonus=0.01)
-        settings = kind_settings(config, dict.fromkeys(KINDS, 16))
         chosen = list(range(len(acts)))[::order]
-        objective = PolicyGradientLoss(
-            config, settings, [(-1.0) ** n for n in chosen], [Replay(acts[n].log_probs) for n in chosen], None
+        batch = StepBatch(
+            [acts[n] for n in chosen], [(-1.0) ** n for n in chosen], [Replay(acts[n].log_probs) for n in chosen]
         )
-        PolicyOptimizer(policy, optimizer(budget), 1).step([acts[n] for n in chosen], objective)
+        PolicyOptimizer(policy, optimizer(budget), 1).step(batch, losses(config))
         results.append({name: p.grad for name, p in policy.trainable().items() if p.grad is not None})
     for other in results[1:]:
         same(results[0], other, rtol=2e-4)
@@ -203,12 +205,10 @@ def test_acts_without_actions_count_and_are_not_replayed():
     acts = [acts_of(rollout(policy, draw, tasks, 1, samplings={"denoising": s}, seed=0, step=0))[0] for s in samplings]
     replayed = []
     policy.replay = lambda asked, needs=(): replayed.extend(asked) or FakePolicy.replay(policy, asked, needs)
-    config = algorithm()
-    settings = kind_settings(config, {"denoising": 3})
-    stats = PolicyOptimizer(policy, optimizer(), 1).step(acts, PolicyGradientLoss(config, settings, [1.0, 1.0]))
+    stats = PolicyOptimizer(policy, optimizer(), 1).step(StepBatch(acts, [1.0, 1.0]), losses())
     assert replayed == acts[:1] and stats["loss"] == -0.5 and stats["denoising/ratio"] == 1.0
     with pytest.raises(ValueError, match="needs an act with an action"):
-        PolicyOptimizer(policy, optimizer(), 1).step(acts[1:], PolicyGradientLoss(config, settings, [1.0]))
+        PolicyOptimizer(policy, optimizer(), 1).step(StepBatch(acts[1:], [1.0]), losses())
 
 
 # --- law 1: ratios
@@ -216,11 +216,8 @@ def test_acts_without_actions_count_and_are_not_replayed():
 
 def test_ratios_on_policy_are_one(janus, janus_groups):
     acts = acts_of(janus_groups)
-    config = algorithm()
-    objective = PolicyGradientLoss(
-        config, kind_settings(config, dict.fromkeys(KINDS, 16)), [0.0] * len(acts), [Replay(a.log_probs) for a in acts]
-    )
-    stats = PolicyOptimizer(janus, optimizer(), 1).step(acts, objective)
+    batch = StepBatch(acts, [0.0] * len(acts), [Replay(a.log_probs) for a in acts])
+    stats = PolicyOptimizer(janus, optimizer(), 1).step(batch, losses())
     for kind in KINDS:
         assert stats[f"{kind}/ratio"] == pytest.approx(1.0, abs=BOUND)
         assert stats[f"{kind}/ratio_max"] < 1 + BOUND and stats[f"{kind}/ratio_min"] > 1 - BOUND
@@ -307,7 +304,7 @@ def test_gradients_are_let_go_of_when_learning_is_done():
 
 
 def test_clipping_acts_from_the_second_optimizer_step_on(monkeypatch):
-    monkeypatch.setattr(PolicyOptimizer, "release", lambda self: None)  # the last step's gradients are looked at
+    monkeypatch.setattr(PolicyOptimizer, "free_gradients", lambda self: None)  # the last step's gradients are looked at
 
     def second_step(epsilon):
         policy = fake()
@@ -343,11 +340,15 @@ def test_each_kind_has_its_own_settings():
             "image": KindConfig(epsilon=0.05, epsilon_high=0.06, delta=3.0, beta=0.0, weight=0.25), "text": KindConfig()
         },
     )  # fmt: skip
-    assert kind_settings(config, {"text": 7, "image": 4, "denoising": 2}) == {
-        "text": KindSettings(LossSettings(0.2, None, 4.0), 0.1, 1.0, 7),
-        "image": KindSettings(LossSettings(0.05, 0.06, 3.0), 0.0, 0.25, 4),
-        "denoising": KindSettings(LossSettings(0.2, None, 4.0), 0.1, 1.0, 2),
+    made = {
+        kind: (loss.settings.epsilon, loss.settings.epsilon_high, loss.settings.delta, loss.beta, loss.weight)
+        for kind, loss in losses(config).items()
     }
+    assert made == {
+        "text": (0.2, None, 4.0, 0.1, 1.0),
+        "image": (0.05, 0.06, 3.0, 0.0, 0.25),
+        "denoising": (0.2, None, 4.0, 0.1, 1.0),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -392,7 +393,7 @@ def test_settings_of_a_loss_reach_it(loss_type):
 
 def test_the_kl_is_to_the_reference(monkeypatch):
     """With no advantage only the KL acts, and it pulls the weights back to where they were."""
-    monkeypatch.setattr("motet.training.policy_update.MOST_GAP", math.inf)  # one rollout feeds many updates here
+    monkeypatch.setattr("motet.training.policy_update.MAX_GAP", math.inf)  # one rollout feeds many updates here
     policy = fake()
     groups = played(policy)
     policy.freeze_reference()
@@ -410,29 +411,23 @@ def test_the_kl_is_to_the_reference(monkeypatch):
 # --- what is refused
 
 
-def refuse(policy, acts, objective, words):
+def reject(policy, batch, own, words):
     before = {name: p.detach().clone() for name, p in policy.trainable().items()}
     learner = PolicyOptimizer(policy, optimizer(), 10)
     with pytest.raises(NumericsError, match=words):
-        learner.step(acts, objective)
+        learner.step(batch, own)
     assert all(torch.equal(p, before[name]) for name, p in policy.trainable().items())
-    assert policy.version == 0 == learner.steps and not learner.optimizer.state
+    assert policy.version == 0 == learner.num_steps and not learner.optimizer.state
 
 
 def test_what_is_not_finite_is_an_error_and_leaves_the_weights():
     policy = fake()
     acts = acts_of(played(policy))
-    config = algorithm()
-    settings = kind_settings(config, dict.fromkeys(KINDS, 4))
     bad = [math.nan if act.kind == "image" and n > 8 else 1.0 for n, act in enumerate(acts)]
-    refuse(policy, acts, PolicyGradientLoss(config, settings, bad), r"image acts \(drawing\) is nan: .*an advantage")
+    reject(policy, StepBatch(acts, bad), losses(), r"image acts \(drawing\) is nan: .*an advantage")
     old = [Replay(torch.full_like(act.log_probs, -math.inf)) for act in acts]
-    refuse(
-        policy, acts, PolicyGradientLoss(config, settings, [-1.0] * len(acts), old), "the .* acts .* is inf: .*an old"
-    )
-    refuse(
-        policy, acts, PolicyGradientLoss(config, settings, [1.0] * len(acts), old), "gradient norm is nan"
-    )  # clipped
+    reject(policy, StepBatch(acts, [-1.0] * len(acts), old), losses(), "the .* acts .* is inf: .*an old")
+    reject(policy, StepBatch(acts, [1.0] * len(acts), old), losses(), "gradient norm is nan")  # clipped
     broken = fake()
     acts = acts_of(played(broken))
     broken.trainable()["text"].data[END_OF_TEXT] = math.nan
@@ -441,17 +436,15 @@ def test_what_is_not_finite_is_an_error_and_leaves_the_weights():
     with pytest.raises(
         NumericsError, match=r"text acts \(answer\) is nan: \d+ of \d+ replayed log-probs are not finite"
     ):
-        learner.step(acts, PolicyGradientLoss(config, settings, [1.0] * len(acts)))
-    assert torch.equal(broken.trainable()["image"], before) and learner.steps == 0
+        learner.step(StepBatch(acts, [1.0] * len(acts)), losses())
+    assert torch.equal(broken.trainable()["image"], before) and learner.num_steps == 0
 
 
 END_OF_TEXT = 256
 
 
-class Kink:
+class Kink(Loss):
     """A finite loss whose gradient is not: the square root at zero."""
-
-    needs = ()
 
     def __call__(self, batch):
         return (batch.log_probs - batch.log_probs.detach()).abs().sqrt().sum(), {}
@@ -459,26 +452,23 @@ class Kink:
 
 def test_a_gradient_that_is_not_finite_is_an_error():
     policy = fake()
-    refuse(policy, acts_of(played(policy)), Kink(), "gradient norm is nan")
+    kink = {kind: Kink(LossSettings(), kind) for kind in KINDS}
+    reject(policy, StepBatch(acts_of(played(policy))), kink, "gradient norm is nan")
 
 
 def test_gradients_are_summed_in_one_order():
     policy, seen = fake(), []
     policy.trainable()["image"].register_hook(lambda _: seen.append(torch.are_deterministic_algorithms_enabled()))
     acts = acts_of(played(policy))
-    config = algorithm()
-    objective = PolicyGradientLoss(config, kind_settings(config, dict.fromkeys(KINDS, 4)), [1.0] * len(acts))
-    PolicyOptimizer(policy, optimizer(), 1).step(acts, objective)
+    PolicyOptimizer(policy, optimizer(), 1).step(StepBatch(acts, [1.0] * len(acts)), losses())
     assert seen and all(seen) and not torch.are_deterministic_algorithms_enabled()
 
 
 def test_demonstrated_acts_have_no_ratio():
     policy = fake()
     shown = encode_demonstrations(policy, duet, [row()], {"drawing": "target", "answer": "solution"})
-    config = algorithm()
-    objective = PolicyGradientLoss(config, kind_settings(config, dict.fromkeys(KINDS, 4)), [1.0] * 2)
-    with pytest.raises(ValueError, match="was demonstrated, not sampled"):
-        PolicyOptimizer(policy, optimizer(), 1).step(list(shown[0].acts), objective)
+    with pytest.raises(ValueError, match="encoded from data, not sampled"):
+        PolicyOptimizer(policy, optimizer(), 1).step(StepBatch(list(shown[0].acts), [1.0] * 2), losses())
 
 
 def test_a_policy_without_trainable_weights():
@@ -486,7 +476,7 @@ def test_a_policy_without_trainable_weights():
         def trainable(self):
             return {}
 
-    with pytest.raises(ConfigError, match="no parameters that train"):
+    with pytest.raises(ConfigError, match="no trainable parameters"):
         PolicyOptimizer(Frozen(), optimizer(), 1)
 
 
@@ -494,7 +484,7 @@ def test_a_step_without_credited_acts_is_skipped():
     policy = fake()
     groups = played(policy)
     learner, stats = updated(policy, groups, [])
-    assert stats == {"skipped": 1.0} and policy.version == 0 == learner.steps
+    assert stats == {"skipped": 1.0} and policy.version == 0 == learner.num_steps
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
@@ -511,17 +501,11 @@ def test_acts_without_advantage_are_not_replayed_and_change_nothing(loss_type):
     assert {id(act) for act in calls} == {id(one.act) for one in credit if one.advantage}
     made = recipe(**settings)
     acts = [one.act for one in credit]
-    kinds = kind_settings(
-        made.algorithm,
-        {
-            act.kind: max(a.num_actions for a in acts if a.kind == act.kind) if act.kind != "text" else 512
-            for act in acts
-        },
-    )
-    objective = PolicyGradientLoss(
-        made.algorithm, kinds, [one.advantage for one in credit], [Replay(a.log_probs) for a in acts]
-    )
-    PolicyOptimizer(whole, made.optimizer, 10).step(acts, objective)
+    longest = {
+        act.kind: max(a.num_actions for a in acts if a.kind == act.kind) if act.kind != "text" else 512 for act in acts
+    }
+    batch = StepBatch(acts, [one.advantage for one in credit], [Replay(a.log_probs) for a in acts], max_actions=longest)
+    PolicyOptimizer(whole, made.optimizer, 10).step(batch, losses(made.algorithm))
     for name, parameter in quick.trainable().items():
         assert torch.allclose(parameter, whole.trainable()[name], atol=1e-6), name
     assert any(not torch.equal(p, fake().trainable()[name]) for name, p in quick.trainable().items())
@@ -538,7 +522,7 @@ def test_old_log_probs_recomputed_only_for_nonzero_advantage_acts():
     learner, _ = updated(policy, groups, credit, algorithm={"num_iterations": 2, "num_minibatches": 2})
     speaking = {id(one.act) for one in credit if one.advantage}
     firsts = {id(act) for group in groups for act in group.trajectories[0].acts}
-    assert learner.steps == 4 and {id(act) for act in calls} == speaking | firsts != speaking
+    assert learner.num_steps == 4 and {id(act) for act in calls} == speaking | firsts != speaking
     assert len({id(one.act) for one in credit}) > len(speaking | firsts)
 
 
@@ -546,7 +530,7 @@ def test_a_step_in_which_nothing_has_an_advantage_is_still_a_step():
     policy = fake()
     groups = played(policy)
     learner, stats = updated(policy, groups, credited(groups, lambda n: 0.0))
-    assert learner.steps == 1 and stats["grad_norm"] == 0 and "skipped" not in stats
+    assert learner.num_steps == 1 and stats["grad_norm"] == 0 and "skipped" not in stats
 
 
 # --- acts that nothing trained makes
@@ -577,7 +561,7 @@ def test_a_step_in_which_only_frozen_acts_have_an_advantage_has_a_gradient_of_ze
         return policy, learner, update(policy, learner, groups, silent, made, 1)
 
     (policy, learner, stats), (other, _, quiet) = trained(1.0), trained(0.0)
-    assert learner.steps == 2 * len(passes or "1") ** 2 and stats["grad_norm"] == 0 == quiet["grad_norm"]
+    assert learner.num_steps == 2 * len(passes or "1") ** 2 and stats["grad_norm"] == 0 == quiet["grad_norm"]
     (moving,) = set(KINDS) - {frozen}
     assert torch.equal(policy.trainable()[moving], other.trainable()[moving])
     assert not torch.equal(policy.trainable()[moving], fake().trainable()[moving])
@@ -602,12 +586,12 @@ def test_only_a_run_that_trains_no_kind_of_its_acts_is_refused():
     policy.trainable = lambda: {"drift": policy._drift}  # a part that makes neither
     acts = {kind: [act for act in acts_of(played(policy)) if act.kind == kind] for kind in KINDS}
     learner = PolicyOptimizer(policy, optimizer(), 9, kinds=KINDS)
-    assert learner.step(acts["text"], NLLLoss({}))["grad_norm"] == 0
-    assert learner.steps == 1 and not learner.learnt
-    with pytest.raises(ConfigError, match=r"has a say in the acts of this step \(image\)"):
-        learner.step(acts["image"], NLLLoss({}))
-    with pytest.raises(ConfigError, match=r"has a say in the acts of this step \(text\)"):
-        PolicyOptimizer(policy, optimizer(), 9, kinds=["text"]).step(acts["text"], NLLLoss({}))
+    assert learner.step(*supervised(acts["text"]))["grad_norm"] == 0
+    assert learner.num_steps == 1 and not learner.received_gradient
+    with pytest.raises(ConfigError, match=r"has a gradient from the acts of this step \(image\)"):
+        learner.step(*supervised(acts["image"]))
+    with pytest.raises(ConfigError, match=r"has a gradient from the acts of this step \(text\)"):
+        PolicyOptimizer(policy, optimizer(), 9, kinds=["text"]).step(*supervised(acts["text"]))
 
 
 def test_what_has_learnt_once_is_never_refused():
@@ -615,10 +599,10 @@ def test_what_has_learnt_once_is_never_refused():
     policy = half("text")
     acts = {kind: [act for act in acts_of(played(policy)) if act.kind == kind] for kind in KINDS}
     learner = PolicyOptimizer(policy, optimizer(), 9)
-    learner.step(acts["image"], NLLLoss({}))
-    assert learner.learnt
+    learner.step(*supervised(acts["image"]))
+    assert learner.received_gradient
     moved = policy.trainable()["image"].detach().clone()
-    assert learner.step(acts["text"], NLLLoss({}))["grad_norm"] == 0
+    assert learner.step(*supervised(acts["text"]))["grad_norm"] == 0
     assert not torch.equal(policy.trainable()["image"], moved)  # momentum moves on
 
 
@@ -626,7 +610,7 @@ def test_what_has_learnt_once_is_never_refused():
 
 
 def test_the_gradient_is_clipped_to_its_norm(monkeypatch):
-    monkeypatch.setattr(PolicyOptimizer, "release", lambda self: None)
+    monkeypatch.setattr(PolicyOptimizer, "free_gradients", lambda self: None)
     policy = fake()
     groups = played(policy)
     credit = credited(groups, lambda n: 1.0)
@@ -654,21 +638,21 @@ def test_warm_up_and_schedules(settings, total, factors):
     policy = fake()
     acts = acts_of(played(policy, P=1, G=1))
     learner = PolicyOptimizer(policy, config, total)
-    rates = [learner.step(acts, NLLLoss({}))["learning_rate"] for _ in range(3)]
+    rates = [learner.step(*supervised(acts))["learning_rate"] for _ in range(3)]
     assert rates == pytest.approx([0.5 * factor for factor in factors[:3]])
     assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * factors[2])
     resumed = PolicyOptimizer(policy, config, total)
-    resumed.steps = 3
-    assert resumed.step(acts, NLLLoss({}))["learning_rate"] == pytest.approx(0.5 * factors[3])
+    resumed.num_steps = 3
+    assert resumed.step(*supervised(acts))["learning_rate"] == pytest.approx(0.5 * factors[3])
 
 
 def test_a_rate_of_zero_moves_nothing_and_a_rate_moves():
     policy = fake()
     acts = acts_of(played(policy, P=1, G=1))
     learner = PolicyOptimizer(policy, optimizer(learning_rate=0.1, schedule="linear"), 1)
-    learner.step(acts, NLLLoss({}))
+    learner.step(*supervised(acts))
     moved = policy.trainable()["text"].detach().clone()
-    learner.step(acts, NLLLoss({}))  # past the end of the schedule
+    learner.step(*supervised(acts))  # past the end of the schedule
     assert moved.abs().max() == pytest.approx(0.1, rel=1e-3)
     assert torch.equal(policy.trainable()["text"], moved)
 
@@ -683,29 +667,10 @@ def test_adamw_takes_its_betas_and_its_weight_decay():
     learner = PolicyOptimizer(policy, optimizer(learning_rate=rate, betas=(b1, b2), weight_decay=decay), 10)
     expected, m, v = weight.detach().clone(), 0.0, 0.0
     for step in (1, 2):
-        learner.step(acts, NLLLoss({}))
+        learner.step(*supervised(acts))
         m, v = b1 * m + (1 - b1) * weight.grad, b2 * v + (1 - b2) * weight.grad**2
         expected = expected * (1 - rate * decay) - rate * m / (1 - b1**step) / ((v / (1 - b2**step)).sqrt() + 1e-8)
     torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("own", "changed"),
-    [
-        ({"weight": 0.5}, {"weight": 0.5}),
-        ({"epsilon": 0.05}, {"epsilon": 0.05}),
-        ({"epsilon_high": 0.5}, {"epsilon_high": 0.5}),
-        ({"delta": 3.0}, {"delta": 3.0}),
-        ({"beta": 0.0}, {"beta": 0.0}),
-    ],
-)
-def test_a_kind_that_sets_one_thing_keeps_the_rest(own, changed):
-    clip = {"epsilon": 0.2, "epsilon_high": 0.28, "delta": 4.0}
-    config = AlgorithmConfig(**clip, beta=0.1, per_kind={"image": KindConfig(**own)})
-    settings = kind_settings(config, {"text": 9, "image": 4})
-    loss = LossSettings(**{name: changed.get(name, value) for name, value in clip.items()})
-    assert settings["text"] == KindSettings(LossSettings(**clip), 0.1, 1.0, 9)
-    assert settings["image"] == KindSettings(loss, changed.get("beta", 0.1), changed.get("weight", 1.0), 4)
 
 
 # --- supervision
@@ -726,14 +691,14 @@ def test_the_likelihood_is_a_mean_over_the_actions_of_each_kind():
         for t in encode_demonstrations(policy, duet, [row()], {"drawing": "target", "answer": "solution"})
         for act in t.acts
     ]
-    stats = PolicyOptimizer(policy, optimizer(learning_rate=0.5), 9).step(acts, NLLLoss({"image": 0.25}))
+    stats = PolicyOptimizer(policy, optimizer(learning_rate=0.5), 9).step(*supervised(acts, image=0.25))
     assert stats["text/nll"] == pytest.approx(math.log(257)) and stats["image/nll"] == pytest.approx(math.log(16))
     assert stats["loss"] == pytest.approx(math.log(257) + 0.25 * math.log(16))
     image = policy.trainable()["image"].grad
     assert image[7] == pytest.approx(-0.25 * 15 / 16) and image[0] == pytest.approx(0.25 / 16)
     learner = PolicyOptimizer(policy, optimizer(learning_rate=0.5), 9)
     for _ in range(10):
-        stats = learner.step(acts, NLLLoss({}))
+        stats = learner.step(*supervised(acts))
     assert stats["text/nll"] < 2.5 and stats["image/nll"] < 0.5
 
 
@@ -757,7 +722,7 @@ def test_one_rollout_feeds_several_optimizer_steps():
     groups = played(policy, P=4)
     passes = {"num_iterations": 3, "num_minibatches": 2}
     learner, stats = updated(policy, groups, algorithm=passes, optimizer={"learning_rate": 0.01})
-    assert learner.steps == 6 == policy.version
+    assert learner.num_steps == 6 == policy.version
     assert stats["text/log_prob_gap_max"] == 0.0  # that of the first step, before the weights moved
     assert stats["image/ratio_max"] > 1.001 and stats["text/ratio_min"] < 0.999
 

@@ -18,9 +18,10 @@ from motet.policies.diffusion.models.packing import packed, unpacked
 from motet.policies.diffusion.pipeline import PipelinePolicy, open_pipeline
 from motet.policies.diffusion.pipeline.prompts import encode_prompt, prompt_of, source_size
 from motet.policies.generation.noise import KeyedNormal
-from motet.training.losses import NLLLoss, PolicyGradientLoss, kind_settings
+from motet.training.batches import StepBatch
+from motet.training.frozen_replays import replay_frozen
 from motet.training.optimizer_step import PolicyOptimizer
-from motet.training.policy_update import replay_frozen
+from tests.losses import losses, supervised
 from tests.policies.tiny_pipelines import FAMILIES, SIZES, build, write
 
 diffusers = pytest.importorskip("diffusers")
@@ -224,15 +225,12 @@ def test_one_optimizer_step(family, policy, sampling):
     with policy.reference():
         reference = replay_frozen(policy, acts, 10**9, ("mean", "std"))
     config = AlgorithmConfig(scale_rewards="none", beta=0.01)
-    settings = kind_settings(config, {"denoising": 3})
-    objective = PolicyGradientLoss(
-        config, settings, [1.0, -1.0, 0.5, -0.5], [Replay(a.log_probs) for a in acts], reference
-    )
+    batch = StepBatch(acts, [1.0, -1.0, 0.5, -0.5], [Replay(a.log_probs) for a in acts], reference)
     num_tokens = max(policy.num_tokens(act) for act in acts)
     before = {name: p.detach().clone() for name, p in policy.trainable().items()}
     frozen = {name: p.detach().clone() for name, p in policy.pipeline.vae.named_parameters()}
     stats = PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-3, tokens_per_microbatch=2 * num_tokens), 1).step(
-        acts, objective
+        batch, losses(config)
     )
     assert stats["denoising/ratio_max"] == pytest.approx(1.0, abs=2e-5) and stats["denoising/kl"] == pytest.approx(0)
     assert policy.version == 1 and stats["grad_norm"] > 0
@@ -266,8 +264,8 @@ def test_demonstrations(family, policy):
     empty = encode_prompt(policy.pipeline, "", null=True)
     assert torch.equal(acts[1].encoding.conditional.embeddings, empty.embeddings)
     learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-3), 3)
-    losses = [learner.step(acts, NLLLoss({}))["loss"] for _ in range(3)]
-    assert losses[2] < losses[0]
+    curve = [learner.step(*supervised(acts))["loss"] for _ in range(3)]
+    assert curve[2] < curve[0]
     assert policy.encode_targets([], []) == []
 
 
@@ -281,10 +279,8 @@ def test_adapters_train_alone_and_are_their_own_reference(family, folders, polic
     policy.freeze_reference()
     acts = policy.act(requests("a cube"), STEPS)
     config = AlgorithmConfig(scale_rewards="none")
-    objective = PolicyGradientLoss(
-        config, kind_settings(config, {"denoising": 3}), [1.0], [Replay(a.log_probs) for a in acts]
-    )
-    PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-2), 1).step(acts, objective)
+    batch = StepBatch(acts, [1.0], [Replay(a.log_probs) for a in acts])
+    PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-2), 1).step(batch, losses(config))
     moved_away(policy, 0.1)
     (now,) = policy.replay(acts)
     with policy.reference():
@@ -359,7 +355,7 @@ def test_sana_learns_to_edit(folders, tmp_path):
     assert acts[0].encoding.conditional.sources[0].shape == policy.shape
     torch.testing.assert_close(policy.replay(acts)[0].log_probs, acts[0].log_probs, rtol=0, atol=1e-5)
     learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-2), 1)
-    learner.step(policy.encode_targets(asked, [image(2, width, height)]), NLLLoss({}))
+    learner.step(*supervised(policy.encode_targets(asked, [image(2, width, height)])))
     assert policy.denoiser.source_adapter.project.weight.abs().max() > 0
     policy.save(tmp_path)
     again = opened(tmp_path, "sana")

@@ -14,13 +14,74 @@ pictures weighted by r: the direction in which good pictures lie, and no reward'
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
 from jaxtyping import Float
+from pydantic import PositiveFloat
 from torch import Tensor
 
+from motet.config.problem import Problem
+from motet.config.schema import Recipe
+from motet.core.trajectory import DenoisingSteps
+from motet.numerics.aggregation import mean_of_acts
 from motet.numerics.flow.path import at_least_float32, broadcast_like, row_mean, target_velocity
+from motet.numerics.flow.penalties import velocity_mse
+from motet.policies.diffusion import renoise
+from motet.training.batches import PackedBatch, Stats
+from motet.training.losses.base import Loss, LossSettings, Needs, Sample
+from motet.training.losses.policy_gradient import next_states
+from motet.training.losses.registry import register
 
 SMALLEST_SCALE = 1e-5
 """Floor of the adaptive normaliser: the released code's."""
+
+
+class NFTSettings(LossSettings):
+    """Options of DiffusionNFT."""
+
+    beta: PositiveFloat = 1.0
+    """How near the implicit policies are to the old one: smaller goes further."""
+    kl_estimator: Literal["velocity_mse"] = "velocity_mse"
+    """What the coefficient of the KL weighs: no stochastic step is replayed, so there is no KL of one."""
+
+
+@register("nft")
+class NFT(Loss[NFTSettings]):
+    """DiffusionNFT's loss of every final image, renoised; a mean over acts."""
+
+    Settings = NFTSettings
+
+    @property
+    def zero_advantage_has_gradient(self) -> bool:
+        return True  # r is 1/2
+
+    def needs(self, with_reference: bool) -> Needs:
+        return Needs(("velocity", "sigma"), old=("velocity",), reference=("velocity",))
+
+    def prepare(self, samples: Sequence[Sample]) -> list[Sample]:
+        """The final images, each at a noise level and with noise named by its key."""
+        return [replace(one, act=renoise(_denoising(one.act), one.key)) for one in samples]
+
+    def check(self, recipe: Recipe, key: str) -> Iterator[Problem]:
+        if self.kind != "denoising":
+            text = f"nft is a loss of denoising acts, and this one is for {self.kind} acts."
+            yield Problem(key, text, "set algorithm.per_kind.denoising.loss to nft in its place.")
+
+    def __call__(self, batch: PackedBatch) -> tuple[Tensor, Stats]:
+        velocity, sigma, report = batch.extras["velocity"], batch.extras["sigma"], Stats()
+        clean = next_states(batch)
+        noisy = torch.cat([_denoising(act).states[:1] for act in batch.acts]).to(velocity)
+        noise = clean + (noisy - clean) / broadcast_like(sigma, clean)
+        r, old = optimality_prob(batch.advantages), batch.old("velocity")
+        per_act = nft_loss(velocity, old, clean, noise, r, beta=self.settings.beta, sigma=sigma)
+        if batch.has_reference:
+            divergence = velocity_mse(velocity, batch.reference("velocity"))
+            report["kl"] = divergence.detach().sum().item()
+            per_act = per_act + self.beta * divergence
+        return (mean_of_acts(batch.owner, batch.lengths, batch.counts) * per_act).sum(), report
 
 
 def optimality_prob(advantages: Float[Tensor, "B"], max_advantage: float = 5.0) -> Float[Tensor, "B"]:
@@ -76,3 +137,8 @@ def _adaptive(error: Float[Tensor, "B *D"], sigma: Float[Tensor, "B"]) -> Float[
     image_error = broadcast_like(sigma, error) * error
     scale = row_mean(image_error.detach().abs()).clamp(min=SMALLEST_SCALE)
     return row_mean(image_error.square()) / scale
+
+
+def _denoising(act: object) -> DenoisingSteps:
+    assert isinstance(act, DenoisingSteps)
+    return act

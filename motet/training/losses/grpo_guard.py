@@ -11,11 +11,48 @@ multiplies by std. What remains is `mean_d((mean - mean_old) noise)`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from motet.config.problem import Problem
+from motet.config.schema import Recipe
 from motet.numerics.flow.path import row_mean
+from motet.training.batches import PackedBatch
+from motet.training.losses.base import Needs
+from motet.training.losses.grpo import GRPO
+from motet.training.losses.policy_gradient import next_states
+from motet.training.losses.registry import register
+
+
+@register("grpo_guard")
+class GRPOGuard(GRPO):
+    """GRPO of denoising steps with normalised ratios and weighted steps, for flow_sde."""
+
+    def needs(self, with_reference: bool) -> Needs:
+        """Current means, and those that the steps were sampled from."""
+        kl = super().needs(with_reference)
+        current = (*kl.current, *(name for name in ("mean", "std") if name not in kl.current), "sigma", "sigma_next")
+        return Needs(current, old=("mean",), reference=kl.reference)
+
+    def ratios(self, batch: PackedBatch) -> Float[Tensor, "A"]:
+        mean, std = batch.extras["mean"], batch.extras["std"]
+        return normalized_log_ratios(next_states(batch), mean, batch.old("mean"), std).exp()
+
+    def step_weights(self, batch: PackedBatch) -> Float[Tensor, "A"]:
+        return step_weights(batch.extras["sigma"], batch.extras["sigma_next"])
+
+    def check(self, recipe: Recipe, key: str) -> Iterator[Problem]:
+        yield from super().check(recipe, key)
+        sde_type = recipe.sampling.denoising.sde_type
+        if self.kind != "denoising":
+            text = f"grpo_guard is a loss of denoising acts, and this one is for {self.kind} acts."
+            yield Problem(key, text, "set algorithm.per_kind.denoising.loss to grpo_guard in its place.")
+        elif sde_type != "flow_sde":
+            text = f"grpo_guard weights the steps of flow_sde, but sampling.denoising.sde_type is {sde_type}."
+            yield Problem(key, text, "set sampling.denoising.sde_type to flow_sde, or choose another loss.")
 
 
 def normalized_log_ratios(

@@ -1,0 +1,22 @@
+"""The negative log-likelihood: the loss of supervised training."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from motet.training.batches import PackedBatch, Stats
+from motet.training.losses.base import Loss, LossSettings
+from motet.training.losses.registry import register
+
+
+@register("nll")
+class NLLLoss(Loss[LossSettings]):
+    """`-log_prob`, a mean over the actions of the acts that a dataset gives.
+
+    The log-prob of a denoising act that a dataset gives is minus its flow-matching loss, so of such acts this is flow
+    matching (Lipman et al., arXiv 2210.02747).
+    """
+
+    def __call__(self, batch: PackedBatch) -> tuple[Tensor, Stats]:
+        loss = (-batch.log_probs).sum()
+        return loss / batch.counts.num_actions, {"nll": loss.item()}
