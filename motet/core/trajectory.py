@@ -29,13 +29,16 @@ ActKind = Literal["text", "image", "denoising"]
 class Encoding:
     """What the model saw of a context, kept so that replay never derives it again.
 
-    `ids` are the context's token ids (image places hold the image token's id); `pixels` the preprocessed pictures;
-    `null_ids` the ids of the unconditional branch, None when there was none. Shared by the siblings of a group.
+    `ids` are the context's token ids (image places hold the image token's id); `pixels` the preprocessed images, as
+    the model's vision tower takes them, and `image_sizes` their sizes where it needs them (Qwen-VL: time, height and
+    width in patches); `null_ids` the ids of the unconditional branch, None when there was none. Shared by the
+    generations of a group.
     """
 
     ids: Int[Tensor, "T"]
-    pixels: Float[Tensor, "I C H W"] | None = None
-    null_ids: Int[Tensor, "T"] | None = None
+    pixels: Float[Tensor, "..."] | None = None
+    null_ids: Int[Tensor, "T2"] | None = None
+    image_sizes: Int[Tensor, "I 3"] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -120,7 +120,7 @@ def _seconds(run: Callable[[], Any], device: torch.device) -> float:
 
 def _sample(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Int[Tensor, "B N"]:
     """Ours, with everything that a rollout does anew after a weight update: the snapshot and the code embeddings."""
-    snapshot = FusedLlama.take(model.model.language_model)
+    snapshot = FusedLlama.from_model(model.model.language_model)
     ids, mask, null_rows = prompts.ids, prompts.mask, None
     batch = len(ids)
     if guidance_scale is not None:  # null branches of one length are one prefix
@@ -180,7 +180,7 @@ def _module_loop(model: Any, task: str, prompts: Prompts, guidance_scale: float 
 
 def _matmul_lower_bound(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Callable[[], None]:
     """The matrix products of one decode with their real shapes and kernels, and nothing else."""
-    snapshot = FusedLlama.take(model.model.language_model)
+    snapshot = FusedLlama.from_model(model.model.language_model)
     _, head, count = _embed_head_and_length(model, task)
     heads = [module for module in head.modules() if isinstance(module, nn.Linear)]
     (batch, length), branches = prompts.ids.shape, 1 if guidance_scale is None else 2

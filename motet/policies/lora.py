@@ -51,20 +51,19 @@ def _last_name(layer: str) -> list[str]:
     return parts[-2:] if parts[-1].isdigit() else parts[-1:]
 
 
-def wrap(model: Any, config: LoraConfig) -> Any:
+def wrap(model: Any, language_model: nn.Module, config: LoraConfig) -> Any:
     """The model with adapters on the language model's named linear layers; only they train, in float32.
 
     Raises ConfigError without peft, and for names that no linear layer of the language model has.
     """
     peft = peft_library()
-    parts = ((name.partition("language_model."), module) for name, module in model.named_modules())
-    inside = {name: module for (_, found, name), module in parts if found}
-    require_targets(inside, config.target_modules, "policy.lora.target_modules")
+    place = next(name for name, module in model.named_modules() if module is language_model)
+    require_targets(dict(language_model.named_modules()), config.target_modules, "policy.lora.target_modules")
     names = "|".join(map(re.escape, config.target_modules))
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
-        target_modules=rf".*language_model\.(.*\.)?({names})",
+        target_modules=rf"{re.escape(place)}\.(.*\.)?({names})",
         lora_dropout=0.0,
     )
     with suppress_hf_output():

@@ -1,4 +1,4 @@
-"""What policies over one transformers model share: what trains, adapters, the reference, the compute type."""
+"""Base class for policies around one transformers model: what trains, LoRA, the reference, the compute type."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import nn
 
 from motet.config import LoraConfig
 from motet.core.trajectory import Act
+from motet.policies.generation.adapter import LanguageModelAdapter
+from motet.policies.generation.chat_template import ChatTemplateEncoder
 from motet.policies.interactive import InteractiveMixin
 from motet.policies.lora import is_identity, wrap
 from motet.policies.trainable import (
@@ -23,12 +25,15 @@ from motet.policies.trainable import (
 
 
 class TransformersPolicy(InteractiveMixin):
-    """A `...ForConditionalGeneration` whose `model` holds a `language_model`, with an `lm_head` beside it.
+    """A `...ForConditionalGeneration` of transformers; `adapter` names its language model and what can train.
 
     `autocast` is the compute type of learning's forward passes, `rollout_autocast` that of sampling; None: float32, but
     frozen weights that are stored in another type are sampled from under `autocast`. `rollout_batch` sequences are
     sampled at once; None: as many as are asked for.
     """
+
+    adapter: LanguageModelAdapter
+    encoder: ChatTemplateEncoder
 
     def __init__(
         self,
@@ -45,7 +50,6 @@ class TransformersPolicy(InteractiveMixin):
         self.version = 0
         self._sampler: Any = None  # what a policy derived from the present weights in order to sample
         self._reference: ReferenceWeights | None = None
-        self.encoder: Any = None  # a policy's own `ChatTemplateEncoder`
         self.model.eval()
 
     def as_seen(self, act: Act) -> str:
@@ -65,7 +69,7 @@ class TransformersPolicy(InteractiveMixin):
     @property
     def parts(self) -> dict[str, nn.Module]:
         """What can train, by the names that `policy.train` uses."""
-        return {**dict(self.model.model.named_children()), "lm_head": self.model.lm_head}
+        return self.adapter.parts
 
     def train_parts(self, names: Sequence[str]) -> None:
         """Choose what trains; everything else is frozen. Raises ConfigError for an unknown part.
@@ -83,12 +87,12 @@ class TransformersPolicy(InteractiveMixin):
 
     def add_lora(self, config: LoraConfig) -> None:
         """Train adapters on the language model's linear layers in place of weights."""
-        self.wrapped = wrap(self.model, config)
+        self.wrapped = wrap(self.model, self.adapter.language_model, config)
         self._sampler = None
 
     def enable_gradient_checkpointing(self) -> None:
         """Compute the language model's activations again in the backward pass instead of keeping them."""
-        enable_gradient_checkpointing(self.model.model.language_model)
+        enable_gradient_checkpointing(self.adapter.language_model)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name."""
@@ -119,7 +123,7 @@ class TransformersPolicy(InteractiveMixin):
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.model.lm_head.weight.device
+        return self.adapter.device
 
     def _autocasting(self) -> Any:
         return _autocast(self.device, self.autocast)

@@ -400,7 +400,7 @@ def test_pictures_are_scaled_as_by_deepseek(converted: Path, size: tuple[int, in
     policy = motet.load_policy(converted)
     policy.save(tmp_path / "saved")
     for ours in (policy, motet.load_policy(tmp_path / "saved")):
-        torch.testing.assert_close(ours.encoder._pixels([image])[0], expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(ours.encoder._encode_images([image])[0][0], expected, rtol=0, atol=1e-6)
     with suppress_hf_output():
         assert JanusProcessor.from_pretrained(tmp_path / "saved").image_processor.size["height"] == side
 

@@ -14,7 +14,7 @@ CAPTIONS = ["two red circles", "a blue star left of a green square", "x", "<imag
 
 def words(policy, conversation, part):
     """What the tokens of a part's span spell."""
-    encoding = policy.encoder.encode(conversation, draws=False, with_null=False, room=1)
+    encoding = policy.encoder.encode(conversation, max_new_tokens=1)
     span = part_spans(policy.encoder, conversation, encoding.ids.tolist())[part]
     return policy.encoder.tokenizer.decode(encoding.ids[span.start : span.stop], skip_special_tokens=False)
 
@@ -26,7 +26,7 @@ def test_janus_shows_its_features(policy):
 @pytest.mark.parametrize("caption", CAPTIONS)
 def test_spans_are_the_picture_and_the_caption(policy, image, caption):
     shown = user(image, caption)
-    encoding = policy.encoder.encode(shown, draws=False, with_null=False, room=1)
+    encoding = policy.encoder.encode(shown, max_new_tokens=1)
     ids = encoding.ids.tolist()
     image_span, text_span = part_spans(policy.encoder, shown, ids)
     assert len(image_span) == policy.num_image_tokens
@@ -44,7 +44,7 @@ def test_spans_follow_the_parts_of_several_turns(policy, image):
         "red",
         "draw two red circles",
     ]
-    encoding = policy.encoder.encode(shown, draws=False, with_null=False, room=1)
+    encoding = policy.encoder.encode(shown, max_new_tokens=1)
     spans = part_spans(policy.encoder, shown, encoding.ids.tolist())
     assert [len(spans[n]) for n in (1, 4)] == [policy.num_image_tokens] * 2
     assert spans[1].stop < spans[3].start < spans[4].start
@@ -52,7 +52,7 @@ def test_spans_follow_the_parts_of_several_turns(policy, image):
 
 def test_hidden_states_are_transformers_own(policy, image):
     shown = user(image, "two red circles")
-    encoding = policy.encoder.encode(shown, draws=False, with_null=False, room=1)
+    encoding = policy.encoder.encode(shown, max_new_tokens=1)
     (found,) = policy.features([shown])
     with torch.no_grad():
         wanted = policy.model.model(input_ids=encoding.ids[None], pixel_values=encoding.pixels).last_hidden_state[0]
@@ -70,6 +70,6 @@ def test_the_batch_changes_nothing(policy, image):
 
 
 def test_ids_of_another_conversation_are_refused(policy):
-    ids = policy.encoder.encode(user("red"), draws=False, with_null=False, room=1).ids.tolist()
+    ids = policy.encoder.encode(user("red"), max_new_tokens=1).ids.tolist()
     with pytest.raises(CheckpointError, match="in two ways"):
         part_spans(policy.encoder, user("blue"), ids)

@@ -19,10 +19,10 @@ from motet.core.errors import CheckpointError, ConfigError, ContextError, DataEr
 from motet.core.protocols import Policy, Request
 from motet.core.trajectory import Act, Sampling
 from motet.policies import load_policy
+from motet.policies.generation import replay as replay_module
+from motet.policies.generation import sampling as sampling_module
 from motet.policies.generation.decode_loop import decode
 from motet.policies.janus import JanusPolicy
-from motet.policies.janus import policy as policy_module
-from motet.policies.janus import replay as replay_module
 from motet.policies.janus.prompt_encoding import ContextEncoder
 from tests.policies.teacher import sound_transformers, teacher_forced, unconditional_ids
 
@@ -304,7 +304,7 @@ def test_sampling_in_parts_changes_no_sample(
         sizes.append(len(uniforms))
         return decode(*arguments, uniforms=uniforms, **settings)
 
-    monkeypatch.setattr(policy_module, "decode", counted)
+    monkeypatch.setattr(sampling_module, "decode", counted)
     parts = policy.act(asked, SAMPLINGS[name])
     assert sizes == [3, 3, 2]
     assert [act.ids.tolist() for act in parts] == [act.ids.tolist() for act in whole]
@@ -379,14 +379,14 @@ def test_a_template_that_drops_pictures_is_refused(policy: JanusPolicy, image: I
     encoder = ContextEncoder(policy.processor, 160)
     encoder.template = "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}"
     with pytest.raises(CheckpointError, match="shows 0 of 1 pictures"):
-        encoder.encode(user(image, "what?"), draws=False, with_null=False, room=1)
+        encoder.encode(user(image, "what?"), max_new_tokens=1)
 
 
 def test_a_template_that_refuses_is_a_data_error(policy: JanusPolicy) -> None:
     encoder = ContextEncoder(policy.processor, 160)
     encoder.template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(DataError, match=r"refuses a conversation of user, user: roles must alternate\."):
-        encoder.encode(user("a") + user("b"), draws=False, with_null=False, room=1)
+        encoder.encode(user("a") + user("b"), max_new_tokens=1)
 
 
 # ---- supervision --------------------------------------------------------------------------------------------------

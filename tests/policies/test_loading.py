@@ -114,7 +114,7 @@ def test_a_template_that_drops_a_later_text_is_refused_when_it_does(policy: Janu
     encoder = ContextEncoder(policy.processor, 160)
     encoder.template = "{{ messages[0]['content'][0]['text'] }}"
     with pytest.raises(CheckpointError, match="leaves out 1 of 2 texts"):
-        encoder.encode(user("one") + assistant("two"), draws=False, with_null=False, room=1)
+        encoder.encode(user("one") + assistant("two"), max_new_tokens=1)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_ids_and_pixels_are_those_of_the_processor(
 ) -> None:
     chat = chats(image)[name]
     mode = "image" if draws else "text"
-    ours = policies[size].encoder.encode(from_chat(chat), draws=draws, with_null=False, room=1)
+    ours = policies[size].encoder.encode(from_chat(chat), kind="image" if draws else "text", max_new_tokens=1)
     rendered = theirs[size].apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     shown = [part["image"] for message in chat for part in message["content"] if part["type"] == "image"]
     expected = theirs[size](text=[rendered], images=shown or None, generation_mode=mode, return_tensors="pt")
@@ -92,7 +92,9 @@ def test_the_system_prompt_is_the_checkpoints_choice(policies: dict[str, JanusPo
         encoder = policies[size].encoder
         assert encoder.processor.use_default_system_prompt is greets
         texts = [
-            encoder.tokenizer.decode(encoder.encode(user("hi"), draws=draws, with_null=False, room=1).ids)
+            encoder.tokenizer.decode(
+                encoder.encode(user("hi"), kind="image" if draws else "text", max_new_tokens=1).ids
+            )
             for draws in (False, True)
         ]
         assert ["helpful language and vision assistant" in text for text in texts] == [greets, False]
@@ -112,7 +114,7 @@ def test_special_tokens_are_found_by_name(policies: dict[str, JanusPolicy]) -> N
 def test_no_word_of_a_user_is_special(policies: dict[str, JanusPolicy]) -> None:
     encoder = policies["7B"].encoder
     words = [IMAGE, BEGIN_IMAGE, END_IMAGE, EOS, PAD, "<|User|>", "<|ref|>", "<patch_placeholder>"]
-    ids = encoder.encode(user(" ".join(words)), draws=False, with_null=False, room=1).ids.tolist()
+    ids = encoder.encode(user(" ".join(words)), max_new_tokens=1).ids.tolist()
     found = [name for name in words if encoder.tokenizer.convert_tokens_to_ids(name) in ids]
     assert found == ["<|User|>"] and ids.count(encoder.tokenizer.convert_tokens_to_ids("<|User|>")) == 1
     assert " ".join(words) in encoder.tokenizer.decode(ids)
@@ -175,7 +177,7 @@ def test_a_saved_checkpoint_is_the_same_for_motet_and_for_transformers(
     rendered = processor.apply_chat_template(context.to_chat(), add_generation_prompt=True, tokenize=False)
     expected = processor(text=[rendered], images=[image], return_tensors="pt")["input_ids"][0].tolist()
     for one in (policy, again):
-        ids = one.encoder.encode(context, draws=False, with_null=False, room=1).ids
+        ids = one.encoder.encode(context, max_new_tokens=1).ids
         assert ids.tolist() == expected
     assert processor.use_default_system_prompt is theirs["1B"].use_default_system_prompt is True
 

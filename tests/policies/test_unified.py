@@ -211,8 +211,8 @@ def test_a_frozen_reader_reads_each_distinct_context_once(batch):
     policy, read = build(rollout_batch=batch), []
     policy.train_parts(["queries", "connector", "transformer"])
     policy.freeze_reference()
-    embedder = policy.reader.embedder
-    embedder.contexts = lambda encodings, of=embedder.contexts: read.extend(encodings) or of(encodings)
+    adapter = policy.reader.adapter
+    adapter.embed_prompts = lambda encodings, of=adapter.embed_prompts: read.extend(encodings) or of(encodings)
     acts = policy.act(distinct(), PLAIN)
     with policy.reference():
         reference = policy.replay(acts, ("mean", "std"))

@@ -14,10 +14,10 @@ from PIL import Image
 from motet.core.conversation import Conversation, user
 from motet.core.protocols import Policy, Request, TrainablePolicy
 from motet.core.trajectory import Act, Sampling, TextTokens
+from motet.policies.generation import replay as replay_module
+from motet.policies.generation import sampling as sampling_module
+from motet.policies.generation.forward import KVCacheContinuation
 from motet.policies.qwen_vl import VlmPolicy
-from motet.policies.qwen_vl import policy as policy_module
-from motet.policies.qwen_vl import replay as replay_module
-from motet.policies.qwen_vl.forward import KVCacheContinuation
 from motet.policies.trainable import enable_gradient_checkpointing
 from tests.policies.teacher import sound_transformers
 from tests.policies.vlms import conversations, generated, open_policy, requests, save_tiny, teacher_forced, worst
@@ -89,11 +89,11 @@ def test_image_changes_logits(vlm: VlmPolicy, contexts: list[Conversation]) -> N
 def test_texts_end_with_what_ends_them_in_transformers(vlm: VlmPolicy) -> None:
     acts = vlm.generate_text("what?", n=160, max_tokens=12, temperature=4.0)
     end_of_turn, end_of_text = vlm.encoder.eos_id, vlm.encoder.tokenizer.pad_token_id
-    assert set(vlm.stop_ids) == set(vlm.model.generation_config.eos_token_id) == {end_of_turn, end_of_text}
+    assert set(vlm.adapter.stop_ids) == set(vlm.model.generation_config.eos_token_id) == {end_of_turn, end_of_text}
     assert {int(act.ids[-1]) for act in acts if act.finished} == {end_of_turn, end_of_text}
     assert not all(act.finished for act in acts)
     for act in acts:
-        ends = torch.isin(act.ids, torch.tensor(vlm.stop_ids)).nonzero().flatten().tolist()
+        ends = torch.isin(act.ids, torch.tensor(vlm.adapter.stop_ids)).nonzero().flatten().tolist()
         assert ends == ([act.num_actions - 1] if act.finished else [])
         assert act.finished or act.num_actions == 12
         assert act.text == vlm.encoder.tokenizer.decode(act.ids[: act.num_actions - act.finished])
@@ -252,13 +252,13 @@ def test_sampling_in_parts_changes_no_sample(
     vlm: VlmPolicy, vlm_checkpoint: Path, contexts: list[Conversation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy, sizes = open_policy(vlm_checkpoint, rollout_batch=3), []
-    decode = policy_module.generate_from_state
+    decode = sampling_module.generate_from_state
 
     def counted(hidden: torch.Tensor, *rest: object, **settings: object) -> object:
         sizes.append(len(hidden))
         return decode(hidden, *rest, **settings)
 
-    monkeypatch.setattr(policy_module, "generate_from_state", counted)
+    monkeypatch.setattr(sampling_module, "generate_from_state", counted)
     parts = policy.act(requests(*contexts[:2], n=4), SAMPLINGS["plain"])
     assert sizes == [3, 3, 2]
     assert len({id(act.encoding) for act in parts}) == 2  # siblings still share their prefix in replay
@@ -288,7 +288,7 @@ def test_demonstrated_text_costs_what_transformers_says(vlm: VlmPolicy, contexts
     theirs = vlm.model(
         input_ids=ids[None],
         pixel_values=act.encoding.pixels,
-        image_grid_thw=act.encoding.grids,
+        image_grid_thw=act.encoding.image_sizes,
         mm_token_type_ids=(ids[None] == vlm.encoder.image_id).int(),
         labels=torch.cat([torch.full_like(act.encoding.ids, -100), act.ids])[None],
     ).loss

@@ -34,7 +34,7 @@ def test_what_is_saved_loads_in_transformers_and_here(vlm: VlmPolicy, tmp_path: 
         )
     assert type(theirs) is type(vlm.model)
     context = conversations()[2]
-    encoding = vlm.encoder.encode(context, room=1)
+    encoding = vlm.encoder.encode(context, max_new_tokens=1)
     inputs = {"input_ids": encoding.ids[None], **shown(vlm, encoding, len(encoding.ids))}
     with torch.no_grad():
         assert torch.equal(theirs(**inputs).logits, vlm.model(**inputs).logits)
@@ -45,7 +45,7 @@ def test_what_is_saved_loads_in_transformers_and_here(vlm: VlmPolicy, tmp_path: 
     again = open_policy(tmp_path)
     acts = vlm.act(requests(context), Sampling(max_tokens=6))
     assert worst(again.log_probs(acts), vlm.log_probs(acts)) == 0.0
-    assert again.stop_ids == vlm.stop_ids
+    assert again.adapter.stop_ids == vlm.adapter.stop_ids
 
 
 def test_a_bfloat16_checkpoint_trains_in_float32_and_is_kept_so(vlm_checkpoint: Path, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_the_largest_picture_that_is_read_is_a_setting(vlm_checkpoint: Path, che
     path = str(vlm_checkpoint)
     whole, small = load_policy(path), load_policy(path, PolicyConfig(path=path, max_pixels=64))
     context = conversations()[2]
-    seen, less = (len(policy.encoder.encode(context, room=1).pixels) for policy in (whole, small))
+    seen, less = (len(policy.encoder.encode(context, max_new_tokens=1).pixels) for policy in (whole, small))
     side = small.encoder.image_processor.patch_size
     images = sum(part["type"] == "image" for turn in context.to_chat() for part in turn["content"])
     assert 0 < less < seen and less * side**2 <= images * max(
@@ -160,8 +160,8 @@ def test_a_folder_that_cannot_be_written_is_an_error(vlm: VlmPolicy, tmp_path: P
 def test_the_default_tiny_model_looks_at_small_pictures(family: str) -> None:
     model, processor = make_tiny_vlm(family)
     policy = VlmPolicy(model, processor)
-    encoding = policy.encoder.encode(conversations()[1], room=1)
-    assert encoding.grids.tolist() == [[1, 8, 8]]
+    encoding = policy.encoder.encode(conversations()[1], max_new_tokens=1)
+    assert encoding.image_sizes.tolist() == [[1, 8, 8]]
     assert int((encoding.ids == policy.encoder.image_id).sum()) == 16
     again, _ = make_tiny_vlm(family)
     pairs = zip(model.state_dict().items(), again.state_dict().items(), strict=True)

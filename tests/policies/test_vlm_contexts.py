@@ -19,14 +19,14 @@ def test_texts_are_laid_out_as_the_tokenizer_does(vlm: VlmPolicy) -> None:
     context = Conversation((Message("system", (Text("a blue star"),)),)) + user("what colour?") + assistant("red")
     context += user("left of it?")
     theirs = vlm.encoder.tokenizer.apply_chat_template(context.to_chat(), add_generation_prompt=True)["input_ids"]
-    ours = vlm.encoder.encode(context, room=1)
-    assert ours.ids.tolist() == theirs and ours.pixels is None and ours.grids is None
+    ours = vlm.encoder.encode(context, max_new_tokens=1)
+    assert ours.ids.tolist() == theirs and ours.pixels is None and ours.image_sizes is None
 
 
 def test_pictures_take_one_token_for_every_merged_patch(vlm: VlmPolicy) -> None:
     context = conversations()[2]
-    encoding = vlm.encoder.encode(context, room=1)
-    assert encoding.grids.tolist() == [[1, 16, 6], [1, 8, 12]]
+    encoding = vlm.encoder.encode(context, max_new_tokens=1)
+    assert encoding.image_sizes.tolist() == [[1, 16, 6], [1, 8, 12]]
     tokenizer, rendered = vlm.encoder.tokenizer, ""
     pieces = tokenizer.apply_chat_template(context.to_chat(), add_generation_prompt=True, tokenize=False)
     for piece, count in zip(pieces.split("<|image_pad|>"), [24, 24, 0], strict=True):
@@ -35,13 +35,13 @@ def test_pictures_take_one_token_for_every_merged_patch(vlm: VlmPolicy) -> None:
     images = [part["image"] for turn in context.to_chat() for part in turn["content"] if part["type"] == "image"]
     expected = vlm.processor.image_processor(images=images, return_tensors="pt")
     assert torch.equal(encoding.pixels, expected["pixel_values"])
-    assert torch.equal(encoding.grids, expected["image_grid_thw"])
+    assert torch.equal(encoding.image_sizes, expected["image_grid_thw"])
     assert encoding.pixels.shape == (16 * 6 + 8 * 12, 3 * 2 * 4 * 4)
 
 
 def test_positions_are_those_of_the_model(vlm: VlmPolicy) -> None:
-    encoding = vlm.encoder.encode(conversations()[1], room=1)
-    (context,) = vlm.embedder.contexts([encoding])
+    encoding = vlm.encoder.encode(conversations()[1], max_new_tokens=1)
+    (context,) = vlm.adapter.embed_prompts([encoding])
     start = encoding.ids.tolist().index(vlm.encoder.image_id)
     text_before, text_after = start, len(encoding.ids) - start - 16
     places = torch.arange(16)
@@ -58,7 +58,7 @@ def test_words_of_users_and_models_never_become_special(vlm: VlmPolicy, word: st
     for context in (user(f"a {word} b"), user("a") + assistant(f"{word}") + user(f"{word}{word}")):
         ids = vlm.generate_text(context, max_tokens=1)[0].encoding.ids.tolist()
         clean = Conversation(tuple(stripped(message, word) for message in context.messages))
-        assert ids.count(special) == vlm.encoder.encode(clean, room=1).ids.tolist().count(special)
+        assert ids.count(special) == vlm.encoder.encode(clean, max_new_tokens=1).ids.tolist().count(special)
         assert word in vlm.encoder.tokenizer.decode([i for i in ids if i != special])
     target = vlm.encode_targets(requests(user("a"), n=1), [f"so {word}"])[0]
     assert target.ids.tolist().count(special) == (word == "<|im_end|>")
@@ -70,7 +70,7 @@ def stripped(message: Message, word: str) -> Message:
 
 def test_a_conversation_that_occurs_again_is_encoded_once(vlm: VlmPolicy) -> None:
     one, other = conversations()[1:]
-    first, second, third = vlm.encoder.encode_all([one, other, one], room=1)
+    first, second, third = vlm.encoder.encode_all([one, other, one], max_new_tokens=1)
     assert first is third and first is not second
 
 
@@ -91,17 +91,17 @@ def test_a_prompt_that_does_not_fit_is_refused(vlm: VlmPolicy) -> None:
 
 def test_a_strip_is_refused(vlm: VlmPolicy) -> None:
     with pytest.raises(DataError, match=r"402 x 2 pixels is more than 200 times the other"):
-        vlm.encoder.encode(user(Image.new("RGB", (402, 2)), "what?"), room=1)
+        vlm.encoder.encode(user(Image.new("RGB", (402, 2)), "what?"), max_new_tokens=1)
 
 
 def test_templates_that_drop_pictures_or_refuse(vlm: VlmPolicy, image: Image.Image) -> None:
     encoder = VlmEncoder(vlm.processor, vlm.model.config)
     encoder.template = "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}"
     with pytest.raises(CheckpointError, match="shows 0 of 1 pictures"):
-        encoder.encode(user(image, "what?"), room=1)
+        encoder.encode(user(image, "what?"), max_new_tokens=1)
     encoder.template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(DataError, match=r"refuses a conversation of user, user: roles must alternate\."):
-        encoder.encode(user("a") + user("b"), room=1)
+        encoder.encode(user("a") + user("b"), max_new_tokens=1)
 
 
 def test_a_processor_of_another_model_is_refused(vlm: VlmPolicy) -> None:

@@ -10,9 +10,8 @@ from torch import Tensor
 from motet.config import LoraConfig
 from motet.core.conversation import Conversation
 from motet.core.errors import ConfigError
-from motet.core.trajectory import Act, Sampling
+from motet.core.trajectory import Act, Encoding, Sampling
 from motet.policies.qwen_vl import VlmPolicy
-from motet.policies.qwen_vl.prompt_encoding import VlmEncoding
 from motet.policies.trainable import enable_gradient_checkpointing
 from tests.policies.teacher import sound_transformers
 from tests.policies.vlms import conversations, open_policy, requests, shown, worst
@@ -134,7 +133,7 @@ def test_adapters_alone_train_and_their_reference_is_the_model_without(
 # ---- hidden states after appended vectors -------------------------------------------------------------------------
 
 
-def one_by_one(policy: VlmPolicy, encoding: VlmEncoding, appended: Tensor) -> Tensor:
+def one_by_one(policy: VlmPolicy, encoding: Encoding, appended: Tensor) -> Tensor:
     """`[Q, D]`: transformers' own forward over ids, in which the appended places hold words of these vectors."""
     count, embed = len(appended), policy.model.model.language_model.embed_tokens
     ids = torch.cat([encoding.ids, torch.zeros(count, dtype=torch.long)])
@@ -159,7 +158,7 @@ def test_hidden_states_after_a_context_are_those_of_transformers(
     policy = fresh()
     if recompute:
         enable_gradient_checkpointing(policy.model.model.language_model)
-    encodings = policy.encoder.encode_all([contexts[k] for k in (0, 1, 2, 1)], room=5)
+    encodings = policy.encoder.encode_all([contexts[k] for k in (0, 1, 2, 1)], max_new_tokens=5)
     appended = torch.randn(5, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
     found = policy.hidden_after(encodings, appended)
     expected = torch.stack([one_by_one(policy, encoding, appended) for encoding in encodings])
@@ -171,7 +170,7 @@ def test_hidden_states_after_a_context_are_those_of_transformers(
 
 
 def test_appended_vectors_look_back_and_not_ahead(vlm: VlmPolicy, contexts: list[Conversation]) -> None:
-    encodings = vlm.encoder.encode_all(contexts, room=3)
+    encodings = vlm.encoder.encode_all(contexts, max_new_tokens=3)
     appended = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         whole, first = vlm.hidden_after(encodings, appended), vlm.hidden_after(encodings, appended[:2])
@@ -185,7 +184,7 @@ def test_a_frozen_model_still_passes_the_gradient_on(
 ) -> None:
     policy = fresh()
     policy.model.requires_grad_(False)
-    encodings = policy.encoder.encode_all(contexts, room=3)
+    encodings = policy.encoder.encode_all(contexts, max_new_tokens=3)
     appended = torch.randn(3, 32, requires_grad=True)
     policy.hidden_after(encodings, appended).pow(2).sum().backward()
     assert float(appended.grad.abs().amax(dim=1).min()) > 1e-3
@@ -193,7 +192,7 @@ def test_a_frozen_model_still_passes_the_gradient_on(
 
 
 def test_each_context_is_read_once_for_its_queries(vlm: VlmPolicy, contexts: list[Conversation]) -> None:
-    one, other = vlm.encoder.encode_all(contexts[1:], room=2)
+    one, other = vlm.encoder.encode_all(contexts[1:], max_new_tokens=2)
     patches: list[int] = []
     hook = vlm.model.model.visual.register_forward_pre_hook(lambda _, inputs: patches.append(len(inputs[0])))
     with torch.no_grad():

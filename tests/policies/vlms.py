@@ -13,10 +13,9 @@ from torch import Tensor
 
 from motet.core.conversation import Conversation, assistant, user
 from motet.core.protocols import Request
-from motet.core.trajectory import Act
+from motet.core.trajectory import Act, Encoding
 from motet.policies.qwen_vl import VlmPolicy
 from motet.policies.qwen_vl.checkpoint import open_vlm
-from motet.policies.qwen_vl.prompt_encoding import VlmEncoding
 from motet.policies.tiny.qwen_vl import TinyVlmSizes, make_tiny_vlm
 from tests.policies.teacher import truncated
 
@@ -84,13 +83,13 @@ def worst(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
     return max(float((a - b).detach().abs().max()) for a, b in zip(ours, theirs, strict=True))
 
 
-def shown(policy: VlmPolicy, encoding: VlmEncoding, length: int) -> dict[str, Tensor]:
+def shown(policy: VlmPolicy, encoding: Encoding, length: int) -> dict[str, Tensor]:
     """What transformers' model wants beside the ids of a sequence of this length that begins with the context."""
     types = torch.zeros(1, length, dtype=torch.int)
     types[0, : len(encoding.ids)] = encoding.ids == policy.encoder.image_id
-    if encoding.pixels is None or encoding.grids is None:
+    if encoding.pixels is None or encoding.image_sizes is None:
         return {}
-    return {"pixel_values": encoding.pixels, "image_grid_thw": encoding.grids, "mm_token_type_ids": types}
+    return {"pixel_values": encoding.pixels, "image_grid_thw": encoding.image_sizes, "mm_token_type_ids": types}
 
 
 @torch.no_grad()
@@ -104,7 +103,7 @@ def teacher_forced(policy: VlmPolicy, act: Act) -> Tensor:
     return probs.gather(1, act.ids.unsqueeze(1)).squeeze(1).log()
 
 
-def generated(policy: VlmPolicy, encoding: VlmEncoding, max_tokens: int) -> list[int]:
+def generated(policy: VlmPolicy, encoding: Encoding, max_tokens: int) -> list[int]:
     """What transformers' `generate` writes greedily."""
     ids = encoding.ids[None]
     theirs = policy.model.generate(

@@ -1,7 +1,7 @@
-"""A conversation in a checkpoint's own chat template, as token ids: what the encoders of all policies share.
+"""A conversation in a checkpoint's own chat template, as token ids: what the encoders of all families share.
 
-Texts are slipped into the template *after* it is rendered and are tokenised with special tokens disabled, so a prompt
-that spells the name of a special token stays words.
+Texts are inserted into the template *after* it is rendered and are tokenized with special tokens disabled, so a prompt
+that spells the name of a special token stays plain text.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 from jinja2 import TemplateError
 from PIL import Image
+from torch import Tensor
 
 from motet.core.conversation import Conversation, ImagePart
 from motet.core.errors import CheckpointError, ContextError, DataError
+from motet.core.trajectory import ActKind, Encoding
 
 SENTINEL = re.compile("\ue000(\\d+)\ue001")  # private-use characters around a number: a text's place in the template
 
@@ -28,11 +31,17 @@ T = TypeVar("T")
 
 
 class ChatTemplateEncoder:
-    """Reads one checkpoint's chat template and tokenizer; ids are looked up by name.
+    """Encodes conversations by one checkpoint's chat template and tokenizer; ids are looked up by name.
 
     `renderer` has transformers' `apply_chat_template`: a processor or a tokenizer. `max_positions` is how many tokens
-    the language model can read. `family` names the model in error messages.
+    fit the language model. `family` names the model in error messages. A subclass sets `image_token`, `image_id`,
+    `eos_id` and, where prompts begin with it, `bos_id`.
     """
+
+    image_token = ""
+    image_id: int
+    eos_id: int
+    bos_id: int | None = None
 
     def __init__(self, renderer: Any, tokenizer: Any, max_positions: int, *, family: str, template: Any) -> None:
         self.renderer, self.tokenizer, self.max_positions, self.family = renderer, tokenizer, max_positions, family
@@ -44,10 +53,68 @@ class ChatTemplateEncoder:
                 fix=f"save the processor of the original {family} checkpoint beside the weights.",
             )
         self.template: str = template
-        self.image_token = ""  # a policy's own
         self._steering: frozenset[str] = frozenset()
         self.special_pattern = re.compile("(?!)")
         self._require_prompts()
+
+    def encode(
+        self, conversation: Conversation, *, max_new_tokens: int, kind: ActKind = "text", with_null: bool = False
+    ) -> Encoding:
+        """Ids and images of a prompt that ends where an act of this kind begins; `with_null`: its unconditional ids.
+
+        Raises ContextError when the prompt and `max_new_tokens` do not fit the model, DataError for a conversation that
+        the template or the image processor rejects.
+        """
+        chat, texts, images = with_sentinels(conversation)
+        pixels, sizes, image_ids = self._encode_images(images)
+        ids = self._prompt_ids(self._render(chat, kind), texts, image_ids)
+        if kind == "image":
+            ids += self._image_prefix()
+        fix = "shorten the prompt." if kind == "image" else "shorten the prompt or lower sampling.text.max_tokens."
+        self._check_context_length(conversation, len(ids), max_new_tokens, fix)
+        ids_T = torch.tensor(ids, dtype=torch.long)
+        return Encoding(ids_T, pixels, self._null_ids(ids_T) if with_null else None, sizes)
+
+    def encode_all(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_new_tokens: int,
+        kind: ActKind = "text",
+        with_null: bool = False,
+    ) -> list[Encoding]:
+        """`encode` for each; a conversation that occurs again shares its encoding."""
+        return encode_unique(
+            conversations, lambda c: self.encode(c, max_new_tokens=max_new_tokens, kind=kind, with_null=with_null)
+        )
+
+    def _encode_images(self, images: list[Image.Image]) -> tuple[Tensor | None, Tensor | None, list[list[int]]]:
+        """Pixels and sizes of a conversation's images, and for each the ids that stand for it in the prompt."""
+        raise NotImplementedError
+
+    def _render(self, chat: list[dict[str, Any]], kind: ActKind) -> str:
+        return self.rendered(chat)
+
+    def _image_prefix(self) -> list[int]:
+        """What a prompt for an image ends with."""
+        return []
+
+    def _null_ids(self, ids: Tensor) -> Tensor | None:
+        """The prompt of the unconditional branch; None for a family that has none."""
+        return None
+
+    def _prompt_ids(self, rendered: str, texts: Sequence[str], image_ids: Sequence[list[int]]) -> list[int]:
+        ids = [] if self.bos_id is None else [self.bos_id]
+        following = iter(image_ids)
+        for number, piece in enumerate(self._pieces(rendered, self.image_token, len(image_ids))):
+            if piece == self.image_token:
+                ids += next(following)
+            elif number % 2:  # a special token
+                if piece != self.tokenizer.bos_token or len(ids) > 1:  # some templates begin with BOS themselves
+                    ids.append(self.tokenizer.convert_tokens_to_ids(piece))
+            elif piece:
+                ids += self._tokenize_with_texts(piece, texts)
+        return ids
 
     def text_ids(self, text: str) -> list[int]:
         """Ids of plain text: nothing in it is special."""
@@ -60,7 +127,7 @@ class ChatTemplateEncoder:
         return re.sub(f"(?:{token}){{2,}}", lambda run: f"{self.image_token} x {run[0].count(self.image_token)}", text)
 
     def special_tokens(self) -> set[str]:
-        """Tokens that steer the model; no text ever becomes one of them.
+        """Control tokens: never produced by tokenizing the text of a conversation.
 
         Flags decide, not names: `all_special_tokens` leaves out role markers such as <|User|>.
         """
@@ -133,14 +200,14 @@ class ChatTemplateEncoder:
             )
         return pieces
 
-    def _words(self, piece: str, texts: Sequence[str]) -> list[int]:
+    def _tokenize_with_texts(self, piece: str, texts: Sequence[str]) -> list[int]:
         """Ids of a piece between special tokens, its texts put in."""
         return self.text_ids(SENTINEL.sub(lambda match: texts[int(match[1])], piece))
 
-    def _check_context_length(self, conversation: Conversation, num_ids: int, room: int, fix: str) -> None:
-        if num_ids + room - 1 > self.max_positions:  # the last token is never read
+    def _check_context_length(self, conversation: Conversation, num_ids: int, max_new_tokens: int, fix: str) -> None:
+        if num_ids + max_new_tokens - 1 > self.max_positions:  # the last token is not an input
             raise ContextError(
-                f"The prompt has {num_ids} tokens and its act may add {room}, but the model holds "
+                f"The prompt has {num_ids} tokens and its act may add {max_new_tokens}, but the model holds "
                 f"{self.max_positions}: {conversation.text[:60]!r}...",
                 fix=fix,
             )

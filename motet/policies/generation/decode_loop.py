@@ -1,6 +1,6 @@
 """The decode loop of text and image tokens alike: prefill once per distinct context, then one step per action.
 
-`decode` runs it over a snapshot of a Llama language model; `generate_from_state` over whatever remembers sequences.
+`decode` runs it over a snapshot of a Llama language model; `generate_from_state` over any KV-cache implementation.
 """
 
 from __future__ import annotations
@@ -53,16 +53,24 @@ class Decoded:
     lengths: Int[Tensor, "B"]
 
 
+@dataclass(frozen=True, eq=False)
+class Separator:
+    """What stands after every `every`-th action without being sampled, as the end of a row of image tokens does."""
+
+    every: int
+    vector: Float[Tensor, "1 D"]
+
+
 @runtime_checkable
-class Memory(Protocol):
-    """A language model with what the sequences being decoded have told it: R rows, F for each of B slots."""
+class DecodingState(Protocol):
+    """A language model plus its KV cache: R rows, F for each of B slots."""
 
     def step(self, embeddings: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
         """Append one token to every row; returns its hidden state, normed."""
         ...
 
-    def keep(self, alive: Int[Tensor, "B2"]) -> Int[Tensor, "B2"]:
-        """Drop all slots but `alive` (ascending). Returns for every remaining slot the slot it was before."""
+    def compact(self, active: Int[Tensor, "B2"]) -> Int[Tensor, "B2"]:
+        """Drop all slots but `active` (ascending). Returns for every remaining slot the slot it was before."""
         ...
 
 
@@ -76,7 +84,8 @@ def decode(
     embed: Embed,
     uniforms: Float[Tensor, "B N"],
     sampling: Sampling,
-    stop_id: int | None = None,
+    stop_ids: Sequence[int] = (),
+    separator: Separator | None = None,
 ) -> Decoded:
     """Continue prefix `rows[b]` for up to N actions, sequence b drawing its n-th action with `uniforms[b, n]`.
 
@@ -91,42 +100,47 @@ def decode(
         raise RuntimeError("The model changed after this snapshot was taken; take a new one.")
     if 0 in uniforms.shape:
         return _empty(uniforms, sampling)
-    _check_context_length(snapshot, prefixes, uniforms.shape[1])
+    num_columns = uniforms.shape[1] - 1  # the last action is never fed back
+    num_columns += num_columns // separator.every if separator else 0
+    _check_context_length(snapshot, prefixes, num_columns)
     branches = torch.stack([rows, null_rows] if guided and null_rows is not None else [rows], dim=1)
-    # The last action is never fed back, so N actions need N - 1 columns beside the prefix.
-    capacity = prefixes.embeddings.shape[1] + uniforms.shape[1] - 1
+    capacity = prefixes.embeddings.shape[1] + num_columns
     with torch.inference_mode():
         hidden, cache = prefill(snapshot, prefixes.embeddings, prefixes.mask, branches, capacity)
     return generate_from_state(
         hidden,
-        _SnapshotMemory(snapshot, cache),
+        _FusedState(snapshot, cache),
         head=head,
         embed=embed,
         uniforms=uniforms,
         sampling=sampling,
-        stop_ids=() if stop_id is None else (stop_id,),
+        stop_ids=stop_ids,
+        separator=separator,
     )
 
 
 def generate_from_state(
     hidden: Float[Tensor, "R D"],
-    memory: Memory,
+    state: DecodingState,
     *,
     head: Head,
     embed: Embed,
     uniforms: Float[Tensor, "B N"],
     sampling: Sampling,
     stop_ids: Sequence[int] = (),
+    separator: Separator | None = None,
 ) -> Decoded:
     """Continue sequences for up to N actions from the hidden states of their last tokens; see `decode`.
 
-    Sequence b ends after the first of `stop_ids` that it writes. `memory` is used up.
+    Sequence b ends after the first of `stop_ids` that it samples. `state` is used up.
     """
     if 0 in uniforms.shape:
         return _empty(uniforms, sampling)
     with torch.inference_mode():
-        run = _Run(hidden, memory, head=head, embed=embed, uniforms=uniforms, sampling=sampling, stop_ids=stop_ids)
-        decoded = run.play()
+        loop = _DecodeLoop(hidden, state, head=head, embed=embed, uniforms=uniforms, sampling=sampling)
+        loop.stop_ids = torch.tensor(stop_ids, dtype=torch.long, device=hidden.device) if stop_ids else None
+        loop.separator = separator
+        decoded = loop.run()
     # Clones made outside inference mode may meet autograd: losses take the ids and the old log-probs.
     return Decoded(
         ids=decoded.ids.clone(),
@@ -137,8 +151,8 @@ def generate_from_state(
 
 
 @dataclass(frozen=True, eq=False)
-class _SnapshotMemory:
-    """A `Memory` of a snapshot."""
+class _FusedState:
+    """A `DecodingState` of a snapshot."""
 
     snapshot: FusedLlama
     cache: Cache
@@ -146,37 +160,37 @@ class _SnapshotMemory:
     def step(self, embeddings: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
         return step(self.snapshot, self.cache, embeddings)
 
-    def keep(self, alive: Int[Tensor, "B2"]) -> Int[Tensor, "B2"]:
-        return self.cache.keep(alive)
+    def compact(self, active: Int[Tensor, "B2"]) -> Int[Tensor, "B2"]:
+        return self.cache.compact(active)
 
 
-class _Run:
+class _DecodeLoop:
     """One batch being decoded. A *slot* is a place in the shrinking batch; `slots` says whose sequence is in it."""
 
     def __init__(
         self,
         hidden: Float[Tensor, "R D"],
-        memory: Memory,
+        state: DecodingState,
         *,
         head: Head,
         embed: Embed,
         uniforms: Float[Tensor, "B N"],
         sampling: Sampling,
-        stop_ids: Sequence[int],
     ) -> None:
-        self.hidden, self.memory, self.head, self.embed = hidden, memory, head, embed
+        self.hidden, self.state, self.head, self.embed = hidden, state, head, embed
         self.sampling = sampling
         batch, self.num_actions = uniforms.shape
         self.num_branches = len(hidden) // batch
-        self.stop_ids = torch.tensor(stop_ids, dtype=torch.long, device=hidden.device) if stop_ids else None
+        self.stop_ids: Tensor | None = None
+        self.separator: Separator | None = None
         self.uniforms = uniforms.t().contiguous()
         self.ids = torch.zeros(self.num_actions, batch, dtype=torch.long, device=hidden.device)
         self.log_probs = torch.zeros(self.num_actions, batch, device=hidden.device)
         self.behaviour = torch.zeros_like(self.log_probs) if sampling.guidance == "conditional" else None
-        self.slots: Tensor | slice = slice(None)  # until somebody leaves, slot b is sequence b
+        self.slots: Tensor | slice = slice(None)  # identity mapping until the first compaction
         self.finished = torch.zeros(batch, dtype=torch.bool, device=hidden.device)
 
-    def play(self) -> Decoded:
+    def run(self) -> Decoded:
         """Step until every sequence has stopped or has N actions."""
         for n in range(self.num_actions):
             tokens = self._act(n)
@@ -187,7 +201,9 @@ class _Run:
             embedded = self.embed(tokens)
             if self.num_branches > 1:
                 embedded = embedded.repeat_interleave(self.num_branches, dim=0)
-            self.hidden = self.memory.step(embedded)
+            self.hidden = self.state.step(embedded)
+            if self.separator is not None and (n + 1) % self.separator.every == 0:
+                self.hidden = self.state.step(self.separator.vector.expand(len(embedded), -1))
         return self._result()
 
     def _act(self, n: int) -> Int[Tensor, "S"]:
@@ -206,12 +222,12 @@ class _Run:
         self.finished |= torch.isin(tokens, stop_ids)
         if (n + 1) % STOP_CHECK_EVERY.get(tokens.device.type, 8):
             return tokens
-        alive = (~self.finished).nonzero().squeeze(1)
-        if len(alive) >= COMPACT_BELOW * len(tokens):
-            return tokens  # finished slots decode on; what they write is erased at the end
-        if not len(alive):
+        active = (~self.finished).nonzero().squeeze(1)
+        if len(active) >= COMPACT_BELOW * len(tokens):
+            return tokens  # finished slots decode on; what they sample is erased at the end
+        if not len(active):
             return tokens[:0]
-        order = self.memory.keep(alive)
+        order = self.state.compact(active)
         self.slots = order if isinstance(self.slots, slice) else self.slots[order]
         self.finished = self.finished[order]
         return tokens[order]
@@ -248,13 +264,13 @@ def _choose(
     return tokens, action_log_probs(own, tokens), behaviour
 
 
-def _check_context_length(snapshot: FusedLlama, prefixes: PromptEmbeddings, num_actions: int) -> None:
+def _check_context_length(snapshot: FusedLlama, prefixes: PromptEmbeddings, num_columns: int) -> None:
     if not bool(prefixes.mask[:, -1].all()):
         raise ValueError("Prefixes must be padded on the left: the last column of the mask is not all True.")
     longest = int(prefixes.mask.sum(dim=1).max())
-    if longest + num_actions - 1 > snapshot.max_positions:
+    if longest + num_columns > snapshot.max_positions:
         raise ContextError(
-            f"A prompt of {longest} tokens and {num_actions} new ones exceed the model's "
+            f"A prompt of {longest} tokens and {num_columns + 1} new ones exceed the model's "
             f"{snapshot.max_positions} positions.",
             fix=f"shorten the prompt, or sample at most {max(0, snapshot.max_positions + 1 - longest)} tokens.",
         )

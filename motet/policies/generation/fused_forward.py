@@ -49,16 +49,16 @@ class Cache:
     prefix_length: int
     column: int
 
-    def keep(self, alive: Int[Tensor, "B2"]) -> Int[Tensor, "B2"]:
-        """Drop all slots but `alive` (ascending). Returns for every remaining slot the slot it was before.
+    def compact(self, active: Int[Tensor, "B2"]) -> Int[Tensor, "B2"]:
+        """Drop all slots but `active` (ascending). Returns for every remaining slot the slot it was before.
 
-        Only survivors beyond the new size move, into the holes below it: a fraction of the copy that an index_select of
-        the cache would be.
+        Only active slots beyond the new size move, into the holes below it: a fraction of the copy that an index_select
+        of the cache would be.
         """
-        size = len(alive)
-        order = torch.arange(size, device=alive.device)
-        movers = alive[alive >= size]
-        holes = order[~torch.isin(order, alive)]
+        size = len(active)
+        order = torch.arange(size, device=active.device)
+        movers = active[active >= size]
+        holes = order[~torch.isin(order, active)]
         order[holes] = movers
         for i, layer in enumerate(self.layers):
             filled = layer.keys_values[..., : self.column, :]

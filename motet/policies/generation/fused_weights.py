@@ -6,6 +6,7 @@ snapshot holds the same function as flat tensors, so that a decode step is littl
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
@@ -13,10 +14,14 @@ from typing import Any, NoReturn, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers.models.emu3.modeling_emu3 import Emu3RMSNorm, Emu3TextModel
 from transformers.models.llama.modeling_llama import LlamaModel, LlamaRMSNorm
 
 from motet.core.errors import CheckpointError
 from motet.policies.generation.fused_linear import Adapter, FusedLinear
+
+LLAMAS = (LlamaModel, Emu3TextModel)
+"""Decoders that compute what Llama's does, under the same names."""
 
 PRECOMPUTABLE_ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary embeddings whose angles depend on the position alone: `dynamic` and `longrope` also look at the length."""
@@ -53,8 +58,8 @@ class FusedLlama:
     watched: tuple[tuple[Tensor, int], ...]
 
     @classmethod
-    def take(cls, language_model: nn.Module, dtype: torch.dtype | None = None) -> FusedLlama:
-        """Snapshot a `LlamaModel`, bare or wrapped by peft with LoRA; `dtype` None keeps the model's own.
+    def from_model(cls, language_model: nn.Module, dtype: torch.dtype | None = None) -> FusedLlama:
+        """Snapshot a Llama decoder (`LLAMAS`), bare or wrapped by peft with LoRA; `dtype` None keeps the model's own.
 
         Raises `CheckpointError` for a model whose output it could not reproduce.
         """
@@ -88,7 +93,7 @@ class FusedLlama:
 
     @property
     def stale(self) -> bool:
-        """Whether the model's weights were updated in place since `take` (writes through `.data` go unseen)."""
+        """Whether the model's weights were updated in place since `from_model` (writes through `.data` go unseen)."""
         return any(parameter._version != version for parameter, version in self.watched)
 
     def rotary_tables(self, length: int) -> tuple[Float[Tensor, "T 1 E"], Float[Tensor, "T 1 E"]]:
@@ -113,7 +118,7 @@ def _unwrap(language_model: nn.Module) -> Any:
         if getattr(model.active_peft_config, "is_prompt_learning", False):
             _refuse("its adapter prepends learned prompts", "use a LoRA adapter.")
         model = model.get_base_model()
-    if not isinstance(model, LlamaModel):
+    if not isinstance(model, LLAMAS):
         _refuse(
             f"it is a {type(model).__name__}, not a LlamaModel",
             "pass the decoder of a Llama-based checkpoint (of Janus: model.model.language_model).",
@@ -153,7 +158,7 @@ def _layer_weights(layer: Any, name: str, dtype: torch.dtype) -> LayerWeights:
 
 
 def _norm_weight(norm: nn.Module, name: str, dtype: torch.dtype) -> Tensor:
-    if not isinstance(norm, LlamaRMSNorm):
+    if not isinstance(norm, LlamaRMSNorm | Emu3RMSNorm):
         _refuse(f"{name} is a {type(norm).__name__}", "leave the norms out of the adapter (target linear layers).")
     return norm.weight.detach().to(dtype)
 
@@ -208,3 +213,10 @@ def _parts(linear: Any, name: str) -> tuple[nn.Linear, list[tuple[Tensor, Tensor
         down, up = (cast("Tensor", part[adapter].weight) for part in (linear.lora_A, linear.lora_B))
         factors.append((down.detach().float(), up.detach().float() * linear.scaling[adapter]))
     return base, factors
+
+
+def in_dtype(module: nn.Module, dtype: torch.dtype) -> Any:
+    """The module itself if its weights are of this type, else a copy that is."""
+    if all(parameter.dtype == dtype for parameter in module.parameters()):
+        return module
+    return copy.deepcopy(module).to(dtype).requires_grad_(False)

@@ -8,7 +8,6 @@ tokenizer says that its characters went. No position is assumed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -20,38 +19,37 @@ from motet.core.errors import CheckpointError
 from motet.core.protocols import Features
 from motet.core.trajectory import Encoding
 from motet.policies.generation.chat_template import SENTINEL, with_sentinels
-from motet.policies.janus.embeddings import Embedder
+from motet.policies.generation.sampling import distinct
+from motet.policies.janus.adapter import JanusAdapter
 from motet.policies.janus.prompt_encoding import ContextEncoder
 
 
-def features(
-    model: Any, embedder: Embedder, encoder: ContextEncoder, conversations: Sequence[Conversation]
-) -> list[Features]:
+def features(adapter: JanusAdapter, conversations: Sequence[Conversation]) -> list[Features]:
     """Features of conversations in one pass. Raises ContextError for one that does not fit the model.
 
     Rows are padded on the right, where a causal model never looks: the batch changes nothing.
     """
     if not conversations:
         return []
-    encodings = encoder.encode_all(conversations, draws=False, with_null=False, room=1)
-    rows = pad_sequence(embedder.contexts(encodings), batch_first=True)
-    hidden: Tensor = model.model.language_model(inputs_embeds=rows, use_cache=False).last_hidden_state.float()
+    encodings = adapter.encoder.encode_all(conversations, max_new_tokens=1)
+    rows = pad_sequence([prompt.vectors for prompt in adapter.embed_prompts(encodings)], batch_first=True)
+    hidden: Tensor = adapter.language_model(inputs_embeds=rows, use_cache=False).last_hidden_state.float()
     return [
-        Features(hidden[n, : len(encoding.ids)], part_spans(encoder, conversation, encoding.ids.tolist()))
+        Features(hidden[n, : len(encoding.ids)], part_spans(adapter.encoder, conversation, encoding.ids.tolist()))
         for n, (conversation, encoding) in enumerate(zip(conversations, encodings, strict=True))
     ]
 
 
 def hidden_at(
-    model: Any, embedder: Embedder, encodings: Sequence[Encoding], codes: Int[Tensor, "B N"]
+    adapter: JanusAdapter, encodings: Sequence[Encoding], codes: Int[Tensor, "B N"]
 ) -> Float[Tensor, "B N D"]:
     """Hidden states at the image tokens that follow each context, in one pass; rows are padded on the right."""
-    unique = {id(encoding): encoding for encoding in encodings}
-    contexts = dict(zip(unique, embedder.contexts(list(unique.values())), strict=True))
-    drawn = embedder.image(codes.to(embedder.device))
-    before = [contexts[id(encoding)] for encoding in encodings]
-    rows = pad_sequence([torch.cat(pair) for pair in zip(before, drawn, strict=True)], batch_first=True)
-    hidden: Tensor = model.model.language_model(inputs_embeds=rows, use_cache=False).last_hidden_state
+    unique, places = distinct(encodings)
+    prompts = adapter.embed_prompts(unique)
+    generated = adapter.embed_image_tokens(codes.to(adapter.device))
+    before = [prompts[place].vectors for place in places]
+    rows = pad_sequence([torch.cat(pair) for pair in zip(before, generated, strict=True)], batch_first=True)
+    hidden: Tensor = adapter.language_model(inputs_embeds=rows, use_cache=False).last_hidden_state
     return torch.stack([row[len(own) : len(own) + codes.shape[1]] for row, own in zip(hidden, before, strict=True)])
 
 
@@ -89,9 +87,7 @@ def _text_spans(encoder: ContextEncoder, conversation: Conversation, ids: Sequen
     chat, texts, _ = with_sentinels(conversation)
     spans: dict[int, range] = {}
     runs = _plain_runs(ids, encoder)
-    for piece in encoder.special_pattern.split(encoder.with_system_prompt(chat, draws=False))[
-        ::2
-    ]:  # between special tokens
+    for piece in encoder.special_pattern.split(encoder.with_system_prompt(chat, "text"))[::2]:  # between special tokens
         written, places = _written(piece, texts)
         found = encoder.tokenizer(
             written, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True

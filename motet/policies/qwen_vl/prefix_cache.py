@@ -1,7 +1,7 @@
-"""What a frozen language model has read: the keys and values of contexts, for whatever goes on from them.
+"""Keys and values of contexts under a frozen language model, for whatever goes on from them.
 
-They are read without gradient and stay as they are, so that a context is read once however often it is continued:
-while it is sampled from, by the reference, and in every micro-batch of every pass.
+They are computed without gradient and do not change, so that a context is encoded once however often it is continued:
+in sampling, by the reference weights, and in every micro-batch of every pass.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
-from motet.policies.qwen_vl.embeddings import VlmEmbedder
-from motet.policies.qwen_vl.forward import KVCacheContinuation, PrefillOutput, prefill, without_checkpointing
-from motet.policies.qwen_vl.prompt_encoding import VlmEncoding
+from motet.core.trajectory import Encoding
+from motet.policies.generation.adapter import LanguageModelAdapter
+from motet.policies.generation.forward import KVCacheContinuation, PrefillOutput, prefill, without_checkpointing
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,47 +31,50 @@ class Prefix:
 
     layers: tuple[tuple[Float[Tensor, "T H D"], Float[Tensor, "T H D"]], ...]
     next_position: int
+    axes: int | None
 
 
 class PrefixCache:
-    """The contexts that a frozen language model has read.
+    """Contexts that a frozen language model has encoded.
 
-    One that is read while nothing is learnt (to sample from it, or for a reference) will be read again. Whoever says so
-    has it kept as long as its encoding, which lives as long as the acts that share it.
+    One that is encoded without gradient (in sampling, or by the reference weights) will be needed again: `keep` caches
+    it for the life of its encoding, which lives as long as the acts that share it.
     """
 
-    def __init__(self, embedder: VlmEmbedder) -> None:
-        self.embedder = embedder
-        self._known: WeakKeyDictionary[VlmEncoding, Prefix] = WeakKeyDictionary()
+    def __init__(self, adapter: LanguageModelAdapter) -> None:
+        self.adapter = adapter
+        self._known: WeakKeyDictionary[Encoding, Prefix] = WeakKeyDictionary()
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def __contains__(self, encoding: VlmEncoding) -> bool:
+    def __contains__(self, encoding: Encoding) -> bool:
         return encoding in self._known
 
     def forget(self) -> None:
-        """Of weights that train: they will have moved by the time that they are frozen."""
+        """While the weights train: cached values would be stale."""
         self._known.clear()
 
-    def after(
-        self, encodings: Sequence[VlmEncoding], appended: Float[Tensor, "Q D"], keep: bool
+    def hidden_after_prefix(
+        self, encodings: Sequence[Encoding], appended: Float[Tensor, "Q D"], keep: bool
     ) -> Float[Tensor, "B Q D"]:
         """Hidden states of Q vectors appended to each of B distinct contexts, with gradient to the vectors alone."""
-        language = self.embedder.model.model.language_model
+        language = self.adapter.language_model
         prefixes = self._read(language, encodings, keep and not torch.is_grad_enabled())
         tail = appended.to(language.embed_tokens.weight).expand(len(encodings), -1, -1)
         with _checkpointing_with_cache(language):
             return _batch_prefixes(language, prefixes).extend(tail)
 
     @torch.no_grad()
-    def _read(self, language: Any, encodings: Sequence[VlmEncoding], keep: bool) -> list[Prefix]:
+    def _read(self, language: Any, encodings: Sequence[Encoding], keep: bool) -> list[Prefix]:
         """What is known of the contexts, and what one pass reads now."""
         found = {encoding: self._known[encoding] for encoding in encodings if encoding in self._known}
         missing = [encoding for encoding in encodings if encoding not in found]
         if missing:
             with without_checkpointing(language):
-                read = dict(zip(missing, _split_batch(prefill(language, self.embedder.contexts(missing))), strict=True))
+                read = dict(
+                    zip(missing, _split_batch(prefill(language, self.adapter.embed_prompts(missing))), strict=True)
+                )
             found |= read
             if keep:
                 self._known.update(read)
@@ -96,7 +99,7 @@ def _split_batch(read: PrefillOutput) -> list[Prefix]:
             tuple(part[n, :, :length].transpose(0, 1).clone() for part in (layer.keys, layer.values))
             for layer in read.cache.layers
         ]
-        prefixes.append(Prefix(tuple(layers), following))
+        prefixes.append(Prefix(tuple(layers), following, read.axes))
     return prefixes
 
 
@@ -111,7 +114,7 @@ def _batch_prefixes(language: Any, prefixes: Sequence[Prefix]) -> KVCacheContinu
     following = torch.tensor([prefix.next_position for prefix in prefixes], device=device)
     columns = torch.arange(int(lengths.max()), device=device)
     seen = columns < lengths.unsqueeze(1) if bool((lengths < lengths.max()).any()) else None
-    return KVCacheContinuation(language, cache, seen, following)
+    return KVCacheContinuation(language, cache, seen, following, prefixes[0].axes)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Conversation -> what a Qwen-VL sees: token ids, patches of pictures, and their grids.
+"""Conversation -> prompt of a Qwen-VL: token ids, patches of images, and their grids.
 
 The checkpoint's own chat template decides the layout; see `motet.policies.generation.chat_template` on how texts
 enter it.
@@ -6,32 +6,14 @@ enter it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from motet.core.conversation import Conversation
 from motet.core.errors import CheckpointError, DataError
 from motet.core.registry import first_line
-from motet.policies.generation.chat_template import ChatTemplateEncoder, encode_unique, with_sentinels
-
-
-@dataclass(frozen=True, eq=False)
-class VlmEncoding:
-    """What the model saw of a context, kept so that replay never derives it again. Shared by the siblings of a group.
-
-    `ids` hold the image token once per merged patch. `pixels` are the patches of all K pictures, flattened one after
-    another, and `grids` each picture's extent in patches (time, height, width); both None without pictures.
-    """
-
-    ids: Int[Tensor, "T"]
-    pixels: Float[Tensor, "patches values"] | None = None
-    grids: Int[Tensor, "K 3"] | None = None
+from motet.policies.generation.chat_template import ChatTemplateEncoder
 
 
 class VlmEncoder(ChatTemplateEncoder):
@@ -55,46 +37,22 @@ class VlmEncoder(ChatTemplateEncoder):
         given = [self.image_token, tokenizer.eos_token, tokenizer.pad_token, *around]
         self._set_control_tokens([token for token in given if token])
 
-    def encode(self, conversation: Conversation, *, room: int) -> VlmEncoding:
-        """Ids and pictures of a context that ends where the assistant's turn begins.
-
-        `room`: tokens that the act may add. Raises ContextError when both do not fit the model, DataError for a
-        conversation that the template or the image processor refuses.
-        """
-        chat, texts, images = with_sentinels(conversation)
-        pixels, grids = self._patches(images)
-        merged = self.image_processor.merge_size**2
-        lengths = iter(() if grids is None else (grids.prod(dim=1) // merged).tolist())
-        ids: list[int] = []
-        for number, piece in enumerate(self._pieces(self.rendered(chat), self.image_token, len(images))):
-            if piece == self.image_token:
-                ids += [self.image_id] * next(lengths)
-            elif number % 2:  # a special token
-                ids.append(self.tokenizer.convert_tokens_to_ids(piece))
-            elif piece:
-                ids += self._words(piece, texts)
-        self._check_context_length(
-            conversation, len(ids), room, "shorten the prompt or lower sampling.text.max_tokens."
-        )
-        return VlmEncoding(torch.tensor(ids, dtype=torch.long), pixels, grids)
-
-    def encode_all(self, conversations: Sequence[Conversation], *, room: int) -> list[VlmEncoding]:
-        """`encode` for each; a conversation that occurs again shares its encoding."""
-        return encode_unique(conversations, lambda conversation: self.encode(conversation, room=room))
-
-    def _patches(self, images: list[Image.Image]) -> tuple[Tensor | None, Tensor | None]:
+    def _encode_images(self, images: list[Image.Image]) -> tuple[Tensor | None, Tensor | None, list[list[int]]]:
+        """Patches of all images, one after another, their grids, and the image token once per merged patch."""
         if not images:
-            return None, None
-        images = [image.convert("RGB") for image in images]
+            return None, None, []
+        converted = [image.convert("RGB") for image in images]
         try:
-            found = self.image_processor(images=images, return_tensors="pt")
+            found = self.image_processor(images=converted, return_tensors="pt")
         except ValueError as error:  # a strip more than 200 times as long as wide
             sizes = ", ".join(f"{image.width} x {image.height}" for image in images)
             raise DataError(
-                f"The image processor refuses a picture among {sizes}: {first_line(error)}.",
-                fix="crop the picture, or leave its row out.",
+                f"The image processor rejects an image among {sizes}: {first_line(error)}.",
+                fix="crop the image, or leave its row out.",
             ) from error
-        return found["pixel_values"], found["image_grid_thw"]
+        grids = found["image_grid_thw"]
+        lengths = (grids.prod(dim=1) // self.image_processor.merge_size**2).tolist()
+        return found["pixel_values"], grids, [[self.image_id] * length for length in lengths]
 
 
 def _require_agreement(encoder: VlmEncoder, config: Any) -> None:

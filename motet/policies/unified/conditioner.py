@@ -123,7 +123,7 @@ class QueryConditioner(ConnectorConditioner):
         room = self.bridge.connector.config.num_queries + 1  # an act's last token is never read, the last query is
         image = source_image(context)
         sources = () if image is None else (encode_source(self.denoiser, image, *self.size),)
-        return UnifiedConditionEncoding(self.reader.encoder.encode(context, room=room), sources=sources)
+        return UnifiedConditionEncoding(self.reader.encoder.encode(context, max_new_tokens=room), sources=sources)
 
     def _num_uncached_tokens(self, encoding: UnifiedConditionEncoding) -> int:
         read = encoding.context in self.reader.prefixes

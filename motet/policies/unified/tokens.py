@@ -28,9 +28,7 @@ class TokenConditioner(ConnectorConditioner):
         else:
             codes = torch.tensor(image.image_token_ids)
         room = len(codes) + 1  # an act's last token is never read, here it is
-        return UnifiedConditionEncoding(
-            self.reader.encoder.encode(before, draws=True, with_null=False, room=room), codes
-        )
+        return UnifiedConditionEncoding(self.reader.encoder.encode(before, kind="image", max_new_tokens=room), codes)
 
     def _hidden(self, encodings: Sequence[UnifiedConditionEncoding]) -> Float[Tensor, "B N D"]:
         codes = [encoding.tokens for encoding in encodings if encoding.tokens is not None]

@@ -130,7 +130,7 @@ def draw(
             torch.cat([mask, mask]) if guided else mask,
         )
     return decode(
-        snapshot or FusedLlama.take(model.model.language_model),
+        snapshot or FusedLlama.from_model(model.model.language_model),
         prefixes,
         rows,
         rows + len(ids) if guided else None,
@@ -148,7 +148,7 @@ def write(
     embed = model.get_input_embeddings()
     with torch.no_grad():
         prefixes = PromptEmbeddings(embed(ids), mask)
-    snapshot = FusedLlama.take(model.model.language_model)
+    snapshot = FusedLlama.from_model(model.model.language_model)
     return decode(
         snapshot,
         prefixes,
@@ -158,7 +158,7 @@ def write(
         embed=embed,
         uniforms=torch.zeros(len(ids), num_actions),
         sampling=GREEDY,
-        stop_id=stop_id,
+        stop_ids=() if stop_id is None else (stop_id,),
     )
 
 
@@ -273,7 +273,7 @@ def test_text_ends_early_when_every_row_has_stopped(janus: JanusForConditionalGe
     stop = int(write(janus, ids[:1], mask[:1], 20).ids[0, 3])
     calls = []
     embed = janus.get_input_embeddings()
-    snapshot = FusedLlama.take(janus.model.language_model)
+    snapshot = FusedLlama.from_model(janus.model.language_model)
     prefixes = PromptEmbeddings(embed(ids[:1]).detach(), mask[:1])
 
     def counting(tokens: Tensor) -> Tensor:
@@ -290,7 +290,7 @@ def test_text_ends_early_when_every_row_has_stopped(janus: JanusForConditionalGe
         embed=counting,
         uniforms=noise,
         sampling=GREEDY,
-        stop_id=stop,
+        stop_ids=() if stop is None else (stop,),
     )
     first = out.ids[0].tolist().index(stop) + 1
     assert out.lengths.tolist() == [first] * 3
@@ -358,13 +358,15 @@ def test_compaction_changes_nothing(
     embed = janus.get_input_embeddings()
     with torch.no_grad():
         prefixes = PromptEmbeddings(embed(torch.cat([ids, unconditional(ids)])), torch.cat([mask, mask]))
-    snapshot = FusedLlama.take(janus.model.language_model)
+    snapshot = FusedLlama.from_model(janus.model.language_model)
     rows = torch.arange(24) % 5
     sampling = Sampling(temperature=2.0, guidance="conditional" if guided else "none", guidance_scale=1.5)
     noise = uniforms(24, 40)
     sizes: list[int] = []
-    keep = layers.Cache.keep
-    monkeypatch.setattr(layers.Cache, "keep", lambda cache, alive: sizes.append(len(alive)) or keep(cache, alive))
+    compact = layers.Cache.compact
+    monkeypatch.setattr(
+        layers.Cache, "compact", lambda cache, active: sizes.append(len(active)) or compact(cache, active)
+    )
 
     def run(threshold: float, look_every: int = 1) -> Decoded:
         monkeypatch.setattr(loop, "COMPACT_BELOW", threshold)
@@ -379,7 +381,7 @@ def test_compaction_changes_nothing(
             embed=embed,
             uniforms=noise,
             sampling=sampling,
-            stop_id=BOI,
+            stop_ids=(BOI,),
         )
 
     never = run(0.0)
@@ -410,7 +412,7 @@ def test_lora_wrapped_model_equals_the_wrapped_module(state: str) -> None:
     if state == "merged":
         wrapped.base_model.merge_adapter()
     ids, mask = padded_prompts()
-    out = draw(model, ids, mask, GREEDY, snapshot=FusedLlama.take(wrapped))
+    out = draw(model, ids, mask, GREEDY, snapshot=FusedLlama.from_model(wrapped))
     logits = forced_image_logits(model, ids, mask, out.ids, wrapped)
     assert torch.equal(out.ids, logits.argmax(-1))
     assert torch.equal(out.ids, base_tokens) == (state == "disabled")
@@ -430,7 +432,7 @@ def test_small_lora_delta_survives_bfloat16_fused_weights(part: str, fused: str)
     adapted = model.layers[0].get_submodule(part)
     adapted.lora_A["default"].weight.data.fill_(0.5)
     adapted.lora_B["default"].weight.data.fill_(0.0005)
-    snapshot = FusedLlama.take(wrapped, torch.bfloat16)
+    snapshot = FusedLlama.from_model(wrapped, torch.bfloat16)
     inputs = torch.zeros(3, linear.weight.shape[1], dtype=torch.bfloat16)
     inputs[:, :2] = 1.0
     projection = getattr(snapshot.layers[0], fused)
@@ -450,7 +452,7 @@ def test_small_lora_delta_survives_bfloat16_fused_weights(part: str, fused: str)
 def test_low_precision_snapshot_follows_the_cast_module(janus: JanusForConditionalGeneration) -> None:
     """bfloat16 takes the fused-attention path; GQA and padding included."""
     ids, mask = padded_prompts()
-    snapshot = FusedLlama.take(janus.model.language_model, torch.bfloat16)
+    snapshot = FusedLlama.from_model(janus.model.language_model, torch.bfloat16)
     assert {snapshot.dtype} == {torch.bfloat16}
     low = copy.deepcopy(janus).to(torch.bfloat16)
     out = draw(low, ids, mask, Sampling(**WARPED), snapshot=snapshot)
@@ -476,7 +478,7 @@ def test_packed_products_change_nothing(janus: JanusForConditionalGeneration, mo
 
 def test_a_stale_snapshot_is_refused() -> None:
     model = tiny_janus()
-    snapshot = FusedLlama.take(model.model.language_model)
+    snapshot = FusedLlama.from_model(model.model.language_model)
     optimizer = torch.optim.AdamW(model.model.language_model.parameters(), lr=1e-3)
     for parameter in model.model.language_model.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -498,16 +500,16 @@ def test_a_stale_snapshot_is_refused() -> None:
 )
 def test_a_decoder_that_it_cannot_reproduce_is_refused(text: dict[str, Any], named: str) -> None:
     with pytest.raises(CheckpointError, match=named) as caught:
-        FusedLlama.take(tiny_janus(**text).model.language_model)
+        FusedLlama.from_model(tiny_janus(**text).model.language_model)
     assert caught.value.fix
 
 
 def test_other_architectures_and_adapters_are_refused() -> None:
     with pytest.raises(CheckpointError, match="GPT2Model"):
-        FusedLlama.take(GPT2Model(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=8)))
+        FusedLlama.from_model(GPT2Model(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=8)))
     dora = get_peft_model(tiny_janus().model.language_model, LoraConfig(target_modules=["q_proj"], use_dora=True))
     with pytest.raises(CheckpointError, match=r"layers\.0\.self_attn\.q_proj has a LoRA variant"):
-        FusedLlama.take(dora)
+        FusedLlama.from_model(dora)
 
 
 def test_too_long_a_prompt_is_refused_with_its_length(janus: JanusForConditionalGeneration) -> None:
@@ -546,7 +548,7 @@ def test_wrong_use_is_refused(janus: JanusForConditionalGeneration) -> None:
         draw(janus, ids.flip(1), mask.flip(1), GREEDY)
     with pytest.raises(ValueError, match="'guided' needs null_rows"):
         decode(
-            FusedLlama.take(janus.model.language_model),
+            FusedLlama.from_model(janus.model.language_model),
             PromptEmbeddings(janus.get_input_embeddings()(ids).detach(), mask),
             torch.arange(5),
             None,

@@ -8,9 +8,8 @@ import torch
 from motet.core.conversation import user
 from motet.core.protocols import Request
 from motet.core.trajectory import Sampling
+from motet.policies.generation import sampling as sampling_module
 from motet.policies.generation.noise import action_uniforms, uniforms
-from motet.policies.janus import policy as janus_policy
-from motet.policies.qwen_vl import policy as vlm_policy
 
 KEYS = [(0, 1, 2, 3), (0, 1, 2, 4), (7, 1, 2, 3)]
 CPU = torch.device("cpu")
@@ -33,11 +32,11 @@ def test_action_uniforms_have_53_bits() -> None:
 
 @pytest.mark.parametrize("kind", ["text", "image"])
 def test_a_janus_samples_with_them(kind, policy, monkeypatch) -> None:
-    assert _noise_of(policy, kind, janus_policy, "decode", monkeypatch) == [torch.float64]
+    assert _noise_of(policy, kind, sampling_module, "decode", monkeypatch) == [torch.float64]
 
 
 def test_a_qwen_vl_samples_with_them(vlm, monkeypatch) -> None:
-    assert _noise_of(vlm, "text", vlm_policy, "generate_from_state", monkeypatch) == [torch.float64]
+    assert _noise_of(vlm, "text", sampling_module, "generate_from_state", monkeypatch) == [torch.float64]
 
 
 def _noise_of(policy, kind, module, name, monkeypatch) -> list[torch.dtype]:
