@@ -1,1 +1,1 @@
-"""Conversion between DeepSeek's Janus layout and transformers'."""
+"""Convert Janus checkpoints between DeepSeek's layout and that of transformers."""

@@ -1,9 +1,9 @@
-"""DeepSeek's `config.json` of Janus and Janus-Pro <-> `JanusConfig`.
+"""Convert between DeepSeek's `config.json` of Janus and Janus-Pro and `JanusConfig`.
 
-The original config leaves much to its code: the vision tower is named (`siglip_large_patch16_384`), the image tokenizer
-is the one `VQ-16`, and what `language_config` leaves out is a default of `LlamaConfig`. So sizes are read from the
-tensors' shapes where shapes have them, and from the config where they do not (heads, picture size, context length).
-Checked against a published fact, the 2,089,297,547 numbers of Janus-Pro-1B; no public weights were to be had here.
+The original config leaves much to its code: it gives only the name of the vision tower (`siglip_large_patch16_384`),
+the image tokenizer is always `VQ-16`, and omitted keys of `language_config` are defaults of `LlamaConfig`. So sizes are
+read from the shapes of tensors, or from the config if shapes do not determine them (heads, image size, context length).
+Checked against the published 2,089,297,547 parameters of Janus-Pro-1B, not against the public weights.
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ _TEXT = (*_TEXT_SIZES, "hidden_act", "attention_bias", "mlp_bias", "head_dim", "
 def original_layout(
     text: Mapping[str, Any], *, codes: tuple[int, int], vision: Mapping[str, Any], width: int, depths: tuple[int, int]
 ) -> dict[str, Any]:
-    """A config in DeepSeek's layout. `codes`: how many and how wide; `vision`: the tower's params; `width`: its
-    features; `depths`: linear layers of the understanding and of the generation aligner."""
+    """A config in DeepSeek's layout.
+
+    `codes`: number and width of the codebook entries; `vision`: parameters of the vision tower; `width`: its feature
+    size; `depths`: linear layers of the understanding and of the generation aligner.
+    """
     hidden, (count, size) = text["hidden_size"], codes
     aligner = {"projector_type": "mlp_gelu", "n_embed": hidden}
     parts = {
@@ -82,17 +85,18 @@ PRESETS: dict[str, dict[str, Any]] = {
     "Janus-Pro-1B": _preset(2048, 5632, 24, 16),
     "Janus-Pro-7B": _preset(4096, 11008, 30, 32),
 }
-"""The published sizes in the original layout, all keys written out; for folders that lost their config.json."""
+"""The published sizes in DeepSeek's layout with all keys, for folders without a config.json."""
 
 
 def to_transformers(source: str, original: Mapping[str, Any], shapes: Shapes, ids: Mapping[str, int]) -> JanusConfig:
-    """The config of the model whose tensors, in transformers' names, have these `shapes`.
+    """The config of the model whose tensors, under transformers' names, have these `shapes`.
 
-    `ids` holds `bos`, `eos`, `pad` and `image`. Raises CheckpointError, naming `source`, for configs of other models.
+    `ids` are the token ids of `bos`, `eos`, `pad` and `image`. Raises CheckpointError, naming `source`, for configs of
+    other models.
     """
     language = _section(source, original, "language_config")
     vision = _section(source, original, "vision_config", "params")
-    _refuse_other_parts(source, original, vision)
+    _check_parts(source, original, vision)
     try:
         text = LlamaConfig(
             **{key: language[key] for key in _TEXT if key in language},
@@ -109,20 +113,20 @@ def to_transformers(source: str, original: Mapping[str, Any], shapes: Shapes, id
             tie_word_embeddings=False,
         )
     except KeyError as error:
-        raise _refusal(source, f"lacks the tensor {original_name(error.args[0])}") from error
-    except Exception as error:  # transformers' strict dataclasses have their own kinds
-        raise _refusal(source, f"has a config that does not hold together: {first_line(error).rstrip('.')}") from error
+        raise _error(source, f"lacks the tensor {original_name(error.args[0])}") from error
+    except Exception as error:  # transformers' strict dataclasses raise their own errors
+        raise _error(source, f"has an inconsistent config: {first_line(error).rstrip('.')}") from error
     config.architectures = ["JanusForConditionalGeneration"]
     return config
 
 
 def to_original(source: str, config: JanusConfig) -> dict[str, Any]:
-    """The config in DeepSeek's layout. Raises CheckpointError for what that layout cannot say."""
+    """The config in DeepSeek's layout. Raises CheckpointError for settings that this layout cannot express."""
     text: Any = config.text_config
     vision: Any = config.vision_config
     vq: Any = config.vq_config
     if vision.use_qk_norm or not vision.attention_bias or vq.double_latent:
-        raise _refusal(source, "has a vision tower or image tokenizer that DeepSeek's code cannot build")
+        raise _error(source, "has a vision tower or image tokenizer that DeepSeek's code cannot build")
     size = {
         "width": vision.hidden_size,
         "layers": vision.num_hidden_layers,
@@ -147,14 +151,14 @@ def to_original(source: str, config: JanusConfig) -> dict[str, Any]:
 
 
 def is_published(config: Mapping[str, Any]) -> bool:
-    """Whether DeepSeek's own code builds a config's vision tower: it knows published names only."""
+    """Whether DeepSeek's code supports a config's vision tower: it only has the published ones."""
     return config["vision_config"]["params"]["model_name"] in _TOWERS
 
 
 def _vision(params: Mapping[str, Any], shapes: Shapes) -> JanusVisionConfig:
     width, _, patch, _ = shapes["model.vision_model.embeddings.patch_embedding.weight"]
-    wide = shapes["model.vision_model.encoder.layers.0.mlp.fc1.weight"][0]
-    ratio = wide / width
+    mlp_width = shapes["model.vision_model.encoder.layers.0.mlp.fc1.weight"][0]
+    ratio = mlp_width / width
     image_size = params.get("image_size", 384)
     return JanusVisionConfig(
         hidden_size=width,
@@ -162,7 +166,7 @@ def _vision(params: Mapping[str, Any], shapes: Shapes) -> JanusVisionConfig:
         num_attention_heads=params.get("heads") or _TOWERS[params["model_name"]]["heads"],
         image_size=image_size,
         patch_size=patch,
-        mlp_ratio=ratio if int(width * ratio) == wide else (wide + 0.5) / width,  # it is rounded down again
+        mlp_ratio=ratio if int(width * ratio) == mlp_width else (mlp_width + 0.5) / width,  # transformers rounds down
         projection_dim=shapes["model.aligner.fc1.weight"][0],
         depth=1 + _count(shapes, "model.aligner.hidden_layers."),
         num_image_tokens=(image_size // patch) ** 2,
@@ -189,20 +193,20 @@ def _vq(shapes: Shapes) -> JanusVQVAEConfig:
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
-    """How many numbered modules there are under a prefix."""
+    """The number of numbered modules under a prefix."""
     return len({name.removeprefix(prefix).split(".")[0] for name in shapes if name.startswith(prefix)})
 
 
 def _section(source: str, original: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
-    found: Any = original
+    section: Any = original
     for key in path:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    if not isinstance(found, Mapping):
-        raise _refusal(source, f"has a config.json without {'.'.join(path)}")
-    return found
+        section = section.get(key) if isinstance(section, Mapping) else None
+    if not isinstance(section, Mapping):
+        raise _error(source, f"has a config.json without {'.'.join(path)}")
+    return section
 
 
-def _refuse_other_parts(source: str, original: Mapping[str, Any], vision: Mapping[str, Any]) -> None:
+def _check_parts(source: str, original: Mapping[str, Any], vision: Mapping[str, Any]) -> None:
     expected = {
         "vision_config": "CLIPVisionTower",
         "aligner_config": "MlpProjector",
@@ -213,15 +217,17 @@ def _refuse_other_parts(source: str, original: Mapping[str, Any], vision: Mappin
     for key, cls in expected.items():
         section = _section(source, original, key)
         if section.get("cls") != cls:
-            raise _refusal(source, f"has {key}.cls={section.get('cls')!r} in its config.json instead of {cls!r}")
+            raise _error(source, f"has {key}.cls={section.get('cls')!r} in its config.json instead of {cls!r}")
         projector = _section(source, original, key, "params").get("projector_type", "mlp_gelu")
         if projector != "mlp_gelu":
-            raise _refusal(source, f"has {key}.params.projector_type={projector!r} instead of 'mlp_gelu'")
+            raise _error(source, f"has {key}.params.projector_type={projector!r} instead of 'mlp_gelu'")
     if vision.get("heads") is None and vision.get("model_name") not in _TOWERS:
-        raise _refusal(source, f"has the vision tower {vision.get('model_name')!r}; known are {', '.join(_TOWERS)}")
+        raise _error(source, f"has the vision tower {vision.get('model_name')!r}; supported are {', '.join(_TOWERS)}")
     if vision.get("pixel_mean") is not None:
-        raise _refusal(source, "normalises pixels inside its vision tower (pixel_mean), which transformers' does not")
+        raise _error(
+            source, "normalises pixels inside its vision tower (pixel_mean), which transformers does not support"
+        )
 
 
-def _refusal(source: str, problem: str) -> CheckpointError:
+def _error(source: str, problem: str) -> CheckpointError:
     return CheckpointError(f"{source!r} {problem}.", fix="give a complete checkpoint of Janus or Janus-Pro.")

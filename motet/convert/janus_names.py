@@ -1,10 +1,10 @@
-"""The tensors of DeepSeek's own Janus code beside those of transformers' `JanusForConditionalGeneration`.
+"""Tensor names of DeepSeek's Janus code and of transformers' `JanusForConditionalGeneration`, in one table.
 
-One table, read in both directions. The differences (github.com/deepseek-ai/Janus, janus/models): the vision tower is a
-timm-like ViT with fused q, k, v and a position embedding with a leading axis; the image tokenizer keeps its blocks in
-lists; aligners are `nn.Sequential`s whose every other entry is an activation. The originals also hold tensors that
-neither code reads when it runs: SigLIP's attention pool (the tower is built to ignore its head), a usage counter of the
-codebook, and in old files the rotary frequencies.
+The table is used in both directions. The differences (github.com/deepseek-ai/Janus, janus/models): the vision tower is
+a timm-like ViT with fused q, k, v and a position embedding with a leading axis; the image tokenizer keeps its blocks in
+lists; aligners are `nn.Sequential`s in which every other entry is an activation. The original also has tensors that
+neither code uses: SigLIP's attention pool (the tower ignores its head), a usage counter of the codebook, and in old
+files the rotary frequencies. In this module "ours" are the names of transformers.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ _VQ, _OUR_VQ = "gen_vision_model.{side}", "model.vqmodel.{side}"
 
 @dataclass(frozen=True)
 class Rule:
-    """A kind of tensor: its original name and ours, of which there are several where the original is them stacked along
-    the first axis. `leading`: the original has a first axis of size 1 that ours lacks."""
+    """Patterns of an original name and of ours; several of ours if the original stacks them along the first axis.
+
+    `leading`: the original has an additional first axis of size 1.
+    """
 
     original: str
     ours: tuple[str, ...]
@@ -90,15 +92,15 @@ _UNREAD = re.compile(
 
 
 @dataclass(frozen=True)
-class Move:
-    """One original tensor and the tensors of ours that hold its numbers."""
+class TensorMapping:
+    """One original tensor and the tensors of ours with the same values."""
 
     original: str
     ours: tuple[str, ...]
     leading: bool
 
     def split(self, tensor: Tensor) -> dict[str, Tensor]:
-        """Original -> ours. Views of the given tensor."""
+        """Original -> ours, as views of the given tensor."""
         parts = tensor.chunk(len(self.ours))
         return {name: part.squeeze(0) if self.leading else part for name, part in zip(self.ours, parts, strict=True)}
 
@@ -108,67 +110,70 @@ class Move:
         return fused.unsqueeze(0) if self.leading else fused
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether an original tensor of that shape can be split so."""
+        """Whether an original tensor of this shape can be split."""
         return len(shape) > 0 and shape[0] % len(self.ours) == 0 and (shape[0] == 1 or not self.leading)
 
     def shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        """The shapes of ours, for an original of a shape that fits."""
+        """The shapes of ours for an original of this shape."""
         part = shape[1:] if self.leading else (shape[0] // len(self.ours), *shape[1:])
         return dict.fromkeys(self.ours, part)
 
 
 @dataclass(frozen=True)
-class Moves:
-    """How one layout's tensors become the other's. `unread` are originals that the model does not use, `unknown` names
-    that no rule knows, `halved` originals of which only some parts are there."""
+class LayoutMapping:
+    """The mapping between the tensors of the two layouts.
 
-    moves: tuple[Move, ...]
+    `unread` are original tensors that the model does not use, `unknown` names without a rule, `incomplete` original
+    tensors of which only some parts exist.
+    """
+
+    entries: tuple[TensorMapping, ...]
     unread: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
-    halved: tuple[str, ...] = field(default=())
+    incomplete: tuple[str, ...] = field(default=())
 
 
-def from_original(names: Iterable[str]) -> Moves:
-    """The moves of original tensors; every name is in exactly one field of the result."""
-    moves: list[Move] = []
+def from_original(names: Iterable[str]) -> LayoutMapping:
+    """The mapping of original tensors; every name is in exactly one field of the result."""
+    entries: list[TensorMapping] = []
     unread: list[str] = []
     unknown: list[str] = []
     for name in names:
-        found = _find(name, _BY_ORIGINAL)
+        match = _find_rule(name, _BY_ORIGINAL)
         if _UNREAD.fullmatch(name):
             unread.append(name)
-        elif found is None:
+        elif match is None:
             unknown.append(name)
         else:
-            rule, groups = found
-            moves.append(Move(name, tuple(ours.format(**groups) for ours in rule.ours), rule.leading))
-    twice = {name for name, count in Counter(n for move in moves for n in move.ours).items() if count > 1}
+            rule, groups = match
+            entries.append(TensorMapping(name, tuple(ours.format(**groups) for ours in rule.ours), rule.leading))
+    twice = {name for name, count in Counter(n for entry in entries for n in entry.ours).items() if count > 1}
     assert not twice, f"two originals became {twice}: the rules overlap"
-    return Moves(tuple(moves), tuple(unread), tuple(unknown))
+    return LayoutMapping(tuple(entries), tuple(unread), tuple(unknown))
 
 
-def from_transformers(names: Iterable[str]) -> Moves:
-    """The moves of tensors of `JanusForConditionalGeneration`; those of a fused tensor make one move together."""
+def from_transformers(names: Iterable[str]) -> LayoutMapping:
+    """The mapping of tensors of `JanusForConditionalGeneration`; the parts of a fused tensor share one entry."""
     present = list(names)
-    moves: dict[str, Move] = {}
+    entries: dict[str, TensorMapping] = {}
     unknown: list[str] = []
     for name in present:
-        found = _find(name, _BY_OURS)
-        if found is None:
+        match = _find_rule(name, _BY_OURS)
+        if match is None:
             unknown.append(name)
             continue
-        rule, groups = found
+        rule, groups = match
         original = rule.original.format(**groups)
-        moves[original] = Move(original, tuple(ours.format(**groups) for ours in rule.ours), rule.leading)
+        entries[original] = TensorMapping(original, tuple(ours.format(**groups) for ours in rule.ours), rule.leading)
     known = set(present)
-    halved = tuple(move.original for move in moves.values() if not known.issuperset(move.ours))
-    return Moves(tuple(moves.values()), unknown=tuple(unknown), halved=halved)
+    incomplete = tuple(entry.original for entry in entries.values() if not known.issuperset(entry.ours))
+    return LayoutMapping(tuple(entries.values()), unknown=tuple(unknown), incomplete=incomplete)
 
 
 def original_name(ours: str) -> str:
-    """The original tensor that one of ours is in; the name itself where no rule knows it."""
-    moves = from_transformers([ours]).moves
-    return moves[0].original if moves else ours
+    """The original tensor that contains one of ours; the name itself if no rule applies."""
+    entries = from_transformers([ours]).entries
+    return entries[0].original if entries else ours
 
 
 def _pattern(template: str) -> re.Pattern[str]:
@@ -180,7 +185,7 @@ _BY_ORIGINAL = [(_pattern(rule.original), rule) for rule in RULES]
 _BY_OURS = [(_pattern(ours), rule) for rule in RULES for ours in rule.ours]
 
 
-def _find(name: str, table: Sequence[tuple[re.Pattern[str], Rule]]) -> tuple[Rule, Mapping[str, str]] | None:
+def _find_rule(name: str, table: Sequence[tuple[re.Pattern[str], Rule]]) -> tuple[Rule, Mapping[str, str]] | None:
     for pattern, rule in table:
         match = pattern.fullmatch(name)
         if match is not None:

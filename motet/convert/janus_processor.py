@@ -1,8 +1,8 @@
-"""Tokenizer, processor and chat template of DeepSeek's Janus folders <-> those of transformers' `JanusProcessor`.
+"""Convert tokenizer, processor and chat template between DeepSeek's Janus folders and transformers' `JanusProcessor`.
 
-Special tokens go by name, never by id: the ids differ between the sizes. DeepSeek's files name the pictures' tokens in
-processor_config.json (`image_tag` and so on) and keep the conversation format in code (`sft_format` "deepseek"), which
-`chat_template` says as a template: a turn of the user ends with two newlines, one of the assistant with EOS.
+Special tokens are matched by name, because their ids differ between the sizes. DeepSeek's files list the image tokens
+in processor_config.json (`image_tag` and so on) and implement the conversation format in code (`sft_format`
+"deepseek"), which `chat_template` writes as a template: a user turn ends with two newlines, an assistant turn with EOS.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ TAGS = {
 _PREPROCESSOR_KEYS = ("do_normalize", "image_mean", "image_std", "min_size", "rescale_factor")
 
 ROLES = {"deepseek": ("<|User|>", "<|Assistant|>"), "deepseek_old": ("User", "Assistant")}
-"""How a conversation format names the user and the assistant; the first one's names are special tokens."""
+"""Names of the user and the assistant in each conversation format; those of the first are special tokens."""
 
-# Texts that follow each other are joined by a space, and pictures stand on lines of their own. An empty turn has
-# neither a space after its colon nor an end.
+# Consecutive texts are joined by a space; images have their own lines. An empty turn has no space after its colon and
+# no end marker.
 _CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{%- set role = message['role'] | lower -%}"
@@ -62,17 +62,17 @@ _CHAT_TEMPLATE = (
 
 
 def chat_template(sft_format: str, image_tag: str) -> str:
-    """A conversation format of DeepSeek's code (ROLES) as a chat template."""
-    named = _CHAT_TEMPLATE.replace("<image_placeholder>", image_tag)
-    for written, role in zip(ROLES["deepseek"], ROLES[sft_format], strict=True):
-        named = named.replace(written, role)
-    return named
+    """A conversation format of DeepSeek's code (a key of ROLES) as a Jinja chat template."""
+    template = _CHAT_TEMPLATE.replace("<image_placeholder>", image_tag)
+    for default, role in zip(ROLES["deepseek"], ROLES[sft_format], strict=True):
+        template = template.replace(default, role)
+    return template
 
 
 def read_processor(folder: Path) -> JanusProcessor:
-    """The processor of a folder in DeepSeek's layout; its `num_image_tokens` is left to who knows the model.
+    """The processor of a folder in DeepSeek's layout; the caller sets its `num_image_tokens` from the model.
 
-    Raises CheckpointError when a file is missing, or a special token is not in the vocabulary.
+    Raises CheckpointError if a file is missing, or a special token is not in the vocabulary.
     """
     settings = read_json(folder / "processor_config.json") if (folder / "processor_config.json").is_file() else {}
     preprocessor = read_json(folder / "preprocessor_config.json")
@@ -80,7 +80,7 @@ def read_processor(folder: Path) -> JanusProcessor:
     tags = {tag: settings.get(tag, default) for tag, default in TAGS.items()}
     side = preprocessor.get("image_size")
     if not isinstance(side, int):
-        raise _refusal(folder, f"has image_size={side!r} in preprocessor_config.json")
+        raise _error(folder, f"has image_size={side!r} in preprocessor_config.json")
     try:
         with suppress_hf_output():
             tokenizer = PreTrainedTokenizerFast(
@@ -98,17 +98,17 @@ def read_processor(folder: Path) -> JanusProcessor:
                 size_rounding="down",
                 **{key: preprocessor[key] for key in _PREPROCESSOR_KEYS if key in preprocessor},
             )
-    except Exception as error:  # tokenizers and transformers each have their kinds for a broken file
-        raise _refusal(
+    except Exception as error:  # tokenizers and transformers each raise their own errors for a broken file
+        raise _error(
             folder, f"has a tokenizer or processor that cannot be read: {first_line(error).rstrip('.')}"
         ) from error
-    _require_tokens(folder, tokenizer, tags)
-    template = chat_template(_format_of(folder, settings), tags["image_tag"])
+    _check_tokens(folder, tokenizer, tags)
+    template = chat_template(_read_format(folder, settings), tags["image_tag"])
     return JanusProcessor(images, tokenizer, chat_template=template, use_default_system_prompt=True)
 
 
 def write_processor(source: Path, target: Path, num_image_tokens: int) -> None:
-    """The files of a transformers folder, as DeepSeek's code reads them, into the folder `target`."""
+    """Write the tokenizer and processor files of a transformers folder in DeepSeek's layout into `target`."""
     try:
         with suppress_hf_output():
             tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(str(source))
@@ -119,8 +119,8 @@ def write_processor(source: Path, target: Path, num_image_tokens: int) -> None:
             "image_end_tag": tokenizer.eoi_token,
             "pad_tag": tokenizer.pad_token,
         }
-    except Exception as error:  # the same kinds; AttributeError for a tokenizer without picture tokens
-        raise _refusal(
+    except Exception as error:  # as above, and AttributeError for a tokenizer without image tokens
+        raise _error(
             source, f"has a tokenizer or processor that cannot be read: {first_line(error).rstrip('.')}"
         ) from error
     texts = {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token, "pad_token": tokenizer.pad_token}
@@ -142,7 +142,7 @@ def write_processor(source: Path, target: Path, num_image_tokens: int) -> None:
         "mask_prompt": True,
         "num_image_tokens": num_image_tokens,
         "processor_class": "VLChatProcessor",
-        "sft_format": _format_written(source, tags["image_tag"], tokenizer),
+        "sft_format": _detect_format(source, tags["image_tag"], tokenizer),
     }
     shutil.copyfile(source / "tokenizer.json", target / "tokenizer.json")
     write_json(target / "tokenizer_config.json", tokenizer_config)
@@ -151,40 +151,44 @@ def write_processor(source: Path, target: Path, num_image_tokens: int) -> None:
     write_json(target / "processor_config.json", processor)
 
 
-def _format_of(folder: Path, settings: Mapping[str, Any]) -> str:
-    """The conversation format that a folder asks for. "deepseek" meant the words of "deepseek_old" before Janus-Pro:
-    in a vocabulary without tokens for the roles it still does, which is how Janus-1.3B was trained.
+def _read_format(folder: Path, settings: Mapping[str, Any]) -> str:
+    """The conversation format of a folder.
+
+    Before Janus-Pro "deepseek" meant today's "deepseek_old". It still does for a vocabulary without tokens for the
+    roles, with which Janus-1.3B was trained.
     """
-    named = settings.get("sft_format", "deepseek")
-    if named not in ROLES:
-        raise _refusal(folder, f"has sft_format={named!r} in processor_config.json; motet knows {' and '.join(ROLES)}")
+    sft_format = settings.get("sft_format", "deepseek")
+    if sft_format not in ROLES:
+        raise _error(
+            folder, f"has sft_format={sft_format!r} in processor_config.json; supported are {' and '.join(ROLES)}"
+        )
     if settings.get("add_special_token", False):
-        raise _refusal(folder, "has add_special_token=true in processor_config.json, which no published Janus has")
+        raise _error(folder, "has add_special_token=true in processor_config.json, which no published Janus has")
     stored = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")).get_vocab()
     missing = [role for role in ROLES["deepseek"] if role not in stored]
-    if named == "deepseek" and len(missing) == 1:
-        raise _refusal(folder, f"has a tokenizer whose vocabulary lacks {missing[0]!r}")
-    return "deepseek_old" if missing else named
+    if sft_format == "deepseek" and len(missing) == 1:
+        raise _error(folder, f"has a tokenizer whose vocabulary lacks {missing[0]!r}")
+    return "deepseek_old" if missing else sft_format
 
 
-def _format_written(source: Path, image_tag: str, tokenizer: Any) -> str:
-    """The conversation format whose rendering is that of the folder's chat template. Raises CheckpointError if none."""
+def _detect_format(source: Path, image_tag: str, tokenizer: Any) -> str:
+    """The conversation format that renders as the folder's chat template does. Raises CheckpointError if none does."""
     processor = open_processor(str(source), 0)
     template: Any = processor.chat_template or tokenizer.chat_template
-    shown, words = {"type": "image"}, [{"type": "text", "text": text} for text in "abc"]
-    turns = [("user", [shown, words[0]]), ("assistant", [words[1]]), ("user", [words[2]])]
+    image, texts = {"type": "image"}, [{"type": "text", "text": text} for text in "abc"]
+    turns = [("user", [image, texts[0]]), ("assistant", [texts[1]]), ("user", [texts[2]])]
     chat = [{"role": role, "content": content} for role, content in turns]
     try:
         renderings = [
             processor.apply_chat_template(chat, chat_template=one, add_generation_prompt=True, tokenize=False)
             for one in (template, *(chat_template(name, image_tag) for name in ROLES))
         ]
-    except Exception as error:  # a template may hold anything
-        raise _refusal(source, f"has a chat template that cannot be rendered: {first_line(error)}") from error
+    except Exception as error:  # a template may raise anything
+        raise _error(source, f"has a chat template that cannot be rendered: {first_line(error)}") from error
     for name, rendering in zip(ROLES, renderings[1:], strict=True):
         if rendering == renderings[0]:
             return name
-    raise _refusal(source, f"has a chat template that is none of DeepSeek's conversation formats ({', '.join(ROLES)})")
+    raise _error(source, f"has a chat template that is not a conversation format of DeepSeek's ({', '.join(ROLES)})")
 
 
 def _special_image_tokens(tags: Mapping[str, str]) -> dict[str, str]:
@@ -196,20 +200,23 @@ def _special_image_tokens(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def _content(token: Any) -> Any:
-    """A token's text: files name it plainly, or as an object with its flags."""
+    """A token's text: files contain it as a string, or as an object with its flags."""
     return token.get("content") if isinstance(token, Mapping) else token
 
 
-def _require_tokens(folder: Path, tokenizer: PreTrainedTokenizerFast, tags: Mapping[str, str]) -> None:
-    """A tokenizer takes any special token in, with a new id that the model has no embedding for."""
+def _check_tokens(folder: Path, tokenizer: PreTrainedTokenizerFast, tags: Mapping[str, str]) -> None:
+    """Raise CheckpointError unless the special tokens are in the vocabulary.
+
+    A tokenizer would add missing ones with new ids, for which the model has no embeddings.
+    """
     stored = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")).get_vocab()
     named = {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token, **tags}
     missing = [f"{role}={token!r}" for role, token in named.items() if token not in stored]
     if missing:
-        raise _refusal(folder, f"has a tokenizer whose vocabulary lacks {', '.join(missing)}")
+        raise _error(folder, f"has a tokenizer whose vocabulary lacks {', '.join(missing)}")
 
 
-def _refusal(folder: Path, problem: str) -> CheckpointError:
+def _error(folder: Path, problem: str) -> CheckpointError:
     return CheckpointError(
         f"{str(folder)!r} {problem}.", fix="restore the tokenizer and processor files of this Janus checkpoint."
     )

@@ -31,7 +31,7 @@ State = dict[str, Tensor]
 
 
 def weights(seed: int = 0) -> State:
-    """Every tensor of the original, the ones that it never reads included."""
+    """All tensors of the original, including unused ones."""
     noise = torch.Generator().manual_seed(seed)
     state: State = {}
 
@@ -91,7 +91,7 @@ def _vision(put, linear, norm) -> None:
         linear(f"{at}.mlp.fc1", 4 * VISION, VISION)
         linear(f"{at}.mlp.fc2", VISION, 4 * VISION)
     norm(f"{tower}.norm", VISION)
-    pool = f"{tower}.attn_pool"  # never read
+    pool = f"{tower}.attn_pool"  # never used
     put(f"{pool}.latent", 1, 1, VISION)
     linear(f"{pool}.q", VISION, VISION)
     linear(f"{pool}.kv", 2 * VISION, VISION)
@@ -146,8 +146,8 @@ def _tokenizer(put, linear, norm) -> None:
 # --- its mathematics
 
 
-def look(state: State, pixels: Tensor) -> Tensor:
-    """Pictures `[B, 3, H, W]` -> what the language model reads of them, `[B, T, D]`."""
+def encode_vision(state: State, pixels: Tensor) -> Tensor:
+    """Images `[B, 3, H, W]` -> embeddings for the language model, `[B, T, D]`."""
     tower = "vision_model.vision_tower"
     x = F.conv2d(pixels, *_pair(state, f"{tower}.patch_embed.proj"), stride=PATCH).flatten(2).transpose(1, 2)
     x = x + state[f"{tower}.pos_embed"]
@@ -165,7 +165,7 @@ def look(state: State, pixels: Tensor) -> Tensor:
 
 
 def embed_codes(state: State, codes: Tensor) -> Tensor:
-    """Image tokens `[B, N]` -> what the language model reads of them, `[B, N, D]`."""
+    """Image tokens `[B, N]` -> embeddings for the language model, `[B, N, D]`."""
     return _align(state, "gen_aligner", state["gen_embed.weight"][codes])
 
 
@@ -173,7 +173,7 @@ def embed_text(state: State, ids: Tensor) -> Tensor:
     return state["language_model.model.embed_tokens.weight"][ids]
 
 
-def think(state: State, x: Tensor) -> Tensor:
+def language_model(state: State, x: Tensor) -> Tensor:
     """Embeddings `[B, T, D]` -> the language model's last hidden states."""
     batch, tokens, _ = x.shape
     head = HIDDEN // TEXT_HEADS
@@ -212,7 +212,7 @@ def code_logits(state: State, hidden: Tensor) -> Tensor:
 
 
 def encode(state: State, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Pictures -> latents before quantising `[B, C, h, w]`, and codes `[B, N]`, by the closest unit vector."""
+    """Images -> latents before quantising `[B, C, h, w]`, and codes `[B, N]`, by the closest unit vector."""
     at, last = "gen_vision_model.encoder", len(MULTIPLIERS) - 1
     x = _conv(state, f"{at}.conv_in", pixels)
     for level in range(last + 1):
@@ -295,7 +295,7 @@ def _rms_norm(state: State, name: str, x: Tensor) -> Tensor:
 
 
 def config() -> dict:
-    """Its config.json; `heads` stands in for a published tower's name, which would say it."""
+    """Its config.json; `heads` replaces the name of a published tower."""
 
     def part(cls: str, **params) -> dict:
         return {"cls": cls, "params": params}

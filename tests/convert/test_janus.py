@@ -1,4 +1,4 @@
-"""Conversions between the two layouts compute the same, lose no bit, and refuse what is no Janus."""
+"""Conversions between the two layouts compute the same, lose no bit, and reject what is not a Janus."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ ATOL = 1e-5
 
 
 def read(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder, the unread ones included."""
+    """All tensors of a folder, including unused ones."""
     return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
@@ -60,27 +60,29 @@ def model(converted: Path) -> Any:
 def close(ours: Tensor, theirs: Tensor) -> None:
     assert ours.shape == theirs.shape
     assert float((ours - theirs).abs().max()) < ATOL * max(1.0, float(theirs.abs().max()))
-    assert float(theirs.std()) > 0.05  # zeros would be equal too
+    assert float(theirs.std()) > 0.05  # zeros would be equal as well
 
 
 # --- the same mathematics
 
 
 @torch.no_grad()
-def test_the_vision_tower_and_its_aligner(model: Any, state: dict[str, Tensor]) -> None:
+def test_vision_tower_and_aligner(model: Any, state: dict[str, Tensor]) -> None:
     pixels = torch.randn(2, 3, reference.SIDE, reference.SIDE, generator=torch.Generator().manual_seed(1))
-    close(model.model.get_image_features(pixels, return_dict=True).pooler_output, reference.look(state, pixels))
+    close(
+        model.model.get_image_features(pixels, return_dict=True).pooler_output, reference.encode_vision(state, pixels)
+    )
 
 
 @torch.no_grad()
-def test_text_about_a_picture(model: Any, state: dict[str, Tensor]) -> None:
+def test_text_about_an_image(model: Any, state: dict[str, Tensor]) -> None:
     noise = torch.Generator().manual_seed(2)
     pixels = torch.randn(1, 3, reference.SIDE, reference.SIDE, generator=noise)
     ids = torch.randint(10, 300, (1, 24), generator=noise)
     ids[0, 3:19] = model.config.image_token_id
     x = reference.embed_text(state, ids)
-    x[:, 3:19] = reference.look(state, pixels)
-    theirs = reference.text_logits(state, reference.think(state, x))
+    x[:, 3:19] = reference.encode_vision(state, pixels)
+    theirs = reference.text_logits(state, reference.language_model(state, x))
     close(model(input_ids=ids, pixel_values=pixels).logits, theirs)
 
 
@@ -90,7 +92,7 @@ def test_image_tokens(model: Any, state: dict[str, Tensor]) -> None:
     ids = torch.randint(10, 300, (2, 5), generator=noise)
     codes = torch.randint(0, reference.CODES, (2, 7), generator=noise)
     x = torch.cat([reference.embed_text(state, ids), reference.embed_codes(state, codes)], dim=1)
-    theirs = reference.think(state, x)
+    theirs = reference.language_model(state, x)
     embedded = torch.cat(
         [model.get_input_embeddings()(ids), model.prepare_embeddings_for_image_generation(codes)], dim=1
     )
@@ -122,13 +124,13 @@ def test_a_converted_model_acts(converted: Path) -> None:
         assert float((replayed - act.log_probs).abs().max()) < 1e-4
 
 
-# --- no bit lost
+# --- no bit is lost
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_there_and_back_is_the_same_by_name_and_bits(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_round_trip_preserves_names_and_bits(dtype: torch.dtype, tmp_path: Path) -> None:
     state = {name: tensor.to(dtype) for name, tensor in reference.weights(1).items()}
-    state["gen_embed.weight"][0, 0] = torch.nan  # bits are compared, not numbers
+    state["gen_embed.weight"][0, 0] = torch.nan  # bits are compared, not values
     source = reference.save(tmp_path / "source", state)
     there = convert_folder(source, tmp_path / "ours", compare=True)
     back = convert_folder(tmp_path / "ours", tmp_path / "back", compare=True, shard_bytes=100_000)
@@ -146,7 +148,7 @@ def test_there_and_back_is_the_same_by_name_and_bits(dtype: torch.dtype, tmp_pat
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
 
 
-def test_without_the_unread_ones(converted: Path, state: dict[str, Tensor], tmp_path: Path) -> None:
+def test_round_trip_without_unused_tensors(converted: Path, state: dict[str, Tensor], tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(converted, copy)
     (copy / UNREAD_FILE).unlink()
@@ -154,7 +156,7 @@ def test_without_the_unread_ones(converted: Path, state: dict[str, Tensor], tmp_
     assert state.keys() - read(done.folder).keys() == set(from_original(state).unread) and done.unread == 0
 
 
-def test_a_comparison_sees_a_changed_bit(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparison_detects_a_changed_bit(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from motet.weights.safetensors_io import ShardWriter
 
     add = ShardWriter.add
@@ -171,7 +173,7 @@ def test_a_comparison_sees_a_changed_bit(original: Path, tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("preset", sorted(original_config.PRESETS))
 def test_published_sizes(preset: str) -> None:
-    """The whole inventory of names and shapes on the meta device; Janus-Pro-1B has 2,089,297,547 published numbers."""
+    """The whole inventory of names and shapes on the meta device; Janus-Pro-1B has 2,089,297,547 parameters."""
     settings = original_config.PRESETS[preset]
     hidden = settings["language_config"]["hidden_size"]
     shapes = {"model.aligner.fc1.weight": (hidden, 1024), "model.aligner.hidden_layers.0.weight": (hidden, hidden)}
@@ -190,13 +192,13 @@ def test_published_sizes(preset: str) -> None:
     config = original_config.to_transformers(preset, settings, shapes, ids)
     with torch.device("meta"):
         model = JanusForConditionalGeneration(config)
-    plan = from_transformers(model.state_dict())
-    assert not plan.unknown and not plan.halved
-    moved = from_original(move.original for move in plan.moves)
-    assert sorted(moved.moves, key=str) == sorted(plan.moves, key=str)
+    mapping = from_transformers(model.state_dict())
+    assert not mapping.unknown and not mapping.incomplete
+    moved = from_original(entry.original for entry in mapping.entries)
+    assert sorted(moved.entries, key=str) == sorted(mapping.entries, key=str)
     assert original_config.to_original(preset, config) == settings and original_config.is_published(settings)
     numbers = sum(tensor.numel() for tensor in model.state_dict().values())
-    pool = 12 * 1024**2 + 12 * 1024  # latent, q, kv, proj, norm and a four times wider MLP
+    pool = 12 * 1024**2 + 12 * 1024  # latent, q, kv, proj, norm and an MLP four times as wide
     wide, layers = {2048: (5632, 24), 4096: (11008, 30)}[hidden]
     text = 2 * 102400 * hidden + layers * (4 * hidden**2 + 3 * hidden * wide + 2 * hidden) + hidden
     named = ((name, t.numel()) for name, t in model.state_dict().items())
@@ -205,11 +207,11 @@ def test_published_sizes(preset: str) -> None:
         assert numbers + pool + 65536 == 2_089_297_547
 
 
-def test_the_names_of_the_original_are_known(state: dict[str, Tensor]) -> None:
-    plan = from_original([*state, "language_model.model.layers.3.self_attn.rotary_emb.inv_freq", "gen_embed.bias"])
-    assert plan.unknown == ("gen_embed.bias",)
-    assert "language_model.model.layers.3.self_attn.rotary_emb.inv_freq" in plan.unread
-    qkv = next(move for move in plan.moves if move.original.endswith("blocks.1.attn.qkv.weight"))
+def test_all_original_names_are_mapped(state: dict[str, Tensor]) -> None:
+    mapping = from_original([*state, "language_model.model.layers.3.self_attn.rotary_emb.inv_freq", "gen_embed.bias"])
+    assert mapping.unknown == ("gen_embed.bias",)
+    assert "language_model.model.layers.3.self_attn.rotary_emb.inv_freq" in mapping.unread
+    qkv = next(entry for entry in mapping.entries if entry.original.endswith("blocks.1.attn.qkv.weight"))
     at = "model.vision_model.encoder.layers.1.self_attn"
     assert qkv.ours == tuple(f"{at}.{letter}_proj.weight" for letter in "qkv")
 
@@ -217,7 +219,7 @@ def test_the_names_of_the_original_are_known(state: dict[str, Tensor]) -> None:
 # --- what is not weights
 
 
-def test_settings_by_name(converted: Path, model: Any) -> None:
+def test_special_tokens_are_matched_by_name(converted: Path, model: Any) -> None:
     with suppress_hf_output():
         processor = JanusProcessor.from_pretrained(converted)
         generation = GenerationConfig.from_pretrained(converted)
@@ -232,7 +234,7 @@ def test_settings_by_name(converted: Path, model: Any) -> None:
     assert (images.do_normalize, images.min_size, images.size["height"]) == (False, 3, reference.SIDE)
 
 
-def test_the_way_back_writes_their_files(original: Path, converted: Path, tmp_path: Path) -> None:
+def test_reverse_conversion_writes_the_original_files(original: Path, converted: Path, tmp_path: Path) -> None:
     back = convert_folder(converted, tmp_path / "back").folder
     for name in ("processor_config.json", "preprocessor_config.json"):
         theirs, ours = (json.loads((folder / name).read_text()) for folder in (original, back))
@@ -245,13 +247,13 @@ def test_the_way_back_writes_their_files(original: Path, converted: Path, tmp_pa
     assert (tokens["bos_token"], tokens["pad_token"]) == ("<｜begin▁of▁sentence｜>", "<｜▁pad▁｜>")
 
 
-def test_the_chat_template_is_the_published_one(converted: Path) -> None:
+def test_chat_template_equals_the_published_one(converted: Path) -> None:
     policy = motet.load_policy(converted)
     shown = {"type": "image"}
     chats = [
         [("user", ["  two \n spaces\t "])],
         [("user", ["What?", " And?", shown])],
-        [("user", ["  What? ", " And? "])],  # the outer edges alone are stripped
+        [("user", ["  What? ", " And? "])],  # only outer spaces are stripped
         [("user", [shown, "What?"]), ("assistant", [" This. "]), ("user", ["And", shown, "this?"])],
         [("system", ["Be brief."]), ("User", ["Hello"])],
     ]
@@ -273,7 +275,7 @@ def test_the_chat_template_is_the_published_one(converted: Path) -> None:
 
 
 def theirs(turns: list[tuple[str, str]], roles: tuple[str, str]) -> str:
-    """DeepSeek's rendering, in our own words; a turn that is empty has neither a space nor an end."""
+    """DeepSeek's rendering, reimplemented; an empty turn has neither a space nor an end."""
     ends = {"user": "\n\n", "assistant": "<｜end▁of▁sentence｜>"}
     named = dict(zip(ends, roles, strict=True))
     whole = [named[who] + (f": {text.strip()}{ends[who]}" if text.strip() else ":") for who, text in turns]
@@ -329,10 +331,10 @@ def odd_folder(original: Path, at: Path, gone: tuple[str, ...] = (), **settings:
         ("deepseek", (), TOKENS),
         ("deepseek_old", (), WORDS),
         ("deepseek_old", TOKENS, WORDS),
-        ("deepseek", TOKENS, WORDS),  # Janus-1.3B: before Janus-Pro the name meant words
+        ("deepseek", TOKENS, WORDS),  # Janus-1.3B: before Janus-Pro the name meant this format
     ],
 )
-def test_the_conversation_format_is_the_folders(
+def test_conversation_format_of_the_folder(
     original: Path, tmp_path: Path, named: str, gone: tuple[str, ...], roles: tuple[str, str]
 ) -> None:
     source = odd_folder(original, tmp_path / "source", gone, sft_format=named)
@@ -348,35 +350,39 @@ def test_the_conversation_format_is_the_folders(
 
 
 @pytest.mark.parametrize(
-    ("gone", "settings", "words"),
+    ("gone", "settings", "message"),
     [
-        ((), {"sft_format": "llama-2"}, "has sft_format='llama-2' in processor_config.json; motet knows deepseek and"),
+        (
+            (),
+            {"sft_format": "llama-2"},
+            "has sft_format='llama-2' in processor_config.json; supported are deepseek and",
+        ),
         ((), {"add_special_token": True}, "add_special_token=true"),
         (("<|User|>",), {}, r"vocabulary lacks '<\|User\|>'"),
     ],
 )
-def test_other_conversation_formats_are_refused(
-    original: Path, tmp_path: Path, gone: tuple[str, ...], settings: dict[str, Any], words: str
+def test_other_conversation_formats_are_rejected(
+    original: Path, tmp_path: Path, gone: tuple[str, ...], settings: dict[str, Any], message: str
 ) -> None:
-    refuse(odd_folder(original, tmp_path / "source", gone, **settings), words)
+    assert_rejected(odd_folder(original, tmp_path / "source", gone, **settings), message)
 
 
 @pytest.mark.parametrize(
-    ("template", "words"),
+    ("template", "message"),
     [
-        ("{{ messages[0]['content'][0]['text'] }}", "none of DeepSeek's conversation formats"),
+        ("{{ messages[0]['content'][0]['text'] }}", "not a conversation format of DeepSeek"),
         ("{{ messages[0].missing.part }}", "cannot be rendered"),
     ],
 )
-def test_another_template_has_no_way_back(converted: Path, tmp_path: Path, template: str, words: str) -> None:
+def test_other_templates_cannot_be_converted_back(converted: Path, tmp_path: Path, template: str, message: str) -> None:
     odd = tmp_path / "odd"
     shutil.copytree(converted, odd)
     (odd / "chat_template.jinja").write_text(template)
-    refuse(odd, words)
+    assert_rejected(odd, message)
 
 
 @pytest.mark.parametrize("cleans", [False, True])
-def test_cleaning_of_spaces_is_kept_both_ways(original: Path, tmp_path: Path, cleans: bool) -> None:
+def test_cleaning_of_spaces_is_preserved(original: Path, tmp_path: Path, cleans: bool) -> None:
     source = tmp_path / "source"
     shutil.copytree(original, source)
     settings = json.loads((source / "tokenizer_config.json").read_text())
@@ -388,8 +394,8 @@ def test_cleaning_of_spaces_is_kept_both_ways(original: Path, tmp_path: Path, cl
 
 
 @pytest.mark.parametrize("size", [(500, 333), (333, 500), (97, 100), (200, 9), (32, 32)])
-def test_pictures_are_scaled_as_by_deepseek(converted: Path, size: tuple[int, int], tmp_path: Path) -> None:
-    """Sides are cut off to whole pixels, not rounded; bars of the mean colour fill the square."""
+def test_images_are_scaled_as_by_deepseek(converted: Path, size: tuple[int, int], tmp_path: Path) -> None:
+    """Sides are rounded down to whole pixels, not rounded; bars of the mean colour fill the square."""
     noise = torch.Generator().manual_seed(6)
     image = Image.fromarray(torch.randint(0, 256, (*size[::-1], 3), generator=noise, dtype=torch.uint8).numpy())
     side, mean = reference.SIDE, (127, 102, 127)
@@ -405,87 +411,100 @@ def test_pictures_are_scaled_as_by_deepseek(converted: Path, size: tuple[int, in
         assert JanusProcessor.from_pretrained(tmp_path / "saved").image_processor.size["height"] == side
 
 
-# --- refusals
+# --- rejected input
 
 
-def refuse(folder: Path, words: str, **settings: Any) -> None:
-    with pytest.raises(CheckpointError, match=words):
+def assert_rejected(folder: Path, message: str, **settings: Any) -> None:
+    with pytest.raises(CheckpointError, match=message):
         convert_folder(folder, folder.parent / "out", **settings)
     assert not (folder.parent / "out").exists() and not list(folder.parent.glob(".partial*"))
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (lambda s: s.pop("gen_embed.weight"), r"lacks 1 tensors: gen_embed\.weight"),
         (lambda s: s.pop("aligner.layers.0.weight"), r"lacks the tensor aligner\.layers\.0\.weight"),
         (lambda s: s.pop("vision_model.vision_tower.blocks.1.attn.qkv.bias"), r"lacks 1 tensors: .*1\.attn\.qkv\.bias"),
-        (lambda s: s.update({"vision_gen_enc_model.x": torch.zeros(1)}), r"1 tensors that no Janus has: vision_gen"),
-        (lambda s: s.update({"gen_vision_model.decoder.mid.2.extra": torch.zeros(1)}), "beyond its config, 1 tensors"),
+        (
+            lambda s: s.update({"vision_gen_enc_model.x": torch.zeros(1)}),
+            r"1 tensors that are not part of a Janus: vision_gen",
+        ),
+        (
+            lambda s: s.update({"gen_vision_model.decoder.mid.2.extra": torch.zeros(1)}),
+            "in addition to those of its config, 1 tensors",
+        ),
         (lambda s: s.update({"language_model.model.norm.weight": torch.zeros(5)}), r"norm\.weight \(5,\), not \(32,\)"),
-        (lambda s: s.update({"vision_model.vision_tower.pos_embed": torch.zeros(2, 16, 24)}), "pos_embed in the shape"),
-        (lambda s: s.update({"gen_vision_model.encoder.conv_in.bias": "x"}), "something else than named tensors"),
+        (
+            lambda s: s.update({"vision_model.vision_tower.pos_embed": torch.zeros(2, 16, 24)}),
+            "pos_embed in the unexpected shape",
+        ),
+        (lambda s: s.update({"gen_vision_model.encoder.conv_in.bias": "x"}), "is not a dictionary of tensors"),
     ],
 )
-def test_other_tensors_are_refused(tmp_path: Path, change: Callable[[Any], Any], words: str) -> None:
+def test_other_tensors_are_rejected(tmp_path: Path, change: Callable[[Any], Any], message: str) -> None:
     state: dict[str, Any] = reference.weights()
     change(state)
-    refuse(reference.save(tmp_path / "odd", state), words)
+    assert_rejected(reference.save(tmp_path / "odd", state), message)
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "words"),
+    ("file", "change", "message"),
     [
         ("config.json", {"model_type": "llava"}, "is a 'llava' model, not a Janus"),
         ("config.json", {"gen_head_config": None}, "without gen_head_config"),
         ("config.json", {"gen_vision_config": {"cls": "VQ-8", "params": {}}}, r"gen_vision_config\.cls='VQ-8'"),
         ("config.json", {"language_config": {"hidden_size": 32, "vocab_size": 330}}, "lacks|in another shape"),
-        ("config.json", {"language_config": {"hidden_size": "wide"}}, "does not hold together"),
-        ("config.json", {"vision_config": {"cls": "CLIPVisionTower", "params": {}}}, "vision tower None; known are"),
+        ("config.json", {"language_config": {"hidden_size": "wide"}}, "inconsistent config"),
+        (
+            "config.json",
+            {"vision_config": {"cls": "CLIPVisionTower", "params": {}}},
+            "vision tower None; supported are",
+        ),
         (
             "config.json",
             {"vision_config": {"cls": "CLIPVisionTower", "params": {"heads": 3, "pixel_mean": [0.5]}}},
             "inside its vision tower",
         ),
         ("tokenizer_config.json", {"bos_token": "<s>"}, "vocabulary lacks bos_token='<s>'"),
-        ("processor_config.json", {"image_tag": "<picture>"}, "vocabulary lacks image_tag='<picture>'"),
+        ("processor_config.json", {"image_tag": "<img>"}, "vocabulary lacks image_tag='<img>'"),
         ("preprocessor_config.json", {"image_size": None}, "image_size=None"),
     ],
 )
-def test_other_settings_are_refused(
-    original: Path, tmp_path: Path, file: str, change: dict[str, Any], words: str
+def test_other_settings_are_rejected(
+    original: Path, tmp_path: Path, file: str, change: dict[str, Any], message: str
 ) -> None:
     odd = tmp_path / "odd"
     shutil.copytree(original, odd)
     content = json.loads((odd / file).read_text())
     (odd / file).write_text(json.dumps(content | change))
-    refuse(odd, words)
+    assert_rejected(odd, message)
 
 
 @pytest.mark.parametrize(
-    ("file", "words"),
+    ("file", "message"),
     [
-        ("config.json", "holds no config.json"),
+        ("config.json", "does not contain a config.json"),
         ("tokenizer.json", "cannot be read"),
         ("preprocessor_config.json", "cannot be read"),
         ("pytorch_model-00001-of-00002.bin", "cannot be read"),
     ],
 )
-def test_missing_files_are_refused(original: Path, tmp_path: Path, file: str, words: str) -> None:
+def test_missing_files_are_rejected(original: Path, tmp_path: Path, file: str, message: str) -> None:
     odd = tmp_path / "odd"
     shutil.copytree(original, odd)
     (odd / file).unlink()
-    refuse(odd, words)
+    assert_rejected(odd, message)
 
 
-def test_a_pickle_of_code_is_refused(original: Path, tmp_path: Path) -> None:
+def test_a_pickle_with_code_is_rejected(original: Path, tmp_path: Path) -> None:
     odd = tmp_path / "odd"
     shutil.copytree(original, odd)
     torch.save({"x": Path("y")}, odd / "pytorch_model-00001-of-00002.bin")  # a class: weights_only does not build it
-    refuse(odd, "cannot be read: UnpicklingError")
+    assert_rejected(odd, "cannot be read: UnpicklingError")
 
 
-def test_ours_with_a_part_of_a_fused_tensor_is_refused(converted: Path, tmp_path: Path) -> None:
+def test_a_part_of_a_fused_tensor_is_rejected(converted: Path, tmp_path: Path) -> None:
     odd = tmp_path / "odd"
     shutil.copytree(converted, odd)
     for file in odd.glob("model*"):
@@ -494,27 +513,27 @@ def test_ours_with_a_part_of_a_fused_tensor_is_refused(converted: Path, tmp_path
     whole = dict(tensors)
     del tensors["model.vision_model.encoder.layers.0.self_attn.k_proj.weight"]
     save_file(tensors, odd / "model.safetensors", metadata={"format": "pt"})
-    refuse(odd, r"only a part of vision_model\.vision_tower\.blocks\.0\.attn\.qkv\.weight")
+    assert_rejected(odd, r"only a part of vision_model\.vision_tower\.blocks\.0\.attn\.qkv\.weight")
     del whole["lm_head.weight"]
     save_file(whole, odd / "model.safetensors", metadata={"format": "pt"})
-    refuse(odd, r"lacks 1 tensors: lm_head\.weight")
+    assert_rejected(odd, r"lacks 1 tensors: lm_head\.weight")
 
 
 def test_presets_are_for_folders_without_a_config(original: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has a config"):
+    with pytest.raises(ConfigError, match="has its own config"):
         convert_folder(original, tmp_path / "out", preset="Janus-Pro-1B")
     with pytest.raises(ConfigError, match=r"Did you mean 'Janus-Pro-1B'\?"):
         convert_folder(original, tmp_path / "out", preset="janus-pro-1b")
     bare = tmp_path / "bare"
     shutil.copytree(original, bare)
     (bare / "config.json").unlink()
-    refuse(bare, "describes a model that cannot be built", preset="Janus-Pro-1B")  # 24 features, 16 heads
+    assert_rejected(bare, "describes a model that cannot be built", preset="Janus-Pro-1B")  # 24 features, 16 heads
 
 
 def test_the_command(original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = motet_command(capsys, "convert", original, "--out", tmp_path / "ours", "--check")
     assert answer.code == 0 and answer.err == ""
-    assert "every bit is the same" in answer.out and "14 original tensors" in answer.out
+    assert "identical bit by bit" in answer.out and "14, which" in answer.out
     run = tmp_path / "run" / "checkpoints" / "step_000001"  # a run folder stands for its newest checkpoint
     shutil.copytree(tmp_path / "ours", run)
     (run / "trainer_state.json").write_text("{}")
@@ -533,11 +552,11 @@ def test_the_reference_is_not_degenerate(state: dict[str, Tensor]) -> None:
     pixels = torch.randn(1, 3, reference.SIDE, reference.SIDE, generator=torch.Generator().manual_seed(1))
     name = "vision_model.vision_tower.blocks.0.attn.qkv.weight"
     swapped = state | {name: state[name].roll(reference.VISION, dims=0)}
-    assert float(F.mse_loss(reference.look(swapped, pixels), reference.look(state, pixels))) > 1e-3
+    assert float(F.mse_loss(reference.encode_vision(swapped, pixels), reference.encode_vision(state, pixels))) > 1e-3
 
 
-def test_a_wide_picture_is_cut_not_padded(converted: Path) -> None:
-    """The image tokens of a picture's middle, without grey bars above and below."""
+def test_a_wide_image_is_cropped_not_padded(converted: Path) -> None:
+    """The image tokens of an image's centre, without grey bars above and below."""
     policy = motet.load_policy(converted)
     noise = torch.Generator().manual_seed(5)
     side = reference.SIDE
