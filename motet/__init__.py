@@ -11,6 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from motet.api.loop import Optimizer as Optimizer
+    from motet.api.loop import advantages as advantages
+    from motet.api.loop import rollout as rollout
+    from motet.api.loop import score as score
+    from motet.api.loop import update as update
     from motet.api.runs import sft as sft
     from motet.api.runs import train as train
     from motet.config import Recipe as Recipe
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _NAMES = {
+    "motet.api.loop": ("Optimizer", "advantages", "rollout", "score", "update"),
     "motet.api.runs": ("sft", "train"),
     "motet.config": ("Recipe",),
     "motet.core.conversation": ("Conversation",),
@@ -50,16 +56,21 @@ __all__ = [
     "GenerateImage",
     "GenerateText",
     "ImageTokens",
+    "Optimizer",
     "Policy",
     "Recipe",
     "Task",
     "TextTokens",
     "__version__",
+    "advantages",
     "load_policy",
     "register",
+    "rollout",
     "scenario",
+    "score",
     "sft",
     "train",
+    "update",
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,19 +71,27 @@ class TrainingSetup:
 
 def setup_rl(recipe: Recipe) -> TrainingSetup:
     """Build a run of reinforcement learning; what contradicts itself is refused here, before the first sample."""
-    algorithm, tracks = recipe.algorithm, build_rl_tracks(recipe)
-    policy = _load(recipe)
+    tracks, policy = build_rl_tracks(recipe), _load(recipe)
     check_suite(recipe.eval.suite, policy)
+    learner = build_optimizer(recipe, policy, trained_act_kinds(tracks, policy))
+    return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), learner)
+
+
+def build_optimizer(recipe: Recipe, policy: TrainablePolicy, kinds: Collection[ActKind] = ()) -> PolicyOptimizer:
+    """The optimizer of reinforcement learning; with a KL the policy's present weights become the reference.
+
+    `kinds` are those of the acts to train. Raises ConfigError where a setting does not fit the policy.
+    """
+    algorithm = recipe.algorithm
     if algorithm.sync_ref_model and any(".lora_" in name for name in policy.trainable()):
         raise ConfigError(
             "algorithm.sync_ref_model mixes weights, and the checkpoint's adapter trains in place of weights.",
             fix="set it to false, or merge the adapter into its base model (`motet merge`).",
         )
-    with_kl = algorithm.beta or any(own.beta for own in algorithm.per_kind.values())
-    tracks = _bound(tracks, policy, with_reference=bool(with_kl))
+    if algorithm.beta or any(own.beta for own in algorithm.per_kind.values()):
+        policy.freeze_reference()
     updates = recipe.run.steps * algorithm.num_iterations * algorithm.num_minibatches
-    learner = PolicyOptimizer(policy, recipe.optimizer, updates, trained_act_kinds(tracks, policy))
-    return TrainingSetup(recipe, policy, tuple(tracks), learner)
+    return PolicyOptimizer(policy, recipe.optimizer, updates, kinds)
 
 
 def build_rl_tracks(recipe: Recipe) -> list[Track]:
@@ -201,9 +209,9 @@ def _require_rewards(name: str, config: TrackConfig, fix: str) -> None:
         raise ConfigError(f"{f'The track {name!r}' if name else 'The recipe'} names no rewards.", fix=fix)
 
 
-def _bound(tracks: Sequence[Track], policy: TrainablePolicy, with_reference: bool = False) -> list[Track]:
+def _bound(tracks: Sequence[Track], policy: TrainablePolicy) -> list[Track]:
     """The tracks with rewards that are ready to score this policy, and the reference frozen if any of them asks it."""
-    if with_reference or any(reward.uses_reference for track in tracks for reward in track.rewards):
+    if any(reward.uses_reference for track in tracks for reward in track.rewards):
         policy.freeze_reference()
     return [replace(track, rewards=bind_policy(track.rewards, policy)) for track in tracks]
 
