@@ -38,15 +38,15 @@ ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 STEPS = 20
 TOLERANT_STEPS, RELATIVE, ABSOLUTE = 3, 1e-3, 1e-5
-CLOCKS = ("time/", "step_time", "seconds", "images_per_second", "memory")
-"""How the metrics begin that depend on the clock or the machine."""
+MACHINE_DEPENDENT = ("time/", "step_time", "seconds", "images_per_second", "memory")
+"""Prefixes of metrics that depend on the clock or the machine."""
 NOT_WEIGHTS = ("learner.safetensors",)
-"""The optimizer's state, in a checkpoint beside the weights."""
+"""Files of a checkpoint with the optimizer state, not weights."""
 ABSENT = "absent"
-"""Stands for a metric that a step does not have; null for one that is not finite."""
-SHOWN = 5
-"""How many differences are shown of a run."""
-FIXED = {
+"""Marks a metric that a step does not log; null marks one that is not finite."""
+MAX_LINES = 5
+"""Most differences shown per run."""
+ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "ATEN_CPU_CAPABILITY": "avx2",
@@ -63,7 +63,7 @@ FIXED = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """A comparison: which one it was, how many values it saw, and a line for each of the first that differ."""
+    """A comparison: its kind, the number of compared values, and lines describing the first differences."""
 
     comparison: str
     values: int
@@ -78,17 +78,17 @@ def cases() -> dict[str, dict[str, Any]]:
 
 @cache
 def environment() -> dict[str, str]:
-    """What the bits of a run depend on beside the code."""
+    """Versions and hardware that the bits of a run depend on."""
     asked = [sys.executable, "-c", "import torch; print(torch.__version__, torch.backends.cpu.get_cpu_capability())"]
     torch, capability = subprocess.run(
-        asked, env={**os.environ, **FIXED}, cwd=ROOT, check=True, capture_output=True, text=True
+        asked, env={**os.environ, **ENVIRONMENT}, cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.split()
     others = {name: version(name) for name in ("transformers", "diffusers", "peft")}
     return {"torch": torch, **others, "cpu_capability": capability, "processor": processor()}
 
 
 def processor() -> str:
-    """Vendor, family and model of the processor where Linux tells them, else the kind of machine."""
+    """Vendor, family and model of the processor on Linux, otherwise the machine type."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -98,8 +98,8 @@ def processor() -> str:
     return " ".join(found.get(key, "?") for key in ("vendor_id", "cpu family", "model"))
 
 
-def play(name: str) -> dict[str, Any]:
-    """Run a case: the metrics and the digests of each of its run folders. Raises RuntimeError where it fails."""
+def run_case(name: str) -> dict[str, Any]:
+    """Run a case: the metrics and the digests of each of its run folders. Raises RuntimeError if it fails."""
     case = cases()[name]
     with tempfile.TemporaryDirectory() as temporary:
         recipe, output = case["recipe"], Path(temporary) / "run"
@@ -111,7 +111,7 @@ def play(name: str) -> dict[str, Any]:
         command += ["--only", case["only"]] if "only" in case else []
         command += ["--output", str(output)]
         done = subprocess.run(
-            command, env={**os.environ, **FIXED}, cwd=ROOT, capture_output=True, text=True, check=False
+            command, env={**os.environ, **ENVIRONMENT}, cwd=ROOT, capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise RuntimeError(f"{name} failed:\n{done.stdout}\n{done.stderr}")
@@ -121,7 +121,7 @@ def play(name: str) -> dict[str, Any]:
 def read_run(folder: Path) -> dict[str, Any]:
     """The metrics of a run folder, key by key, and digests of its checkpoints."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    keys = sorted({key for line in lines for key in line if not key.startswith(CLOCKS)})
+    keys = sorted({key for line in lines for key in line if not key.startswith(MACHINE_DEPENDENT)})
     checkpoints = sorted((folder / "checkpoints").iterdir())
     return {
         "metrics": {key: [line.get(key, ABSENT) for line in lines] for key in keys},
@@ -130,7 +130,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def digests(checkpoint: Path) -> dict[str, str]:
-    """SHA-256 of all weights, with names and without: the second stays the same when parameters are renamed."""
+    """SHA-256 of all weights, with names and without; the second does not change if parameters are renamed."""
     named, contents = hashlib.sha256(), []
     for name, content in sorted(tensors(checkpoint)):
         named.update(f"{name} {content}\n".encode())
@@ -139,7 +139,7 @@ def digests(checkpoint: Path) -> dict[str, str]:
 
 
 def tensors(checkpoint: Path) -> Iterator[tuple[str, str]]:
-    """For each tensor of a checkpoint folder: its file and name, and a digest of type, shape and bytes."""
+    """For each tensor of a checkpoint folder: its file and name, and a digest of dtype, shape and bytes."""
     for path in checkpoint.rglob("*.safetensors"):
         if path.name in NOT_WEIGHTS:
             continue
@@ -155,7 +155,7 @@ def tensors(checkpoint: Path) -> Iterator[tuple[str, str]]:
 
 
 def compare(expected: dict[str, Any], found: dict[str, Any], *, exact: bool) -> tuple[int, list[str]]:
-    """How many values were compared, and what differs, by run folder and the step where it does first."""
+    """The number of compared values, and the first differences of each run folder."""
     values, differences = 0, []
     for folder in expected:
         old, new = expected[folder], found[folder]
@@ -174,7 +174,7 @@ def compare(expected: dict[str, Any], found: dict[str, Any], *, exact: bool) -> 
 
 
 def compare_metrics(old: dict[str, list[Any]], new: dict[str, list[Any]], *, exact: bool) -> tuple[int, list[str]]:
-    """How many values were compared; keys that only one side has; the first step that differs, with both values."""
+    """The number of compared values; keys that only one side has and the first step that differs, with both values."""
     lines = [f"{key} is missing" for key in sorted(old.keys() - new.keys())]
     lines += [f"{key} is new" for key in sorted(new.keys() - old.keys())]
     shared = sorted(old.keys() & new.keys())
@@ -188,14 +188,14 @@ def compare_metrics(old: dict[str, list[Any]], new: dict[str, list[Any]], *, exa
     ]
     wrong = sorted((step, key, a, b) for step, key, a, b in pairs if not equal(a, b, exact=exact))
     first = [one for one in wrong if one[0] == wrong[0][0]]
-    lines += [f"step {step}: {key} is {b!r}, recorded {a!r}" for step, key, a, b in first[:SHOWN]]
-    if len(wrong) > SHOWN:
+    lines += [f"step {step}: {key} is {b!r}, recorded {a!r}" for step, key, a, b in first[:MAX_LINES]]
+    if len(wrong) > MAX_LINES:
         lines.append(f"{len(wrong)} metrics differ in all, {len(first)} of them at step {wrong[0][0]}")
     return len(pairs), lines
 
 
 def equal(old: Any, new: Any, *, exact: bool) -> bool:
-    """Whether two values of a metric are equal, or near enough."""
+    """Whether two values of a metric are equal, or within the tolerance unless `exact`."""
     if exact or not all(isinstance(value, int | float) for value in (old, new)):
         return old == new
     return math.isclose(old, new, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
@@ -207,7 +207,7 @@ def check(name: str) -> Outcome:
     here = environment()
     changed = [f"{key} {recorded['environment'].get(key)} -> {value}" for key, value in here.items()
                if recorded["environment"].get(key) != value]  # fmt: skip
-    values, differences = compare(recorded["runs"], play(name), exact=not changed)
+    values, differences = compare(recorded["runs"], run_case(name), exact=not changed)
     how = "bit for bit"
     if changed:
         how = f"steps 1 to {TOLERANT_STEPS} within {RELATIVE:g} of the value (recorded elsewhere: {', '.join(changed)})"
@@ -215,9 +215,9 @@ def check(name: str) -> Outcome:
 
 
 def record(name: str) -> Outcome:
-    """Run a case twice and write what it gave. Raises RuntimeError for what cannot serve as golden numbers."""
-    runs = play(name)
-    values, differences = compare(runs, play(name), exact=True)
+    """Run a case twice and write its results if both agree and every step has a gradient. Raises RuntimeError."""
+    runs = run_case(name)
+    values, differences = compare(runs, run_case(name), exact=True)
     for folder, run in runs.items():
         norms = run["metrics"]["grad_norm"]
         still = [step for step, norm in enumerate(norms, 1) if not isinstance(norm, float) or norm == 0]
@@ -229,7 +229,7 @@ def record(name: str) -> Outcome:
 
 
 def written(content: dict[str, Any]) -> str:
-    """As JSON, every metric on a line of its own."""
+    """As JSON, with every metric on its own line."""
 
     def lines(value: Any, indent: str) -> str:
         if not isinstance(value, dict):
@@ -254,13 +254,13 @@ def main() -> None:
     action = {"record": record, "check": check}[asked.action]
 
     def one(name: str) -> bool:
-        began = time.monotonic()
+        start = time.monotonic()
         try:
             outcome = action(name)
         except (RuntimeError, OSError) as error:
             outcome = Outcome("not compared", 0, [str(error)])
         said = f"{len(outcome.differences)} differences" if outcome.differences else "equal"
-        print(f"{name}: {outcome.values} values, {outcome.comparison}: {said} ({time.monotonic() - began:.0f} s)")
+        print(f"{name}: {outcome.values} values, {outcome.comparison}: {said} ({time.monotonic() - start:.0f} s)")
         print("".join(f"    {line}\n" for line in outcome.differences), end="", flush=True)
         return not outcome.differences
 

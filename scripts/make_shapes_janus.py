@@ -1,12 +1,12 @@
-"""Make the starting point of the shapes world's cold start: tokenizer, image tokenizer, warmed-up vision tower.
+"""Make the initial model of the shapes cold start: tokenizer, image tokenizer, pretrained vision tower.
 
     python scripts/make_shapes_janus.py --output runs/shapes_init --seed 0
 
-Three stages, all from random weights, none of them reinforcement learning:
+Three stages from random weights, without reinforcement learning:
 1. a byte-level BPE tokenizer on the world's prompts, questions and solutions;
 2. the image tokenizer (VQ): a plain autoencoder, then k-means codes on the unit sphere trained with the codes in place;
-3. the vision tower: each cell's colour and shape from its patches, so that perception does not start from noise.
-What follows is `motet train recipes/shapes_cold_start.yaml`.
+3. the vision tower: predict each cell's colour and shape from its patches.
+Continue with `motet train recipes/shapes_cold_start.yaml`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from motet.shapes.scene import COLOURS, SHAPES
 from motet.shapes.verifier import read_scenes
 from motet.shapes.world import ShapesRows
 
-DISTINCT = 0.05
-"""Cosine distance from which two latents deserve a code each."""
+MIN_DISTANCE = 0.05
+"""Cosine distance from which two latents get separate codes."""
 
 
 def corpus(rows: ShapesRows, count: int) -> list[str]:
-    """Texts in the positions in which the chat template puts them."""
+    """Texts with the surrounding characters of the chat template."""
     texts = []
     for index in range(count):
         row = rows.row(index)
@@ -40,14 +40,14 @@ def corpus(rows: ShapesRows, count: int) -> list[str]:
 
 
 def sample_images(rows: ShapesRows, start: int, count: int) -> tuple[Tensor, list]:
-    """Normalised pictures `[2 * count, 3, H, W]` in [-1, 1] (targets and question pictures), and the PIL originals."""
+    """Normalised images `[2 * count, 3, H, W]` in [-1, 1] (targets and question images), and the PIL originals."""
     images = [row[key] for i in range(start, start + count) for row in [rows.row(i)] for key in ("target", "image")]
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
     return pixels.float().div(127.5).sub(1).contiguous(), images
 
 
 def train_image_tokenizer(model: JanusForConditionalGeneration, rows: ShapesRows, steps: int, plain_steps: int) -> None:
-    """Autoencoder first; then codes by k-means, kept on the unit sphere (decode normalises them), moved by EMA."""
+    """First an autoencoder, then codes initialised by k-means on the unit sphere and updated by EMA."""
     vq = model.model.vqmodel
     codes = vq.quantize.embedding.weight.data
     optimizer = torch.optim.AdamW(vq.parameters(), lr=2e-3, weight_decay=0.0)
@@ -60,16 +60,16 @@ def train_image_tokenizer(model: JanusForConditionalGeneration, rows: ShapesRows
             quantised, commitment = latents, torch.zeros(())
         else:
             if step == plain_steps:
-                _start_codes(vq, rows, codes)
+                _init_codes(vq, rows, codes)
                 sums.copy_(codes)
             flat = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])
             nearest = (flat @ codes.T).argmax(1)
             chosen = codes[nearest].view(*latents.shape[:1], *latents.shape[2:], -1).permute(0, 3, 1, 2)
             commitment = F.mse_loss(latents, chosen)
             quantised = latents + (chosen - latents).detach()
-            _move_codes(codes, usage, sums, nearest, flat.detach())
+            _update_codes(codes, usage, sums, nearest, flat.detach())
         reconstruction = F.mse_loss(vq.decoder(vq.post_quant_conv(quantised)), pixels)
-        loss = reconstruction + 0.25 * commitment + _locality(latents, pixels)
+        loss = reconstruction + 0.25 * commitment + _patch_loss(latents, pixels)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(vq.parameters(), 1.0)
@@ -79,11 +79,11 @@ def train_image_tokenizer(model: JanusForConditionalGeneration, rows: ShapesRows
             print(f"image tokenizer {step:5d}  loss {loss.item():.5f} pixels {reconstruction.item():.5f}", flush=True)
 
 
-def _locality(latents: Tensor, pixels: Tensor) -> Tensor:
-    """Equal patches, equal latents; different patches, different ones (alignment and uniformity, arXiv 2005.10242).
+def _patch_loss(latents: Tensor, pixels: Tensor) -> Tensor:
+    """Equal latents for equal patches, different ones for different patches (alignment and uniformity, 2005.10242).
 
-    Attention and group norms let a patch's latent depend on the whole picture. Without this term bare paper alone takes
-    dozens of codes, 2.6 nats per token that say nothing and that the language model would have to predict.
+    Attention and group norms make a patch's latent depend on the whole image. Without this term empty patches alone use
+    dozens of codes, 2.6 nats per token without information that the language model would have to predict.
     """
     side = pixels.shape[-1] // latents.shape[-1]
     patches = F.unfold(pixels, side, stride=side).transpose(1, 2).flatten(0, 1)
@@ -92,18 +92,18 @@ def _locality(latents: Tensor, pixels: Tensor) -> Tensor:
     counts = torch.bincount(kind).float().unsqueeze(1)
     means = torch.zeros(len(counts), flat.shape[1]).index_add(0, kind, flat) / counts
     alignment = (flat - means[kind]).square().sum(1).mean()
-    apart = torch.pdist(F.normalize(means, dim=1)).square()
-    return alignment + 0.05 * apart.mul(-4).exp().mean().log()
+    distances = torch.pdist(F.normalize(means, dim=1)).square()
+    return alignment + 0.05 * distances.mul(-4).exp().mean().log()
 
 
 @torch.no_grad()
-def _start_codes(vq: nn.Module, rows: ShapesRows, codes: Tensor) -> None:
-    """k-means++ seeds, one per distinct latent (codes left over stay random), then ten rounds of spherical k-means."""
+def _init_codes(vq: nn.Module, rows: ShapesRows, codes: Tensor) -> None:
+    """k-means++ seeds, one per distinct latent (unused codes stay random), then ten rounds of spherical k-means."""
     pixels, _ = sample_images(rows, 10_000_000, 200)
     flat = F.normalize(vq.quant_conv(vq.encoder(pixels)), dim=1).permute(0, 2, 3, 1).reshape(-1, codes.shape[1])
     centres = flat[torch.randint(len(flat), (1,))]
     distance = 1 - (flat @ centres.T).squeeze(1)
-    while len(centres) < len(codes) and distance.max() > DISTINCT:
+    while len(centres) < len(codes) and distance.max() > MIN_DISTANCE:
         pick = flat[torch.multinomial(distance.clamp(min=0) ** 2 + 1e-12, 1)]
         centres = torch.cat([centres, pick])
         distance = torch.minimum(distance, 1 - (flat @ pick.T).squeeze(1))
@@ -117,26 +117,27 @@ def _start_codes(vq: nn.Module, rows: ShapesRows, codes: Tensor) -> None:
 
 
 @torch.no_grad()
-def _move_codes(codes: Tensor, usage: Tensor, sums: Tensor, nearest: Tensor, flat: Tensor, decay: float = 0.99) -> None:
-    """Moving averages; a latent far from every code takes over the least used one."""
+def _update_codes(
+    codes: Tensor, usage: Tensor, sums: Tensor, nearest: Tensor, flat: Tensor, decay: float = 0.99
+) -> None:
+    """Update codes by moving averages; a latent far from every code replaces the least used one."""
     counts = torch.bincount(nearest, minlength=len(codes)).float()
     usage.mul_(decay).add_(counts, alpha=1 - decay)
     sums.mul_(decay).add_(torch.zeros_like(sums).index_add_(0, nearest, flat), alpha=1 - decay)
     used = sums.norm(dim=1) > 1e-3
     codes[used] = F.normalize(sums[used], dim=1)
     distance = 1 - (flat * codes[nearest]).sum(1)
-    if distance.max() > DISTINCT:
+    if distance.max() > MIN_DISTANCE:
         least = usage.argmin()
         codes[least] = sums[least] = flat[distance.argmax()]
         usage[least] = usage.mean()
 
 
 @torch.no_grad()
-def merge_codes(model: JanusForConditionalGeneration, rows: ShapesRows) -> int:
-    """Retire codes that are another's twin: two names for one patch are a coin toss that says nothing.
+def retire_duplicate_codes(model: JanusForConditionalGeneration, rows: ShapesRows) -> int:
+    """Retire duplicate codes, between which the choice is random; returns how many.
 
-    Returns how many.
-    A code is a twin when a busier code lies within DISTINCT of it. Retired codes move where no latent is.
+    A code is a duplicate if a more frequent one is within MIN_DISTANCE. Retired codes move away from all latents.
     """
     vq = model.model.vqmodel
     codes = vq.quantize.embedding.weight.data
@@ -146,17 +147,17 @@ def merge_codes(model: JanusForConditionalGeneration, rows: ShapesRows) -> int:
     kept: list[int] = []
     retired = []
     for code in usage.argsort(descending=True).tolist():
-        twin = bool(kept) and float((codes[kept] @ codes[code]).max()) > 1 - DISTINCT
-        (retired if twin or usage[code] == 0 else kept).append(code)
-    spare = F.normalize(torch.randn(4096, codes.shape[1]), dim=1)
-    lonely = (spare @ codes[kept].T).max(1).values.argsort()
-    codes[retired] = spare[lonely[: len(retired)]]
+        duplicate = bool(kept) and float((codes[kept] @ codes[code]).max()) > 1 - MIN_DISTANCE
+        (retired if duplicate or usage[code] == 0 else kept).append(code)
+    candidates = F.normalize(torch.randn(4096, codes.shape[1]), dim=1)
+    farthest = (candidates @ codes[kept].T).max(1).values.argsort()
+    codes[retired] = candidates[farthest[: len(retired)]]
     return len(retired)
 
 
 @torch.no_grad()
 def reconstruction_accuracy(model: JanusForConditionalGeneration, rows: ShapesRows, grid: int) -> float:
-    """Share of test pictures that the strict reader reads the same after encoding and decoding."""
+    """Fraction of test images that the verifier parses identically after encoding and decoding."""
     from motet.policies.janus.images import to_pil_images
 
     pixels, images = sample_images(rows, 0, 500)
@@ -167,10 +168,10 @@ def reconstruction_accuracy(model: JanusForConditionalGeneration, rows: ShapesRo
 
 
 def warm_up_vision(model: JanusForConditionalGeneration, rows: ShapesRows, grid: int, steps: int) -> float:
-    """Teach tower and aligner to say, at every patch, where it is and what its cell holds; returns the accuracy.
+    """Train tower and aligner to predict each patch's position and the content of its cell; returns the accuracy.
 
-    Position matters: the language model's rotary positions are relative, so "cell b3" can only be looked up if the
-    features themselves say where they are. The linear probe is thrown away.
+    Position matters: the language model's rotary positions are relative, so "cell b3" can only be found if the features
+    contain their position. The linear probe is discarded.
     """
     tower, aligner = model.model.vision_model, model.model.aligner
     side = model.config.vision_config.image_size // model.config.vision_config.patch_size
@@ -190,11 +191,11 @@ def warm_up_vision(model: JanusForConditionalGeneration, rows: ShapesRows, grid:
         loss.backward()
         optimizer.step()
         schedule.step()
-        right = torch.stack([x.argmax(1) == y for x, y in zip(logits, labels, strict=True)]).all(0)
-        accuracy = 0.9 * accuracy + 0.1 * float(right[labels[0] > 0].float().mean())
+        correct = torch.stack([x.argmax(1) == y for x, y in zip(logits, labels, strict=True)]).all(0)
+        accuracy = 0.9 * accuracy + 0.1 * float(correct[labels[0] > 0].float().mean())
         if step % 100 == 0 or step == steps - 1:
-            print(f"vision {step:5d}  loss {loss.item():.4f}  patches of things right {accuracy:.3f}", flush=True)
-    with torch.no_grad():  # features as large as the word embeddings that they stand among
+            print(f"vision {step:5d}  loss {loss.item():.4f}  patches of objects correct {accuracy:.3f}", flush=True)
+    with torch.no_grad():  # give the features the scale of the token embeddings
         scale = model.model.language_model.embed_tokens.weight.std() / features.std()
         last = [m for m in aligner.modules() if isinstance(m, nn.Linear)][-1]
         last.weight.mul_(scale)
@@ -203,11 +204,11 @@ def warm_up_vision(model: JanusForConditionalGeneration, rows: ShapesRows, grid:
 
 
 def _patch_labels(images: list, grid: int, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Per patch `[len(images) * side * side]`: colour and shape of its cell (0 for bare paper), its row, its column."""
+    """Per patch `[len(images) * side * side]`: colour and shape of its cell (0 if empty), its row, its column."""
     colour = torch.zeros(len(images), grid, grid, dtype=torch.long)
     shape = torch.zeros_like(colour)
-    for number, reading in enumerate(read_scenes(images, grid)):
-        for thing in reading.scene.things:
+    for number, parsed in enumerate(read_scenes(images, grid)):
+        for thing in parsed.scene.things:
             colour[number, thing.row, thing.column] = list(COLOURS).index(thing.colour) + 1
             shape[number, thing.row, thing.column] = SHAPES.index(thing.shape) + 1
     width = side // grid
@@ -225,15 +226,15 @@ def main() -> None:
     parser.add_argument("--vision-steps", type=int, default=800)
     arguments = parser.parse_args()
     started = time.monotonic()
-    options = {"located": 0}  # as in the first stage of the cold start, whose words the tokenizer is made of
+    options = {"located": 0}  # as in the first stage of the cold start
     rows, test = (ShapesRows(split, arguments.seed, options) for split in ("train", "test"))
     sizes = TinySizes()
     tokenizer = tiny_tokenizer(corpus(rows, 5000))
     model = tiny_janus(tokenizer, sizes, arguments.seed)
     train_image_tokenizer(model, rows, arguments.tokenizer_steps, plain_steps=arguments.tokenizer_steps // 4)
-    retired = merge_codes(model, rows)
+    retired = retire_duplicate_codes(model, rows)
     print(f"image tokenizer: {sizes.codes - retired} of {sizes.codes} codes are in use")
-    print(f"pictures exact after the tokenizer: {reconstruction_accuracy(model, test, rows.options.grid):.4f}")
+    print(f"images exact after the tokenizer: {reconstruction_accuracy(model, test, rows.options.grid):.4f}")
     warm_up_vision(model, rows, rows.options.grid, arguments.vision_steps)
     model.save_pretrained(arguments.output)
     tiny_processor(tokenizer, sizes).save_pretrained(arguments.output)

@@ -1,12 +1,12 @@
-"""Make the starting point of the unified model's cold start: tokenizer, autoencoder, warmed-up vision tower.
+"""Make the initial model of the unified model's cold start: tokenizer, autoencoder, pretrained vision tower.
 
     python scripts/make_shapes_unified.py --output runs/unified_init --seed 0
 
-Three stages, all from random weights, none of them reinforcement learning:
-1. a byte-level BPE tokenizer on the world's texts and the words that its scenarios ask with;
-2. the autoencoder: one latent per cell, decoded exactly even where it is noisy, so that a denoiser need not hit it;
-3. the vision tower: each cell's colour, shape and place from its patches, so that perception does not start from noise.
-What follows is `motet train recipes/shapes_unified_cold_start.yaml`.
+Three stages from random weights, without reinforcement learning:
+1. a byte-level BPE tokenizer on the world's texts and its scenarios' prompts;
+2. the autoencoder: one latent per cell, decoded correctly in spite of noise, so that a denoiser need not be exact;
+3. the vision tower: predict each cell's colour, shape and position from its patches.
+Continue with `motet train recipes/shapes_unified_cold_start.yaml`.
 """
 
 from __future__ import annotations
@@ -34,36 +34,46 @@ from motet.shapes.verifier import read_scenes
 from motet.shapes.world import ShapesRows
 
 VOCABULARY = 600
-"""Every word of the world becomes one token."""
+"""Size of the vocabulary: every word of the world is one token."""
 LATENT_NOISE = 0.5
-"""Up to this much noise on latents of unit scale the autoencoder learns to ignore, more and more in its first half."""
-ASKED = {"prompts": "question", "reasoning": "question", "plans": "prompt", "edits": "instruction", "drafts": "prompt"}
-WRITTEN = {
+"""Most noise on latents of unit scale that the autoencoder is trained with; it increases in the first half."""
+PROMPT_COLUMNS = {
+    "prompts": "question",
+    "reasoning": "question",
+    "plans": "prompt",
+    "edits": "instruction",
+    "drafts": "prompt",
+}
+TARGET_COLUMNS = {
     "prompts": ("solution", "prompt", "scene"),
     "reasoning": ("solution",),
     "plans": ("thought",),
     "edits": ("inverse", "edited_scene"),
     "drafts": ("critique",),
 }
-"""Columns that are said to a model, and that a model says, of each task."""
+"""Columns of each task that are prompts, and columns that the model generates."""
 
 
 def corpus(seed: int, count: int) -> list[str]:
-    """Texts in the positions in which the chat template puts them: after a line, after a picture, in a sentence."""
+    """Texts with the surrounding characters of the chat template: after a line break, after an image, in a sentence."""
     texts = ["system\n", "user\n", "assistant\n"]
     texts += [str(resolve_scenario("reflect").options[name]) for name in ("question", "again")]
-    for task, asked in ASKED.items():
+    for task, prompt_column in PROMPT_COLUMNS.items():
         rows = ShapesRows("train", seed, {"task": task, "captions": 0.1})
         for row in map(rows.row, range(count)):
-            texts += [f"user\n{row[asked]}", str(row[asked]), *(row[column] for column in WRITTEN[task])]
+            texts += [
+                f"user\n{row[prompt_column]}",
+                str(row[prompt_column]),
+                *(row[column] for column in TARGET_COLUMNS[task]),
+            ]
             for name, column in (("think_draw", "prompt"), ("refine_draw", "prompt"), ("refine_edit", "instruction")):
                 if column in row:
                     texts.append(str(resolve_scenario(name).options["instruction"]).format(**{column: row[column]}))
     return texts
 
 
-def crowded(rng: np.random.Generator, grid: int) -> Scene:
-    """A scene whose cells are full or empty at random: more to see in one picture than the world shows."""
+def random_scene(rng: np.random.Generator, grid: int) -> Scene:
+    """A scene whose cells are full or empty at random: more objects per image than in the world's scenes."""
     full = rng.random((grid, grid)) < rng.random()
     names = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     return Scene(
@@ -72,20 +82,20 @@ def crowded(rng: np.random.Generator, grid: int) -> Scene:
 
 
 def sample_images(rng: np.random.Generator, count: int, options: Any) -> tuple[list[Image.Image], list[Scene]]:
-    """Pictures of crowded scenes, and the scenes."""
-    scenes = [crowded(rng, options.grid) for _ in range(count)]
+    """Images of random scenes, and the scenes."""
+    scenes = [random_scene(rng, options.grid) for _ in range(count)]
     return [render(scene, options.canvas) for scene in scenes], scenes
 
 
 def cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Fifty steps of warm-up, then half a cosine."""
+    """Fifty warmup steps, then a cosine schedule to 0."""
     return torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min(1.0, (s + 1) / 50) * 0.5 * (1 + float(np.cos(np.pi * s / steps)))
     )
 
 
 def train_autoencoder(policy: UnifiedPolicy, steps: int, seed: int, options: Any) -> None:
-    """Latents of unit scale and mean zero that are decoded well under noise; then its scale is fixed."""
+    """Train for latents of unit scale and zero mean that are decoded correctly under noise; then set the scale."""
     denoiser: Any = policy.denoiser
     vae = denoiser.vae.requires_grad_(True)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=3e-3, weight_decay=0.0)
@@ -114,8 +124,8 @@ def train_autoencoder(policy: UnifiedPolicy, steps: int, seed: int, options: Any
 
 
 @torch.no_grad()
-def exact_share(policy: UnifiedPolicy, noise: float, count: int, options: Any) -> float:
-    """Share of held-back pictures that the strict reader reads the same after encoding, noise and decoding."""
+def reconstruction_accuracy(policy: UnifiedPolicy, noise: float, count: int, options: Any) -> float:
+    """Fraction of test images that the verifier parses identically after encoding, adding noise, and decoding."""
     rows = ShapesRows("test", 0, {})
     images = [rows.row(number)["target"] for number in range(count)]
     latents = policy.denoiser.encode(images, options.canvas, options.canvas)
@@ -125,16 +135,16 @@ def exact_share(policy: UnifiedPolicy, noise: float, count: int, options: Any) -
 
 
 def warm_up_vision(policy: UnifiedPolicy, steps: int, seed: int, options: Any) -> float:
-    """Teach the tower to say, at every merged patch, where it is and what its cell holds; returns the accuracy.
+    """Train the tower to predict each merged patch's position and the content of its cell; returns the accuracy.
 
-    Position matters: the language model's rotary positions are relative, so "cell b3" can only be looked up if the
-    features themselves say where they are. The linear probes are thrown away.
+    Position matters: the language model's rotary positions are relative, so "cell b3" can only be found if the features
+    contain their position. The linear probes are discarded.
     """
     model, encoder = policy.reader.model, policy.reader.encoder
     visual = model.model.visual.requires_grad_(True)
     sizes = [len(COLOURS) + 1, len(SHAPES) + 1, options.grid, options.grid]
-    width, roads = model.config.text_config.hidden_size, 1 + len(visual.deepstack_visual_indexes)
-    probes = nn.ModuleList(nn.Linear(width, sum(sizes)) for _ in range(roads))
+    width, num_features = model.config.text_config.hidden_size, 1 + len(visual.deepstack_visual_indexes)
+    probes = nn.ModuleList(nn.Linear(width, sum(sizes)) for _ in range(num_features))
     optimizer = torch.optim.AdamW([*visual.parameters(), *probes.parameters()], lr=2e-3, weight_decay=0.0)
     schedule = cosine(optimizer, steps)
     rng, accuracy = np.random.default_rng(seed + 1), 0.0
@@ -147,15 +157,15 @@ def warm_up_vision(policy: UnifiedPolicy, steps: int, seed: int, options: Any) -
         for probe, features in zip(probes, [seen.pooler_output, *seen.deepstack_features], strict=True):
             logits = probe(features).split(sizes, dim=1)
             loss = loss + torch.stack([F.cross_entropy(x, y) for x, y in zip(logits, labels, strict=True)]).sum()
-            right = torch.stack([x.argmax(1) == y for x, y in zip(logits, labels, strict=True)]).all(0)
+            correct = torch.stack([x.argmax(1) == y for x, y in zip(logits, labels, strict=True)]).all(0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        accuracy = 0.9 * accuracy + 0.1 * float(right.float().mean())
+        accuracy = 0.9 * accuracy + 0.1 * float(correct.float().mean())
         if step % 100 == 0 or step == steps - 1:
-            print(f"vision {step:5d}  loss {loss.item():.4f}  cells right {accuracy:.3f}", flush=True)
-    with torch.no_grad():  # features as large as the word embeddings that they stand among
+            print(f"vision {step:5d}  loss {loss.item():.4f}  cells correct {accuracy:.3f}", flush=True)
+    with torch.no_grad():  # give the features the scale of the token embeddings
         scale = model.model.language_model.embed_tokens.weight.std()
         mergers = [visual.merger, *visual.deepstack_merger_list]
         for merger, features in zip(mergers, [seen.pooler_output, *seen.deepstack_features], strict=True):
@@ -166,7 +176,7 @@ def warm_up_vision(policy: UnifiedPolicy, steps: int, seed: int, options: Any) -
 
 
 def _labels(scenes: Sequence[Scene], grid: int) -> list[Tensor]:
-    """Per cell `[scenes * grid * grid]`: its colour and shape (0 for bare paper), its row, its column."""
+    """Per cell `[scenes * grid * grid]`: its colour and shape (0 if empty), its row, its column."""
     colour = torch.zeros(len(scenes), grid, grid, dtype=torch.long)
     shape = torch.zeros_like(colour)
     for number, scene in enumerate(scenes):
@@ -191,7 +201,7 @@ def main() -> None:
     policy = make_tiny_unified(tokenizer, TinyUnifiedSizes(), arguments.seed)
     train_autoencoder(policy, arguments.autoencoder_steps, arguments.seed, options)
     for noise in (0.0, 0.2, 0.4, 0.6):
-        print(f"pictures exact with latents off by {noise}: {exact_share(policy, noise, 200, options):.3f}")
+        print(f"images exact with latent noise {noise}: {reconstruction_accuracy(policy, noise, 200, options):.3f}")
     warm_up_vision(policy, arguments.vision_steps, arguments.seed, options)
     policy.save(arguments.output)
     print(f"wrote {arguments.output} in {time.monotonic() - started:.0f} s")

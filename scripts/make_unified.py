@@ -1,14 +1,15 @@
-"""Put a unified model together from two experts: a Qwen-VL and a diffusion transformer, with new queries between them,
-or a Janus and the flow decoder of its image tokens.
+"""Build a unified model from a language model and a diffusion transformer: a Qwen-VL with new queries and a connector,
+or a Janus with a flow decoder for its image tokens.
 
-    python scripts/make_unified.py --reader Qwen/Qwen2.5-VL-3B-Instruct \
-        --expert Efficient-Large-Model/Sana_1600M_1024px_diffusers --output models/unirl_zero_init
-    python scripts/make_unified.py --reader deepseek-community/Janus-Pro-1B --expert sd3-medium --output runs/decoder
-    python scripts/make_unified.py --expert sana-1600m --output runs/random
+    python scripts/make_unified.py --language-model Qwen/Qwen2.5-VL-3B-Instruct \
+        --diffusion Efficient-Large-Model/Sana_1600M_1024px_diffusers --output models/unirl_zero_init
+    python scripts/make_unified.py --language-model deepseek-community/Janus-Pro-1B --diffusion sd3-medium \
+        --output runs/decoder
+    python scripts/make_unified.py --diffusion sana-1600m --output runs/random
 
-An expert is a folder, a hub id, or one of the names below: then its class and sizes are those of the published model
-and its weights random, to see how long a step takes and what it holds (`motet bench step`). Without a reader there is a
-tiny random one. What follows is `motet sft recipes/unirl_zero_pretrain.yaml`.
+--diffusion is a folder, a hub id, or one of the names below: a published architecture with random weights, to measure
+the time and memory of a step (`motet bench step`). Without --language-model a tiny random one is used. Continue with
+`motet sft recipes/unirl_zero_pretrain.yaml`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from motet.policies.unified.connector import ConnectorConfig, QueryConnector
 
 
 def sana(heads: int, cross_heads: int, layers: int, caption: int = 2304, latent: int = 32) -> SanaTransformer2DModel:
-    """Heads are 32 wide; sizes as in the config.json of the published checkpoints."""
+    """SANA with heads of width 32; sizes as in the config.json of the published checkpoints."""
     width = 32 * heads
     return SanaTransformer2DModel(
         in_channels=latent, out_channels=latent, num_attention_heads=heads, attention_head_dim=32, num_layers=layers,
@@ -48,7 +49,7 @@ def sana(heads: int, cross_heads: int, layers: int, caption: int = 2304, latent:
 
 
 def sd3(layers: int, heads: int) -> SD3Transformer2DModel:
-    """Heads are 64 wide."""
+    """SD3 with heads of width 64."""
     return SD3Transformer2DModel(
         sample_size=128, patch_size=2, in_channels=16, out_channels=16, num_layers=layers, attention_head_dim=64,
         num_attention_heads=heads, joint_attention_dim=4096, caption_projection_dim=64 * heads,
@@ -59,7 +60,7 @@ def sd3(layers: int, heads: int) -> SD3Transformer2DModel:
 def deep_autoencoder(
     latent: int = 32, channels: tuple[int, ...] = (128, 256, 512, 512, 1024, 1024), head: int = 32
 ) -> AutoencoderDC:
-    """DC-AE: f32c32 as SANA has it, halving a picture once per entry but the last."""
+    """DC-AE (f32c32 for SANA), which halves the image size once per entry of `channels` except the last."""
     attends = len(channels) // 2
     blocks = ("ResBlock",) * (len(channels) - attends) + ("EfficientViTBlock",) * attends
     scales = ((),) * (len(channels) - attends) + ((5,),) * attends
@@ -73,7 +74,7 @@ def deep_autoencoder(
 
 
 def plain_autoencoder() -> AutoencoderKL:
-    """SD3's: 16 channels, an eighth of the side."""
+    """SD3's autoencoder: 16 channels, an eighth of the image size."""
     kinds = 4
     return AutoencoderKL(
         latent_channels=16, block_out_channels=(128, 256, 512, 512), layers_per_block=2,
@@ -82,7 +83,7 @@ def plain_autoencoder() -> AutoencoderKL:
     )  # fmt: skip
 
 
-EXPERTS: dict[str, Any] = {
+DENOISERS: dict[str, Any] = {
     "sana-1600m": lambda: (sana(70, 20, 20), deep_autoencoder()),
     "sana-600m": lambda: (sana(36, 16, 28), deep_autoencoder()),
     "sana-tiny": lambda: (sana(2, 2, 2, 64, 4), deep_autoencoder(4, (8, 8, 16, 16), 8)),
@@ -91,18 +92,18 @@ EXPERTS: dict[str, Any] = {
 """Transformer and autoencoder with random weights, by name."""
 
 
-def reader_of(name: str | None) -> Any:
-    """The policy of a checkpoint, in the type that its weights are stored in; a tiny one at random without a name."""
+def load_language_policy(name: str | None) -> Any:
+    """The policy of a checkpoint in the dtype of its weights; a tiny random one without a name."""
     if name is None:
         return VlmPolicy(*make_tiny_vlm(sizes=TinyVlmSizes(max_positions=1024)))
     return load_policy(name, PolicyConfig(path=name, train=(), device="cpu", autocast="bfloat16"))
 
 
-def expert_of(name: str, seed: int, edits: bool) -> Any:
-    """The denoiser of a checkpoint, or of a name in EXPERTS; if it `edits`, it gets a place for source pictures."""
-    if name in EXPERTS:
+def load_denoiser(name: str, seed: int, edits: bool) -> Any:
+    """The denoiser of a checkpoint or of a name in DENOISERS; with `edits` it gets an adapter for source images."""
+    if name in DENOISERS:
         torch.manual_seed(seed)
-        parts = (*EXPERTS[name](), FlowMatchEulerDiscreteScheduler(shift=3.0))
+        parts = (*DENOISERS[name](), FlowMatchEulerDiscreteScheduler(shift=3.0))
     else:
         opened = open_denoiser(name)
         parts = (opened.transformer, opened.vae, opened.scheduler)
@@ -113,38 +114,45 @@ def expert_of(name: str, seed: int, edits: bool) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--expert", required=True, help=f"folder, hub id, or {', '.join(EXPERTS)}")
-    parser.add_argument("--reader", help="Qwen2.5-VL, Qwen3-VL or Janus: folder or hub id; none: a tiny Qwen-VL")
+    parser.add_argument("--diffusion", required=True, help=f"folder, hub id, or {', '.join(DENOISERS)}")
+    parser.add_argument(
+        "--language-model", help="Qwen2.5-VL, Qwen3-VL or Janus: folder or hub id; default: a tiny Qwen-VL"
+    )
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--side", type=int, default=1024, help="height and width of its pictures, in pixels")
+    parser.add_argument("--side", type=int, default=1024, help="height and width of its images, in pixels")
     for name, default in (("queries", 256), ("blocks", 12), ("heads", 8), ("feed-forward", 4096), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--unirl-zero", action="store_true", help="sources as in UniRL-Zero's code; see SourceAdapter")
-    chosen = parser.parse_args()
-    if chosen.output.exists() and any(chosen.output.iterdir()):
-        parser.error(f"{chosen.output} is in use: give another --output")
-    reader = reader_of(chosen.reader)
-    draws = "image" in reader.kinds
-    denoiser = expert_of(chosen.expert, chosen.seed, edits=not draws)
-    if chosen.unirl_zero:
+    parser.add_argument(
+        "--unirl-zero", action="store_true", help="source images as in UniRL-Zero's code; see SourceAdapter"
+    )
+    arguments = parser.parse_args()
+    if arguments.output.exists() and any(arguments.output.iterdir()):
+        parser.error(f"{arguments.output} is in use: give another --output")
+    language_policy = load_language_policy(arguments.language_model)
+    has_image_tokens = "image" in language_policy.kinds
+    denoiser = load_denoiser(arguments.diffusion, arguments.seed, edits=not has_image_tokens)
+    if arguments.unirl_zero:
         if getattr(denoiser, "source_adapter", None) is None:
-            parser.error("--unirl-zero: this expert has no source adapter")
+            parser.error("--unirl-zero: this diffusion transformer has no source adapter")
         denoiser.source_adapter.unirl_zero = True
-    embeddings = reader.model.get_input_embeddings().weight
+    embeddings = language_policy.model.get_input_embeddings().weight
     connector = ConnectorConfig(
         input_width=embeddings.shape[1], output_width=denoiser.condition_width, pooled_width=denoiser.pooled_width,
-        num_queries=reader.num_image_tokens if draws else chosen.queries, reads="tokens" if draws else "queries",
-        num_blocks=chosen.blocks, num_heads=chosen.heads, feed_forward=chosen.feed_forward,
+        num_queries=language_policy.num_image_tokens if has_image_tokens else arguments.queries,
+        reads="tokens" if has_image_tokens else "queries",
+        num_blocks=arguments.blocks, num_heads=arguments.heads, feed_forward=arguments.feed_forward,
     )  # fmt: skip
     scale = float(embeddings.detach().float().pow(2).mean().sqrt())
-    bridge = QueryConnector(connector, scale=scale, seed=chosen.seed)
-    denoiser.latent_shape(chosen.side, chosen.side)  # refuses a side that does not fit
-    UnifiedPolicy(reader, bridge, denoiser, height=chosen.side, width=chosen.side).save(chosen.output)
-    counts = {"reader": reader.model, "bridge": bridge, **denoiser.parts}
+    query_connector = QueryConnector(connector, scale=scale, seed=arguments.seed)
+    denoiser.latent_shape(arguments.side, arguments.side)  # raises for a side that does not fit
+    UnifiedPolicy(language_policy, query_connector, denoiser, height=arguments.side, width=arguments.side).save(
+        arguments.output
+    )
+    counts = {"language model": language_policy.model, "connector": query_connector, **denoiser.parts}
     told = ", ".join(
         f"{name} {sum(p.numel() for p in part.parameters()) / 1e6:,.0f} M" for name, part in counts.items()
     )
-    print(f"{chosen.output}: {told}")
+    print(f"{arguments.output}: {told}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Rewrite the tree in README.md, the package's folders and the files beside them, from their own first lines.
+"""Rewrite the file tree in README.md from the first lines of docstrings.
 
 python scripts/readme_tree.py
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "motet"
 WIDTH = 100
-# As a reader would visit them: the words, the story, then the rooms.
+# Entries in reading order.
 ORDER = ("trajectory.py", "task.py", "conversation.py", "protocols.py", "errors.py", "config/", "loop.py", "")
 
 

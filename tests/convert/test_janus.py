@@ -538,7 +538,7 @@ def test_the_command(original: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     shutil.copytree(tmp_path / "ours", run)
     (run / "trainer_state.json").write_text("{}")
     answer = motet_command(capsys, "convert", tmp_path / "run", "--out", tmp_path / "back")
-    assert answer.code == 0 and "published sizes only" in answer.out and "no (--check" in answer.out
+    assert answer.code == 0 and "published sizes only" in answer.out and "no (use --check" in answer.out
     answer = motet_command(capsys, "convert", tmp_path / "ours", "--out", tmp_path / "back")
     assert answer.code == 2 and "exists and is not empty" in answer.err
     with pytest.raises(RunFolderError):

@@ -1,4 +1,4 @@
-"""scripts/make_unified.py: sizes as published, and a folder that opens, draws and edits."""
+"""scripts/make_unified.py: sizes as published, and a folder that loads, generates and edits."""
 
 import runpy
 import sys
@@ -25,17 +25,17 @@ def run(monkeypatch, *arguments):
 
 @pytest.mark.parametrize(("name", "millions"), [("sana-1600m", 1600), ("sana-600m", 590), ("sd3-medium", 2030)])
 def test_sizes_are_those_of_the_published_models(name, millions):
-    made = runpy.run_path(str(SCRIPT))["EXPERTS"][name]
+    build = runpy.run_path(str(SCRIPT))["DENOISERS"][name]
     with torch.device("meta"):
-        transformer, vae = made()
+        transformer, vae = build()
     assert sum(p.numel() for p in transformer.parameters()) / 1e6 == pytest.approx(millions, rel=0.03)
     assert vae.config.latent_channels == transformer.config.in_channels
 
 
-def test_what_is_made_draws_and_edits(tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "made"
-    run(monkeypatch, "--expert", "sana-tiny", "--output", folder, *SMALL)
-    assert "bridge" in capsys.readouterr().out
+def test_a_unified_model_generates_and_edits(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "unified"
+    run(monkeypatch, "--diffusion", "sana-tiny", "--output", folder, *SMALL)
+    assert "connector" in capsys.readouterr().out
     policy = load_policy(folder, PolicyConfig(path=str(folder), device="cpu", train=("queries", "connector")))
     assert {"queries", "connector", "transformer", "source_adapter"} <= set(policy.parts)
     source = Image.new("RGB", (32, 32), "red")
@@ -43,15 +43,15 @@ def test_what_is_made_draws_and_edits(tmp_path, monkeypatch, capsys):
     acts = policy.act(requests, Sampling(num_steps=2))
     assert [act.image.size for act in acts] == [(32, 32)] * 2
     with pytest.raises(SystemExit):
-        run(monkeypatch, "--expert", "sana-tiny", "--output", folder, *SMALL)
+        run(monkeypatch, "--diffusion", "sana-tiny", "--output", folder, *SMALL)
 
 
 def test_a_janus_gets_a_flow_decoder(tmp_path, monkeypatch):
-    folder, reader = tmp_path / "made", SCRIPT.parent.parent / "checkpoints" / "shapes_janus"
-    run(monkeypatch, "--reader", reader, "--expert", "sana-tiny", "--output", folder, *SMALL)
+    folder, language_model = tmp_path / "unified", SCRIPT.parent.parent / "checkpoints" / "shapes_janus"
+    run(monkeypatch, "--language-model", language_model, "--diffusion", "sana-tiny", "--output", folder, *SMALL)
     policy = load_policy(folder)
     assert policy.kinds == {"text", "image", "denoising"} and not {"queries", "source_adapter"} & set(policy.parts)
-    (painted,) = policy.paint(policy.generate_images("two red circles"), num_steps=2)
-    assert painted.image.size == (32, 32) and len(painted.encoding.tokens) == policy.writer.num_image_tokens
-    stored = load_policy(reader).model.state_dict()
+    (decoded,) = policy.paint(policy.generate_images("two red circles"), num_steps=2)
+    assert decoded.image.size == (32, 32) and len(decoded.encoding.tokens) == policy.writer.num_image_tokens
+    stored = load_policy(language_model).model.state_dict()
     assert all(torch.equal(value, stored[name]) for name, value in policy.writer.model.state_dict().items())
