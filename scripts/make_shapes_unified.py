@@ -66,7 +66,11 @@ def corpus(seed: int, count: int) -> list[str]:
                 str(row[prompt_column]),
                 *(row[column] for column in TARGET_COLUMNS[task]),
             ]
-            for name, column in (("think_draw", "prompt"), ("refine_draw", "prompt"), ("refine_edit", "instruction")):
+            for name, column in (
+                ("think_then_generate", "prompt"),
+                ("refine_prompt", "prompt"),
+                ("refine_edit", "instruction"),
+            ):
                 if column in row:
                     texts.append(str(resolve_scenario(name).options["instruction"]).format(**{column: row[column]}))
     return texts

@@ -49,13 +49,13 @@ def save_tiny_janus(folder: Path, seed: int = 0, dtype: torch.dtype = torch.floa
 
 
 def mapping(checkpoint: Path, **changes: Any) -> dict[str, Any]:
-    """A duet on the tiny canvas as a recipe's mapping; `changes` are sections, merged into it."""
+    """generate_and_answer on the tiny canvas as a recipe's mapping; `changes` are sections, merged into it."""
     content: dict[str, Any] = {
         "policy": {"path": str(checkpoint), "device": "cpu"},
-        "scenario": "duet",
+        "scenario": "generate_and_answer",
         "data": {"source": "shapes", "options": dict(WORLD)},
         "rewards": [
-            {"name": f"{REWARDS}reddish", "acts": ["drawing"]},
+            {"name": f"{REWARDS}reddish", "acts": ["image"]},
             {"name": f"{REWARDS}spacious", "acts": ["answer"]},
         ],
         "algorithm": {"num_generations": 2, "credit": "factorized"},

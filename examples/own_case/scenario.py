@@ -3,7 +3,7 @@
 from motet.scenarios import GenerateImage, GenerateText, scenario, user
 
 
-@scenario("look_at_yours", acts={"drawing": "image", "answer": "text"}, columns=("prompt", "question"))
+@scenario("look_at_yours", acts={"image": "image", "answer": "text"}, columns=("prompt", "question"))
 def look_at_yours(task):
-    drawing = yield GenerateImage(task.prompt, name="drawing")
+    drawing = yield GenerateImage(task.prompt, name="image")
     yield GenerateText(user(drawing.image, task["question"]), name="answer")

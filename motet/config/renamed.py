@@ -20,7 +20,18 @@ KEYS: dict[str, str] = {
 }
 """Old key -> new key; a section stands for everything below it, unless that has a line of its own."""
 
-VALUES: dict[str, dict[str, str]] = {"scenario": {}, "rewards.*.name": {}}
+_SCENARIOS = {
+    "draw": "text_to_image",
+    "duet": "generate_and_answer",
+    "think_draw": "think_then_generate",
+    "redraw": "regenerate",
+    "caption_redraw": "caption_cycle",
+    "refine_draw": "refine_prompt",
+    "paint": "tokens_then_flow",
+    "think_paint": "think_tokens_then_flow",
+}
+
+VALUES: dict[str, dict[str, str]] = {"scenario": _SCENARIOS, "rewards.*.name": {}}
 """Key -> old value -> new value; of a named choice its name."""
 
 

@@ -112,7 +112,7 @@ class TrackConfig(Section):
     scenario: str = "answer"
     """A built-in scenario (`motet config --scenarios` lists them) or a dotted path `package.module:scenario`."""
     scenario_options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the scenario, e.g. {keep: 2} for refine_draw."""
+    """Options of the scenario, e.g. {keep: 2} for refine_prompt."""
     data: DataConfig = DataConfig()
     """Where the tasks come from."""
     rewards: tuple[RewardConfig, ...] = ()
@@ -203,7 +203,7 @@ class Recipe(Section):
     scenario: str = "answer"
     """A built-in scenario (`motet config --scenarios` lists them) or a dotted path `package.module:scenario`."""
     scenario_options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the scenario, e.g. {keep: 2} for refine_draw."""
+    """Options of the scenario, e.g. {keep: 2} for refine_prompt."""
     data: DataConfig = DataConfig()
     rewards: tuple[RewardConfig, ...] = ()
     tracks: dict[str, TrackConfig] = Field(default_factory=dict[str, TrackConfig])

@@ -2,14 +2,14 @@
 
     shared: {...}             what the stages have in common; each changes what it names
     stages:
-      unified: {scenario: duet, ...}                         starts from shared.policy.path
+      unified: {scenario: generate_and_answer, ...}                         starts from shared.policy.path
       mc:      {from: unified, scenario: answer, ...}        starts from the weights that `unified` left
       oe:      {from: unified, scenario: answer, ...}
       merged:  {kind: merge, from: [mc, oe], base: unified}
     rows:                     what the closing table compares; default: one row per stage
       CoRL: {draw: draw, multiple choice: mc}
     compare:                  pairs of stages that the suite `rewards` measures on the same rows
-      worth of the critique: [reflect, redraw]
+      worth of the critique: [reflect, regenerate]
 
 A stage that brings tracks takes no scenario, rewards or prompts_per_step from `shared`; its tracks take the data where
 they name none.

@@ -26,7 +26,7 @@ from motet.core.errors import ConfigError
 from motet.core.printable import printable
 
 KEYS = ("description", "seeds", "shared", "strategies", "against", "budget")
-_PLAYED = {"duet": ("draw", "answer")}
+_PLAYED = {"generate_and_answer": ("text_to_image", "answer")}
 """What a scenario counts as; any other counts as itself."""
 
 
@@ -47,7 +47,7 @@ class StrategySweep:
         return folder_of(output, self.runs[strategy], seed)
 
     def budget(self, strategy: str) -> dict[str, int]:
-        """How often one seed of a strategy draws, answers, ... in reinforcement learning: a duet is one of each."""
+        """Rollouts of one seed of a strategy by scenario, in RL; generate_and_answer counts as one of each."""
         played: dict[str, int] = {}
         for stage in next(iter(self.plans[strategy].values())).stages:
             if stage.kind == "rl":

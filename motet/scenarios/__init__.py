@@ -1,7 +1,6 @@
-"""Scenarios: little programs that say what the policy is to write and draw, and in which context."""
+"""Scenarios: generator functions that request text and image generations."""
 
 from motet.core.conversation import user
-from motet.scenarios.answer import answer
 from motet.scenarios.base import (
     SCENARIOS,
     GenerateImage,
@@ -16,20 +15,25 @@ from motet.scenarios.base import (
     scenario,
     skips_refinement,
 )
-from motet.scenarios.caption_redraw import caption_redraw
-from motet.scenarios.draw import draw
-from motet.scenarios.duet import duet
-from motet.scenarios.edit import edit, edit_cycle
-from motet.scenarios.paint import paint, think_paint
-from motet.scenarios.refine import refine_draw, refine_edit
-from motet.scenarios.reflect import redraw, reflect
-from motet.scenarios.think_draw import think_draw
+from motet.scenarios.builtin import (
+    BUILT_IN,
+    answer,
+    caption_cycle,
+    edit,
+    edit_cycle,
+    generate_and_answer,
+    refine_edit,
+    refine_prompt,
+    reflect,
+    regenerate,
+    text_to_image,
+    think_then_generate,
+    think_tokens_then_flow,
+    tokens_then_flow,
+)
 
-for _built_in in (
-    *(answer, draw, duet, think_draw, edit, edit_cycle),
-    *(reflect, redraw, caption_redraw, refine_draw, refine_edit, paint, think_paint),
-):
-    SCENARIOS.add(_built_in.name, _built_in)
+for _scenario in BUILT_IN:
+    SCENARIOS.add(_scenario.name, _scenario)
 
 __all__ = [
     "GenerateImage",
@@ -40,21 +44,21 @@ __all__ = [
     "as_image_turn",
     "as_text_turn",
     "built_in_scenarios",
-    "caption_redraw",
-    "draw",
-    "duet",
+    "caption_cycle",
     "edit",
     "edit_cycle",
+    "generate_and_answer",
     "last_answer_block_or_text",
-    "paint",
-    "redraw",
-    "refine_draw",
     "refine_edit",
+    "refine_prompt",
     "reflect",
+    "regenerate",
     "resolve_scenario",
     "scenario",
     "skips_refinement",
-    "think_draw",
-    "think_paint",
+    "text_to_image",
+    "think_then_generate",
+    "think_tokens_then_flow",
+    "tokens_then_flow",
     "user",
 ]

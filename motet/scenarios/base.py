@@ -1,4 +1,4 @@
-"""What a scenario is made of.
+"""The scenario API: the decorator, the requests, and helpers for turns.
 
     @scenario("reflect", acts={"draft": "image", "critique": "text", "revision": "image"}, columns=("prompt",))
     def reflect(task, *, question="What is wrong?"):
@@ -7,11 +7,11 @@
         critique = yield GenerateText(context, name="critique")
         yield GenerateImage(context + as_text_turn(critique), name="revision")
 
-A program yields a request, or several independent ones at once as a tuple, and receives the act, or a tuple of acts.
-It holds no tensors and no batching: `motet.training.rollout` runs P x G programs in lockstep. Programs whose requests
-share one Conversation object share one prefill, so pass `task.prompt` and `task.question` on as they are. Keyword-only
-parameters are the scenario's options. A program need not request every declared act: see `motet.rewards.scoring` on
-rewards of absent acts.
+The generator function yields a request, or several independent ones at once as a tuple, and receives the act, or a
+tuple of acts. It handles no tensors and no batches: `motet.training.rollout` runs P x G generators in lockstep.
+Requests that share one Conversation object share one prefill, so pass `task.prompt` and `task.question` on as they
+are. Keyword-only parameters are the scenario's options. A generator need not request every declared act: see
+`motet.rewards.scoring` on rewards of absent acts.
 """
 
 from __future__ import annotations
@@ -33,16 +33,19 @@ from motet.core.trajectory import Act, ActKind, TextTokens
 
 @dataclass(frozen=True, eq=False)
 class GenerateImage:
-    """Ask for a picture: image tokens or denoising steps, as the policy draws."""
+    """A request for an image: image tokens or denoising steps, whichever the policy generates.
+
+    `name` is the act's; `trained` False leaves the act out of the loss.
+    """
 
     conversation: Conversation
-    name: str = "drawing"
+    name: str = "image"
     trained: bool = True
 
 
 @dataclass(frozen=True, eq=False)
 class GenerateText:
-    """Ask for text."""
+    """A request for text; fields as of `GenerateImage`."""
 
     conversation: Conversation
     name: str = "answer"
@@ -59,34 +62,35 @@ requests.
 
 @dataclass(frozen=True, eq=False)
 class Scenario:
-    """A program and what is known of it before it runs.
+    """A generator function with its declaration. Calling it with a task starts the generator.
 
-    `acts` are the names and kinds of all acts that it may perform; `columns` the dataset columns that it reads;
-    `frozen` the acts that are never trained, which no reward needs to name. Calling it starts the program.
+    `acts` are the names and kinds of all acts that it may request; `columns` the dataset columns that it uses;
+    `untrained_acts` those that are never trained, which need no reward.
     """
 
     name: str
     program: Program
     acts: Mapping[str, ActKind]
     columns: tuple[str, ...] = ()
-    frozen: frozenset[str] = frozenset()
+    untrained_acts: frozenset[str] = frozenset()
 
     def __call__(self, task: Task) -> Any:
         return self.program(task)
 
     def kind_of(self, name: str, kinds: Collection[ActKind]) -> ActKind | None:
-        """How a policy of these kinds performs an act: as declared, or a picture the other way; None: not at all.
+        """The kind in which a policy that supports `kinds` performs an act; None: it cannot.
 
-        A scenario that declares both ways of drawing tells them apart: there is then no other.
+        That is the declared kind, or for an image the other image kind. A scenario that declares acts of both image
+        kinds means each as declared.
         """
-        ways: tuple[ActKind, ...] = (self.acts[name],)
-        if ways != ("text",) and not {"image", "denoising"} <= set(self.acts.values()):
-            ways = (*ways, "image", "denoising")
-        return next((kind for kind in ways if kind in kinds), None)
+        accepted: tuple[ActKind, ...] = (self.acts[name],)
+        if accepted != ("text",) and not {"image", "denoising"} <= set(self.acts.values()):
+            accepted = (*accepted, "image", "denoising")
+        return next((kind for kind in accepted if kind in kinds), None)
 
     @property
     def options(self) -> dict[str, Any]:
-        """The program's keyword-only parameters with what they are set to; `inspect.Parameter.empty`: not yet set."""
+        """The keyword-only parameters with their values; `inspect.Parameter.empty` for one without a default."""
         parameters = inspect.signature(self.program).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
@@ -95,21 +99,20 @@ class Scenario:
         known = self.options
         for name, value in options.items():
             if name not in known:
-                there = f"its options are: {', '.join(known)}" if known else "it has none"
+                available = f"its options are: {', '.join(known)}" if known else "it has no options"
                 raise ConfigError(
-                    f"The scenario {self.name!r} has no option {name!r}; {there}.{did_you_mean(name, known)}",
+                    f"The scenario {self.name!r} has no option {name!r}; {available}.{did_you_mean(name, known)}",
                     fix="correct or remove the option.",
                 )
             default = known[name]
             if default not in (None, inspect.Parameter.empty) and not _fits(value, default):
                 raise ConfigError(
-                    f"The option {name}={value!r} of the scenario {self.name!r} is no {type(default).__name__}, such "
-                    f"as {default!r}.",
-                    fix="correct the value.",
+                    f"The option {name}={value!r} of the scenario {self.name!r} is not a {type(default).__name__}.",
+                    fix=f"give a value like the default, {default!r}.",
                 )
         for name, default in known.items():
             if default is inspect.Parameter.empty and name not in options:
-                raise ConfigError(f"The scenario {self.name!r} needs the option {name!r}.", fix="set it.")
+                raise ConfigError(f"The scenario {self.name!r} needs the option {name!r}.", fix="set the option.")
         return replace(self, program=partial(self.program, **options)) if options else self
 
 
@@ -118,27 +121,27 @@ _ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 
 
 def scenario(
-    name: str, *, acts: Mapping[str, str], columns: Collection[str] = (), frozen: Collection[str] = ()
+    name: str, *, acts: Mapping[str, str], columns: Collection[str] = (), untrained: Collection[str] = ()
 ) -> Callable[[Program], Scenario]:
-    """Make a generator function `task -> requests` a Scenario.
+    """Make a generator function `task -> requests` a Scenario; `Scenario` documents the parameters.
 
-    Raises ConfigError for a declaration without acts, or of an unknown kind.
+    Raises ConfigError for a declaration without acts, for an unknown kind, and for undeclared acts in `untrained`.
     """
     for act, kind in acts.items():
         if kind not in get_args(ActKind):
             raise ConfigError(
-                f"Scenario {name!r} declares the act {act!r} of kind {kind!r}.",
-                fix=f"use one of {', '.join(get_args(ActKind))}.",
+                f"Scenario {name!r} declares the act {act!r} of the unknown kind {kind!r}.",
+                fix=f"use one of: {', '.join(get_args(ActKind))}.",
             )
-    if not acts or not set(frozen) <= set(acts):
+    if not acts or not set(untrained) <= set(acts):
         raise ConfigError(
-            f"Scenario {name!r} declares acts {list(acts)} and frozen acts {list(frozen)}.",
-            fix='name every act that it performs: acts={"answer": "text"}; frozen ones are among them.',
+            f"Scenario {name!r} declares the acts {list(acts)} and the untrained acts {list(untrained)}.",
+            fix='declare at least one act, acts={"answer": "text"}; untrained acts must be among the acts.',
         )
 
     def declare(program: Program) -> Scenario:
         kinds = cast(Mapping[str, ActKind], MappingProxyType(dict(acts)))
-        return Scenario(name, program, kinds, tuple(columns), frozenset(frozen))
+        return Scenario(name, program, kinds, tuple(columns), frozenset(untrained))
 
     return declare
 
@@ -160,36 +163,39 @@ def resolve_scenario(name: str | Scenario) -> Scenario:
 
 
 def as_image_turn(act: Act) -> Conversation:
-    """A picture that the policy drew, as its own turn. Raises ConfigError for an act without a picture."""
+    """A generated image as an assistant turn. Raises ConfigError for a text act."""
     if isinstance(act, TextTokens):
         raise ConfigError(
-            f"as_image_turn() was given the text act {act.name!r}, which has no picture.", fix="use as_text_turn(act)."
+            f"as_image_turn() expects an image act, but {act.name!r} is a text act.", fix="use as_text_turn(act)."
         )
     return act.to_conversation()
 
 
 def as_text_turn(act: Act) -> Conversation:
-    """Text that the policy wrote, as its own turn. Raises ConfigError for an act without text."""
+    """Generated text as an assistant turn. Raises ConfigError for an image act."""
     if not isinstance(act, TextTokens):
         raise ConfigError(
-            f"as_text_turn() was given the act {act.name!r}, which is a picture.", fix="use as_image_turn(act)."
+            f"as_text_turn() expects a text act, but {act.name!r} is an image act.", fix="use as_image_turn(act)."
         )
     return act.to_conversation()
 
 
 def last_answer_block_or_text(text: str) -> str:
-    """What a thought comes to: its last `<answer>` block that holds something, else the whole text; trimmed.
+    """The last non-empty `<answer>` block of a text, else the whole text; stripped.
 
-    Lenient where the reward `answer_format` is strict: the picture has to be drawn from something.
+    Lenient where the reward `answer_format` is strict: the image needs some prompt.
     """
     blocks = [block.strip() for block in _ANSWER.findall(text)]
     return next((block for block in reversed(blocks) if block), text.strip())
 
 
 def skips_refinement(task: Task, keep: int) -> bool:
-    """Whether this sibling is one of the first `keep`, which go on with what the row says. Raises ConfigError."""
+    """Whether this is one of the first `keep` generations of its group, which use the row's own prompt.
+
+    Raises ConfigError for a negative `keep`.
+    """
     if keep < 0:
-        raise ConfigError(f"The option keep={keep} is no number of siblings.", fix="give 0 or more.")
+        raise ConfigError(f"The option keep={keep} must be >= 0.", fix="give 0 or more.")
     return task.generation_index < keep
 
 

@@ -81,7 +81,7 @@ def check_reward_assignment(scenario: Scenario, rewards: Sequence[WeightedReward
     """Raise ConfigError when a trained act of the scenario is named by no reward: nothing would teach it."""
     named = {act for reward in rewards if reward.weight != 0 for act in reward.acts}
     for act in scenario.acts:
-        if act not in named | scenario.frozen:
+        if act not in named | scenario.untrained_acts:
             there = ", ".join(f"{r.name} (weight {r.weight:g}, acts {', '.join(r.acts)})" for r in rewards) or "none"
             raise ConfigError(
                 f"The act {act!r} of scenario {scenario.name!r} trains, but no reward speaks for it; rewards: {there}.",

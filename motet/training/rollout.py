@@ -284,7 +284,7 @@ class _ScenarioExecution:
                     f"{did_you_mean(one.name, acts) if declared is None else ''}",
                     fix="make `acts` of @scenario and the names of its requests agree.",
                 )
-            if one.trained and one.name in self.scenario.frozen:
+            if one.trained and one.name in self.scenario.untrained_acts:
                 raise ConfigError(
                     f"Scenario {name!r} declares {one.name!r} as frozen, but asks for it as trained.",
                     fix=f"yield it with trained=False, or take {one.name!r} out of `frozen`.",

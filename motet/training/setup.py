@@ -281,7 +281,9 @@ def check_suite(suite: str, policy: Policy) -> None:
 def trained_act_kinds(tracks: Sequence[Track], policy: TrainablePolicy) -> set[ActKind]:
     """The kinds of the acts that the tracks may train, as the policy performs them."""
     scenarios = [track.scenario for track in tracks]
-    kinds: set[ActKind | None] = {s.kind_of(name, policy.kinds) for s in scenarios for name in s.acts.keys() - s.frozen}
+    kinds: set[ActKind | None] = {
+        s.kind_of(name, policy.kinds) for s in scenarios for name in s.acts.keys() - s.untrained_acts
+    }
     return {kind for kind in kinds if kind is not None}
 
 

@@ -35,7 +35,7 @@ def test_the_command_line_and_python_give_the_same_run(tiny_checkpoint, tmp_path
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint)
     assert motet_command(capsys, "train", recipe, "--output", tmp_path / "command").code == 0
     content = mapping(tiny_checkpoint)
-    rewards = [{"name": reddish, "acts": ["drawing"]}, {"name": spacious, "acts": ["answer"]}]
+    rewards = [{"name": reddish, "acts": ["image"]}, {"name": spacious, "acts": ["answer"]}]
     motet.train(**{**content, "rewards": rewards}, output=tmp_path / "python")
     assert metrics(tmp_path / "command") == metrics(tmp_path / "python")
     motet.train(recipe=recipe, output=tmp_path / "file")

@@ -57,11 +57,11 @@ ANSWER = {"scenario": "answer", "rewards": [{"name": f"{REWARDS}spacious"}]}
         (["run.stepz=3"], ["run.stepz", "did you mean 'run.steps'"], 1),
         (["algorithm.num_generations=eight"], ["algorithm.num_generations", "'eight'"], 1),
         (["optimizer.learning_rate=-1"], ["optimizer.learning_rate", "-1"], 1),
-        (["scenario=duett"], ["scenario", "'duett'", "'duet'"], 1),
+        (["scenario=generate_and_anser"], ["scenario", "'generate_and_anser'", "'generate_and_answer'"], 1),
         (["scenario=no_such_module:mine"], ["scenario", "no_such_module"], 1),
         (["rewards.0.name=reddisch"], ["rewards.name", "'reddisch'"], 1),
-        (["rewards.0.acts=[drawin]"], ["rewards.acts", "'drawin'", "'drawing'"], 1),
-        (["rewards.0.weight=0"], ["'drawing'", "no reward speaks for it"], 1),
+        (["rewards.0.acts=[imag]"], ["rewards.acts", "'imag'", "'image'"], 1),
+        (["rewards.0.weight=0"], ["'image'", "no reward speaks for it"], 1),
         (["policy.train=[languge_model]"], ["policy.train", "'language_model'"], 1),
         (["data.options.canvas=17"], ["canvas"], 1),
         (["algorithm.num_minibatches=3"], ["algorithm.num_minibatches", "run.prompts_per_step"], 1),
@@ -82,11 +82,11 @@ def test_a_recipe_that_is_not_there(capsys, tmp_path):
 
 def test_training_and_supervision_ask_for_their_own(tiny_checkpoint, capsys, tmp_path):
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint)
-    refused(capsys, tmp_path, recipe, command="sft", words=["data.targets names no column for the act 'drawing'"])
+    refused(capsys, tmp_path, recipe, command="sft", words=["data.targets names no column for the act 'image'"])
     bare = write_recipe(tmp_path / "bare.yaml", tiny_checkpoint, rewards=None)
     refused(capsys, tmp_path, bare, words=["names no rewards", "motet sft"])
     refused(capsys, tmp_path, recipe, "--only", "draw", words=["--only is 'draw'", "one run", "leave it out"])
-    refused(capsys, tmp_path, bare, command="sft", words=["data.targets", "'drawing'", "data.targets.drawing=COLUMN"])
+    refused(capsys, tmp_path, bare, command="sft", words=["data.targets", "'image'", "data.targets.image=COLUMN"])
 
 
 # --- data

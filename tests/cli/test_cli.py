@@ -162,7 +162,7 @@ def test_a_recipe_may_start_from_a_run_folder(trained, capsys, tmp_path):
 def test_sft(tiny_checkpoint, capsys, tmp_path):
     recipe = write_recipe(
         tmp_path / "recipe.yaml", tiny_checkpoint, rewards=None, algorithm=None, sampling={"text": {"max_tokens": 60}},
-        data={"targets": {"drawing": "target", "answer": "solution"}}, eval=SUITE, run={"steps": 2},
+        data={"targets": {"image": "target", "answer": "solution"}}, eval=SUITE, run={"steps": 2},
     )  # fmt: skip
     answer = motet_command(capsys, "sft", recipe, "--output", tmp_path / "run")
     assert answer.code == 0 and "nll text" in answer.out and "On held-back items" in answer.out

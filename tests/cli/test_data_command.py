@@ -85,14 +85,14 @@ def test_pictures_that_cannot_be_written(tiny_checkpoint, tmp_path, capsys):
 def test_what_has_no_gold_is_sampled(tiny_checkpoint):
     (track,) = preview(parse_recipe(mapping(tiny_checkpoint, data={"size": 3})), 2)
     (drawing, answer) = track.rows[0].acts
-    assert (drawing.name, drawing.column, drawing.text) == ("drawing", None, None)
+    assert (drawing.name, drawing.column, drawing.text) == ("image", None, None)
     assert answer.column == "solution" and answer.text == track.rows[0].columns["solution"]
     assert set(track.rows[0].rewards) == {"reddish", "spacious"} and track.draws and track.reconstruction is not None
     assert "motet" not in "".join(track.rows[0].columns)  # rewards see the row as a run shows it
 
 
 def test_targets_are_the_gold(tiny_checkpoint):
-    data = {"size": 3, "targets": {"drawing": "target", "answer": "solution"}}
+    data = {"size": 3, "targets": {"image": "target", "answer": "solution"}}
     (track,) = preview(parse_recipe(mapping(tiny_checkpoint, data=data, rewards=None)), 8)
     assert len(track.rows) == 3 and [act.column for act in track.rows[2].acts] == ["target", "solution"]
     assert track.rows[0].rewards == {}
@@ -116,7 +116,7 @@ def test_a_model_without_an_image_tokenizer(tmp_path, capsys):
 
 
 def test_a_stage_of_a_plan_and_what_is_wrong(tiny_checkpoint, tmp_path, capsys):
-    shared = mapping(tiny_checkpoint, data={"targets": {"drawing": "target", "answer": "solution"}})
+    shared = mapping(tiny_checkpoint, data={"targets": {"image": "target", "answer": "solution"}})
     stages = {"a": {"kind": "sft"}, "b": {"from": "a"}}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"shared": shared, "stages": stages}, sort_keys=False))
     unnamed = motet_command(capsys, "data", tmp_path / "plan.yaml")
@@ -137,8 +137,8 @@ def shown(tmp_path, checkpoint, rows, scenario="answer", rewards=("never",), **d
 
 
 def test_an_answer_is_not_the_gold_of_a_thought(tiny_checkpoint, tmp_path):
-    (row,) = shown(tmp_path, tiny_checkpoint, [{"prompt": "a red dog", "answer": "red"}], "think_draw")
-    assert [(act.name, act.column) for act in row.acts] == [("thought", None), ("drawing", None)]
+    (row,) = shown(tmp_path, tiny_checkpoint, [{"prompt": "a red dog", "answer": "red"}], "think_then_generate")
+    assert [(act.name, act.column) for act in row.acts] == [("thought", None), ("image", None)]
     assert row.acts[0].text != "red"
 
 

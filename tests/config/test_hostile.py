@@ -10,7 +10,7 @@ from motet.config.stages import load_plan
 from motet.config.sweep import load_sweep
 from motet.core.errors import ConfigError
 
-PLAIN = "policy: {path: nowhere}\nrun: {steps: 2}\nscenario: draw\nrewards: [{name: shapes}]\n"
+PLAIN = "policy: {path: nowhere}\nrun: {steps: 2}\nscenario: text_to_image\nrewards: [{name: shapes}]\n"
 ALIASES = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"a{n}: &a{n} [{','.join(10 * [f'*a{n - 1}'])}]\n" for n in range(1, 10)
 )
@@ -107,9 +107,11 @@ def test_threads_that_no_machine_has():
 def test_names_that_no_file_can_have(tmp_path):
     path = tmp_path / "x.yaml"
     rewards = "rewards: [{name: shapes}]"
-    path.write_text(f"policy: {{path: x}}\nrun: {{steps: 2}}\ntracks: {{{LONG}: {{scenario: draw, {rewards}}}}}")
+    path.write_text(
+        f"policy: {{path: x}}\nrun: {{steps: 2}}\ntracks: {{{LONG}: {{scenario: text_to_image, {rewards}}}}}"
+    )
     refused(lambda: load_recipe(path), "a name of 300 characters is too long")
-    stage = f"{{policy: {{path: x}}, run: {{steps: 1}}, eval: {{suite: shapes}}, scenario: draw, {rewards}}}"
+    stage = f"{{policy: {{path: x}}, run: {{steps: 1}}, eval: {{suite: shapes}}, scenario: text_to_image, {rewards}}}"
     strategy = f"{{stages: {{a: {stage}}}, result: a}}"
     for name in (LONG, "../up", "a/b", '"a\\e[2Jb"'):
         path.write_text(f"stages: {{{name}: {stage}}}")

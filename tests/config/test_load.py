@@ -89,7 +89,7 @@ def test_overrides_reach_every_depth_and_the_last_one_wins(tmp_path: Path) -> No
         "run.steps=7",
         "run.steps=8",
         "rewards.1.weight=0.5",
-        "rewards.0.acts=[drawing]",
+        "rewards.0.acts=[image]",
         "algorithm.per_kind.image.beta=0.01",
         "policy.lora.rank=4",
         "scenario=my.module:play",
@@ -99,7 +99,7 @@ def test_overrides_reach_every_depth_and_the_last_one_wins(tmp_path: Path) -> No
         "algorithm.epsilon=null",
     )
     assert (recipe.run.steps, recipe.scenario, recipe.description) == (8, "my.module:play", "a=b")
-    assert [reward.weight for reward in recipe.rewards] == [1.0, 0.5] and recipe.rewards[0].acts == ("drawing",)
+    assert [reward.weight for reward in recipe.rewards] == [1.0, 0.5] and recipe.rewards[0].acts == ("image",)
     assert recipe.algorithm.per_kind["image"].beta == 0.01 and recipe.algorithm.epsilon is None
     assert recipe.policy.lora is not None and recipe.policy.lora.rank == 4
     assert recipe.data.columns == {"question": "problem"}
@@ -278,10 +278,10 @@ FULL = """
 description: |
   several
     lines: yes
-scenario: draw
+scenario: text_to_image
 policy: {path: model, train: [lm_head], device: cpu, autocast: bfloat16, gradient_checkpointing: true}
-data: {source: rows.jsonl, split: test, columns: {question: problem}, size: 4, targets: {drawing: image}}
-rewards: [{name: a, weight: -0.5, acts: [drawing], options: {x: .inf, y: '2e-4', z: 'on', '1': ['', ~, 1e-7]}}]
+data: {source: rows.jsonl, split: test, columns: {question: problem}, size: 4, targets: {image: image}}
+rewards: [{name: a, weight: -0.5, acts: [image], options: {x: .inf, y: '2e-4', z: 'on', '1': ['', ~, 1e-7]}}]
 algorithm: {num_generations: 4, epsilon: 0.2, epsilon_high: 0.28, per_kind: {image: {epsilon: 0.1, epsilon_high: 0.1}}}
 sampling:
   text: {top_p: 0.9, top_k: 5}

@@ -50,11 +50,14 @@ REFUSED = {
             ["algorithm={loss_type: cispo, epsilon_high: 5.0, delta: 4.0}"],
             "algorithm.delta: has no effect under loss_t",
         ),
-        (["tracks.a.scenario=draw", "scenario=duet"], "scenario: has no effect beside tracks"),
-        (["tracks.a.scenario=draw", "data.size=3"], "data: has no effect beside tracks"),
-        (["tracks.a.scenario=draw", "rewards=[{name: a}]"], "rewards: has no effect beside tracks"),
-        (["tracks.a.scenario=draw", "run.prompts_per_step=3"], "run.prompts_per_step: has no effect beside tracks"),
-        (["tracks.a.scenario=draw", "run.turn=3"], "run.turn: has no effect without two tracks"),
+        (["tracks.a.scenario=edit", "scenario=generate_and_answer"], "scenario: has no effect beside tracks"),
+        (["tracks.a.scenario=edit", "data.size=3"], "data: has no effect beside tracks"),
+        (["tracks.a.scenario=edit", "rewards=[{name: a}]"], "rewards: has no effect beside tracks"),
+        (
+            ["tracks.a.scenario=edit", "run.prompts_per_step=3"],
+            "run.prompts_per_step: has no effect beside tracks",
+        ),
+        (["tracks.a.scenario=edit", "run.turn=3"], "run.turn: has no effect without two tracks"),
     ],
     "_sampling": [
         (
@@ -89,7 +92,7 @@ REFUSED = {
             "algorithm.flow.guard: normalises ratios, which nft has none of",
         ),
     ],
-    "_track_names": [(["tracks={a b: {scenario: draw}}"], "tracks.a b: 'a b' is no name")],
+    "_track_names": [(["tracks={a b: {scenario: text_to_image}}"], "tracks.a b: 'a b' is no name")],
     "_finite": [
         (
             ["optimizer.weight_decay=.inf"],

@@ -263,10 +263,10 @@ def sees_nothing(completions, **columns):
 @pytest.mark.parametrize(
     ("scenario", "reward", "prompt", "said"),
     [
-        ("draw", "sees_nothing", "a dog", True),
-        ("draw", "sees_nothing", "a dog like <image>", False),
-        ("draw", "sees_images", "a dog", False),
-        ("duet", "sees_nothing", "a dog", False),  # its question shows them
+        ("text_to_image", "sees_nothing", "a dog", True),
+        ("text_to_image", "sees_nothing", "a dog like <image>", False),
+        ("text_to_image", "sees_images", "a dog", False),
+        ("generate_and_answer", "sees_nothing", "a dog", False),  # its question shows them
         ("edit", "sees_nothing", "a dog", False),
     ],
 )

@@ -39,14 +39,14 @@ def test_everything_that_the_page_names_exists():
     named = set(re.findall(r"^\| `(\w+)`(?:, `\w+`)?", PAGE, re.MULTILINE))
     known = {*built_in_scenarios(), *built_in_rewards(), *TASKS, "prompts"}
     assert named <= known and set(TASKS) <= named
-    assert {*built_in_scenarios()} - named == {"duet"}
+    assert {*built_in_scenarios()} - named == {"generate_and_answer"}
 
 
 @pytest.mark.parametrize(
     ("name", "task", "targets"),
     [
         ("answer", "reasoning", {"answer": "solution"}),
-        ("think_draw", "plans", {"thought": "thought", "drawing": "target"}),
+        ("think_then_generate", "plans", {"thought": "thought", "image": "target"}),
         ("edit_cycle", "edits", {"edit": "edited", "restored": "image"}),
         ("reflect", "drafts", {"draft": "draft", "critique": "critique", "revision": "target"}),
     ],

@@ -25,7 +25,7 @@ def of_the_prompt(completions, prompt, **columns):
 
 
 REWARDS = [{"name": f"{__file__}:{name}"} for name in ("darkness", "brightness", "of_the_prompt")]
-CHANGES = {"scenario": "draw", "rewards": REWARDS, "algorithm": {"num_generations": 4}}
+CHANGES = {"scenario": "text_to_image", "rewards": REWARDS, "algorithm": {"num_generations": 4}}
 SMALL = {"run": {"steps": 1, "prompts_per_step": 3}}
 
 
@@ -45,7 +45,7 @@ def test_agreement_follows_from_the_rewards(tiny_checkpoint):
 
 
 def test_tracks_are_judged_by_the_same_samples(tiny_checkpoint):
-    track = {"scenario": "draw", "data": {"source": "shapes", "options": dict(WORLD)}, "prompts_per_step": 3}
+    track = {"scenario": "text_to_image", "data": {"source": "shapes", "options": dict(WORLD)}, "prompts_per_step": 3}
     tracks = {
         "one": {**track, "rewards": REWARDS[:2]},
         "other": {**track, "rewards": [REWARDS[0], REWARDS[2]]},

@@ -138,7 +138,7 @@ def test_rows_of_training_do_not_measure(tiny_checkpoint, tmp_path, files, prepa
             prepared(parse_recipe(content(tiny_checkpoint, files[0], eval={**EVAL, "data": data})))
     with pytest.raises(ConfigError, match="rows that training sees"):
         prepared(parse_recipe(mapping(tiny_checkpoint, eval=EVAL | {"split": "train"}, data={
-            "targets": {"drawing": "target", "answer": "solution"}})))  # fmt: skip
+            "targets": {"image": "target", "answer": "solution"}})))  # fmt: skip
 
 
 def test_a_second_file_without_the_suite_has_no_effect(tiny_checkpoint):
@@ -228,7 +228,7 @@ def test_a_supervised_run_of_shapes_is_measured_once(tiny_checkpoint, tmp_path, 
         "motet.experiments.single_run._measure", lambda desk, session, name, like=None: measured.append(name) or {}
     )
     monkeypatch.setattr("motet.experiments.single_run._table", lambda *_: Table())
-    data = {"targets": {"drawing": "target", "answer": "solution"}}
+    data = {"targets": {"image": "target", "answer": "solution"}}
     recipe = mapping(tiny_checkpoint, rewards=None, algorithm=None, data=data, eval={"suite": "shapes"})
     recipe["run"]["steps"], recipe["text"]["max_tokens"] = 1, 60
     run_supervised(parse_recipe(recipe), RunFolder(tmp_path / "run", resume=False), "")

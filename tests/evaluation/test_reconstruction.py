@@ -19,7 +19,7 @@ from tests.runs import mapping
 
 SHIPPED = "checkpoints/shapes_janus"
 TAUGHT = {"rewards": None, "algorithm": None, "sampling": {"text": {"max_tokens": 60}}}
-TARGETS = {"drawing": "target", "answer": "solution"}
+TARGETS = {"image": "target", "answer": "solution"}
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,8 @@ def own_rows(folder, images):
 
 
 def drawing(checkpoint, source, **changes):
-    data = {"source": source, "options": {}, "targets": {"drawing": "picture"}}
-    return mapping(checkpoint, scenario="draw", data=data, run={"steps": 1}, **changes)
+    data = {"source": source, "options": {}, "targets": {"image": "picture"}}
+    return mapping(checkpoint, scenario="text_to_image", data=data, run={"steps": 1}, **changes)
 
 
 @pytest.mark.parametrize("way", ["sft", "rl"])

@@ -33,7 +33,7 @@ def played(tiny_checkpoint):
 
 
 def test_rows_make_the_mean_and_its_interval(played):
-    (table, told) = played[0].table["duet"], played[1]
+    (table, told) = played[0].table["generate_and_answer"], played[1]
     assert list(table) == ["reddish", "spacious", "taste"] and told == [(5, 5)]
     for numbers in table.values():
         own = [value for value in numbers["by_row"] if value is not None]
@@ -44,7 +44,7 @@ def test_rows_make_the_mean_and_its_interval(played):
 
 
 def test_rows_without_the_reward_are_none(played):
-    table = played[0].table["duet"]
+    table = played[0].table["generate_and_answer"]
     given = [value is not None for value in table["taste"]["by_row"]]
     assert 0 < sum(given) < 5
     siblings = [(3 * n, 3 * n + 1, 3 * n + 2) for n in range(5)]
@@ -57,7 +57,7 @@ def test_a_reward_that_applies_to_no_row_has_no_mean():
     assert (nothing["mean"], nothing["interval"], nothing["greedy"], nothing["rows"]) == (None, None, None, 0.0)
     single = _summary([[1.0, 0.0], [None, None]], [[1.0], [None]])
     assert (single["mean"], single["interval"], single["greedy"], single["rows"]) == (0.5, None, 1.0, 1.0)
-    shown = rewards_table({"before": {"duet": {"a": nothing}}}, "x")
+    shown = rewards_table({"before": {"generate_and_answer": {"a": nothing}}}, "x")
     assert list(shown.columns[1].cells) == ["no row"]
 
 
@@ -84,7 +84,7 @@ def test_a_split_with_fewer_rows_is_played_whole(tiny_checkpoint, monkeypatch):
     session = setup_rl(parse_recipe(mapping(tiny_checkpoint, eval=EVAL, data={"size": 4})))
     monkeypatch.setattr("motet.training.setup.open_rows", opened)
     told = []
-    table = evaluate_tracks(session, lambda done, total: told.append((done, total))).table["duet"]
+    table = evaluate_tracks(session, lambda done, total: told.append((done, total))).table["generate_and_answer"]
     assert told == [(3, 3)] and len(table["reddish"]["by_row"]) == 3
 
 

@@ -31,18 +31,33 @@ def numbers(rows):
     return {"mean": sum(own) / len(own), "interval": 0.1, "greedy": 0.25, "rows": float(len(own)), "by_row": rows}
 
 
+NAME = "generate_and_answer"
+
+
 def summary():
-    start = {"duet": {"reddish": numbers([0.0, 0.5, 1.0, None]), "spacious": numbers([0.9, 0.9, 0.9, 0.9])}}
+    start = {
+        "generate_and_answer": {"reddish": numbers([0.0, 0.5, 1.0, None]), "spacious": numbers([0.9, 0.9, 0.9, 0.9])}
+    }
     ends = {
-        "one": {"duet": {"reddish": numbers([0.25, 0.5, 1.0, 1.0]), "spacious": numbers([0.0, 0.0, 0.0, 0.0])}},
-        "two": {"duet": {"reddish": numbers([0.0, 0.25, 0.5, 0.0]), "spacious": numbers([1.0, 1.0, 1.0, 1.0])}},
+        "one": {
+            "generate_and_answer": {
+                "reddish": numbers([0.25, 0.5, 1.0, 1.0]),
+                "spacious": numbers([0.0, 0.0, 0.0, 0.0]),
+            }
+        },
+        "two": {
+            "generate_and_answer": {
+                "reddish": numbers([0.0, 0.25, 0.5, 0.0]),
+                "spacious": numbers([1.0, 1.0, 1.0, 1.0]),
+            }
+        },
     }
     return {"stages": {name: {"before": start, "after": end, "seconds": 3.0} for name, end in ends.items()}}
 
 
 def test_a_gain_is_that_of_the_first_reward(tmp_path):
     one, two = gains(parse_plan(content(), tmp_path), summary())
-    assert (one.stage, one.scenario, one.policy, one.credit) == ("one", "duet", "start", "factorized")
+    assert (one.stage, one.scenario, one.policy, one.credit) == ("one", NAME, "start", "factorized")
     assert (one.reward, one.rows, two.credit, two.trajectories) == ("reddish", 4, "joint", 4 * 2 * 2)
     assert one.before == 0.5 and one.after == pytest.approx(2.75 / 4) and one.greedy == (0.25, 0.25)
     assert one.difference == pytest.approx((0.25 / 3, 4.303 * 0.14434 / math.sqrt(3)), rel=1e-3)  # 1/4, 0, 0

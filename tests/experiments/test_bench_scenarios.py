@@ -39,7 +39,7 @@ def names(plans):
 
 def test_stages_are_chosen_by_scenario_name_and_policy(bench, tmp_path):
     out = tmp_path / "out"
-    both = load_bench(bench, out, StageFilter((3, 4), ("draw",)))
+    both = load_bench(bench, out, StageFilter((3, 4), ("text_to_image",)))
     assert names(both) == {3: ["drawn", "joint"], 4: ["drawn", "joint"]} and list(both[3].compare) == ["credit"]
     assert {stage.recipe.run.seed for stage in both[4].stages} == {4}
     one = load_bench(bench, out, StageFilter((0,), ("drawn", "answer")))
@@ -100,7 +100,7 @@ def test_the_makers_exist():
 
 def test_seeds_are_run_and_gathered(bench, tmp_path, capsys):
     out = tmp_path / "out"
-    command = ("bench", "scenarios", "--plan", bench, "-o", out, "--only", "draw", "--budget", 4)
+    command = ("bench", "scenarios", "--plan", bench, "-o", out, "--only", "text_to_image", "--budget", 4)
     answer = motet_command(capsys, *command, "--seed", 5)
     assert answer.code == 0, answer.err
     assert "credit: drawn \u2212 joint" in answer.out and "Means over" not in answer.out
@@ -150,18 +150,18 @@ def test_the_shipped_benchmark_is_fair():
     plan = load_plan(SHIPPED, Path("out"))
     assert {sum(trajectories(stage.recipe).values()) for stage in plan.stages} == {60 * 16 * 8}
     assert {stage.recipe.scenario for stage in plan.stages if "unified" in stage.name} >= {
-        "answer", "draw", "think_draw", "edit_cycle", "reflect", "redraw", "caption_redraw"
+        "answer", "text_to_image", "think_then_generate", "edit_cycle", "reflect", "regenerate", "caption_cycle"
     }  # fmt: skip
     assert plan.stage("unified_reasoning").recipe.data.options["task"] == "reasoning"
-    assert {"unified_draw", "janus_draw"} <= {stage.name for stage in plan.stages}
-    assert [stage.name for stage in plan.compare["the critique"]] == ["unified_reflect", "unified_redraw"]
+    assert {"unified_text_to_image", "janus_text_to_image"} <= {stage.name for stage in plan.stages}
+    assert [stage.name for stage in plan.compare["the critique"]] == ["unified_reflect", "unified_regenerate"]
     assert {stage.recipe.algorithm.credit for stage in plan.compare["credit of reflection"]} == {"joint", "factorized"}
     for stage in plan.stages:
         recipe = stage.recipe
         scenario = resolve_scenario(recipe.scenario).with_options(recipe.scenario_options)
         rewards = resolve_all(recipe.rewards, scenario.acts, open_rows(recipe.data, scenario.columns).columns)
         check_reward_assignment(scenario, rewards)
-        if recipe.scenario in ("reflect", "redraw"):  # judged by the revision, not by the draft
+        if recipe.scenario in ("reflect", "regenerate"):  # judged by the revision, not by the draft
             assert rewards[0].name == "shapes" and rewards[0].acts[-1] == "revision"
     one, other = plan.compare["credit of reflection"]
     assert one.recipe.rewards == other.recipe.rewards  # else the credits would be compared by what they are given

@@ -26,8 +26,8 @@ def plan_mapping(checkpoint):
         "description": "a small tree",
         "shared": shared,
         "stages": {
-            "taught": {"kind": "sft", "rewards": [], "data": {"targets": {"drawing": "target", "answer": "solution"}}},
-            "unified": {"scenario": "duet"},
+            "taught": {"kind": "sft", "rewards": [], "data": {"targets": {"image": "target", "answer": "solution"}}},
+            "unified": {"scenario": "generate_and_answer"},
             "draw": {"from": "unified", **TRACKS["draws"]} | {"prompts_per_step": None},
             "turns": {"from": "unified", "tracks": TRACKS, "run": {"turn": 1}},
             "merged": {"kind": "merge", "from": ["draw", "turns"], "base": "unified", "method": "norm"},
@@ -110,7 +110,7 @@ def test_prompt_dropout_of_an_rl_stage_is_refused_before_anything_runs(tiny_chec
 
 
 def test_a_mistake_in_the_last_stage_shows_before_the_first_runs(content, tmp_path, capsys):
-    content["stages"]["late"] = {"scenario": "draw", "data": {"columns": {"wish": "prompt"}}}
+    content["stages"]["late"] = {"scenario": "text_to_image", "data": {"columns": {"wish": "prompt"}}}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     refused = motet_command(capsys, "train", tmp_path / "plan.yaml", "-o", tmp_path / "out")
     assert refused.code == 2 and "Stage 'late': " in refused.err and "no column 'prompt'" in refused.err
@@ -119,10 +119,10 @@ def test_a_mistake_in_the_last_stage_shows_before_the_first_runs(content, tmp_pa
 
 @pytest.mark.parametrize("kind", ["sft", "rl"])
 def test_a_missing_split_of_any_stage_shows_before_the_first_runs(content, tmp_path, capsys, kind):
-    late = {"kind": kind, "scenario": "draw", "eval": {"suite": "rewards", "split": "validation"}}
+    late = {"kind": kind, "scenario": "text_to_image", "eval": {"suite": "rewards", "split": "validation"}}
     late |= {"rewards": [{"name": f"{REWARDS}reddish"}], "data": {"source": "shapes", "options": dict(WORLD)}}
     if kind == "sft":
-        late["data"]["targets"] = {"drawing": "target"}
+        late["data"]["targets"] = {"image": "target"}
     content["stages"]["late"] = late
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     refused = motet_command(capsys, "train", tmp_path / "plan.yaml", "-o", tmp_path / "out")
@@ -139,7 +139,7 @@ def test_shared_rewards_and_an_sft_stage_go_together(content, tmp_path):
         plan = parse_plan(content, tmp_path)
         _preflight(plan, tmp_path / "out", [stage.name for stage in plan.stages])
         (track,) = build_sft_tracks(plan.stage("taught").recipe)
-        assert track.targets == {"drawing": "target", "answer": "solution"}
+        assert track.targets == {"image": "target", "answer": "solution"}
         assert [reward.name for reward in track.rewards] == (["reddish", "spacious"] if suite == "rewards" else [])
 
 
@@ -315,7 +315,7 @@ def test_a_finished_stage_may_grow_and_not_shrink(moved, capsys):
         and "Stage 'unified': run.steps was 2 and is 1, but " in shrunk.err
         and "set run.steps to 2" in shrunk.err
     )
-    only = ["stages={unified: {scenario: duet, run: {steps: 3}}}", "rows={}"]
+    only = ["stages={unified: {scenario: generate_and_answer, run: {steps: 3}}}", "rows={}"]
     grown = resumed(capsys, moved, *only)
     assert grown.code == 0 and "finished before" not in grown.out, grown.err
     assert (moved / "out" / "unified" / "checkpoints" / "step_000003").is_dir()

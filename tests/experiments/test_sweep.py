@@ -50,11 +50,11 @@ def test_a_study_is_read(study, tmp_path):
             assert {stage.recipe.run.seed for stage in pilot.plans[strategy][seed].stages} == {seed}
     start = pilot.plans["separate"][4].stage("answer").recipe.policy.path
     assert start == str(tmp_path / "out" / "separate" / "seed_4" / "draw" / "checkpoints" / "step_000002")
-    assert pilot.budget("unified") == {"draw": 2 * 2 * 3, "answer": 2 * 2 * 3}
-    assert pilot.budget("separate") == {"draw": 2 * 2 * 3, "answer": 2 * 2 * 3}
-    assert pilot.budget("turns") == {"draw": 1 * 3 * 3, "answer": 1 * 2 * 3}
+    assert pilot.budget("unified") == {"text_to_image": 2 * 2 * 3, "answer": 2 * 2 * 3}
+    assert pilot.budget("separate") == {"text_to_image": 2 * 2 * 3, "answer": 2 * 2 * 3}
+    assert pilot.budget("turns") == {"text_to_image": 1 * 3 * 3, "answer": 1 * 2 * 3}
     odd = load_sweep(study, tmp_path / "out", ["strategies.turns.stages.both.run.steps=5"])
-    assert odd.budget("turns") == {"draw": 3 * 3 * 3, "answer": 2 * 2 * 3}  # draw, answer, draw, answer, draw
+    assert odd.budget("turns") == {"text_to_image": 3 * 3 * 3, "answer": 2 * 2 * 3}  # draw, answer, draw, answer, draw
 
 
 def test_a_strategy_may_read_the_runs_of_another(study, tmp_path):
@@ -72,11 +72,11 @@ def test_a_strategy_may_read_the_runs_of_another(study, tmp_path):
 
 
 def test_unequal_budgets_are_refused_unless_they_are_meant(study, tmp_path):
-    with pytest.raises(ConfigError, match="a seed of 'unified' plays 12 answer, 12 draw, of 'turns' 6 answer, 9 draw"):
+    with pytest.raises(ConfigError, match="a seed of 'unified' plays 12 answer, 12 text_to_image, of 'turns' 6 answer"):
         load_sweep(study, tmp_path / "out", ["budget=equal"])
     tracks = [f"strategies.turns.stages.both.tracks.{name}.prompts_per_step=2" for name in ("draws", "answers")]
     even = [*tracks, "strategies.turns.stages.both.run.steps=4", "budget=equal"]
-    assert load_sweep(study, tmp_path / "out", even).budget("turns") == {"draw": 12, "answer": 12}
+    assert load_sweep(study, tmp_path / "out", even).budget("turns") == {"text_to_image": 12, "answer": 12}
     with pytest.raises(ConfigError, match="budget is 'fair'; expected equal or free"):
         load_sweep(study, tmp_path / "out", ["budget=fair"])
 

@@ -12,8 +12,8 @@ from tests.runs import REWARDS, WORLD, mapping, metrics, run_loop
 DATA = {"source": "shapes", "options": dict(WORLD)}
 TRACKS = {
     "draws": {
-        "scenario": "draw", "data": DATA, "prompts_per_step": 3,
-        "rewards": [{"name": f"{REWARDS}reddish", "acts": ["drawing"]}],
+        "scenario": "text_to_image", "data": DATA, "prompts_per_step": 3,
+        "rewards": [{"name": f"{REWARDS}reddish", "acts": ["image"]}],
     },
     "answers": {
         "scenario": "answer", "data": DATA, "prompts_per_step": 2,
@@ -75,7 +75,7 @@ def test_a_run_of_tracks_resumes_to_the_bit(tiny_checkpoint, tmp_path):
 
 def test_one_track_is_a_run_of_its_own(tiny_checkpoint, tmp_path):
     """The first of several tracks draws the noise of a recipe without tracks."""
-    alone = mapping(tiny_checkpoint, scenario="draw", rewards=TRACKS["draws"]["rewards"])
+    alone = mapping(tiny_checkpoint, scenario="text_to_image", rewards=TRACKS["draws"]["rewards"])
     alone["run"] = {"steps": 2, "prompts_per_step": 3}
     content = mapping(tiny_checkpoint, **ALONE)
     content["tracks"] = {"draws": TRACKS["draws"]}
@@ -94,7 +94,7 @@ def test_tracks_on_the_same_rows_do_not_share_noise(tiny_checkpoint, tmp_path):
 
 
 def test_demonstrations_of_tracks_on_the_same_rows_do_not_share_noise(tiny_checkpoint, monkeypatch):
-    shown = {"scenario": "draw", "data": {**DATA, "targets": {"drawing": "target"}}, "prompts_per_step": 3}
+    shown = {"scenario": "text_to_image", "data": {**DATA, "targets": {"image": "target"}}, "prompts_per_step": 3}
     content = mapping(tiny_checkpoint, **ALONE, algorithm=None)
     content |= {"tracks": {"one": shown, "two": shown}, "run": {"steps": 1}}
     session, keys = setup_sft(parse_recipe(content)), []

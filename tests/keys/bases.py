@@ -30,7 +30,7 @@ HEIGHT, WIDTH = tiny_pipelines.SIZES["flux"]
 
 
 def janus() -> Content:
-    """A duet of the tiny Janus: text tokens and image tokens, two rewards."""
+    """A joint sample of the tiny Janus: text tokens and image tokens, two rewards."""
     return mapping(Path("@janus"), run=RUN)
 
 
@@ -50,9 +50,9 @@ def in_a_track(content: Content) -> Content:
 
 
 def sft() -> Content:
-    """The duet shown instead of rewarded."""
+    """The same for SFT."""
     content = janus()
-    content["data"]["targets"] = {"drawing": "target", "answer": "solution"}
+    content["data"]["targets"] = {"image": "target", "answer": "solution"}
     return {key: value for key, value in content.items() if key not in ("rewards", "algorithm")}
 
 
@@ -60,7 +60,7 @@ def flow() -> Content:
     """Drawing by denoising with the tiny unified model."""
     return {
         "policy": {"path": "@unified", "device": "cpu", "train": ["queries", "connector", "transformer"]},
-        "scenario": "draw",
+        "scenario": "text_to_image",
         "data": {"source": "shapes", "options": dict(WORLD)},
         "rewards": [{"name": f"{REWARDS}reddish"}],
         "algorithm": {"num_generations": 2},

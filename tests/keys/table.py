@@ -41,7 +41,7 @@ PLAYED = {"eval.suite": "rewards", "eval.size": 2, "eval.pass_at": 1, "run.steps
 WORTH = {"rewards": [{"name": f"{REWARDS}worth"}]}
 BRIEF = {"rewards": [{"name": f"{REWARDS}briefly"}]}
 LONG = {"sampling.text.max_tokens": 64, "algorithm.num_generations": 4}
-THOUGHT = {"scenario": "think_draw", "rewards": [{"name": f"{REWARDS}flat"}]}
+THOUGHT = {"scenario": "think_then_generate", "rewards": [{"name": f"{REWARDS}flat"}]}
 LORA = {"policy.lora.rank": 2, "policy.train": []}
 EXPERT_LORA = {"policy.expert.lora.rank": 2, "policy.train": []}
 
@@ -74,10 +74,10 @@ TABLE: dict[str, Shows] = {
     "data.columns": Shows("samples", {"prompt": "solution"}),
     "data.size": Shows("samples", 1),
     "data.options": Shows("samples", {"canvas": 16, "grid": 2, "max_things": 1, "max_count": 2}),
-    "data.targets": Shows("weights", {"drawing": "target", "answer": "question"}, "sft"),
+    "data.targets": Shows("weights", {"image": "target", "answer": "question"}, "sft"),
     "rewards.N.name": Shows("metrics/reward", f"{REWARDS}flat", at="rewards.0.name"),
     "rewards.N.weight": Shows("metrics/reward", 3.0, at="rewards.0.weight"),
-    "rewards.N.acts": Shows("weights", ["drawing", "answer"], at="rewards.0.acts"),
+    "rewards.N.acts": Shows("weights", ["image", "answer"], at="rewards.0.acts"),
     "rewards.N.options": Shows("metrics/reward", {"value": 1.0}, given=WORTH, at="rewards.0.options"),
     "rewards.N.timeout": Shows("refused", 1e-3, given=BRIEF, at="rewards.0.timeout"),
     # algorithm

@@ -58,7 +58,7 @@ def test_partial_refinement_in_one_rollout_and_one_step(folders):
     """PromptRL: the first `keep` siblings draw the prompt as it is; the others rewrite it first."""
     policy = opened(folders)
     policy.freeze_reference()
-    refine = resolve_scenario("refine_draw").with_options({"keep": 1})
+    refine = resolve_scenario("refine_prompt").with_options({"keep": 1})
     samplings = {"text": Sampling(max_tokens=4), "denoising": STEPS}
     (group,) = rollout(policy, refine, [Task(0, {"prompt": "a blue star"})], 3, samplings=samplings, seed=0, step=0)
     assert [[act.kind for act in t.acts] for t in group.trajectories] == [["denoising"], *[["text", "denoising"]] * 2]
@@ -82,7 +82,7 @@ def test_partial_refinement_in_one_rollout_and_one_step(folders):
 def test_steps_in_which_the_training_expert_has_no_advantage(folders, train, keep, paid):
     """Without variance, or where an act of the frozen expert alone varies, a run goes on."""
     policy = opened(folders, train)
-    refine = resolve_scenario("refine_draw").with_options({"keep": keep})
+    refine = resolve_scenario("refine_prompt").with_options({"keep": keep})
     samplings = {"text": Sampling(max_tokens=4), "denoising": STEPS}
     groups = rollout(policy, refine, [Task(0, {"prompt": "a blue star"})], 3, samplings=samplings, seed=0, step=0)
     acts = [act for group in groups for trajectory in group.trajectories for act in trajectory.acts]

@@ -16,7 +16,15 @@ from motet.core.trajectory import Sampling
 from motet.policies.diffusion.models import build_denoiser
 from motet.policies.unified import UnifiedPolicy
 from motet.policies.unified.connector import ConnectorConfig, QueryConnector
-from motet.scenarios import GenerateImage, answer, as_image_turn, draw, paint, scenario, think_paint
+from motet.scenarios import (
+    GenerateImage,
+    answer,
+    as_image_turn,
+    scenario,
+    text_to_image,
+    think_tokens_then_flow,
+    tokens_then_flow,
+)
 from motet.training.batches import StepBatch
 from motet.training.optimizer_step import PolicyOptimizer
 from motet.training.rollout import encode_demonstrations, rollout
@@ -68,7 +76,7 @@ def tasks(count=2):
 WORDS = ["draw two red circles", "a blue star left of a green square", "three"]
 
 
-def played(policy, made=think_paint, samplings=PLAIN, count=2, G=2):
+def played(policy, made=think_tokens_then_flow, samplings=PLAIN, count=2, G=2):
     groups = rollout(policy, made, tasks(count), G, samplings=samplings, seed=3, step=0)
     return [list(trajectory.acts) for group in groups for trajectory in group.trajectories]
 
@@ -173,10 +181,10 @@ def test_missing_image_tokens_raise(model, image):
 
 def test_both_ways_of_drawing_are_told_apart(policy):
     """A scenario that declares both gets both or is refused; one that declares either gets what there is."""
-    with pytest.raises(ConfigError, match=r"asks for 'drawing' \(denoising\)"):
-        played(policy, paint)
+    with pytest.raises(ConfigError, match=r"asks for 'image' \(denoising\)"):
+        played(policy, tokens_then_flow)
 
-    @scenario("either", acts={"drawing": "denoising"}, columns=("prompt",))
+    @scenario("either", acts={"image": "denoising"}, columns=("prompt",))
     def either(task):
         yield GenerateImage(task.prompt)
 
@@ -198,7 +206,7 @@ def test_both_ways_of_drawing_are_told_apart(policy):
 def test_gradients_of_a_painting_reach_what_trains_and_nothing_else(model, names, moved):
     policy = model()
     policy.train_parts(names)
-    drawings = of_kind([act for trajectory in played(policy, paint) for act in trajectory], "denoising")
+    drawings = of_kind([act for trajectory in played(policy, tokens_then_flow) for act in trajectory], "denoising")
     sum(replay.log_probs.sum() for replay in policy.replay(drawings)).backward()
     with_gradient = {
         part
@@ -226,7 +234,11 @@ def test_one_step_over_three_kinds_and_several_scenarios_is_the_sum_of_its_parts
         policy = model()
         policy.train_parts(EVERYTHING)
         policy.freeze_reference()
-        trajectories = [one for made in (think_paint, paint, draw, answer) for one in played(policy, made)]
+        trajectories = [
+            one
+            for made in (think_tokens_then_flow, tokens_then_flow, text_to_image, answer)
+            for one in played(policy, made)
+        ]
         acts = [act for trajectory in trajectories for act in trajectory if act.kind in kinds]
         with torch.no_grad():
             for parameter in policy.trainable().values():
@@ -272,7 +284,9 @@ def test_supervision_teaches_the_decoder(model):
     learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=3e-3), 50)
     curve = []
     for step in range(50):
-        shown = encode_demonstrations(policy, paint, rows, {"tokens": "target", "drawing": "target"}, step=step)
+        shown = encode_demonstrations(
+            policy, tokens_then_flow, rows, {"tokens": "target", "image": "target"}, step=step
+        )
         acts = [act for trajectory in shown for act in trajectory.acts]
         assert [torch.equal(d.encoding.tokens, t.ids) for t, d in zip(acts[::2], acts[1::2], strict=True)] == [True] * 4
         curve.append(learner.step(*supervised(acts)))
@@ -291,9 +305,9 @@ def test_a_blank_demonstration_is_the_null_branch(model, image):
 def test_what_is_left_out_of_the_loss(model):
     policy = model()
     for trained, made in (
-        ([True, True], paint),
-        ([False, True], paint.with_options({"train_tokens": False})),
-        ([True, True, False], think_paint.with_options({"train_drawing": False})),
+        ([True, True], tokens_then_flow),
+        ([False, True], tokens_then_flow.with_options({"train_tokens": False})),
+        ([True, True, False], think_tokens_then_flow.with_options({"train_image": False})),
     ):
         (acts,) = played(policy, made, count=1, G=1)
         assert [act.trained for act in acts] == trained
@@ -302,7 +316,7 @@ def test_what_is_left_out_of_the_loss(model):
 def test_frozen_conditions_are_computed_once_and_forgotten_once_training_begins(model):
     policy = model()
     policy.train_parts(["transformer"])
-    drawings = of_kind([act for trajectory in played(policy, paint) for act in trajectory], "denoising")
+    drawings = of_kind([act for trajectory in played(policy, tokens_then_flow) for act in trajectory], "denoising")
     before = conditions(policy, drawings)
     assert conditions(policy, drawings)[0] is before[0]
     policy.train_parts(["connector"])

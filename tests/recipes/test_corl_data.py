@@ -27,7 +27,7 @@ TEXT_REWARDS = {
     "multiple_choice": [1, None, None, 1],  # a row without options and without a letter is none
     "open_ended": [0, 1, 1, 0],  # of an option's text the letter is not the same answer
 }
-CYCLE = {"name": "cycle", "acts": ["drawing"], "options": {"visual": "ssim", "side": 16, "max_tokens": 4}}
+CYCLE = {"name": "cycle", "acts": ["image"], "options": {"visual": "ssim", "side": 16, "max_tokens": 4}}
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_the_unified_stage_learns_from_either_file(janus, tmp_path):
     changes = {
         "rewards": [
             CYCLE,
-            {"name": "token_matching", "acts": ["drawing"]},
+            {"name": "token_matching", "acts": ["image"]},
             {"name": "qa_accuracy", "acts": ["answer"], "weight": 0.8},
             {"name": "format", "acts": ["answer"], "weight": 0.8},
         ],

@@ -73,7 +73,7 @@ def test_the_made_model_opens_with_the_parts_that_the_recipe_trains(small: Path)
 def test_the_autoencoders_latents_have_unit_scale(script: ModuleType, small: Path) -> None:
     policy = load_policy(small)
     options = ShapesRows("train", 0, {}).options
-    images, _ = script.images(np.random.default_rng(5), 64, options)
+    images, _ = script.sample_images(np.random.default_rng(5), 64, options)
     assert 0.8 < float(policy.denoiser.encode(images, 32, 32).std()) < 1.25
 
 

@@ -10,7 +10,7 @@ from motet.core.task import Task
 from motet.core.trajectory import Failure, Group, Sampling, Trajectory
 from motet.report.empty_rewards import EmptyRewards
 from motet.rewards import BoundReward, resolve, score_groups
-from motet.scenarios import answer, draw
+from motet.scenarios import answer, text_to_image
 from motet.testing import FakePolicy
 from motet.training.rollout import rollout
 from tests.runs import mapping, run_loop
@@ -78,15 +78,15 @@ def test_steps_without_valid_rollouts_do_not_count():
 
 
 def test_images_and_long_or_unprintable_values_are_shown_safely():
-    groups = groups_of(scenario=draw, image=Image.new("RGB", (2, 2)), solution="\x1b[31m" + "x" * 1000)
-    (message,) = warnings_of(constant(0.0, acts=("drawing",)), groups)[4]
+    groups = groups_of(scenario=text_to_image, image=Image.new("RGB", (2, 2)), solution="\x1b[31m" + "x" * 1000)
+    (message,) = warnings_of(constant(0.0, acts=("image",)), groups)[4]
     assert "the completion is an image, the row has answer='4', solution='\\x1b[31mxxx" in message
     assert len(message) < 500 and "\x1b" not in message
 
 
 def test_a_run_warns_and_logs_the_warning(tiny_checkpoint, tmp_path):
     (tmp_path / "zero.py").write_text("def zero(completions, **_): return [0.0] * len(completions)")
-    rewards = [{"name": f"{tmp_path}/zero.py:zero", "acts": [act]} for act in ("drawing", "answer")]
+    rewards = [{"name": f"{tmp_path}/zero.py:zero", "acts": [act]} for act in ("image", "answer")]
     with pytest.warns(UserWarning, match="'zero' was 0 for all 20 trajectories of 5 steps") as caught:
         run_loop(mapping(tiny_checkpoint, rewards=rewards, run={"steps": 7}), tmp_path / "run")
     assert len([one for one in caught if "does not affect training yet" in str(one.message)]) == 2

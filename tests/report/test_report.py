@@ -17,7 +17,7 @@ from motet.report.progress import ProgressBar, describe
 from motet.report.run_dir import RunFolder, metrics_line
 from motet.report.samples import failure_lines, save_samples
 from motet.rewards.base import BoundReward
-from motet.scenarios import draw, duet
+from motet.scenarios import generate_and_answer, text_to_image
 from motet.testing import FakePolicy
 from motet.training.rollout import rollout
 
@@ -77,7 +77,7 @@ def reward(name, weight, *acts):
 def group():
     task = Task(7, {"prompt": "a cat", "question": "which?"})
     samplings = {"text": Sampling(), "image": Sampling()}
-    return rollout(FakePolicy(), duet, [task], 3, samplings=samplings, seed=0, step=0)[0]
+    return rollout(FakePolicy(), generate_and_answer, [task], 3, samplings=samplings, seed=0, step=0)[0]
 
 
 def test_rewards_are_averaged_over_valid_generations():
@@ -110,14 +110,14 @@ def test_act_metrics(group):
     assert metrics["behaviour_gap"] == pytest.approx(0.25) and metrics["failures"] == 1.0
     steps = FakePolicy(kinds=("denoising",))
     samplings = {"denoising": Sampling(num_steps=2)}
-    denoised = rollout(steps, draw, [group.task], 2, samplings=samplings, seed=0, step=0)
+    denoised = rollout(steps, text_to_image, [group.task], 2, samplings=samplings, seed=0, step=0)
     assert act_metrics(denoised, 1.0)["images_per_second"] == 2.0
 
 
 def test_samples_show_prompt_and_reward(group, tmp_path):
     folder = folder_at(tmp_path / "run")
     scores = [Scores({"a": (1.0, 0.5, 0.0), "b": (0.25, None, 0.0)}, {1: Failure("reward", "no value")})]
-    save_samples(folder, 20, [group], scores, [reward("a", 1.0, "answer"), reward("b", 2.0, "drawing")])
+    save_samples(folder, 20, [group], scores, [reward("a", 1.0, "answer"), reward("b", 2.0, "image")])
     lines = [json.loads(line) for line in (folder.path / "samples" / "step_000020.jsonl").read_text().splitlines()]
     assert [(line["row"], line["generation"], line["reward"]) for line in lines] == [(7, 0, 1.0), (7, 1, 0.5)]
     assert lines[0]["prompt"] == "which?" and lines[0]["text"] == group.trajectories[0].acts[1].text
@@ -150,15 +150,15 @@ def test_describe_shows_the_main_metrics():
 
 
 STEP = {
-    "duet/reward": 1.878, "duet/rewards/shapes/mean": 0.925, "duet/rewards/shapes/std": 0.1,
-    "duet/rewards/exact_answer/mean": 0.953, "duet/dropped/reward": 0.0, "duet/zero_variance/answer": 0.0,
+    "joint/reward": 1.878, "joint/rewards/shapes/mean": 0.925, "joint/rewards/shapes/std": 0.1,
+    "joint/rewards/exact_answer/mean": 0.953, "joint/dropped/reward": 0.0, "joint/zero_variance/answer": 0.0,
     "answer/reward": 0.95, "answer/rewards/exact_answer/mean": 0.95, "dropped/reward": 0.0, "zero_variance/reward": 0.0,
     "frac_reward_zero_std": 0.25, "image/kl": 0.01, "text/entropy": 0.5, "step_time": 0.8,
 }  # fmt: skip
 
 
 def test_describe_begins_with_the_rewards_of_every_track():
-    expected = ["duet 1.878", "answer 0.950", "shapes 0.925", "duet/exact_answer 0.953", "zero-var 25%"]
+    expected = ["joint 1.878", "answer 0.950", "shapes 0.925", "joint/exact_answer 0.953", "zero-var 25%"]
     assert describe(STEP)[:5] == expected
     single = {"reward": 0.5, "rewards/lab/rewards/x.py:f/mean": 0.25, "dropped/reward": 0.0}
     assert describe(single) == ["reward 0.500", "lab/rewards/x.py:f 0.250"]
@@ -194,7 +194,7 @@ def test_progress_on_a_terminal_keeps_bar_count_and_time():
     before, train = last_lines(80, lambda b: b.items("measure before", 2560, 5120), lambda b: b.on_step_end(120, STEP))
     assert re.fullmatch(r"measure before [━╸╺]+ 2560/5120 (-:--:--|\d:\d\d:\d\d) *", before)
     line = re.fullmatch(r"train [━╸╺ ]+ 120/420 (-:--:--|\d:\d\d:\d\d) (.*)", train)
-    assert line and line[2].rstrip() == "duet 1.878  answer 0.950  shapes 0.925" and len(train) <= 80
+    assert line and line[2].rstrip() == "joint 1.878  answer 0.950  shapes 0.925" and len(train) <= 80
     assert last_lines(200, lambda b: b.on_step_end(1, {"rewards/[x]/mean": 0.1}))[0].rstrip().endswith(" [x] 0.100")
     narrow = last_lines(44, lambda b: b.on_step_end(120, STEP))[0]
     assert " 120/420 " in narrow and narrow.rstrip().endswith(":--")

@@ -27,7 +27,7 @@ def image(colour: str | tuple[int, int, int] = "red", size: tuple[int, int] = (2
 
 def shows(*images: Image.Image) -> list[list[dict[str, Any]]]:
     """Completions that each drew one picture."""
-    return [[{"role": "assistant", "name": "drawing", "content": [{"type": "image", "image": p}]}] for p in images]
+    return [[{"role": "assistant", "name": "image", "content": [{"type": "image", "image": p}]}] for p in images]
 
 
 def says(*texts: str) -> list[list[dict[str, Any]]]:

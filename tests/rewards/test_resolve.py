@@ -9,7 +9,7 @@ from motet.core.errors import ConfigError, RewardError
 from motet.rewards import bind_policy, built_in_rewards, resolve, resolve_all
 from motet.testing import FakePolicy
 
-ACTS = {"drawing": "image", "answer": "text"}
+ACTS = {"image": "image", "answer": "text"}
 COLUMNS = ("prompt", "question", "answer", "spec")
 
 USER_FILE = """
@@ -66,7 +66,7 @@ def test_a_built_in_gets_only_what_it_names():
 
 
 def test_acts_default_to_all():
-    assert bound("format").acts == ("drawing", "answer")
+    assert bound("format").acts == ("image", "answer")
 
 
 def test_an_option_is_never_filled_from_a_column_of_that_name():
@@ -129,7 +129,7 @@ def test_a_module_whose_own_import_fails_is_not_called_missing(tmp_path, monkeyp
 
 
 def test_unknown_acts():
-    with pytest.raises(ConfigError, match=r"names 'anser'.*its acts are: drawing, answer. Did you mean 'answer'"):
+    with pytest.raises(ConfigError, match=r"names 'anser'.*its acts are: image, answer. Did you mean 'answer'"):
         bound("format", acts=("anser",))
     with pytest.raises(ConfigError, match="is empty"):
         bound("format", acts=())
@@ -163,7 +163,7 @@ def test_images_are_there_when_image_is(tmp_path):
 
 
 def test_equal_names_are_numbered():
-    configs = [RewardConfig(name="format", acts=(act,)) for act in ("answer", "drawing", "answer")]
+    configs = [RewardConfig(name="format", acts=(act,)) for act in ("answer", "image", "answer")]
     assert [r.name for r in resolve_all(configs, ACTS, COLUMNS)] == ["format", "format#2", "format#3"]
 
 

@@ -17,7 +17,7 @@ from motet.core.errors import DataError, RewardError
 from motet.core.task import Task
 from motet.core.trajectory import Failure, Group, Sampling, Trajectory
 from motet.rewards import BoundReward, StepLog, score_groups
-from motet.scenarios import answer, duet
+from motet.scenarios import answer, generate_and_answer
 from motet.testing import FakePolicy
 from motet.training.rollout import rollout
 
@@ -72,14 +72,14 @@ def test_a_reward_sees_its_own_acts_and_their_context():
     def reward(name):
         return lambda prompts, completions, **_: seen.update({name: (prompts[0], completions[0])}) or [0.0] * 4
 
-    groups = roll(duet)
+    groups = roll(generate_and_answer)
     score_groups(
         groups,
-        [bind(reward("a"), "a"), bind(reward("d"), "d", ("drawing",)), bind(reward("b"), "b", ("drawing", "answer"))],
+        [bind(reward("a"), "a"), bind(reward("d"), "d", ("image",)), bind(reward("b"), "b", ("image", "answer"))],
     )
     assert [m["name"] for m in seen["a"][1]] == ["answer"] and seen["a"][0][0]["content"] == "q0"
-    assert [m["name"] for m in seen["d"][1]] == ["drawing"] and seen["d"][0][0]["content"] == "p0"
-    assert [m["name"] for m in seen["b"][1]] == ["drawing", "answer"]
+    assert [m["name"] for m in seen["d"][1]] == ["image"] and seen["d"][0][0]["content"] == "p0"
+    assert [m["name"] for m in seen["b"][1]] == ["image", "answer"]
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -105,10 +105,10 @@ def test_a_reward_that_edits_what_it_is_given_changes_nothing_for_others(is_asyn
 
     seen = {}
     source = Image.new("RGB", (2, 2), "red")
-    groups = roll(duet, rows=2, G=1, image=[source] * 2, spec=[{"things": ["a"]}] * 2)
+    groups = roll(generate_and_answer, rows=2, G=1, image=[source] * 2, spec=[{"things": ["a"]}] * 2)
     drawn = [group.trajectories[0].acts[0].image for group in groups]
     before = [image.tobytes() for image in drawn]
-    acts = ("drawing", "answer")
+    acts = ("image", "answer")
     score_groups(groups, [bind(edit_later if is_async else edit, "edit", acts), bind(look, "look", acts)])
     assert seen["prompts"][0] and seen["completion_ids"][0] and seen["completions"][0][0]["content"] != "x"
     assert seen["spec"] == [{"things": ["a"]}] * 2
@@ -120,14 +120,14 @@ def test_a_reward_that_edits_what_it_is_given_changes_nothing_for_others(is_asyn
 
 def test_drawn_pictures_alone_are_copies_too():
     """Of a function that takes neither completions nor all columns."""
-    groups = roll(duet, rows=2, G=1)
+    groups = roll(generate_and_answer, rows=2, G=1)
     drawn = [group.trajectories[0].acts[0].image for group in groups]
     before = [image.tobytes() for image in drawn]
 
     def edit(completion_images):
         return [float(row[0].paste("white", (0, 0, 8, 8)) is None) for row in completion_images]
 
-    scores = score_groups(groups, [bind(edit, acts=("drawing",), accepts=frozenset({"completion_images"}))])
+    scores = score_groups(groups, [bind(edit, acts=("image",), accepts=frozenset({"completion_images"}))])
     assert [score.values["r"] for score in scores] == [(1.0,), (1.0,)]
     assert [image.tobytes() for image in drawn] == before
 

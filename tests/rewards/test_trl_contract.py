@@ -16,7 +16,7 @@ from motet.core.trajectory import Sampling
 from motet.report.resume_check import check_resume_compatible
 from motet.report.run_dir import RunFolder
 from motet.rewards import StepLog, resolve, score_groups
-from motet.scenarios import answer, draw, duet
+from motet.scenarios import answer, generate_and_answer, text_to_image
 from motet.testing import FakePolicy
 from motet.training.rollout import rollout
 from tests.runs import mapping, metrics, run_loop
@@ -194,8 +194,8 @@ def test_drawn_pictures_stand_beside_input_pictures(tmp_path):
         "    return [1.0] * len(prompts)"
     )
     own = Image.new("RGB", (3, 3), "red")
-    groups = roll(duet, image=own)
-    reward = bound(f"{tmp_path}/both.py:both", duet, (*COLUMNS, "image"), acts=("drawing", "answer"))
+    groups = roll(generate_and_answer, image=own)
+    reward = bound(f"{tmp_path}/both.py:both", generate_and_answer, (*COLUMNS, "image"), acts=("image", "answer"))
     score_groups(groups, [reward])
     ((prompts, images, drawn),) = reward.function.__globals__["seen"]
     assert images == [[own], [own]]
@@ -211,19 +211,19 @@ def test_a_question_with_a_picture_comes_in_parts(capsys):
 
 
 def test_redness_by_either_name():
-    groups = roll(draw)
+    groups = roll(text_to_image)
     expected = [t.acts[0].image.getpixel((0, 0))[0] for t in groups[0].trajectories]
     for file, name in (("r.py", "redness"), ("rewards_trl_style.py", "redness_of_images")):
-        (scores,) = score_groups(groups, [bound(f"{CASES}/{file}:{name}", draw)])
+        (scores,) = score_groups(groups, [bound(f"{CASES}/{file}:{name}", text_to_image)])
         assert list(scores.values[name]) == expected
 
 
 def test_image_tokens_are_among_the_ids_and_denoising_has_none():
-    tokens, steps = roll(draw), roll(draw, kinds=("denoising",))
-    assert values(STYLE + "with_ids", tokens, scenario=draw) == [4.0, 4.0]
+    tokens, steps = roll(text_to_image), roll(text_to_image, kinds=("denoising",))
+    assert values(STYLE + "with_ids", tokens, scenario=text_to_image) == [4.0, 4.0]
     with pytest.raises(RewardError, match="'with_ids' asks for completion_ids, and was shown"):
-        values(STYLE + "with_ids", steps, scenario=draw)
-    assert values(STYLE + "redness_of_images", steps, scenario=draw)
+        values(STYLE + "with_ids", steps, scenario=text_to_image)
+    assert values(STYLE + "redness_of_images", steps, scenario=text_to_image)
 
 
 def test_improvement_refuses_a_reward_that_it_cannot_give_tokens():
@@ -258,7 +258,7 @@ def test_wrong_logs_are_refused(tmp_path, call, message):
         values(f"{tmp_path}/logs.py:logs")
 
 
-@pytest.mark.parametrize(("scenario", "reward"), [("answer", "length"), ("draw", "redness")])
+@pytest.mark.parametrize(("scenario", "reward"), [("answer", "length"), ("text_to_image", "redness")])
 def test_a_recipe_with_a_reward_beside_it(scenario, reward, tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(CASES)
     rows = [{"question": f"how many {n}?", "prompt": f"{n} dogs"} for n in range(4)]
@@ -272,7 +272,7 @@ def test_a_recipe_with_a_reward_beside_it(scenario, reward, tiny_checkpoint, tmp
 def test_a_run_keeps_what_rewards_log(tiny_checkpoint, tmp_path):
     rewards = [
         {"name": STYLE + "with_log_required", "acts": ["answer"]},
-        {"name": STYLE + "with_state", "acts": ["drawing"]},
+        {"name": STYLE + "with_state", "acts": ["image"]},
     ]
     run_loop(mapping(tiny_checkpoint, rewards=rewards, run={"steps": 2, "sample_every": 1}), tmp_path / "run")
     lines = metrics(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Declaring scenarios, finding them, and the built-in ones."""
+"""Declaring and resolving scenarios."""
 
 import sys
 
@@ -29,36 +29,35 @@ def perform(kind):
     return FakePolicy(writes=["hello"]).act([Request(kind, "act", user("x"), (0,))], Sampling())[0]
 
 
-def test_answer_shows_the_picture_and_asks_the_question():
-    (write,) = list(resolve_scenario("answer")(TASK))
-    assert isinstance(write, GenerateText) and write.name == "answer" and write.trained
-    assert write.conversation is TASK.question and isinstance(write.conversation.messages[0].parts[0], ImagePart)
+def test_answer_has_the_image_and_the_question():
+    (request,) = list(resolve_scenario("answer")(TASK))
+    assert isinstance(request, GenerateText) and request.name == "answer" and request.trained
+    assert request.conversation is TASK.question and isinstance(request.conversation.messages[0].parts[0], ImagePart)
 
 
-def test_draw_draws_the_prompt():
-    (draw,) = list(resolve_scenario("draw")(TASK))
-    assert isinstance(draw, GenerateImage) and draw.name == "drawing" and draw.conversation is TASK.prompt
+def test_text_to_image_has_the_prompt():
+    (request,) = list(resolve_scenario("text_to_image")(TASK))
+    assert isinstance(request, GenerateImage) and request.name == "image" and request.conversation is TASK.prompt
 
 
-def test_duet_asks_for_both_at_once():
-    ((draw, write),) = list(resolve_scenario("duet")(TASK))
-    assert draw.conversation is TASK.prompt and write.conversation is TASK.question
-    assert resolve_scenario("duet").acts == {"drawing": "image", "answer": "text"}
-    assert resolve_scenario("duet").columns == ("prompt", "question")
+def test_generate_and_answer_requests_both_at_once():
+    ((image, text),) = list(resolve_scenario("generate_and_answer")(TASK))
+    assert image.conversation is TASK.prompt and text.conversation is TASK.question
+    assert resolve_scenario("generate_and_answer").acts == {"image": "image", "answer": "text"}
+    assert resolve_scenario("generate_and_answer").columns == ("prompt", "question")
 
 
-def test_siblings_share_the_conversation():
-    first, second = (next(resolve_scenario("draw")(TASK.for_generation(g))) for g in (0, 1))
+def test_a_group_shares_the_conversation():
+    first, second = (next(resolve_scenario("text_to_image")(TASK.for_generation(g))) for g in (0, 1))
     assert first.conversation is second.conversation
 
 
-@pytest.mark.parametrize("name", ["answer", "draw", "duet"])
-def test_built_ins_perform_what_they_declare(name):
+@pytest.mark.parametrize("name", ["answer", "text_to_image", "generate_and_answer"])
+def test_built_in_scenarios_request_what_they_declare(name):
     made = built_in_scenarios()[name]
-    program, asked = made(TASK), []
-    step = next(program)
-    asked = list(step) if isinstance(step, tuple) else [step]
-    assert {one.name: "text" if isinstance(one, GenerateText) else "image" for one in asked} == made.acts
+    step = next(made(TASK))
+    requests = list(step) if isinstance(step, tuple) else [step]
+    assert {one.name: "text" if isinstance(one, GenerateText) else "image" for one in requests} == made.acts
 
 
 USER_FILE = """
@@ -73,7 +72,7 @@ def bare(task):
 """
 
 
-def test_a_users_own(tmp_path, monkeypatch):
+def test_scenarios_of_users_resolve(tmp_path, monkeypatch):
     (tmp_path / "my_scenarios.py").write_text(USER_FILE)
     monkeypatch.chdir(tmp_path)
     for path in ("my_scenarios.py:mine", "my_scenarios:mine"):
@@ -86,31 +85,32 @@ def test_a_users_own(tmp_path, monkeypatch):
     sys.modules.pop("my_scenarios", None)
 
 
-def test_unknown_scenarios():
+def test_unknown_scenarios_get_a_suggestion():
     with pytest.raises(
-        ConfigError, match=r"scenario='dueet' is not a scenario.*answer, .*think_draw.*\. Did you mean 'duet'"
+        ConfigError,
+        match=r"scenario='generate_and_anser' is not a scenario.*answer, .*\. Did you mean 'generate_and_answer'",
     ):
-        resolve_scenario("dueet")
+        resolve_scenario("generate_and_anser")
 
 
-def test_a_declaration_must_be_whole():
-    with pytest.raises(ConfigError, match="'act' of kind 'picture'"):
+def test_invalid_declarations_raise():
+    with pytest.raises(ConfigError, match="'act' of the unknown kind 'picture'"):
         scenario("s", acts={"act": "picture"})
-    with pytest.raises(ConfigError, match="declares acts"):
+    with pytest.raises(ConfigError, match="declares the acts"):
         scenario("s", acts={})
-    with pytest.raises(ConfigError, match="frozen acts"):
-        scenario("s", acts={"a": "text"}, frozen=("b",))
+    with pytest.raises(ConfigError, match="untrained acts"):
+        scenario("s", acts={"a": "text"}, untrained=("b",))
 
 
 def test_acts_as_turns():
-    said, shown = as_text_turn(perform("text")), as_image_turn(perform("image"))
-    assert said.messages[0].role == shown.messages[0].role == "assistant"
-    assert said.text == "hello" and isinstance(shown.messages[0].parts[0], ImagePart)
+    text, image = as_text_turn(perform("text")), as_image_turn(perform("image"))
+    assert text.messages[0].role == image.messages[0].role == "assistant"
+    assert text.text == "hello" and isinstance(image.messages[0].parts[0], ImagePart)
     assert user("why?").messages[0].role == "user" and user("why?").text == "why?"
 
 
-def test_acts_of_the_wrong_kind():
-    with pytest.raises(ConfigError, match="which has no picture"):
+def test_turns_of_the_wrong_kind_raise():
+    with pytest.raises(ConfigError, match="is a text act"):
         as_image_turn(perform("text"))
-    with pytest.raises(ConfigError, match="which is a picture"):
+    with pytest.raises(ConfigError, match="is an image act"):
         as_text_turn(perform("image"))

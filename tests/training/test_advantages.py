@@ -9,7 +9,7 @@ from motet.config import AlgorithmConfig
 from motet.core.errors import ConfigError
 from motet.core.task import Task
 from motet.core.trajectory import Failure, Sampling, Scores
-from motet.scenarios import GenerateImage, GenerateText, answer, duet, scenario
+from motet.scenarios import GenerateImage, GenerateText, answer, generate_and_answer, scenario
 from motet.testing import FakePolicy
 from motet.training.advantages import assign_advantages, check_reward_assignment
 from motet.training.rollout import rollout
@@ -21,13 +21,13 @@ SAMPLINGS = {"text": Sampling(), "image": Sampling()}
 class Reward:
     name: str
     weight: float = 1.0
-    acts: tuple[str, ...] = ("drawing", "answer")
+    acts: tuple[str, ...] = ("image", "answer")
 
 
-DRAW, ANSWER = Reward("see", 1.0, ("drawing",)), Reward("say", 0.8, ("answer",))
+DRAW, ANSWER = Reward("see", 1.0, ("image",)), Reward("say", 0.8, ("answer",))
 
 
-def credit(values, rewards, made=duet, dropped=(), **algorithm):
+def credit(values, rewards, made=generate_and_answer, dropped=(), **algorithm):
     """`values[p]` maps reward names to the G values of group p; `dropped` are (p, g)."""
     G = len(next(iter(values[0].values())))
     tasks = [Task(n, {"prompt": "p", "question": "q"}) for n in range(len(values))]
@@ -58,11 +58,11 @@ def test_flow_grpos_deviation_and_bound():
     """The population's deviation of see = 0, 1, 2 is sqrt(2/3); the bound is one of the act's whole advantage."""
     wide = 1 / (math.sqrt(2 / 3) + 1e-4)
     given = credit(VALUES, [DRAW], credit="joint", population_std=True)
-    assert of(given, "drawing") == near(-wide, 0.0, wide)
+    assert of(given, "image") == near(-wide, 0.0, wide)
     given = credit(VALUES, [DRAW], credit="joint", population_std=True, advantage_clip=1.1)
-    assert of(given, "drawing") == near(-1.1, 0.0, 1.1)
+    assert of(given, "image") == near(-1.1, 0.0, 1.1)
     each = credit(VALUES, [DRAW], credit="joint", population_std=True, normalize_each=True, scale_rewards="group")
-    assert of(each, "drawing") != of(credit(VALUES, [DRAW], credit="joint", normalize_each=True), "drawing")
+    assert of(each, "image") != of(credit(VALUES, [DRAW], credit="joint", normalize_each=True), "image")
     summed = credit(VALUES, [DRAW, ANSWER], credit="summed", advantage_clip=0.3)
     assert of(summed, "answer") == near(*(max(-0.3, min(0.3, s + 0.8 * t)) for s, t in zip(A_SEE, A_SAY, strict=True)))
 
@@ -72,20 +72,18 @@ def test_joint():
     given = credit(VALUES, [DRAW, ANSWER], credit="joint")
     mean = 3.8 / 3
     std = math.sqrt(((0.8 - mean) ** 2 + (1 - mean) ** 2 + (2 - mean) ** 2) / 2)
-    assert of(given, "drawing") == of(given, "answer") == near(*((x - mean) / (std + 1e-4) for x in (0.8, 1, 2)))
+    assert of(given, "image") == of(given, "answer") == near(*((x - mean) / (std + 1e-4) for x in (0.8, 1, 2)))
 
 
 def test_summed():
     """A_see + 0.8 A_say for every act (CoRL)."""
     given = credit(VALUES, [DRAW, ANSWER], credit="summed")
-    assert (
-        of(given, "drawing") == of(given, "answer") == near(*(a + 0.8 * b for a, b in zip(A_SEE, A_SAY, strict=True)))
-    )
+    assert of(given, "image") == of(given, "answer") == near(*(a + 0.8 * b for a, b in zip(A_SEE, A_SAY, strict=True)))
 
 
 def test_factorized():
     given = credit(VALUES, [DRAW, ANSWER], credit="factorized")
-    assert of(given, "drawing") == near(*A_SEE) and of(given, "answer") == near(*A_08)
+    assert of(given, "image") == near(*A_SEE) and of(given, "answer") == near(*A_08)
 
 
 def test_a_pool_is_summed_by_weight_before_it_is_normalised():
@@ -104,14 +102,14 @@ def test_an_act_gets_every_pool_that_names_it():
     rewards = [DRAW, ANSWER, Reward("both")]
     given = credit([{"see": SEE, "say": SAY, "both": (2.0, 0.0, 1.0)}], rewards, credit="factorized")
     both = [1 / 1.0001, -1 / 1.0001, 0.0]
-    assert of(given, "drawing") == near(*(a + b for a, b in zip(A_SEE, both, strict=True)))
+    assert of(given, "image") == near(*(a + b for a, b in zip(A_SEE, both, strict=True)))
     assert of(given, "answer") == near(*(a + b for a, b in zip(A_08, both, strict=True)))
 
 
 def test_pools_do_not_depend_on_the_order_of_acts():
-    rewards = [Reward("see", 1.0, ("drawing", "answer")), Reward("say", 1.0, ("answer", "drawing"))]
+    rewards = [Reward("see", 1.0, ("image", "answer")), Reward("say", 1.0, ("answer", "image"))]
     given = credit(VALUES, rewards, credit="factorized")  # one pool: 1, 1, 2
-    assert of(given, "drawing") == near(*(x / (math.sqrt(1 / 3) + 1e-4) for x in (-1 / 3, -1 / 3, 2 / 3)))
+    assert of(given, "image") == near(*(x / (math.sqrt(1 / 3) + 1e-4) for x in (-1 / 3, -1 / 3, 2 / 3)))
 
 
 def test_without_scaling_a_pool_comes_to_its_plain_weighted_sum():
@@ -148,7 +146,7 @@ def test_dropped_siblings_take_no_part():
     """Sibling 0 is dropped: see = 1, 2: mean 1.5, std sqrt(0.5)."""
     given = credit(VALUES, [Reward("see")], dropped=[(0, 0)])
     a = 0.5 / (math.sqrt(0.5) + 1e-4)
-    assert of(given, "drawing") == near(-a, a)
+    assert of(given, "image") == near(-a, a)
     assert given.stats["dropped/reward"] == 1 and given.stats["acts"] == 4
 
 
@@ -174,7 +172,7 @@ def test_a_reward_that_does_not_apply_is_left_out_of_the_sum():
 def test_an_act_whose_pools_do_not_apply_is_left_out():
     values = [{"see": (None,) * 3, "say": SAY}, {"see": (None,) * 3, "say": (None,) * 3}]
     given = credit(values, [DRAW, ANSWER], credit="factorized")
-    assert of(given, "drawing") == [] and of(given, "answer") == near(*A_08)
+    assert of(given, "image") == [] and of(given, "answer") == near(*A_08)
     assert given.stats["acts_without_reward"] == 9
     assert (given.stats["groups"], given.stats["groups_scored"]) == (2, 1)
 
@@ -183,35 +181,35 @@ def test_groups_without_variance_are_counted_and_kept():
     values = [{"see": (1.0,) * 3, "say": (0.0,) * 3}, {"see": (1.0,) * 3, "say": SAY}, {"see": SEE, "say": SAY}]
     given = credit(values, [DRAW, ANSWER], credit="factorized")
     assert given.stats["groups_zero_variance"] == 1 and given.stats["frac_reward_zero_std"] == pytest.approx(1 / 3)
-    assert given.stats["zero_variance/drawing"] == 2 and given.stats["zero_variance/answer"] == 1
-    assert of(given, "drawing") == near(0, 0, 0, 0, 0, 0, *A_SEE)
+    assert given.stats["zero_variance/image"] == 2 and given.stats["zero_variance/answer"] == 1
+    assert of(given, "image") == near(0, 0, 0, 0, 0, 0, *A_SEE)
 
 
 def test_single_survivor_gets_zero_advantage():
     given = credit(VALUES, [Reward("see")], dropped=[(0, 0), (0, 1)])
-    assert of(given, "drawing") == [0.0] and given.stats["groups_zero_variance"] == 1
+    assert of(given, "image") == [0.0] and given.stats["groups_zero_variance"] == 1
 
 
 def test_a_weight_of_zero_is_only_watched():
     given = credit(VALUES, [DRAW, Reward("say", 0.0, ("answer",))], credit="factorized")
-    assert of(given, "answer") == [] and of(given, "drawing") == near(*A_SEE)
+    assert of(given, "answer") == [] and of(given, "image") == near(*A_SEE)
 
 
 def test_frozen_acts_get_no_credit():
     def program(task):
         yield GenerateImage(task.prompt, trained=False), GenerateText(task.question)
 
-    made = scenario("custom", acts={"drawing": "image", "answer": "text"}, frozen=("drawing",))(program)
+    made = scenario("custom", acts={"image": "image", "answer": "text"}, untrained=("image",))(program)
     given = credit(VALUES, [DRAW, ANSWER], made=made)
-    assert of(given, "drawing") == [] and len(of(given, "answer")) == 3
+    assert of(given, "image") == [] and len(of(given, "answer")) == 3
     check_reward_assignment(made, [ANSWER])
 
 
 def test_every_trained_act_needs_a_reward():
-    check_reward_assignment(duet, [DRAW, ANSWER])
-    check_reward_assignment(duet, [Reward("both")])
+    check_reward_assignment(generate_and_answer, [DRAW, ANSWER])
+    check_reward_assignment(generate_and_answer, [Reward("both")])
     for rewards in ([DRAW], [DRAW, Reward("say", 0.0, ("answer",))]):
-        with pytest.raises(ConfigError, match=r"act 'answer' of scenario 'duet' trains, but no reward.*see \(weight 1"):
-            check_reward_assignment(duet, rewards)
+        with pytest.raises(ConfigError, match=r"act 'answer' of scenario .* trains, but no reward.*see \(weight 1"):
+            check_reward_assignment(generate_and_answer, rewards)
     with pytest.raises(ConfigError, match="rewards: none"):
         check_reward_assignment(answer, [])

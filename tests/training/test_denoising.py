@@ -10,7 +10,7 @@ from motet.core.trajectory import Sampling
 from motet.numerics.kl import gaussian_kl
 from motet.rewards import score_groups
 from motet.rewards.resolving import resolve
-from motet.scenarios import GenerateImage, GenerateText, draw, scenario
+from motet.scenarios import GenerateImage, GenerateText, scenario, text_to_image
 from motet.training.advantages import assign_advantages, check_reward_assignment
 from motet.training.batches import StepBatch
 from motet.training.frozen_replays import replay_frozen
@@ -35,7 +35,7 @@ def tasks(P):
     return [Task(n, {"prompt": f"picture {n}"}) for n in range(P)]
 
 
-def played(policy, P=2, G=4, step=0, made=draw, samplings=None):
+def played(policy, P=2, G=4, step=0, made=text_to_image, samplings=None):
     return rollout(policy, made, tasks(P), G, samplings=samplings or {"denoising": STEPS}, seed=3, step=step)
 
 
@@ -45,7 +45,7 @@ def acts_of(groups):
 
 def reward(**settings):
     config = RewardConfig(name=f"{__file__}:bright", **settings)
-    return resolve(config, draw.acts, ("prompt",))
+    return resolve(config, text_to_image.acts, ("prompt",))
 
 
 def test_the_flow_expert_is_a_policy():
@@ -126,7 +126,7 @@ def test_the_kl_of_two_gaussians():
 
 RECIPE = {
     "policy": {"path": "none"},
-    "scenario": "draw",
+    "scenario": "text_to_image",
     "rewards": [{"name": f"{__file__}:bright"}],
     "algorithm": {"num_generations": 8, "per_kind": {"denoising": {"epsilon": 1e-4, "beta": 0.01}}},
     "optimizer": {"learning_rate": 0.02},
@@ -161,7 +161,7 @@ def test_clipping_of_denoising_steps_is_their_own():
 def test_a_flow_expert_learns():
     """From mid-grey towards the target: scenario, rollout, rewards, credit and learner as in any run."""
     recipe, policy = parse_recipe(RECIPE), FlowExpert()
-    check_reward_assignment(draw, [reward()])
+    check_reward_assignment(text_to_image, [reward()])
     policy.freeze_reference()
     learner = PolicyOptimizer(policy, recipe.optimizer, recipe.run.steps)
     curve = []

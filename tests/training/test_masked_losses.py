@@ -11,7 +11,7 @@ from motet.config import AlgorithmConfig, OptimizerConfig, parse_recipe
 from motet.core.protocols import Replay
 from motet.core.task import Task
 from motet.core.trajectory import ActWithAdvantage, Sampling
-from motet.scenarios import duet
+from motet.scenarios import generate_and_answer
 from motet.training.batches import HighEntropy, StepBatch, count_by_kind
 from motet.training.frozen_replays import replay_frozen
 from motet.training.optimizer_step import PolicyOptimizer
@@ -53,7 +53,7 @@ def entropy_of(act):
 def played(policy, max_tokens=6):
     rows = [Task(n, {"prompt": f"p{n}", "question": f"q{n}"}) for n in range(3)]
     samplings = {"text": Sampling(max_tokens=max_tokens), "image": Sampling(temperature=2.0)}
-    return rollout(policy, duet, rows, 3, samplings=samplings, seed=0, step=0)
+    return rollout(policy, generate_and_answer, rows, 3, samplings=samplings, seed=0, step=0)
 
 
 def credited(groups):

@@ -12,7 +12,7 @@ from motet.core.protocols import Replay, TrainablePolicy
 from motet.core.task import Task
 from motet.core.trajectory import ActWithAdvantage, Sampling
 from motet.policies import load_policy
-from motet.scenarios import draw, duet
+from motet.scenarios import generate_and_answer, text_to_image
 from motet.testing import FakePolicy
 from motet.training.batches import StepBatch, count_by_kind, micro_batches
 from motet.training.frozen_replays import replay_frozen
@@ -45,7 +45,7 @@ def writing(request):
 def played(policy, P=3, G=3):
     rows = [Task(n, {"prompt": f"p{n}", "question": f"q{n}"}) for n in range(P)]
     samplings = {"text": Sampling(max_tokens=8), "image": Sampling(temperature=2.0)}
-    return rollout(policy, duet, rows, G, samplings=samplings, seed=0, step=0)
+    return rollout(policy, generate_and_answer, rows, G, samplings=samplings, seed=0, step=0)
 
 
 def acts_of(groups):
@@ -169,7 +169,7 @@ def janus_groups(janus):
 
     rows = [Task(n, ShapesRows("train", 0, WORLD).row(n)) for n in range(2)]
     samplings = {"text": Sampling(max_tokens=8), "image": Sampling(guidance="guided", guidance_scale=2.0)}
-    return rollout(janus, duet, rows, 3, samplings=samplings, seed=0, step=0)
+    return rollout(janus, generate_and_answer, rows, 3, samplings=samplings, seed=0, step=0)
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "dapo"])
@@ -202,7 +202,10 @@ def test_acts_without_actions_count_and_are_not_replayed():
     """A picture drawn without a stochastic step has no action, and still is one of two acts."""
     policy = fake(kinds=("denoising",))
     tasks, samplings = [Task(0, {"prompt": "p"})], [Sampling(num_steps=n) for n in (3, 0)]
-    acts = [acts_of(rollout(policy, draw, tasks, 1, samplings={"denoising": s}, seed=0, step=0))[0] for s in samplings]
+    acts = [
+        acts_of(rollout(policy, text_to_image, tasks, 1, samplings={"denoising": s}, seed=0, step=0))[0]
+        for s in samplings
+    ]
     replayed = []
     policy.replay = lambda asked, needs=(): replayed.extend(asked) or FakePolicy.replay(policy, asked, needs)
     stats = PolicyOptimizer(policy, optimizer(), 1).step(StepBatch(acts, [1.0, 1.0]), losses())
@@ -285,7 +288,13 @@ def test_bfloat16_ratios_are_one_and_the_gap_is_bounded(tiny_checkpoint):
     policy = load_policy(tiny_checkpoint, PolicyConfig(path=str(tiny_checkpoint), autocast="bfloat16"))
     rows = [Task(n, ShapesRows("train", 0, WORLD).row(n)) for n in range(2)]
     groups = rollout(
-        policy, duet, rows, 2, samplings={"text": Sampling(max_tokens=8), "image": Sampling()}, seed=0, step=0
+        policy,
+        generate_and_answer,
+        rows,
+        2,
+        samplings={"text": Sampling(max_tokens=8), "image": Sampling()},
+        seed=0,
+        step=0,
     )
     _, stats = updated(policy, groups)
     assert stats["old_log_probs_recomputed"] == 1
@@ -466,7 +475,7 @@ def test_gradients_are_summed_in_one_order():
 
 def test_demonstrated_acts_have_no_ratio():
     policy = fake()
-    shown = encode_demonstrations(policy, duet, [row()], {"drawing": "target", "answer": "solution"})
+    shown = encode_demonstrations(policy, generate_and_answer, [row()], {"image": "target", "answer": "solution"})
     with pytest.raises(ValueError, match="encoded from data, not sampled"):
         PolicyOptimizer(policy, optimizer(), 1).step(StepBatch(list(shown[0].acts), [1.0] * 2), losses())
 
@@ -688,7 +697,7 @@ def test_the_likelihood_is_a_mean_over_the_actions_of_each_kind():
     policy = fake()
     acts = [
         act
-        for t in encode_demonstrations(policy, duet, [row()], {"drawing": "target", "answer": "solution"})
+        for t in encode_demonstrations(policy, generate_and_answer, [row()], {"image": "target", "answer": "solution"})
         for act in t.acts
     ]
     stats = PolicyOptimizer(policy, optimizer(learning_rate=0.5), 9).step(*supervised(acts, image=0.25))

@@ -15,9 +15,9 @@ from motet.scenarios import (
     as_image_turn,
     as_text_turn,
     built_in_scenarios,
-    draw,
-    duet,
+    generate_and_answer,
     scenario,
+    text_to_image,
     user,
 )
 from motet.testing import FakePolicy
@@ -51,11 +51,11 @@ def test_the_fake_is_a_policy():
 
 
 def test_groups_come_in_the_order_of_tasks_and_siblings():
-    groups = run(draw)
+    groups = run(text_to_image)
     assert [group.task.index for group in groups] == [10, 11]
     for group in groups:
         assert [t.task.generation_index for t in group.trajectories] == [0, 1, 2] and group.valid_indices == [0, 1, 2]
-        assert all([a.name for a in t.acts] == ["drawing"] for t in group.trajectories)
+        assert all([a.name for a in t.acts] == ["image"] for t in group.trajectories)
 
 
 def test_one_call_per_kind_and_tick():
@@ -63,13 +63,13 @@ def test_one_call_per_kind_and_tick():
     run(reflect, policy)
     assert [(kind, len(requests)) for kind, requests in policy.calls] == [("image", 6), ("text", 6), ("image", 6)]
     policy = FakePolicy()
-    run(duet, policy)
+    run(generate_and_answer, policy)
     assert [(kind, len(requests)) for kind, requests in policy.calls] == [("text", 6), ("image", 6)]
 
 
 def test_siblings_share_one_prefill():
     policy = FakePolicy()
-    run(duet, policy)
+    run(generate_and_answer, policy)
     assert policy.prefills == [2, 2]
 
 
@@ -83,9 +83,9 @@ def test_a_duet_receives_both_acts_in_the_order_it_asked():
         second = yield [GenerateText(task.question, name="answer")]
         seen.append([a.kind for a in second])
 
-    groups = run(custom(program, {"answer": "text", "drawing": "image"}), count=1, G=1)
+    groups = run(custom(program, {"answer": "text", "image": "image"}), count=1, G=1)
     assert seen == [["image", "text"], ["text"]]
-    assert [a.name for a in groups[0].trajectories[0].acts] == ["drawing", "answer", "answer"]
+    assert [a.name for a in groups[0].trajectories[0].acts] == ["image", "answer", "answer"]
 
 
 def test_each_program_receives_its_own_act():
@@ -100,7 +100,7 @@ def test_each_program_receives_its_own_act():
 
 def test_noise_is_named_by_seed_step_task_sibling_and_act():
     policy = FakePolicy()
-    run(duet, policy, G=2, seed=7, step=3)
+    run(generate_and_answer, policy, G=2, seed=7, step=3)
     (_, texts), (_, images) = policy.calls
     assert [r.key for r in images] == [(7, 3, 10, 0, 0), (7, 3, 10, 1, 0), (7, 3, 11, 0, 0), (7, 3, 11, 1, 0)]
     assert [r.key for r in texts] == [(7, 3, 10, 0, 1), (7, 3, 10, 1, 1), (7, 3, 11, 0, 1), (7, 3, 11, 1, 1)]
@@ -140,17 +140,17 @@ def test_frozen_acts_stay_frozen():
 
 
 def test_sampling_goes_by_kind():
-    acts = run(duet, count=1, G=1)[0].trajectories[0].acts
+    acts = run(generate_and_answer, count=1, G=1)[0].trajectories[0].acts
     assert [act.sampling for act in acts] == [SAMPLINGS["image"], SAMPLINGS["text"]]
 
 
 def test_a_drawing_is_made_as_the_policy_draws():
     policy = FakePolicy(kinds=("text", "denoising"))
-    group = run(duet, policy, count=1, G=1)[0]
+    group = run(generate_and_answer, policy, count=1, G=1)[0]
     assert [act.kind for act in group.trajectories[0].acts] == ["denoising", "text"]
     both = FakePolicy(kinds=("image", "denoising"))
-    run(custom(lambda task: (r for r in [GenerateImage(task.prompt)]), {"drawing": "denoising"}), both)
-    run(draw, both)
+    run(custom(lambda task: (r for r in [GenerateImage(task.prompt)]), {"image": "denoising"}), both)
+    run(text_to_image, both)
     assert [kind for kind, _ in both.calls] == ["denoising", "image"]
 
 
@@ -241,7 +241,7 @@ def test_other_errors_of_the_policy_stop_the_run():
     [
         (lambda t: GenerateText(t.question, name="anser"), r"asked for text named 'anser'.*Did you mean 'answer'"),
         (lambda t: GenerateImage(t.prompt, name="answer"), r"asked for a picture named 'answer'.*answer \(text\)"),
-        (lambda t: GenerateText(t.question, name="drawing"), r"asked for text named 'drawing'"),
+        (lambda t: GenerateText(t.question, name="image"), r"asked for text named 'image'"),
         (lambda t: (), r"yielded an empty tuple"),
         (lambda t: "hello", r"yielded a str, 'hello'"),
         (lambda t: (GenerateText(t.question), None), r"yielded a NoneType"),
@@ -255,9 +255,9 @@ def test_requests_that_contradict_the_declaration(asked, message):
     def program(task):
         yield asked(task)
 
-    acts = {"answer": "text", "drawing": "image", "thought": "text"}
+    acts = {"answer": "text", "image": "image", "thought": "text"}
     with pytest.raises(ConfigError, match=message):
-        run(custom(program, acts, frozen=("thought",)))
+        run(custom(program, acts, untrained=("thought",)))
 
 
 def test_programs_that_never_act():
@@ -272,10 +272,10 @@ def test_programs_that_never_act():
 
 
 def test_what_the_policy_cannot_perform():
-    with pytest.raises(ConfigError, match=r"asks for 'drawing' \(image\), but the policy performs only: text"):
-        run(draw, FakePolicy(kinds=("text",)))
+    with pytest.raises(ConfigError, match=r"asks for 'image' \(image\), but the policy performs only: text"):
+        run(text_to_image, FakePolicy(kinds=("text",)))
     with pytest.raises(ConfigError, match="no sampling for acts of kind 'image'"):
-        rollout(FakePolicy(), draw, tasks(), 2, samplings={"text": Sampling()}, seed=0, step=0)
+        rollout(FakePolicy(), text_to_image, tasks(), 2, samplings={"text": Sampling()}, seed=0, step=0)
 
 
 # demonstrations
@@ -284,7 +284,7 @@ def test_what_the_policy_cannot_perform():
 def test_a_demonstration_takes_its_acts_from_the_columns():
     image = Image.new("RGB", (4, 4), (255, 85, 128))
     rows = [Task(n, {"prompt": "p", "question": "q", "target": image, "solution": s}) for n, s in enumerate(["4", 5])]
-    shown = encode_demonstrations(FakePolicy(), duet, rows, {"drawing": "target", "answer": "solution"})
+    shown = encode_demonstrations(FakePolicy(), generate_and_answer, rows, {"image": "target", "answer": "solution"})
     assert [t.task.index for t in shown] == [0, 1]
     for trajectory, text in zip(shown, ("4", "5"), strict=True):
         drawing, said = trajectory.acts
@@ -305,7 +305,7 @@ def test_some_drawings_are_demonstrated_without_their_prompt():
             return encode_targets(requests, targets)
 
         policy.encode_targets = remember
-        encode_demonstrations(policy, duet, rows, {"drawing": "target", "answer": "solution"}, **settings)
+        encode_demonstrations(policy, generate_and_answer, rows, {"image": "target", "answer": "solution"}, **settings)
         return seen
 
     first = drop_prompt(prompt_dropout=0.25, seed=1, step=2)
@@ -361,8 +361,8 @@ def test_demonstrations_that_cannot_be(targets, error, message):
 
 
 def test_a_drawing_is_demonstrated_by_a_picture():
-    with pytest.raises(DataError, match="'prompt', holds 'p0', which is not a picture for 'drawing'"):
-        encode_demonstrations(FakePolicy(), draw, tasks(), {"drawing": "prompt"})
+    with pytest.raises(DataError, match="'prompt', holds 'p0', which is not a picture for 'image'"):
+        encode_demonstrations(FakePolicy(), text_to_image, tasks(), {"image": "prompt"})
 
 
 def test_nothing_of_a_demonstration_is_only_counted():

@@ -22,7 +22,7 @@ from motet.core.task import Task
 from motet.policies import load_policy
 from motet.policies.janus import JanusPolicy
 from motet.report.run_dir import RunFolder
-from motet.scenarios import GenerateImage, GenerateText, duet, scenario
+from motet.scenarios import GenerateImage, GenerateText, generate_and_answer, scenario
 from motet.shapes.world import ShapesRows
 from motet.training.checkpoint import restore, save_checkpoint
 from motet.training.rollout import rollout
@@ -45,7 +45,7 @@ from tests.runs import (
 )
 
 CHANGES = {
-    "rewards": [{"name": f"{REWARDS}slowly", "acts": ["drawing"]}, {"name": f"{REWARDS}spacious", "acts": ["answer"]}],
+    "rewards": [{"name": f"{REWARDS}slowly", "acts": ["image"]}, {"name": f"{REWARDS}spacious", "acts": ["answer"]}],
     "algorithm": {"beta": 0.05, "num_iterations": 2, "num_minibatches": 2},
     "optimizer": {"warmup_steps": 3},
     "run": {"steps": 4, "save_every": 1, "keep_checkpoints": 2},
@@ -165,7 +165,11 @@ def test_samples_do_not_depend_on_the_batch(tiny_checkpoint):
     samplings = sampling_params(parse_recipe(mapping(tiny_checkpoint)))
 
     def drawn(batches):
-        groups = [g for batch in batches for g in rollout(policy, duet, batch, 2, samplings=samplings, seed=0, step=5)]
+        groups = [
+            g
+            for batch in batches
+            for g in rollout(policy, generate_and_answer, batch, 2, samplings=samplings, seed=0, step=5)
+        ]
         return {
             (t.task.index, t.task.generation_index, act.name): act.ids.tolist()
             for group in groups for t in group.trajectories for act in t.acts
@@ -362,7 +366,7 @@ def test_a_full_disk_is_one_line(tiny_checkpoint, tmp_path, monkeypatch, place, 
 TAUGHT = {
     "rewards": None,
     "algorithm": None,
-    "data": {"targets": {"drawing": "target", "answer": "solution"}},
+    "data": {"targets": {"image": "target", "answer": "solution"}},
     "sampling": {"text": {"max_tokens": 60}},
     "optimizer": {"schedule": "cosine", "warmup_steps": 1},
     "run": {"steps": 6, "save_every": 4},
@@ -435,19 +439,19 @@ def test_frozen_acts_are_not_taught(tiny_checkpoint, tmp_path):
 # --- failures are data
 
 
-@scenario("clumsy", acts={"drawing": "image"}, columns=("prompt",))
+@scenario("clumsy", acts={"image": "image"}, columns=("prompt",))
 def clumsy(task):
     if task.generation_index == 1:
         raise KeyError("lost")
     yield GenerateImage(task.prompt)
 
 
-@scenario("shown", acts={"drawing": "image", "answer": "text"}, columns=("prompt", "question"), frozen=("drawing",))
+@scenario("shown", acts={"image": "image", "answer": "text"}, columns=("prompt", "question"), untrained=("image",))
 def shown(task):
-    yield GenerateImage(task.prompt, name="drawing", trained=False), GenerateText(task.question, name="answer")
+    yield GenerateImage(task.prompt, name="image", trained=False), GenerateText(task.question, name="answer")
 
 
-@scenario("hopeless", acts={"drawing": "image"}, columns=("prompt",))
+@scenario("hopeless", acts={"image": "image"}, columns=("prompt",))
 def hopeless(task):
     yield GenerateImage(task.prompt)
     raise KeyError("lost")
@@ -458,17 +462,17 @@ def failing(tiny_checkpoint, name):
     return mapping(tiny_checkpoint, rewards=reward, run={"steps": 2}) | {"scenario": f"{__file__}:{name}"}
 
 
-@pytest.mark.parametrize("steady", ["drawing", "answer"])
+@pytest.mark.parametrize("steady", ["image", "answer"])
 def test_a_step_whose_advantages_are_those_of_frozen_acts_is_one_of_the_run(tiny_checkpoint, tmp_path, steady):
     """The image head trains: answers are reported, and teach nothing, whatever they are worth."""
-    paid = {"drawing": "reddish", "answer": "spacious"} | {steady: "flat"}
+    paid = {"image": "reddish", "answer": "spacious"} | {steady: "flat"}
     rewards = [{"name": f"{REWARDS}{name}", "acts": [act]} for act, name in paid.items()]
     changes = {"policy": {"train": ["generation_head"]}, "rewards": rewards, "run": {"steps": 2, "save_every": 1}}
     recipe = mapping(tiny_checkpoint, **changes)
     lines = run_loop(recipe, tmp_path / "whole")
     assert {line["grad_norm"] > 0 for line in lines} == {steady == "answer"}
-    for act, kind in (("drawing", "image"), ("answer", "text")):
-        assert all((f"{kind}/ratio" in line) == (act != steady or act == "drawing") for line in lines)
+    for act, kind in (("image", "image"), ("answer", "text")):
+        assert all((f"{kind}/ratio" in line) == (act != steady or act == "image") for line in lines)
     run_loop(recipe, tmp_path / "halves", stop_after=1)
     run_loop(recipe, tmp_path / "halves")
     assert_same_run(tmp_path / "whole", tmp_path / "halves")
@@ -482,7 +486,7 @@ def test_a_run_none_of_whose_acts_anything_trained_makes_is_refused(tiny_checkpo
 
 
 def test_the_kinds_that_a_run_may_train(tiny_checkpoint):
-    @scenario("two", acts={"thought": "text", "drawing": "image"}, frozen=("thought",))
+    @scenario("two", acts={"thought": "text", "image": "image"}, untrained=("thought",))
     def two(task):
         yield GenerateImage(task.prompt)
 
@@ -516,7 +520,7 @@ def test_a_later_step_in_which_all_fail_is_no_first_step(tiny_checkpoint, tmp_pa
     recipe = failing(tiny_checkpoint, "hopeless")
     steps = recipe["run"]["steps"]
     recipe["run"]["save_every"] = 1
-    run_loop({**recipe, "scenario": "duet"}, tmp_path / "run", stop_after=1)
+    run_loop({**recipe, "scenario": "generate_and_answer"}, tmp_path / "run", stop_after=1)
     seen = run_loop(recipe, tmp_path / "run")
     assert len(seen) == steps - 1 and all(numbers["skipped"] == 1.0 for numbers in seen)
 

@@ -58,7 +58,7 @@ def image(seed, width, height):
 def requests(*contexts, siblings=1, **fields):
     made = [user(c) if isinstance(c, str) else c for c in contexts]
     return [
-        Request("denoising", "drawing", context, (7, n, g), **fields)
+        Request("denoising", "image", context, (7, n, g), **fields)
         for n, context in enumerate(made)
         for g in range(siblings)
     ]

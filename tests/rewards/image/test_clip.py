@@ -21,7 +21,7 @@ def clip(tmp_path_factory):
 
 def bound(path, **options):
     config = RewardConfig(name="clip_score", options={"path": path, **options})
-    (reward,) = bind_policy([resolve(config, {"drawing": "image"}, ("prompt",))], FakePolicy())
+    (reward,) = bind_policy([resolve(config, {"image": "image"}, ("prompt",))], FakePolicy())
     return reward
 
 

@@ -130,7 +130,7 @@ def test_a_clause_that_is_none_is_refused(clause):
 
 def bound(**options):
     config = RewardConfig(name="gen_eval", options={"detector": "d", "clip": "c", **options})
-    return resolve(config, {"drawing": "image"}, ("prompt", "include", "exclude", "tag"))
+    return resolve(config, {"image": "image"}, ("prompt", "include", "exclude", "tag"))
 
 
 def test_rows_choose_their_threshold_and_their_score():

@@ -25,7 +25,7 @@ REAL, DRAWN = [image("red"), image("blue")], [image("green"), image((10, 20, 250
 
 def bound(policy=None, columns=("prompt", "image"), **options):
     config = RewardConfig(name="cycle", options={"visual": "mse", "weights": "current", "side": 16, **options})
-    (reward,) = bind_policy([resolve(config, {"drawing": "image"}, columns)], policy or FakePolicy())
+    (reward,) = bind_policy([resolve(config, {"image": "image"}, columns)], policy or FakePolicy())
     return reward
 
 
@@ -129,10 +129,10 @@ def test_an_unknown_option_is_refused_when_the_recipe_is_loaded():
 def test_a_step_of_a_tiny_janus_is_scored_whole(janus):
     """Drawings that the policy sampled, captions that it wrote with its starting weights, token matching beside."""
     janus.freeze_reference()
-    acts, groups = ("drawing",), []
+    acts, groups = ("image",), []
     for p, prompt in enumerate(["two red circles", "a blue square"]):
         context, task = user(prompt), Task(p, {"prompt": prompt, "image": image("red")})
-        requests = [Request("image", "drawing", context, (0, p, g)) for g in range(2)]
+        requests = [Request("image", "image", context, (0, p, g)) for g in range(2)]
         drawn = janus.act(requests, Sampling())
         groups.append(Group(task, tuple(Trajectory(task.for_generation(g), (act,)) for g, act in enumerate(drawn))))
     columns = ("prompt", "image")
@@ -140,7 +140,7 @@ def test_a_step_of_a_tiny_janus_is_scored_whole(janus):
         RewardConfig(name="cycle", options={"visual": "ssim", "side": 16, "max_tokens": 8}, acts=acts),
         RewardConfig(name="token_matching", acts=acts),
     ]
-    rewards = bind_policy([resolve(c, {"drawing": "image"}, columns) for c in configs], janus)
+    rewards = bind_policy([resolve(c, {"image": "image"}, columns) for c in configs], janus)
     before = janus.version
     scores = score_groups(groups, rewards)
     assert janus.version == before and not any(s.dropped for s in scores)

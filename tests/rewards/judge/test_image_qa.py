@@ -17,7 +17,7 @@ COLUMNS = ("question", "answer", "options", "prompt")
 
 def bound(policy, **options):
     config = RewardConfig(name="picture_qa", options={"weights": "current", **options})
-    (reward,) = bind_policy([resolve(config, {"drawing": "image"}, COLUMNS)], policy)
+    (reward,) = bind_policy([resolve(config, {"image": "image"}, COLUMNS)], policy)
     return reward
 
 

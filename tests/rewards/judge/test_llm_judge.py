@@ -10,7 +10,7 @@ from motet.core.errors import ConfigError, RewardError
 from motet.rewards import resolve
 from tests.rewards.judges import chat_server, image, shows
 
-ACTS = {"drawing": "image"}
+ACTS = {"image": "image"}
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_the_source_is_shown_first_and_columns_are_filled_in(server):
 
 
 def test_a_completion_without_the_act_is_not_asked_about(server):
-    assert bound(server, act="drawing")(completions=[[], *shows(image())], prompt=["a", None]) == [None, None]
+    assert bound(server, act="image")(completions=[[], *shows(image())], prompt=["a", None]) == [None, None]
     assert server.seen == []
 
 

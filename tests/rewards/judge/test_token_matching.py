@@ -34,7 +34,7 @@ def by_hand(found, shift=0):
 
 def bound(policy, **options):
     config = RewardConfig(name="token_matching", options=options)
-    (reward,) = bind_policy([resolve(config, {"drawing": "image"}, ("prompt",))], policy)
+    (reward,) = bind_policy([resolve(config, {"image": "image"}, ("prompt",))], policy)
     return reward
 
 
@@ -101,8 +101,8 @@ def test_wrong_options_are_refused(options, message):
 def test_a_run_binds_the_policy_and_keeps_the_start(tiny_checkpoint, tmp_path):
     """No KL asks for a reference here: the reward does, and two steps are scored with it."""
     rewards = [
-        {"name": "token_matching", "acts": ["drawing"]},
-        {"name": "cycle", "acts": ["drawing"], "options": {"visual": "none", "max_tokens": 4}},
+        {"name": "token_matching", "acts": ["image"]},
+        {"name": "cycle", "acts": ["image"], "options": {"visual": "none", "max_tokens": 4}},
         {"name": f"{REWARDS}spacious", "acts": ["answer"]},
     ]
     recipe = parse_recipe(mapping(tiny_checkpoint, rewards=rewards, run={"steps": 2}))

@@ -78,11 +78,11 @@ def test_in_a_cycle_each_reward_looks_at_its_own_picture():
 
 def test_what_was_redrawn_must_be_the_scene_of_the_input():
     ask = columns("edits")
-    drawn = [acted(caption="x", redrawn=row["image"]) for row in rows("edits")[:6]]
-    drawn += [acted(caption="x", redrawn=row["edited"]) for row in rows("edits")[6:]]
-    reward = bound("scene_match", {"caption": "text", "redrawn": "image"}, acts=("caption",), act="redrawn")
+    drawn = [acted(caption="x", regenerated=row["image"]) for row in rows("edits")[:6]]
+    drawn += [acted(caption="x", regenerated=row["edited"]) for row in rows("edits")[6:]]
+    reward = bound("scene_match", {"caption": "text", "regenerated": "image"}, acts=("caption",), act="regenerated")
     assert reward(completions=drawn, **ask) == [1.0] * 6 + [0.0] * 6
-    assert reward.sees == ("redrawn",) and reward.acts == ("caption",)
+    assert reward.sees == ("regenerated",) and reward.acts == ("caption",)
 
 
 def test_an_act_may_be_matched_with_another_act():

@@ -61,18 +61,18 @@ def test_text_alone_is_refused(checker):
 @pytest.mark.parametrize("partial", [-0.1, 1.5, True, "much"])
 def test_partial_out_of_range_is_refused_with_the_recipe(partial):
     with pytest.raises(ConfigError, match="partial"):
-        resolve(RewardConfig(name="shapes", options={"partial": partial}), {"drawing": "image"}, ["spec"])
+        resolve(RewardConfig(name="shapes", options={"partial": partial}), {"image": "image"}, ["spec"])
 
 
 def test_a_recipe_may_ask_for_a_share_of_the_partial_score(checker):
-    half = resolve(RewardConfig(name="shapes", options={"partial": 0.5}), {"drawing": "image"}, ["spec"])
+    half = resolve(RewardConfig(name="shapes", options={"partial": 0.5}), {"image": "image"}, ["spec"])
     assert half(prompts=[[]], completions=[drawn(BLUE)], spec=[{"colour": RED}]) == [0.25]
 
 
 def test_the_real_checker_accepts_demonstrations_only():
     world = ShapesRows("train", 0, {}, 4)
     rows = [world.row(i) for i in range(4)]
-    reward = resolve(RewardConfig(name="shapes"), {"drawing": "image"}, list(rows[0]))
+    reward = resolve(RewardConfig(name="shapes"), {"image": "image"}, list(rows[0]))
     specs = [row["spec"] for row in rows] * 2
     images = [row["target"] for row in rows] + [Image.new("RGB", (32, 32), "white")] * 4
     completions = [[{"role": "assistant", "content": [{"type": "image", "image": p}]}] for p in images]

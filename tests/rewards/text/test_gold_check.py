@@ -24,7 +24,7 @@ def checked(folder, name, *rows, **options):
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps({"question": QUESTION} | row) + "\n" for row in rows))
     data = open_rows(DataConfig(source=str(path)), ("question",))
-    acts = {"drawing": "image"} if name == "picture_qa" else {"answer": "text"}
+    acts = {"image": "image"} if name == "picture_qa" else {"answer": "text"}
     check_golds([resolve(RewardConfig(name=name, options=options), acts, data.columns)], data.texts())
 
 
