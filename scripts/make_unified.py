@@ -96,7 +96,7 @@ def load_language_policy(name: str | None) -> Any:
     """The policy of a checkpoint in the dtype of its weights; a tiny random one without a name."""
     if name is None:
         return VlmPolicy(*make_tiny_vlm(sizes=TinyVlmSizes(max_positions=1024)))
-    return load_policy(name, PolicyConfig(path=name, train=(), device="cpu", autocast="bfloat16"))
+    return load_policy(name, PolicyConfig(path=name, train=(), device="cpu", dtype="bfloat16"))
 
 
 def load_denoiser(name: str, seed: int, edits: bool) -> Any:

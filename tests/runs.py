@@ -61,7 +61,7 @@ def mapping(checkpoint: Path, **changes: Any) -> dict[str, Any]:
         "algorithm": {"num_generations": 2, "credit": "factorized"},
         "sampling": {"text": {"max_tokens": 8}},
         "optimizer": {"learning_rate": 0.003},
-        "run": {"steps": 4, "prompts_per_step": 2, "sample_every": 3},
+        "run": {"steps": 4, "prompts_per_step": 2, "log_samples_every": 3},
     }
     for section, value in copy.deepcopy(changes).items():
         if isinstance(value, dict) and isinstance(content.get(section), dict):

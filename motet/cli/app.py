@@ -88,7 +88,7 @@ def evaluate(
     overrides: Overrides = None,
     *,
     data: Annotated[str | None, typer.Option(help="File or dataset to measure on; none: the recipe's own.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split to measure on; none: the recipe's eval.split.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to measure on; none: the recipe's eval.suite.split.")] = None,
     stage: Stage = None,
     suite: Annotated[str | None, typer.Option(help="Without a recipe: which suite (shapes).")] = None,
     json_path: Json = None,
@@ -119,7 +119,7 @@ def evaluate(
 
     settings = {
         "eval.size": size,
-        "eval.pass_at": pass_at,
+        "eval.samples_per_item": pass_at,
         "eval.seed": seed,
         "sampling.text.max_tokens": max_tokens,
         "sampling.denoising.num_steps": num_steps,

@@ -43,10 +43,10 @@ def evaluate_suite(asked: Asked, of_recipes: Mapping[str, Any]) -> None:
             fix="use --suite shapes, or give a recipe whose rewards measure: motet eval CHECKPOINT RECIPE.yaml.",
         )
     options = [f"data.options.{option}" for option in asked.suite["--world"] or []]
-    content: dict[str, Any] = {"eval": {"suite": suite}, "sampling": {"text": {"max_tokens": 64}}}
+    content: dict[str, Any] = {"eval": {"suite": {"name": suite}}, "sampling": {"text": {"max_tokens": 64}}}
     for key, name in (("--held-out-size", "held_out_size"), ("--guidance-scale", "guidance_scale")):
         if asked.suite[key] is not None:
-            content["eval"][name] = asked.suite[key]
+            content["eval"]["suite"][name] = asked.suite[key]
     content |= {"policy": {"path": asked.checkpoint}, "run": {"steps": 1}}
     # A recipe's own rules check the numbers, and read the options of the world.
     _run_suite(parse_recipe(content, [*asked.overrides, *options]), asked.json_path)
@@ -62,7 +62,7 @@ def _run_suite(recipe: Recipe, json_path: Path | None) -> None:
 
     checkpoint = recipe.policy.path
     policy = load_policy(resolve_checkpoint(checkpoint))
-    check_suite(recipe.eval.suite, policy)
+    check_suite(recipe.eval.suite.name, policy)
     world, longest = dict(recipe.data.options), recipe.sampling.text.max_tokens
     drawing = sampling_params(recipe)["denoising"]
     with ProgressBar(Terminal()) as bar:
@@ -82,12 +82,13 @@ def evaluate_recipe(
 
     fix = "leave it out, or leave out the recipe."
     _refuse(asked.suite, "belongs to the shapes suite, and a recipe measures with its own rewards", fix)
-    given = {"eval.data": data, "eval.split": split}
-    chosen = ["eval.suite=rewards", *_overrides(given)]
+    given = {"eval.suite.data": data, "eval.suite.split": split}
+    chosen = ["eval.suite.name=rewards", *_overrides(given)]
     recipe = recipe_of(path, [*overrides, *asked.overrides, *chosen], stage)
-    if split is not None and recipe.eval.data is not None and not has_splits(recipe.eval.data):
+    source = recipe.eval.suite.options.get("data")
+    if split is not None and source is not None and not has_splits(source):
         raise ConfigError(
-            f"--split {split}, but {recipe.eval.data} has no splits.",
+            f"--split {split}, but {source} has no splits.",
             fix="leave --split out, or give the split's own file as --data.",
         )
     policy = recipe.policy.model_copy(update={"path": str(resolve_checkpoint(asked.checkpoint))})

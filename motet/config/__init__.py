@@ -1,35 +1,42 @@
-"""What a recipe may say, and how it is read. Imports no torch."""
+"""Recipes: their keys, how they are loaded and validated. Imports no torch."""
 
-from motet.config.algorithm import DROPOUTS, AlgorithmConfig, KindConfig
+from motet.config.algorithm import AlgorithmConfig, KindConfig
+from motet.config.choice import Choice
 from motet.config.load import load_recipe, parse_recipe, to_yaml
 from motet.config.sampling import SamplingConfig
 from motet.config.schema import (
     DataConfig,
+    DiffusionConfig,
     EvalConfig,
-    ExpertConfig,
     LoraConfig,
     OptimizerConfig,
     PolicyConfig,
     Recipe,
     RewardConfig,
+    RewardsSuiteOptions,
     RunConfig,
+    SftConfig,
+    ShapesSuiteOptions,
     TrackConfig,
 )
 
 __all__ = [
-    "DROPOUTS",
     "AlgorithmConfig",
+    "Choice",
     "DataConfig",
+    "DiffusionConfig",
     "EvalConfig",
-    "ExpertConfig",
     "KindConfig",
     "LoraConfig",
     "OptimizerConfig",
     "PolicyConfig",
     "Recipe",
     "RewardConfig",
+    "RewardsSuiteOptions",
     "RunConfig",
     "SamplingConfig",
+    "SftConfig",
+    "ShapesSuiteOptions",
     "TrackConfig",
     "load_recipe",
     "parse_recipe",

@@ -42,10 +42,6 @@ class FlowAlgorithmConfig(Section):
     """How near DiffusionNFT's implicit policies are to the old one: smaller goes further."""
 
 
-DROPOUTS = ("prompt_dropout", "source_dropout", "joint_dropout")
-"""What supervised training may withhold from a drawing; of an edit at most one of the three."""
-
-
 class AlgorithmConfig(Section):
     """Advantage estimator x loss x KL, and credit. Paper names: docs/algorithms.md maps each to these settings."""
 
@@ -103,12 +99,6 @@ class AlgorithmConfig(Section):
     """Leave texts cut off at sampling.text.max_tokens out of the loss (DAPO); their rewards stay in the advantages."""
     entropy_bonus: NonNegativeFloat = 0.0
     """Coefficient of the mean entropy of all tokens, whatever the loss_type (TRL's entropy_coef)."""
-    prompt_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """`sft` alone: share of the drawings shown without their prompt, so that guidance has an unconditional branch."""
-    source_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """`sft` of denoising alone: share of the edits shown without the picture that they edit."""
-    joint_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """`sft` of denoising alone: share of the edits shown without either."""
     num_iterations: PositiveInt = 1
     """Passes over each rollout (mu in the GRPO paper)."""
     num_minibatches: PositiveInt = 1

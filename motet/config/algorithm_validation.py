@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from motet.config.algorithm import CLIPPED, DROPOUTS, ActKind, AlgorithmConfig, KindConfig, LossType
+from motet.config.algorithm import CLIPPED, ActKind, AlgorithmConfig, KindConfig, LossType
 from motet.config.keys import show
 from motet.config.problem import Problem
 from motet.config.schema import Recipe
@@ -61,7 +61,7 @@ def _reference(recipe: Recipe) -> Iterator[Problem]:
     if not algorithm.beta and not any(settings.beta for settings in algorithm.per_kind.values()):
         text = "moves the reference of the KL, but algorithm.beta is 0."
         yield Problem("algorithm.sync_ref_model", text, "set algorithm.beta, or remove it.")
-    elif policy.lora is not None or (policy.expert is not None and policy.expert.lora is not None):
+    elif policy.lora is not None or (policy.diffusion is not None and policy.diffusion.lora is not None):
         text = "mixes weights, but adapters train, whose reference is the model without them."
         yield Problem("algorithm.sync_ref_model", text, "remove it, or train without adapters.")
 
@@ -170,20 +170,12 @@ def _ordered(key: str, low: float | None, high: float | None) -> Iterator[Proble
 def _minibatches(recipe: Recipe) -> Iterator[Problem]:
     minibatches = recipe.algorithm.num_minibatches
     each = [track.prompts_per_step for track in recipe.resolved_tracks().values()]
-    prompts = min(each) if recipe.run.turn is not None else sum(each)
+    prompts = min(each) if recipe.run.steps_per_track is not None else sum(each)
     if minibatches > prompts:
         text = (
             f"{minibatches} minibatches cannot be cut from {prompts} prompts (run.prompts_per_step): groups stay whole."
         )
         yield Problem("algorithm.num_minibatches", text, f"set it to {prompts} or less, or raise run.prompts_per_step.")
-
-
-def _dropouts(recipe: Recipe) -> Iterator[Problem]:
-    given = {name: getattr(recipe.algorithm, name) for name in DROPOUTS}
-    if sum(given.values()) > 1:
-        shares = " + ".join(f"{value:g}" for value in given.values())
-        text = f"{shares} of the edits are more than all of them."
-        yield Problem(f"algorithm.{max(given, key=given.__getitem__)}", text, f"lower {', '.join(DROPOUTS)}.")
 
 
 def _flow_algorithm(recipe: Recipe) -> Iterator[Problem]:
@@ -208,6 +200,5 @@ ALGORITHM_CHECKS: tuple[Check, ...] = (
     _delta,
     _kl,
     _minibatches,
-    _dropouts,
     _flow_algorithm,
 )

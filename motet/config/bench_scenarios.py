@@ -73,7 +73,7 @@ def _steps(stage: Stage, budget: int) -> str:
 
 def _chosen(plan: Plan, choice: StageFilter, output: Path, source: str) -> Plan:
     scenarios = {
-        stage.name: {stage.name, *(t.scenario for t in stage.recipe.resolved_tracks().values())}
+        stage.name: {stage.name, *(t.scenario.name for t in stage.recipe.resolved_tracks().values())}
         for stage in plan.stages
     }
     check_known(choice.only, {name for names in scenarios.values() for name in names}, f"{source}: --only")
@@ -90,7 +90,7 @@ def _chosen(plan: Plan, choice: StageFilter, output: Path, source: str) -> Plan:
 
 
 def _require_measured(stage: Stage, source: str) -> None:
-    if stage.kind != "rl" or stage.recipe.eval.suite != "rewards":
+    if stage.kind != "rl" or stage.recipe.eval.suite.name != "rewards":
         raise ConfigError(
             f"{source}: stages.{stage.name} is a stage of kind {stage.kind} with eval.suite {stage.recipe.eval.suite}; "
             "the benchmark compares before and after reinforcement learning by held-back rewards.",

@@ -29,6 +29,10 @@ class Choice(BaseModel):
         """What was given beside the name; lists and mappings as a recipe holds them."""
         return dict(self.model_extra or {})
 
+    def with_options(self, **changes: Any) -> Choice:
+        """The same choice with some options set."""
+        return Choice.of(self.name, **{**self.options, **changes})
+
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: Any) -> Any:

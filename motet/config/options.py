@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from motet.config.choice import Choice
 from motet.config.error_messages import Root, from_pydantic, to_error
+from motet.config.keys import walk
 from motet.config.problem import Problem
+from motet.config.schema import SUITES
+
+OPTIONS: dict[str, Mapping[str, type[BaseModel]]] = {"eval.suite": SUITES}
+"""Key of a named choice -> built-in name -> its settings class."""
 
 T = TypeVar("T", bound=BaseModel)
+
+
+def walk_options() -> Iterator[tuple[str, str, FieldInfo]]:
+    """Every option of a built-in name: its key, the name that it belongs to, and its field."""
+    for key, named in OPTIONS.items():
+        for name, settings in named.items():
+            for option, field in walk(settings, f"{key}."):
+                yield option, name, field
 
 
 def option_problems(choice: Choice, settings: type[BaseModel], key: str) -> list[Problem]:

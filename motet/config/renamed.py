@@ -17,8 +17,27 @@ KEYS: dict[str, str] = {
     "denoising": "sampling.denoising",
     "denoising.sde_window.moves": "sampling.denoising.sde_window.schedule",
     "denoising.sde_window.interval": "sampling.denoising.sde_window.steps_per_position",
+    "policy.expert": "policy.diffusion",
+    "policy.expert.height": "policy.diffusion.size (height and width: [512, 512])",
+    "policy.expert.width": "policy.diffusion.size (height and width: [512, 512])",
+    "policy.autocast": "policy.dtype (float32 instead of none)",
+    "policy.rollout_autocast": "policy.rollout_dtype (float32 instead of none)",
+    "policy.rollout_batch": "policy.generation_batch_size",
+    "scenario_options": "scenario ({name: NAME, OPTION: VALUE})",
+    "algorithm.prompt_dropout": "sft.prompt_dropout",
+    "algorithm.source_dropout": "sft.source_dropout",
+    "algorithm.joint_dropout": "sft.joint_dropout",
+    "optimizer.learning_rates": "optimizer.param_group_lrs",
+    "optimizer.tokens_per_microbatch": "optimizer.max_tokens_per_microbatch",
+    "eval.data": "eval.suite.data",
+    "eval.split": "eval.suite.split",
+    "eval.held_out_size": "eval.suite.held_out_size",
+    "eval.guidance_scale": "eval.suite.guidance_scale",
+    "eval.pass_at": "eval.samples_per_item",
+    "run.turn": "run.steps_per_track",
+    "run.sample_every": "run.log_samples_every",
 }
-"""Old key -> new key; a section stands for everything below it, unless that has a line of its own."""
+"""Old key -> new key, with a remark in parentheses where the value changes too; a section needs one line."""
 
 _SCENARIOS = {
     "draw": "text_to_image",
@@ -31,7 +50,12 @@ _SCENARIOS = {
     "think_paint": "think_tokens_then_flow",
 }
 
-VALUES: dict[str, dict[str, str]] = {"scenario": _SCENARIOS, "rewards.*.name": {}}
+VALUES: dict[str, dict[str, str]] = {
+    "scenario": _SCENARIOS,
+    "rewards.*.name": {},
+    "policy.dtype": {"none": "float32"},
+    "policy.rollout_dtype": {"none": "float32"},
+}
 """Key -> old value -> new value; of a named choice its name."""
 
 

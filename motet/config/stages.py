@@ -24,8 +24,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from motet.config.algorithm import DROPOUTS
-from motet.config.keys import show
+from motet.config.choice import merge_choice
+from motet.config.keys import annotation_at, is_choice, show
 from motet.config.load import apply_overrides, load_recipe, parse_recipe, read_mapping, read_yaml
 from motet.config.schema import LONGEST_NAME, Recipe
 from motet.core.errors import ConfigError
@@ -106,7 +106,7 @@ def checkpoint_of(stage: Stage, output: Path) -> Path:
 
 def trajectories(recipe: Recipe) -> dict[str, int]:
     """How many trajectories a run of reinforcement learning plays, by track; without tracks under the name ""."""
-    tracks, turn = recipe.resolved_tracks(), recipe.run.turn
+    tracks, turn = recipe.resolved_tracks(), recipe.run.steps_per_track
     played: dict[str, int] = {}
     for place, (name, track) in enumerate(tracks.items()):
         steps = sum(turn is None or step // turn % len(tracks) == place for step in range(recipe.run.steps))
@@ -216,10 +216,8 @@ class _Reader:
             raise ConfigError(f"{where} trains from one stage and merges nothing.", fix=fix)
         begin = checkpoint_of(self.built[start[0]], self.output) if start else None
         recipe = self._recipe(own, begin, where)
-        given = [name for name in DROPOUTS if getattr(recipe.algorithm, name)]
-        if kind == "rl" and given:
-            fix = "give it to the stages of kind sft alone."
-            raise ConfigError(f"{where}: algorithm.{given[0]} belongs to supervised training.", fix=fix)
+        if kind == "rl" and recipe.sft.model_fields_set:
+            raise ConfigError(f"{where}.sft has no effect in a stage of kind rl.", fix="move it to stages of kind sft.")
         return Stage(name, kind, start, recipe)
 
     def _merge(self, name: str, kind: StageKind, start: tuple[str, ...], own: dict[str, Any], where: str) -> Stage:
@@ -280,12 +278,14 @@ def _combined(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, An
     return content
 
 
-def _merge(under: Any, over: Any) -> Any:
+def _merge(under: Any, over: Any, path: tuple[str, ...] = ()) -> Any:
+    if path and is_choice(annotation_at(path)[0]):
+        return merge_choice(under, over)
     if not (isinstance(under, Mapping) and isinstance(over, Mapping)):
         return over
     below, above = cast("Mapping[str, Any]", under), cast("Mapping[str, Any]", over)
     return {
-        key: _merge(below[key], above[key]) if key in below and key in above else above.get(key, below.get(key))
+        key: _merge(below[key], above[key], (*path, key)) if key in below and key in above else {**below, **above}[key]
         for key in (*below, *(key for key in above if key not in below))
     }
 
@@ -316,7 +316,7 @@ def _compare(given: Any, stages: Mapping[str, Stage], source: str) -> dict[str, 
             raise ConfigError(f"{where} is {names!r}; expected two stages.", fix=f"name two of {', '.join(stages)}.")
         one, other = (stages[name] for name in chosen)
         for stage in (one, other):
-            if stage.kind != "rl" or stage.recipe.eval.suite != "rewards" or stage.recipe.tracks:
+            if stage.kind != "rl" or stage.recipe.eval.suite.name != "rewards" or stage.recipe.tracks:
                 text = "expected a stage of kind rl with one scenario, measured by eval.suite: rewards"
                 raise ConfigError(f"{where} names {stage.name!r}; {text}.", fix="name others, or change eval.suite.")
         if (one.recipe.eval, one.recipe.data) != (other.recipe.eval, other.recipe.data):

@@ -53,7 +53,7 @@ class StrategySweep:
             if stage.kind == "rl":
                 tracks = stage.recipe.resolved_tracks()
                 for name, count in trajectories(stage.recipe).items():
-                    for act in _PLAYED.get(tracks[name].scenario, (tracks[name].scenario,)):
+                    for act in _PLAYED.get(tracks[name].scenario.name, (tracks[name].scenario.name,)):
                         played[act] = played.get(act, 0) + count
         return played
 
@@ -150,7 +150,7 @@ def _result(given: Any, plan: Plan, where: str) -> dict[str, str]:
             fix=f"map columns ({', '.join(COLUMNS)}) to stages ({', '.join(names)}).",
         )
     for name in dict.fromkeys(row.values()):
-        suite = plan.stage(name).recipe.eval.suite
+        suite = plan.stage(name).recipe.eval.suite.name
         if suite != "shapes":
             text = f"is read from {name!r}, whose eval.suite is {suite}; the columns are those of shapes"
             raise ConfigError(f"{where}.result {text}.", fix="set eval.suite: shapes.")

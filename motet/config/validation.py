@@ -1,18 +1,21 @@
-"""Settings that each are legal and together are not: refused when a recipe is loaded. One small function per rule."""
+"""Cross-field validation of recipes. One small function per rule."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from math import inf, isfinite
 from operator import attrgetter
 from typing import Any, cast
 
 from motet.config.algorithm_validation import ALGORITHM_CHECKS, Check, unused_algorithm_keys
 from motet.config.keys import show
+from motet.config.options import option_problems
 from motet.config.problem import Problem
 from motet.config.schema import (
     HUB_OPTIONS,
     LONGEST_NAME,
+    SUITES,
     LoraConfig,
     PolicyConfig,
     Recipe,
@@ -28,29 +31,25 @@ def contradictions(recipe: Recipe) -> list[Problem]:
 
 
 def unused_keys(recipe: Recipe) -> dict[str, Problem]:
-    """Keys without a meaning under the other settings: refused where given, left out where a recipe is written."""
+    """Keys without effect under the other settings: rejected where given, left out where a recipe is written."""
     unused: list[Problem] = []
     for kind, settings in recipe.sampling.kinds().items():
         unused += settings.unused(f"sampling.{kind}")
     unused += unused_algorithm_keys(recipe.algorithm)
     for key in _adapters(recipe.policy):
-        named = [part for part in recipe.policy.train if part in _REPLACED[key]]
+        named = [part for part in recipe.policy.train if part in _ADAPTED[key]]
         if named:
-            fix = f"name what else trains ([]: nothing), or remove {key}."
-            unused.append(Problem("policy.train", f"names {named[0]}, in whose place {key} trains an adapter.", fix))
+            text = f"lists {named[0]}, which {key} adapts."
+            unused.append(Problem("policy.train", text, f"list other components ([]: none), or remove {key}."))
     if recipe.tracks:
-        for key in ("scenario", "scenario_options", "data", "rewards", "run.prompts_per_step"):
+        for key in ("scenario", "data", "rewards", "run.prompts_per_step"):
             fix = f"move it into tracks.{next(iter(recipe.tracks))}."
-            unused.append(Problem(key, "has no effect beside tracks, which bring their own.", fix))
+            unused.append(Problem(key, "has no effect beside tracks, which have their own.", fix))
     else:
         unused.append(Problem("tracks", "is empty.", "name tracks, or remove it."))
-    if recipe.eval.suite != "rewards":
-        fix = "remove it, or set eval.suite to rewards."
-        unused.append(Problem("eval.data", f"has no effect while eval.suite is {recipe.eval.suite}.", fix))
     if len(recipe.tracks) < 2:
-        unused.append(
-            Problem("run.turn", "has no effect without two tracks to take turns.", "remove it, or add tracks.")
-        )
+        text = "has no effect without two tracks to alternate between."
+        unused.append(Problem("run.steps_per_track", text, "remove it, or add tracks."))
     return {problem.key: problem for problem in unused}
 
 
@@ -64,13 +63,13 @@ def _unused_but_given(recipe: Recipe) -> Iterator[Problem]:
 # --- policy and data
 
 
-_REPLACED = {"policy.lora": ("language_model", "lm_head"), "policy.expert.lora": ("transformer",)}
-"""Parts in whose place an adapter trains."""
+_ADAPTED = {"policy.lora": ("language_model", "lm_head"), "policy.diffusion.lora": ("transformer",)}
+"""Components that an adapter trains instead of."""
 
 
 def _adapters(policy: PolicyConfig) -> dict[str, LoraConfig]:
-    """The adapters that are asked for, by their keys."""
-    asked = {"policy.lora": policy.lora, "policy.expert.lora": policy.expert and policy.expert.lora}
+    """The requested adapters, by their keys."""
+    asked = {"policy.lora": policy.lora, "policy.diffusion.lora": policy.diffusion and policy.diffusion.lora}
     return {key: lora for key, lora in asked.items() if lora is not None}
 
 
@@ -80,17 +79,17 @@ def _policy(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("policy.path", "is empty; expected a checkpoint folder or a hub id.", "name the model to train.")
     adapters = _adapters(policy)
     if not policy.train and not adapters:
-        yield Problem("policy.train", "is empty, so nothing would train.", "name parts, or remove the key.")
+        yield Problem("policy.train", "is empty, so nothing would train.", "name components, or remove the key.")
     for key, lora in adapters.items():
         if not lora.target_modules:
             text = "is empty, so nothing would train."
             yield Problem(f"{key}.target_modules", text, "name layers, or remove the key.")
     if policy.device == "gpu":
-        yield Problem("policy.device", "'gpu' is no device name of torch.", "write cuda (or cuda:0, mps, cpu, auto).")
+        yield Problem("policy.device", "'gpu' is not a torch device.", "write cuda (or cuda:0, mps, cpu, auto).")
 
 
 def _tracks(recipe: Recipe) -> Iterator[tuple[str, TrackConfig]]:
-    """Every track with the prefix of its keys: empty for a recipe that is its own only track."""
+    """Every track with the prefix of its keys: empty for a single-track recipe."""
     for name, track in recipe.resolved_tracks().items():
         yield (f"tracks.{name}." if recipe.tracks else ""), track
 
@@ -98,7 +97,7 @@ def _tracks(recipe: Recipe) -> Iterator[tuple[str, TrackConfig]]:
 def _track_names(recipe: Recipe) -> Iterator[Problem]:
     for name in recipe.tracks:
         if not name.isidentifier():
-            text = f"{name!r} is no name: it is part of file names and of metrics."
+            text = f"{name!r} does not fit: it is part of file names and of metrics."
             yield Problem(f"tracks.{name}", text, "use letters, digits and underscores.")
         elif len(name.encode()) > LONGEST_NAME:
             text = f"a name of {len(name)} characters is too long: it is part of file names."
@@ -117,8 +116,8 @@ def _shapes_data(recipe: Recipe) -> Iterator[Problem]:
         if data.split not in ("train", "test", "held_out"):
             text = f"the shapes world has no split '{data.split}'; expected train, test or held_out."
             yield Problem(f"{key}.split", text, f"set {key}.split to train.")
-        elif data.split != "train" and recipe.eval.suite != "none":
-            text = f"is '{data.split}', which eval.suite {recipe.eval.suite} measures on: training would see the test."
+        elif data.split != "train" and recipe.eval.suite.name != "none":
+            text = f"is '{data.split}', on which eval.suite {recipe.eval.suite} evaluates; training would see the test."
             yield Problem(f"{key}.split", text, f"set {key}.split to train, or eval.suite to none.")
 
 
@@ -128,7 +127,7 @@ def _shapes_data(recipe: Recipe) -> Iterator[Problem]:
 def _names(recipe: Recipe) -> Iterator[Problem]:
     named: list[tuple[str, str]] = []
     for prefix, track in _tracks(recipe):
-        named.append((f"{prefix}scenario", track.scenario))
+        named.append((f"{prefix}scenario", track.scenario.name))
         named += [(f"{prefix}rewards.{place}.name", reward.name) for place, reward in enumerate(track.rewards)]
     for key, name in named:
         if not name.strip():
@@ -148,9 +147,8 @@ def _rewards_of(rewards: Sequence[RewardConfig], section: str) -> Iterator[Probl
     for place, reward in enumerate(rewards):
         key = f"{section}.{place}"
         if reward.acts is not None and not reward.acts:
-            yield Problem(
-                f"{key}.acts", "is empty, so the reward speaks for no act.", "name acts; no key at all means all."
-            )
+            text = "is empty, so the reward would apply to no act."
+            yield Problem(f"{key}.acts", text, "name acts; without the key it applies to all.")
         if reward.acts is not None and len(set(reward.acts)) < len(reward.acts):
             yield Problem(f"{key}.acts", f"names an act twice: {', '.join(reward.acts)}.", "name each act once.")
         identity = (reward.name, None if reward.acts is None else frozenset(reward.acts), reward.options)
@@ -178,16 +176,33 @@ def _optimizer(recipe: Recipe) -> Iterator[Problem]:
                 f"optimizer.betas.{place}", f"{beta:g} does not fit; expected >= 0 and < 1.", "0.9, 0.999 is usual."
             )
     if 1 < optimizer.learning_rate < inf:
-        text = f"{optimizer.learning_rate:g} is no rate of AdamW; expected at most 1."
+        text = f"{optimizer.learning_rate:g} is almost certainly a typo; expected at most 1."
         yield Problem("optimizer.learning_rate", text, "check the exponent's sign: 2e-4, not 2e4.")
 
 
 def _eval(recipe: Recipe) -> Iterator[Problem]:
-    given = recipe.eval.model_fields_set
+    suite, given = recipe.eval.suite, recipe.eval.model_fields_set
     if given and "suite" not in given:
         names = ", ".join(f"eval.{name}" for name in sorted(given))
-        text = f"{names} given, but without eval.suite nothing is measured."
-        yield Problem("eval.suite", text, "add eval.suite: shapes (or none, to say so).")
+        yield Problem("eval.suite", f"missing beside {names}; nothing would be evaluated.", "add eval.suite: shapes.")
+    if suite.name == "none" and recipe.eval.every is not None:
+        text = f"is {recipe.eval.every}, which has no effect while eval.suite is none."
+        yield Problem("eval.every", text, "set it to null, or set eval.suite.")
+    settings = SUITES.get(suite.name)
+    if settings is not None:
+        yield from option_problems(suite, settings, "eval.suite")
+    elif ":" not in suite.name:
+        close = get_close_matches(suite.name, SUITES, n=1)
+        fix = f"write {close[0]}." if close else "write one of them, or a path package.module:suite."
+        yield Problem("eval.suite", f"'{suite}' is not a suite; expected one of {', '.join(SUITES)}.", fix)
+
+
+def _sft(recipe: Recipe) -> Iterator[Problem]:
+    shares = recipe.sft.model_dump()
+    if sum(shares.values()) > 1:
+        total = " + ".join(f"{value:g}" for value in shares.values())
+        text = f"{total} of the edits are more than all of them."
+        yield Problem(f"sft.{max(shares, key=shares.__getitem__)}", text, f"lower {', '.join(shares)}.")
 
 
 def _finite(recipe: Recipe) -> Iterator[Problem]:
@@ -221,4 +236,5 @@ CHECKS: tuple[Check, ...] = (
     _sampling,
     _optimizer,
     _eval,
+    _sft,
 )

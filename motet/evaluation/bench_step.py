@@ -40,7 +40,7 @@ class StepTimes:
 
 def bench_step(recipe: Recipe, steps: int, warmup: int, callback: Callback) -> StepTimes:
     """Run `warmup` steps untimed, then `steps`. Raises as `setup_rl` and training do."""
-    run = recipe.run.model_copy(update={"steps": warmup + steps, "minutes": None, "sample_every": 10**9})
+    run = recipe.run.model_copy(update={"steps": warmup + steps, "minutes": None, "log_samples_every": 10**9})
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     session = setup_rl(recipe.model_copy(update={"run": run}))

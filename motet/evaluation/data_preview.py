@@ -91,7 +91,7 @@ def preview(recipe: Recipe, count: int, split: str | None = None) -> list[ShownT
 
 
 def _open(recipe: Recipe, name: str, config: TrackConfig, split: str | None) -> _Opened:
-    scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
+    scenario = resolve_scenario(config.scenario.name).with_options(config.scenario.options)
     data = config.data if split is None else config.data.model_copy(update={"split": split})
     drawn = [column for act, column in data.targets.items() if scenario.acts.get(act) != "text"]
     needed = (*scenario.columns, *data.targets.values())

@@ -1,7 +1,7 @@
 """The rewards suite: what a recipe's own rewards say of its scenarios on rows that training never sees.
 
-Every track is played on held-back rows, `pass_at` times as it trains and once greedily. A reward's number is the mean
-over rows of the mean over siblings, with a 95 % interval over rows.
+Every track is rolled out on validation rows, `samples_per_item` times as it trains and once greedily. A reward's value
+is the mean over rows of the mean over generations, with a 95 % interval over rows.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def evaluate_tracks(
     progress: Callable[[int, int], None] = lambda done, total: None,
     like: Mapping[str, Any] | None = None,
 ) -> RewardsSuiteResult:
-    """Play every track of a session on `eval.size` rows of `eval.split`, or on all of them if it has fewer.
+    """Play every track of a session on `eval.size` rows of the suite's split, or on all of them if it has fewer.
 
     Once a track's share of `eval.minutes` is over no further batch of its rows is begun. `like` is the table of a
     measurement whose rows are played again, however long that takes. `progress(done, total)` is called after every
@@ -75,7 +75,7 @@ def evaluate_tracks(
             if start and time.monotonic() - began > share:
                 break
             tasks = [rows.task(n) for n in range(start, min(size, start + ROWS_PER_BATCH))]
-            played, scores = _play(session, track, tasks, recipe.eval.pass_at, sampling_params(recipe))
+            played, scores = _play(session, track, tasks, recipe.eval.samples_per_item, sampling_params(recipe))
             sampled += scores
             greedy += _play(session, track, tasks, 1, _greedy(recipe))[1]
             if len(specimens) < SPECIMENS:

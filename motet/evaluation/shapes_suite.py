@@ -1,8 +1,8 @@
 """The shapes suite: how well a policy draws and answers on items that training never sees.
 
-Every item is sampled `pass_at` times at temperature 1 and once greedily: a drawing by denoising takes stochastic steps,
-and walks the ODE. Accuracy is the mean over items and samples,
-judged by the strict checker and by the strict answer parser; pass@k counts items that any of the k samples solves.
+Every item is sampled `samples_per_item` times at temperature 1 and once greedily: image generation by denoising takes
+stochastic steps, and greedily follows the ODE. Accuracy is the mean over items and samples, by the strict verifier and
+the strict answer parser; pass@k counts items that any of the k samples solves.
 Where `eval.minutes` are over before all items are measured, fewer are; `items` says how many.
 """
 
@@ -15,7 +15,8 @@ from typing import Any
 
 from PIL import Image
 
-from motet.config import EvalConfig
+from motet.config import EvalConfig, ShapesSuiteOptions
+from motet.config.options import read_options
 from motet.core.errors import ConfigError
 from motet.core.protocols import Policy, Request
 from motet.core.task import Task
@@ -60,10 +61,11 @@ def evaluate_shapes(
     `denoising` says how a policy draws that has no image tokens; guidance and temperature are the suite's own. Raises
     ConfigError when the policy's pictures are of a size that the world's grid cannot be read from.
     """
-    sizes = {"test": config.size, "held_out": config.held_out_size}
+    shapes = read_options(config.suite, ShapesSuiteOptions, "eval.suite")
+    sizes = {"test": config.size, "held_out": shapes.held_out_size}
     total = 2 * sum(sizes.values())
     began = time.monotonic()
-    drawing = _guided(Sampling() if "image" in policy.kinds else denoising, config)
+    drawing = _guided(Sampling() if "image" in policy.kinds else denoising, shapes.guidance_scale)
     rows = {split: ShapesRows(split, config.seed, options, size) for split, size in sizes.items()}
     measured = {split: {"draw": _Tally(), "answer": _Tally()} for split in sizes}
     items = dict.fromkeys(sizes, 0)
@@ -76,7 +78,7 @@ def evaluate_shapes(
         tasks = [Task(i, rows[split].row(i)) for i in numbers]
         for name, attempt in (("draw", _draw), ("answer", _answer)):
             sampling = drawing if name == "draw" else Sampling(max_tokens=max_tokens)
-            sampled = attempt(policy, tasks, sampling, config.pass_at, config.seed)
+            sampled = attempt(policy, tasks, sampling, config.samples_per_item, config.seed)
             greedy = attempt(policy, tasks, replace(sampling, temperature=0.0), 1, config.seed)
             measured[split][name].add([_labels(name, task) for task in tasks], sampled, greedy)
             if name == "draw" and split == "test":
@@ -85,7 +87,9 @@ def evaluate_shapes(
             done += len(tasks)
             progress(done, total)
         items[split] += len(tasks)
-    return SuiteResult(_summary(measured, config.pass_at, items), (specimens[True] + specimens[False])[:SPECIMENS])
+    return SuiteResult(
+        _summary(measured, config.samples_per_item, items), (specimens[True] + specimens[False])[:SPECIMENS]
+    )
 
 
 def _batches(sizes: Mapping[str, int]) -> list[tuple[str, range]]:
@@ -96,9 +100,8 @@ def _batches(sizes: Mapping[str, int]) -> list[tuple[str, range]]:
     return [(split, range(start, min(sizes[split], start + ITEMS_PER_BATCH))) for _, split, start in sorted(starts)]
 
 
-def _guided(sampling: Sampling, config: EvalConfig) -> Sampling:
-    guidance = "none" if config.guidance_scale == 1 else "guided"
-    return replace(sampling, guidance=guidance, guidance_scale=config.guidance_scale)
+def _guided(sampling: Sampling, scale: float) -> Sampling:
+    return replace(sampling, guidance="none" if scale == 1 else "guided", guidance_scale=scale)
 
 
 @dataclass(frozen=True)

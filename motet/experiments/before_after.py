@@ -56,7 +56,7 @@ def gains(plan: Plan, summary: Mapping[str, Any]) -> list[BeforeAfter]:
     return [
         gain
         for stage in plan.stages
-        if stage.kind == "rl" and stage.recipe.eval.suite == "rewards"
+        if stage.kind == "rl" and stage.recipe.eval.suite.name == "rewards"
         for gain in _of_stage(stage, summary["stages"][stage.name])
     ]
 
@@ -72,7 +72,7 @@ def _of_stage(stage: Stage, result: Mapping[str, Any]) -> list[BeforeAfter]:
             continue  # it applies to no held-back row: there is nothing to gain, as the stage's own table says
         gain = BeforeAfter(
             stage=f"{stage.name}: {name}" if name else stage.name,
-            scenario=track.scenario,
+            scenario=track.scenario.name,
             policy=Path(recipe.policy.path).name,
             seed=recipe.run.seed,
             credit=recipe.algorithm.credit,

@@ -54,12 +54,12 @@ def same_eval_settings(one: Recipe, other: Recipe) -> bool:
 def _asked(recipe: Recipe) -> list[Any]:
     """What a measurement depends on beside the weights. Options of the world that tilt training alone do not count."""
     policy = recipe.policy
-    types = (policy.autocast, policy.rollout_autocast)
-    how = [recipe.eval, recipe.sampling.text, recipe.sampling.denoising, types, policy.expert, policy.max_pixels]
-    if recipe.eval.suite != "rewards":
+    types = (policy.dtype, policy.rollout_dtype)
+    how = [recipe.eval, recipe.sampling.text, recipe.sampling.denoising, types, policy.diffusion, policy.max_pixels]
+    if recipe.eval.suite.name != "rewards":
         return [*how, _without_training(world_of(recipe))]
     tracks = [
-        (name, track.scenario, track.scenario_options, track.rewards, _rows(track.data.model_dump()))
+        (name, track.scenario, track.rewards, _rows(track.data.model_dump()))
         for name, track in recipe.resolved_tracks().items()
     ]
     return [*how, recipe.sampling.image, tracks]

@@ -102,10 +102,10 @@ def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[s
         with _run_context(recipe, folder, again) as desk:
             desk.say(types)
             _check_images(desk, session)
-            before = _measure_before(desk, session, before) if recipe.eval.suite == "rewards" else None
+            before = _measure_before(desk, session, before) if recipe.eval.suite.name == "rewards" else None
             run = _run(desk, session)
             progress = _finished(desk, run, train_sft(session, run))
-            after = _measure(desk, session, "after", like=before) if recipe.eval.suite != "none" else None
+            after = _measure(desk, session, "after", like=before) if recipe.eval.suite.name != "none" else None
             measured = {name: table for name, table in (("before", before), ("after", after)) if table is not None}
             if measured:
                 desk.console.print(_table(recipe, measured))
@@ -124,7 +124,7 @@ def _result(
 def run_measurement(recipe: Recipe, folder: RunFolder, again: str) -> None:
     """Measure the recipe's checkpoint as it is: what a merge, which trains nothing, is judged by."""
     with folder.held(), _run_context(recipe, folder, again) as desk:
-        after = _measure(desk, setup_eval(recipe), "after") if recipe.eval.suite != "none" else None
+        after = _measure(desk, setup_eval(recipe), "after") if recipe.eval.suite.name != "none" else None
         folder.write_json("summary.json", _summary(recipe, folder, Progress(0, 0.0, {}), {"after": after}))
 
 
@@ -189,7 +189,7 @@ def _finished(desk: _RunContext, run: Run, progress: Progress) -> Progress:
 def _run(desk: _RunContext, session: TrainingSetup) -> Run:
     """The keeping of the run, with a quick look at held-back items every `eval.every` steps."""
     looks = {"shapes": _glimpse_of_shapes, "rewards": _glimpse_of_rewards}
-    look = looks.get(desk.recipe.eval.suite)
+    look = looks.get(desk.recipe.eval.suite.name)
     measure = None if look is None else lambda: look(session)
     run = Run(session, desk.folder, desk.callbacks, desk.interrupt, measure, desk.threads)
     desk.bar.steps = lambda: run.pace.steps
@@ -216,7 +216,7 @@ def _measure_before(desk: _RunContext, session: TrainingSetup, known: dict[str, 
     None without a suite, and where a run goes on that has none.
     """
     before = desk.folder.read_json("before.json") or known
-    if before is None and desk.recipe.eval.suite != "none" and latest_checkpoint(desk.folder.checkpoints) is None:
+    if before is None and desk.recipe.eval.suite.name != "none" and latest_checkpoint(desk.folder.checkpoints) is None:
         before = _measure(desk, session, "before")
     if before is not None:
         desk.folder.write_json("before.json", before)
@@ -239,7 +239,7 @@ def _measure(
             desk.threads.adapt()
         desk.bar.items(f"measure {name}", done, total)
 
-    if recipe.eval.suite == "rewards":
+    if recipe.eval.suite.name == "rewards":
         outcome = evaluate_tracks(session, tell, like)
     else:
         drawing, longest = sampling_params(recipe)["denoising"], recipe.sampling.text.max_tokens
@@ -251,7 +251,7 @@ def _measure(
             [s.image for s in shown],
             [s.prompt for s in shown],
             [s.correct for s in shown],
-            title=f"{name}: first samples" + (", hard prompts first" if recipe.eval.suite == "shapes" else ""),
+            title=f"{name}: first samples" + (", hard prompts first" if recipe.eval.suite.name == "shapes" else ""),
         )
         path = desk.folder.path / f"{name}.png"
         try:
@@ -263,12 +263,13 @@ def _measure(
 
 def _like(settings: EvalConfig, items: Mapping[str, int]) -> EvalConfig:
     """The settings that measure the items of a measurement again, however long that takes."""
-    same = {"size": items["test"], "held_out_size": items["held_out"], "minutes": None}
+    suite = settings.suite.with_options(held_out_size=items["held_out"])
+    same = {"size": items["test"], "suite": suite, "minutes": None}
     return settings.model_copy(update=same)
 
 
 def _table(recipe: Recipe, columns: Mapping[str, Any]) -> Table:
-    if recipe.eval.suite == "rewards":
+    if recipe.eval.suite.name == "rewards":
         return rewards_table(columns, "Rewards on held-back rows, with 95 % intervals")
     return suite_table(columns, "On held-back items, strict")
 
@@ -276,7 +277,11 @@ def _table(recipe: Recipe, columns: Mapping[str, Any]) -> Table:
 def _glimpse_of_rewards(session: TrainingSetup) -> dict[str, float]:
     """`eval/REWARD` and `eval/REWARD_greedy` on at most 256 rows, under the track's name where it has one."""
     recipe = session.recipe
-    quick = {"size": min(256, recipe.eval.size), "pass_at": min(2, recipe.eval.pass_at), "minutes": None}
+    quick = {
+        "size": min(256, recipe.eval.size),
+        "samples_per_item": min(2, recipe.eval.samples_per_item),
+        "minutes": None,
+    }
     quickly = recipe.model_copy(update={"eval": recipe.eval.model_copy(update=quick)})
     numbers: dict[str, float] = {}
     for track, rewards in evaluate_tracks(replace(session, recipe=quickly)).table.items():
@@ -289,7 +294,8 @@ def _glimpse_of_rewards(session: TrainingSetup) -> dict[str, float]:
 
 def _glimpse_of_shapes(session: TrainingSetup) -> dict[str, float]:
     recipe, policy = session.recipe, session.policy
-    quick = recipe.eval.model_copy(update={"size": 256, "held_out_size": 32, "pass_at": 2, "minutes": None})
+    suite = recipe.eval.suite.with_options(held_out_size=32)
+    quick = recipe.eval.model_copy(update={"size": 256, "suite": suite, "samples_per_item": 2, "minutes": None})
     drawing, longest = sampling_params(recipe)["denoising"], recipe.sampling.text.max_tokens
     table = evaluate_shapes(policy, quick, world_of(recipe), longest, denoising=drawing).table
     return {

@@ -84,7 +84,7 @@ def _preflight(plan: Plan, output: Path, wanted: Collection[str]) -> None:
         try:
             if _finished(stage, _folder_of(plan, stage, output)) is not None:
                 continue
-            if stage.kind != "merge" or stage.recipe.eval.suite == "rewards":
+            if stage.kind != "merge" or stage.recipe.eval.suite.name == "rewards":
                 open_tracks[stage.kind](stage.recipe)
         except MotetError as error:
             raise type(error)(f"Stage {stage.name!r}: {error.problem}", fix=error.fix) from error
@@ -157,7 +157,7 @@ def starts_of(plan: Plan, results: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     seen: list[Stage] = []
     for stage in plan.stages:
-        shapes = stage.recipe.eval.suite == "shapes" and not stage.start
+        shapes = stage.recipe.eval.suite.name == "shapes" and not stage.start
         before = results[stage.name].get("before") if shapes else None
         if before is not None and not any(same_eval_settings(stage.recipe, other.recipe) for other in seen):
             found["start" if not seen else f"start of {stage.name}"] = before

@@ -16,7 +16,7 @@ from motet.report.report_table import ReportTable
 def plan_tables(plan: Plan, summary: Mapping[str, Any]) -> list[Table | ReportTable]:
     """A table for each suite that measured some of the stages, and one of what the plan compares."""
     tables: list[Table | ReportTable] = []
-    if any(stage.recipe.eval.suite == "shapes" for stage in plan.stages):
+    if any(stage.recipe.eval.suite.name == "shapes" for stage in plan.stages):
         tables.append(shapes_table(plan, summary))
     if gained := gains(plan, summary):
         tables.append(gains_sheet(gained))
@@ -36,7 +36,7 @@ def shapes_table(plan: Plan, summary: Mapping[str, Any]) -> Table:
     for column in COLUMNS:
         table.add_column(column, justify="right")
     starts: Mapping[str, Any] = summary["starts"]
-    stages = [stage.name for stage in plan.stages if stage.recipe.eval.suite == "shapes"]
+    stages = [stage.name for stage in plan.stages if stage.recipe.eval.suite.name == "shapes"]
     measured = {**{name: summary["stages"][name].get("after") for name in stages}, **starts}
     for label, cells in {**{name: dict.fromkeys(COLUMNS, name) for name in starts}, **plan.rows}.items():
         values = [cell(measured.get(cells.get(column, "")), column) for column in COLUMNS]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import JanusConfig
 
-from motet.config import ExpertConfig, PolicyConfig
+from motet.config import DiffusionConfig, PolicyConfig
 from motet.core.errors import CheckpointError, ConfigError
 from motet.core.registry import first_line, is_object_path
 from motet.policies.janus import JanusPolicy
@@ -30,7 +30,7 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
     """Load a checkpoint folder, a run folder (its newest checkpoint), a hub id, or a LoRA adapter folder.
 
     Its config.json says which policy it is: Janus in the transformers layout, Qwen2.5-VL and Qwen3-VL, diffusers
-    pipelines (as `policy.expert` beside a language model, or alone), and motet's own unified models around any of those
+    pipelines (as `policy.diffusion` beside a language model, or alone), and motet's unified models around any of those
     language models. With a `config`, its device, precision and trainable parts apply; without one the policy is ready
     to sample and trains the default parts. Raises CheckpointError for a missing, broken or unsupported checkpoint,
     ConfigError for settings that it has no use for.
@@ -53,34 +53,34 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
 
 def _check_settings_apply(settings: PolicyConfig, policy: Any, model_type: str) -> None:
     """Raise ConfigError for settings of a language model, of a pipeline or of a Qwen-VL where there is none."""
-    expert, writer = settings.expert, getattr(policy, "writer", policy)
+    diffusion, writer = settings.diffusion, getattr(policy, "writer", policy)
     if settings.lora is not None and "text" not in policy.kinds:
         raise ConfigError(
             f"policy.lora: a {model_type!r} model has no language model that trains.",
-            fix="write policy.expert.lora: an adapter on the diffusion transformer.",
+            fix="write policy.diffusion.lora: an adapter on the diffusion transformer.",
         )
     if settings.max_pixels is not None and not isinstance(writer, VlmPolicy):
         raise ConfigError(
             f"policy.max_pixels={settings.max_pixels} is a Qwen-VL's, and a {model_type!r} model has none.",
             fix="remove it.",
         )
-    if expert is not None and expert.path is not None and model_type not in FAMILIES:
+    if diffusion is not None and diffusion.path is not None and model_type not in FAMILIES:
         raise ConfigError(
-            f"policy.expert.path={expert.path!r}: a {model_type!r} model takes no pipeline beside it.",
-            fix="remove policy.expert.path, or set policy.path to a Qwen2.5-VL or Qwen3-VL.",
+            f"policy.diffusion.path={diffusion.path!r}: a {model_type!r} model takes no pipeline beside it.",
+            fix="remove policy.diffusion.path, or set policy.path to a Qwen2.5-VL or Qwen3-VL.",
         )
-    if expert is not None and "denoising" not in policy.kinds:
+    if diffusion is not None and "denoising" not in policy.kinds:
         raise ConfigError(
-            f"policy.expert: a {model_type!r} model alone has no diffusion transformer.",
-            fix="remove policy.expert, or set policy.expert.path to a pipeline.",
+            f"policy.diffusion: a {model_type!r} model alone has no diffusion transformer.",
+            fix="remove policy.diffusion, or set policy.diffusion.path to a pipeline.",
         )
 
 
 def _select_trainable(policy: Any, settings: PolicyConfig) -> None:
-    """Put new adapters on either expert, and choose the parts that train beside them."""
+    """Put new adapters on the language model and the diffusion transformer, and choose the components that train."""
     writer, drawer = getattr(policy, "writer", policy), getattr(policy, "drawer", policy)
-    if settings.expert is not None and settings.expert.lora is not None:
-        drawer.add_lora(settings.expert.lora)
+    if settings.diffusion is not None and settings.diffusion.lora is not None:
+        drawer.add_lora(settings.diffusion.lora)
     if settings.lora is not None and not writer.adapted:  # or it was loaded with the checkpoint
         writer.add_lora(settings.lora)
     use_adapter_only = writer.adapted and settings.train == _DEFAULT_TRAIN_PARTS
@@ -118,12 +118,12 @@ class LoadSpec:
     @property
     def autocast(self) -> torch.dtype | None:
         """Compute type of learning's forward passes, None: the weights' own."""
-        return torch.bfloat16 if self.settings.autocast == "bfloat16" else None
+        return torch.bfloat16 if self.settings.dtype == "bfloat16" else None
 
     @property
     def rollout_autocast(self) -> torch.dtype | None:
         """Compute type of sampling tokens, None: the weights' own."""
-        return torch.bfloat16 if self.settings.rollout_autocast == "bfloat16" else None
+        return torch.bfloat16 if self.settings.rollout_dtype == "bfloat16" else None
 
     @property
     def dtype(self) -> torch.dtype | str:
@@ -144,7 +144,7 @@ class LoadSpec:
     @property
     def common(self) -> dict[str, Any]:
         """What every policy takes."""
-        return {"autocast": self.autocast, "rollout_batch": self.settings.rollout_batch}
+        return {"autocast": self.autocast, "rollout_batch": self.settings.generation_batch_size}
 
     @property
     def of_tokens(self) -> dict[str, Any]:
@@ -165,10 +165,10 @@ def _janus(opened: LoadSpec) -> JanusPolicy:
 def _vlm(opened: LoadSpec) -> Any:
     model, processor = open_vlm(opened.source, opened.dtype, opened.settings.max_pixels)
     writer = VlmPolicy(opened.prepare_model(model), processor, **opened.of_tokens)
-    expert = opened.settings.expert
-    if expert is None or expert.path is None:
+    diffusion = opened.settings.diffusion
+    if diffusion is None or diffusion.path is None:
         return writer
-    return _with_pipeline(writer, expert.path, opened)
+    return _with_pipeline(writer, diffusion.path, opened)
 
 
 def _with_pipeline(writer: VlmPolicy, pipeline: str | Path, opened: LoadSpec) -> Any:
@@ -181,7 +181,7 @@ def _with_pipeline(writer: VlmPolicy, pipeline: str | Path, opened: LoadSpec) ->
 def _experts(opened: LoadSpec) -> Any:
     from motet.policies.experts.policy import LANGUAGE, PIPELINE
 
-    folder, plain = Path(opened.source), opened.settings.model_copy(update={"expert": None})
+    folder, plain = Path(opened.source), opened.settings.model_copy(update={"diffusion": None})
     return _with_pipeline(_vlm(LoadSpec.at(folder / LANGUAGE, plain)), folder / PIPELINE, opened)
 
 
@@ -192,14 +192,15 @@ def _pipeline(opened: LoadSpec) -> Any:
 def _pipeline_at(source: str | Path, opened: LoadSpec) -> Any:
     from motet.policies.diffusion.pipeline.checkpoint import open_pipeline  # diffusers is an extra
 
-    expert = opened.settings.expert or ExpertConfig()
+    diffusion = opened.settings.diffusion or DiffusionConfig()
+    height, width = diffusion.size or (None, None)
     return open_pipeline(
         resolve_checkpoint(source),
         dtype=opened.dtype,
         device=opened.device,
-        embedded_guidance=expert.embedded_guidance,
-        height=expert.height,
-        width=expert.width,
+        embedded_guidance=diffusion.embedded_guidance,
+        height=height,
+        width=width,
         **opened.common,
     )
 
@@ -208,11 +209,11 @@ def _unified(opened: LoadSpec) -> Any:
     from motet.policies.unified import UnifiedPolicy
     from motet.policies.unified.checkpoint import LANGUAGE, open_unified
 
-    folder, plain = Path(opened.source), opened.settings.model_copy(update={"expert": None})
+    folder, plain = Path(opened.source), opened.settings.model_copy(update={"diffusion": None})
     inner = LoadSpec.at(folder / LANGUAGE, plain)
     reader = _OPENERS[_model_type(inner)](inner)
-    expert = opened.settings.expert or ExpertConfig()
-    whole = open_unified(folder, reader, opened.device, expert, opened.dtype)
+    diffusion = opened.settings.diffusion or DiffusionConfig()
+    whole = open_unified(folder, reader, opened.device, diffusion, opened.dtype)
     return UnifiedPolicy(reader, **whole, **opened.common)
 
 

@@ -1,4 +1,4 @@
-"""The compute type of forward passes: what `policy.autocast: auto` and `policy.rollout_autocast: auto` mean here.
+"""The compute type of forward passes: what `policy.dtype: auto` and `policy.rollout_dtype: auto` mean here.
 
 On CUDA bfloat16 where the card computes in it. On a CPU what a quick measurement says: a processor without bfloat16
 units (no AVX512-BF16, no AMX) takes ten to a hundred times as long for a bfloat16 product as for a float32 one, one
@@ -21,9 +21,9 @@ from torch import nn
 
 from motet.config import PolicyConfig
 
-Autocast = Literal["none", "bfloat16"]
+Dtype = Literal["float32", "bfloat16"]
 Work = Literal["learning", "sampling"]
-WORKS: dict[Work, str] = {"learning": "autocast", "sampling": "rollout_autocast"}
+WORKS: dict[Work, str] = {"learning": "dtype", "sampling": "rollout_dtype"}
 """The key of `policy` that names the compute type of each kind of work."""
 
 NARROW = 256
@@ -39,31 +39,31 @@ LEARNING_ROWS, SAMPLING_ROWS = 256, 64
 class ComputeTypes:
     """Compute types of learning and of sampling, and why: one line for people, empty where the recipe chose both."""
 
-    learning: Autocast
-    sampling: Autocast
+    learning: Dtype
+    sampling: Dtype
     reason: str = ""
 
     def applied_to(self, settings: PolicyConfig) -> PolicyConfig:
         """The settings with both keys decided."""
-        return settings.model_copy(update={"autocast": self.learning, "rollout_autocast": self.sampling})
+        return settings.model_copy(update={"dtype": self.learning, "rollout_dtype": self.sampling})
 
 
 def choose_compute_types(settings: PolicyConfig, device: torch.device, width: int) -> ComputeTypes:
-    """Decide `autocast` and `rollout_autocast` on a device, for layers of `width` features.
+    """Decide `dtype` and `rollout_dtype` on a device, for layers of `width` features.
 
-    A setting that is not `auto` stays. `rollout_autocast: auto` on an accelerator follows `autocast`.
+    A setting that is not `auto` stays. `rollout_dtype: auto` on an accelerator follows `dtype`.
     """
-    chosen: dict[Work, Autocast] = {}
+    chosen: dict[Work, Dtype] = {}
     reasons: dict[str, list[str]] = {}
     for work, setting in WORKS.items():
-        given: Literal["auto", "none", "bfloat16"] = getattr(settings, setting)
+        given: Literal["auto", "float32", "bfloat16"] = getattr(settings, setting)
         best, why = _best(device, width, work)
         if work == "sampling" and device.type != "cpu":
             best = chosen["learning"]
         chosen[work] = best if given == "auto" else given
         if given == "auto":
-            reasons.setdefault(f"in {_named(best)}: {why}", []).append(work)
-        elif device.type == "cpu" and given == "bfloat16" and best == "none" and width >= NARROW:
+            reasons.setdefault(f"in {best}: {why}", []).append(work)
+        elif device.type == "cpu" and given == "bfloat16" and best == "float32" and width >= NARROW:
             reasons.setdefault(f"in bfloat16, as policy.{setting} asks, though {why}", []).append(work)
     said = "; ".join(f"{' and '.join(works)} {reason}" for reason, works in reasons.items())
     return ComputeTypes(chosen["learning"], chosen["sampling"], f"On {device.type}: {said}." if said else "")
@@ -89,22 +89,18 @@ def _widths(file: Path) -> Iterator[int]:
         return
 
 
-def _named(autocast: Autocast) -> str:
-    return "float32" if autocast == "none" else autocast
-
-
-def _best(device: torch.device, width: int, work: Work) -> tuple[Autocast, str]:
+def _best(device: torch.device, width: int, work: Work) -> tuple[Dtype, str]:
     """The faster compute type of a kind of work, and why."""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bfloat16", "the GPU supports it"
-        return "none", "the GPU has no bfloat16 units"
+        return "float32", "the GPU has no bfloat16 units"
     if device.type != "cpu":
-        return "none", f"bfloat16 is not tried on {device.type}"
+        return "float32", f"bfloat16 is not tried on {device.type}"
     if width < NARROW:
-        return "none", f"layers of {width} features gain nothing from bfloat16"
+        return "float32", f"layers of {width} features gain nothing from bfloat16"
     ratio = _cpu_ratio(min(width, WIDEST), LEARNING_ROWS if work == "learning" else SAMPLING_ROWS, work == "learning")
-    return "bfloat16" if ratio < WORTH else "none", f"bfloat16 takes {ratio:.2g} times as long as float32"
+    return "bfloat16" if ratio < WORTH else "float32", f"bfloat16 takes {ratio:.2g} times as long as float32"
 
 
 @cache

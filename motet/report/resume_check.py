@@ -16,8 +16,8 @@ RESUMABLE_KEYS = frozenset(
         "description",
         "policy.device",
         "policy.gradient_checkpointing",
-        "policy.rollout_batch",
-        "optimizer.tokens_per_microbatch",
+        "policy.generation_batch_size",
+        "optimizer.max_tokens_per_microbatch",
         "eval.every",
         "run.steps",
         "run.minutes",
@@ -25,7 +25,7 @@ RESUMABLE_KEYS = frozenset(
         "run.save_every",
         "run.save_minutes",
         "run.keep_checkpoints",
-        "run.sample_every",
+        "run.log_samples_every",
         "run.threads",
     }
 )
@@ -33,8 +33,8 @@ RESUMABLE_KEYS = frozenset(
 a linear or cosine schedule, so it may change only if the learning rate is constant: see `_check_length`."""
 
 
-COMPUTE_TYPES = ("policy.autocast", "policy.rollout_autocast")
-POLICY, EXPERT = "policy.path", "policy.expert.path"
+COMPUTE_TYPES = ("policy.dtype", "policy.rollout_dtype")
+POLICY, DIFFUSION = "policy.path", "policy.diffusion.path"
 
 
 def keep_resolved_dtypes(folder: RunFolder, recipe: Recipe) -> Recipe:
@@ -49,8 +49,10 @@ def keep_resolved_dtypes(folder: RunFolder, recipe: Recipe) -> Recipe:
 
 def starting_weights(recipe: Recipe) -> dict[str, str | None]:
     """Recipe key -> digest of the weights that it names; None for a hub id or a path without weights."""
-    expert = recipe.policy.expert
-    paths = {POLICY: recipe.policy.path} | ({} if expert is None or expert.path is None else {EXPERT: expert.path})
+    diffusion = recipe.policy.diffusion
+    paths = {POLICY: recipe.policy.path}
+    if diffusion is not None and diffusion.path is not None:
+        paths[DIFFUSION] = diffusion.path
     return {key: weights_digest(path) for key, path in paths.items()}
 
 

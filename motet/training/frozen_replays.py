@@ -37,7 +37,7 @@ def old_replays(
     needs = tuple(dict.fromkeys(name for loss in losses.values() for name in loss.needs(with_reference=False).old))
     replays: list[Replay] | None = None
     if algorithm.num_iterations * algorithm.num_minibatches > 1 and (recomputed or needs):
-        replays = replay_frozen(policy, acts, recipe.optimizer.tokens_per_microbatch, needs)
+        replays = replay_frozen(policy, acts, recipe.optimizer.max_tokens_per_microbatch, needs)
     if recomputed:
         return None if replays is None else dict(zip(chosen, replays, strict=True))
     extras = [{}] * len(acts) if replays is None else [replay.extras for replay in replays]

@@ -72,7 +72,7 @@ class PolicyOptimizer:
         totals: Stats = {"loss": 0.0}
         replayed: list[int] = []
         has_gradient = False
-        for members in batch.micro_batches(num_tokens, self.config.tokens_per_microbatch):
+        for members in batch.micro_batches(num_tokens, self.config.max_tokens_per_microbatch):
             if has_gradient and members[0] >= first_fallback:
                 break
             replayed += members
@@ -117,7 +117,7 @@ class PolicyOptimizer:
         if not math.isfinite(norm):
             raise NumericsError(
                 f"The gradient norm is {norm}, though the loss is finite.",
-                fix="lower optimizer.learning_rate, or set policy.autocast to none.",
+                fix="lower optimizer.learning_rate, or set policy.dtype to float32.",
             )
         return norm
 
@@ -151,16 +151,16 @@ def _parameter_groups(policy: Policy, config: OptimizerConfig) -> list[dict[str,
     """Parameters by peak rate. A part's name is one of the dotted names of its parameters."""
     groups: dict[str | None, list[torch.nn.Parameter]] = {}
     for name, parameter in policy.trainable().items():
-        own = [part for part in config.learning_rates if part in name.split(".")]
+        own = [part for part in config.param_group_lrs if part in name.split(".")]
         groups.setdefault(own[0] if own else None, []).append(parameter)
-    for part in config.learning_rates:
+    for part in config.param_group_lrs:
         if part not in groups:
             raise ConfigError(
-                f"optimizer.learning_rates.{part}={config.learning_rates[part]:g} names no trainable parameter.",
+                f"optimizer.param_group_lrs.{part}={config.param_group_lrs[part]:g} names no trainable parameter.",
                 fix="name a part that policy.train names.",
             )
     return [
-        {"params": members, "lr": config.learning_rate if part is None else config.learning_rates[part]}
+        {"params": members, "lr": config.learning_rate if part is None else config.param_group_lrs[part]}
         for part, members in groups.items()
     ]
 

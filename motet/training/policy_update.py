@@ -39,7 +39,7 @@ def update(
     Ratios, gaps, clipping and entropy are reported over the acts that were replayed. The metric
     `old_log_probs_recomputed` says by which rule of `motet.training.frozen_replays` ratios start.
     """
-    algorithm, seed, budget = recipe.algorithm, recipe.run.seed, recipe.optimizer.tokens_per_microbatch
+    algorithm, seed, budget = recipe.algorithm, recipe.run.seed, recipe.optimizer.max_tokens_per_microbatch
     losses: Losses = {one.act.kind: resolve_loss(algorithm, one.act.kind) for one in assigned}
     samples = prepare_samples(groups, assigned, losses, (seed, step))
     trained = [n for n, one in enumerate(samples) if not losses[one.act.kind].is_masked(one.act)]

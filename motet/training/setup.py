@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from motet.config import DROPOUTS, DataConfig, Recipe, TrackConfig
+from motet.config import DataConfig, Recipe, RewardsSuiteOptions, TrackConfig
+from motet.config.options import read_options
 from motet.core.errors import CheckpointError, ConfigError, MotetError
 from motet.core.protocols import Policy, TrainablePolicy
 from motet.core.trajectory import ActKind, Sampling
@@ -50,7 +51,7 @@ class TrainingSetup:
 
     def tracks_at(self, step: int) -> Sequence[Track]:
         """The tracks of a step: all of them, or the one whose turn it is."""
-        turn = self.recipe.run.turn
+        turn = self.recipe.run.steps_per_track
         return self.tracks if turn is None else [self.tracks[step // turn % len(self.tracks)]]
 
     def data_state(self) -> dict[str, Any]:
@@ -72,7 +73,7 @@ class TrainingSetup:
 def setup_rl(recipe: Recipe) -> TrainingSetup:
     """Build a run of reinforcement learning; what contradicts itself is refused here, before the first sample."""
     tracks, policy = build_rl_tracks(recipe), _load(recipe)
-    check_suite(recipe.eval.suite, policy)
+    check_suite(recipe.eval.suite.name, policy)
     learner = build_optimizer(recipe, policy, trained_act_kinds(tracks, policy))
     return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), learner)
 
@@ -99,17 +100,12 @@ def build_rl_tracks(recipe: Recipe) -> list[Track]:
 
     Raises ConfigError where they do not fit each other.
     """
-    for name in DROPOUTS:
-        if getattr(recipe.algorithm, name):
-            raise ConfigError(
-                f"algorithm.{name}={getattr(recipe.algorithm, name)} belongs to supervised training: a rollout that "
-                "does not see what it is asked cannot be judged by it.",
-                fix="remove it, or use `motet sft`.",
-            )
+    if recipe.sft.model_fields_set:
+        raise ConfigError("The section sft has no effect in `motet train`.", fix="remove it, or use `motet sft`.")
     tracks = []
     for number, (name, config) in enumerate(recipe.resolved_tracks().items()):
         _require_rewards(name, config, "add rewards, or use `motet sft` to imitate data.")
-        scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
+        scenario = resolve_scenario(config.scenario.name).with_options(config.scenario.options)
         rows = open_rows(config.data, scenario.columns, seed=recipe.run.seed)
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
         check_golds(rewards, rows.texts())
@@ -127,7 +123,7 @@ def _read_by_name(scenario: Scenario, rewards: Sequence[BoundReward]) -> set[str
 
 
 def eval_rows(recipe: Recipe, track: Track) -> Rows:
-    """The rows on which the suite `rewards` plays a track: all of `eval.split`, of `eval.data` if that is given.
+    """The rows on which the suite `rewards` plays a track: all of its `split`, of its `data` if that is given.
 
     They were checked when the session was prepared. Raises ConfigError or DataError, naming those keys, where there are
     none.
@@ -140,17 +136,22 @@ def _open_eval_rows(recipe: Recipe, data: DataConfig, scenario: Scenario, *, che
     try:
         return open_rows(own, scenario.columns, seed=recipe.eval.seed, check=check)
     except MotetError as error:
-        where = f"eval.split={own.split!r}" if recipe.eval.data is None else f"eval.data={recipe.eval.data!r}"
+        suite = _rewards_suite(recipe)
+        where = f"eval.suite.split={own.split!r}" if suite.data is None else f"eval.suite.data={suite.data!r}"
         raise type(error)(
-            f"eval.suite=rewards measures on {where}: {error.problem}",
-            fix="set eval.data to a file that training does not see, or eval.split to such a split of the data; or "
+            f"eval.suite=rewards evaluates on {where}: {error.problem}",
+            fix="set eval.suite.data to a file that training does not see, or eval.suite.split to such a split; or "
             "eval.suite to none.",
         ) from error
 
 
+def _rewards_suite(recipe: Recipe) -> RewardsSuiteOptions:
+    return read_options(recipe.eval.suite, RewardsSuiteOptions, "eval.suite")
+
+
 def eval_data_config(recipe: Recipe, data: DataConfig) -> DataConfig:
     """The data that the suite `rewards` measures on, of a track that practises on `data`."""
-    settings = recipe.eval
+    settings = _rewards_suite(recipe)
     if settings.data is None:
         return data.model_copy(update={"split": settings.split, "size": None})
     split = settings.split if has_splits(settings.data) else "train"
@@ -160,16 +161,16 @@ def eval_data_config(recipe: Recipe, data: DataConfig) -> DataConfig:
 
 def _check_eval_rows(recipe: Recipe, tracks: Sequence[Track]) -> None:
     """Raise where the suite `rewards` cannot measure a run that trains: no rows to measure on, or those of training."""
-    if recipe.eval.suite != "rewards":
+    if recipe.eval.suite.name != "rewards":
         return
     for track in tracks:
         data = recipe.resolved_tracks()[track.name].data
         own = eval_data_config(recipe, data)
         if (_place(own.source), own.split) == (_place(data.source), data.split):
             raise ConfigError(
-                f"eval.suite=rewards would measure on the rows that training sees, split {own.split!r} of "
+                f"eval.suite=rewards would evaluate on the rows that training sees, split {own.split!r} of "
                 f"{own.source!r}.",
-                fix="set eval.data to another file, or eval.split to another split.",
+                fix="set eval.suite.data to another file, or eval.suite.split to another split.",
             )
         check_golds(track.rewards, _open_eval_rows(recipe, data, track.scenario).texts())
 
@@ -184,9 +185,9 @@ def setup_eval(recipe: Recipe) -> TrainingSetup:
 
     A reward that asks for the reference gets the weights that are measured.
     """
-    tracks = build_eval_tracks(recipe) if recipe.eval.suite == "rewards" else []
+    tracks = build_eval_tracks(recipe) if recipe.eval.suite.name == "rewards" else []
     policy = _load(recipe)
-    check_suite(recipe.eval.suite, policy)
+    check_suite(recipe.eval.suite.name, policy)
     learner = PolicyOptimizer(policy, recipe.optimizer, recipe.run.steps)
     return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), learner)
 
@@ -196,7 +197,7 @@ def build_eval_tracks(recipe: Recipe) -> list[Track]:
     tracks = []
     for number, (name, config) in enumerate(recipe.resolved_tracks().items()):
         _require_rewards(name, config, "add rewards: what the suite `rewards` measures with.")
-        scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
+        scenario = resolve_scenario(config.scenario.name).with_options(config.scenario.options)
         rows = _open_eval_rows(recipe, config.data, scenario)
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
         check_golds(rewards, rows.texts())
@@ -223,11 +224,11 @@ def setup_sft(recipe: Recipe) -> TrainingSetup:
     """
     tracks = build_sft_tracks(recipe)
     policy = _load(recipe)
-    check_suite(recipe.eval.suite, policy)
+    check_suite(recipe.eval.suite.name, policy)
     for name in ("source_dropout", "joint_dropout"):
-        if getattr(recipe.algorithm, name) and "denoising" not in policy.kinds:
+        if getattr(recipe.sft, name) and "denoising" not in policy.kinds:
             raise ConfigError(
-                f"algorithm.{name}={getattr(recipe.algorithm, name)} withholds source pictures from denoising, which "
+                f"sft.{name}={getattr(recipe.sft, name)} withholds source pictures from denoising, which "
                 "this policy does not do.",
                 fix="remove it: of image tokens prompt_dropout withholds all.",
             )
@@ -246,10 +247,10 @@ def build_sft_tracks(recipe: Recipe) -> list[Track]:
     tracks = []
     for number, (name, config) in enumerate(recipe.resolved_tracks().items()):
         key = f"tracks.{name}." if name else ""
-        measured = recipe.eval.suite == "rewards"
+        measured = recipe.eval.suite.name == "rewards"
         if measured:
             _require_rewards(name, config, "add rewards to measure with, or set eval.suite to none.")
-        scenario = resolve_scenario(config.scenario).with_options(config.scenario_options)
+        scenario = resolve_scenario(config.scenario.name).with_options(config.scenario.options)
         targets = config.data.targets
         for act in scenario.acts:
             if act not in targets:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from motet.config import DROPOUTS, KindConfig
+from motet.config import KindConfig
 from motet.core.errors import ConfigError
 from motet.core.trajectory import Act, ActKind
 from motet.training.batches import StepBatch
@@ -37,8 +37,6 @@ def sft_batch(session: TrainingSetup, step: int) -> list[Act]:
 
     Raises ConfigError when nothing is left.
     """
-    algorithm = session.recipe.algorithm
-    dropouts = {name: getattr(algorithm, name) for name in DROPOUTS}
     encoded = [
         trajectory
         for track in session.tracks_at(step)
@@ -50,7 +48,7 @@ def sft_batch(session: TrainingSetup, step: int) -> list[Act]:
             seed=session.recipe.run.seed,
             step=step,
             track=track.number,
-            **dropouts,
+            **session.recipe.sft.model_dump(),
         )
     ]
     trained = [act for trajectory in encoded for act in trajectory.acts if act.trained]

@@ -58,7 +58,7 @@ def _step(
     failures = [line for one in rounds for line in failure_lines(step, one.groups, one.scores, one.track.name)]
     run.report(step, {**numbers, **act_metrics(groups, watch.seconds["rollout"]), **stats}, failures)
     for played in rounds:
-        if (step + 1) % session.recipe.run.sample_every == 0:
+        if (step + 1) % session.recipe.run.log_samples_every == 0:
             track = played.track
             save_samples(run.folder, step + 1, played.groups, played.scores, track.rewards, track.name)
         for message in empty.check(played.track.name, played.groups, played.scores, played.track.rewards):

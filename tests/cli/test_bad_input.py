@@ -106,7 +106,7 @@ def test_a_file_has_no_rows_to_measure_on(tiny_checkpoint, capsys, tmp_path):
     settings = {"data": data, "eval": {"suite": "rewards"}, "policy": {"path": "nowhere"}}
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **ANSWER, **settings)
     # Found before the policy is looked for.
-    refused(capsys, tmp_path, recipe, words=["eval.split='test'", "has no splits", "set eval.data"])
+    refused(capsys, tmp_path, recipe, words=["eval.suite.split='test'", "has no splits", "set eval.suite.data"])
 
 
 def test_a_picture_that_cannot_be_read(tiny_checkpoint, capsys, tmp_path):
@@ -239,7 +239,7 @@ def test_a_changed_recipe_is_not_resumed(tiny_checkpoint, capsys, tmp_path):
     assert answer.code == 2 and "algorithm.beta was 0.0 and is 0.1" in said
     assert "rewards.1.weight was 1.0 and is 0.5" in said and f"resume with {out / 'recipe.yaml'}" in said
     assert kept == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    free = ["run.steps=2", "run.save_every=1", "optimizer.tokens_per_microbatch=64", "description=longer"]
+    free = ["run.steps=2", "run.save_every=1", "optimizer.max_tokens_per_microbatch=64", "description=longer"]
     assert motet_command(capsys, "train", recipe, *free, "--output", out, "--resume").code == 0
     assert len(metrics(out)) == 2
 

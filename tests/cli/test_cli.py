@@ -19,7 +19,7 @@ from motet.weights.locate import weights_digest
 from tests.runs import WORLD, mapping, motet_command, write_recipe
 
 ROOT = Path(__file__).parent.parent.parent
-SUITE = {"suite": "shapes", "size": 6, "held_out_size": 4, "pass_at": 2}
+SUITE = {"suite": {"name": "shapes", "held_out_size": 4}, "size": 6, "samples_per_item": 2}
 WORLD_OPTIONS = [text for name, value in WORLD.items() for text in ("--world", f"{name}={value}")]
 
 

@@ -98,7 +98,7 @@ def test_overrides_reach_every_depth_and_the_last_one_wins(tmp_path: Path) -> No
         "description=a=b",
         "algorithm.epsilon=null",
     )
-    assert (recipe.run.steps, recipe.scenario, recipe.description) == (8, "my.module:play", "a=b")
+    assert (recipe.run.steps, recipe.scenario.name, recipe.description) == (8, "my.module:play", "a=b")
     assert [reward.weight for reward in recipe.rewards] == [1.0, 0.5] and recipe.rewards[0].acts == ("image",)
     assert recipe.algorithm.per_kind["image"].beta == 0.01 and recipe.algorithm.epsilon is None
     assert recipe.policy.lora is not None and recipe.policy.lora.rank == 4
@@ -279,7 +279,7 @@ description: |
   several
     lines: yes
 scenario: text_to_image
-policy: {path: model, train: [lm_head], device: cpu, autocast: bfloat16, gradient_checkpointing: true}
+policy: {path: model, train: [lm_head], device: cpu, dtype: bfloat16, gradient_checkpointing: true}
 data: {source: rows.jsonl, split: test, columns: {question: problem}, size: 4, targets: {image: image}}
 rewards: [{name: a, weight: -0.5, acts: [image], options: {x: .inf, y: '2e-4', z: 'on', '1': ['', ~, 1e-7]}}]
 algorithm: {num_generations: 4, epsilon: 0.2, epsilon_high: 0.28, per_kind: {image: {epsilon: 0.1, epsilon_high: 0.1}}}
@@ -306,7 +306,7 @@ def test_a_written_recipe_reads_back_equal(tmp_path: Path, text: str) -> None:
 
 def test_a_written_recipe_spells_every_default_out(tmp_path: Path) -> None:
     content = yaml.safe_load(to_yaml(load(tmp_path, FULL)))
-    assert content["algorithm"]["num_minibatches"] == 1 and content["run"]["sample_every"] == 20
+    assert content["algorithm"]["num_minibatches"] == 1 and content["run"]["log_samples_every"] == 20
     assert content["rewards"][0]["options"]["y"] == "2e-4" and content["rewards"][0]["options"]["z"] == "on"
 
 

@@ -25,10 +25,10 @@ REFUSED = {
         (["sampling.denoising.image_guidance_scale=3"], "sampling.denoising.image_guidance_scale: has no effect"),
         (
             ["policy.lora={}", "policy.train=[lm_head]"],
-            "policy.train: names lm_head, in whose place policy.lora trains",
+            "policy.train: lists lm_head, which policy.lora adapts",
         ),
-        (["policy.lora={}", "policy.train=[queries, language_model]"], "policy.train: names language_model, in whose"),
-        (["policy.expert.lora={}", "policy.train=[transformer]"], "policy.train: names transformer, in whose place"),
+        (["policy.lora={}", "policy.train=[queries, language_model]"], "policy.train: lists language_model, which"),
+        (["policy.diffusion.lora={}", "policy.train=[transformer]"], "policy.train: lists transformer, which"),
         (["tracks={}"], "tracks: is empty"),
         (
             ["algorithm.ref_model_sync_steps=2"],
@@ -57,7 +57,7 @@ REFUSED = {
             ["tracks.a.scenario=edit", "run.prompts_per_step=3"],
             "run.prompts_per_step: has no effect beside tracks",
         ),
-        (["tracks.a.scenario=edit", "run.turn=3"], "run.turn: has no effect without two tracks"),
+        (["tracks.a.scenario=edit", "run.steps_per_track=3"], "run.steps_per_track: has no effect without two tracks"),
     ],
     "_sampling": [
         (
@@ -92,7 +92,7 @@ REFUSED = {
             "algorithm.flow.guard: normalises ratios, which nft has none of",
         ),
     ],
-    "_track_names": [(["tracks={a b: {scenario: text_to_image}}"], "tracks.a b: 'a b' is no name")],
+    "_track_names": [(["tracks={a b: {scenario: text_to_image}}"], "tracks.a b: 'a b' does not fit")],
     "_finite": [
         (
             ["optimizer.weight_decay=.inf"],
@@ -105,16 +105,16 @@ REFUSED = {
         (["policy.path=''"], "policy.path: is empty"),
         (["policy.train=[]"], "policy.train: is empty, so nothing would train"),
         (["policy.lora.target_modules=[]"], "policy.lora.target_modules: is empty"),
-        (["policy.expert.lora.target_modules=[]"], "policy.expert.lora.target_modules: is empty"),
-        (["policy.expert={}", "policy.train=[]"], "policy.train: is empty, so nothing would train"),
-        (["policy.device=gpu"], "policy.device: 'gpu' is no device name of torch"),
+        (["policy.diffusion.lora.target_modules=[]"], "policy.diffusion.lora.target_modules: is empty"),
+        (["policy.diffusion={}", "policy.train=[]"], "policy.train: is empty, so nothing would train"),
+        (["policy.device=gpu"], "policy.device: 'gpu' is not a torch device"),
     ],
     "_shapes_data": [
         (["data.source=rows.jsonl", "data.options.size=3"], "data.options: are options of the shapes world"),
         (["data.split=validation"], "data.split: the shapes world has no split 'validation'"),
         (["data.split=test", "eval.suite=shapes"], "training would see the test"),
         (["data.split=held_out", "eval.suite=shapes"], "training would see the test"),
-        (["tracks.a.data.split=test", "eval.suite=shapes"], "tracks.a.data.split: is 'test', which eval.suite"),
+        (["tracks.a.data.split=test", "eval.suite=shapes"], "tracks.a.data.split: is 'test', on which eval.suite"),
     ],
     "_names": [
         (["scenario=my.module.play"], "scenario: 'my.module.play' lacks the colon of package.module:name (override"),
@@ -122,8 +122,8 @@ REFUSED = {
         (["rewards=[{name: a.b}]"], "rewards.0.name: 'a.b' lacks the colon of package.module:name. Fix: write a:b."),
     ],
     "_rewards": [
-        (["tracks.a.rewards=[{name: a, acts: []}]"], "tracks.a.rewards.0.acts: is empty, so the reward speaks for"),
-        (["rewards=[{name: a, acts: []}]"], "rewards.0.acts: is empty, so the reward speaks for no act"),
+        (["tracks.a.rewards=[{name: a, acts: []}]"], "tracks.a.rewards.0.acts: is empty, so the reward would apply to"),
+        (["rewards=[{name: a, acts: []}]"], "rewards.0.acts: is empty, so the reward would apply to no act"),
         (["rewards=[{name: a, acts: [x, x]}]"], "rewards.0.acts: names an act twice: x, x"),
         (["rewards=[{name: a}, {name: a, weight: 2}]"], "rewards.1: 'a' is already rewards.0, for the same acts"),
         (
@@ -172,7 +172,7 @@ REFUSED = {
             "algorithm.sync_ref_model: mixes weights, but adapters train",
         ),
         (
-            ["algorithm={sync_ref_model: true, beta: 0.1}", "policy.expert.lora={}", "policy.train=[]"],
+            ["algorithm={sync_ref_model: true, beta: 0.1}", "policy.diffusion.lora={}", "policy.train=[]"],
             "algorithm.sync_ref_model: mixes weights, but adapters train",
         ),
     ],
@@ -222,19 +222,24 @@ REFUSED = {
     "_minibatches": [
         (["algorithm.num_minibatches=9"], "algorithm.num_minibatches: 9 minibatches cannot be cut from 8 prompts"),
     ],
-    "_dropouts": [
+    "_sft": [
         (
-            ["algorithm={prompt_dropout: 0.5, source_dropout: 0.3, joint_dropout: 0.3}"],
-            "algorithm.prompt_dropout: 0.5 + 0.3 + 0.3 of the edits are more than all",
+            ["sft={prompt_dropout: 0.5, source_dropout: 0.3, joint_dropout: 0.3}"],
+            "sft.prompt_dropout: 0.5 + 0.3 + 0.3 of the edits are more than all",
         ),
     ],
     "_optimizer": [
         (["optimizer.betas=[0.9, 1.0]"], "optimizer.betas.1: 1 does not fit; expected >= 0 and < 1"),
         (["optimizer.betas=[-0.1, 0.9]"], "optimizer.betas.0: -0.1 does not fit"),
-        (["optimizer.learning_rate=2e4"], "optimizer.learning_rate: 20000 is no rate of AdamW"),
+        (["optimizer.learning_rate=2e4"], "optimizer.learning_rate: 20000 is almost certainly a typo"),
     ],
     "_eval": [
-        (["eval.size=8", "eval.seed=1"], "eval.suite: eval.seed, eval.size given, but without eval.suite"),
+        (["eval.size=8", "eval.seed=1"], "eval.suite: missing beside eval.seed, eval.size; nothing would be evaluated"),
+        (["eval.suite=none", "eval.every=5"], "eval.every: is 5, which has no effect while eval.suite is none"),
+        (["eval.suite=shape"], "eval.suite: 'shape' is not a suite; expected one of shapes, rewards, none"),
+        (["eval.suite=shapes", "eval.suite.split=test"], "'shapes' expects held_out_size, guidance_scale"),
+        (["eval.suite=rewards", "eval.suite.held_out_size=8"], "eval.suite.held_out_size: the key is unknown"),
+        (["eval.suite=shapes", "eval.suite.guidance_scale=0.5"], "eval.suite.guidance_scale: 0.5 does not fit"),
     ],
 }
 
@@ -245,9 +250,9 @@ LEGAL = [
     ["policy.lora={}"],
     ["policy.lora={}", "policy.train=[queries, connector, transformer]"],
     ["policy.lora={}", "policy.train=[]"],
-    ["policy.expert.lora={}", "policy.train=[]"],
-    ["policy.expert.lora={}", "policy.train=[language_model, lm_head]"],
-    ["policy.expert.lora={}", "policy.lora={}"],
+    ["policy.diffusion.lora={}", "policy.train=[]"],
+    ["policy.diffusion.lora={}", "policy.train=[language_model, lm_head]"],
+    ["policy.diffusion.lora={}", "policy.lora={}"],
     ["policy.train=[language_model]"],
     ["policy.device=cuda:1"],
     ["data.source=rows.jsonl", "data.columns.question=problem", "data.split=validation"],
@@ -280,11 +285,12 @@ LEGAL = [
     ["algorithm.epsilon=null", "algorithm.per_kind.text={epsilon: 0.2, delta: 4.0}"],
     ["algorithm.use_bias_correction_kl=true", "algorithm.beta=0.1"],
     ["algorithm.num_minibatches=8"],
-    ["algorithm={prompt_dropout: 0.5, source_dropout: 0.25, joint_dropout: 0.25}"],
+    ["sft={prompt_dropout: 0.5, source_dropout: 0.25, joint_dropout: 0.25}"],
     ["algorithm.num_minibatches=3", "run.prompts_per_step=8"],
     ["optimizer.betas=[0.0, 0.95]"],
     ["eval.suite=none", "eval.size=8"],
-    ["eval.suite=shapes"],
+    ["eval.suite=shapes", "eval.suite.held_out_size=8"],
+    ["eval.suite={name: rewards, data: x.jsonl}", "eval.suite.split=dev"],
 ]
 
 

@@ -13,9 +13,9 @@ PAGE = "first-own-run"
 COLOURS = ("red", "green", "blue", "black")
 FEWER = {
     "data": ["--show", "2"],
-    "eval": ["eval.size=3", "eval.pass_at=1"],
-    "sft": ["eval.size=3", "eval.pass_at=1", "eval.every=2", "run.steps=2", "run.prompts_per_step=2"],
-    "train": ["eval.size=3", "eval.pass_at=1", "eval.every=1", "run.steps=1", "run.prompts_per_step=1"],
+    "eval": ["eval.size=3", "eval.samples_per_item=1"],
+    "sft": ["eval.size=3", "eval.samples_per_item=1", "eval.every=2", "run.steps=2", "run.prompts_per_step=2"],
+    "train": ["eval.size=3", "eval.samples_per_item=1", "eval.every=1", "run.steps=1", "run.prompts_per_step=1"],
 }
 
 

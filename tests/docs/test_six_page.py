@@ -30,7 +30,7 @@ def blocks(language):
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_the_recipes_of_the_page_are_accepted(text):
     recipe = parse_recipe(yaml.safe_load(text) | {"policy": {"path": "x"}, "run": {"steps": 1}})
-    scenario = resolve_scenario(recipe.scenario).with_options(recipe.scenario_options)
+    scenario = resolve_scenario(recipe.scenario.name).with_options(recipe.scenario.options)
     rows = open_rows(recipe.data, scenario.columns)
     check_reward_assignment(scenario, resolve_all(recipe.rewards, scenario.acts, rows.columns))
 

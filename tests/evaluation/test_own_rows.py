@@ -7,7 +7,7 @@ import pytest
 import yaml
 from rich.table import Table
 
-from motet.config import load_recipe, parse_recipe, to_yaml
+from motet.config import load_recipe, parse_recipe
 from motet.core.errors import ConfigError
 from motet.experiments.single_run import run_supervised, run_training
 from motet.report.run_dir import RunFolder
@@ -15,7 +15,7 @@ from motet.training.setup import setup_rl, setup_sft
 from tests.runs import mapping, metrics, motet_command
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
-EVAL = {"suite": "rewards", "size": 4, "pass_at": 2}
+EVAL = {"suite": "rewards", "size": 4, "samples_per_item": 2}
 
 
 def length(completions, answer):
@@ -73,13 +73,13 @@ def test_a_split_of_saved_data(tiny_checkpoint, capsys, tmp_path):
     answer = motet_command(capsys, "eval", tiny_checkpoint, recipe, "--split", "dev", "--json", numbers)
     assert answer.code == 0 and json.loads(numbers.read_text())["answer"]["length"]["rows"] == 5
     missing = motet_command(capsys, "eval", tiny_checkpoint, recipe)
-    assert missing.code == 2 and "eval.split='test'" in missing.err and "dev" in missing.err
+    assert missing.code == 2 and "eval.suite.split='test'" in missing.err and "dev" in missing.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["has no splits", "eval.data"]),
+        ([], ["has no splits", "eval.suite.data"]),
         (["--suite", "shapes"], ["--suite belongs to the shapes suite"]),
         (["--world", "canvas=64"], ["--world belongs to the shapes suite"]),
         (["--stage", "x"], ["--stage is 'x'", "leave it out"]),
@@ -109,11 +109,13 @@ def test_a_plan_is_asked_for_a_stage(tiny_checkpoint, capsys, tmp_path, files):
     assert motet_command(capsys, "eval", tiny_checkpoint, plan, "--stage", "played", "eval.size=1").code == 0
 
 
-# --- eval.data of a run
+# --- eval.suite.data of a run
 
 
 def test_a_second_file_is_measured_whole(tiny_checkpoint, tmp_path, files):
-    recipe = parse_recipe(content(tiny_checkpoint, files[0], eval={**EVAL, "data": files[1]}))
+    recipe = parse_recipe(
+        content(tiny_checkpoint, files[0], eval={**EVAL, "suite": {"name": "rewards", "data": files[1]}})
+    )
     run_training(recipe, RunFolder(tmp_path / "run", resume=False), "")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     for name in ("before", "after"):
@@ -125,7 +127,9 @@ def test_a_second_file_is_measured_whole(tiny_checkpoint, tmp_path, files):
 def test_rows_that_measure_are_checked_once(tiny_checkpoint, tmp_path, files, monkeypatch):
     checked = []
     monkeypatch.setattr("motet.data.rows.check_rows", lambda rows: checked.append(rows.source.name))
-    recipe = parse_recipe(content(tiny_checkpoint, files[0], eval={**EVAL, "data": files[1], "every": 1}))
+    recipe = parse_recipe(
+        content(tiny_checkpoint, files[0], eval={**EVAL, "suite": {"name": "rewards", "data": files[1]}, "every": 1})
+    )
     run_training(recipe, RunFolder(tmp_path / "run", resume=False), "")
     assert checked == ["train.jsonl", "test.jsonl"]
 
@@ -135,23 +139,29 @@ def test_rows_of_training_do_not_measure(tiny_checkpoint, tmp_path, files, prepa
     monkeypatch.chdir(tmp_path)
     for data in (files[0], "train.jsonl"):
         with pytest.raises(ConfigError, match=r"rows that training sees.*another file"):
-            prepared(parse_recipe(content(tiny_checkpoint, files[0], eval={**EVAL, "data": data})))
+            prepared(
+                parse_recipe(
+                    content(tiny_checkpoint, files[0], eval={**EVAL, "suite": {"name": "rewards", "data": data}})
+                )
+            )
     with pytest.raises(ConfigError, match="rows that training sees"):
-        prepared(parse_recipe(mapping(tiny_checkpoint, eval=EVAL | {"split": "train"}, data={
-            "targets": {"image": "target", "answer": "solution"}})))  # fmt: skip
+        own = EVAL | {"suite": {"name": "rewards", "split": "train"}}
+        targets = {"image": "target", "answer": "solution"}
+        prepared(parse_recipe(mapping(tiny_checkpoint, eval=own, data={"targets": targets})))
 
 
 def test_a_second_file_without_the_suite_has_no_effect(tiny_checkpoint):
-    with pytest.raises(ConfigError, match=r"eval\.data: has no effect while eval\.suite is shapes"):
-        parse_recipe(mapping(tiny_checkpoint, eval={"suite": "shapes", "data": "x.jsonl"}))
-    assert "data" not in yaml.safe_load(to_yaml(parse_recipe(mapping(tiny_checkpoint))))["eval"]
+    with pytest.raises(
+        ConfigError, match=r"eval\.suite\.data: the key is unknown.*'shapes' expects held_out_size, guidance_scale"
+    ):
+        parse_recipe(mapping(tiny_checkpoint, eval={"suite": {"name": "shapes", "data": "x.jsonl"}}))
 
 
 # --- supervised training
 
 
 def test_supervised_training_measures_with_rewards(tiny_checkpoint, capsys, tmp_path, files):
-    settings = {**EVAL, "data": files[1], "every": 2}
+    settings = {**EVAL, "suite": {"name": "rewards", "data": files[1]}, "every": 2}
     recipe = recipe_file(tmp_path, tiny_checkpoint, files[0], eval=settings, algorithm=None)
     answer = motet_command(capsys, "sft", recipe, "--output", tmp_path / "run")
     assert answer.code == 0 and "before" in answer.out and "change" in answer.out, answer.err
@@ -171,12 +181,12 @@ def test_rewards_have_no_part_in_supervised_training_without_the_suite(tiny_chec
     own["data"]["targets"] = {"answer": "solution"}
     assert setup_sft(parse_recipe(own)).tracks[0].rewards == []
     with pytest.raises(ConfigError, match="names no rewards"):
-        nothing = content(tiny_checkpoint, files[0], eval={**EVAL, "data": files[1]})
+        nothing = content(tiny_checkpoint, files[0], eval={**EVAL, "suite": {"name": "rewards", "data": files[1]}})
         setup_sft(parse_recipe(nothing | {"rewards": []}))
 
 
 def a_plan(tmp_path, checkpoint, files):
-    shared = content(checkpoint, files[0], eval={**EVAL, "data": files[1]})
+    shared = content(checkpoint, files[0], eval={**EVAL, "suite": {"name": "rewards", "data": files[1]}})
     shared["run"] = {"steps": 2, "prompts_per_step": 2}
     stages = {"taught": {"kind": "sft"}, "played": {"from": "taught"}}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"shared": shared, "stages": stages}, sort_keys=False))
@@ -214,7 +224,7 @@ def test_a_look_every_few_steps_changes_nothing(tiny_checkpoint, tmp_path, suite
 
 
 def test_tracks_are_looked_at_under_their_names(tiny_checkpoint, tmp_path, files):
-    own = content(tiny_checkpoint, files[0], eval={**EVAL, "data": files[1], "every": 1})
+    own = content(tiny_checkpoint, files[0], eval={**EVAL, "suite": {"name": "rewards", "data": files[1]}, "every": 1})
     track = {key: own.pop(key) for key in ("scenario", "data", "rewards")} | {"prompts_per_step": 2}
     recipe = parse_recipe(own | {"tracks": {"one": track, "two": track}, "run": {"steps": 1}})
     run_training(recipe, RunFolder(tmp_path / "run", resume=False), "")

@@ -15,7 +15,7 @@ from motet.training.setup import setup_rl
 from tests.experiments.test_tracks import ALONE
 from tests.runs import mapping
 
-EVAL = {"suite": "rewards", "size": 5, "pass_at": 3}
+EVAL = {"suite": "rewards", "size": 5, "samples_per_item": 3}
 
 
 def taste(completions, prompt):
@@ -95,7 +95,7 @@ def test_training_rows_are_not_played(tiny_checkpoint, monkeypatch):
         seen.append((data.split, seed))
         return open_rows(data, columns, seed=seed, check=check)
 
-    content = mapping(tiny_checkpoint, **ALONE, eval={**EVAL, "size": 1, "pass_at": 1, "seed": 77})
+    content = mapping(tiny_checkpoint, **ALONE, eval={**EVAL, "size": 1, "samples_per_item": 1, "seed": 77})
     content["tracks"] = {"one": {**content["tracks"]["draws"]}}
     content["run"] = {"steps": 1}
     session = setup_rl(parse_recipe(content))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from motet.config import EvalConfig, parse_recipe
+from motet.config import Choice, EvalConfig, parse_recipe
 from motet.core.errors import ConfigError
 from motet.core.trajectory import ImageTokens, Sampling
 from motet.evaluation.shapes_suite import ITEMS_PER_BATCH, evaluate_shapes, is_right
@@ -27,7 +27,12 @@ from tests.runs import REWARDS, mapping, motet_command
 
 WORLD = {"canvas": 16, "grid": 2, "max_things": 3, "max_count": 3}
 FORMS = ("multiple choice", "open-ended")
-CONFIG = EvalConfig(suite="shapes", size=40, held_out_size=6, pass_at=3, seed=9)
+CONFIG = EvalConfig(suite=Choice.of("shapes", held_out_size=6), size=40, samples_per_item=3, seed=9)
+
+
+def changed(**options):
+    """The settings with options of the suite changed."""
+    return CONFIG.model_copy(update={"suite": CONFIG.suite.with_options(**options)})
 
 
 def items(split, size):
@@ -45,7 +50,7 @@ class Known(FakePolicy):
         super().__init__(writes=self.write)
         self.draws_right, self.says = draws_right, says
         self.rows = {}
-        for split, size in (("test", CONFIG.size), ("held_out", CONFIG.held_out_size)):
+        for split, size in (("test", CONFIG.size), ("held_out", 6)):
             self.rows |= {(r["prompt"], i): r for i, r in enumerate(items(split, size))}
             self.rows |= {(r["question"], i): r for i, r in enumerate(items(split, size))}
         self.greedy = False
@@ -128,7 +133,7 @@ def test_guidance_is_for_drawings_alone():
             seen.add((requests[0].kind, sampling.temperature, sampling.guidance, sampling.guidance_scale))
             return super().act(requests, sampling)
 
-    evaluate_shapes(Guided(side=16), CONFIG.model_copy(update={"guidance_scale": 3.0}), WORLD, 20)
+    evaluate_shapes(Guided(side=16), changed(guidance_scale=3.0), WORLD, 20)
     assert seen == {(kind, t, *how) for t in (0.0, 1.0) for kind, how in KINDS_GUIDED}
     seen.clear()
     evaluate_shapes(Guided(side=16), CONFIG, WORLD, 20)
@@ -154,7 +159,7 @@ def walked(monkeypatch):
 
 def test_a_policy_that_draws_by_denoising(unified, walked):
     """Samples take the stochastic steps that it is told, the greedy drawing walks the ODE."""
-    few = CONFIG.model_copy(update={"size": 4, "held_out_size": 2, "pass_at": 2, "guidance_scale": 3.0})
+    few = changed(held_out_size=2, guidance_scale=3.0).model_copy(update={"size": 4, "samples_per_item": 2})
     steps = Sampling(num_steps=3, noise_level=0.5, shift=2.0, guidance="conditional", guidance_scale=7.0)
     outcome = evaluate_shapes(load_policy(unified), few, WORLD, 8, denoising=steps)
     assert list(outcome.table) == ["draw", "answer", "held_out", "greedy", "pass@2", "items", "by_item"]
@@ -170,7 +175,7 @@ def test_the_command_and_a_run_say_how_drawings_are_denoised(unified, walked, tm
     assert answer.code == 0 and "draw: overall" in answer.out
     assert {(how.num_steps, how.noise_level, how.guidance) for how in walked} == {(2, 0.3, "none")}
     walked.clear()
-    evaluated = {"suite": "shapes", "size": 2, "held_out_size": 2, "pass_at": 1}
+    evaluated = {"suite": {"name": "shapes", "held_out_size": 2}, "size": 2, "samples_per_item": 1}
     content = mapping(unified, eval=evaluated, sampling={"denoising": {"num_steps": 4, "sde_type": "cps"}})
     run_measurement(parse_recipe(content), RunFolder(tmp_path / "run", resume=False), "")
     assert {(how.num_steps, how.sde_type) for how in walked} == {(4, "cps")}
@@ -257,7 +262,7 @@ def test_the_table_shows_both_columns_and_the_change():
 def test_a_measurement_stops_when_its_time_is_over_and_says_how_many_items_it_took(monkeypatch):
     now = iter(range(0, 10_000, 30))
     monkeypatch.setattr("motet.evaluation.shapes_suite.time.monotonic", lambda: next(now))
-    config = CONFIG.model_copy(update={"size": 200, "held_out_size": 64, "minutes": 1.0})
+    config = changed(held_out_size=64).model_copy(update={"size": 200, "minutes": 1.0})
     told = []
     policy = FakePolicy(side=16)
     table = evaluate_shapes(policy, config, WORLD, 20, lambda done, total: told.append((done, total))).table

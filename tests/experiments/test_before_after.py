@@ -14,7 +14,7 @@ from motet.report.report_table import ReportTable
 from tests.experiments.test_tracks import TRACKS
 from tests.runs import mapping
 
-EVAL = {"suite": "rewards", "size": 4, "pass_at": 2}
+EVAL = {"suite": "rewards", "size": 4, "samples_per_item": 2}
 
 
 def content(**stages):
@@ -73,7 +73,7 @@ def test_a_contrast_is_one_minus_the_other(tmp_path):
 
 
 def test_every_track_has_a_gain(tmp_path):
-    made = content(both={"tracks": TRACKS, "run": {"turn": 1, "steps": 5}})
+    made = content(both={"tracks": TRACKS, "run": {"steps_per_track": 1, "steps": 5}})
     plan = parse_plan(made, tmp_path)
     assert trajectories(plan.stage("both").recipe) == {"draws": 3 * 3 * 2, "answers": 2 * 2 * 2}
     rows = numbers([0.0, 1.0])

@@ -149,7 +149,7 @@ def test_the_shipped_benchmark_is_fair():
     """One budget, all six scenarios, the same rows where stages are compared; and every act has a reward."""
     plan = load_plan(SHIPPED, Path("out"))
     assert {sum(trajectories(stage.recipe).values()) for stage in plan.stages} == {60 * 16 * 8}
-    assert {stage.recipe.scenario for stage in plan.stages if "unified" in stage.name} >= {
+    assert {stage.recipe.scenario.name for stage in plan.stages if "unified" in stage.name} >= {
         "answer", "text_to_image", "think_then_generate", "edit_cycle", "reflect", "regenerate", "caption_cycle"
     }  # fmt: skip
     assert plan.stage("unified_reasoning").recipe.data.options["task"] == "reasoning"
@@ -158,10 +158,10 @@ def test_the_shipped_benchmark_is_fair():
     assert {stage.recipe.algorithm.credit for stage in plan.compare["credit of reflection"]} == {"joint", "factorized"}
     for stage in plan.stages:
         recipe = stage.recipe
-        scenario = resolve_scenario(recipe.scenario).with_options(recipe.scenario_options)
+        scenario = resolve_scenario(recipe.scenario.name).with_options(recipe.scenario.options)
         rewards = resolve_all(recipe.rewards, scenario.acts, open_rows(recipe.data, scenario.columns).columns)
         check_reward_assignment(scenario, rewards)
-        if recipe.scenario in ("reflect", "regenerate"):  # judged by the revision, not by the draft
+        if recipe.scenario.name in ("reflect", "regenerate"):  # judged by the revision, not by the draft
             assert rewards[0].name == "shapes" and rewards[0].acts[-1] == "revision"
     one, other = plan.compare["credit of reflection"]
     assert one.recipe.rewards == other.recipe.rewards  # else the credits would be compared by what they are given

@@ -16,7 +16,7 @@ from motet.training.setup import build_sft_tracks
 from tests.experiments.test_tracks import TRACKS
 from tests.runs import REWARDS, WORLD, mapping, metrics, motet_command
 
-EVAL = {"suite": "shapes", "size": 4, "held_out_size": 2, "pass_at": 2}
+EVAL = {"suite": {"name": "shapes", "held_out_size": 2}, "size": 4, "samples_per_item": 2}
 
 
 def plan_mapping(checkpoint):
@@ -29,7 +29,7 @@ def plan_mapping(checkpoint):
             "taught": {"kind": "sft", "rewards": [], "data": {"targets": {"image": "target", "answer": "solution"}}},
             "unified": {"scenario": "generate_and_answer"},
             "draw": {"from": "unified", **TRACKS["draws"]} | {"prompts_per_step": None},
-            "turns": {"from": "unified", "tracks": TRACKS, "run": {"turn": 1}},
+            "turns": {"from": "unified", "tracks": TRACKS, "run": {"steps_per_track": 1}},
             "merged": {"kind": "merge", "from": ["draw", "turns"], "base": "unified", "method": "norm"},
         },
         "rows": {"all": "merged", "each": {"draw": "draw", "answer": "turns"}},
@@ -104,8 +104,8 @@ def test_tracks_take_the_shared_data_where_they_name_none(content, tmp_path):
 
 def test_prompt_dropout_of_an_rl_stage_is_refused_before_anything_runs(tiny_checkpoint, tmp_path):
     content = plan_mapping(tiny_checkpoint)
-    content["stages"]["unified"].setdefault("algorithm", {})["prompt_dropout"] = 0.1
-    with pytest.raises(ConfigError, match=r"stages\.unified: algorithm\.prompt_dropout belongs to supervised training"):
+    content["stages"]["unified"]["sft"] = {"prompt_dropout": 0.1}
+    with pytest.raises(ConfigError, match=r"stages\.unified\.sft has no effect in a stage of kind rl"):
         parse_plan(content, tmp_path)
 
 
@@ -126,7 +126,10 @@ def test_a_missing_split_of_any_stage_shows_before_the_first_runs(content, tmp_p
     content["stages"]["late"] = late
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     refused = motet_command(capsys, "train", tmp_path / "plan.yaml", "-o", tmp_path / "out")
-    assert refused.code == 2 and "Stage 'late': eval.suite=rewards measures on eval.split='validation'" in refused.err
+    assert (
+        refused.code == 2
+        and "Stage 'late': eval.suite=rewards measures on eval.suite.split='validation'" in refused.err
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -191,7 +194,7 @@ def test_the_rewards_suite_is_another_measurement_for_another_scenario(tiny_chec
     content = plan_mapping(tiny_checkpoint)
     draws = {**TRACKS["draws"]}
     del draws["prompts_per_step"]
-    content["shared"]["eval"] = {"suite": "rewards", "size": 4, "pass_at": 2}
+    content["shared"]["eval"] = {"suite": "rewards", "size": 4, "samples_per_item": 2}
     content["stages"] = {"one": draws, "two": {"scenario": "answer", "rewards": TRACKS["answers"]["rewards"]},
                          "three": {**draws, "algorithm": {"credit": "joint"}},
                          "four": {**draws, "sampling": {"image": {"temperature": 0.5}}}}  # fmt: skip
@@ -334,7 +337,7 @@ def test_starts_that_were_measured_in_two_ways_are_two_rows(tiny_checkpoint, tmp
     content = plan_mapping(tiny_checkpoint)
     content["stages"]["draw"].pop("from")
     del content["stages"]["draw"]["prompts_per_step"]
-    content["stages"]["draw"]["eval"] = {**content["shared"]["eval"], "guidance_scale": 2.0}
+    content["stages"]["draw"]["eval"] = {"suite": {"guidance_scale": 2.0}}
     plan = parse_plan(content, tmp_path)
     results = {stage.name: {"before": stage.name} for stage in plan.stages}
     found = starts_of(plan, results)

@@ -32,7 +32,7 @@ def study(tiny_checkpoint, tmp_path):
                 "stages": {"draw": alone["draws"], "answer": {"from": "draw", **alone["answers"]}},
                 "result": {"draw": "draw", "answer": "answer"},
             },
-            "turns": {"stages": {"both": {"tracks": TRACKS, "run": {"turn": 1}}}, "result": "both"},
+            "turns": {"stages": {"both": {"tracks": TRACKS, "run": {"steps_per_track": 1}}}, "result": "both"},
         },
     }  # fmt: skip
     path = tmp_path / "pilot.yaml"

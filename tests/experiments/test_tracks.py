@@ -31,7 +31,7 @@ def stumbles(task):
 
 def recipe(checkpoint, **run):
     content = mapping(checkpoint, **ALONE)
-    content["run"] = {"steps": 4, "sample_every": 2, **run}
+    content["run"] = {"steps": 4, "log_samples_every": 2, **run}
     return parse_recipe(content)
 
 
@@ -60,7 +60,7 @@ def test_tracks_take_turns(tiny_checkpoint, tmp_path):
 def test_a_track_that_fails_whole_is_told_when_its_turn_comes(tiny_checkpoint, tmp_path):
     content = mapping(tiny_checkpoint, **ALONE)
     content["tracks"] = {"draws": TRACKS["draws"], "answers": {**TRACKS["answers"], "scenario": f"{__file__}:stumbles"}}
-    content["run"] = {"steps": 4, "turn": 1}
+    content["run"] = {"steps": 4, "steps_per_track": 1}
     with pytest.raises(ConfigError, match="All 4 trajectories of the first step failed"):
         run_loop(content, tmp_path / "run")
 

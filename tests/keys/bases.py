@@ -24,8 +24,8 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     "sd3": lambda folder: tiny_pipelines.write("sd3", folder),
 }
 """How each tiny checkpoint is saved. `@NAME` in a recipe below stands for its folder."""
-RUN = {"steps": 2, "prompts_per_step": 2, "sample_every": 1}
-OF_A_TRACK = ("scenario", "scenario_options", "data", "rewards")
+RUN = {"steps": 2, "prompts_per_step": 2, "log_samples_every": 1}
+OF_A_TRACK = ("scenario", "data", "rewards")
 HEIGHT, WIDTH = tiny_pipelines.SIZES["flux"]
 
 
@@ -100,7 +100,7 @@ def experts() -> Content:
     """The tiny Qwen-VL beside a tiny FLUX, which draws."""
     content = flow()
     content["policy"] = {"path": "@vlm", "device": "cpu", "train": ["transformer"]}
-    content["policy"]["expert"] = {"path": "@flux", "height": HEIGHT, "width": WIDTH}
+    content["policy"]["diffusion"] = {"path": "@flux", "size": [HEIGHT, WIDTH]}
     content["sampling"] = {"denoising": {"num_steps": 3}}
     content["run"] |= {"steps": 1}
     return content

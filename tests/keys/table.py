@@ -36,14 +36,19 @@ GUIDED = {"sampling.image.guidance": "guided"}
 FLOW_GUIDED = {"sampling.denoising.guidance": "guided", "sampling.denoising.guidance_scale": 2.0}
 WINDOW = {"sampling.denoising.sde_window.size": 1, "sampling.denoising.sde_window.steps_per_position": 1}
 NFT = {"algorithm.flow.objective": "nft", "algorithm.flow.penalty": "velocity_mse"}
-MEASURED = {"eval.suite": "shapes", "eval.size": 2, "eval.held_out_size": 1, "eval.pass_at": 1, "run.steps": 1}
-PLAYED = {"eval.suite": "rewards", "eval.size": 2, "eval.pass_at": 1, "run.steps": 1}
+MEASURED = {
+    "eval.suite": {"name": "shapes", "held_out_size": 1},
+    "eval.size": 2,
+    "eval.samples_per_item": 1,
+    "run.steps": 1,
+}
+PLAYED = {"eval.suite": "rewards", "eval.size": 2, "eval.samples_per_item": 1, "run.steps": 1}
 WORTH = {"rewards": [{"name": f"{REWARDS}worth"}]}
 BRIEF = {"rewards": [{"name": f"{REWARDS}briefly"}]}
 LONG = {"sampling.text.max_tokens": 64, "algorithm.num_generations": 4}
 THOUGHT = {"scenario": "think_then_generate", "rewards": [{"name": f"{REWARDS}flat"}]}
 LORA = {"policy.lora.rank": 2, "policy.train": []}
-EXPERT_LORA = {"policy.expert.lora.rank": 2, "policy.train": []}
+DIFFUSION_LORA = {"policy.diffusion.lora.rank": 2, "policy.train": []}
 
 TABLE: dict[str, Shows] = {
     "description": Shows("recipe", "what it does"),
@@ -53,22 +58,20 @@ TABLE: dict[str, Shows] = {
     "policy.lora.rank": Shows("weights", 4, given=LORA),
     "policy.lora.alpha": Shows("weights", 64.0, given=LORA),
     "policy.lora.target_modules": Shows("weights", ["q_proj"], given=LORA),
-    "policy.expert.path": Shows("samples", "@sd3", "experts"),
-    "policy.expert.height": Shows("samples", 32, "experts"),
-    "policy.expert.width": Shows("samples", 32, "experts"),
-    "policy.expert.embedded_guidance": Shows("samples", 1.0, "experts"),
-    "policy.expert.lora.rank": Shows("weights", 4, "experts", EXPERT_LORA),
-    "policy.expert.lora.alpha": Shows("weights", 64.0, "experts", EXPERT_LORA),
-    "policy.expert.lora.target_modules": Shows("weights", ["to_q"], "experts", EXPERT_LORA),
+    "policy.diffusion.path": Shows("samples", "@sd3", "experts"),
+    "policy.diffusion.size": Shows("samples", [32, 32], "experts"),
+    "policy.diffusion.embedded_guidance": Shows("samples", 1.0, "experts"),
+    "policy.diffusion.lora.rank": Shows("weights", 4, "experts", DIFFUSION_LORA),
+    "policy.diffusion.lora.alpha": Shows("weights", 64.0, "experts", DIFFUSION_LORA),
+    "policy.diffusion.lora.target_modules": Shows("weights", ["to_q"], "experts", DIFFUSION_LORA),
     "policy.device": Shows("refused", "cuda:99"),
-    "policy.autocast": Shows("weights", "bfloat16"),
-    "policy.rollout_autocast": Shows("metrics/old_log_probs_recomputed", "bfloat16"),
+    "policy.dtype": Shows("weights", "bfloat16"),
+    "policy.rollout_dtype": Shows("metrics/old_log_probs_recomputed", "bfloat16"),
     "policy.gradient_checkpointing": Shows("work/linear_rows", True),
     "policy.max_pixels": Shows("samples", 64, "reading"),
-    "policy.rollout_batch": Shows("work/linear_calls", 1),
+    "policy.generation_batch_size": Shows("work/linear_calls", 1),
     # scenario, data, rewards
     "scenario": Shows("samples", "answer", given={"rewards": [{"name": f"{REWARDS}spacious"}]}),
-    "scenario_options": Shows("samples", {"instruction": "Please draw: {prompt}"}, given=THOUGHT),
     "data.source": Shows("samples", "@riddles", "reading"),
     "data.split": Shows("samples", "test"),
     "data.columns": Shows("samples", {"prompt": "solution"}),
@@ -113,9 +116,9 @@ TABLE: dict[str, Shows] = {
     "algorithm.top_entropy_quantile": Shows("metrics/grad_norm", 0.2),
     "algorithm.mask_truncated_completions": Shows("weights", True),
     "algorithm.entropy_bonus": Shows("weights", 0.1),
-    "algorithm.prompt_dropout": Shows("weights", 0.9, "sft"),
-    "algorithm.source_dropout": Shows("weights", 0.9, "edit_sft"),
-    "algorithm.joint_dropout": Shows("weights", 0.9, "edit_sft"),
+    "sft.prompt_dropout": Shows("weights", 0.9, "sft"),
+    "sft.source_dropout": Shows("weights", 0.9, "edit_sft"),
+    "sft.joint_dropout": Shows("weights", 0.9, "edit_sft"),
     "algorithm.num_iterations": Shows("weights", 2),
     "algorithm.num_minibatches": Shows("weights", 2),
     "algorithm.flow.objective": Shows("weights", "nft", "flow", {"algorithm.flow.penalty": "velocity_mse"}),
@@ -163,30 +166,32 @@ TABLE: dict[str, Shows] = {
     "optimizer.weight_decay": Shows("weights", 0.1),
     "optimizer.warmup_steps": Shows("metrics/learning_rate", 3),
     "optimizer.schedule": Shows("metrics/learning_rate", "linear"),
-    "optimizer.learning_rates": Shows("weights", {"lm_head": 0.1}),
+    "optimizer.param_group_lrs": Shows("weights", {"lm_head": 0.1}),
     "optimizer.max_grad_norm": Shows("weights", 1e-6),
-    "optimizer.tokens_per_microbatch": Shows("work/replay_calls", 1),
+    "optimizer.max_tokens_per_microbatch": Shows("work/replay_calls", 1),
     # evaluation
     "eval.suite": Shows("before", "shapes", given=PLAYED),
-    "eval.data": Shows("before", "@riddles", "reading", {**PLAYED, "eval.data": "@hints"}),
-    "eval.split": Shows("before", "held_out", given=PLAYED),
     "eval.size": Shows("before", 1, given=PLAYED),
-    "eval.held_out_size": Shows("before", 2, given=MEASURED),
     "eval.minutes": Shows("before", 1e-4, given={**PLAYED, "eval.size": 40}),
-    "eval.pass_at": Shows("before", 2, given=PLAYED),
-    "eval.guidance_scale": Shows("pictures", 3.0, given=MEASURED),
+    "eval.samples_per_item": Shows("before", 2, given=PLAYED),
+    "eval.suite.data": Shows(
+        "before", "@riddles", "reading", {**PLAYED, "eval.suite": {"name": "rewards", "data": "@hints"}}
+    ),
+    "eval.suite.split": Shows("before", "held_out", given={**PLAYED, "eval.suite": {"name": "rewards"}}),
+    "eval.suite.held_out_size": Shows("before", 2, given=MEASURED),
+    "eval.suite.guidance_scale": Shows("pictures", 3.0, given=MEASURED),
     "eval.every": Shows("metrics/eval/draw", 1, "sft", MEASURED, slow=True),
     "eval.seed": Shows("before", 5, given=PLAYED),
     # run
     "run.steps": Shows("metrics/loss", 3),
     "run.minutes": Shows("metrics/loss", 1e-4, given={"run.steps": 9}),
     "run.prompts_per_step": Shows("samples", 1),
-    "run.turn": Shows("metrics/other/reward", 1, "turns"),
+    "run.steps_per_track": Shows("metrics/other/reward", 1, "turns"),
     "run.seed": Shows("samples", 1),
     "run.save_every": Shows("files", 1),
     "run.save_minutes": Shows("files", 1e-9),
     "run.keep_checkpoints": Shows("files", 1, given={"run.save_every": 1}),
-    "run.sample_every": Shows("files", 2),
+    "run.log_samples_every": Shows("files", 2),
     "run.callbacks": Shows("files", [f"{CALLBACKS}FileWriter"]),
     "run.threads": Shows("work/threads", 2),
 }

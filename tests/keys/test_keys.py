@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from motet.config.keys import walk
+from motet.config.options import walk_options
 from tests.keys.bases import BASES, Bench
 from tests.keys.outcome import Outcome, differences, outcome_of, same_parts
 from tests.keys.table import TABLE, Shows
 
-KEYS = [key for key, _ in walk()]
+KEYS = [*(key for key, _ in walk()), *(key for key, _, _ in walk_options())]
 HOW = """Every key of a recipe needs a line in TABLE of tests/keys/table.py that says what a changed value changes:
 
     "{key}": Shows(PART, VALUE, BASE, GIVEN)

@@ -38,7 +38,7 @@ def taught(policy, folder):
     config = AlgorithmConfig(scale_rewards="none", beta=0.1)
     with policy.reference():
         reference = policy.replay(acts, ("mean", "std"))
-    learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-2, learning_rates={"language_model": 2e-2}), 2)
+    learner = PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-2, param_group_lrs={"language_model": 2e-2}), 2)
     stats = learner.step(StepBatch(acts, [1.0, -1.0, 1.0], None, reference), losses(config))
     assert stats["denoising/kl"] == pytest.approx(0, abs=1e-6) and stats["text/kl"] == pytest.approx(0, abs=1e-6)
     return acts, save_checkpoint(folder, policy, learner, Progress(1, 0.0, {}), 1)

@@ -6,7 +6,7 @@ from diffusers import StableDiffusion3Pipeline
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 import motet
-from motet.config import AlgorithmConfig, ExpertConfig, LoraConfig, OptimizerConfig, PolicyConfig, parse_recipe
+from motet.config import AlgorithmConfig, DiffusionConfig, LoraConfig, OptimizerConfig, PolicyConfig, parse_recipe
 from motet.core.conversation import user
 from motet.core.errors import ConfigError
 from motet.core.protocols import Request, TrainablePolicy
@@ -33,10 +33,10 @@ def folders(tmp_path_factory):
     return save_tiny(base / "writer", "qwen2_5_vl"), write("sd3", base / "pipeline")
 
 
-def opened(folders, train=("language_model", "transformer"), lora=None, **expert):
+def opened(folders, train=("language_model", "transformer"), lora=None, **diffusion):
     writer, pipeline = folders
-    settings = ExpertConfig(path=str(pipeline), height=HEIGHT, width=WIDTH, **expert)
-    return motet.load_policy(writer, PolicyConfig(path=str(writer), expert=settings, train=train, lora=lora))
+    settings = DiffusionConfig(path=str(pipeline), size=(HEIGHT, WIDTH), **diffusion)
+    return motet.load_policy(writer, PolicyConfig(path=str(writer), diffusion=settings, train=train, lora=lora))
 
 
 def asked(kind, count=2):
@@ -67,7 +67,7 @@ def test_partial_refinement_in_one_rollout_and_one_step(folders):
     with policy.reference():
         reference = policy.replay(acts, ("mean", "std"))
     batch = StepBatch(acts, [1.0, -1.0, 0.5, 1.0, -0.5], None, reference)
-    rates = OptimizerConfig(learning_rate=1e-3, learning_rates={"transformer": 1e-4})
+    rates = OptimizerConfig(learning_rate=1e-3, param_group_lrs={"transformer": 1e-4})
     before = {name: p.detach().clone() for name, p in policy.trainable().items()}
     stats = PolicyOptimizer(policy, rates, 1).step(batch, losses(config))
     assert stats["text/kl"] == pytest.approx(0, abs=1e-6) and stats["denoising/kl"] == pytest.approx(0, abs=1e-6)
@@ -116,7 +116,7 @@ def test_adapters_on_either_expert(folders, tmp_path):
                 path=str(folders[0]),
                 train=train,
                 lora=on_writer,
-                expert=ExpertConfig(path=str(folders[1]), height=HEIGHT, width=WIDTH, lora=on_drawer),
+                diffusion=DiffusionConfig(path=str(folders[1]), size=(HEIGHT, WIDTH), lora=on_drawer),
             ),
         )
         found = {
@@ -124,9 +124,9 @@ def test_adapters_on_either_expert(folders, tmp_path):
             for name in policy.trainable()
         }
         assert found == expected
-    with pytest.raises(ConfigError, match=r"names 'transformer', which cannot train beside .* policy.expert.lora"):
-        settings = ExpertConfig(path=str(folders[1]), lora=small)
-        motet.load_policy(folders[0], PolicyConfig(path=str(folders[0]), train=("transformer",), expert=settings))
+    with pytest.raises(ConfigError, match=r"names 'transformer', which cannot train beside .* policy.diffusion.lora"):
+        settings = DiffusionConfig(path=str(folders[1]), lora=small)
+        motet.load_policy(folders[0], PolicyConfig(path=str(folders[0]), train=("transformer",), diffusion=settings))
 
 
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
@@ -135,8 +135,8 @@ def test_under_autocast_what_is_frozen_stays_as_stored(folders, tmp_path, stored
     pytest.importorskip("peft")
     pipeline = build("sd3").to(stored)
     pipeline.save_pretrained(tmp_path / "pipeline")
-    settings = ExpertConfig(path=str(tmp_path / "pipeline"), height=HEIGHT, width=WIDTH, lora=LoraConfig(rank=2))
-    config = PolicyConfig(path=str(folders[0]), expert=settings, autocast="bfloat16")
+    settings = DiffusionConfig(path=str(tmp_path / "pipeline"), size=(HEIGHT, WIDTH), lora=LoraConfig(rank=2))
+    config = PolicyConfig(path=str(folders[0]), diffusion=settings, dtype="bfloat16")
     policy = motet.load_policy(folders[0], config)
     frozen = {p.dtype for part in policy.drawer.pipeline.components.values() if isinstance(part, torch.nn.Module)
               for p in part.parameters() if not p.requires_grad}  # fmt: skip
@@ -155,7 +155,7 @@ def test_under_autocast_what_is_frozen_stays_as_stored(folders, tmp_path, stored
     )
     saved = tmp_path / "pair"
     policy.save(saved)
-    again = motet.load_policy(saved, PolicyConfig(path=str(saved), autocast="bfloat16"))
+    again = motet.load_policy(saved, PolicyConfig(path=str(saved), dtype="bfloat16"))
     assert {p.dtype for p in again.drawer.denoiser.transformer.parameters()} == {stored}
 
 
@@ -170,7 +170,7 @@ def test_a_saved_pair_loads_as_one_and_in_both_libraries(folders, tmp_path):
         PolicyConfig(
             path=str(tmp_path / "pair"),
             train=("transformer",),
-            expert=ExpertConfig(height=HEIGHT, width=WIDTH),
+            diffusion=DiffusionConfig(size=(HEIGHT, WIDTH)),
         ),
     )
     assert isinstance(again, ExpertsPolicy)
@@ -198,20 +198,20 @@ def test_a_saved_pair_with_an_adapted_writer_loads(folders, tmp_path):
 @pytest.mark.parametrize(
     ("expert", "words"),
     [
-        ({"path": "somewhere"}, r"policy.expert.path='somewhere': a 'diffusers' model takes no pipeline beside it"),
-        ({"height": 16}, r"policy.expert: a 'qwen2_5_vl' model alone has no diffusion transformer"),
+        ({"path": "somewhere"}, r"policy.diffusion.path='somewhere': a 'diffusers' model takes no pipeline beside it"),
+        ({"height": 16}, r"policy.diffusion: a 'qwen2_5_vl' model alone has no diffusion transformer"),
     ],
 )
 def test_settings_of_a_pipeline_without_a_place_are_refused(folders, expert, words):
     path = str(folders["path" in expert])
     with pytest.raises(ConfigError, match=words):
-        motet.load_policy(path, PolicyConfig(path=path, train=(), expert=ExpertConfig(**expert)))
+        motet.load_policy(path, PolicyConfig(path=path, train=(), diffusion=DiffusionConfig(**expert)))
 
 
 def test_a_pipeline_alone_has_its_own_adapter(folders):
     pytest.importorskip("peft")
-    path, expert = str(folders[1]), ExpertConfig(height=HEIGHT, width=WIDTH, lora=LoraConfig(rank=2))
-    policy = motet.load_policy(path, PolicyConfig(path=path, expert=expert))
+    path, expert = str(folders[1]), DiffusionConfig(size=(HEIGHT, WIDTH), lora=LoraConfig(rank=2))
+    policy = motet.load_policy(path, PolicyConfig(path=path, diffusion=expert))
     assert policy.trainable() and all(".lora_" in name for name in policy.trainable())
     with pytest.raises(ConfigError, match=r"policy.lora: a 'diffusers' model has no language model"):
         motet.load_policy(path, PolicyConfig(path=path, lora=LoraConfig(rank=2)))
@@ -219,7 +219,7 @@ def test_a_pipeline_alone_has_its_own_adapter(folders):
 
 def test_a_pipeline_alone(folders):
     pipeline = folders[1]
-    settings = PolicyConfig(path=str(pipeline), train=("transformer",), expert=ExpertConfig(height=HEIGHT, width=WIDTH))
+    settings = PolicyConfig(path=str(pipeline), train=("transformer",), diffusion=DiffusionConfig(size=(HEIGHT, WIDTH)))
     policy = motet.load_policy(pipeline, settings)
     assert isinstance(policy, PipelinePolicy) and policy.kinds == {"denoising"}
     assert {name.split(".")[0] for name in policy.trainable()} == {"transformer"}

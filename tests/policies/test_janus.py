@@ -261,7 +261,7 @@ def test_recomputed_activations_give_the_same_log_probs_and_gradients(
 def test_autocast_stays_near(
     fresh: Callable[..., JanusPolicy], policy: JanusPolicy, contexts: list[Conversation]
 ) -> None:
-    exact, policy = policy, fresh(autocast="bfloat16")
+    exact, policy = policy, fresh(dtype="bfloat16")
     acts = policy.act(requests("text", *contexts), SAMPLINGS["plain"])
     acts += policy.act(requests("image", contexts[0]), SAMPLINGS["plain"])
     replayed = policy.log_probs(acts)
@@ -298,7 +298,7 @@ def test_sampling_in_parts_changes_no_sample(
 ) -> None:
     asked = requests(kind, *contexts[:2], n=4)
     whole = fresh().act(asked, SAMPLINGS[name])
-    policy, sizes = fresh(rollout_batch=3), []
+    policy, sizes = fresh(generation_batch_size=3), []
 
     def counted(*arguments: object, uniforms: torch.Tensor, **settings: object) -> object:
         sizes.append(len(uniforms))
@@ -465,7 +465,7 @@ def test_only_the_chosen_parts_train(fresh: Callable[..., JanusPolicy]) -> None:
 @pytest.mark.parametrize("part", ["generation_aligner", "generation_embeddings"])
 def test_one_half_of_the_code_table_may_train_alone(fresh: Callable[..., JanusPolicy], part: str) -> None:
     """What trains is float32, the other half as coarse as it is stored."""
-    policy = fresh(train=("language_model", "lm_head"), autocast="bfloat16")
+    policy = fresh(train=("language_model", "lm_head"), dtype="bfloat16")
     policy.model.to(torch.bfloat16)
     policy.train_parts(["language_model", "lm_head", part])
     (act,) = policy.generate_images("a star")
@@ -476,7 +476,7 @@ def test_replay_is_as_fine_for_pictures_as_for_words(
     fresh: Callable[..., JanusPolicy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever comes first in a micro-batch: the autocast aligner's bfloat16 must not become the type of all."""
-    policy = fresh(train=("language_model", "lm_head"), autocast="bfloat16")
+    policy = fresh(train=("language_model", "lm_head"), dtype="bfloat16")
     acts = [*policy.generate_images("a star", n=3), *policy.generate_text("why?", n=3, max_tokens=4)]
     seen: list[torch.dtype] = []
     plain = torch.nn.Module.__call__
@@ -555,7 +555,7 @@ def test_a_stored_bfloat16_checkpoint_computes_in_the_type_it_was_asked_for(
     policy.save(half)
     full = load_policy(half, PolicyConfig(path=str(half), device="cpu"))
     assert {p.dtype for p in full.model.parameters()} == {torch.float32}
-    mixed = load_policy(half, PolicyConfig(path=str(half), device="cpu", autocast="bfloat16"))
+    mixed = load_policy(half, PolicyConfig(path=str(half), device="cpu", dtype="bfloat16"))
     assert {p.dtype for p in mixed.trainable().values()} == {torch.float32}
     assert {p.dtype for p in mixed.model.parameters()} == {torch.float32, torch.bfloat16}
     for policy in (full, mixed):
@@ -566,7 +566,7 @@ def test_a_stored_bfloat16_checkpoint_computes_in_the_type_it_was_asked_for(
     with torch.no_grad():
         mixed.model.lm_head.weight.add_(1e-6)  # lost in bfloat16
     mixed.save(resaved)
-    again = load_policy(resaved, PolicyConfig(path=str(resaved), device="cpu", autocast="bfloat16"))
+    again = load_policy(resaved, PolicyConfig(path=str(resaved), device="cpu", dtype="bfloat16"))
     assert all(torch.equal(p, again.trainable()[name]) for name, p in mixed.trainable().items())
 
 

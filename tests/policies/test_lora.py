@@ -116,7 +116,7 @@ def test_an_adapter_under_autocast_keeps_its_base_as_stored(fresh: Callable[...,
     half = fresh()
     half.model.to(torch.bfloat16)
     half.save(tmp_path)
-    ours = load_policy(tmp_path, PolicyConfig(path=str(tmp_path), device="cpu", autocast="bfloat16", lora=LORA))
+    ours = load_policy(tmp_path, PolicyConfig(path=str(tmp_path), device="cpu", dtype="bfloat16", lora=LORA))
     disturb(ours)
     assert {p.dtype for p in ours.trainable().values()} == {torch.float32}
     assert ours.model.lm_head.weight.dtype == torch.bfloat16

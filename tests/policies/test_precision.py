@@ -59,10 +59,10 @@ def test_narrow_models_are_not_measured(monkeypatch):
 
 def test_what_a_recipe_says_holds_and_a_slow_choice_is_told(speeds):
     speeds(52.0, 6.0)
-    types = chosen(autocast="bfloat16", rollout_autocast="none")
+    types = chosen(dtype="bfloat16", rollout_dtype="float32")
     assert (types.learning, types.sampling) == ("bfloat16", "none")
-    assert "as policy.autocast asks, though bfloat16 takes 52 times as long" in types.reason
-    assert chosen(autocast="none", rollout_autocast="none").reason == ""
+    assert "as policy.dtype asks, though bfloat16 takes 52 times as long" in types.reason
+    assert chosen(dtype="float32", rollout_dtype="float32").reason == ""
 
 
 @pytest.mark.parametrize("units", [True, False])
@@ -71,7 +71,7 @@ def test_on_cuda_bfloat16_where_the_card_has_it(monkeypatch, units):
     types = chosen(device=torch.device("cuda"))
     assert (types.learning, types.sampling) == (("bfloat16",) * 2 if units else ("none",) * 2)
     assert types.reason.startswith("On cuda: learning and sampling in ")
-    forced = chosen(device=torch.device("cuda"), autocast="bfloat16")
+    forced = chosen(device=torch.device("cuda"), dtype="bfloat16")
     assert forced.sampling == "bfloat16"  # an accelerator samples as it learns
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import JanusForConditionalGeneration
 
 import motet
-from motet.config import AlgorithmConfig, ExpertConfig, KindConfig, LoraConfig, OptimizerConfig, PolicyConfig
+from motet.config import AlgorithmConfig, DiffusionConfig, KindConfig, LoraConfig, OptimizerConfig, PolicyConfig
 from motet.core.conversation import assistant, user
 from motet.core.errors import CheckpointError, ConfigError
 from motet.core.protocols import Request, TrainablePolicy
@@ -226,8 +226,8 @@ def test_one_step_over_three_kinds_and_several_scenarios_is_the_sum_of_its_parts
     rates = OptimizerConfig(
         learning_rate=1e-4,
         max_grad_norm=1e9,
-        tokens_per_microbatch=150,
-        learning_rates={"transformer": 1e-3, "connector": 5e-4},
+        max_tokens_per_microbatch=150,
+        param_group_lrs={"transformer": 1e-3, "connector": 5e-4},
     )
 
     def run(kinds):
@@ -341,7 +341,7 @@ def test_a_saved_model_loads_as_one_and_in_its_own_libraries(model, tmp_path):
         assert torch.equal(one[1].ids, other[1].ids)
         torch.testing.assert_close(one[2].states, other[2].states, rtol=0, atol=1e-5)
     larger = PolicyConfig(
-        path=str(tmp_path), expert=ExpertConfig(height=24, width=16), train=("connector",), device="cpu"
+        path=str(tmp_path), diffusion=DiffusionConfig(size=(24, 16)), train=("connector",), device="cpu"
     )
     assert motet.load_policy(tmp_path, larger).generate_images("three")[0].kind == "image"
     assert motet.load_policy(tmp_path, larger).drawer.painter.shape == (3, 24, 16)
@@ -355,12 +355,12 @@ def test_adapters_on_either_expert(model, checkpoint, tmp_path):
     def opened(path, **settings):
         return motet.load_policy(path, PolicyConfig(path=str(path), device="cpu", **settings))
 
-    drawn = opened(tmp_path / "base", expert=ExpertConfig(lora=small), train=("connector",))
+    drawn = opened(tmp_path / "base", diffusion=DiffusionConfig(lora=small), train=("connector",))
     names = set(drawn.trainable())
     assert {name.partition(".")[0] for name in names} == {"connector", "transformer"}
     assert all(".lora_" in name for name in names if name.startswith("transformer"))
-    with pytest.raises(ConfigError, match=r"cannot train beside the adapters of policy\.expert\.lora"):
-        opened(tmp_path / "base", expert=ExpertConfig(lora=small), train=("transformer",))
+    with pytest.raises(ConfigError, match=r"cannot train beside the adapters of policy\.diffusion\.lora"):
+        opened(tmp_path / "base", diffusion=DiffusionConfig(lora=small), train=("transformer",))
     written = opened(tmp_path / "base", lora=small)
     assert written.trainable() and all(".lora_" in name and "language_model" in name for name in written.trainable())
     with torch.no_grad():

@@ -218,7 +218,7 @@ def test_a_frozen_reader_reads_each_distinct_context_once(batch):
         reference = policy.replay(acts, ("mean", "std"))
     config = AlgorithmConfig(scale_rewards="none", beta=0.1)
     batch = StepBatch(acts, [1.0, -1.0] * 3, None, reference)
-    learner = PolicyOptimizer(policy, OptimizerConfig(tokens_per_microbatch=1), 2)
+    learner = PolicyOptimizer(policy, OptimizerConfig(max_tokens_per_microbatch=1), 2)
     for _ in range(2):
         learner.step(batch, losses(config))
     assert len(read) == 4 == len({id(act.encoding.context) for act in acts}) == len(policy.reader.prefixes)
@@ -257,7 +257,7 @@ def test_a_step_of_reinforcement_over_texts_and_drawings_with_a_kl():
     policy.freeze_reference()
     acts = [*policy.act(drawings(contexts()), PLAIN), *policy.act(drawings(contexts(), "text"), Sampling(max_tokens=4))]
     config = AlgorithmConfig(scale_rewards="none", beta=0.1)
-    rates = OptimizerConfig(learning_rate=1e-3, learning_rates={"transformer": 1e-4, "language_model": 1e-5})
+    rates = OptimizerConfig(learning_rate=1e-3, param_group_lrs={"transformer": 1e-4, "language_model": 1e-5})
     learner = PolicyOptimizer(policy, rates, 2)
     before = {name: p.detach().clone() for name, p in policy.trainable().items()}
     for _ in range(2):
@@ -319,7 +319,7 @@ def test_under_autocast_what_is_frozen_stays_as_stored(tmp_path):
     half = SanaTransformer2DModel.from_pretrained(folder, subfolder="transformer", torch_dtype=torch.bfloat16)
     half.save_pretrained(folder / "transformer")
     for train, expected in ((("queries", "source_adapter"), torch.bfloat16), (("transformer",), torch.float32)):
-        settings = PolicyConfig(path=str(folder), train=train, device="cpu", autocast="bfloat16")
+        settings = PolicyConfig(path=str(folder), train=train, device="cpu", dtype="bfloat16")
         policy = motet.load_policy(folder, settings)
         assert {p.dtype for p in policy.denoiser.transformer.parameters()} == {expected}
         assert {p.dtype for p in policy.denoiser.source_adapter.parameters()} == {torch.float32}

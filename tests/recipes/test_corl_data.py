@@ -161,7 +161,7 @@ def test_columns_of_the_sets_are_all_that_the_plans_need(tmp_path, monkeypatch, 
     for stage in load_plan(RECIPES / f"{name}.yaml", tmp_path / "out").stages:
         own = small.stage(stage.name).recipe.resolved_tracks()
         for prefix, track in stage.recipe.resolved_tracks().items() if stage.kind != "merge" else ():
-            scenario = resolve_scenario(track.scenario)
+            scenario = resolve_scenario(track.scenario.name)
             rows = open_rows(own[prefix].data, scenario.columns)
             resolve_all(track.rewards, scenario.acts, rows.columns)
             assert track.data.columns == COLUMNS

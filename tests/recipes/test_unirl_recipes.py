@@ -39,7 +39,7 @@ def row_of(name: str) -> dict:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_act_has_a_reward_and_every_column_is_there(name, tmp_path):
     recipe = load_recipe(RECIPES / f"{name}.yaml", [f"data.source={rows(tmp_path, row_of(name))}", "data.options={}"])
-    scenario = resolve_scenario(recipe.scenario).with_options(recipe.scenario_options)
+    scenario = resolve_scenario(recipe.scenario.name).with_options(recipe.scenario.options)
     opened = open_rows(recipe.data, scenario.columns)
     check_reward_assignment(scenario, resolve_all(recipe.rewards, scenario.acts, opened.columns))
     task = opened.task(0)
@@ -64,26 +64,26 @@ def test_the_papers_numbers():
     assert [beta(r, "text") for r in (cot, flux, klein)] == [1e-2] * 3
     assert cot.algorithm.epsilon is None and cot.sampling.text.max_tokens == 512 and cot.sampling.text.top_k is None
     assert t2i.optimizer.learning_rate == edit.optimizer.learning_rate == 1e-5
-    assert (cot.optimizer.learning_rate, cot.optimizer.learning_rates["language_model"]) == (3e-6, 5e-7)
+    assert (cot.optimizer.learning_rate, cot.optimizer.param_group_lrs["language_model"]) == (3e-6, 5e-7)
     assert flux.optimizer.learning_rate == 1e-6 and klein.optimizer.learning_rate == 3e-7
     assert [r.weight for r in edit.rewards] == [4.0, 1.0] and edit.sampling.denoising.guidance_scale == 3.0
-    assert flux.scenario_options["keep"] == klein.scenario_options["keep"] == 2
+    assert flux.scenario.options["keep"] == klein.scenario.options["keep"] == 2
     assert klein.sampling.denoising.sde_window is not None and klein.sampling.denoising.sde_window.size == 2
     assert t2i.sampling.denoising.guidance == klein.sampling.denoising.guidance == "guided"
 
 
 OTHERS = {
     "promptrl_flux_geneval": [
-        "policy.expert.path=black-forest-labs/FLUX.2-klein-base-4B",
-        "policy.expert.embedded_guidance=null",
+        "policy.diffusion.path=black-forest-labs/FLUX.2-klein-base-4B",
+        "policy.diffusion.embedded_guidance=null",
         "sampling.denoising.sde_window.size=8",
         "sampling.denoising.sde_window.schedule=fixed",
         "sampling.denoising.guidance=guided",
         "sampling.denoising.guidance_scale=4",
     ],
     "promptrl_klein_edit": [
-        "policy.expert.path=black-forest-labs/FLUX.1-Kontext-dev",
-        "policy.expert.embedded_guidance=2.5",
+        "policy.diffusion.path=black-forest-labs/FLUX.1-Kontext-dev",
+        "policy.diffusion.embedded_guidance=2.5",
         "sampling.denoising.sde_window.size=4",
     ],
     "unirl_zero_t2i": ["rewards=[{name: jpeg_compressibility}]"],
@@ -94,7 +94,7 @@ ADAPTED = {
     "unirl_zero_cot": [
         "policy.lora.rank=32",
         "policy.train=[queries, connector, transformer]",
-        "optimizer.learning_rates={language_model: 5.0e-6}",
+        "optimizer.param_group_lrs={language_model: 5.0e-6}",
     ],
 }
 """Adapters on the language model."""
@@ -109,7 +109,7 @@ def test_the_changes_that_a_description_names_are_accepted(name, changes):
 def test_pretraining_runs_on_a_tiny_model(tmp_path, capsys):
     (tmp_path / "draw.jsonl").write_text(f"{json.dumps({'image': 'source.png', 'prompt': 'a thing'})}\n" * 4)
     edits = rows(tmp_path, {"image": "source.png", "instruction": "make it blue", "edited": "source.png"})
-    changes = ["run.steps=1", "policy.device=cpu", "policy.autocast=none", "policy.gradient_checkpointing=false",
+    changes = ["run.steps=1", "policy.device=cpu", "policy.dtype=float32", "policy.gradient_checkpointing=false",
                f"policy.path={save_unified(tmp_path / 'unified')}", "policy.max_pixels=256",
                f"tracks.draw.data.source={tmp_path / 'draw.jsonl'}", f"tracks.edit.data.source={edits}",
                "tracks.draw.prompts_per_step=2", "tracks.edit.prompts_per_step=2"]  # fmt: skip
@@ -120,8 +120,8 @@ def test_pretraining_runs_on_a_tiny_model(tmp_path, capsys):
     assert 0 < line["denoising/nll"] < 100
 
 
-SMALL = ("run.steps=1", "run.prompts_per_step=1", "run.sample_every=1", "algorithm.num_generations=2",
-         "policy.device=cpu", "policy.autocast=none", "policy.gradient_checkpointing=false",
+SMALL = ("run.steps=1", "run.prompts_per_step=1", "run.log_samples_every=1", "algorithm.num_generations=2",
+         "policy.device=cpu", "policy.dtype=float32", "policy.gradient_checkpointing=false",
          "sampling.text.max_tokens=6", "sampling.denoising.num_steps=3", "data.options={}")  # fmt: skip
 
 
@@ -132,11 +132,11 @@ def test_they_run_on_tiny_models(name, adapted, tmp_path, capsys):
         height, width = tiny_pipelines.SIZES["flux"]
         pipeline = tiny_pipelines.write("klein" if "klein" in name else "flux", tmp_path / "pipeline")
         reader = save_tiny(tmp_path / "reader", "qwen2_5_vl", max_positions=1024)
-        changes += [f"policy.path={reader}", f"policy.expert.path={pipeline}",
-                    f"policy.expert.height={height}", f"policy.expert.width={width}", "scenario_options.keep=1",
-                    "policy.expert.lora.rank=2"]  # fmt: skip
+        changes += [f"policy.path={reader}", f"policy.diffusion.path={pipeline}",
+                    f"policy.diffusion.size=[{height}, {width}]", "scenario.keep=1",
+                    "policy.diffusion.lora.rank=2"]  # fmt: skip
         if "flux" in name:
-            changes.append("policy.expert.embedded_guidance=null")
+            changes.append("policy.diffusion.embedded_guidance=null")
     else:
         changes.append(f"policy.path={save_unified(tmp_path / 'unified')}")
     if "edit" in name:

@@ -274,7 +274,7 @@ def test_a_run_keeps_what_rewards_log(tiny_checkpoint, tmp_path):
         {"name": STYLE + "with_log_required", "acts": ["answer"]},
         {"name": STYLE + "with_state", "acts": ["image"]},
     ]
-    run_loop(mapping(tiny_checkpoint, rewards=rewards, run={"steps": 2, "sample_every": 1}), tmp_path / "run")
+    run_loop(mapping(tiny_checkpoint, rewards=rewards, run={"steps": 2, "log_samples_every": 1}), tmp_path / "run")
     lines = metrics(tmp_path / "run")
     assert [line["rewards/with_log_required/mean_len"] for line in lines] == [3.0, 3.0]
     assert [line["rewards/with_state/mean"] for line in lines] == [0.0, 1.0]  # steps done before

@@ -274,15 +274,15 @@ def test_brighter_pictures_get_likelier(overrides):
 
 
 def test_a_part_has_its_own_rate():
-    config = OptimizerConfig(learning_rate=0.1, learning_rates={"2": 0.001}, schedule="linear")
+    config = OptimizerConfig(learning_rate=0.1, param_group_lrs={"2": 0.001}, schedule="linear")
     learner = PolicyOptimizer(FlowExpert(), config, 4)
     assert learner.peak_lrs == [0.1, 0.001]
     acts = acts_of(played(learner.policy, P=1, G=2))
     for factor in (1.0, 0.75):
         learner.step(StepBatch(acts, [1.0, -1.0]), losses())
         assert [g["lr"] for g in learner.optimizer.param_groups] == pytest.approx([0.1 * factor, 0.001 * factor])
-    with pytest.raises(ConfigError, match=r"optimizer.learning_rates.transformer=0.1 names no trainable parameter"):
-        PolicyOptimizer(FlowExpert(), OptimizerConfig(learning_rates={"transformer": 0.1}), 4)
+    with pytest.raises(ConfigError, match=r"optimizer.param_group_lrs.transformer=0.1 names no trainable parameter"):
+        PolicyOptimizer(FlowExpert(), OptimizerConfig(param_group_lrs={"transformer": 0.1}), 4)
 
 
 # --- on-policy ratios

@@ -19,12 +19,12 @@ def cuda() -> None:
 def test_auto_is_bfloat16_for_learning_and_sampling(tiny_checkpoint):
     policy = load_policy(tiny_checkpoint)
     assert policy.device.type == "cuda"
-    assert policy.autocast == policy.rollout_autocast == torch.bfloat16
+    assert policy.dtype == policy.rollout_dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(("autocast", "bound"), [("none", 1e-3), ("bfloat16", 0.1)])
-def test_sampled_log_probs_are_replayed(tiny_checkpoint, autocast, bound):
-    settings = PolicyConfig(path=str(tiny_checkpoint), device="cuda", autocast=autocast)
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-3), ("bfloat16", 0.1)])
+def test_sampled_log_probs_are_replayed(tiny_checkpoint, dtype, bound):
+    settings = PolicyConfig(path=str(tiny_checkpoint), device="cuda", dtype=dtype)
     policy = load_policy(tiny_checkpoint, settings)
     for acts in (
         policy.generate_images("two red circles", n=4),
@@ -35,10 +35,10 @@ def test_sampled_log_probs_are_replayed(tiny_checkpoint, autocast, bound):
         assert float(gaps.mean()) < bound
 
 
-@pytest.mark.parametrize("autocast", ["none", "auto"])
-def test_a_run_trains(tiny_checkpoint, tmp_path, autocast):
-    recipe = mapping(tiny_checkpoint, policy={"device": "cuda", "autocast": autocast}, run={"steps": 3})
+@pytest.mark.parametrize("dtype", ["float32", "auto"])
+def test_a_run_trains(tiny_checkpoint, tmp_path, dtype):
+    recipe = mapping(tiny_checkpoint, policy={"device": "cuda", "dtype": dtype}, run={"steps": 3})
     run_loop(recipe, tmp_path)
     lines = metrics(tmp_path)
     assert len(lines) == 3 and all(line["grad_norm"] > 0 for line in lines)
-    assert {line["old_log_probs_recomputed"] for line in lines} == {float(autocast == "auto")}
+    assert {line["old_log_probs_recomputed"] for line in lines} == {float(dtype == "auto")}

@@ -77,7 +77,7 @@ def learnt(groups, budget=10**6, **algorithm):
     recipe = parse_recipe(
         {
             "policy": {"path": "x"}, "run": {"steps": 9, "prompts_per_step": 3}, "rewards": [{"name": "format"}],
-            "algorithm": settings, "optimizer": {"learning_rate": 0.01, "tokens_per_microbatch": budget},
+            "algorithm": settings, "optimizer": {"learning_rate": 0.01, "max_tokens_per_microbatch": budget},
             "sampling": {"text": {"max_tokens": 6}},
         }
     )  # fmt: skip

@@ -31,7 +31,7 @@ BOUND = 1e-4
 
 
 def optimizer(budget=10**9, **settings):
-    return OptimizerConfig(tokens_per_microbatch=budget, max_grad_norm=1e9, **settings)
+    return OptimizerConfig(max_tokens_per_microbatch=budget, max_grad_norm=1e9, **settings)
 
 
 def algorithm(**settings):
@@ -273,7 +273,7 @@ def test_under_autocast_old_log_probs_are_replayed(several):
     policy = fake()
     groups = played(policy)
     disturb(policy)  # what bfloat16 does to a replay, exaggerated
-    policy.autocast = torch.bfloat16
+    policy.dtype = torch.bfloat16
     passes = {"num_iterations": 2} if several else {}
     _, stats = updated(policy, groups, algorithm=passes, optimizer={"learning_rate": 1e-6})
     assert stats["old_log_probs_recomputed"] == 1
@@ -285,7 +285,7 @@ def test_bfloat16_ratios_are_one_and_the_gap_is_bounded(tiny_checkpoint):
     from motet.config import PolicyConfig
     from motet.shapes.world import ShapesRows
 
-    policy = load_policy(tiny_checkpoint, PolicyConfig(path=str(tiny_checkpoint), autocast="bfloat16"))
+    policy = load_policy(tiny_checkpoint, PolicyConfig(path=str(tiny_checkpoint), dtype="bfloat16"))
     rows = [Task(n, ShapesRows("train", 0, WORLD).row(n)) for n in range(2)]
     groups = rollout(
         policy,
@@ -527,7 +527,7 @@ def test_old_log_probs_recomputed_only_for_nonzero_advantage_acts():
     credit = credited(groups, lambda n: 1.0 if n % 5 == 2 else 0.0)
     calls = []
     policy.replay, replay = lambda acts, needs=(): calls.extend(acts) or replay(acts, needs), policy.replay
-    policy.autocast = torch.bfloat16
+    policy.dtype = torch.bfloat16
     learner, _ = updated(policy, groups, credit, algorithm={"num_iterations": 2, "num_minibatches": 2})
     speaking = {id(one.act) for one in credit if one.advantage}
     firsts = {id(act) for group in groups for act in group.trajectories[0].acts}

@@ -204,7 +204,7 @@ def test_writing_to_a_full_or_closed_output_never_raises(monkeypatch):
 
 @needs_full
 def test_a_run_whose_outputs_are_gone_trains_on_and_saves_when_its_terminal_hangs_up(tiny_checkpoint, tmp_path):
-    changes = {"run": {"steps": 100_000, "prompts_per_step": 1, "sample_every": 100_000}}
+    changes = {"run": {"steps": 100_000, "prompts_per_step": 1, "log_samples_every": 100_000}}
     recipe, out = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **changes), tmp_path / "run"
     command = [sys.executable, "-m", "motet", "train", str(recipe), "-o", str(out)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}
@@ -262,7 +262,7 @@ def full_at(monkeypatch, *names: str) -> None:
 def test_a_disk_too_full_for_samples_is_worth_a_warning(whole, tiny_checkpoint, tmp_path, monkeypatch):
     full_at(monkeypatch, ".png", "step_000002.jsonl")
     with pytest.warns(UserWarning, match=r"samples/step_000002' is not saved: .*No space left on device"):
-        run_loop(mapping(tiny_checkpoint, run=SHORT["run"] | {"sample_every": 2}), tmp_path / "run")
+        run_loop(mapping(tiny_checkpoint, run=SHORT["run"] | {"log_samples_every": 2}), tmp_path / "run")
     assert metrics(whole) == metrics(tmp_path / "run")
 
 
@@ -308,7 +308,7 @@ def test_a_line_that_does_not_fit_leaves_no_half(tmp_path, monkeypatch):
 def test_a_disk_too_full_for_the_closing_table_still_prints_it(tiny_checkpoint, tmp_path, capsys, monkeypatch):
     changes = {
         "run": {"steps": 1, "prompts_per_step": 1},
-        "eval": {"suite": "shapes", "size": 4, "held_out_size": 2, "pass_at": 2},
+        "eval": {"suite": {"name": "shapes", "held_out_size": 2}, "size": 4, "samples_per_item": 2},
     }
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **changes)
     full_at(monkeypatch, "summary.json", "after.png")

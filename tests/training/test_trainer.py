@@ -292,7 +292,7 @@ def test_float32_weights_of_a_bfloat16_checkpoint_survive_a_resume(tmp_path):
     """`save_pretrained` names one type for all weights, `from_pretrained` rounds to it; a resumed run must not."""
     start = save_tiny_janus(tmp_path / "half", dtype=torch.bfloat16)
     train = ["language_model", "lm_head", "generation_head", "generation_embeddings", "generation_aligner"]
-    recipe = mapping(start, policy={"train": train, "autocast": "bfloat16"}, run={"steps": 2, "prompts_per_step": 1})
+    recipe = mapping(start, policy={"train": train, "dtype": "bfloat16"}, run={"steps": 2, "prompts_per_step": 1})
     run_loop(recipe, tmp_path / "whole")
     run_loop(recipe, tmp_path / "halves", stop_after=1)
     run_loop(recipe, tmp_path / "halves")
@@ -407,14 +407,14 @@ def test_supervision_drops_prompts_of_drawings(tiny_checkpoint, tmp_path, monkey
         return encode_targets(self, requests, targets)
 
     monkeypatch.setattr(JanusPolicy, "encode_targets", remember)
-    changes = TAUGHT | {"algorithm": {"prompt_dropout": 0.9}, "run": {"steps": 2, "seed": 5, "prompts_per_step": 8}}
+    changes = TAUGHT | {"sft": {"prompt_dropout": 0.9}, "run": {"steps": 2, "seed": 5, "prompts_per_step": 8}}
     teach(parse_recipe(mapping(tiny_checkpoint, **changes)), tmp_path / "run")
     assert set(drop_prompt) == {("image", (5, 0)), ("image", (5, 1))}
     for name in ("prompt_dropout", "source_dropout", "joint_dropout"):
-        with pytest.raises(ConfigError, match=rf"{name}=0\.5 belongs to supervised training"):
-            setup_rl(parse_recipe(mapping(tiny_checkpoint, algorithm={name: 0.5})))
+        with pytest.raises(ConfigError, match=r"sft has no effect in `motet train`"):
+            setup_rl(parse_recipe(mapping(tiny_checkpoint, sft={name: 0.5})))
     with pytest.raises(ConfigError, match=r"source_dropout=0\.5 withholds source pictures from denoising"):
-        setup_sft(parse_recipe(mapping(tiny_checkpoint, **TAUGHT | {"algorithm": {"source_dropout": 0.5}})))
+        setup_sft(parse_recipe(mapping(tiny_checkpoint, **TAUGHT | {"sft": {"source_dropout": 0.5}})))
 
 
 def test_supervision_leaves_out_kinds_of_weight_zero(tiny_checkpoint, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from motet.config import DataConfig, ExpertConfig, PolicyConfig
+from motet.config import DataConfig, DiffusionConfig, PolicyConfig
 from motet.core.errors import CheckpointError, ConfigError, DataError
 from motet.data import open_rows
 from motet.policies import load_policy
@@ -87,7 +87,7 @@ def test_an_unreachable_hub_is_not_retried(monkeypatch):
 def test_every_loader_rejects_a_missing_path_at_once(folders, requests, capsys):
     with pytest.raises(CheckpointError, match=r"no checkpoint at 'runs/mien'. Did you mean 'runs/mine'"):
         load_policy("runs/mien")
-    expert = PolicyConfig(path="x", device="cpu", expert=ExpertConfig(path="runs/mien"))
+    expert = PolicyConfig(path="x", device="cpu", diffusion=DiffusionConfig(path="runs/mien"))
     from motet.policies.loading import LoadSpec, _pipeline_at
 
     with pytest.raises(CheckpointError, match=r"no checkpoint at 'runs/mien'"):

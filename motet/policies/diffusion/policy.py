@@ -69,7 +69,7 @@ class DiffusionPolicy(InteractiveMixin):
         """
         parts = self.parts
         if self.adapted:
-            check_not_adapted([name for name in names if name == "transformer"], "policy.expert.lora")
+            check_not_adapted([name for name in names if name == "transformer"], "policy.diffusion.lora")
             parts = {name: part for name, part in parts.items() if name != "transformer"}
         set_trainable(parts, names)
         if self.autocast is None:

@@ -71,7 +71,7 @@ def paint(
     if not bool(x.isfinite().all()):
         raise NumericsError(
             "A denoised latent is not finite.",
-            fix="look for NaN in the weights, lower the learning rate, or sample in float32 (autocast: none).",
+            fix="look for NaN in the weights, lower the learning rate, or sample in float32 (policy.dtype).",
         )
     return DiffusionSamples(
         torch.stack(states, dim=1),

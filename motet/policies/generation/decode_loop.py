@@ -242,7 +242,7 @@ class _DecodeLoop:
         if not bool(log_probs.isfinite().all()):
             raise NumericsError(
                 "Log-probs of sampled tokens are not finite: the model's logits are NaN or infinite.",
-                fix="look for NaN in the weights, lower the learning rate, or sample in float32 (autocast: none).",
+                fix="look for NaN in the weights, lower the learning rate, or set policy.rollout_dtype to float32.",
             )
         behaviour = None if self.behaviour is None else self.behaviour.masked_fill_(beyond, 0.0).t()
         return Decoded(self.ids.masked_fill_(beyond, 0).t(), log_probs.t(), behaviour, lengths)

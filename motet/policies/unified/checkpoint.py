@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from motet.config import ExpertConfig
+from motet.config import DiffusionConfig
 from motet.core.errors import CheckpointError
 from motet.core.registry import first_line
 from motet.policies.diffusion.models import Denoiser, open_denoiser
@@ -45,7 +45,7 @@ def save_unified(folder: Path, reader: Any, bridge: QueryConnector, denoiser: De
 
 
 def open_unified(
-    folder: Path, reader: Any, device: torch.device, settings: ExpertConfig, dtype: torch.dtype | str = torch.float32
+    folder: Path, reader: Any, device: torch.device, settings: DiffusionConfig, dtype: torch.dtype | str = torch.float32
 ) -> dict[str, Any]:
     """What `UnifiedPolicy` is made of beside its reader: `bridge`, `denoiser`, `height` and `width`.
 
@@ -56,7 +56,7 @@ def open_unified(
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         sizes = ConnectorConfig(**config["connector"])
-        height, width = settings.height or int(config["height"]), settings.width or int(config["width"])
+        height, width = settings.size or (int(config["height"]), int(config["width"]))
         weights = load_file(str(folder / _BRIDGE))
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise CheckpointError(

@@ -196,7 +196,7 @@ def _not_reproduced(batch: PackedBatch, bound: float) -> NumericsError:
     ratios = _log_ratios(batch).exp()
     names = ", ".join(dict.fromkeys(act.name for act in batch.acts))
     cause = "sampling and training compute different values"
-    fix = "use one precision for both (policy.autocast)."
+    fix = "use one precision for both (policy.dtype)."
     if batch.kind == "denoising":
         level = batch.acts[0].sampling.noise_level
         cause = f"rounding may outweigh the noise of sampling.denoising.noise_level={level:g}"

@@ -132,7 +132,7 @@ def test_an_act_does_not_depend_on_its_batch(family, policy):
         contexts = ["a cube", "a longer prompt, with words", "a cube"]
     asked = requests(*contexts, siblings=2)
     together = policy.act(asked, GUIDED)
-    policy.rollout_batch = 3
+    policy.generation_batch_size = 3
     for act, other in zip(together, policy.act(list(reversed(asked)), GUIDED)[::-1], strict=True):
         torch.testing.assert_close(act.states, other.states, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(act.log_probs, other.log_probs, rtol=0, atol=2e-5)
@@ -229,9 +229,9 @@ def test_one_optimizer_step(family, policy, sampling):
     num_tokens = max(policy.num_tokens(act) for act in acts)
     before = {name: p.detach().clone() for name, p in policy.trainable().items()}
     frozen = {name: p.detach().clone() for name, p in policy.pipeline.vae.named_parameters()}
-    stats = PolicyOptimizer(policy, OptimizerConfig(learning_rate=1e-3, tokens_per_microbatch=2 * num_tokens), 1).step(
-        batch, losses(config)
-    )
+    stats = PolicyOptimizer(
+        policy, OptimizerConfig(learning_rate=1e-3, max_tokens_per_microbatch=2 * num_tokens), 1
+    ).step(batch, losses(config))
     assert stats["denoising/ratio_max"] == pytest.approx(1.0, abs=2e-5) and stats["denoising/kl"] == pytest.approx(0)
     assert policy.version == 1 and stats["grad_norm"] > 0
     changed = [name for name, p in policy.trainable().items() if not torch.equal(p, before[name])]
@@ -297,7 +297,7 @@ def test_adapters_train_alone_and_are_their_own_reference(family, folders, polic
     plain.load_lora_weights(tmp_path / "lora", weight_name="pytorch_lora_weights.safetensors")
     onto_base = PipelinePolicy(plain, height=SIZES[family][0], width=SIZES[family][1])
     torch.testing.assert_close(onto_base.replay(acts)[0].log_probs, now.log_probs.detach(), rtol=0, atol=1e-5)
-    with pytest.raises(ConfigError, match=r"names 'transformer', which cannot train beside .* policy.expert.lora"):
+    with pytest.raises(ConfigError, match=r"names 'transformer', which cannot train beside .* policy.diffusion.lora"):
         policy.train_parts(["transformer"])
 
 
@@ -313,7 +313,7 @@ def test_every_target_names_a_layer(folders, targets, said):
     policy = opened(folders["sd3"], "sd3")
     with pytest.raises(ConfigError, match=said) as caught:
         policy.add_lora(LoraConfig(target_modules=targets))
-    assert "policy.expert.lora.target_modules=" in str(caught.value)
+    assert "policy.diffusion.lora.target_modules=" in str(caught.value)
     assert not policy.adapted
     policy.add_lora(LoraConfig(target_modules=("to_q", "to_out.0")))
     assert {name.split(".lora_")[0].rpartition(".attn.")[2] for name in policy.trainable()} >= {"to_q", "to_out.0"}

@@ -20,7 +20,7 @@ def add_adapters(transformer: Any, *, rank: int, alpha: float, target_modules: S
     Raises ConfigError without peft, and for names that no linear layer of the transformer has.
     """
     peft = peft_library()
-    require_targets(dict(transformer.named_modules()), target_modules, "policy.expert.lora.target_modules")
+    require_targets(dict(transformer.named_modules()), target_modules, "policy.diffusion.lora.target_modules")
     transformer.requires_grad_(False)
     transformer.add_adapter(
         peft.LoraConfig(

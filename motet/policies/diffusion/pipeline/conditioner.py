@@ -46,7 +46,7 @@ class PromptConditioner:
         if guided and self.pipeline.config.get("is_distilled", False):
             raise ConfigError(
                 f"This {type(self.pipeline).__name__} is distilled, and knows no null prompt.",
-                fix="use sampling.denoising.guidance: none, and no algorithm.prompt_dropout.",
+                fix="use sampling.denoising.guidance: none, and no sft.prompt_dropout.",
             )
         texts: dict[str, Condition] = {}
         known: dict[int, tuple[Tensor, ...]] = {}
