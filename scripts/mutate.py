@@ -216,7 +216,7 @@ FAULTS = (
     Fault(
         "lambda of the unified advantage lost",
         "motet/training/advantages.py",
-        'weight = float(weights.abs().max()) if algorithm.credit == "summed" else 1.0',
+        'weight = float(weights.abs().max()) if mode == "summed" else 1.0',
         "weight = 1.0",
         ("tests/training/test_advantages.py::test_summed",),
     ),

@@ -58,7 +58,7 @@ def mapping(checkpoint: Path, **changes: Any) -> dict[str, Any]:
             {"name": f"{REWARDS}reddish", "acts": ["image"]},
             {"name": f"{REWARDS}spacious", "acts": ["answer"]},
         ],
-        "algorithm": {"num_generations": 2, "credit": "factorized"},
+        "algorithm": {"num_generations": 2, "advantage_assignment": "factorized"},
         "sampling": {"text": {"max_tokens": 8}},
         "optimizer": {"learning_rate": 0.003},
         "run": {"steps": 4, "prompts_per_step": 2, "log_samples_every": 3},

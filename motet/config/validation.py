@@ -8,7 +8,7 @@ from math import inf, isfinite
 from operator import attrgetter
 from typing import Any, cast
 
-from motet.config.algorithm_validation import ALGORITHM_CHECKS, Check, unused_algorithm_keys
+from motet.config.algorithm_validation import ALGORITHM_CHECKS, Check
 from motet.config.keys import show
 from motet.config.options import option_problems
 from motet.config.problem import Problem
@@ -35,7 +35,6 @@ def unused_keys(recipe: Recipe) -> dict[str, Problem]:
     unused: list[Problem] = []
     for kind, settings in recipe.sampling.kinds().items():
         unused += settings.unused(f"sampling.{kind}")
-    unused += unused_algorithm_keys(recipe.algorithm)
     for key in _adapters(recipe.policy):
         named = [part for part in recipe.policy.train if part in _ADAPTED[key]]
         if named:

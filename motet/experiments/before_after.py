@@ -75,7 +75,7 @@ def _of_stage(stage: Stage, result: Mapping[str, Any]) -> list[BeforeAfter]:
             scenario=track.scenario.name,
             policy=Path(recipe.policy.path).name,
             seed=recipe.run.seed,
-            credit=recipe.algorithm.credit,
+            credit=recipe.algorithm.advantage_assignment,
             trajectories=played[name],
             reward=reward,
             rows=int(other["rows"]),

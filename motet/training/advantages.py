@@ -1,10 +1,10 @@
-"""Scores -> one advantage per act: who gets the credit for which reward.
+"""Advantage assignment: scores -> one advantage per act.
 
-Rewards that name the same acts form a pool; a reward of weight 0 is only watched. Per group of G siblings:
+Rewards that name the same acts form a pool; a reward of weight 0 is only logged. Per group of G generations:
 
 - `joint`: all weighted rewards are summed and normalised once; every act gets that advantage (CoRL's unified reward).
 - `summed`: each pool is summed and normalised on its own; every act gets the pools' advantages, added with the pools'
-  weights (CoRL's unified advantage, A_draw + 0.8 A_answer).
+  weights (CoRL's unified advantage, A_image + 0.8 A_answer).
 - `factorized`: each pool is summed and normalised on its own; an act gets the advantages of the pools that name it.
 
 A pool's weight is the largest of its rewards' absolute weights: so weights 0.8, 0.8 make a pool of weight 0.8, and a
@@ -12,7 +12,7 @@ small auxiliary reward does not dilute its pool. `summed` divides it out before 
 after, so without normalisation (`scale_rewards: none`) a pool comes to its plain weighted sum. `factorized` does not.
 
 A reward that does not apply to a group is left out of its sums; a pool (for joint: all) of which nothing applies gives
-no advantage, and an act without any advantage is left out of the loss, counted. So are dropped siblings. Groups
+no advantage, and an act without any advantage is left out of the loss, counted. So are failed generations. Groups
 without variance get zeros, and are counted too.
 """
 
@@ -31,13 +31,14 @@ from torch import Tensor
 from motet.config.algorithm import AlgorithmConfig
 from motet.core.errors import ConfigError
 from motet.core.trajectory import ActWithAdvantage, Group, Scores
-from motet.numerics.advantages import batch_advantages, normalize_each, zero_variance
+from motet.numerics.advantages import zero_variance
 from motet.scenarios import Scenario
+from motet.training.advantage_estimators import AdvantageEstimator, resolve_advantage
 
 
 @runtime_checkable
 class WeightedReward(Protocol):
-    """What credit needs to know of a reward."""
+    """What advantage assignment needs to know of a reward."""
 
     @property
     def name(self) -> str: ...
@@ -51,12 +52,12 @@ class WeightedReward(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class AssignedAdvantages:
-    """The trained acts of a step with their advantages, and what is worth knowing of how they came about.
+    """The trained acts of a step with their advantages, and metrics of the assignment.
 
     `stats`: `groups`; `groups_scored`, to which a reward applies; `groups_zero_variance`, of those the ones in which no
     pool has variance, and their share `frac_reward_zero_std` (TRL's name); `zero_variance/<acts>` of each pool;
-    `dropped/<where>` siblings; `acts` credited; `acts_without_reward`, left out because no pool that could credit them
-    applies.
+    `dropped/<where>` failed generations; `acts` with an advantage; `acts_without_reward`, left out because no pool that
+    is assigned to them applies.
     """
 
     acts: tuple[ActWithAdvantage, ...]
@@ -65,7 +66,7 @@ class AssignedAdvantages:
 
 @dataclass(frozen=True, eq=False)
 class _RewardPool:
-    """Rewards that share acts, and what they come to. NaN: a dropped sibling, or a group to which none applies."""
+    """Rewards that share acts, and their sum. NaN: a failed generation, or a group to which none applies."""
 
     label: str
     acts: frozenset[str] | None  # None: every act
@@ -78,13 +79,13 @@ class _RewardPool:
 
 
 def check_reward_assignment(scenario: Scenario, rewards: Sequence[WeightedReward]) -> None:
-    """Raise ConfigError when a trained act of the scenario is named by no reward: nothing would teach it."""
+    """Raise ConfigError when a trained act of the scenario is named by no reward: it would get no advantage."""
     named = {act for reward in rewards if reward.weight != 0 for act in reward.acts}
     for act in scenario.acts:
         if act not in named | scenario.untrained_acts:
             there = ", ".join(f"{r.name} (weight {r.weight:g}, acts {', '.join(r.acts)})" for r in rewards) or "none"
             raise ConfigError(
-                f"The act {act!r} of scenario {scenario.name!r} trains, but no reward speaks for it; rewards: {there}.",
+                f"The act {act!r} of scenario {scenario.name!r} trains, but no reward is assigned to it: {there}.",
                 fix=f"name {act!r} in rewards.acts of a reward with a weight, or freeze the act in the scenario.",
             )
 
@@ -92,28 +93,29 @@ def check_reward_assignment(scenario: Scenario, rewards: Sequence[WeightedReward
 def assign_advantages(
     groups: Sequence[Group], scores: Sequence[Scores], rewards: Sequence[WeightedReward], algorithm: AlgorithmConfig
 ) -> AssignedAdvantages:
-    """One advantage for every trained act of the siblings that survived, in the order of groups, siblings and acts."""
+    """One advantage for every trained act of the valid rollouts, in the order of groups, generations and acts."""
     dropped = [
         set(s.dropped) | (set(range(len(g.trajectories))) - set(g.valid_indices)) for g, s in _pairs(groups, scores)
     ]
     values = _values(groups, scores, rewards, dropped)
-    pools = _pools(values, rewards, algorithm)
-    bound = algorithm.advantage_clip or math.inf
-    credited: list[ActWithAdvantage] = []
+    estimator = resolve_advantage(algorithm)
+    pools = _pools(values, rewards, algorithm.advantage_assignment, estimator)
+    bound = estimator.settings.clip or math.inf
+    assigned: list[ActWithAdvantage] = []
     without = 0
     for p, group in enumerate(groups):
         for g, trajectory in enumerate(group.trajectories):
             if g in dropped[p]:
                 continue
             for act in trajectory.acts:
-                speaking = [pool for pool in pools if (pool.acts is None or act.name in pool.acts) and pool.applies(p)]
-                if act.trained and speaking:
-                    advantage = sum(pool.weight * float(pool.advantages[p, g]) for pool in speaking)
-                    credited.append(ActWithAdvantage(act, max(-bound, min(bound, advantage))))
+                own = [pool for pool in pools if (pool.acts is None or act.name in pool.acts) and pool.applies(p)]
+                if act.trained and own:
+                    advantage = sum(pool.weight * float(pool.advantages[p, g]) for pool in own)
+                    assigned.append(ActWithAdvantage(act, max(-bound, min(bound, advantage))))
                 elif act.trained:
                     without += 1
-    stats = _stats(groups, scores, pools) | {"acts": float(len(credited)), "acts_without_reward": float(without)}
-    return AssignedAdvantages(tuple(credited), stats)
+    stats = _stats(groups, scores, pools) | {"acts": float(len(assigned)), "acts_without_reward": float(without)}
+    return AssignedAdvantages(tuple(assigned), stats)
 
 
 def _pairs(groups: Sequence[Group], scores: Sequence[Scores]) -> list[tuple[Group, Scores]]:
@@ -123,7 +125,7 @@ def _pairs(groups: Sequence[Group], scores: Sequence[Scores]) -> list[tuple[Grou
 def _values(
     groups: Sequence[Group], scores: Sequence[Scores], rewards: Sequence[WeightedReward], dropped: Sequence[set[int]]
 ) -> Float[Tensor, "R P G"]:
-    """Every reward of every sibling; NaN where it does not apply, for a dropped sibling, and beyond a group's own G."""
+    """Every reward of every generation; NaN where it does not apply, where it failed, and beyond a group's own G."""
     widest = max((len(group.trajectories) for group in groups), default=0)
     values = torch.full((len(rewards), len(groups), widest), torch.nan, dtype=torch.float64)
     for p, (_, score) in enumerate(_pairs(groups, scores)):
@@ -135,42 +137,25 @@ def _values(
 
 
 def _pools(
-    values: Float[Tensor, "R P G"], rewards: Sequence[WeightedReward], algorithm: AlgorithmConfig
+    values: Float[Tensor, "R P G"],
+    rewards: Sequence[WeightedReward],
+    mode: str,
+    estimator: AdvantageEstimator,
 ) -> list[_RewardPool]:
-    """The pools with their advantages, made for the credit mode: which acts they reach, and with which weight."""
+    """The pools with their advantages, for the assignment mode: which acts they reach, and with which weight."""
     members: dict[frozenset[str], list[int]] = {}
     for r, reward in enumerate(rewards):
         if reward.weight != 0:
-            members.setdefault(frozenset() if algorithm.credit == "joint" else frozenset(reward.acts), []).append(r)
+            members.setdefault(frozenset() if mode == "joint" else frozenset(reward.acts), []).append(r)
     pools = []
     for acts, chosen in members.items():
         weights = torch.tensor([rewards[r].weight for r in chosen], dtype=torch.float64)
-        weight = float(weights.abs().max()) if algorithm.credit == "summed" else 1.0
-        total = _total(values[chosen], weights / weight, algorithm)
-        advantages = batch_advantages(
-            total,
-            baseline=algorithm.advantage,
-            scale=algorithm.scale_rewards,
-            population=algorithm.population_std,
-        )
-        reached = acts if algorithm.credit == "factorized" else None
+        weight = float(weights.abs().max()) if mode == "summed" else 1.0
+        total = estimator.sum_rewards(values[chosen], weights / weight)
+        advantages = estimator(total)
+        reached = acts if mode == "factorized" else None
         pools.append(_RewardPool("+".join(sorted(acts)) or "all", reached, weight, total, advantages))
     return pools
-
-
-def _total(
-    values: Float[Tensor, "R P G"], weights: Float[Tensor, "R"], algorithm: AlgorithmConfig
-) -> Float[Tensor, "P G"]:
-    """The weighted sum of a pool's rewards, of those that apply; NaN for dropped siblings and where none applies."""
-    if algorithm.normalize_each:
-        population = algorithm.population_std
-        return torch.stack(
-            [normalize_each(values[:, p], weights, population=population) for p in range(values.shape[1])]
-        )
-    applies = ~values.isnan().all(dim=2, keepdim=True)  # [R, P, 1]
-    missing = (values.isnan() & applies).any(dim=0) | ~applies.any(dim=0)
-    total = (weights[:, None, None] * values.nan_to_num(nan=0.0)).sum(dim=0)
-    return total.masked_fill(missing, torch.nan)
 
 
 def _stats(groups: Sequence[Group], scores: Sequence[Scores], pools: Sequence[_RewardPool]) -> dict[str, float]:

@@ -106,7 +106,7 @@ def restore(folder: Path, policy: TrainablePolicy, learner: PolicyOptimizer) -> 
     """Put a checkpoint's trained weights and learner state into a freshly built run.
 
     The run's policy was built from the recipe, so its reference is the one that the run started from; one that has
-    moved since (`algorithm.sync_ref_model`) is in the checkpoint. Raises CheckpointError for a damaged file, naming it
+    moved since (`algorithm.reference_sync`) is in the checkpoint. Raises CheckpointError for a damaged file, naming it
     and the checkpoint before, and for one of another run.
     """
     check_undamaged(folder)

@@ -170,8 +170,9 @@ def _max_actions(samples: Sequence[Sample], recipe: Recipe) -> dict[ActKind, int
 
 def _sync_reference(policy: TrainablePolicy, optimizer: PolicyOptimizer, algorithm: AlgorithmConfig) -> None:
     """Move the reference where the recipe asks for it and this optimizer step is one of those."""
-    if algorithm.sync_ref_model and optimizer.num_steps % algorithm.ref_model_sync_steps == 0:
-        mix_into_reference(policy, algorithm.ref_model_mixup_alpha)
+    sync = algorithm.reference_sync
+    if sync is not None and optimizer.num_steps % sync.every == 0:
+        mix_into_reference(policy, sync.alpha)
         optimizer.reference_moved = True
 
 

@@ -19,7 +19,9 @@ from motet.policies import load_policy
 from motet.policies.generation.noise import uniforms
 from motet.rewards import BoundReward, bind_policy, check_golds, resolve_all
 from motet.scenarios import Scenario, resolve_scenario
+from motet.training.advantage_estimators import resolve_advantage
 from motet.training.advantages import check_reward_assignment
+from motet.training.losses import resolve_loss, resolve_losses
 from motet.training.optimizer_step import PolicyOptimizer
 
 
@@ -79,17 +81,19 @@ def setup_rl(recipe: Recipe) -> TrainingSetup:
 
 
 def build_optimizer(recipe: Recipe, policy: TrainablePolicy, kinds: Collection[ActKind] = ()) -> PolicyOptimizer:
-    """The optimizer of reinforcement learning; with a KL the policy's present weights become the reference.
+    """The optimizer of reinforcement learning; if a loss needs a reference, the policy's present weights become it.
 
-    `kinds` are those of the acts to train. Raises ConfigError where a setting does not fit the policy.
+    `kinds` are those of the acts to train, by default all of the policy's. Raises ConfigError where a setting does not
+    fit the policy.
     """
     algorithm = recipe.algorithm
-    if algorithm.sync_ref_model and any(".lora_" in name for name in policy.trainable()):
+    if algorithm.reference_sync is not None and any(".lora_" in name for name in policy.trainable()):
         raise ConfigError(
-            "algorithm.sync_ref_model mixes weights, and the checkpoint's adapter trains in place of weights.",
-            fix="set it to false, or merge the adapter into its base model (`motet merge`).",
+            "algorithm.reference_sync mixes weights, and the checkpoint's adapter trains in place of weights.",
+            fix="remove it, or merge the adapter into its base model (`motet merge`).",
         )
-    if algorithm.beta or any(own.beta for own in algorithm.per_kind.values()):
+    losses = resolve_losses(recipe, kinds or policy.kinds)
+    if any(loss.needs_reference for loss in losses.values()):
         policy.freeze_reference()
     updates = recipe.run.steps * algorithm.num_iterations * algorithm.num_minibatches
     return PolicyOptimizer(policy, recipe.optimizer, updates, kinds)
@@ -102,10 +106,14 @@ def build_rl_tracks(recipe: Recipe) -> list[Track]:
     """
     if recipe.sft.model_fields_set:
         raise ConfigError("The section sft has no effect in `motet train`.", fix="remove it, or use `motet sft`.")
+    resolve_advantage(recipe.algorithm)
     tracks = []
     for number, (name, config) in enumerate(recipe.resolved_tracks().items()):
         _require_rewards(name, config, "add rewards, or use `motet sft` to imitate data.")
         scenario = resolve_scenario(config.scenario.name).with_options(config.scenario.options)
+        kinds: set[ActKind] = {*scenario.acts.values(), *recipe.algorithm.per_kind}
+        for kind in kinds:
+            resolve_loss(recipe.algorithm, kind)
         rows = open_rows(config.data, scenario.columns, seed=recipe.run.seed)
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
         check_golds(rewards, rows.texts())

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from motet.config import Recipe, load_recipe, parse_recipe, to_yaml
+from motet.config.choice import Choice
 from motet.config.yaml import from_yaml
 from motet.core.errors import ConfigError
 
@@ -96,11 +97,11 @@ def test_overrides_reach_every_depth_and_the_last_one_wins(tmp_path: Path) -> No
         "data.columns={question: problem}",
         "data.source=rows.jsonl",
         "description=a=b",
-        "algorithm.epsilon=null",
+        "algorithm.loss.epsilon=null",
     )
     assert (recipe.run.steps, recipe.scenario.name, recipe.description) == (8, "my.module:play", "a=b")
     assert [reward.weight for reward in recipe.rewards] == [1.0, 0.5] and recipe.rewards[0].acts == ("image",)
-    assert recipe.algorithm.per_kind["image"].beta == 0.01 and recipe.algorithm.epsilon is None
+    assert recipe.algorithm.per_kind["image"].beta == 0.01 and recipe.algorithm.loss == Choice.of("grpo", epsilon=None)
     assert recipe.policy.lora is not None and recipe.policy.lora.rank == 4
     assert recipe.data.columns == {"question": "problem"}
 
@@ -140,7 +141,7 @@ def test_an_override_makes_the_sections_on_its_way(tmp_path: Path) -> None:
     ("line", "words"),
     [
         ("scenaro: draw", "scenaro: the key is unknown (its value here is 'draw'); did you mean 'scenario'?"),
-        ("algorithm: {epsilo: 1}", "did you mean 'algorithm.epsilon'"),
+        ("algorithm: {advantag: grpo}", "did you mean 'algorithm.advantage'"),
         (
             "rewards: [{name: a, wieght: 1}]",
             "rewards.0.wieght: the key is unknown (its value here is 1); did you mean 'r",
@@ -177,16 +178,15 @@ def test_an_unknown_key_is_refused_with_what_was_meant(tmp_path: Path, line: str
         ),
         ("run.seed=true", "true does not fit; expected a whole number"),
         ("optimizer.learning_rate=true", "true does not fit; expected a number > 0"),
-        ("algorithm.normalize_each=yes", "'yes' does not fit; expected true or false"),
-        ("algorithm.normalize_each=off", "Fix: write false, without quotes."),
-        ("algorithm.normalize_each=1", "1 does not fit; expected true or false"),
+        ("policy.gradient_checkpointing=yes", "'yes' does not fit; expected true or false"),
+        ("policy.gradient_checkpointing=off", "Fix: write false, without quotes."),
+        ("policy.gradient_checkpointing=1", "1 does not fit; expected true or false"),
         ("policy.path=3", "Fix: put it in quotes: '3'."),
         ("policy.train=lm_head", "Fix: write a list: [lm_head]."),
         ("optimizer.betas=[0.9]", "expected a list of 2 entries, each a number"),
         ("optimizer.betas=[0.9, 0.9, 0.9]", "optimizer.betas: [0.9, 0.9, 0.9] does not fit"),
         ("algorithm.scale_rewards=grup", "expected one of group, batch, none (override"),
         ("algorithm.scale_rewards=false", "Fix: write none."),
-        ("algorithm.advantage=ppo", "Fix: write grpo or rloo."),
         ("sampling.text.top_p=1.0", "1.0 does not fit; expected a number > 0 and < 1, or null"),
         ("sampling.image.top_p=0", "0 does not fit; expected a number > 0 and < 1, or null"),
         ("sampling.text.temperature=0", "expected a number > 0"),
@@ -282,7 +282,7 @@ scenario: text_to_image
 policy: {path: model, train: [lm_head], device: cpu, dtype: bfloat16, gradient_checkpointing: true}
 data: {source: rows.jsonl, split: test, columns: {question: problem}, size: 4, targets: {image: image}}
 rewards: [{name: a, weight: -0.5, acts: [image], options: {x: .inf, y: '2e-4', z: 'on', '1': ['', ~, 1e-7]}}]
-algorithm: {num_generations: 4, epsilon: 0.2, epsilon_high: 0.28, per_kind: {image: {epsilon: 0.1, epsilon_high: 0.1}}}
+algorithm: {loss: {name: dapo, epsilon: 0.2}, advantage: rloo, per_kind: {image: {loss: {name: grpo, delta: 4}}}}
 sampling:
   text: {top_p: 0.9, top_k: 5}
   image: {guidance: guided, guidance_scale: 3}

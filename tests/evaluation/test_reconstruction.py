@@ -108,7 +108,7 @@ def test_a_run_on_foreign_pictures_is_warned_once(tiny_checkpoint, tmp_path, cap
     source = own_rows(tmp_path / "data", words())
     content = drawing(tiny_checkpoint, source, **(TAUGHT if way == "sft" else {}))
     if way == "rl":
-        content["rewards"], content["algorithm"]["credit"] = content["rewards"][:1], "joint"
+        content["rewards"], content["algorithm"]["advantage_assignment"] = content["rewards"][:1], "joint"
     run = run_supervised if way == "sft" else run_training
     run(parse_recipe(content), RunFolder(tmp_path / "run", resume=False), "")
     said = capsys.readouterr().out

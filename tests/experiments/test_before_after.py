@@ -21,7 +21,7 @@ def content(**stages):
     shared = mapping("runs/start", eval=EVAL)
     return {
         "shared": shared,
-        "stages": {"one": {}, "two": {"algorithm": {"credit": "joint"}}, **stages},
+        "stages": {"one": {}, "two": {"algorithm": {"advantage_assignment": "joint"}}, **stages},
         "compare": {"credit": ["one", "two"]},
     }
 

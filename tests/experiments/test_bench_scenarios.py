@@ -25,7 +25,7 @@ ALONE = {name: {k: v for k, v in track.items() if k != "prompts_per_step"} for n
 @pytest.fixture
 def bench(tiny_checkpoint, tmp_path):
     shared = mapping(tiny_checkpoint, eval=EVAL, run={"steps": 2})
-    stages = {"drawn": ALONE["draws"], "joint": {**ALONE["draws"], "algorithm": {"credit": "joint"}},
+    stages = {"drawn": ALONE["draws"], "joint": {**ALONE["draws"], "algorithm": {"advantage_assignment": "joint"}},
               "answered": {**ALONE["answers"], "policy": {"path": "elsewhere/other"}}}  # fmt: skip
     path = tmp_path / "bench.yaml"
     content = {"shared": shared, "stages": stages, "compare": {"credit": ["drawn", "joint"]}}
@@ -155,7 +155,11 @@ def test_the_shipped_benchmark_is_fair():
     assert plan.stage("unified_reasoning").recipe.data.options["task"] == "reasoning"
     assert {"unified_text_to_image", "janus_text_to_image"} <= {stage.name for stage in plan.stages}
     assert [stage.name for stage in plan.compare["the critique"]] == ["unified_reflect", "unified_regenerate"]
-    assert {stage.recipe.algorithm.credit for stage in plan.compare["credit of reflection"]} == {"joint", "factorized"}
+    both = plan.compare["credit of reflection"]
+    assert {stage.recipe.algorithm.advantage_assignment for stage in both} == {
+        "joint",
+        "factorized",
+    }
     for stage in plan.stages:
         recipe = stage.recipe
         scenario = resolve_scenario(recipe.scenario.name).with_options(recipe.scenario.options)

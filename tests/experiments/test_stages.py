@@ -196,7 +196,7 @@ def test_the_rewards_suite_is_another_measurement_for_another_scenario(tiny_chec
     del draws["prompts_per_step"]
     content["shared"]["eval"] = {"suite": "rewards", "size": 4, "samples_per_item": 2}
     content["stages"] = {"one": draws, "two": {"scenario": "answer", "rewards": TRACKS["answers"]["rewards"]},
-                         "three": {**draws, "algorithm": {"credit": "joint"}},
+                         "three": {**draws, "algorithm": {"advantage_assignment": "joint"}},
                          "four": {**draws, "sampling": {"image": {"temperature": 0.5}}}}  # fmt: skip
     del content["rows"]
     plan, measurements = parse_plan(content, tmp_path), EvalCache()

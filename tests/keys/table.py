@@ -29,13 +29,13 @@ class Shows:
 
 OFF_POLICY = {"algorithm.num_iterations": 2, "optimizer.learning_rate": 0.01}
 WITH_KL = {"algorithm.beta": 0.1, **OFF_POLICY}
-SAPO = {"algorithm.loss_type": "sapo", **OFF_POLICY}
-VESPO = {"algorithm.loss_type": "vespo", **OFF_POLICY}
-SYNCED = {"algorithm.beta": 0.1, "algorithm.sync_ref_model": True, "algorithm.ref_model_sync_steps": 1}
+TIGHT = {"algorithm.loss.epsilon": 1e-6, **OFF_POLICY}
+SAPO = {"algorithm.loss": "sapo", **OFF_POLICY}
+VESPO = {"algorithm.loss": "vespo", **OFF_POLICY}
+SYNCED = {"algorithm.beta": 0.1, "algorithm.reference_sync.every": 1}
 GUIDED = {"sampling.image.guidance": "guided"}
 FLOW_GUIDED = {"sampling.denoising.guidance": "guided", "sampling.denoising.guidance_scale": 2.0}
 WINDOW = {"sampling.denoising.sde_window.size": 1, "sampling.denoising.sde_window.steps_per_position": 1}
-NFT = {"algorithm.flow.objective": "nft", "algorithm.flow.penalty": "velocity_mse"}
 MEASURED = {
     "eval.suite": {"name": "shapes", "held_out_size": 1},
     "eval.size": 2,
@@ -87,54 +87,37 @@ TABLE: dict[str, Shows] = {
     "algorithm.num_generations": Shows("samples", 3),
     "algorithm.advantage": Shows("weights", "rloo", given={"algorithm.num_generations": 3}),
     "algorithm.scale_rewards": Shows("weights", "none"),
-    "algorithm.population_std": Shows("metrics/grad_norm", True),
-    "algorithm.advantage_clip": Shows("metrics/grad_norm", 0.1),
-    "algorithm.normalize_each": Shows("weights", True),
-    "algorithm.credit": Shows("weights", "summed"),
-    "algorithm.loss_type": Shows("weights", "bnpo", given=LONG),
-    "algorithm.importance_sampling_level": Shows("weights", "sequence", given=OFF_POLICY),
-    "algorithm.epsilon": Shows("metrics/text/clip_fraction", 1e-6, given=OFF_POLICY),
-    "algorithm.epsilon_high": Shows("metrics/text/clip_fraction", 0.3, given={"algorithm.epsilon": 1e-6, **OFF_POLICY}),
-    "algorithm.delta": Shows("metrics/image/clip_fraction", 1.00001, given={"algorithm.epsilon": 1e-6, **OFF_POLICY}),
-    "algorithm.sapo_temperature_pos": Shows("weights", 5.0, given=SAPO),
-    "algorithm.sapo_temperature_neg": Shows("weights", 5.0, given=SAPO),
-    "algorithm.vespo_k_pos": Shows("weights", 5.0, given=VESPO),
-    "algorithm.vespo_lambda_pos": Shows("weights", 5.0, given=VESPO),
-    "algorithm.vespo_k_neg": Shows("weights", 5.0, given=VESPO),
-    "algorithm.vespo_lambda_neg": Shows("weights", 5.0, given=VESPO),
+    "algorithm.advantage.population_std": Shows("metrics/grad_norm", True),
+    "algorithm.advantage.clip": Shows("metrics/grad_norm", 0.1),
+    "algorithm.advantage.normalize_separately": Shows("weights", True),
+    "algorithm.advantage_assignment": Shows("weights", "summed"),
+    "algorithm.loss": Shows("weights", "bnpo", given=LONG),
+    "algorithm.loss.importance_sampling_level": Shows("weights", "sequence", given=OFF_POLICY),
+    "algorithm.loss.epsilon": Shows("metrics/text/clip_fraction", 1e-6, given=OFF_POLICY),
+    "algorithm.loss.epsilon_high": Shows("metrics/text/clip_fraction", 0.3, given=TIGHT),
+    "algorithm.loss.delta": Shows("metrics/image/clip_fraction", 1.00001, given=TIGHT),
+    "algorithm.loss.temperature_pos": Shows("weights", 5.0, given=SAPO),
+    "algorithm.loss.temperature_neg": Shows("weights", 5.0, given=SAPO),
+    "algorithm.loss.k_pos": Shows("weights", 5.0, given=VESPO),
+    "algorithm.loss.lambda_pos": Shows("weights", 5.0, given=VESPO),
+    "algorithm.loss.k_neg": Shows("weights", 5.0, given=VESPO),
+    "algorithm.loss.lambda_neg": Shows("weights", 5.0, given=VESPO),
+    "algorithm.loss.beta": Shows("weights", 0.5, "flow", {"algorithm.loss": "nft"}),
+    "algorithm.loss.kl_estimator": Shows("metrics/text/kl", "k1", given=WITH_KL),
+    "algorithm.loss.kl_bias_correction": Shows("weights", True, given=WITH_KL),
+    "algorithm.loss.top_entropy_quantile": Shows("metrics/grad_norm", 0.2),
+    "algorithm.loss.mask_truncated_completions": Shows("weights", True),
+    "algorithm.loss.entropy_bonus": Shows("weights", 0.1),
     "algorithm.beta": Shows("metrics/text/kl", 0.1),
-    "algorithm.kl_estimator": Shows("metrics/text/kl", "k1", given=WITH_KL),
-    "algorithm.use_bias_correction_kl": Shows("weights", True, given=WITH_KL),
-    "algorithm.sync_ref_model": Shows(
-        "metrics/text/kl",
-        {"num_generations": 2, "beta": 0.1, "sync_ref_model": True, "ref_model_sync_steps": 1},
-        given={"algorithm": {"num_generations": 2, "beta": 0.1}},
-        at="algorithm",
-    ),
-    "algorithm.ref_model_mixup_alpha": Shows("metrics/text/kl", 0.1, given=SYNCED),
-    "algorithm.ref_model_sync_steps": Shows("metrics/text/kl", 2, given=SYNCED),
-    "algorithm.top_entropy_quantile": Shows("metrics/grad_norm", 0.2),
-    "algorithm.mask_truncated_completions": Shows("weights", True),
-    "algorithm.entropy_bonus": Shows("weights", 0.1),
+    "algorithm.reference_sync.every": Shows("metrics/text/kl", 2, given=SYNCED),
+    "algorithm.reference_sync.alpha": Shows("metrics/text/kl", 0.1, given=SYNCED),
     "sft.prompt_dropout": Shows("weights", 0.9, "sft"),
     "sft.source_dropout": Shows("weights", 0.9, "edit_sft"),
     "sft.joint_dropout": Shows("weights", 0.9, "edit_sft"),
+    "algorithm.dynamic_sampling": Shows("metrics/groups_replaced", 1, given=WORTH),
     "algorithm.num_iterations": Shows("weights", 2),
     "algorithm.num_minibatches": Shows("weights", 2),
-    "algorithm.flow.objective": Shows("weights", "nft", "flow", {"algorithm.flow.penalty": "velocity_mse"}),
-    "algorithm.flow.guard": Shows("weights", True, "flow"),
-    "algorithm.flow.penalty": Shows("metrics/denoising/kl", "velocity_mse", "flow", WITH_KL),
-    "algorithm.flow.nft_beta": Shows("weights", 0.5, "flow", NFT),
-    "algorithm.per_kind.KIND.epsilon": Shows("weights", 1e-6, given=OFF_POLICY, at="algorithm.per_kind.image.epsilon"),
-    "algorithm.per_kind.KIND.epsilon_high": Shows(
-        "weights", 0.3, given={"algorithm.epsilon": 1e-6, **OFF_POLICY}, at="algorithm.per_kind.image.epsilon_high"
-    ),
-    "algorithm.per_kind.KIND.delta": Shows(
-        "metrics/image/clip_fraction",
-        1.00001,
-        given={"algorithm.epsilon": 1e-6, **OFF_POLICY},
-        at="algorithm.per_kind.image.delta",
-    ),
+    "algorithm.per_kind.KIND.loss": Shows("weights", "grpo_guard", "flow", at="algorithm.per_kind.denoising.loss"),
     "algorithm.per_kind.KIND.beta": Shows("metrics/image/kl", 0.1, at="algorithm.per_kind.image.beta"),
     "algorithm.per_kind.KIND.weight": Shows("metrics/image/loss", 3.0, at="algorithm.per_kind.image.weight"),
     # sampling

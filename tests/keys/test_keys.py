@@ -10,11 +10,20 @@ import pytest
 
 from motet.config.keys import walk
 from motet.config.options import walk_options
+from motet.training.advantage_estimators import ADVANTAGES
+from motet.training.losses import LOSSES
 from tests.keys.bases import BASES, Bench
 from tests.keys.outcome import Outcome, differences, outcome_of, same_parts
 from tests.keys.table import TABLE, Shows
 
-KEYS = [*(key for key, _ in walk()), *(key for key, _, _ in walk_options())]
+CHOICES = {"algorithm.loss": LOSSES, "algorithm.advantage": ADVANTAGES}
+OPTIONS = {
+    f"{key}.{name}"
+    for key, known in CHOICES.items()
+    for e in known.entries.values()
+    for name in e.Settings.model_fields
+}
+KEYS = [*(key for key, _ in walk()), *(key for key, _, _ in walk_options()), *sorted(OPTIONS)]
 HOW = """Every key of a recipe needs a line in TABLE of tests/keys/table.py that says what a changed value changes:
 
     "{key}": Shows(PART, VALUE, BASE, GIVEN)

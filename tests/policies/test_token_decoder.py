@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import JanusForConditionalGeneration
 
 import motet
-from motet.config import AlgorithmConfig, DiffusionConfig, KindConfig, LoraConfig, OptimizerConfig, PolicyConfig
+from motet.config import DiffusionConfig, LoraConfig, OptimizerConfig, PolicyConfig
 from motet.core.conversation import assistant, user
 from motet.core.errors import CheckpointError, ConfigError
 from motet.core.protocols import Request, TrainablePolicy
@@ -28,7 +28,7 @@ from motet.scenarios import (
 from motet.training.batches import StepBatch
 from motet.training.optimizer_step import PolicyOptimizer
 from motet.training.rollout import encode_demonstrations, rollout
-from tests.losses import losses, supervised
+from tests.losses import algorithm, kind_config, losses, supervised
 from tests.policies.unified import SIDE, transformer
 
 PLAIN = {"text": Sampling(max_tokens=4), "image": Sampling(), "denoising": Sampling(num_steps=4)}
@@ -219,9 +219,9 @@ def test_gradients_of_a_painting_reach_what_trains_and_nothing_else(model, names
 @pytest.mark.parametrize("loss_type", ["grpo", "dapo"])
 def test_one_step_over_three_kinds_and_several_scenarios_is_the_sum_of_its_parts(model, loss_type):
     """Texts, tokens and denoising steps of four scenarios, one model, one loss: each kind with its own denominator."""
-    config = AlgorithmConfig(
-        scale_rewards="none", loss_type=loss_type, beta=0.1,
-        per_kind={"denoising": KindConfig(epsilon=1e-4, weight=2.0), "image": KindConfig(weight=0.5)},
+    config = algorithm(
+        loss=loss_type, beta=0.1,
+        per_kind={"denoising": kind_config(epsilon=1e-4, weight=2.0), "image": kind_config(weight=0.5)},
     )  # fmt: skip
     rates = OptimizerConfig(
         learning_rate=1e-4,
@@ -268,7 +268,7 @@ def test_frozen_acts_are_reported_and_move_nothing(model):
     policy = model()
     policy.train_parts(NEW)
     acts = [act for trajectory in played(policy) for act in trajectory]
-    config = AlgorithmConfig(scale_rewards="none")
+    config = algorithm()
     stats = PolicyOptimizer(policy, OptimizerConfig(), 1).step(StepBatch(acts, [1.0, -1.0, 0.5] * 4), losses(config))
     assert stats["grad_norm"] > 0 and {"text/ratio", "image/ratio", "denoising/ratio"} <= set(stats)
     with pytest.raises(ConfigError, match=r"has a gradient from the acts of this step \(text\)"):

@@ -99,7 +99,7 @@ def test_the_unified_stage_learns_from_either_file(janus, tmp_path):
             {"name": "qa_accuracy", "acts": ["answer"], "weight": 0.8},
             {"name": "format", "acts": ["answer"], "weight": 0.8},
         ],
-        "algorithm": {"credit": "joint", "epsilon": None, "num_generations": 2},
+        "algorithm": {"advantage_assignment": "joint", "loss": {"name": "grpo", "epsilon": None}, "num_generations": 2},
         "sampling": {"image": {"guidance": "guided"}},
         "run": {"steps": 2, "prompts_per_step": 4},
     }

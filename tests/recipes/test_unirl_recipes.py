@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from motet.config import Recipe, load_recipe
+from motet.config.choice import Choice
 from motet.data import open_rows
 from motet.rewards import resolve_all
 from motet.scenarios import resolve_scenario
@@ -56,13 +57,18 @@ def test_the_papers_numbers():
     read = {name: load_recipe(RECIPES / f"{name}.yaml") for name in NAMES}
     for name, recipe in read.items():
         assert recipe.algorithm.num_generations == 8 and recipe.run.prompts_per_step == 8, name
-        assert recipe.algorithm.per_kind["denoising"].epsilon == 1e-4 and recipe.algorithm.credit == "joint", name
+        assert recipe.algorithm.per_kind["denoising"].loss == Choice.of("grpo", epsilon=1e-4), name
+        assert recipe.algorithm.advantage_assignment == "joint", name
         assert recipe.sampling.denoising.noise_level == (0.7 if "unirl" in name else 0.8), name
     t2i, cot, edit, flux, klein = read.values()
     assert [r.sampling.denoising.num_steps for r in read.values()] == [10, 10, 10, 20, 8]
     assert [beta(r, "denoising") for r in read.values()] == [4e-3, 4e-3, 3e-4, 4e-3, 1e-2]
     assert [beta(r, "text") for r in (cot, flux, klein)] == [1e-2] * 3
-    assert cot.algorithm.epsilon is None and cot.sampling.text.max_tokens == 512 and cot.sampling.text.top_k is None
+    assert (
+        cot.algorithm.loss == Choice.of("grpo", epsilon=None)
+        and cot.sampling.text.max_tokens == 512
+        and cot.sampling.text.top_k is None
+    )
     assert t2i.optimizer.learning_rate == edit.optimizer.learning_rate == 1e-5
     assert (cot.optimizer.learning_rate, cot.optimizer.param_group_lrs["language_model"]) == (3e-6, 5e-7)
     assert flux.optimizer.learning_rate == 1e-6 and klein.optimizer.learning_rate == 3e-7

@@ -221,7 +221,7 @@ def advantages_of(group, assignment):
     ]
     scores = score_groups([group], rewards)
     return scores[0], assign_advantages(
-        [group], scores, rewards, AlgorithmConfig(credit=assignment, scale_rewards="none")
+        [group], scores, rewards, AlgorithmConfig(advantage_assignment=assignment, scale_rewards="none")
     )
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from motet.config import AlgorithmConfig, KindConfig, OptimizerConfig, RewardConfig, parse_recipe
+from motet.config import OptimizerConfig, RewardConfig, parse_recipe
 from motet.core.protocols import Replay, TrainablePolicy
 from motet.core.task import Task
 from motet.core.trajectory import Sampling
@@ -18,7 +18,7 @@ from motet.training.optimizer_step import PolicyOptimizer
 from motet.training.policy_update import update
 from motet.training.rollout import rollout
 from tests.flow_expert import FlowExpert
-from tests.losses import losses
+from tests.losses import algorithm, kind_config, losses
 from tests.runs import TrainableFakePolicy
 
 STEPS = Sampling(num_steps=5, noise_level=0.7)
@@ -77,7 +77,7 @@ def test_replay_equals_sampling_and_the_ratio_is_one():
     acts = acts_of(played(policy))
     for act, replay in zip(acts, policy.replay(acts), strict=True):
         torch.testing.assert_close(replay.log_probs, act.log_probs, rtol=0, atol=2e-6)
-    config = AlgorithmConfig(scale_rewards="none", per_kind={"denoising": KindConfig(epsilon=1e-4)})
+    config = algorithm(per_kind={"denoising": kind_config(epsilon=1e-4)})
     batch = StepBatch(acts, [1.0] * len(acts), [Replay(act.log_probs) for act in acts])
     stats = PolicyOptimizer(policy, OptimizerConfig(), 1).step(batch, losses(config))
     assert stats["denoising/ratio_max"] == pytest.approx(1.0, abs=5e-6)  # well inside the clip range of 1e-4
@@ -96,7 +96,7 @@ def test_the_gradient_is_that_of_finite_differences():
             parameter += 0.1 * torch.randn(parameter.shape, dtype=torch.float64)
     with policy.reference():
         reference = replay_frozen(policy, acts, 10**9, ("mean", "std"))
-    config = AlgorithmConfig(scale_rewards="none", epsilon=None, beta=0.3)
+    config = algorithm(epsilon=None, beta=0.3)
     batch = StepBatch(acts, [1.0, -0.5, 2.0], [Replay(act.log_probs) for act in acts], reference)
 
     def step():
@@ -128,7 +128,10 @@ RECIPE = {
     "policy": {"path": "none"},
     "scenario": "text_to_image",
     "rewards": [{"name": f"{__file__}:bright"}],
-    "algorithm": {"num_generations": 8, "per_kind": {"denoising": {"epsilon": 1e-4, "beta": 0.01}}},
+    "algorithm": {
+        "num_generations": 8,
+        "per_kind": {"denoising": {"loss": {"name": "grpo", "epsilon": 1e-4}, "beta": 0.01}},
+    },
     "optimizer": {"learning_rate": 0.02},
     "run": {"steps": 40, "prompts_per_step": 2},
 }
@@ -151,7 +154,7 @@ def test_clipping_of_denoising_steps_is_their_own():
     policy.freeze_reference()
     _, stats = one_step(policy, PolicyOptimizer(policy, recipe.optimizer, 2), recipe, 0)
     assert stats["denoising/clip_fraction"] > 0.1 and stats["denoising/ratio_max"] < 1.05
-    wide = parse_recipe(RECIPE, ["algorithm.num_iterations=2", "algorithm.per_kind.denoising.epsilon=0.2"])
+    wide = parse_recipe(RECIPE, ["algorithm.num_iterations=2", "algorithm.per_kind.denoising.loss.epsilon=0.2"])
     policy = FlowExpert()
     policy.freeze_reference()
     _, stats = one_step(policy, PolicyOptimizer(policy, wide.optimizer, 2), wide, 0)
@@ -234,9 +237,9 @@ def test_a_step_over_three_kinds_is_the_sum_of_its_parts(loss_type):
         groups = played(choir, made=trio, samplings=samplings)
         return choir, acts_of(groups)
 
-    config = AlgorithmConfig(
-        scale_rewards="none", loss_type=loss_type, entropy_bonus=0.01,
-        per_kind={"denoising": KindConfig(epsilon=1e-4, weight=2.0)},
+    config = algorithm(
+        loss=loss_type, entropy_bonus=0.01,
+        per_kind={"denoising": kind_config(epsilon=1e-4, weight=2.0)},
     )  # fmt: skip
     optimizer = OptimizerConfig(max_grad_norm=1e9)
 
@@ -262,7 +265,7 @@ def test_a_reference_replay_offers_what_the_kl_needs():
     policy = FlowExpert()
     acts = acts_of(played(policy, P=1, G=2))
     policy.freeze_reference()
-    made = losses(AlgorithmConfig(beta=0.1))
+    made = losses(algorithm(beta=0.1))
     needs = made["denoising"].needs(with_reference=True)
     assert set(needs.current) == {"entropy", "mean", "std"} and set(needs.reference) == {"mean", "std"}
     reference = replay_frozen(policy, acts, 10**9, needs.reference)

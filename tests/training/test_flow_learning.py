@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from motet.config import AlgorithmConfig, OptimizerConfig, parse_recipe
+from motet.config import OptimizerConfig, parse_recipe
 from motet.core.conversation import user
 from motet.core.errors import ConfigError, NumericsError
 from motet.core.protocols import Replay, Request
@@ -16,12 +16,12 @@ from motet.policies.diffusion import guidance_branches, paint, renoise, replay_l
 from motet.policies.diffusion.guidance import velocity_of
 from motet.training.batches import StepBatch
 from motet.training.frozen_replays import replay_frozen
-from motet.training.losses.nft import nft_loss, optimality_prob
+from motet.training.losses.nft import NFT, NFTSettings, nft_loss, optimality_prob
 from motet.training.optimizer_step import PolicyOptimizer
 from motet.training.policy_update import update
 from motet.training.setup import sampling_params
 from tests.flow_expert import FlowExpert, to_latent
-from tests.losses import losses, supervised
+from tests.losses import algorithm, losses, supervised
 from tests.training.test_denoising import RECIPE, STEPS, acts_of, played
 
 SHAPE = (1, 4, 4)
@@ -167,18 +167,18 @@ def test_a_flow_expert_learns_by_supervision():
 # --- GRPO-Guard, velocity-MSE, DiffusionNFT
 
 
-def stepped(flow, advantages, *, prepare=None, **settings):
+def stepped(advantages, *, prepare=None, **settings):
     """Stats and gradients of one optimizer step over two sampled drawings."""
     policy = FlowExpert()
     acts = acts_of(played(policy, P=1, G=2))
-    config = AlgorithmConfig(scale_rewards="none", flow=flow, **settings)
+    config = algorithm(**settings)
     batch = prepare(policy, acts) if prepare else StepBatch(acts, advantages)
     stats = PolicyOptimizer(policy, OptimizerConfig(max_grad_norm=1e9), 1).step(batch, losses(config))
     return stats, {name: p.grad.clone() for name, p in policy.trainable().items()}, acts
 
 
 def test_a_guarded_ratio_is_one_on_policy_and_weighs_steps_alike():
-    stats, gradients, acts = stepped({"guard": True}, [1.0, -0.5], loss_type="dapo")
+    stats, gradients, acts = stepped([1.0, -0.5], loss="grpo_guard")
     assert stats["denoising/ratio_max"] == stats["denoising/ratio_min"] == 1.0
     policy = FlowExpert()
     loss = torch.zeros(())
@@ -206,7 +206,7 @@ def test_a_velocity_penalty_in_place_of_the_kl():
             reference = replay_frozen(policy, acts, 10**9, ("velocity",))
         return StepBatch(acts, [0.0] * 2, None, reference)
 
-    stats, gradients, _ = stepped({"penalty": "velocity_mse"}, [], prepare=drifted, beta=2.0, loss_type="dapo")
+    stats, gradients, _ = stepped([], prepare=drifted, beta=2.0, loss="dapo", kl_estimator="velocity_mse")
     assert stats["denoising/kl"] == pytest.approx(0.1**2, rel=1e-4)
     # 2 beta (v - v_ref) / D for each of the 16 dimensions
     torch.testing.assert_close(gradients["velocity.2.bias"], torch.full((16,), 2 * 2.0 * 0.1 / 16), rtol=1e-3, atol=0)
@@ -219,13 +219,12 @@ def test_nft_learns_from_the_renoised_picture():
     for act, source in zip(acts, sampled, strict=True):
         torch.testing.assert_close(act.states[-1], source.states[-1])
         assert act.num_actions == 1 and act.log_probs is None
-    config = AlgorithmConfig(loss_type="dapo", flow={"objective": "nft", "penalty": "velocity_mse", "nft_beta": 0.5})
     with torch.no_grad():
         old = [
             Replay(torch.zeros(0), {"velocity": r.extras["velocity"] + 0.1}) for r in policy.replay(acts, ("velocity",))
         ]
-    batch = StepBatch(acts, [2.0, -3.0], old)
-    stats = PolicyOptimizer(policy, OptimizerConfig(), 1).step(batch, losses(config))
+    nft = {"denoising": NFT(NFTSettings(beta=0.5), "denoising")}
+    stats = PolicyOptimizer(policy, OptimizerConfig(), 1).step(StepBatch(acts, [2.0, -3.0], old), nft)
     policy = FlowExpert()
     expected = 0.0
     for act, advantage, before in zip(acts, [2.0, -3.0], old, strict=True):
@@ -238,13 +237,16 @@ def test_nft_learns_from_the_renoised_picture():
     assert stats["loss"] == pytest.approx(expected, rel=1e-5)
 
 
+GUARD = "loss={name: grpo_guard, epsilon: 1.0e-4}"
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["algorithm.flow={objective: nft, penalty: velocity_mse}", "algorithm.per_kind.denoising.beta=0"],
-        ["algorithm.flow.guard=true"],
-        ["algorithm.flow.guard=true", "algorithm.num_iterations=2"],
-        ["algorithm.flow={objective: nft, penalty: velocity_mse}", "algorithm.num_iterations=2"],
+        ["algorithm.per_kind.denoising={loss: nft}"],
+        [f"algorithm.per_kind.denoising.{GUARD}"],
+        [f"algorithm.per_kind.denoising.{GUARD}", "algorithm.num_iterations=2"],
+        ["algorithm.per_kind.denoising={loss: nft, beta: 0.01}", "algorithm.num_iterations=2"],
         ["sampling.denoising.sde_window.size=2"],
     ],
 )

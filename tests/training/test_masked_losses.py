@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from motet.config import AlgorithmConfig, OptimizerConfig, parse_recipe
+from motet.config import OptimizerConfig, parse_recipe
 from motet.core.protocols import Replay
 from motet.core.task import Task
 from motet.core.trajectory import ActWithAdvantage, Sampling
@@ -17,7 +17,7 @@ from motet.training.frozen_replays import replay_frozen
 from motet.training.optimizer_step import PolicyOptimizer
 from motet.training.policy_update import update
 from motet.training.rollout import rollout
-from tests.losses import losses
+from tests.losses import algorithm, algorithm_section, losses
 from tests.runs import TrainableFakePolicy
 
 
@@ -70,14 +70,15 @@ def disturbed(seed=1):
     return policy
 
 
-def learnt(groups, budget=10**6, **algorithm):
+def trained(groups, budget=10**6, **changes):
     """The policy after one rollout's update, its numbers, and how its weights moved."""
     policy = disturbed()
-    settings = {"scale_rewards": "none", **algorithm}
+    settings = {"scale_rewards": "none", **changes}
     recipe = parse_recipe(
         {
             "policy": {"path": "x"}, "run": {"steps": 9, "prompts_per_step": 3}, "rewards": [{"name": "format"}],
-            "algorithm": settings, "optimizer": {"learning_rate": 0.01, "max_tokens_per_microbatch": budget},
+            "algorithm": algorithm_section(**settings),
+            "optimizer": {"learning_rate": 0.01, "max_tokens_per_microbatch": budget},
             "sampling": {"text": {"max_tokens": 6}},
         }
     )  # fmt: skip
@@ -138,11 +139,11 @@ def test_cut_off_texts_are_counted_as_acts_and_not_in_actions(groups, loss_type)
     masked = cut_off(groups)
     assert 0 < len(masked) < 9
     hidden = sum(credited(groups)[n].act.num_actions for n in masked)
-    settings = {"loss_type": loss_type, "beta": 0.2, "entropy_bonus": 0.1, "scale_rewards": "none"}
-    policy, _, _, (gradient,), _ = learnt(groups, mask_truncated_completions=True, **settings)
-    same(gradient, by_hand(groups, AlgorithmConfig(**settings), masked, masked_actions=hidden))
+    settings = {"loss": loss_type, "beta": 0.2, "entropy_bonus": 0.1, "scale_rewards": "none"}
+    policy, _, _, (gradient,), _ = trained(groups, mask_truncated_completions=True, **settings)
+    same(gradient, by_hand(groups, algorithm(**settings), masked, masked_actions=hidden))
     assert not {id(credited(groups)[n].act) for n in masked} & {id(act) for act in policy.replayed}
-    _, _, _, (whole,), _ = learnt(groups, **settings)
+    _, _, _, (whole,), _ = trained(groups, **settings)
     assert not torch.allclose(whole["text"], gradient["text"], rtol=1e-2)
     same({"image": whole["image"]}, {"image": gradient["image"]}, rtol=0.2)  # but for the clipped norm
 
@@ -151,13 +152,13 @@ def test_a_rollout_of_cut_off_texts_alone_is_skipped_and_a_minibatch_of_them_too
     cut = played(Uneven(), max_tokens=1)
     texts = [one for one in credited(cut) if one.act.kind == "text"]
     assert not any(one.act.finished for one in texts)
-    policy, learner, stats, _, before = learnt(cut, mask_truncated_completions=True)
+    policy, learner, stats, _, before = trained(cut, mask_truncated_completions=True)
     assert learner.num_steps == 1 and "image/loss" in stats and "text/loss" not in stats
     assert torch.equal(policy.trainable()["text"], before["text"])
     recipe = parse_recipe(
         {
             "policy": {"path": "x"}, "run": {"steps": 9, "prompts_per_step": 3}, "rewards": [{"name": "format"}],
-            "algorithm": {"mask_truncated_completions": True},
+            "algorithm": algorithm_section(mask_truncated_completions=True),
         }
     )  # fmt: skip
     learner = PolicyOptimizer(policy, recipe.optimizer, 9)
@@ -171,9 +172,9 @@ def test_a_rollout_of_cut_off_texts_alone_is_skipped_and_a_minibatch_of_them_too
 @pytest.mark.parametrize("budget", [1, 20, 60])
 @pytest.mark.parametrize("options", [{"mask_truncated_completions": True}, {"top_entropy_quantile": 0.3}])
 def test_cutting_the_step_into_micro_batches_changes_nothing(groups, options, budget):
-    settings = {"loss_type": "dapo", "beta": 0.1, "entropy_bonus": 0.1, **options}
-    _, _, whole_stats, (whole,), _ = learnt(groups, **settings)
-    _, _, stats, (parts,), _ = learnt(groups, budget, **settings)
+    settings = {"loss": "dapo", "beta": 0.1, "entropy_bonus": 0.1, **options}
+    _, _, whole_stats, (whole,), _ = trained(groups, **settings)
+    _, _, stats, (parts,), _ = trained(groups, budget, **settings)
     same(whole, parts)
     assert stats == pytest.approx(whole_stats, rel=1e-4, abs=1e-6)
 
@@ -194,15 +195,15 @@ def test_only_the_actions_of_the_highest_entropy_keep_their_policy_loss(groups, 
         masks.append({id(act): entropy_of(act) >= threshold for act in acts if act.kind == kind})
     chosen = HighEntropy([(masks[0] | masks[1])[id(act)] for act in acts], counts)
     settings = {"beta": 0.2, "entropy_bonus": entropy_bonus, "scale_rewards": "none"}
-    _, _, _, (gradient,), _ = learnt(groups, top_entropy_quantile=share, **settings)
-    same(gradient, by_hand(groups, AlgorithmConfig(**settings), high_entropy=chosen))
-    _, _, _, (whole,), _ = learnt(groups, **settings)
+    _, _, _, (gradient,), _ = trained(groups, top_entropy_quantile=share, **settings)
+    same(gradient, by_hand(groups, algorithm(**settings), high_entropy=chosen))
+    _, _, _, (whole,), _ = trained(groups, **settings)
     assert not torch.allclose(whole["text"], gradient["text"], rtol=1e-2)
 
 
 def test_acts_without_advantage_take_part_in_the_quantile(groups):
     """They are not replayed for the loss, but their actions are among those that the quantile is of."""
-    policy, _, _, _, _ = learnt(groups, top_entropy_quantile=0.5)
+    policy, _, _, _, _ = trained(groups, top_entropy_quantile=0.5)
     assert {id(act) for act in policy.replayed} == {id(one.act) for one in credited(groups)}
 
 
@@ -212,12 +213,12 @@ def test_acts_without_advantage_take_part_in_the_quantile(groups):
 @pytest.mark.parametrize(("every", "alpha", "moves"), [(2, 0.25, True), (1, 1.0, True), (3, 0.25, False)])
 def test_the_reference_moves_every_so_many_optimizer_steps(groups, every, alpha, moves):
     """Two optimizer steps: after the second alpha of the weights are mixed in; `every: 3` comes too late."""
-    sync = {"sync_ref_model": True, "ref_model_sync_steps": every, "ref_model_mixup_alpha": alpha}
-    policy, learner, _, _, _ = learnt(groups, beta=0.1, num_iterations=2, **sync)
+    sync = {"reference_sync": {"every": every, "alpha": alpha}}
+    policy, learner, _, _, _ = trained(groups, beta=0.1, num_iterations=2, **sync)
     start = Uneven().trainable()
     assert learner.num_steps == 2 and learner.reference_moved == moves
     for name, parameter in policy.trainable().items():
         expected = alpha * parameter.detach() + (1 - alpha) * start[name].detach() if moves else start[name].detach()
         torch.testing.assert_close(policy.start[name], expected)
-    plain, learner, _, _, _ = learnt(groups, beta=0.1, num_iterations=2)
+    plain, learner, _, _, _ = trained(groups, beta=0.1, num_iterations=2)
     assert not learner.reference_moved and torch.equal(plain.start["text"], start["text"])

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from motet.config import AlgorithmConfig, KindConfig, OptimizerConfig, parse_recipe
+from motet.config import OptimizerConfig, parse_recipe
 from motet.core.errors import ConfigError, NumericsError
 from motet.core.protocols import Replay, TrainablePolicy
 from motet.core.task import Task
@@ -20,7 +20,7 @@ from motet.training.losses import Loss, LossSettings
 from motet.training.optimizer_step import PolicyOptimizer, lr_multiplier
 from motet.training.policy_update import minibatches, update
 from motet.training.rollout import encode_demonstrations, rollout
-from tests.losses import losses, supervised
+from tests.losses import algorithm, algorithm_section, kind_config, losses, supervised
 from tests.runs import WORLD, TrainableFakePolicy
 
 CLIPPED = ("grpo", "bnpo", "dapo", "dr_grpo", "luspo")
@@ -32,10 +32,6 @@ BOUND = 1e-4
 
 def optimizer(budget=10**9, **settings):
     return OptimizerConfig(max_tokens_per_microbatch=budget, max_grad_norm=1e9, **settings)
-
-
-def algorithm(**settings):
-    return AlgorithmConfig(scale_rewards="none", **settings)
 
 
 def writing(request):
@@ -100,10 +96,11 @@ def same(one, other, rtol):
 @pytest.mark.parametrize("level", ["token", "sequence"])
 @pytest.mark.parametrize("loss_type", POLICY_GRADIENT)
 def test_micro_batches_and_order_do_not_change_the_gradient(loss_type, level):
-    config = algorithm(
-        loss_type=loss_type, importance_sampling_level=level, beta=0.1, entropy_bonus=0.05,
-        use_bias_correction_kl=True, epsilon_high=1.2, per_kind={"image": KindConfig(weight=0.5)},
-    )  # fmt: skip
+    options = {"importance_sampling_level": level, "entropy_bonus": 0.05, "kl_bias_correction": True}
+    options |= {"epsilon_high": 1.2} if loss_type in (*CLIPPED, "cispo") else {}
+    fixed = {"luspo": "sequence", "vespo": "token"}.get(loss_type, level)
+    options["importance_sampling_level"] = fixed
+    config = algorithm(loss=loss_type, beta=0.1, per_kind={"image": kind_config(weight=0.5)}, **options)
     whole, numbers = mixed_step(fake(), config)
     count = len(acts_of(played(fake())))
     shuffled = random.Random(0).sample(range(count), count)
@@ -119,8 +116,8 @@ def test_micro_batches_and_order_do_not_change_the_gradient(loss_type, level):
 def test_the_gradient_is_that_of_the_formula(loss_type, corrected):
     """The loss once more, act by act, in float64 and without packing. The entropy is a mean over the tokens always."""
     config = algorithm(
-        loss_type=loss_type, beta=0.1, entropy_bonus=0.05, epsilon=0.1, epsilon_high=0.3, delta=1.35,
-        use_bias_correction_kl=corrected,
+        loss=loss_type, beta=0.1, entropy_bonus=0.05, epsilon=0.1, epsilon_high=0.3, delta=1.35,
+        kl_bias_correction=corrected,
     )  # fmt: skip
     grads, stats = mixed_step(fake(), config)
     policy = fake()
@@ -178,7 +175,7 @@ def test_micro_batches_of_a_real_model_do_not_change_the_gradient(tiny_checkpoin
     acts, results = acts_of(janus_groups), []
     for budget, order in ((10**9, 1), (1, 1), (150, -1)):
         policy = load_policy(tiny_checkpoint)
-        config = algorithm(loss_type=loss_type, entropy_bonus=0.01)
+        config = algorithm(loss=loss_type, entropy_bonus=0.01)
         chosen = list(range(len(acts)))[::order]
         batch = StepBatch(
             [acts[n] for n in chosen], [(-1.0) ** n for n in chosen], [Replay(acts[n].log_probs) for n in chosen]
@@ -319,7 +316,10 @@ def test_clipping_acts_from_the_second_optimizer_step_on(monkeypatch):
         policy = fake()
         groups = played(policy, P=1, G=1)
         credit = credited(groups, lambda n: 1.0)
-        sections = {"algorithm": {"num_iterations": 2, "epsilon": epsilon}, "optimizer": {"learning_rate": 1.0}}
+        sections = {
+            "algorithm": algorithm_section(num_iterations=2, epsilon=epsilon),
+            "optimizer": {"learning_rate": 1.0},
+        }
         _, stats = updated(policy, groups, credit, **sections)
         return policy, stats
 
@@ -346,7 +346,8 @@ def test_each_kind_has_its_own_settings():
     config = algorithm(
         epsilon=0.2, delta=4.0, beta=0.1,
         per_kind={
-            "image": KindConfig(epsilon=0.05, epsilon_high=0.06, delta=3.0, beta=0.0, weight=0.25), "text": KindConfig()
+            "image": kind_config(epsilon=0.05, epsilon_high=0.06, delta=3.0, beta=0.0, weight=0.25),
+            "text": kind_config(),
         },
     )  # fmt: skip
     made = {
@@ -361,7 +362,7 @@ def test_each_kind_has_its_own_settings():
 
 
 @pytest.mark.parametrize(
-    ("own", "factor"), [(KindConfig(weight=0.5), 0.5), (KindConfig(weight=0.0), 0.0), (KindConfig(), 1.0)]
+    ("own", "factor"), [(kind_config(weight=0.5), 0.5), (kind_config(weight=0.0), 0.0), (kind_config(), 1.0)]
 )
 def test_the_weight_of_a_kind_scales_its_loss_alone(own, factor):
     plain, _ = mixed_step(fake(), algorithm(beta=0.1, entropy_bonus=0.1))
@@ -371,19 +372,19 @@ def test_the_weight_of_a_kind_scales_its_loss_alone(own, factor):
 
 def test_the_clip_range_and_the_kl_of_a_kind_are_its_own():
     plain, free = mixed_step(fake(), algorithm(epsilon=None, beta=0.0))
-    tight, stats = mixed_step(fake(), algorithm(epsilon=None, per_kind={"image": KindConfig(epsilon=1e-4)}))
+    tight, stats = mixed_step(fake(), algorithm(epsilon=None, per_kind={"image": kind_config(epsilon=1e-4)}))
     assert stats["image/clip_fraction"] > 0.3 and stats["text/clip_fraction"] == 0 == free["image/clip_fraction"]
     same({"text": plain["text"]}, {"text": tight["text"]}, rtol=1e-7)
     assert float((plain["image"] - tight["image"]).abs().max()) > 1e-3
-    held, _ = mixed_step(fake(), algorithm(epsilon=None, beta=0.0, per_kind={"text": KindConfig(beta=0.5)}))
+    held, _ = mixed_step(fake(), algorithm(epsilon=None, beta=0.0, per_kind={"text": kind_config(beta=0.5)}))
     same({"image": plain["image"]}, {"image": held["image"]}, rtol=1e-7)
     assert float((plain["text"] - held["text"]).abs().max()) > 1e-4
 
 
 def test_the_cap_of_a_kind_is_its_own():
     """Of cispo, whose clipped actions keep their gradient: capped, not cut off."""
-    _, free = mixed_step(fake(), algorithm(loss_type="cispo", epsilon_high=100.0))
-    config = algorithm(loss_type="cispo", epsilon_high=100.0, per_kind={"image": KindConfig(epsilon_high=1.0)})
+    _, free = mixed_step(fake(), algorithm(loss="cispo", epsilon_high=100.0))
+    config = algorithm(loss="cispo", epsilon_high=100.0, per_kind={"image": kind_config("cispo", epsilon_high=1.0)})
     _, stats = mixed_step(fake(), config)
     assert stats["image/clip_fraction"] > 0.2 and stats["text/clip_fraction"] == 0 == free["image/clip_fraction"]
 
@@ -391,12 +392,12 @@ def test_the_cap_of_a_kind_is_its_own():
 @pytest.mark.parametrize("loss_type", ["sapo", "vespo"])
 def test_settings_of_a_loss_reach_it(loss_type):
     """And a loss without a clip reports no share of clipped actions."""
-    keys = {"sapo": ("sapo_temperature_pos", "sapo_temperature_neg")}
-    keys["vespo"] = ("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg")
-    plain, stats = mixed_step(fake(), algorithm(loss_type=loss_type))
+    keys = {"sapo": ("temperature_pos", "temperature_neg")}
+    keys["vespo"] = ("k_pos", "lambda_pos", "k_neg", "lambda_neg")
+    plain, stats = mixed_step(fake(), algorithm(loss=loss_type))
     assert not any("clip_fraction" in name for name in stats)
     for key in keys[loss_type]:
-        other, _ = mixed_step(fake(), algorithm(loss_type=loss_type, **{key: 5.0}))
+        other, _ = mixed_step(fake(), algorithm(loss=loss_type, **{key: 5.0}))
         assert any(not torch.allclose(plain[name], other[name], rtol=1e-3) for name in plain), key
 
 
@@ -433,7 +434,7 @@ def test_what_is_not_finite_is_an_error_and_leaves_the_weights():
     policy = fake()
     acts = acts_of(played(policy))
     bad = [math.nan if act.kind == "image" and n > 8 else 1.0 for n, act in enumerate(acts)]
-    reject(policy, StepBatch(acts, bad), losses(), r"image acts \(drawing\) is nan: .*an advantage")
+    reject(policy, StepBatch(acts, bad), losses(), r"image acts \(image\) is nan: .*an advantage")
     old = [Replay(torch.full_like(act.log_probs, -math.inf)) for act in acts]
     reject(policy, StepBatch(acts, [-1.0] * len(acts), old), losses(), "the .* acts .* is inf: .*an old")
     reject(policy, StepBatch(acts, [1.0] * len(acts), old), losses(), "gradient norm is nan")  # clipped
@@ -500,7 +501,7 @@ def test_a_step_without_credited_acts_is_skipped():
 def test_acts_without_advantage_are_not_replayed_and_change_nothing(loss_type):
     """The update equals one that replays every act: the denominators still count them all."""
     scaled = {"scale_rewards": "none"} if loss_type == "dr_grpo" else {}
-    settings = {"algorithm": {"loss_type": loss_type, **scaled}, "optimizer": {"learning_rate": 0.01}}
+    settings = {"algorithm": {"loss": loss_type, **scaled}, "optimizer": {"learning_rate": 0.01}}
     quick, whole = fake(), fake()
     groups = played(quick)
     credit = credited(groups, lambda n: [1.5, 0.0, -0.5, 0.0, 0.0][n % 5])

@@ -85,7 +85,7 @@ def test_two_steps_and_two_more_are_four(undisturbed, tiny_checkpoint, tmp_path)
 
 def test_a_reference_that_moves_is_part_of_the_checkpoint(tiny_checkpoint, tmp_path):
     """Synced after every second optimizer step: a resumed run goes on as if it had never ended."""
-    synced = {"sync_ref_model": True, "ref_model_sync_steps": 2, "ref_model_mixup_alpha": 0.3}
+    synced = {"reference_sync": {"every": 2, "alpha": 0.3}}
     changes = {**CHANGES, "algorithm": {"beta": 0.5, "num_minibatches": 2, **synced}, "run": {"steps": 3}}
     recipe = mapping(tiny_checkpoint, **changes)
     run_loop(recipe, tmp_path / "whole")
@@ -111,8 +111,8 @@ def test_a_loaded_adapter_has_no_reference_that_could_move(tiny_checkpoint, tmp_
     policy = load_policy(tiny_checkpoint)
     policy.add_lora(LoraConfig(rank=2))
     policy.save(tmp_path / "adapter")
-    recipe = mapping(tmp_path / "adapter", algorithm={"beta": 0.1, "sync_ref_model": True})
-    with pytest.raises(ConfigError, match=r"algorithm\.sync_ref_model mixes weights, and the checkpoint's adapter"):
+    recipe = mapping(tmp_path / "adapter", algorithm={"beta": 0.1, "reference_sync": {}})
+    with pytest.raises(ConfigError, match=r"algorithm\.reference_sync mixes weights, and the checkpoint's adapter"):
         run_loop(recipe, tmp_path / "run")
 
 
@@ -479,7 +479,11 @@ def test_a_step_whose_advantages_are_those_of_frozen_acts_is_one_of_the_run(tiny
 
 
 def test_a_run_none_of_whose_acts_anything_trained_makes_is_refused(tiny_checkpoint, tmp_path):
-    answers = {"scenario": "answer", "rewards": [{"name": f"{REWARDS}spacious"}], "algorithm": {"credit": "joint"}}
+    answers = {
+        "scenario": "answer",
+        "rewards": [{"name": f"{REWARDS}spacious"}],
+        "algorithm": {"advantage_assignment": "joint"},
+    }
     recipe = mapping(tiny_checkpoint, policy={"train": ["generation_head"]}, **answers)
     with pytest.raises(ConfigError, match=r"has a say in the acts of this step \(text\)"):
         run_loop(recipe, tmp_path / "run")

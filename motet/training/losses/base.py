@@ -6,7 +6,7 @@ adding one takes:
     class Settings(LossSettings):
         scale: float = 1.0
 
-    @register("reinforce")
+    @register("loss", "reinforce")
     class Reinforce(Loss[Settings]):
         Settings = Settings
 
@@ -34,6 +34,10 @@ from motet.training.batches import PackedBatch, Stats
 
 class LossSettings(Section):
     """The options of a loss: what `algorithm.loss: {name: ..., option: value}` may say."""
+
+    def problems(self, key: str) -> Iterator[Problem]:
+        """Options that do not go together; `key` is where the loss is named."""
+        yield from ()
 
 
 S = TypeVar("S", bound=LossSettings)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from motet.core.registry import register
 from motet.numerics.aggregation import mean_of_actions
 from motet.training.losses.policy_gradient import Actions, PerAction, PolicyGradientLoss, PolicyGradientSettings
-from motet.training.losses.registry import register
 
 
 class CISPOSettings(PolicyGradientSettings):
@@ -16,7 +16,7 @@ class CISPOSettings(PolicyGradientSettings):
     """The cap of the ratio itself, not its distance from 1, as in TRL; 5 is ScaleRL's (arXiv 2510.13786)."""
 
 
-@register("cispo")
+@register("loss", "cispo")
 class CISPO(PolicyGradientLoss[CISPOSettings]):
     """`-sg(min(r, epsilon_high)) A log_prob` per action; `sg` stops the gradient (MiniMax-M1, arXiv 2506.13585, eq. 4).
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from motet.config.problem import Problem
 from motet.config.schema import Recipe
+from motet.core.registry import register
 from motet.numerics.aggregation import by_max_actions, mean_of_actions, mean_of_acts, mean_of_sums
 from motet.training.losses.policy_gradient import Actions, PerAction, PolicyGradientLoss, PolicyGradientSettings
-from motet.training.losses.registry import register
 
 
 class ClippedSettings(PolicyGradientSettings):
@@ -27,6 +27,31 @@ class ClippedSettings(PolicyGradientSettings):
     delta: PositiveFloat | None = None
     """Upper bound of the ratio where the advantage is negative (two-sided clipping, INTELLECT-2); None: no bound."""
 
+    def problems(self, key: str) -> Iterator[Problem]:
+        yield from super().problems(key)
+        low, high, delta = self.epsilon, self.epsilon_high, self.delta
+        if low is None:
+            for name, value in (("epsilon_high", high), ("delta", delta)):
+                if value is not None:
+                    text = f"is {value:g}, but {key}.epsilon null means never to clip."
+                    yield Problem(f"{key}.{name}", text, f"set {key}.epsilon too, or remove {name}.")
+            return
+        if low == 0:
+            yield Problem(
+                f"{key}.epsilon", "0 clips every change away.", "set it to null to never clip, or to a value > 0."
+            )
+        elif low > 1:
+            yield Problem(
+                f"{key}.epsilon", f"{low:g} is a ratio below 0; expected at most 1.", "0.2 is usual for tokens."
+            )
+        if high is not None and high < low:
+            text = f"{high:g} is below epsilon {low:g}; clip-higher wants it above (DAPO: 0.2 and 0.28)."
+            yield Problem(f"{key}.epsilon_high", text, "raise it, or remove it: then both ranges are epsilon.")
+        upper = 1 + (low if high is None else high)
+        if delta is not None and delta <= upper:
+            text = f"{delta:g} lies inside the clip range, which ends at {upper:g}."
+            yield Problem(f"{key}.delta", text, "raise it, or remove it: INTELLECT-2 has 4 at epsilon 0.2.")
+
 
 class Clipped(PolicyGradientLoss[ClippedSettings]):
     """PPO's clipped loss; subclasses say how actions are weighted."""
@@ -38,38 +63,33 @@ class Clipped(PolicyGradientLoss[ClippedSettings]):
         loss = policy_loss(actions.ratios, actions.advantages, *bounds)
         return PerAction(loss, is_clipped(actions.ratios.detach(), actions.advantages, *bounds))
 
-    def check(self, recipe: Recipe, key: str) -> Iterator[Problem]:
-        yield from super().check(recipe, key)
-        yield from _check_clip_range(self.settings, key)
 
-
-@register("grpo")
+@register("loss", "grpo")
 class GRPO(Clipped):
     """A mean over each act's actions, then over acts (DeepSeekMath, arXiv 2402.03300). GSPO is this of sequences."""
 
     aggregation = staticmethod(mean_of_acts)
 
 
-@register("dapo")
+@register("loss", "dapo")
 class DAPO(Clipped):
     """A mean over all actions (arXiv 2503.14476)."""
 
     aggregation = staticmethod(mean_of_actions)
 
 
-@register("bnpo")
+@register("loss", "bnpo")
 class BNPO(DAPO):
     """TRL's name; equal to dapo, whose mean is over the whole optimizer step."""
 
 
-@register("dr_grpo")
+@register("loss", "dr_grpo")
 class DrGRPO(Clipped):
     """A sum over actions divided by a constant (arXiv 2503.20783)."""
 
     aggregation = staticmethod(by_max_actions)
 
     def check(self, recipe: Recipe, key: str) -> Iterator[Problem]:
-        yield from super().check(recipe, key)
         if recipe.algorithm.scale_rewards == "group":
             text = f"is group, but {key} dr_grpo means not to divide by the group's deviation (arXiv 2503.20783)."
             yield Problem("algorithm.scale_rewards", text, "set algorithm.scale_rewards to none.")
@@ -82,7 +102,7 @@ class LUSPOSettings(ClippedSettings):
     """The ratio is the length-normalised one of the sequence."""
 
 
-@register("luspo")
+@register("loss", "luspo")
 class LUSPO(Clipped):
     """A sum over each act's actions, then a mean over acts (arXiv 2602.05261)."""
 
@@ -136,26 +156,3 @@ def _clip_range(epsilon: float | None, epsilon_high: float | None, delta: float 
             raise ValueError(f"{given} without epsilon: epsilon None never clips.")
         return -torch.inf, torch.inf
     return 1.0 - epsilon, 1.0 + (epsilon if epsilon_high is None else epsilon_high)
-
-
-def _check_clip_range(settings: ClippedSettings, key: str) -> Iterator[Problem]:
-    low, high, delta = settings.epsilon, settings.epsilon_high, settings.delta
-    if low is None:
-        for name, value in (("epsilon_high", high), ("delta", delta)):
-            if value is not None:
-                text = f"is {value:g}, but {key}.epsilon null means never to clip."
-                yield Problem(f"{key}.{name}", text, f"set {key}.epsilon too, or remove {name}.")
-        return
-    if low == 0:
-        yield Problem(
-            f"{key}.epsilon", "0 clips every change away.", "set it to null to never clip, or to a value > 0."
-        )
-    elif low > 1:
-        yield Problem(f"{key}.epsilon", f"{low:g} is a ratio below 0; expected at most 1.", "0.2 is usual for tokens.")
-    if high is not None and high < low:
-        text = f"{high:g} is below epsilon {low:g}; clip-higher wants it above (DAPO: 0.2 and 0.28)."
-        yield Problem(f"{key}.epsilon_high", text, "raise it, or remove it: then both ranges are epsilon.")
-    upper = 1 + (low if high is None else high)
-    if delta is not None and delta <= upper:
-        text = f"{delta:g} lies inside the clip range, which ends at {upper:g}."
-        yield Problem(f"{key}.delta", text, "raise it, or remove it: INTELLECT-2 has 4 at epsilon 0.2.")

@@ -19,15 +19,15 @@ from torch import Tensor
 
 from motet.config.problem import Problem
 from motet.config.schema import Recipe
+from motet.core.registry import register
 from motet.numerics.flow.path import row_mean
 from motet.training.batches import PackedBatch
 from motet.training.losses.base import Needs
 from motet.training.losses.grpo import GRPO
 from motet.training.losses.policy_gradient import next_states
-from motet.training.losses.registry import register
 
 
-@register("grpo_guard")
+@register("loss", "grpo_guard")
 class GRPOGuard(GRPO):
     """GRPO of denoising steps with normalised ratios and weighted steps, for flow_sde."""
 
@@ -45,7 +45,6 @@ class GRPOGuard(GRPO):
         return step_weights(batch.extras["sigma"], batch.extras["sigma_next"])
 
     def check(self, recipe: Recipe, key: str) -> Iterator[Problem]:
-        yield from super().check(recipe, key)
         sde_type = recipe.sampling.denoising.sde_type
         if self.kind != "denoising":
             text = f"grpo_guard is a loss of denoising acts, and this one is for {self.kind} acts."

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from motet.config.problem import Problem
 from motet.config.schema import Recipe
+from motet.core.registry import register
 from motet.core.trajectory import DenoisingSteps
 from motet.numerics.aggregation import mean_of_acts
 from motet.numerics.flow.path import at_least_float32, broadcast_like, row_mean, target_velocity
@@ -33,7 +34,6 @@ from motet.policies.diffusion import renoise
 from motet.training.batches import PackedBatch, Stats
 from motet.training.losses.base import Loss, LossSettings, Needs, Sample
 from motet.training.losses.policy_gradient import next_states
-from motet.training.losses.registry import register
 
 SMALLEST_SCALE = 1e-5
 """Floor of the adaptive normaliser: the released code's."""
@@ -48,7 +48,7 @@ class NFTSettings(LossSettings):
     """What the coefficient of the KL weighs: no stochastic step is replayed, so there is no KL of one."""
 
 
-@register("nft")
+@register("loss", "nft")
 class NFT(Loss[NFTSettings]):
     """DiffusionNFT's loss of every final image, renoised; a mean over acts."""
 

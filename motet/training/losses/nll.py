@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from motet.core.registry import register
 from motet.training.batches import PackedBatch, Stats
 from motet.training.losses.base import Loss, LossSettings
-from motet.training.losses.registry import register
 
 
-@register("nll")
+@register("loss", "nll")
 class NLLLoss(Loss[LossSettings]):
     """`-log_prob`, a mean over the actions of the acts that a dataset gives.
 

@@ -18,7 +18,6 @@ from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
 from motet.config.problem import Problem
-from motet.config.schema import Recipe
 from motet.core.errors import NumericsError
 from motet.core.trajectory import Act, DenoisingSteps, TextTokens
 from motet.numerics.aggregation import Aggregation
@@ -45,6 +44,11 @@ class PolicyGradientSettings(LossSettings):
     """Leave texts that were cut off out of the loss (DAPO); their rewards stay in the advantages."""
     entropy_bonus: NonNegativeFloat = 0.0
     """Coefficient of the mean entropy of all tokens, however the loss is aggregated (TRL's entropy_coef)."""
+
+    def problems(self, key: str) -> Iterator[Problem]:
+        if self.kl_bias_correction and self.kl_estimator == "k2":
+            text = "weights the KL by the ratio, but k2 has the gradient of the reverse KL without it."
+            yield Problem(f"{key}.kl_bias_correction", text, "set it to false, or kl_estimator to k3.")
 
 
 S = TypeVar("S", bound=PolicyGradientSettings)
@@ -106,11 +110,6 @@ class PolicyGradientLoss(Loss[S]):
 
     def is_masked(self, act: Act) -> bool:
         return self.settings.mask_truncated_completions and isinstance(act, TextTokens) and not act.finished
-
-    def check(self, recipe: Recipe, key: str) -> Iterator[Problem]:
-        if self.settings.kl_bias_correction and self.settings.kl_estimator == "k2":
-            text = "weights the KL by the ratio, but k2 has the gradient of the reverse KL without it."
-            yield Problem(f"{key}.kl_bias_correction", text, "set it to false, or kl_estimator to k3.")
 
     def __call__(self, batch: PackedBatch) -> tuple[Tensor, Stats]:
         """The loss; reports ratios, clipping, the gap to the sampled log-probs, entropy and KL."""

@@ -2,38 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from motet.config import AlgorithmConfig, KindConfig
-from motet.core.trajectory import ActKind
-from motet.training.losses.base import Loss
-from motet.training.losses.registry import LOSSES
+from torch import Tensor
 
-_OLD: dict[str, str] = {
-    "kl_bias_correction": "use_bias_correction_kl", "temperature_pos": "sapo_temperature_pos",
-    "temperature_neg": "sapo_temperature_neg", "k_pos": "vespo_k_pos", "lambda_pos": "vespo_lambda_pos",
-    "k_neg": "vespo_k_neg", "lambda_neg": "vespo_lambda_neg",
-}  # fmt: skip
+from motet.config import AlgorithmConfig, KindConfig, Recipe
+from motet.config.error_messages import to_error
+from motet.config.options import read_options
+from motet.config.problem import Problem
+from motet.core.registry import Registry, registry
+from motet.core.trajectory import ActKind
+from motet.training.batches import PackedBatch, Stats
+from motet.training.losses.base import Loss, LossSettings
+
+LOSSES: Registry[type[Loss[Any]]] = registry("loss")
 
 
 def resolve_loss(algorithm: AlgorithmConfig, kind: ActKind) -> Loss[Any]:
-    """The loss of acts of this kind."""
-    own = algorithm.per_kind.get(kind) or KindConfig()
-    beta = algorithm.beta if own.beta is None else own.beta
-    flow, name = algorithm.flow, algorithm.loss_type
-    given: dict[str, Any] = {}
-    if kind == "denoising":
-        given["kl_estimator"] = "velocity_mse" if flow.penalty == "velocity_mse" else "gaussian"
-        if flow.guard:
-            name = "grpo_guard"
-        if flow.objective == "nft":
-            return LOSSES.find("nft")(LOSSES.find("nft").Settings(beta=flow.nft_beta), kind, beta, own.weight)
-    loss = LOSSES.find(name)
-    options: dict[str, Any] = {}
-    fields: list[str] = list(loss.Settings.model_fields)
-    for field in fields:
-        value = getattr(own, field, None)
-        options[field] = getattr(algorithm, str(_OLD.get(field, field)), None) if value is None else value
-    if name in ("luspo", "vespo"):
-        del options["importance_sampling_level"]
-    return loss(loss.Settings(**{**options, **given}), kind, beta, own.weight)
+    """The loss of acts of this kind: that of `algorithm.per_kind`, else `algorithm.loss`.
+
+    Raises ConfigError that names the key, for an unknown name and for options that the loss does not accept.
+    """
+    own, key = algorithm.per_kind.get(kind) or KindConfig(), _key(algorithm, kind)
+    choice = own.loss or algorithm.loss
+    entry: Any = LOSSES.find(choice.name)
+    loss: type[Loss[Any]] = entry if isinstance(entry, type) else _class_of(entry)
+    settings = read_options(choice, loss.Settings, key)
+    if problems := list(settings.problems(key)):
+        raise to_error(problems, f"{key}={choice.name}")
+    return loss(settings, kind, algorithm.beta if own.beta is None else own.beta, own.weight)
+
+
+def resolve_losses(recipe: Recipe, kinds: Iterable[ActKind]) -> dict[ActKind, Loss[Any]]:
+    """The losses of these kinds. Raises ConfigError when one of them contradicts the recipe."""
+    algorithm = recipe.algorithm
+    losses: dict[ActKind, Loss[Any]] = {kind: resolve_loss(algorithm, kind) for kind in kinds}
+    problems = [problem for kind, loss in losses.items() for problem in loss.check(recipe, _key(algorithm, kind))]
+    if algorithm.reference_sync is not None and not any(loss.needs_reference for loss in losses.values()):
+        text = "moves the reference, but no loss of this run has one: algorithm.beta is 0."
+        problems.append(Problem("algorithm.reference_sync", text, "set algorithm.beta, or remove it."))
+    if problems:
+        raise to_error(list(dict.fromkeys(problems)), "the recipe")
+    return losses
+
+
+def _key(algorithm: AlgorithmConfig, kind: ActKind) -> str:
+    """Where the loss of a kind is named."""
+    own = algorithm.per_kind.get(kind)
+    return "algorithm.loss" if own is None or own.loss is None else f"algorithm.per_kind.{kind}.loss"
+
+
+def _class_of(function: Callable[[PackedBatch], tuple[Tensor, Stats]]) -> type[Loss[Any]]:
+    """A loss without options, of a function that takes a batch."""
+
+    class FunctionLoss(Loss[LossSettings]):
+        def __call__(self, batch: PackedBatch) -> tuple[Tensor, Stats]:
+            return function(batch)
+
+    return FunctionLoss

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from pydantic import PositiveFloat
 
+from motet.core.registry import register
 from motet.numerics.aggregation import mean_of_acts
 from motet.training.losses.policy_gradient import Actions, PerAction, PolicyGradientLoss, PolicyGradientSettings
-from motet.training.losses.registry import register
 
 
 class SAPOSettings(PolicyGradientSettings):
@@ -19,7 +19,7 @@ class SAPOSettings(PolicyGradientSettings):
     """Where the advantage is not positive."""
 
 
-@register("sapo")
+@register("loss", "sapo")
 class SAPO(PolicyGradientLoss[SAPOSettings]):
     """`-sigmoid(tau (r - 1)) (4 / tau) A` per action (Soft Adaptive Policy Optimization, arXiv 2511.20347, eq. 5-6).
 

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
+from motet.core.registry import register
 from motet.numerics.aggregation import mean_of_actions
 from motet.numerics.reductions import segment_sum
 from motet.training.losses.policy_gradient import Actions, PerAction, PolicyGradientLoss, PolicyGradientSettings
-from motet.training.losses.registry import register
 
 _LOWEST, _HIGHEST = math.log(1e-8), 20.0
 """Bounds of an act's log-ratio; those of an action's are -20 and 20. TRL's and the authors' values."""
@@ -34,7 +34,7 @@ class VESPOSettings(PolicyGradientSettings):
     """The decay where the advantage is negative."""
 
 
-@register("vespo")
+@register("loss", "vespo")
 class VESPO(PolicyGradientLoss[VESPOSettings]):
     """`-sg(phi(w)) A log_prob` per action, with `phi(w) = w^k exp(lambda (1 - w))` (VESPO, arXiv 2602.10693).
 
