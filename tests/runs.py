@@ -19,7 +19,8 @@ from motet.report.run_dir import RunFolder
 from motet.shapes.world import ShapesRows
 from motet.testing import FakePolicy
 from motet.training.run_loop import Run
-from motet.training.setup import setup_rl
+from motet.training.setup import setup_rl, setup_sft
+from motet.training.sft import train_sft
 from motet.training.signals import Interrupt
 from motet.training.trainer import train
 
@@ -93,8 +94,18 @@ class RecordingCallback(Callback):
 
 def run_loop(recipe: Recipe | dict[str, Any], folder: Path, stop_after: int | None = None) -> list[dict[str, float]]:
     """Train in this process, on from the folder's checkpoint if it has one; returns the numbers of the steps played."""
-    recipe = recipe if isinstance(recipe, Recipe) else parse_recipe(recipe)
-    session = setup_rl(recipe)
+    return _run(setup_rl, train, recipe, folder, stop_after)
+
+
+def run_sft(recipe: Recipe | dict[str, Any], folder: Path, stop_after: int | None = None) -> list[dict[str, float]]:
+    """The same for supervised training."""
+    return _run(setup_sft, train_sft, recipe, folder, stop_after)
+
+
+def _run(
+    setup: Any, train: Any, recipe: Recipe | dict[str, Any], folder: Path, stop_after: int | None
+) -> list[dict[str, float]]:
+    session = setup(recipe if isinstance(recipe, Recipe) else parse_recipe(recipe))
     run_folder = RunFolder(folder, resume=(folder / "recipe.yaml").is_file())
     interrupt = Interrupt()
     notes = RecordingCallback(interrupt, stop_after)

@@ -92,6 +92,8 @@ class DataConfig(Section):
     """Options of the shapes world (see `motet.shapes.world.WorldOptions`), or a hub dataset's name, revision, ..."""
     targets: dict[str, str] = Field(default_factory=dict)
     """For `motet sft`: act name -> column of its target, e.g. {drawing: image, answer: solution}."""
+    rejected: dict[str, str] = Field(default_factory=dict)
+    """For `motet sft` with a loss of pairs (dpo): act name -> column of what the target is preferred to."""
 
 
 class RewardConfig(Section):

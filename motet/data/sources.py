@@ -174,7 +174,7 @@ def _open_file(path: Path, config: DataConfig, images: Collection[str]) -> Sourc
     if kind_of(path) in (".parquet", ".tar") or kind_of(path).startswith((".csv", ".tsv")):
         texts, golds = (
             {config.columns.get(column, column) for column in columns}
-            for columns in (CONVERSATIONS, (*GOLDS, *config.targets.values()))
+            for columns in (CONVERSATIONS, (*GOLDS, *config.targets.values(), *config.rejected.values()))
         )
         return _from_dataset(read_dataset(path, texts, golds), path.name, path.parent, images)
     rows, places = read_rows(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from motet.training.optimizer_step import PolicyOptimizer
 @dataclass(frozen=True, eq=False)
 class Track:
     """One thing that a run practises. Supervised training only measures with `rewards`, where its suite is `rewards`.
-    `targets` are the columns that demonstrate acts, empty in reinforcement learning.
+    `targets` are the columns of the acts' targets, empty in reinforcement learning, `rejected` those of rejected acts.
 
     `number` tells the noise of tracks apart that practise on the same rows.
     """
@@ -40,6 +40,7 @@ class Track:
     cursor: ResumableSampler
     prompts: int
     targets: dict[str, str]
+    rejected: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,10 +242,22 @@ def setup_sft(recipe: Recipe) -> TrainingSetup:
                 fix="remove it: of image tokens prompt_dropout withholds all.",
             )
     kinds = trained_act_kinds(tracks, policy) - {k for k, own in recipe.algorithm.per_kind.items() if own.weight == 0}
-    tracks = _bound(tracks, policy)
-    return TrainingSetup(
-        recipe, policy, tuple(tracks), PolicyOptimizer(policy, recipe.optimizer, recipe.run.steps, kinds)
-    )
+    if tracks[0].rejected:
+        optimizer = _build_pair_optimizer(recipe, policy, kinds)
+    else:
+        optimizer = PolicyOptimizer(policy, recipe.optimizer, recipe.run.steps, kinds)
+    return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), optimizer)
+
+
+def _build_pair_optimizer(recipe: Recipe, policy: TrainablePolicy, kinds: Collection[ActKind]) -> PolicyOptimizer:
+    """The optimizer of preferences that a dataset gives."""
+    for kind in kinds:
+        if not resolve_loss(recipe.algorithm, kind).trains_on_pairs:
+            raise ConfigError(
+                f"data.rejected gives pairs of acts, but the loss of {kind} acts does not train on pairs.",
+                fix="set algorithm.loss to dpo, or remove data.rejected.",
+            )
+    return build_optimizer(recipe, policy, kinds)
 
 
 def build_sft_tracks(recipe: Recipe) -> list[Track]:
@@ -266,13 +279,23 @@ def build_sft_tracks(recipe: Recipe) -> list[Track]:
                     f"{key}data.targets names no column for the act {act!r} of scenario {scenario.name!r}.",
                     fix=f"set {key}data.targets.{act}=COLUMN.",
                 )
-        images = [targets[act] for act, kind in scenario.acts.items() if kind != "text"]
-        needed = (*scenario.columns, *targets.values())
+        rejected = config.data.rejected
+        for act in rejected.keys() - scenario.acts:
+            raise ConfigError(
+                f"{key}data.rejected names the act {act!r}; the acts of scenario {scenario.name!r} are: "
+                f"{', '.join(scenario.acts)}.",
+                fix="name acts of the scenario.",
+            )
+        given = [*targets.items(), *rejected.items()]
+        images = [column for act, column in given if scenario.acts.get(act, "text") != "text"]
+        needed = (*scenario.columns, *targets.values(), *rejected.values())
         rows = open_rows(config.data, needed, seed=recipe.run.seed, image_columns=images)
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns) if measured else []
-        warn_unused_images(rows, {*targets.values(), *_read_by_name(scenario, rewards)})
+        warn_unused_images(rows, {*targets.values(), *rejected.values(), *_read_by_name(scenario, rewards)})
         cursor = ResumableSampler(rows, recipe.run.seed)
-        tracks.append(Track(number, name, scenario, rewards, cursor, config.prompts_per_step, targets))
+        tracks.append(Track(number, name, scenario, rewards, cursor, config.prompts_per_step, targets, rejected))
+    if len({bool(track.rejected) for track in tracks}) > 1:
+        raise ConfigError("Some tracks have data.rejected and some have not.", fix="give it for all of them, or none.")
     _check_eval_rows(recipe, tracks)
     return tracks
 

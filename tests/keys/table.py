@@ -30,6 +30,7 @@ class Shows:
 OFF_POLICY = {"algorithm.num_iterations": 2, "optimizer.learning_rate": 0.01}
 WITH_KL = {"algorithm.beta": 0.1, **OFF_POLICY}
 TIGHT = {"algorithm.loss.epsilon": 1e-6, **OFF_POLICY}
+REJECTED = {"answer": "question"}
 SAPO = {"algorithm.loss": "sapo", **OFF_POLICY}
 VESPO = {"algorithm.loss": "vespo", **OFF_POLICY}
 SYNCED = {"algorithm.beta": 0.1, "algorithm.reference_sync.every": 1}
@@ -77,6 +78,7 @@ TABLE: dict[str, Shows] = {
     "data.columns": Shows("samples", {"prompt": "solution"}),
     "data.size": Shows("samples", 1),
     "data.options": Shows("samples", {"canvas": 16, "grid": 2, "max_things": 1, "max_count": 2}),
+    "data.rejected": Shows("weights", REJECTED, "sft", {"algorithm.loss": "dpo"}),
     "data.targets": Shows("weights", {"image": "target", "answer": "question"}, "sft"),
     "rewards.N.name": Shows("metrics/reward", f"{REWARDS}flat", at="rewards.0.name"),
     "rewards.N.weight": Shows("metrics/reward", 3.0, at="rewards.0.weight"),
@@ -102,6 +104,9 @@ TABLE: dict[str, Shows] = {
     "algorithm.loss.lambda_pos": Shows("weights", 5.0, given=VESPO),
     "algorithm.loss.k_neg": Shows("weights", 5.0, given=VESPO),
     "algorithm.loss.lambda_neg": Shows("weights", 5.0, given=VESPO),
+    "algorithm.loss.label_smoothing": Shows(
+        "weights", 0.3, "sft", {"data.rejected": REJECTED, "algorithm.loss": "dpo"}
+    ),
     "algorithm.loss.beta": Shows("weights", 0.5, "flow", {"algorithm.loss": "nft"}),
     "algorithm.loss.kl_estimator": Shows("metrics/text/kl", "k1", given=WITH_KL),
     "algorithm.loss.kl_bias_correction": Shows("weights", True, given=WITH_KL),

@@ -77,6 +77,8 @@ class Loss(ABC, Generic[S]):
 
     Settings: ClassVar[type[Any]] = LossSettings
     """The class of its options, with defaults and limits."""
+    trains_on_pairs: ClassVar[bool] = False
+    """Whether its samples are pairs of a chosen and a rejected act, which a dataset may give too."""
     act_metrics: ClassVar[frozenset[str]] = frozenset()
     """Metrics that are means over acts; the others are means over actions."""
 
