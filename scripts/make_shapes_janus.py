@@ -23,7 +23,7 @@ from transformers import JanusForConditionalGeneration
 
 from motet.policies.tiny.janus import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
 from motet.shapes.scene import COLOURS, SHAPES
-from motet.shapes.verifier import read_scenes
+from motet.shapes.verifier import parse_scenes
 from motet.shapes.world import ShapesRows
 
 MIN_DISTANCE = 0.05
@@ -163,7 +163,7 @@ def reconstruction_accuracy(model: JanusForConditionalGeneration, rows: ShapesRo
     pixels, images = sample_images(rows, 0, 500)
     tokens = model.model.vqmodel.encode(pixels).image_tokens.view(len(images), -1)
     decoded = to_pil_images(model.model.vqmodel.decode(tokens))
-    before, after = read_scenes(images, grid), read_scenes(decoded, grid)
+    before, after = parse_scenes(images, grid), parse_scenes(decoded, grid)
     return float(np.mean([a.scene == b.scene and not a.unreadable for a, b in zip(after, before, strict=True)]))
 
 
@@ -207,10 +207,10 @@ def _patch_labels(images: list, grid: int, side: int) -> tuple[Tensor, Tensor, T
     """Per patch `[len(images) * side * side]`: colour and shape of its cell (0 if empty), its row, its column."""
     colour = torch.zeros(len(images), grid, grid, dtype=torch.long)
     shape = torch.zeros_like(colour)
-    for number, parsed in enumerate(read_scenes(images, grid)):
-        for thing in parsed.scene.things:
-            colour[number, thing.row, thing.column] = list(COLOURS).index(thing.colour) + 1
-            shape[number, thing.row, thing.column] = SHAPES.index(thing.shape) + 1
+    for number, parsed in enumerate(parse_scenes(images, grid)):
+        for obj in parsed.scene.objects:
+            colour[number, obj.row, obj.column] = list(COLOURS).index(obj.colour) + 1
+            shape[number, obj.row, obj.column] = SHAPES.index(obj.shape) + 1
     width = side // grid
     spread = [x.repeat_interleave(width, 1).repeat_interleave(width, 2).flatten() for x in (colour, shape)]
     row = torch.arange(side).view(1, side, 1).expand(len(images), side, side).flatten()
@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--vision-steps", type=int, default=800)
     arguments = parser.parse_args()
     started = time.monotonic()
-    options = {"located": 0}  # as in the first stage of the cold start
+    options = {"cite_cells": False}  # as in the first stage of the cold start
     rows, test = (ShapesRows(split, arguments.seed, options) for split in ("train", "test"))
     sizes = TinySizes()
     tokenizer = tiny_tokenizer(corpus(rows, 5000))

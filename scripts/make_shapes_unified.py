@@ -30,7 +30,7 @@ from motet.policies.unified import UnifiedPolicy
 from motet.scenarios import resolve_scenario
 from motet.shapes.render import render
 from motet.shapes.scene import COLOURS, SHAPES, Scene, ShapeInstance
-from motet.shapes.verifier import read_scenes
+from motet.shapes.verifier import parse_scenes
 from motet.shapes.world import ShapesRows
 
 VOCABULARY = 600
@@ -40,14 +40,14 @@ LATENT_NOISE = 0.5
 PROMPT_COLUMNS = {
     "prompts": "question",
     "reasoning": "question",
-    "plans": "prompt",
+    "layouts": "prompt",
     "edits": "instruction",
     "drafts": "prompt",
 }
 TARGET_COLUMNS = {
     "prompts": ("solution", "prompt", "scene"),
     "reasoning": ("solution",),
-    "plans": ("thought",),
+    "layouts": ("thought",),
     "edits": ("inverse", "edited_scene"),
     "drafts": ("critique",),
 }
@@ -57,9 +57,9 @@ TARGET_COLUMNS = {
 def corpus(seed: int, count: int) -> list[str]:
     """Texts with the surrounding characters of the chat template: after a line break, after an image, in a sentence."""
     texts = ["system\n", "user\n", "assistant\n"]
-    texts += [str(resolve_scenario("reflect").options[name]) for name in ("question", "again")]
+    texts += [str(resolve_scenario("reflect").options[name]) for name in ("question", "regenerate_prompt")]
     for task, prompt_column in PROMPT_COLUMNS.items():
-        rows = ShapesRows("train", seed, {"task": task, "captions": 0.1})
+        rows = ShapesRows("train", seed, {"task": task, "caption_fraction": 0.1})
         for row in map(rows.row, range(count)):
             texts += [
                 f"user\n{row[prompt_column]}",
@@ -134,7 +134,7 @@ def reconstruction_accuracy(policy: UnifiedPolicy, noise: float, count: int, opt
     images = [rows.row(number)["target"] for number in range(count)]
     latents = policy.denoiser.encode(images, options.canvas, options.canvas)
     decoded = policy.denoiser.decode(latents + noise * torch.randn_like(latents))
-    before, after = read_scenes(images, options.grid), read_scenes(decoded, options.grid)
+    before, after = parse_scenes(images, options.grid), parse_scenes(decoded, options.grid)
     return float(np.mean([a.scene == b.scene and not a.unreadable for a, b in zip(after, before, strict=True)]))
 
 
@@ -184,9 +184,9 @@ def _labels(scenes: Sequence[Scene], grid: int) -> list[Tensor]:
     colour = torch.zeros(len(scenes), grid, grid, dtype=torch.long)
     shape = torch.zeros_like(colour)
     for number, scene in enumerate(scenes):
-        for thing in scene.things:
-            colour[number, thing.row, thing.column] = list(COLOURS).index(thing.colour) + 1
-            shape[number, thing.row, thing.column] = SHAPES.index(thing.shape) + 1
+        for obj in scene.objects:
+            colour[number, obj.row, obj.column] = list(COLOURS).index(obj.colour) + 1
+            shape[number, obj.row, obj.column] = SHAPES.index(obj.shape) + 1
     row = torch.arange(grid).view(1, grid, 1).expand_as(colour)
     column = torch.arange(grid).view(1, 1, grid).expand_as(colour)
     return [part.flatten() for part in (colour, shape, row, column)]

@@ -24,7 +24,7 @@ from motet.training.sft import train_sft
 from motet.training.signals import Interrupt
 from motet.training.trainer import train
 
-WORLD = {"canvas": 16, "grid": 2, "max_things": 3, "max_count": 3}
+WORLD = {"canvas": 16, "grid": 2, "max_objects": 3, "max_count": 3}
 SIZES = TinySizes(
     hidden=32, layers=2, heads=2, intermediate=64, image=16, patch=4, codes=32, vision_hidden=32, vision_layers=1,
     vision_heads=2, max_positions=256,

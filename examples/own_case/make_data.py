@@ -12,7 +12,7 @@ from pathlib import Path
 from motet.shapes.render import render
 from motet.shapes.scene import Scene, ShapeInstance
 
-THINGS = ["red circle", "blue square", "green triangle", "yellow cross"]
+OBJECTS = ["red circle", "blue square", "green triangle", "yellow cross"]
 
 
 def main(folder: Path) -> None:
@@ -20,7 +20,7 @@ def main(folder: Path) -> None:
     pictures.mkdir(parents=True, exist_ok=True)
     with (folder / "questions.jsonl").open("w", encoding="utf-8") as file:
         for number in range(16):
-            colour, shape = THINGS[number % len(THINGS)].split()
+            colour, shape = OBJECTS[number % len(OBJECTS)].split()
             cells = [(number % 4, 0), (0, 3), (3, 2)][: 1 + number % 3]
             scene = Scene(4, tuple(sorted(ShapeInstance(row, column, colour, shape) for row, column in cells)))
             name = f"pictures/{number:03d}.png"

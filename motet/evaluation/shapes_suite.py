@@ -22,7 +22,7 @@ from motet.core.protocols import Policy, Request
 from motet.core.task import Task
 from motet.core.trajectory import ActKind, DenoisingSteps, ImageTokens, Sampling, TextTokens
 from motet.rewards.text.answer_parsing import extract_answer
-from motet.shapes.verifier import judge, read_scenes
+from motet.shapes.verifier import parse_scenes, verify
 from motet.shapes.world import HARD_CATEGORIES, ShapesRows
 
 Table = dict[str, float]
@@ -178,10 +178,10 @@ def _draw(policy: Policy, tasks: Sequence[Task], sampling: Sampling, samples: in
             f"The policy draws pictures {side} pixels wide, from which a grid of {grid} x {grid} cells cannot be read.",
             fix="measure in the world that it was trained on: data.options, or motet eval --world grid=2.",
         )
-    readings = read_scenes(images, grid)
+    parsed = parse_scenes(images, grid)
     specimens = [
         [
-            SampleImage(task["prompt"], images[k], judge(readings[k], task["spec"]).correct)
+            SampleImage(task["prompt"], images[k], verify(parsed[k], task["spec"]).correct)
             for k in range(n * samples, (n + 1) * samples)
         ]
         for n, task in enumerate(tasks)

@@ -1,1 +1,1 @@
-"""The shapes world: coloured shapes, prompts, questions and an exact checker. No download, no torch."""
+"""The shapes world: coloured shapes, prompts, questions and an exact verifier. No download, no torch."""

@@ -1,16 +1,16 @@
-"""What is wrong with a picture, in words: one strict grammar for planted and for real mistakes.
+"""Mistakes of an image as text: one strict grammar for planted and for real mistakes.
 
-The mistakes follow from the picture and the prompt's spec alone, in this order, joined by commas:
+The mistakes follow from the image and the prompt's spec alone, in this order, joined by commas:
 
-    c2 is unclear                                   the cell shows nothing legal
-    c2 is blue instead of red                       right shape, wrong colour
-    c2 is a square instead of a circle              right colour (or no colour asked for), wrong shape
-    a red circle is missing                         none where one was asked for
-    two circles instead of three                    any other wrong number
-    c2 blue square is extra                         nothing like it was asked for
-    the red circle is not left of the cross         both are there, and not as asked
+    c2 is unclear                                   the cell matches no known cell template
+    c2 is blue instead of red                       correct shape, wrong colour
+    c2 is a square instead of a circle              correct colour (or no colour requested), wrong shape
+    a red circle is missing                         none where one was requested
+    two circles instead of three                    any other wrong count
+    c2 blue square is extra                         nothing like it was requested
+    the red circle is not left of the cross         both exist, but not in the requested relation
 
-`nothing` when nothing is wrong, which is exactly when `motet.shapes.verifier.judge` finds the picture correct.
+`nothing` for a correct image, exactly when `motet.shapes.verifier.verify` finds it correct.
 """
 
 from __future__ import annotations
@@ -24,50 +24,50 @@ from motet.shapes.verifier import ParsedImage
 NOTHING = "nothing"
 
 
-def mistakes(reading: ParsedImage, spec: Spec) -> list[str]:
-    """Every mistake of a picture that was read back, in the words above; empty for a correct one."""
-    scene = reading.scene
-    found = [f"{ShapeInstance(row, column, '', '').cell} is unclear" for row, column in reading.unreadable]
+def find_mistakes(parsed: ParsedImage, spec: Spec) -> list[str]:
+    """Every mistake of a parsed image in the grammar above; empty for a correct one."""
+    scene = parsed.scene
+    found = [f"{ShapeInstance(row, column, '', '').cell} is unclear" for row, column in parsed.unreadable]
     matching = [scene.matching(group["shape"], group["colour"]) for group in spec["groups"]]
-    strays = [thing for thing in scene.things if not any(thing in things for things in matching)]
-    for group, things in zip(spec["groups"], matching, strict=True):
-        number = len(things)
-        while number < group["count"] and (paired := _nearest(group, strays)) is not None:
-            thing, words = paired
-            found.append(f"{thing.cell} is {words}")
-            strays.remove(thing)
+    unmatched = [obj for obj in scene.objects if not any(obj in objects for objects in matching)]
+    for group, objects in zip(spec["groups"], matching, strict=True):
+        number = len(objects)
+        while number < group["count"] and (paired := _nearest(group, unmatched)) is not None:
+            obj, difference = paired
+            found.append(f"{obj.cell} is {difference}")
+            unmatched.remove(obj)
             number += 1
         if number == 0 and group["count"] == 1:
-            found.append(f"{_name(1, group)} is missing")
+            found.append(f"{_group_name(1, group)} is missing")
         elif number != group["count"]:
-            found.append(f"{_name(number, group)} instead of {NUMBERS[group['count']]}")
-    found += [f"{thing.cell} {thing.name} is extra" for thing in strays]
-    if spec.get("relation") is not None and [len(things) for things in matching] == [1, 1]:
+            found.append(f"{_group_name(number, group)} instead of {NUMBERS[group['count']]}")
+    found += [f"{obj.cell} {obj.name} is extra" for obj in unmatched]
+    if spec.get("relation") is not None and [len(objects) for objects in matching] == [1, 1]:
         (first,), (second,) = matching
         if not related(first, spec["relation"], second):
-            one, other = (_name(1, group).removeprefix("a ") for group in spec["groups"])
+            one, other = (_group_name(1, group).removeprefix("a ") for group in spec["groups"])
             found.append(f"the {one} is not {spec['relation']} the {other}")
     return found
 
 
-def mistakes_in_words(reading: ParsedImage, spec: Spec) -> str:
-    """All mistakes as one text, or `nothing`."""
-    return ", ".join(mistakes(reading, spec)) or NOTHING
+def describe_mistakes(parsed: ParsedImage, spec: Spec) -> str:
+    """All mistakes as one text; `nothing` for a correct image."""
+    return ", ".join(find_mistakes(parsed, spec)) or NOTHING
 
 
-def _nearest(group: dict[str, Any], strays: list[ShapeInstance]) -> tuple[ShapeInstance, str] | None:
-    """The stray that the group lacks but for its colour, or else but for its shape; the first as one reads."""
+def _nearest(group: dict[str, Any], unmatched: list[ShapeInstance]) -> tuple[ShapeInstance, str] | None:
+    """The first unmatched object with the group's shape but another colour, else with its colour but another shape."""
     colour, shape = group["colour"], group["shape"]
-    for thing in strays:
-        if colour is not None and thing.shape == shape:
-            return thing, f"{thing.colour} instead of {colour}"
-    for thing in strays:
-        if colour in (None, thing.colour) and thing.shape != shape:
-            return thing, f"a {thing.shape} instead of a {shape}"
+    for obj in unmatched:
+        if colour is not None and obj.shape == shape:
+            return obj, f"{obj.colour} instead of {colour}"
+    for obj in unmatched:
+        if colour in (None, obj.colour) and obj.shape != shape:
+            return obj, f"a {obj.shape} instead of a {shape}"
     return None
 
 
-def _name(number: int, group: dict[str, Any]) -> str:
+def _group_name(number: int, group: dict[str, Any]) -> str:
     """`a red circle`, `two circles`, `many squares`."""
     count = "a" if number == 1 else NUMBERS[number] if number < len(NUMBERS) else "many"
     words = (count, group["colour"], group["shape"] if number == 1 else plural(group["shape"]))

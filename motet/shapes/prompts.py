@@ -1,8 +1,8 @@
 """Prompts of the shapes world: GenEval's six categories (Ghosh et al. 2023, arXiv 2310.11513) over coloured shapes.
 
-A prompt comes with a *spec*, the JSON-able description that the checker judges by:
+A prompt comes with a *spec*, the JSON-serialisable description that the verifier checks images against:
 `{"category", "grid", "groups": [{"count", "shape", "colour"}, ...], "relation": None | "left of" | ...}`.
-The things that the groups describe are always disjoint.
+No object belongs to two groups.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _group(count: int, shape: str, colour: str | None) -> dict[str, Any]:
 
 
 def phrase(count: int, shape: str, colour: str | None) -> str:
-    """A group in words: `a red circle`, `two circles`."""
+    """A group as text: `a red circle`, `two circles`."""
     name = shape if count == 1 else plural(shape)
     return f"{'a' if count == 1 else NUMBERS[count]} {colour} {name}".replace(" None ", " ")
 
@@ -76,13 +76,13 @@ def sample_spec(rng: Rng, category: str, grid: int, max_count: int = 5) -> Spec:
 
 
 def prompt_text(spec: Spec, opening: str = "") -> str:
-    """The prompt in words: `two red circles`, `a blue square left of a cross`."""
+    """The prompt as text: `two red circles`, `a blue square left of a cross`."""
     joiner = f" {spec['relation']} " if spec["relation"] else " and "
     return opening + joiner.join(phrase(**group) for group in spec["groups"])
 
 
 def is_held_out(spec: Spec) -> bool:
-    """Whether the spec names a composition that training never asks for."""
+    """Whether the spec names a composition that training never requests."""
     return any(
         (group["colour"], group["shape"]) in HELD_OUT_PAIRS or (group["count"], group["shape"]) in HELD_OUT_COUNTS
         for group in spec["groups"]
@@ -90,18 +90,18 @@ def is_held_out(spec: Spec) -> bool:
 
 
 def sample_scene(rng: Rng, spec: Spec) -> Scene:
-    """A scene that satisfies the spec, everything it leaves open chosen at random.
+    """A random scene that satisfies the spec.
 
-    A group without a colour is of one colour or mixed; held-out pairs may turn up there, as they do in the wild.
+    A group without a colour is of one colour or mixed; held-out pairs may occur there.
     """
     grid = spec["grid"]
     colours, names = list(COLOURS), []
     for group in spec["groups"]:
-        one = choose(rng, colours) if rng.random() < 0.5 else None
+        shared = choose(rng, colours) if rng.random() < 0.5 else None
         for _ in range(group["count"]):
-            names.append((group["colour"] or one or choose(rng, colours), group["shape"]))
+            names.append((group["colour"] or shared or choose(rng, colours), group["shape"]))
     while True:
         cells = rng.choice(grid * grid, len(names), replace=False)
-        things = [ShapeInstance(int(c) // grid, int(c) % grid, *name) for c, name in zip(cells, names, strict=True)]
-        if spec["relation"] is None or related(things[0], spec["relation"], things[1]):
-            return Scene(grid, tuple(sorted(things)))
+        objects = [ShapeInstance(int(c) // grid, int(c) % grid, *name) for c, name in zip(cells, names, strict=True)]
+        if spec["relation"] is None or related(objects[0], spec["relation"], objects[1]):
+            return Scene(grid, tuple(sorted(objects)))

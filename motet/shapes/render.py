@@ -1,4 +1,4 @@
-"""Scene -> picture. Flat, anti-aliased shapes, one per cell, on warm white paper; exact and deterministic."""
+"""Scene -> image. Flat, anti-aliased shapes, one per cell, on a warm white background; exact and deterministic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from motet.core.errors import ConfigError
-from motet.shapes.scene import COLOURS, PAPER, SHAPES, Scene
+from motet.shapes.scene import BACKGROUND, COLOURS, SHAPES, Scene
 
 Pixels = NDArray[Any]
 """Floating-point pixels, 0..255."""
@@ -42,17 +42,17 @@ def coverage(shape: str, size: int) -> Pixels:
 
 @lru_cache(maxsize=512)
 def cell_pixels(shape: str, colour: str, size: int) -> Pixels:
-    """One cell with its thing, `[size, size, 3]` in 0..255."""
+    """One cell with its object, `[size, size, 3]` in 0..255."""
     cover = coverage(shape, size)[..., None]
-    ink, paper = np.array(COLOURS[colour], np.float32), np.array(PAPER, np.float32)
-    return cover * ink + (1 - cover) * paper
+    foreground, background = np.array(COLOURS[colour], np.float32), np.array(BACKGROUND, np.float32)
+    return cover * foreground + (1 - cover) * background
 
 
 @lru_cache(maxsize=16)
 def templates(size: int) -> tuple[tuple[tuple[str, str] | None, ...], Pixels]:
-    """Every legal cell: its (colour, shape) or None for bare paper, and pixels `[K, size, size, 3]`."""
+    """The K valid cells: their (colour, shape), None for the empty cell, and their pixels `[K, size, size, 3]`."""
     names: list[tuple[str, str] | None] = [None]
-    cells = [np.broadcast_to(np.array(PAPER, np.float32), (size, size, 3))]
+    cells = [np.broadcast_to(np.array(BACKGROUND, np.float32), (size, size, 3))]
     for colour in COLOURS:
         for shape in SHAPES:
             names.append((colour, shape))
@@ -61,7 +61,10 @@ def templates(size: int) -> tuple[tuple[tuple[str, str] | None, ...], Pixels]:
 
 
 def render(scene: Scene, canvas: int) -> Image.Image:
-    """The picture of a scene, `canvas` x `canvas` pixels; the canvas must be a multiple of the grid."""
+    """The RGB image of a scene, `canvas` x `canvas` pixels.
+
+    Raises ConfigError unless the canvas gives every cell the same whole number of pixels, at least 6.
+    """
     if canvas % scene.grid or canvas // scene.grid < 6:
         raise ConfigError(
             f"data.options: canvas={canvas} does not give {scene.grid} x {scene.grid} cells of 6 or more whole pixels.",
@@ -69,8 +72,8 @@ def render(scene: Scene, canvas: int) -> Image.Image:
         )
     size = canvas // scene.grid
     pixels = np.empty((canvas, canvas, 3), np.float32)
-    pixels[:] = PAPER
-    for thing in scene.things:
-        top, left = thing.row * size, thing.column * size
-        pixels[top : top + size, left : left + size] = cell_pixels(thing.shape, thing.colour, size)
+    pixels[:] = BACKGROUND
+    for obj in scene.objects:
+        top, left = obj.row * size, obj.column * size
+        pixels[top : top + size, left : left + size] = cell_pixels(obj.shape, obj.colour, size)
     return Image.fromarray(pixels.round().astype(np.uint8))

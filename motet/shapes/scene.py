@@ -1,4 +1,4 @@
-"""What a picture of the shapes world holds: things on a grid of cells."""
+"""Scenes of the shapes world: objects on a grid of cells."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "purple": (146, 78, 196),
     "black": (45, 48, 56),
 }
-PAPER = (250, 246, 238)
-"""Background of every picture, a warm white."""
+BACKGROUND = (250, 246, 238)
+"""Background of every image, a warm white."""
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 
 RELATIONS = ("left of", "right of", "above", "below")
 
-# No training prompt or question names these compositions, though pictures may hold them: a test of recombining.
+# No training prompt or question names these compositions, though images may contain them: compositional OOD.
 HELD_OUT_PAIRS = frozenset({("red", "triangle"), ("blue", "cross"), ("green", "circle"), ("yellow", "square")})
 HELD_OUT_COUNTS = frozenset({(2, "cross"), (3, "square"), (4, "triangle"), (5, "circle")})
 
 
 @dataclass(frozen=True, order=True)
 class ShapeInstance:
-    """One shape in one cell. Ordered as one reads: row by row, left to right."""
+    """One shape in one cell. Ordered row by row, left to right."""
 
     row: int
     column: int
@@ -49,11 +49,11 @@ class Scene:
     """Things on a `grid` x `grid` board, in reading order."""
 
     grid: int
-    things: tuple[ShapeInstance, ...]
+    objects: tuple[ShapeInstance, ...]
 
     def matching(self, shape: str | None = None, colour: str | None = None) -> list[ShapeInstance]:
-        """The things of this shape and colour; None matches all."""
-        return [t for t in self.things if shape in (None, t.shape) and colour in (None, t.colour)]
+        """The objects of this shape and colour; None matches all."""
+        return [t for t in self.objects if shape in (None, t.shape) and colour in (None, t.colour)]
 
 
 def related(first: ShapeInstance, relation: str, second: ShapeInstance) -> bool:

@@ -1,4 +1,4 @@
-"""What a task of the shapes world builds its rows from; `motet.shapes.world.ShapesRows` is one."""
+"""The world that a task of the shapes world samples its rows from, and edits of scenes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from motet.shapes.scene import HELD_OUT_PAIRS, Scene, ShapeInstance
 
 
 @runtime_checkable
-class Pieces(Protocol):
-    """Prompts, scenes and settings of one split. `options` are `motet.shapes.world.WorldOptions`."""
+class World(Protocol):
+    """Prompts, scenes and options of one split, as `motet.shapes.world.ShapesRows` provides them.
+
+    `options` are `motet.shapes.world.WorldOptions`.
+    """
 
     split: str
     options: Any
 
     @property
-    def open_ended(self) -> float:
-        """Share of open-ended questions."""
+    def open_ended_fraction(self) -> float:
+        """Fraction of open-ended questions."""
         ...
 
     def prompt(self, rng: Rng) -> tuple[str, Spec]:
@@ -29,35 +32,35 @@ class Pieces(Protocol):
         """A random scene of any content."""
         ...
 
-    def kind(self, rng: Rng) -> str:
-        """A kind of question, tilted as the options say."""
+    def question_kind(self, rng: Rng) -> str:
+        """A random kind of question, with the weights of the options."""
         ...
 
-    def keeps(self, *keys: str) -> bool:
-        """Whether the split may show what these keys stand for: each key is either trained on or held back."""
+    def belongs_to_split(self, *keys: str) -> bool:
+        """Whether all items with these keys belong to the split: an item is either for training or for validation."""
         ...
 
 
-Task = Callable[[Pieces, Rng], dict[str, Any]]
+Task = Callable[[World, Rng], dict[str, Any]]
 """Makes one row."""
 
 
-def holds_held_out_pair(scene: Scene) -> bool:
-    """Whether a thing of the scene is a composition that training never names. A list of such a scene would name it."""
-    return any((thing.colour, thing.shape) in HELD_OUT_PAIRS for thing in scene.things)
+def contains_held_out_pair(scene: Scene) -> bool:
+    """Whether the scene contains a pair that training never names: a list of its objects would name it."""
+    return any((obj.colour, obj.shape) in HELD_OUT_PAIRS for obj in scene.objects)
 
 
 def free_cells(scene: Scene) -> list[tuple[int, int]]:
-    """Rows and columns of the empty cells, as one reads."""
-    taken = {(thing.row, thing.column) for thing in scene.things}
+    """(row, column) of the empty cells, row by row."""
+    taken = {(obj.row, obj.column) for obj in scene.objects}
     return [(r, c) for r in range(scene.grid) for c in range(scene.grid) if (r, c) not in taken]
 
 
-def placed(cell: tuple[int, int], colour: str, shape: str) -> ShapeInstance:
-    """A thing in a cell (row, column)."""
+def place_object(cell: tuple[int, int], colour: str, shape: str) -> ShapeInstance:
+    """An object in a cell (row, column)."""
     return ShapeInstance(cell[0], cell[1], colour, shape)
 
 
-def replaced(scene: Scene, old: ShapeInstance | None, *new: ShapeInstance) -> Scene:
-    """The scene without one thing (None: with all of them) and with others."""
-    return Scene(scene.grid, tuple(sorted((*(thing for thing in scene.things if thing != old), *new))))
+def replace_object(scene: Scene, old: ShapeInstance | None, *new: ShapeInstance) -> Scene:
+    """The scene without `old` (None: nothing is removed) and with the `new` objects."""
+    return Scene(scene.grid, tuple(sorted((*(obj for obj in scene.objects if obj != old), *new))))

@@ -1,8 +1,8 @@
 """The shapes world as a dataset: rows in the columns of any dataset, deterministic by (seed, split, index).
 
-Splits: `train`; `test`, held-back prompts and scenes of the same kind, disjoint from training by construction;
+Splits: `train`; `test`, validation prompts and scenes of the same distribution, disjoint from training by construction;
 `held_out`, compositions (colour-shape pairs, counts of a shape) that no training prompt or question names. Training
-pictures may hold them where a prompt leaves the colour open, so that their image codes are known.
+images may contain them where a prompt leaves the colour open, so that their image tokens are known.
 """
 
 from __future__ import annotations
@@ -39,107 +39,129 @@ COLUMNS = (
 )  # fmt: skip
 HARD_CATEGORIES = ("position", "colour attribution")
 HARD_KINDS = ("count", "relation", "order")
-SHARES = ("careful", "located", "hard", "open_ended", "captions")
+FRACTIONS = ("cot_fraction", "hard_fraction", "open_ended_fraction", "caption_fraction")
 """Options between 0 and 1."""
-TRAIN_SPLIT_OPTIONS = (*SHARES, "min_things", "kinds", "categories")
-"""Options that change no picture, question or answer of the `test` and `held_out` splits."""
-_FORMS: dict[str, tuple[str, type]] = {
-    **dict.fromkeys(("kinds", "categories"), ("text", str)),
-    **dict.fromkeys(("canvas", "grid", "min_things", "max_things", "max_count"), ("a whole number", int)),
+TRAIN_SPLIT_OPTIONS = (*FRACTIONS, "cite_cells", "min_objects", "question_kinds", "categories")
+"""Options that change no image, question or answer of the `test` and `held_out` splits."""
+_OPTION_TYPES: dict[str, tuple[str, type]] = {
+    **dict.fromkeys(("question_kinds", "categories"), ("a text", str)),
+    **dict.fromkeys(("canvas", "grid", "min_objects", "max_objects", "max_count"), ("an integer", int)),
+    "cite_cells": ("true or false", bool),
 }
-_TEST_SHARE = 5  # one in five prompts and scenes is held back for the test split
+_RENAMED = {
+    "hard": "hard_fraction",
+    "careful": "cot_fraction",
+    "located": "cite_cells",
+    "open_ended": "open_ended_fraction",
+    "captions": "caption_fraction",
+    "kinds": "question_kinds",
+    "min_things": "min_objects",
+    "max_things": "max_objects",
+}
+_TEST_DIVISOR = 5  # one in five prompts and scenes is in the test split
 
 
 @dataclass(frozen=True)
 class WorldOptions:
-    """How large the pictures are and how full."""
+    """Options of the shapes world: `data.options` of a recipe."""
 
     canvas: int = 32
-    """Side of the pictures in pixels; a multiple of `grid`."""
+    """Side of the images in pixels; a multiple of `grid`."""
     grid: int = 4
     """Cells per side."""
-    max_things: int = 6
-    """Most things in a picture that questions are about."""
-    min_things: int = 1
-    """Fewest things in a picture that training questions are about."""
+    max_objects: int = 6
+    """Maximum number of objects in an image with a question."""
+    min_objects: int = 1
+    """Minimum number of objects in an image with a training question."""
     max_count: int = 5
-    """Largest number that a counting prompt asks for."""
-    careful: float = 0.5
-    """Share of the solutions whose thought lists the picture; the rest are glances."""
-    located: float | int = 1
-    """Whether (1 or 0) careful thoughts about existence and order name the cell of the thing that is asked about."""
-    hard: float = 0.0
-    """Share of the training prompts and questions that are of the hard sorts; the rest are of all sorts, evenly."""
-    open_ended: float = 0.5
-    """Share of the training questions that are open-ended; the rest are multiple choice."""
-    kinds: str = " ".join(KINDS)
-    """Kinds of the training questions, with spaces between them, one named twice asked twice as often; `hard` does not
-    widen them."""
+    """Largest number that a counting prompt requests."""
+    cot_fraction: float = 0.5
+    """Fraction of the solutions with a chain of thought that lists the image; the rest are direct answers."""
+    cite_cells: bool = True
+    """Whether chains of thought about existence and order name the cell of the object in question."""
+    hard_fraction: float = 0.0
+    """Fraction of the training prompts and questions of the hard categories and kinds; the rest are uniform."""
+    open_ended_fraction: float = 0.5
+    """Fraction of the training questions that are open-ended; the rest are multiple choice."""
+    question_kinds: str = " ".join(KINDS)
+    """Kinds of the training questions, separated by spaces; repeat a kind to double its sampling weight.
+
+    `hard_fraction` adds no others.
+    """
     categories: str = ", ".join(CATEGORIES)
-    """Categories of the training prompts, with commas between them, in the same way."""
+    """Categories of the training prompts, separated by commas, in the same way."""
 
-    captions: float = 0.0
-    """Share of the training questions that ask for a caption, of scenes like those of questions and of prompts."""
+    caption_fraction: float = 0.0
+    """Fraction of the training questions that request a caption, of scenes like those of questions and of prompts."""
     task: str = PROMPTS
-    """Which rows: `prompts` (with questions), `reasoning`, `plans`, `edits` or `drafts`; see `motet.shapes.tasks`."""
+    """Which rows: `prompts` (with questions), `reasoning`, `layouts`, `edits` or `drafts`; see `motet.shapes.tasks`."""
 
     @property
-    def all_kinds(self) -> tuple[str, ...]:
-        """The names in `kinds`."""
-        return tuple(self.kinds.split())
+    def parsed_question_kinds(self) -> tuple[str, ...]:
+        """The names in `question_kinds`."""
+        return tuple(self.question_kinds.split())
 
     @property
-    def all_categories(self) -> tuple[str, ...]:
+    def parsed_categories(self) -> tuple[str, ...]:
         """The names in `categories`."""
         return tuple(name.strip() for name in self.categories.split(",") if name.strip())
 
 
 def world_options(options: Mapping[str, Any]) -> WorldOptions:
-    """Validate `data.options` of a recipe."""
+    """Validate `data.options` of a recipe. Raises ConfigError naming the key."""
     known = {field.name: field for field in fields(WorldOptions)}
     for name, value in options.items():
+        if name in _RENAMED:
+            new = _RENAMED[name]
+            raise ConfigError(f"data.options.{name} was renamed to data.options.{new}.", fix=f"write {new}.")
         if name not in known:
             close = get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(known)}."
             raise ConfigError(f"data.options has an unknown key {name!r}.", fix=hint)
         if name == "task":
             if value not in (PROMPTS, *TASKS):
+                renamed = " 'plans' was renamed to 'layouts'." if value == "plans" else did_you_mean(str(value), TASKS)
                 raise ConfigError(
-                    f"data.options.task={value!r} is no task of the shapes world.{did_you_mean(str(value), TASKS)}",
-                    fix=f"use one of {', '.join((PROMPTS, *TASKS))}.",
+                    f"data.options.task={value!r} is not a task of the shapes world.{renamed}",
+                    fix=f"use one of: {', '.join((PROMPTS, *TASKS))}.",
                 )
             continue
-        wanted, kind = _FORMS.get(name, ("a number", int | float))
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ConfigError(f"data.options.{name}={value!r} is not {wanted}.", fix=f"give {wanted}.")
+        expected, kind = _OPTION_TYPES.get(name, ("a number", int | float))
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+            raise ConfigError(f"data.options.{name}={value!r} is not {expected}.", fix=f"give {expected}.")
     chosen = WorldOptions(**options)
-    if chosen.grid > 16 or chosen.max_things > min(6, chosen.grid**2) or chosen.max_count > min(6, chosen.grid**2):
+    _check_ranges(chosen)
+    return chosen
+
+
+def _check_ranges(chosen: WorldOptions) -> None:
+    if chosen.grid > 16 or chosen.max_objects > min(6, chosen.grid**2) or chosen.max_count > min(6, chosen.grid**2):
         raise ConfigError(
-            f"data.options asks for {chosen.max_things} things and counts to {chosen.max_count} on a {chosen.grid} x "
+            f"data.options has max_objects={chosen.max_objects} and max_count={chosen.max_count} on a {chosen.grid} x "
             f"{chosen.grid} grid.",
-            fix="use a grid of 2 to 16 and at most six things, no more than there are cells.",
+            fix="use a grid of 2 to 16, and at most six objects and no more than there are cells.",
         )
-    if not 1 <= chosen.min_things <= chosen.max_things:
+    if not 1 <= chosen.min_objects <= chosen.max_objects:
         raise ConfigError(
-            f"data.options.min_things={chosen.min_things} is not between 1 and max_things={chosen.max_things}.",
-            fix=f"give 1 to {chosen.max_things}.",
+            f"data.options.min_objects={chosen.min_objects} is not between 1 and max_objects={chosen.max_objects}.",
+            fix=f"give 1 to {chosen.max_objects}.",
         )
-    if chosen.located not in (0, 1):
-        raise ConfigError(f"data.options.located={chosen.located} is not 0 or 1.", fix="give one of them.")
     for name, given, known in (
-        ("kinds", chosen.all_kinds, KINDS),
-        ("categories", chosen.all_categories, CATEGORIES),
+        ("question_kinds", chosen.parsed_question_kinds, KINDS),
+        ("categories", chosen.parsed_categories, CATEGORIES),
     ):
         unknown = [entry for entry in given if entry not in known]
         if unknown or not given:
+            problem = f"has the unknown {unknown[0]!r}" if unknown else "has no names"
             raise ConfigError(
-                f"data.options.{name}={getattr(chosen, name)!r} names {unknown[0] if unknown else 'nothing'}.",
-                fix=f"use some of {(' ' if name == 'kinds' else ', ').join(known)}.",
+                f"data.options.{name}={getattr(chosen, name)!r} {problem}.",
+                fix=f"use some of: {(' ' if name == 'question_kinds' else ', ').join(known)}.",
             )
-    for name in SHARES:
+    for name in FRACTIONS:
         if not 0 <= getattr(chosen, name) <= 1:
-            raise ConfigError(f"data.options.{name}={getattr(chosen, name)} is not a share.", fix="give 0 to 1.")
-    return chosen
+            raise ConfigError(
+                f"data.options.{name}={getattr(chosen, name)} must be between 0 and 1.", fix="give 0 to 1."
+            )
 
 
 class ShapesRows:
@@ -147,25 +169,27 @@ class ShapesRows:
 
     def __init__(self, split: str, seed: int, options: Mapping[str, Any], size: int | None = None) -> None:
         if split not in SPLITS:
-            raise ConfigError(f"data.split={split!r} is not a split of the shapes world.", fix=f"use one of {SPLITS}.")
+            raise ConfigError(
+                f"data.split={split!r} is not a split of the shapes world.", fix=f"use one of: {', '.join(SPLITS)}."
+            )
         self.split, self.seed, self.size = split, seed, size
         self.options = world_options(options)
-        trains = split == "train"  # what is measured stays even
-        self._hard = self.options.hard if trains else 0.0
-        self._kinds = self.options.all_kinds if trains else KINDS
+        trains = split == "train"  # evaluation uses the uniform distribution
+        self._hard = self.options.hard_fraction if trains else 0.0
+        self._kinds = self.options.parsed_question_kinds if trains else KINDS
         self._hard_kinds = tuple(kind for kind in self._kinds if kind in HARD_KINDS) or self._kinds
-        self._categories = self.options.all_categories if trains else CATEGORIES
+        self._categories = self.options.parsed_categories if trains else CATEGORIES
         self._hard_categories = tuple(c for c in self._categories if c in HARD_CATEGORIES) or self._categories
-        self._open_ended = self.options.open_ended if trains else 0.5
-        self._captions = self.options.captions if trains else 0.0
-        self._min_things = self.options.min_things if trains else 1
-        render(Scene(self.options.grid, ()), self.options.canvas)  # refuses an impossible canvas now, not at row 0
+        self._open_ended = self.options.open_ended_fraction if trains else 0.5
+        self._caption_fraction = self.options.caption_fraction if trains else 0.0
+        self._min_objects = self.options.min_objects if trains else 1
+        render(Scene(self.options.grid, ()), self.options.canvas)  # rejects an impossible canvas now, not at row 0
         self.columns = COLUMNS if self.options.task == PROMPTS else tuple(self.row(0))
 
     def row(self, index: int) -> dict[str, Any]:
-        """A prompt with a demonstration, and a picture with a question: one row serves drawing, answering and duets.
+        """A prompt with its target image, and an image with a question, so that one row serves every scenario.
 
-        Of another `task` its own columns.
+        Another `task` has columns of its own.
         """
         key = [self.seed, SPLITS.index(self.split), index]
         if self.options.task != PROMPTS:
@@ -174,7 +198,7 @@ class ShapesRows:
         rng = np.random.default_rng(key)
         prompt, spec = self.prompt(rng)
         scene, question = self._question(rng)
-        careful = bool(rng.random() < self.options.careful)
+        chain_of_thought = bool(rng.random() < self.options.cot_fraction)
         return {
             "prompt": prompt,
             "category": spec["category"],
@@ -185,7 +209,7 @@ class ShapesRows:
             "options": list(question.options),
             "answer": question.answer,
             "kind": question.kind,
-            "solution": solution(question, scene, careful),
+            "solution": solution(question, scene, chain_of_thought),
             "scene": describe(scene),
         }
 
@@ -197,41 +221,42 @@ class ShapesRows:
             text = prompt_text(spec, choose(rng, PHRASES))
             if is_held_out(spec) != (self.split == "held_out"):
                 continue
-            # The rich categories are split by what they say, the poor ones (four single shapes) by how they say it.
+            # Categories with many specs are split by spec, those with few (four single shapes) by the prompt's wording.
             key = prompt_text(spec) if category in ("position", "colour attribution") else text
-            if self.split == "held_out" or _held_back(key) == (self.split == "test"):
+            if self.split == "held_out" or _in_test_split(key) == (self.split == "test"):
                 return text, spec
 
     @property
-    def open_ended(self) -> float:
-        """Share of open-ended questions; even where it is measured."""
+    def open_ended_fraction(self) -> float:
+        """Fraction of open-ended questions; one half in the test splits."""
         return self._open_ended
 
-    def kind(self, rng: Rng) -> str:
-        """A kind of question, tilted as the options say."""
+    def question_kind(self, rng: Rng) -> str:
+        """A random kind of question, with the weights of the options."""
         return choose(rng, self._hard_kinds if rng.random() < self._hard else self._kinds)
 
-    def keeps(self, *keys: str) -> bool:
-        """Whether the split may show what these keys stand for: each key is either trained on or held back."""
-        return all(_held_back(key) == (self.split != "train") for key in keys)
+    def belongs_to_split(self, *keys: str) -> bool:
+        """Whether all items with these keys belong to the split: an item is either for training or for validation."""
+        return all(_in_test_split(key) == (self.split != "train") for key in keys)
 
     def _question(self, rng: Rng) -> tuple[Scene, Any]:
-        wants_caption = self._captions > 0 and rng.random() < self._captions
+        wants_caption = self._caption_fraction > 0 and rng.random() < self._caption_fraction
         while True:
-            kind = self.kind(rng)
+            kind = self.question_kind(rng)
             as_prompts = wants_caption and rng.random() < 0.5
             scene = self._prompted_scene(rng) if as_prompts else self.scene(rng)
-            if _held_back(describe(scene)) != (self.split != "train"):
+            if _in_test_split(describe(scene)) != (self.split != "train"):
                 continue
             ask = caption_question(scene) if wants_caption else None
-            question = ask or sample_question(rng, scene, kind, self.open_ended, located=self.options.located == 1)
+            cite_cells = self.options.cite_cells
+            question = ask or sample_question(rng, scene, kind, self.open_ended_fraction, cite_cells=cite_cells)
             if question is not None and question.held_out == (self.split == "held_out"):
                 return scene, question
 
     def scene(self, rng: Rng) -> Scene:
         """A random scene of any content."""
         grid, names = self.options.grid, [(c, s) for c in COLOURS for s in SHAPES]
-        count = int(rng.integers(self._min_things, self.options.max_things + 1))
+        count = int(rng.integers(self._min_objects, self.options.max_objects + 1))
         cells = rng.choice(grid * grid, count, replace=False)
         return Scene(
             grid, tuple(sorted(ShapeInstance(int(c) // grid, int(c) % grid, *choose(rng, names)) for c in cells))
@@ -247,5 +272,5 @@ class ShapesRows:
         return self.size
 
 
-def _held_back(key: str) -> bool:
-    return zlib.crc32(key.encode()) % _TEST_SHARE == 0
+def _in_test_split(key: str) -> bool:
+    return zlib.crc32(key.encode()) % _TEST_DIVISOR == 0

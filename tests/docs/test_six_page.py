@@ -46,7 +46,7 @@ def test_everything_that_the_page_names_exists():
     ("name", "task", "targets"),
     [
         ("answer", "reasoning", {"answer": "solution"}),
-        ("think_then_generate", "plans", {"thought": "thought", "image": "target"}),
+        ("think_then_generate", "layouts", {"thought": "thought", "image": "target"}),
         ("edit_cycle", "edits", {"edit": "edited", "restored": "image"}),
         ("reflect", "drafts", {"draft": "draft", "critique": "critique", "revision": "target"}),
     ],

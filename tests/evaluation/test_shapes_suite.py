@@ -25,7 +25,7 @@ from tests.policies.unified import save
 from tests.policies.vlms import save_tiny
 from tests.runs import REWARDS, mapping, motet_command
 
-WORLD = {"canvas": 16, "grid": 2, "max_things": 3, "max_count": 3}
+WORLD = {"canvas": 16, "grid": 2, "max_objects": 3, "max_count": 3}
 FORMS = ("multiple choice", "open-ended")
 CONFIG = EvalConfig(suite=Choice.of("shapes", held_out_size=6), size=40, samples_per_item=3, seed=9)
 

@@ -134,7 +134,7 @@ def test_a_narrow_terminal_has_fewer_columns_and_says_so():
             "compare.credit names 'two'; expected a stage of",
         ),
         ({"stages": {"one": {}, "two": {"eval": {"size": 5}}}}, "are not measured on the same rows"),
-        ({"stages": {"one": {}, "two": {"data": {"options": {"max_things": 2}}}}}, "not measured on the same rows"),
+        ({"stages": {"one": {}, "two": {"data": {"options": {"max_objects": 2}}}}}, "not measured on the same rows"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(changes, message, tmp_path):

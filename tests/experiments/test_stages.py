@@ -93,10 +93,13 @@ def test_what_is_wrong_is_named(content, tmp_path, path, value, message):
 
 def test_tracks_take_the_shared_data_where_they_name_none(content, tmp_path):
     content = copy.deepcopy(content)
-    content["shared"]["data"] = {"source": "shapes", "options": {"hard": 0.25}}
+    content["shared"]["data"] = {"source": "shapes", "options": {"hard_fraction": 0.25}}
     del content["stages"]["turns"]["tracks"]["draws"]["data"]
     tracks = parse_plan(content, tmp_path).stage("turns").recipe.resolved_tracks()
-    assert tracks["draws"].data.options == {"hard": 0.25} and "hard" not in tracks["answers"].data.options
+    assert (
+        tracks["draws"].data.options == {"hard_fraction": 0.25}
+        and "hard_fraction" not in tracks["answers"].data.options
+    )
     content["stages"]["turns"]["tracks"]["draws"] = 3
     with pytest.raises(ConfigError, match=r"stages\.turns: .*tracks\.draws"):
         parse_plan(content, tmp_path)
@@ -175,7 +178,9 @@ def test_a_plan_runs_from_end_to_end(finished):
 
 
 def test_what_was_measured_in_another_way_is_measured_again(content, tmp_path):
-    plan = parse_plan(content, tmp_path, ["stages.draw.eval.size=5", "stages.turns.tracks.draws.data.options.hard=0.5"])
+    plan = parse_plan(
+        content, tmp_path, ["stages.draw.eval.size=5", "stages.turns.tracks.draws.data.options.hard_fraction=0.5"]
+    )
     measurements = EvalCache()
     measurements.add(plan.stage("unified"), tmp_path, {"before": {"a": 1}, "after": {"b": 2}})
     assert measurements.of_start(plan.stage("turns")) == {"b": 2}  # tilting training changes no measured item
@@ -183,7 +188,7 @@ def test_what_was_measured_in_another_way_is_measured_again(content, tmp_path):
     slower = parse_plan(content, tmp_path, ["stages.turns.sampling.denoising.num_steps=20"])  # the suite draws by it
     assert measurements.of_start(slower.stage("turns")) is None
     assert measurements.of_start(plan.stage("unified")) == {"a": 1}
-    wider = parse_plan(content, tmp_path, ["stages.turns.tracks.draws.data.options.max_things=2"])
+    wider = parse_plan(content, tmp_path, ["stages.turns.tracks.draws.data.options.max_objects=2"])
     assert measurements.of_start(wider.stage("turns")) is None
     elsewhere = parse_plan(content, tmp_path / "other")
     assert measurements.of_start(elsewhere.stage("unified")) == {"a": 1}  # the same weights in another plan

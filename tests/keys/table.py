@@ -77,7 +77,7 @@ TABLE: dict[str, Shows] = {
     "data.split": Shows("samples", "test"),
     "data.columns": Shows("samples", {"prompt": "solution"}),
     "data.size": Shows("samples", 1),
-    "data.options": Shows("samples", {"canvas": 16, "grid": 2, "max_things": 1, "max_count": 2}),
+    "data.options": Shows("samples", {"canvas": 16, "grid": 2, "max_objects": 1, "max_count": 2}),
     "data.rejected": Shows("weights", REJECTED, "sft", {"algorithm.loss": "dpo"}),
     "data.targets": Shows("weights", {"image": "target", "answer": "question"}, "sft"),
     "rewards.N.name": Shows("metrics/reward", f"{REWARDS}flat", at="rewards.0.name"),

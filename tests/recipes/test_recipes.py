@@ -15,7 +15,7 @@ from motet.config.load import read_mapping
 from motet.config.stages import is_plan, load_plan
 from motet.config.sweep import load_sweep
 from motet.policies import load_policy
-from motet.shapes.verifier import check_drawing
+from motet.shapes.verifier import verify_image
 from motet.shapes.world import ShapesRows
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -43,7 +43,7 @@ def test_the_cold_start_draws_the_easy_prompts() -> None:
     rows = ShapesRows("test", 99, {})
     asked = [row for row in map(rows.row, range(120)) if row["category"] in ("single", "two objects", "colours")][:24]
     acts = load_policy(COLD_START).generate_images([row["prompt"] for row in asked])
-    right = [check_drawing(act.image, row["spec"]).correct for act, row in zip(acts, asked, strict=True)]
+    right = [verify_image(act.image, row["spec"]).correct for act, row in zip(acts, asked, strict=True)]
     assert sum(right) >= 22  # 99.9 % of such prompts on 2,048 items
 
 

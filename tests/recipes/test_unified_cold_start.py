@@ -16,7 +16,7 @@ from motet.config.stages import load_plan
 from motet.policies import load_policy
 from motet.policies.tiny.qwen_vl import TinyVlmSizes, tiny_vlm_tokenizer
 from motet.policies.tiny.unified import TinyUnifiedSizes, make_tiny_unified
-from motet.shapes.verifier import check_drawing
+from motet.shapes.verifier import verify_image
 from motet.shapes.world import ShapesRows
 from motet.training.setup import setup_sft
 from motet.training.sft import sft_batch
@@ -113,5 +113,5 @@ def test_the_shipped_model_draws_the_easy_prompts() -> None:
     rows = ShapesRows("test", 99, {})
     asked = [row for row in map(rows.row, range(120)) if row["category"] in ("single", "two objects", "colours")][:24]
     acts = load_policy(SHIPPED).generate_images([row["prompt"] for row in asked])
-    right = [check_drawing(act.image, row["spec"]).correct for act, row in zip(acts, asked, strict=True)]
+    right = [verify_image(act.image, row["spec"]).correct for act, row in zip(acts, asked, strict=True)]
     assert sum(right) >= 12  # 17 or so of 24; a model that draws none of them gets 0

@@ -113,7 +113,7 @@ def test_the_changes_that_a_description_names_are_accepted(name, changes):
 
 
 def test_pretraining_runs_on_a_tiny_model(tmp_path, capsys):
-    (tmp_path / "draw.jsonl").write_text(f"{json.dumps({'image': 'source.png', 'prompt': 'a thing'})}\n" * 4)
+    (tmp_path / "draw.jsonl").write_text(f"{json.dumps({'image': 'source.png', 'prompt': 'a object'})}\n" * 4)
     edits = rows(tmp_path, {"image": "source.png", "instruction": "make it blue", "edited": "source.png"})
     changes = ["run.steps=1", "policy.device=cpu", "policy.dtype=float32", "policy.gradient_checkpointing=false",
                f"policy.path={save_unified(tmp_path / 'unified')}", "policy.max_pixels=256",

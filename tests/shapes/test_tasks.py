@@ -13,18 +13,18 @@ from motet.core.errors import ConfigError
 from motet.data import open_rows
 from motet.shapes.drafts import MISTAKES
 from motet.shapes.edits import INVERSES
-from motet.shapes.errors_in_words import mistakes_in_words
+from motet.shapes.errors_in_words import describe_mistakes
 from motet.shapes.questions import KINDS
 from motet.shapes.render import render
 from motet.shapes.scene import COLOURS, HELD_OUT_PAIRS, SHAPES, Scene, ShapeInstance, related
 from motet.shapes.tasks import TASKS
-from motet.shapes.verifier import check_drawing, compare, judge, read_scene
+from motet.shapes.verifier import compare, parse_scene, verify, verify_image
 from motet.shapes.world import COLUMNS, SPLITS, ShapesRows
 
 COUNT = 150
 COLUMNS_OF = {
     "reasoning": {"question", "options", "answer", "kind", "solution", "scene"},
-    "plans": {"prompt", "category", "spec", "thought", "target", "scene"},
+    "layouts": {"prompt", "category", "spec", "thought", "target", "scene"},
     "edits": {"image", "instruction", "inverse", "edited", "kind", "scene", "edited_scene"},
     "drafts": {"prompt", "category", "spec", "draft", "kind", "mistake", "critique", "target", "scene"},
 }
@@ -36,12 +36,12 @@ def rows(task: str, split: str = "train", count: int = COUNT) -> list[dict]:
     return [world.row(i) for i in range(count)]
 
 
-def scene_of(words: str, grid: int = 4) -> Scene:
+def parse_description(words: str, grid: int = 4) -> Scene:
     """`describe` read back."""
     if words == "nothing":
         return Scene(grid, ())
-    things = (re.fullmatch(r"([a-p])(\d+) (\w+) (\w+)", part) for part in words.split(", "))
-    return Scene(grid, tuple(ShapeInstance(int(m[2]) - 1, ord(m[1]) - ord("a"), m[3], m[4]) for m in things if m))
+    objects = (re.fullmatch(r"([a-p])(\d+) (\w+) (\w+)", part) for part in words.split(", "))
+    return Scene(grid, tuple(ShapeInstance(int(m[2]) - 1, ord(m[1]) - ord("a"), m[3], m[4]) for m in objects if m))
 
 
 def names(words: str) -> set[tuple[str, str]]:
@@ -67,7 +67,10 @@ def test_the_default_task_is_the_old_one() -> None:
     assert old.row(3)["target"].tobytes() == named.row(3)["target"].tobytes()
 
 
-@pytest.mark.parametrize(("task", "message"), [("edit", "task='edit'.*Did you mean 'edits'"), (3, "task=3")])
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [("edit", "task='edit'.*Did you mean 'edits'"), ("layouts", "renamed to 'layouts'"), (3, "task=3")],
+)
 def test_unknown_tasks_are_refused(task: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ShapesRows("train", 0, {"task": task})
@@ -75,7 +78,7 @@ def test_unknown_tasks_are_refused(task: object, message: str) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_tasks_are_reached_through_a_recipe_on_other_grids_too(task: str) -> None:
-    options = {"task": task, "grid": 2, "canvas": 16, "max_things": 3, "max_count": 3}
+    options = {"task": task, "grid": 2, "canvas": 16, "max_objects": 3, "max_count": 3}
     found = open_rows(DataConfig(options=options), COLUMNS_OF[task], seed=0)
     for split in SPLITS if task != "edits" else ("train",):
         other = open_rows(DataConfig(options=options, split=split), seed=0)
@@ -85,7 +88,7 @@ def test_tasks_are_reached_through_a_recipe_on_other_grids_too(task: str) -> Non
 
 @pytest.mark.parametrize("task", TASKS)
 def test_splits_are_disjoint(task: str) -> None:
-    if task in ("plans", "drafts"):
+    if task in ("layouts", "drafts"):
         shown = {split: {row["prompt"] for row in rows(task, split)} for split in SPLITS}
     else:
         keys = ("scene", "edited_scene") if task == "edits" else ("scene",)
@@ -95,8 +98,12 @@ def test_splits_are_disjoint(task: str) -> None:
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_held_out_pairs_are_never_named(split: str) -> None:
-    texts = {"reasoning": ("question", "solution"), "plans": ("prompt", "thought"), "edits": ("instruction", "inverse"),
-             "drafts": ("prompt", "critique", "mistake")}  # fmt: skip
+    texts = {
+        "reasoning": ("question", "solution"),
+        "layouts": ("prompt", "thought"),
+        "edits": ("instruction", "inverse"),
+        "drafts": ("prompt", "critique", "mistake"),
+    }
     for task, columns in texts.items():
         for row in rows(task, split, 60):
             for column in columns:
@@ -105,10 +112,13 @@ def test_held_out_pairs_are_never_named(split: str) -> None:
 
 def test_the_held_out_split_is_about_them() -> None:
     for row in rows("edits", "held_out", 30):
-        before, after = set(scene_of(row["scene"]).things), set(scene_of(row["edited_scene"]).things)
+        before, after = (
+            set(parse_description(row["scene"]).objects),
+            set(parse_description(row["edited_scene"]).objects),
+        )
         pairs = {(t.colour, t.shape) for t in before ^ after} | {(t.colour, t.shape) for t in before}
         assert pairs & HELD_OUT_PAIRS
-    for task in ("plans", "drafts"):
+    for task in ("layouts", "drafts"):
         held = [row for row in rows(task, "held_out", 30) if names(row["prompt"]) & HELD_OUT_PAIRS]
         assert len(held) > 10
     kinds = {row["kind"] for row in rows("reasoning", "held_out", 60)}
@@ -135,7 +145,7 @@ def test_reasoning_needs_no_picture_and_answers_from_the_description() -> None:
     for row in rows("reasoning"):
         described, _, question = row["question"].partition(". ")
         assert described == row["scene"] and "image" not in row
-        right = answer_of(question.split(" A. ")[0], scene_of(described))
+        right = answer_of(question.split(" A. ")[0], parse_description(described))
         given = row["options"]["ABCD".index(row["answer"])] if row["options"] else row["answer"]
         assert right in (None, given)
         judged[right is not None] += 1
@@ -145,7 +155,7 @@ def test_reasoning_needs_no_picture_and_answers_from_the_description() -> None:
 
 
 def test_questions_of_reasoning_follow_the_worlds_options() -> None:
-    world = ShapesRows("train", 0, {"task": "reasoning", "open_ended": 1.0, "careful": 1.0})
+    world = ShapesRows("train", 0, {"task": "reasoning", "open_ended_fraction": 1.0, "cot_fraction": 1.0})
     made = [world.row(i) for i in range(20)]
     assert not any(row["options"] for row in made)
     assert all(row["solution"].startswith(f"<think> {row['scene']}, ") for row in made)
@@ -153,26 +163,26 @@ def test_questions_of_reasoning_follow_the_worlds_options() -> None:
 
 def test_plans_satisfy_their_prompts_and_are_what_is_drawn() -> None:
     for split in SPLITS:
-        for row in rows("plans", split):
-            assert check_drawing(row["target"], row["spec"]).correct
+        for row in rows("layouts", split):
+            assert verify_image(row["target"], row["spec"]).correct
             assert row["thought"] == f"<answer> {row['scene']}</answer>"
-            assert read_scene(row["target"], 4).scene == scene_of(row["scene"])
+            assert parse_scene(row["target"], 4).scene == parse_description(row["scene"])
 
 
 # --- edits
 
 
 def find(scene: Scene, words: str) -> ShapeInstance:
-    """The one thing that answers to a name."""
+    """The one object that answers to a name."""
     match = re.fullmatch(r"the (left |right |top |bottom )?(?:(\w+) )?(\w+?)( at (\w\d))?", words)
     assert match, words
     found = scene.matching(match[3], match[2])
     if match[5]:
-        found = [thing for thing in found if thing.cell == match[5]]
+        found = [obj for obj in found if obj.cell == match[5]]
     if match[1]:
         assert len(found) == 2
         key = "column" if match[1] in ("left ", "right ") else "row"
-        first, second = sorted(found, key=lambda thing: getattr(thing, key))
+        first, second = sorted(found, key=lambda obj: getattr(obj, key))
         assert getattr(first, key) < getattr(second, key), f"{words}: neither"
         found = [first if match[1] in ("left ", "top ") else second]
     assert len(found) == 1, f"{words}: {found}"
@@ -190,9 +200,9 @@ def cell(scene: Scene, words: str) -> tuple[int, int]:
     return anchor.row + down, anchor.column + right
 
 
-def carry_out(scene: Scene, words: str) -> Scene:
+def apply_instruction(scene: Scene, words: str) -> Scene:
     """What an instruction says, from its words and the scene alone."""
-    things = set(scene.things)
+    objects = set(scene.objects)
     if match := re.fullmatch(r"make (the .+) (\w+)", words):
         old = find(scene, match[1])
         new = {ShapeInstance(old.row, old.column, match[2], old.shape)}
@@ -207,7 +217,7 @@ def carry_out(scene: Scene, words: str) -> Scene:
             ShapeInstance(old.row, old.column, other.colour, other.shape),
             ShapeInstance(other.row, other.column, old.colour, old.shape),
         }
-        things -= {other}
+        objects -= {other}
     elif match := re.fullmatch(r"move (the .+?) ((?:to|just) .+)", words):
         old = find(scene, match[1])
         new = {ShapeInstance(*cell(scene, match[2]), old.colour, old.shape)}
@@ -215,7 +225,7 @@ def carry_out(scene: Scene, words: str) -> Scene:
         match = re.fullmatch(r"add a (\w+) (\w+) ((?:at|just) .+)", words)
         assert match, words
         old, new = None, {ShapeInstance(*cell(scene, match[3]), match[1], match[2])}
-    after = (things - {old}) | new
+    after = (objects - {old}) | new
     assert len({(t.row, t.column) for t in after}) == len(after), "two things in a cell"
     assert all(0 <= t.row < scene.grid and 0 <= t.column < scene.grid for t in after)
     return Scene(scene.grid, tuple(sorted(after)))
@@ -225,12 +235,12 @@ def carry_out(scene: Scene, words: str) -> Scene:
 def test_an_instruction_says_the_change_exactly_and_its_inverse_leads_back(split: str) -> None:
     count = 600 if split == "train" else 60
     for row in rows("edits", split, count):
-        before, after = (read_scene(row[column], 4) for column in ("image", "edited"))
+        before, after = (parse_scene(row[column], 4) for column in ("image", "edited"))
         assert not before.unreadable and not after.unreadable
-        assert before.scene == scene_of(row["scene"]) and after.scene == scene_of(row["edited_scene"])
+        assert before.scene == parse_description(row["scene"]) and after.scene == parse_description(row["edited_scene"])
         assert before.scene != after.scene
-        assert carry_out(before.scene, row["instruction"]) == after.scene, row["instruction"]
-        assert carry_out(after.scene, row["inverse"]) == before.scene, row["inverse"]
+        assert apply_instruction(before.scene, row["instruction"]) == after.scene, row["instruction"]
+        assert apply_instruction(after.scene, row["inverse"]) == before.scene, row["inverse"]
 
 
 def test_edits_are_of_all_kinds_evenly_and_an_inverse_has_an_inverse() -> None:
@@ -253,24 +263,24 @@ def test_every_form_of_names_and_places_occurs() -> None:
 
 def test_training_changes_no_held_out_pair_either() -> None:
     for row in rows("edits", "train", 600):
-        changed = set(scene_of(row["scene"]).things) ^ set(scene_of(row["edited_scene"]).things)
+        changed = set(parse_description(row["scene"]).objects) ^ set(parse_description(row["edited_scene"]).objects)
         assert not {(t.colour, t.shape) for t in changed} & HELD_OUT_PAIRS
 
 
 def test_comparing_scenes() -> None:
     red, blue = ShapeInstance(0, 0, "red", "circle"), ShapeInstance(1, 2, "blue", "square")
     wanted = Scene(4, (red, blue))
-    right = compare(read_scene(render(wanted, 32), 4), wanted)
+    right = compare(parse_scene(render(wanted, 32), 4), wanted)
     assert (right.correct, right.partial, right.reason) == (True, 1.0, "")
     moved = Scene(4, (red, ShapeInstance(1, 3, "blue", "square")))
-    got = compare(read_scene(render(moved, 32), 4), wanted)
+    got = compare(parse_scene(render(moved, 32), 4), wanted)
     assert (got.correct, got.partial) == (False, 14 / 16)  # one cell lost it, another has it
     recoloured = Scene(4, (ShapeInstance(0, 0, "blue", "circle"), blue))
-    assert compare(read_scene(render(recoloured, 32), 4), wanted).partial == 15 / 16
+    assert compare(parse_scene(render(recoloured, 32), 4), wanted).partial == 15 / 16
     image = render(wanted, 32)
     image.paste((0, 0, 0), (24, 24, 30, 30))  # a mark in an empty cell
-    assert compare(read_scene(image, 4), wanted).partial == 15 / 16
-    assert compare(read_scene(image.resize((30, 30)), 4), wanted).partial == 0.0
+    assert compare(parse_scene(image, 4), wanted).partial == 15 / 16
+    assert compare(parse_scene(image.resize((30, 30)), 4), wanted).partial == 0.0
 
 
 # --- drafts
@@ -279,10 +289,10 @@ def test_comparing_scenes() -> None:
 def test_drafts_hold_the_mistake_that_the_critique_names_and_no_other() -> None:
     for split in SPLITS:
         for row in rows("drafts", split):
-            reading = read_scene(row["draft"], 4)
-            assert check_drawing(row["target"], row["spec"]).correct
-            assert judge(reading, row["spec"]).correct == (row["mistake"] == "nothing") == (row["kind"] == "none")
-            assert mistakes_in_words(reading, row["spec"]) == row["mistake"]
+            parsed = parse_scene(row["draft"], 4)
+            assert verify_image(row["target"], row["spec"]).correct
+            assert verify(parsed, row["spec"]).correct == (row["mistake"] == "nothing") == (row["kind"] == "none")
+            assert describe_mistakes(parsed, row["spec"]) == row["mistake"]
             assert "," not in row["mistake"]
             assert row["critique"].endswith(f"{row['mistake']}</think><answer> {row['mistake']}</answer>")
             if row["kind"] == "none":
@@ -325,27 +335,27 @@ def group(count: int, shape: str, colour: str | None = None) -> dict:
 )  # fmt: skip
 def test_mistakes_in_words(groups: list[dict], relation: str | None, scene: str, words: str) -> None:
     spec = SPEC | {"groups": groups, "relation": relation}
-    assert mistakes_in_words(read_scene(render(scene_of(scene), 32), 4), spec) == words
+    assert describe_mistakes(parse_scene(render(parse_description(scene), 32), 4), spec) == words
 
 
 def test_an_unreadable_cell_is_a_mistake_too_and_many_things_are_many() -> None:
-    image = render(scene_of("b2 red circle"), 32)
+    image = render(parse_description("b2 red circle"), 32)
     image.paste((0, 0, 0), (24, 24, 30, 30))
     spec = SPEC | {"groups": [group(1, "circle", "red")]}
-    assert mistakes_in_words(read_scene(image, 4), spec) == "d4 is unclear"
+    assert describe_mistakes(parse_scene(image, 4), spec) == "d4 is unclear"
     crowd = Scene(4, tuple(ShapeInstance(n // 4, n % 4, "red", "circle") for n in range(9)))
-    assert mistakes_in_words(read_scene(render(crowd, 32), 4), spec) == "many red circles instead of one"
+    assert describe_mistakes(parse_scene(render(crowd, 32), 4), spec) == "many red circles instead of one"
 
 
 def test_nothing_is_wrong_exactly_with_correct_pictures() -> None:
     # Every prompt against the drafts of others: far more mistakes at once than are ever planted.
     drafts = rows("drafts")
-    readings = [read_scene(row["draft"], 4) for row in drafts[:60]]
+    parsed = [parse_scene(row["draft"], 4) for row in drafts[:60]]
     right = 0
     for row in drafts[:60]:
-        for reading in readings:
-            correct = judge(reading, row["spec"]).correct
-            assert (mistakes_in_words(reading, row["spec"]) == "nothing") == correct
+        for other in parsed:
+            correct = verify(other, row["spec"]).correct
+            assert (describe_mistakes(other, row["spec"]) == "nothing") == correct
             right += correct
     assert right > 12
     assert related(ShapeInstance(0, 0, "", ""), "above", ShapeInstance(1, 0, "", ""))

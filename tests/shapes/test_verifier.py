@@ -1,4 +1,4 @@
-"""The reader is exact on what the renderer draws and refuses everything else."""
+"""The reader is exact on what the renderer draws and rejects everything else."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from motet.shapes.render import cell_pixels, render, templates
-from motet.shapes.scene import COLOURS, PAPER, SHAPES, Scene, ShapeInstance
-from motet.shapes.verifier import check_drawing, judge, read_scene
+from motet.shapes.scene import BACKGROUND, COLOURS, SHAPES, Scene, ShapeInstance
+from motet.shapes.verifier import parse_scene, verify, verify_image
 
 RED_CIRCLE = {
     "category": "colours",
@@ -18,19 +18,19 @@ RED_CIRCLE = {
 }
 
 
-def image(*things: ShapeInstance, canvas: int = 32) -> np.ndarray:
-    return np.asarray(render(Scene(4, tuple(sorted(things))), canvas)).copy()
+def image(*objects: ShapeInstance, canvas: int = 32) -> np.ndarray:
+    return np.asarray(render(Scene(4, tuple(sorted(objects))), canvas)).copy()
 
 
-def verdict(pixels: np.ndarray, spec: dict = RED_CIRCLE):
-    return check_drawing(Image.fromarray(pixels.astype(np.uint8)), spec)
+def result(pixels: np.ndarray, spec: dict = RED_CIRCLE):
+    return verify_image(Image.fromarray(pixels.astype(np.uint8)), spec)
 
 
 def random_scene(rng: np.random.Generator, grid: int) -> Scene:
     cells = rng.choice(grid * grid, int(rng.integers(0, min(7, grid * grid))), replace=False)
     names = [(str(rng.choice(list(COLOURS))), str(rng.choice(SHAPES))) for _ in cells]
-    things = [ShapeInstance(int(c) // grid, int(c) % grid, *n) for c, n in zip(cells, names, strict=True)]
-    return Scene(grid, tuple(sorted(things)))
+    objects = [ShapeInstance(int(c) // grid, int(c) % grid, *n) for c, n in zip(cells, names, strict=True)]
+    return Scene(grid, tuple(sorted(objects)))
 
 
 @pytest.mark.parametrize(("grid", "canvas"), [(3, 24), (4, 32), (4, 64), (5, 80), (4, 384)])
@@ -38,9 +38,9 @@ def test_reads_back_what_was_rendered(grid: int, canvas: int) -> None:
     rng = np.random.default_rng(0)
     for _ in range(30):
         scene = random_scene(rng, grid)
-        reading = read_scene(render(scene, canvas), grid)
-        assert reading.scene == scene
-        assert not reading.unreadable
+        parsed = parse_scene(render(scene, canvas), grid)
+        assert parsed.scene == scene
+        assert not parsed.unreadable
 
 
 def test_templates_are_far_apart() -> None:
@@ -52,53 +52,53 @@ def test_templates_are_far_apart() -> None:
 
 
 def test_a_right_picture_is_right() -> None:
-    assert verdict(image(ShapeInstance(1, 2, "red", "circle"))).correct
+    assert result(image(ShapeInstance(1, 2, "red", "circle"))).correct
 
 
 def test_small_noise_is_forgiven() -> None:
     pixels = image(ShapeInstance(1, 2, "red", "circle")) + np.random.default_rng(0).normal(0, 6, (32, 32, 3))
-    assert verdict(pixels.clip(0, 255)).correct
+    assert result(pixels.clip(0, 255)).correct
 
 
 @pytest.mark.parametrize("share", [0.75, 0.5, 0.3])
 def test_pale_and_blended_shapes_are_refused(share: float) -> None:
-    paper, drawn = image(), image(ShapeInstance(1, 2, "red", "circle"))
-    pale = verdict(share * drawn + (1 - share) * paper)
+    background, drawn = image(), image(ShapeInstance(1, 2, "red", "circle"))
+    pale = result(share * drawn + (1 - share) * background)
     assert not pale.correct
-    blended = verdict(share * drawn + (1 - share) * image(ShapeInstance(1, 2, "blue", "circle")))
+    blended = result(share * drawn + (1 - share) * image(ShapeInstance(1, 2, "blue", "circle")))
     assert not blended.correct
-    assert "nothing legal" in pale.reason
+    assert "match no known" in pale.reason
 
 
 def test_off_palette_colour_is_refused() -> None:
     pixels = image()
-    cover = (cell_pixels("circle", "red", 8) != np.array(PAPER)).any(-1)
+    cover = (cell_pixels("circle", "red", 8) != np.array(BACKGROUND)).any(-1)
     pixels[8:16, 16:24][cover] = (255, 140, 0)  # orange is not in the palette
-    assert not verdict(pixels).correct
+    assert not result(pixels).correct
 
 
 @pytest.mark.parametrize("part", [np.s_[8:12], np.s_[12:16]])
 def test_half_drawn_shape_is_refused(part: slice) -> None:
     pixels = image(ShapeInstance(1, 2, "red", "circle"))
-    pixels[part] = PAPER
-    assert not verdict(pixels).correct
+    pixels[part] = BACKGROUND
+    assert not result(pixels).correct
 
 
 def test_shape_across_two_cells_is_refused() -> None:
-    assert not verdict(np.roll(image(ShapeInstance(1, 2, "red", "circle")), 4, axis=1)).correct
+    assert not result(np.roll(image(ShapeInstance(1, 2, "red", "circle")), 4, axis=1)).correct
 
 
 def test_two_halves_do_not_make_a_shape() -> None:
     pixels = image(ShapeInstance(1, 2, "red", "circle"))
     pixels[12:16, 16:24] = image(ShapeInstance(1, 2, "red", "square"))[12:16, 16:24]
-    assert not verdict(pixels).correct
+    assert not result(pixels).correct
 
 
 def test_a_small_stray_mark_in_a_large_cell_is_refused() -> None:
     # 6 x 6 pixels in a cell of 96 x 96 drown in the cell's mean (12 of 16 allowed): the block of 24 x 24 shows them.
     pixels = image(ShapeInstance(1, 2, "red", "circle"), canvas=384)
     pixels[300:306, 4:10] = COLOURS["black"]
-    assert not verdict(pixels).correct
+    assert not result(pixels).correct
 
 
 @pytest.mark.parametrize("canvas", [32, 96, 384])
@@ -106,21 +106,21 @@ def test_a_stray_mark_is_refused_at_any_size(canvas: int) -> None:
     pixels = image(ShapeInstance(1, 2, "red", "circle"), canvas=canvas)
     side = max(1, canvas // 4 // 6)
     pixels[canvas - side - 2 : canvas - 2, 2 : 2 + side] = COLOURS["black"]
-    assert not verdict(pixels).correct
+    assert not result(pixels).correct
 
 
 def test_extra_object_is_refused() -> None:
-    got = verdict(image(ShapeInstance(1, 2, "red", "circle"), ShapeInstance(0, 0, "blue", "square")))
+    got = result(image(ShapeInstance(1, 2, "red", "circle"), ShapeInstance(0, 0, "blue", "square")))
     assert not got.correct
-    assert got.partial == pytest.approx(0.5)  # one thing asked and there, two marks found
+    assert got.partial == pytest.approx(0.5)  # one object asked and there, two marks found
 
 
 def test_wrong_count_colour_and_shape() -> None:
-    assert verdict(image()).partial == 0.0
-    assert not verdict(image(ShapeInstance(1, 2, "blue", "circle"))).correct
-    assert not verdict(image(ShapeInstance(1, 2, "red", "square"))).correct
+    assert result(image()).partial == 0.0
+    assert not result(image(ShapeInstance(1, 2, "blue", "circle"))).correct
+    assert not result(image(ShapeInstance(1, 2, "red", "square"))).correct
     two = {**RED_CIRCLE, "groups": [{"count": 2, "shape": "circle", "colour": "red"}]}
-    half = verdict(image(ShapeInstance(1, 2, "red", "circle")), two)
+    half = result(image(ShapeInstance(1, 2, "red", "circle")), two)
     assert (half.correct, half.partial) == (False, 0.5)
 
 
@@ -129,13 +129,13 @@ def test_relation_decides_and_halves_the_partial_score() -> None:
     circle, cross = ShapeInstance(2, 0, "red", "circle"), ShapeInstance(1, 3, "black", "cross")
     for relation, holds in (("left of", True), ("right of", False), ("above", False), ("below", True)):
         spec = {"category": "position", "grid": 4, "groups": groups, "relation": relation}
-        got = verdict(image(circle, cross), spec)
+        got = result(image(circle, cross), spec)
         assert got.correct is holds
         assert got.partial == (1.0 if holds else 0.5)
 
 
 def test_other_picture_sizes() -> None:
-    wide = Image.new("RGB", (32, 16), PAPER)
-    assert len(read_scene(wide, 4).unreadable) == 16
-    assert not judge(read_scene(Image.new("RGB", (30, 30)), 4), RED_CIRCLE).correct
-    assert check_drawing(render(Scene(4, (ShapeInstance(1, 2, "red", "circle"),)), 384), RED_CIRCLE).correct
+    wide = Image.new("RGB", (32, 16), BACKGROUND)
+    assert len(parse_scene(wide, 4).unreadable) == 16
+    assert not verify(parse_scene(Image.new("RGB", (30, 30)), 4), RED_CIRCLE).correct
+    assert verify_image(render(Scene(4, (ShapeInstance(1, 2, "red", "circle"),)), 384), RED_CIRCLE).correct

@@ -13,8 +13,8 @@ from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pixels import image_of
 from motet.rewards.options import boolean, filled, number
 from motet.rewards.text.exact_match import answer_of
-from motet.shapes.errors_in_words import NOTHING, mistakes
-from motet.shapes.verifier import read_scenes
+from motet.shapes.errors_in_words import NOTHING, find_mistakes
+from motet.shapes.verifier import parse_scenes
 
 
 @reward("critique")
@@ -63,8 +63,10 @@ class Critique(ModelReward):
                 values.append(None)
                 continue
             answer = answer_of(said[-1:], self.tagged, "critique")
-            (reading,) = read_scenes([draft], int(wanted["grid"]))
-            values.append(0.0 if answer is None else agreement(answer, mistakes(reading, dict(wanted)), self.partial))
+            (parsed,) = parse_scenes([draft], int(wanted["grid"]))
+            values.append(
+                0.0 if answer is None else agreement(answer, find_mistakes(parsed, dict(wanted)), self.partial)
+            )
         return values
 
     def _draft(self, completion: Sequence[Any], columns: Mapping[str, Any], place: int) -> Image.Image | None:

@@ -17,7 +17,7 @@ from motet.rewards.image.pairwise import ImagePairReward
 from motet.rewards.image.pixels import spread, unique_by_identity
 from motet.rewards.options import boolean, number, whole
 from motet.shapes.scene import Scene
-from motet.shapes.verifier import ParsedImage, compare, judge, layout_free_spec, read_scenes
+from motet.shapes.verifier import ParsedImage, compare, layout_free_spec, parse_scenes, verify
 
 
 @reward("scene_match")
@@ -29,7 +29,7 @@ class SceneMatch(ImagePairReward):
     (default: the last picture shown). With `partial` p in [0, 1] it is (1 - p) * exact + p * share of right cells. The
     share counts cells that stay empty: a copy of the source has 14 or 15 of 16 right. `grid` is the world's.
     `places: false` asks for the same things wherever they stand, as a caption in words names them; the share is then
-    that of the things (see `motet.shapes.verifier.judge`).
+    that of the things (see `motet.shapes.verifier.verify`).
     """
 
     name: ClassVar[str] = "scene_match"
@@ -49,19 +49,19 @@ class SceneMatch(ImagePairReward):
         places, pairs = self.pairs(completions, columns)
         others, place_of = unique_by_identity([other for _, other in pairs])
         scenes = self._scenes(others)
-        readings = read_scenes([drawing for drawing, _ in pairs], self.grid)
-        values = [self._score(reading, scenes[n]) for reading, n in zip(readings, place_of, strict=True)]
+        parsed = parse_scenes([drawing for drawing, _ in pairs], self.grid)
+        values = [self._score(parsed, scenes[n]) for parsed, n in zip(parsed, place_of, strict=True)]
         return spread(len(completions), places, values)
 
-    def _score(self, reading: ParsedImage, asked: Scene | None) -> float:
+    def _score(self, parsed: ParsedImage, asked: Scene | None) -> float:
         if asked is None:
             return 0.0
-        verdict = compare(reading, asked) if self.places else judge(reading, layout_free_spec(asked))
-        return (1 - self.partial) * float(verdict.correct) + self.partial * verdict.partial
+        result = compare(parsed, asked) if self.places else verify(parsed, layout_free_spec(asked))
+        return (1 - self.partial) * float(result.correct) + self.partial * result.partial
 
     def _scenes(self, images: Sequence[Image.Image]) -> list[Scene | None]:
         """The scenes asked for; None for a picture of another act that cannot be read: nothing matches it."""
-        return [self._asked(reading.scene, bool(reading.unreadable)) for reading in read_scenes(images, self.grid)]
+        return [self._asked(parsed.scene, bool(parsed.unreadable)) for parsed in parse_scenes(images, self.grid)]
 
     def _asked(self, scene: Scene, unreadable: bool) -> Scene | None:
         if unreadable and self.to is None:

@@ -26,13 +26,13 @@ class Shapes(ModelReward):
 
     def __call__(self, completions: list[Any], spec: list[Mapping[str, Any] | None], **_: Any) -> list[float | None]:
         """One score per completion; None for rows without a spec."""
-        from motet.shapes.verifier import check_drawing
+        from motet.shapes.verifier import verify_image
 
         values: list[float | None] = []
         for completion, wanted in zip(completions, spec, strict=True):
             if wanted is None or not completion:
                 values.append(None)
                 continue
-            verdict = check_drawing(last_image(completion, "shapes"), wanted)
-            values.append((1.0 - self.partial) * float(verdict.correct) + self.partial * float(verdict.partial))
+            result = verify_image(last_image(completion, "shapes"), wanted)
+            values.append((1.0 - self.partial) * float(result.correct) + self.partial * float(result.partial))
         return values

@@ -113,7 +113,7 @@ def test_without_places_the_things_alone_count():
             ShapeInstance(3, 3, "red", "circle"),
         ),
     )
-    fewer = Scene(4, moved.things[:2])
+    fewer = Scene(4, moved.objects[:2])
     drawn = [acted(restored=render(one, 32)) for one in (scene, moved, fewer)]
     ask = {"completions": drawn, "images": [[render(scene, 32)]] * 3}
     exact, loose = (bound("scene_match", CYCLE, act="restored", places=places) for places in (True, False))
@@ -123,7 +123,7 @@ def test_without_places_the_things_alone_count():
 
 
 def test_pictures_of_another_size_and_grid():
-    world = ShapesRows("train", 0, {"task": "edits", "grid": 2, "canvas": 32, "max_things": 3, "max_count": 3})
+    world = ShapesRows("train", 0, {"task": "edits", "grid": 2, "canvas": 32, "max_objects": 3, "max_count": 3})
     row = world.row(0)
     ask = {
         "completions": [acted(edit=row["edited"].resize((64, 64), Image.Resampling.NEAREST))],

@@ -14,7 +14,7 @@ from motet.shapes.world import ShapesRows
 
 
 @dataclass
-class Verdict:
+class VerifierResult:
     correct: bool
     partial: float
 
@@ -31,9 +31,9 @@ def checker(monkeypatch):
 
     def check(image, spec):
         right = image.getpixel((0, 0)) == spec["colour"]
-        return Verdict(right, 1.0 if right else 0.5)
+        return VerifierResult(right, 1.0 if right else 0.5)
 
-    monkeypatch.setattr(motet.shapes.verifier, "check_drawing", check)
+    monkeypatch.setattr(motet.shapes.verifier, "verify_image", check)
 
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
