@@ -1,8 +1,8 @@
-"""The door: `motet train | sft | pilot | eval | sample | ask | merge | convert | curate | bench | config | data |
+"""Command line: `motet train | sft | pilot | eval | sample | ask | merge | convert | curate | bench | config | data |
 doctor`.
 
-An error that a user can mend is one line on stderr and exit status 2 (MOTET_TRACEBACK=1 shows where it arose); an
-interruption is status 130. Nothing heavy is imported before a command runs, and a recipe is read before anything heavy.
+An error that the user can fix is one line on stderr and exit status 2 (MOTET_TRACEBACK=1 shows its traceback); an
+interruption is status 130. Heavy libraries are imported only when a command runs, after its recipe has been checked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from motet.training.signals import Stopped, end_now, threads_hold
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Console entry point; `arguments` default to the process's own."""
+    """Console entry point; `arguments` default to `sys.argv[1:]`."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     open_standard_streams()
@@ -47,12 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _one_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> str:
-    """A warning as people read it: without the place in the source that it came from."""
+    """A warning without its location in the source."""
     text = without_passwords(printable(" ".join(str(message).split())))
     return f"motet: {'warning' if category is UserWarning else category.__name__}: {text}\n"
 
 
 def _say(text: str, *, error: bool = False) -> None:
-    """Print; where nobody can read it any more the exit status still tells."""
+    """Print; if the output is closed, the exit status still reports the outcome."""
     with safe_output():
         say(text, error=error)

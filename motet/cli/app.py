@@ -1,4 +1,4 @@
-"""The commands and their arguments; what they do is in the modules beside this one, imported when they run."""
+"""The commands and their options. The implementations are in this package's other modules, imported when they run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from motet.cli.outputs import IMAGE_FORMATS, refuse_output
+from motet.cli.bench_commands import bench
+from motet.cli.options import Json, Output, Overrides, Overwrite, RecipePath, Resume
+from motet.cli.outputs import IMAGE_FORMATS, check_output
 
 app = typer.Typer(
     add_completion=False,
@@ -15,20 +17,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-RecipePath = Annotated[Path, typer.Argument(help="A recipe (YAML).")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to it: key.subkey=value ...")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Run folder to write.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in that folder.")]
 Checkpoint = Annotated[str, typer.Argument(help="A checkpoint folder, a run folder, or a hub id.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the sampling.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")]
-Stage = Annotated[str | None, typer.Option(help="Stage of a plan whose recipe is meant.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file that is to be written.")]
-ShardGb = Annotated[float, typer.Option("--shard-gb", min=0.001, help="Largest weight file, in GB; held in memory.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Sampling seed.")]
+Stage = Annotated[str | None, typer.Option(help="Stage whose recipe to use, if RECIPE has several stages.")]
+ShardGb = Annotated[float, typer.Option("--shard-gb", min=0.001, help="Size limit of a weight file in GB.")]
 
 
-def _version(asked: bool | None) -> bool:
-    if asked:
+def _version(requested: bool | None) -> bool:
+    if requested:
         from importlib.metadata import version
 
         from motet.report.terminal import say
@@ -44,7 +40,7 @@ def motet(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Reinforcement-learning post-training of models that both read and draw."""
+    """RL post-training of unified multimodal models (understanding and generation)."""
 
 
 @app.command()
@@ -54,10 +50,10 @@ def train(
     overrides: Overrides = None,
     resume: Resume = False,
     only: Annotated[
-        list[str] | None, typer.Option(help="Stage of a plan, with those it goes on from; may be repeated. None: all.")
+        list[str] | None, typer.Option(help="Run only this stage and its dependencies. Repeatable.")
     ] = None,
 ) -> None:
-    """Train a policy by reinforcement learning; a plan: stage after stage."""
+    """Train a policy with RL. If RECIPE has several stages, run them in order."""
     from motet.cli.train import train as run
 
     run(recipe, output, overrides or [], resume, only or ())
@@ -65,7 +61,7 @@ def train(
 
 @app.command()
 def sft(recipe: RecipePath, output: Output, overrides: Overrides = None, resume: Resume = False) -> None:
-    """Train a policy on demonstrations."""
+    """Supervised fine-tuning (SFT)."""
     from motet.cli.train import sft as run
 
     run(recipe, output, overrides or [], resume)
@@ -73,7 +69,7 @@ def sft(recipe: RecipePath, output: Output, overrides: Overrides = None, resume:
 
 @app.command()
 def pilot(study: RecipePath, output: Output, overrides: Overrides = None, resume: Resume = False) -> None:
-    """Run strategies over seeds on one budget, and compare them."""
+    """Run several training strategies over seeds and compare them at equal sample budget."""
     from motet.cli.train import pilot as run
 
     run(study, output, overrides or [], resume)
@@ -83,70 +79,68 @@ def pilot(study: RecipePath, output: Output, overrides: Overrides = None, resume
 def evaluate(
     checkpoint: Checkpoint,
     recipe: Annotated[
-        Path | None, typer.Argument(help="A recipe (YAML): measure with its rewards, on its data.")
+        Path | None, typer.Argument(help="A recipe (YAML): evaluate its scenarios with its rewards.")
     ] = None,
     overrides: Overrides = None,
     *,
-    data: Annotated[str | None, typer.Option(help="File or dataset to measure on; none: the recipe's own.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split to measure on; none: the recipe's eval.suite.split.")] = None,
+    data: Annotated[str | None, typer.Option(help="File or dataset to evaluate on; default: the recipe's.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to evaluate on; default: the recipe's.")] = None,
     stage: Stage = None,
-    suite: Annotated[str | None, typer.Option(help="Without a recipe: which suite (shapes).")] = None,
+    suite: Annotated[str | None, typer.Option(help="Evaluation suite to use without a recipe (shapes).")] = None,
     json_path: Json = None,
     overwrite: Overwrite = False,
-    size: Annotated[int | None, typer.Option(min=1, help="Held-back items; none: 2048, or the recipe's.")] = None,
-    held_out_size: Annotated[int | None, typer.Option(min=1, help="Items of held-out compositions; none: 512.")] = None,
-    pass_at: Annotated[int | None, typer.Option(min=1, help="Samples per item; none: 8, or the recipe's.")] = None,
-    guidance_scale: Annotated[
-        float | None, typer.Option(min=1.0, help="Guidance of the suite's drawings; 1 or none: off.")
-    ] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Validation items; default: 2048, or the recipe's.")] = None,
+    held_out_size: Annotated[int | None, typer.Option(min=1, help="Held-out composition items; default: 512.")] = None,
+    samples_per_item: Annotated[int | None, typer.Option(min=1, help="Default: 8, or the recipe's.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(min=1.0, help="Classifier-free guidance; default: 1.")] = None,
     num_steps: Annotated[
-        int | None, typer.Option(min=2, help="Steps of a drawing by denoising; none: 10, or the recipe's.")
+        int | None, typer.Option(min=2, help="Denoising steps per image; default: 10, or the recipe's.")
     ] = None,
     noise_level: Annotated[
-        float | None, typer.Option(help="Noise of those steps, but for the greedy drawing; none: 0.7, or the recipe's.")
+        float | None,
+        typer.Option(help="SDE noise level; ignored for greedy (ODE) sampling; default: 0.7, or the recipe's."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of items and sampling; none: 1234, or the recipe's.")] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest answer in tokens; none: 64, or the recipe's.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of items and samples; default: 1234, or the recipe's.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Per answer; default: 64, or the recipe's.")] = None,
     world: Annotated[
-        list[str] | None, typer.Option("--world", help="Option of the shapes world, canvas=64; may be repeated.")
+        list[str] | None, typer.Option("--world", help="Option of the shapes world, e.g. canvas=64. Repeatable.")
     ] = None,
 ) -> None:
-    """Measure a checkpoint: by the shapes suite, or with a recipe's rewards on rows of your own."""
-    refuse_output("--json", json_path, overwrite=overwrite)
-    from motet.cli.eval import Asked, evaluate_recipe, evaluate_suite
+    """Evaluate a checkpoint with the shapes suite, or with a recipe's rewards on your own data."""
+    check_output("--json", json_path, overwrite=overwrite)
+    from motet.cli.eval import EvalRequest, evaluate_recipe, evaluate_suite
 
     settings = {
         "eval.size": size,
-        "eval.samples_per_item": pass_at,
+        "eval.samples_per_item": samples_per_item,
         "eval.seed": seed,
         "sampling.text.max_tokens": max_tokens,
         "sampling.denoising.num_steps": num_steps,
         "sampling.denoising.noise_level": noise_level,
     }
-    alone = {"--held-out-size": held_out_size, "--guidance-scale": guidance_scale, "--world": world, "--suite": suite}
-    asked = Asked(checkpoint, settings, alone, json_path)
+    suite_only = {"--held-out-size": held_out_size, "--guidance-scale": guidance_scale, "--world": world}
+    suite_only["--suite"] = suite
+    request = EvalRequest(checkpoint, settings, suite_only, json_path)
     if recipe is None:
-        evaluate_suite(asked, {"--data": data, "--split": split, "--stage": stage})
+        evaluate_suite(request, {"--data": data, "--split": split, "--stage": stage})
     else:
-        evaluate_recipe(asked, recipe, overrides or [], data=data, split=split, stage=stage)
+        evaluate_recipe(request, recipe, overrides or [], data=data, split=split, stage=stage)
 
 
 @app.command()
 def sample(
     checkpoint: Checkpoint,
-    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    prompt: Annotated[str, typer.Argument(help="The prompt.")],
     *,
-    n: Annotated[int, typer.Option("--n", min=1, help="How many pictures.")] = 8,
-    out: Annotated[Path, typer.Option("--out", help="Picture to write: .png, .jpg or .webp.")] = Path("grid.png"),
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of images.")] = 8,
+    out: Annotated[Path, typer.Option("--out", help="Image file to write: .png, .jpg or .webp.")] = Path("grid.png"),
     overwrite: Overwrite = False,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
-    guidance_scale: Annotated[float, typer.Option(min=1.0, help="Above 1: classifier-free guidance.")] = 1.0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 1.0,
+    guidance_scale: Annotated[float, typer.Option(min=1.0, help="Guidance scale; 1 disables guidance.")] = 1.0,
     seed: Seed = 0,
 ) -> None:
-    """Draw a prompt several times into one picture grid."""
-    refuse_output("--out", out, overwrite=overwrite, suffixes=IMAGE_FORMATS)
+    """Generate several images of a prompt and save them as a grid."""
+    check_output("--out", out, overwrite=overwrite, suffixes=IMAGE_FORMATS)
     from motet.cli.inference import sample as run
 
     run(checkpoint, prompt, n, out, seed=seed, temperature=temperature, guidance_scale=guidance_scale)
@@ -155,14 +149,14 @@ def sample(
 @app.command()
 def ask(
     checkpoint: Checkpoint,
-    image: Annotated[Path, typer.Argument(help="A picture file.")],
-    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    question: Annotated[str, typer.Argument(help="A question about the image.")],
     *,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 128,
     seed: Seed = 0,
 ) -> None:
-    """Ask a question about a picture."""
+    """Ask a question about an image."""
     from motet.cli.inference import ask as run
 
     run(checkpoint, image, question, temperature, max_tokens, seed)
@@ -170,14 +164,14 @@ def ask(
 
 @app.command()
 def merge(
-    models: Annotated[list[Path], typer.Argument(help="Checkpoints, LoRA adapters or run folders, two or more.")],
+    models: Annotated[list[Path], typer.Argument(help="Two or more checkpoints, LoRA adapters or run folders.")],
     *,
     out: Annotated[Path, typer.Option("--out", help="New folder to write.")],
-    base: Annotated[Path | None, typer.Option("--base", help="What the models were trained from.")] = None,
+    base: Annotated[Path | None, typer.Option("--base", help="Checkpoint that the models were trained from.")] = None,
     method: Annotated[str, typer.Option(help="gaussian (two models), average (takes no base), or norm.")] = "gaussian",
     shard_gb: ShardGb = 2.0,
 ) -> None:
-    """Merge the weights of models that were trained from one base."""
+    """Merge the weights of models trained from the same base."""
     from motet.cli.merge import merge as run
 
     run(models, base, method, out, shard_gb)
@@ -185,17 +179,19 @@ def merge(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="A Janus in DeepSeek's layout or in transformers', or a run folder.")],
+    source: Annotated[
+        Path, typer.Argument(help="A Janus checkpoint in DeepSeek's or transformers' layout, or a run folder.")
+    ],
     *,
     out: Annotated[Path, typer.Option("--out", help="New folder to write, in the other layout.")],
     preset: Annotated[
         str | None,
-        typer.Option(help="Size of an original without config.json: Janus-1.3B, Janus-Pro-1B, Janus-Pro-7B."),
+        typer.Option(help="Size of a DeepSeek checkpoint without config.json: Janus-1.3B, Janus-Pro-1B, Janus-Pro-7B."),
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Read everything back and compare bits.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Read the result back and compare it bit by bit.")] = False,
     shard_gb: ShardGb = 2.0,
 ) -> None:
-    """Convert a Janus between DeepSeek's layout and transformers'."""
+    """Convert a Janus checkpoint between DeepSeek's and transformers' layout."""
     from motet.cli.convert import convert as run
 
     run(source, out, preset, check, shard_gb)
@@ -208,15 +204,20 @@ def curate(
     *,
     out: Annotated[Path, typer.Option("--out", help="New .jsonl or .parquet file to write.")],
     images: Annotated[
-        str | None, typer.Option(help="Where pictures are: train2017/{image:0>12}.jpg; none: only their ids.")
+        str | None, typer.Option(help="Path of the images, e.g. train2017/{image:0>12}.jpg; default: ids only.")
     ] = None,
-    min_coverage: Annotated[float, typer.Option(min=0.0, max=1.0, help="Leave out rows that cover less.")] = 0.0,
-    no_entities: Annotated[str, typer.Option(help="Solutions without entities: keep or drop.")] = "keep",
+    min_coverage: Annotated[float, typer.Option(min=0.0, max=1.0, help="Minimum entity coverage.")] = 0.0,
+    keep_without_entities: Annotated[
+        bool,
+        typer.Option(
+            "--keep-without-entities/--drop-without-entities", help="Keep or drop rows whose solution has no entities."
+        ),
+    ] = True,
 ) -> None:
-    """Pair questions with the captions that cover their solutions, as rows for CoRL."""
+    """Pair questions with captions that contain the entities of their solutions, as rows for CoRL."""
     from motet.cli.curate import run
 
-    run(questions, captions, out, images=images, min_coverage=min_coverage, no_entities=no_entities)
+    run(questions, captions, out, images=images, min_coverage=min_coverage, keep_without_entities=keep_without_entities)
 
 
 @app.command()
@@ -227,7 +228,7 @@ def config(
     rewards: Annotated[bool, typer.Option("--rewards", help="List the built-in rewards.")] = False,
     scenarios: Annotated[bool, typer.Option("--scenarios", help="List the built-in scenarios.")] = False,
 ) -> None:
-    """Print the resolved recipe, or what a recipe may say."""
+    """Print the resolved recipe, or list all keys, rewards or scenarios."""
     from motet.cli.info import show_config
 
     show_config(recipe, overrides or [], keys, rewards, scenarios)
@@ -238,16 +239,16 @@ def show_data(
     recipe: RecipePath,
     overrides: Overrides = None,
     *,
-    show: Annotated[int, typer.Option(min=1, help="How many rows.")] = 8,
-    split: Annotated[str | None, typer.Option(help="Split of the data; none: the recipe's.")] = None,
+    show: Annotated[int, typer.Option(min=1, help="Number of rows.")] = 8,
+    split: Annotated[str | None, typer.Option(help="Split of the data; default: the recipe's.")] = None,
     stage: Stage = None,
-    out: Annotated[Path, typer.Option("--out", help="File for the rows' pictures: .png, .jpg, .webp.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Image file for the rows' images: .png, .jpg, .webp.")] = Path(
         "data.png"
     ),
     overwrite: Overwrite = False,
 ) -> None:
-    """Show rows, prompts as the policy reads them, pictures through the image tokenizer, rewards of gold answers."""
-    refuse_output("--out", out, overwrite=overwrite, suffixes=IMAGE_FORMATS)
+    """Show rows, tokenised prompts, images after the image tokenizer, and rewards of gold answers."""
+    check_output("--out", out, overwrite=overwrite, suffixes=IMAGE_FORMATS)
     from motet.cli.data import show_data as run
 
     run(recipe, overrides or [], count=show, split=split, stage=stage, out=out)
@@ -255,87 +256,10 @@ def show_data(
 
 @app.command()
 def doctor() -> None:
-    """Tell what this machine has and what is missing, and play a tiny model once."""
+    """Check the installation and run a tiny model end to end."""
     from motet.cli.info import doctor as run
 
     run()
 
 
-bench = typer.Typer(no_args_is_help=True, help="Benchmarks: ratios measured in one run.")
 app.add_typer(bench, name="bench")
-
-
-@bench.command("rollout")
-def bench_rollout(
-    checkpoint: Annotated[
-        str | None, typer.Argument(help="A Janus checkpoint or run folder; none: random weights of the tiny size.")
-    ] = None,
-    batch_sizes: Annotated[list[int] | None, typer.Option("--batch", help="Batch sizes; may be repeated.")] = None,
-    guidance_scale: Annotated[float, typer.Option(min=1.0, help="Guidance of the image benchmark.")] = 5.0,
-    repeats: Annotated[int, typer.Option(min=1, help="Interleaved repetitions.")] = 5,
-    json_path: Json = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Images/s and text samples/s beside transformers' generate, same weights, batch, guidance and outputs."""
-    refuse_output("--json", json_path, overwrite=overwrite)
-    from motet.cli.bench import bench_rollout as run
-
-    run(checkpoint, batch_sizes or [16, 64], guidance_scale, repeats, json_path)
-
-
-@bench.command("rewards")
-def bench_rewards(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    *,
-    rollouts: Annotated[int, typer.Option(min=1, help="Rollouts per track, of the recipe's size.")] = 4,
-    against: Annotated[str | None, typer.Option(help="The trusted reward; none: each track's first.")] = None,
-    json_path: Json = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """How a recipe's rewards agree with the one that is trusted, before anything is trained."""
-    refuse_output("--json", json_path, overwrite=overwrite)
-    from motet.cli.bench import bench_rewards as run
-
-    run(recipe, overrides or [], rollouts, against, json_path)
-
-
-@bench.command("scenarios")
-def bench_scenarios(
-    overrides: Overrides = None,
-    *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("runs/scenarios"),
-    plan: Annotated[Path, typer.Option(help="A plan (YAML) with a stage per scenario and policy.")] = Path(
-        "recipes/shapes_scenarios.yaml"
-    ),
-    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Seeds; may be repeated. None: 0.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Scenarios or stages; may be repeated. None: all.")] = None,
-    policies: Annotated[
-        list[str] | None, typer.Option("--policy", help="Checkpoints by name, shapes_janus; may be repeated.")
-    ] = None,
-    budget: Annotated[int | None, typer.Option(min=1, help="Trajectories per stage; none: the plan's steps.")] = None,
-    resume: Resume = False,
-) -> None:
-    """The scenarios from their cold starts, before and after reinforcement learning on one budget."""
-    from motet.cli.bench import bench_scenarios as run
-    from motet.config.bench_scenarios import StageFilter
-
-    choice = StageFilter(tuple(seeds or [0]), tuple(only or ()), tuple(policies or ()), budget)
-    run(plan, output, choice, overrides or [], resume=resume)
-
-
-@bench.command("step")
-def bench_step(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    *,
-    steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 3,
-    warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 1,
-    json_path: Json = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Seconds by phase, images/s and peak memory of a recipe's training steps; nothing is kept."""
-    refuse_output("--json", json_path, overwrite=overwrite)
-    from motet.cli.bench import bench_step as run
-
-    run(recipe, overrides or [], steps, warmup, json_path)

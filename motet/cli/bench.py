@@ -11,12 +11,12 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from motet.cli.outputs import show_numbers, write_numbers, write_output
+from motet.cli.outputs import show_results, write_output, write_results
 from motet.config import load_recipe
 from motet.config.bench_scenarios import StageFilter, load_bench
 from motet.core.errors import CheckpointError
 from motet.evaluation.bench_rewards import Agreement, audit_rewards
-from motet.evaluation.bench_rollout import bench_rollout as race
+from motet.evaluation.bench_rollout import bench_rollout as benchmark_sampler
 from motet.report.progress import ProgressBar
 from motet.report.terminal import Terminal
 from motet.weights.hub import missing_reason
@@ -26,118 +26,123 @@ from motet.weights.locate import resolve_checkpoint
 def bench_rollout(
     checkpoint: str | None, batch_sizes: Sequence[int], guidance_scale: float, repeats: int, json_path: Path | None
 ) -> None:
-    """Race our sampler against transformers' and print a row per task and batch size."""
+    """Compare our sampler with transformers' and print a row per task and batch size."""
     path = None if checkpoint is None else resolve_checkpoint(checkpoint)
     missing = None if path is None else missing_reason(path, "checkpoint")
     if missing is not None:
-        raise CheckpointError(missing, fix="give a Janus checkpoint, or none at all.")
+        raise CheckpointError(missing, fix="give a Janus checkpoint, or omit it to use a random model.")
     try:
-        rows = race(path, batch_sizes, guidance_scale, repeats)
+        rows = benchmark_sampler(path, batch_sizes, guidance_scale, repeats)
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path!r} cannot be raced: {str(error).splitlines()[0]}", fix="give a Janus checkpoint, or none at all."
+            f"{path!r} cannot be benchmarked: {str(error).splitlines()[0]}",
+            fix="give a Janus checkpoint, or omit it to use a random model.",
         ) from error
-    show_numbers(rollout_table(rows), rows, json_path)
+    show_results(rollout_table(rows), rows, json_path)
 
 
 def bench_rewards(
-    recipe_path: Path, overrides: list[str], rollouts: int, against: str | None, json_path: Path | None
+    recipe_path: Path, overrides: list[str], rollouts: int, trusted: str | None, json_path: Path | None
 ) -> None:
-    """Play a recipe's first rollouts and print how its rewards agree with the trusted one."""
+    """Run a recipe's first rollouts and print how its rewards agree with the trusted one."""
     recipe = load_recipe(recipe_path, overrides)
     console = Terminal()
     with ProgressBar(console) as bar:
-        found = audit_rewards(recipe, rollouts, against, lambda done, total: bar.items("play", done, total))
-    show_numbers(rewards_table(found), [asdict(row) for row in found], json_path)
+        results = audit_rewards(recipe, rollouts, trusted, lambda done, total: bar.items("rollout", done, total))
+    show_results(rewards_table(results), [asdict(row) for row in results], json_path)
 
 
 def bench_scenarios(path: Path, output: Path, choice: StageFilter, overrides: list[str], *, resume: bool) -> None:
-    """Run the chosen stages over seeds; leave `scenarios.json` and `scenarios.md` in `output`, and print the tables."""
+    """Run the selected stages over seeds, write `scenarios.json` and `scenarios.md`, and print the tables."""
     plans = load_bench(path, output, choice, overrides)
     from motet.experiments.bench_scenarios import run_scenarios, sheets
 
-    console, made = Terminal(), []
-    for found in run_scenarios(plans, output, _again(path, output, choice, overrides), resume=resume):
-        made = sheets(found)
-        write_numbers(output / "scenarios.json", asdict(found))
-        tables = "\n".join(sheet.markdown() for sheet in made)
-        write_output("--output", output / "scenarios.md", tables.encode())
-    for sheet in made if len(plans) > 1 else ():  # of one seed the plan has shown them
-        console.print(sheet)
+    console, tables = Terminal(), []
+    for results in run_scenarios(plans, output, _resume_command(path, output, choice, overrides), resume=resume):
+        tables = sheets(results)
+        write_results(output / "scenarios.json", asdict(results))
+        text = "\n".join(table.markdown() for table in tables)
+        write_output("--output", output / "scenarios.md", text.encode())
+    for table in tables if len(plans) > 1 else ():  # with one seed `run_plan` has printed them
+        console.print(table)
     console.print(f"Tables: {output / 'scenarios.md'}", soft_wrap=True, highlight=False, markup=False)
 
 
 def bench_step(recipe_path: Path, overrides: list[str], steps: int, warmup: int, json_path: Path | None) -> None:
-    """Run some training steps and print what they took."""
+    """Run some training steps and print their time and memory."""
     recipe = load_recipe(recipe_path, overrides)
     from motet.evaluation.bench_step import bench_step as measure
 
     console = Terminal()
     with ProgressBar(console) as bar:
         bar.steps = lambda: warmup + steps
-        found = measure(recipe, steps, warmup, bar)
-    table = Table(title=f"One step of {found.trajectories} trajectories on {escape(found.device)}", show_header=False)
+        results = measure(recipe, steps, warmup, bar)
+    table = Table(
+        title=f"One step of {results.trajectories} trajectories on {escape(results.device)}", show_header=False
+    )
     table.add_column("")
     table.add_column("", justify="right")
-    for phase, seconds in found.seconds.items():
+    for phase, seconds in results.seconds.items():
         table.add_row(f"{escape(phase)}, s", f"{seconds:.2f}")
-    table.add_row("whole step, s", f"{found.step_seconds:.2f}")
-    table.add_row("images/s over the whole step", f"{found.images_per_second:.3g}")
-    table.add_row("peak memory, GB", f"{found.peak_gb:.2f}")
-    table.add_row("trained numbers, M", f"{found.trained / 1e6:,.1f}")
-    show_numbers(table, asdict(found), json_path)
+    table.add_row("whole step, s", f"{results.step_seconds:.2f}")
+    table.add_row("images/s over the whole step", f"{results.images_per_second:.3g}")
+    table.add_row("peak memory, GB", f"{results.peak_gb:.2f}")
+    table.add_row("trainable params, M", f"{results.num_trainable / 1e6:,.1f}")
+    show_results(table, asdict(results), json_path)
 
 
-def _again(path: Path, output: Path, choice: StageFilter, overrides: Sequence[str]) -> str:
-    """The command that goes on, as one types it into a shell."""
+def _resume_command(path: Path, output: Path, choice: StageFilter, overrides: Sequence[str]) -> str:
+    """The shell command that resumes the benchmark."""
     options = [
         *(("--seed", str(seed)) for seed in choice.seeds),
         *(("--only", name) for name in choice.only),
         *(("--policy", name) for name in choice.policies),
         *(() if choice.budget is None else (("--budget", str(choice.budget)),)),
     ]
-    words = [word for option in options for word in option]
+    flags = [text for option in options for text in option]
     return shlex.join(
-        ["motet", "bench", "scenarios", *overrides, "--plan", str(path), *words, "--output", str(output), "--resume"]
+        ["motet", "bench", "scenarios", *overrides, "--plan", str(path), *flags, "--output", str(output), "--resume"]
     )
 
 
-def rewards_table(found: Sequence[Agreement]) -> Table:
-    """One row per reward: its spread, and its agreement over all, within groups, and over pairs of siblings."""
-    trusted = ", ".join(sorted({row.against for row in found}))
+def rewards_table(results: Sequence[Agreement]) -> Table:
+    """One row per reward: mean and std, correlation over all and within groups, and pairwise accuracy."""
+    trusted = ", ".join(sorted({row.trusted for row in results}))
     table = Table(title=f"Agreement with {escape(trusted)}", title_justify="left")
     table.add_column("reward", overflow="fold")
-    for heading in ("mean", "over all", "within groups", "ranked right"):
+    for heading in ("mean", "pooled\ncorr.", "within-group\ncorr.", "pairwise\nacc."):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in found:
+    for row in results:
         name = f"{row.track}: {row.reward}" if row.track else row.reward
-        within, ranked = row.within, [100 * share for share in row.pairwise_accuracy]
+        within, accuracy = row.within_group_correlation, [100 * value for value in row.pairwise_accuracy]
         table.add_row(
             escape(name),
             f"{row.mean:.2f}\u00b1{row.std:.2f}",
-            f"{row.overall[0]:.2f}",
+            f"{row.pooled_correlation[0]:.2f}",
             f"{within[0]:.2f} [{within[1]:.2f}, {within[2]:.2f}]",
-            f"{ranked[0]:.0f} % [{ranked[1]:.0f}, {ranked[2]:.0f}]",
+            f"{accuracy[0]:.0f} % [{accuracy[1]:.0f}, {accuracy[2]:.0f}]",
         )
-    counts = " and ".join(str(count) for count in sorted({row.siblings for row in found}))
+    counts = " and ".join(str(count) for count in sorted({row.num_rollouts for row in results}))
     table.caption = (
-        f"{counts} trajectories. Correlations; sibling pairs that the trusted reward tells apart, 50 % ranked right is "
+        f"{counts} rollouts. Pairwise accuracy: pairs of a group that the trusted reward ranks differently; 50 % is "
         "chance. In brackets 95 % intervals over groups."
     )
     return table
 
 
 def rollout_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Sequences per second of both sides, their ratio with its extremes, and our time in units of the floor's."""
+    """Sequences per second of both sides, the speedup with its extremes, and the overhead over the lower bound."""
     table = Table(title="Sequences per second, same weights and same tokens", title_justify="left")
     table.add_column("task", no_wrap=True)
-    for heading in ("batch", "motet", "theirs", "ratio", "lowest", "highest", "floor"):
+    for heading in ("batch", "motet", "trans-\nformers", "speedup", "min", "max", "over-\nhead"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         guided = "" if row["guidance_scale"] is None else f", guided {row['guidance_scale']:g}"
         speeds = [f"{row[key]:.1f}" for key in ("per_second", "baseline_per_second")]
-        ratios = [f"{row[key]:.2f}" for key in ("ratio", "ratio_low", "ratio_high", "times_the_floor")]
+        ratios = [f"{row[key]:.2f}" for key in ("ratio", "ratio_low", "ratio_high", "overhead_ratio")]
         table.add_row(f"{row['task']}{guided}", str(row["batch"]), *speeds, *ratios)
     baselines = sorted({row["baseline"] for row in rows})
-    table.caption = f"theirs: {', '.join(baselines)} of transformers; floor: our time over that of the matrix products"
+    table.caption = (
+        f"transformers: {', '.join(baselines)}; overhead: our time divided by that of the matrix products alone"
+    )
     return table

@@ -1,4 +1,4 @@
-"""`motet data`: rows as a run would meet them, before anything is trained."""
+"""`motet data`: show the rows of a recipe as a run uses them, before training."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from motet.report.terminal import say
 if TYPE_CHECKING:
     from motet.evaluation.data_preview import ShownAct, ShownRow, ShownTrack
 
-_LONGEST = 200
-"""Characters of a column's value that are shown."""
+_MAX_CHARACTERS = 200
+"""Most characters shown of a column's value."""
 
 
 def show_data(path: Path, overrides: list[str], *, count: int, split: str | None, stage: str | None, out: Path) -> None:
-    """Print the first rows of a recipe's data with prompts and rewards, and write their pictures into `out`."""
+    """Print the first rows of a recipe's data with prompts and rewards, and write their images to `out`."""
     recipe = recipe_of(path, overrides, stage)
     from motet.evaluation.data_preview import preview
 
@@ -34,7 +34,7 @@ def _lines(track: ShownTrack) -> Iterator[str]:
     if track.name:
         yield f"# {track.name}"
     for row in track.rows:
-        yield f"{row.place}"
+        yield f"{row.location}"
         for name, value in row.columns.items():
             yield f"  {name}: {_short(value)}"
         for act in row.acts:
@@ -42,49 +42,49 @@ def _lines(track: ShownTrack) -> Iterator[str]:
         if row.dropped is not None:
             yield f"  dropped: {row.dropped}"
         if row.rewards:
-            yield "  rewards: " + ", ".join(f"{name} {_number(value)}" for name, value in row.rewards.items())
+            yield "  rewards: " + ", ".join(f"{name} {_format(value)}" for name, value in row.rewards.items())
         yield ""
     yield from _reward_lines(track.rows)
-    if track.draws and track.reconstruction is not None and track.reconstruction.poor:
+    if track.generates_images and track.reconstruction is not None and track.reconstruction.is_poor:
         yield track.reconstruction.warning
 
 
 def _act_lines(act: ShownAct) -> Iterator[str]:
-    yield f"  {act.name}, read by the policy: {json.dumps(act.prompt, ensure_ascii=False)}"
-    source = "sampled, for the row has no gold" if act.column is None else f"gold, column {act.column}"
-    yield f"  {act.name} ({source}): {'a drawing' if act.text is None else json.dumps(act.text, ensure_ascii=False)}"
+    yield f"  {act.name}, prompt: {json.dumps(act.prompt, ensure_ascii=False)}"
+    source = "sampled, the row has no gold" if act.column is None else f"gold, column {act.column}"
+    yield f"  {act.name} ({source}): {'an image' if act.text is None else json.dumps(act.text, ensure_ascii=False)}"
 
 
 def _reward_lines(rows: list[ShownRow]) -> Iterator[str]:
-    """Each reward's mean over the rows; one that is never above 0 for gold answers is worth a warning."""
+    """Each reward's mean over the rows, with a warning if it is never above 0 for gold answers."""
     gold = bool(rows) and all(act.column is not None for row in rows for act in row.acts)
     for name in rows[0].rewards if rows else ():
         values = [value for row in rows if (value := row.rewards[name]) is not None]
-        what = "the gold" if gold else "what is shown"
+        what = "the gold" if gold else "the acts shown"
         if not values:
-            yield f"Warning: {name} applies to none of these {len(rows)} rows."
+            yield f"Warning: {name} does not apply to any of these {len(rows)} rows."
             continue
         yield f"{name} of {what}: {statistics.fmean(values):.3f} on average, {min(values):.3f} to {max(values):.3f}"
         if gold and max(values) <= 0:
-            yield f"Warning: {name} gives no gold answer more than 0: does it expect answers in another form?"
+            yield f"Warning: {name} is 0 or less for every gold answer: does it expect answers in another form?"
 
 
-def _number(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "does not apply" if value is None else f"{value:.3f}"
 
 
 def _short(value: Any) -> str:
     size = getattr(value, "size", None)
     if isinstance(size, tuple):
-        return f"picture, {size[0]} x {size[1]}"
+        return f"image, {size[0]} x {size[1]}"
     if isinstance(value, list | tuple) and value and all(isinstance(getattr(v, "size", None), tuple) for v in value):
         return "; ".join(map(_short, value))
     text = json.dumps(value, ensure_ascii=False, default=repr)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}... ({len(text)} characters)"
 
 
 def _write_images(tracks: list[ShownTrack], out: Path) -> None:
-    """Pictures of all tracks: side by side with what the image tokenizer makes of them, where the policy has one."""
+    """Write the images of all tracks, each next to its reconstruction if the policy has an image tokenizer."""
     from motet.report.image_grid import make_image_grid
 
     pairs = [pair for track in tracks if track.reconstruction is not None for pair in track.reconstruction.pairs]
@@ -92,7 +92,7 @@ def _write_images(tracks: list[ShownTrack], out: Path) -> None:
     images = [*(image for pair in pairs for image in pair), *alone]
     if not images:
         return
-    captions = [f"{n + 1}: {word}" for n in range(len(pairs)) for word in ("the data's", "by the image tokenizer")]
-    captions += [f"{len(pairs) + n + 1}: the data's" for n in range(len(alone))]
+    captions = [f"{n + 1}: {word}" for n in range(len(pairs)) for word in ("data", "image tokenizer")]
+    captions += [f"{len(pairs) + n + 1}: data" for n in range(len(alone))]
     write_image("--out", out, make_image_grid(images, captions, [None] * len(images)))
-    say(f"Pictures: {out}")
+    say(f"Images: {out}")

@@ -1,4 +1,4 @@
-"""`motet eval`: a checkpoint measured by the shapes suite, or with a recipe's rewards on rows of the user's own."""
+"""`motet eval`: evaluate a checkpoint with the shapes suite, or with a recipe's rewards on the user's own rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from motet.cli.outputs import show_numbers
+from motet.cli.outputs import show_results
 from motet.config import Recipe, parse_recipe
 from motet.config.stages import recipe_of
 from motet.core.errors import ConfigError
@@ -16,10 +16,11 @@ from motet.weights.locate import resolve_checkpoint
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was asked for. `settings` are options by the recipe's key that they set, None: not given.
+class EvalRequest:
+    """The options of one evaluation.
 
-    `suite` are the options that only the shapes suite has.
+    `settings` maps recipe keys to the values that options set, None if not given; `suite` are the options that only
+    the shapes suite has.
     """
 
     checkpoint: str
@@ -29,27 +30,27 @@ class Asked:
 
     @property
     def overrides(self) -> list[str]:
-        """The settings that were given, as one writes them on a command line."""
+        """The given settings as `key=value`."""
         return _overrides(self.settings)
 
 
-def evaluate_suite(asked: Asked, of_recipes: Mapping[str, Any]) -> None:
-    """Run the shapes suite on a checkpoint and print its table. `of_recipes`: options that a recipe alone has."""
-    _refuse(of_recipes, "needs a recipe to measure with", "motet eval CHECKPOINT RECIPE.yaml ...")
-    suite = asked.suite["--suite"] or "shapes"
+def evaluate_suite(request: EvalRequest, recipe_options: Mapping[str, Any]) -> None:
+    """Run the shapes suite on a checkpoint and print its table. `recipe_options`: options that need a recipe."""
+    _reject_options(recipe_options, "needs a recipe", "use motet eval CHECKPOINT RECIPE.yaml ...")
+    suite = request.suite["--suite"] or "shapes"
     if suite != "shapes":
         raise ConfigError(
-            f"--suite {suite} measures nothing.",
-            fix="use --suite shapes, or give a recipe whose rewards measure: motet eval CHECKPOINT RECIPE.yaml.",
+            f"--suite {suite} cannot be used without a recipe.",
+            fix="use --suite shapes, or give a recipe whose rewards to use: motet eval CHECKPOINT RECIPE.yaml.",
         )
-    options = [f"data.options.{option}" for option in asked.suite["--world"] or []]
+    options = [f"data.options.{option}" for option in request.suite["--world"] or []]
     content: dict[str, Any] = {"eval": {"suite": {"name": suite}}, "sampling": {"text": {"max_tokens": 64}}}
     for key, name in (("--held-out-size", "held_out_size"), ("--guidance-scale", "guidance_scale")):
-        if asked.suite[key] is not None:
-            content["eval"]["suite"][name] = asked.suite[key]
-    content |= {"policy": {"path": asked.checkpoint}, "run": {"steps": 1}}
-    # A recipe's own rules check the numbers, and read the options of the world.
-    _run_suite(parse_recipe(content, [*asked.overrides, *options]), asked.json_path)
+        if request.suite[key] is not None:
+            content["eval"]["suite"][name] = request.suite[key]
+    content |= {"policy": {"path": request.checkpoint}, "run": {"steps": 1}}
+    # Parsing it as a recipe validates the values and the options of the world.
+    _run_suite(parse_recipe(content, [*request.overrides, *options]), request.json_path)
 
 
 def _run_suite(recipe: Recipe, json_path: Path | None) -> None:
@@ -63,39 +64,41 @@ def _run_suite(recipe: Recipe, json_path: Path | None) -> None:
     checkpoint = recipe.policy.path
     policy = load_policy(resolve_checkpoint(checkpoint))
     check_suite(recipe.eval.suite.name, policy)
-    world, longest = dict(recipe.data.options), recipe.sampling.text.max_tokens
-    drawing = sampling_params(recipe)["denoising"]
+    world_options, max_tokens = dict(recipe.data.options), recipe.sampling.text.max_tokens
+    image_sampling = sampling_params(recipe)["denoising"]
     with ProgressBar(Terminal()) as bar:
 
-        def tell(done: int, total: int) -> None:
-            bar.items("measure", done, total)
+        def on_progress(done: int, total: int) -> None:
+            bar.items("evaluate", done, total)
 
-        table = evaluate_shapes(policy, recipe.eval, world, longest, tell, denoising=drawing).table
-    show_numbers(suite_table({Path(checkpoint).name: table}, "On held-back items, strict"), table, json_path)
+        table = evaluate_shapes(
+            policy, recipe.eval, world_options, max_tokens, on_progress, denoising=image_sampling
+        ).table
+    show_results(suite_table({Path(checkpoint).name: table}, "Validation items"), table, json_path)
 
 
 def evaluate_recipe(
-    asked: Asked, path: Path, overrides: list[str], *, data: str | None, split: str | None, stage: str | None
+    request: EvalRequest, path: Path, overrides: list[str], *, data: str | None, split: str | None, stage: str | None
 ) -> None:
-    """Play a recipe's scenarios with a checkpoint on held-back rows, and print what its rewards say."""
+    """Run a recipe's scenarios with a checkpoint on validation rows and print the rewards."""
     from motet.data import has_splits
 
-    fix = "leave it out, or leave out the recipe."
-    _refuse(asked.suite, "belongs to the shapes suite, and a recipe measures with its own rewards", fix)
+    fix = "leave out the option or the recipe."
+    _reject_options(request.suite, "belongs to the shapes suite, but with a recipe its rewards are used", fix)
     given = {"eval.suite.data": data, "eval.suite.split": split}
     chosen = ["eval.suite.name=rewards", *_overrides(given)]
-    recipe = recipe_of(path, [*overrides, *asked.overrides, *chosen], stage)
+    recipe = recipe_of(path, [*overrides, *request.overrides, *chosen], stage)
     source = recipe.eval.suite.options.get("data")
     if split is not None and source is not None and not has_splits(source):
         raise ConfigError(
             f"--split {split}, but {source} has no splits.",
-            fix="leave --split out, or give the split's own file as --data.",
+            fix="leave out --split, or give the file of the split as --data.",
         )
-    policy = recipe.policy.model_copy(update={"path": str(resolve_checkpoint(asked.checkpoint))})
-    _run_rewards(recipe.model_copy(update={"policy": policy}), asked)
+    policy = recipe.policy.model_copy(update={"path": str(resolve_checkpoint(request.checkpoint))})
+    _run_rewards(recipe.model_copy(update={"policy": policy}), request)
 
 
-def _run_rewards(recipe: Recipe, asked: Asked) -> None:
+def _run_rewards(recipe: Recipe, request: EvalRequest) -> None:
     from rich.markup import escape
 
     from motet.data import has_splits
@@ -108,24 +111,24 @@ def _run_rewards(recipe: Recipe, asked: Asked) -> None:
     session = setup_eval(recipe)
     with ProgressBar(Terminal()) as bar:
 
-        def tell(done: int, total: int) -> None:
-            bar.items("measure", done, total)
+        def on_progress(done: int, total: int) -> None:
+            bar.items("evaluate", done, total)
 
-        table = evaluate_tracks(session, tell).table
+        table = evaluate_tracks(session, on_progress).table
     sources = [eval_data_config(recipe, track.data) for track in recipe.resolved_tracks().values()]
     places = ", ".join(
         dict.fromkeys(d.source if not has_splits(d.source) else f"{d.source} ({d.split})" for d in sources)
     )
     title = f"Rewards on {escape(places)}, with 95 % intervals"
-    show_numbers(rewards_table({Path(asked.checkpoint).name: table}, title), table, asked.json_path)
+    show_results(rewards_table({Path(request.checkpoint).name: table}, title), table, request.json_path)
 
 
 def _overrides(settings: Mapping[str, Any]) -> list[str]:
-    """`key=value` of what was given; values as JSON, which is YAML whatever is in a path."""
+    """`key=value` of the settings that are not None; values as JSON, which is valid YAML for any path."""
     return [f"{key}={json.dumps(value)}" for key, value in settings.items() if value is not None]
 
 
-def _refuse(options: Mapping[str, Any], why: str, fix: str) -> None:
+def _reject_options(options: Mapping[str, Any], why: str, fix: str) -> None:
     for option, value in options.items():
         if value is not None:
             raise ConfigError(f"{option} {why}.", fix=fix)

@@ -23,7 +23,7 @@ def sample(
     temperature: float,
     guidance_scale: float,
 ) -> None:
-    """Draw a prompt `n` times into one picture."""
+    """Generate `n` images of a prompt and save them as a grid."""
     policy = load_policy(resolve_checkpoint(checkpoint))
     guidance: dict[str, Any] = {"guidance": "guided", "guidance_scale": guidance_scale} if guidance_scale > 1 else {}
     acts = policy.generate_images(prompt, n=n, seed=seed, temperature=temperature, **guidance)
@@ -33,7 +33,7 @@ def sample(
 
 
 def ask(checkpoint: str, image: Path, question: str, temperature: float, max_tokens: int, seed: int) -> None:
-    """Print what the policy writes about a picture."""
+    """Print the policy's answer to a question about an image."""
     opened = read_image(str(image), Path.cwd(), "motet ask")
     policy = load_policy(resolve_checkpoint(checkpoint))
     act = policy.generate_text(question, [opened], seed=seed, temperature=temperature, max_tokens=max_tokens)[0]

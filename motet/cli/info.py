@@ -57,7 +57,7 @@ def _resolved(path: Path, overrides: list[str]) -> Iterator[str]:
 
 
 def doctor() -> None:
-    """Print versions, devices, extras, and whether a tiny model acts and replays here."""
+    """Print versions, devices and extras, and check that a tiny model samples and replays on this machine."""
     import torch
 
     say(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
@@ -70,14 +70,14 @@ def doctor() -> None:
         state = _version(package) if importlib.util.find_spec(package) else f"missing: pip install 'motet[{extra}]'"
         say(f"{package:<13} {state}")
     if importlib.util.find_spec("torchvision") and torch.version.cuda is None:
-        say("torchvision   installed beside a CPU build of torch: transformers' image processors may break")
+        say("torchvision   installed beside a CPU build of torch: transformers' image processors may fail")
     shipped = Path("checkpoints/shapes_janus/config.json")
-    say(f"cold start    {'found' if shipped.is_file() else 'not in this folder: run from the repository root'}")
+    say(f"checkpoint    {'found' if shipped.is_file() else 'not found: run from the root of the repository'}")
     say(f"tiny model    {_tiny_model_check()}")
 
 
 def _tiny_model_check() -> str:
-    """Play a random model once, on the device that a run would take, and compare replayed with sampled log-probs."""
+    """Sample from a random model on the device that a run would use, and compare replayed with sampled log-probs."""
     from motet.policies.janus import JanusPolicy
     from motet.policies.loading import choose_device
     from motet.policies.tiny.janus import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
@@ -93,7 +93,7 @@ def _tiny_model_check() -> str:
     gap = max(float((act.log_probs - replayed).abs().max()) for act, replayed in pairs if act.log_probs is not None)
     if not gap < 1e-3:
         return f"BROKEN on {device}: sampled and replayed log-probs differ by {gap:.1e}"
-    return f"draws, writes and replays on {device}; log-probs agree within {gap:.0e}"
+    return f"generates images and text on {device}; sampled and replayed log-probs agree within {gap:.0e}"
 
 
 def _version(package: str) -> str:

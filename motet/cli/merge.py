@@ -12,7 +12,7 @@ from motet.weights.merge import MergeResult, merge_folders
 
 
 def merge(models: list[Path], base: Path | None, method: str, out: Path, shard_gb: float) -> None:
-    """Merge checkpoints and print what was done."""
+    """Merge checkpoints and print a summary."""
     done = merge_folders(
         [Path(resolve_checkpoint(model)) for model in models],
         out,

@@ -1,4 +1,4 @@
-"""Files that a command was asked for: refused before its work begins, written whole or not at all after it is shown."""
+"""Output files of commands: checked before the work starts, written atomically after the result is printed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"
 """Suffix -> Pillow's format."""
 
 
-def refuse_output(
-    option: str, path: Path | None, *, overwrite: bool, suffixes: Mapping[str, str] | None = None
-) -> None:
-    """Raise OutputError for a folder, a file that exists (unless `overwrite`), another suffix, or no place to write.
+def check_output(option: str, path: Path | None, *, overwrite: bool, suffixes: Mapping[str, str] | None = None) -> None:
+    """Raise OutputError for a folder, an existing file (unless `overwrite`), another suffix, or an unwritable place.
 
-    `option` is the command's, for the message. Devices (/dev/stdout) may be written to as they are.
+    `option` is the command-line option, for the message. Devices such as /dev/stdout are allowed.
     """
     if path is None or _is_device(path):
         return
@@ -38,12 +36,12 @@ def refuse_output(
     while not os.path.lexists(folder):
         folder = folder.parent
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        problem = "you may not write there" if os.path.isdir(folder) else f"{str(folder)!r} is not a folder"
-        raise OutputError(f"{where} cannot be written: {problem}.", fix="name a file in a folder of yours.")
+        problem = "permission denied" if os.path.isdir(folder) else f"{str(folder)!r} is not a folder"
+        raise OutputError(f"{where} cannot be written: {problem}.", fix="name a file in a writable folder.")
 
 
 def write_output(option: str, path: Path, content: bytes) -> None:
-    """Write a file, its folder made if needed; a device is written to as it is. Raises OutputError."""
+    """Write a file atomically, creating its folder if needed, or write to a device. Raises OutputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if _is_device(path):
@@ -53,36 +51,36 @@ def write_output(option: str, path: Path, content: bytes) -> None:
     except OSError as error:
         raise OutputError(
             f"{option} {str(path)!r} cannot be written: {error.strerror or error}.",
-            fix="free some space, or name a file elsewhere.",
+            fix="free some disk space, or name a file elsewhere.",
         ) from error
 
 
-def show_numbers(table: Any, numbers: Any, path: Path | None) -> None:
-    """Print what a command found, then write its numbers: what took hours is lost by neither a full disk nor a pipe."""
+def show_results(table: Any, results: Any, path: Path | None) -> None:
+    """Print a command's results, then write them, so that neither a closed pipe nor a full disk loses both."""
     try:
         Terminal().print(table)
     finally:
-        write_numbers(path, numbers)
+        write_results(path, results)
 
 
-def write_numbers(path: Path | None, numbers: Any) -> None:
-    """Write a command's numbers as JSON for other programs; None: nobody asked for them.
+def write_results(path: Path | None, results: Any) -> None:
+    """Write a command's results as JSON, if a path is given.
 
-    JSON has no NaN: what is not known (a correlation with a constant) is null.
+    JSON has no NaN: undefined values (a correlation with a constant) become null.
     """
     if path is not None:
-        write_output("--json", path, (json.dumps(_finite_or_null(numbers), indent=2, allow_nan=False) + "\n").encode())
+        write_output("--json", path, (json.dumps(_finite_or_null(results), indent=2, allow_nan=False) + "\n").encode())
 
 
 def write_image(option: str, path: Path, image: Any) -> None:
-    """Write a PIL picture in the format that the file's name says, see PICTURES; PNG to a device, which has none."""
+    """Write a PIL image in the format of the file's suffix (see IMAGE_FORMATS); PNG to a device."""
     content = io.BytesIO()
     image.save(content, format=IMAGE_FORMATS.get(path.suffix.lower(), "PNG"))
     write_output(option, path, content.getvalue())
 
 
 def _is_device(path: Path) -> bool:
-    """A pipe, a terminal, /dev/null; and /dev/stdout, which may be a file for all that."""
+    """A pipe, a terminal or /dev/null; also /dev/stdout, which may be a regular file."""
     return path.parent == Path("/dev") or (path.exists() and not path.is_file() and not path.is_dir())
 
 

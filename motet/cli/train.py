@@ -1,4 +1,4 @@
-"""`motet train`, `sft` and `pilot` up to the first heavy import: what is wrong with a recipe shows at once."""
+"""`motet train`, `sft` and `pilot`: recipes are checked before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from motet.report.safe_streams import safe_output
 
 @safe_output()
 def train(recipe_path: Path, output: Path, overrides: list[str], resume: bool, only: Sequence[str] = ()) -> None:
-    """Measure, train, measure again; leave the run folder and say what to try next. A plan: stage after stage.
+    """Evaluate, train, evaluate again, and print what to try next; with several stages, run them in order.
 
-    `only`: the stages of a plan that are wanted, with what they go on from; none: all.
+    `only`: the stages to run, with their dependencies; none: all.
     """
-    chosen = [word for name in only for word in ("--only", name)]
-    again = _again("train", recipe_path, output, [*overrides, *chosen])
+    selection = [text for name in only for text in ("--only", name)]
+    resume_command = _resume_command("train", recipe_path, output, [*overrides, *selection])
     if is_plan(recipe_path):
         plan = load_plan(recipe_path, output, overrides)
         from motet.experiments.stages import run_plan
 
-        run_plan(plan, output, again, resume=resume, only=only)
+        run_plan(plan, output, resume_command, resume=resume, only=only)
         return
     if only:
-        fix = "leave it out, or give a plan."
-        raise ConfigError(f"--only is {only[0]!r}, and {str(recipe_path)!r} is one run, not a plan of stages.", fix=fix)
-    run_recipe(load_recipe(recipe_path, overrides), output, again, resume=resume)
+        fix = "leave out --only, or give a recipe with stages."
+        raise ConfigError(f"--only is {only[0]!r}, but {str(recipe_path)!r} has no stages.", fix=fix)
+    run_recipe(load_recipe(recipe_path, overrides), output, resume_command, resume=resume)
 
 
 @safe_output()
 def sft(recipe_path: Path, output: Path, overrides: list[str], resume: bool) -> None:
-    """Supervised training with the learning curve of the recipe's suite."""
-    again = _again("sft", recipe_path, output, overrides)
-    run_recipe(load_recipe(recipe_path, overrides), output, again, resume=resume, supervised=True)
+    """Supervised fine-tuning, evaluated with the recipe's suite."""
+    resume_command = _resume_command("sft", recipe_path, output, overrides)
+    run_recipe(load_recipe(recipe_path, overrides), output, resume_command, resume=resume, supervised=True)
 
 
 @safe_output()
 def pilot(study_path: Path, output: Path, overrides: list[str], resume: bool) -> None:
-    """All strategies under all seeds, then the comparison; what is finished is skipped."""
+    """Run all strategies with all seeds, skipping finished ones, then compare them."""
     study = load_sweep(study_path, output, overrides)
     from motet.experiments.sweep import run_pilot
 
-    run_pilot(study, output, _again("pilot", study_path, output, overrides), resume=resume)
+    run_pilot(study, output, _resume_command("pilot", study_path, output, overrides), resume=resume)
 
 
-def _again(command: str, recipe: Path, output: Path, overrides: list[str]) -> str:
-    """The command that resumes the run, as one types it into a shell."""
+def _resume_command(command: str, recipe: Path, output: Path, overrides: list[str]) -> str:
+    """The shell command that resumes the run."""
     return shlex.join(["motet", command, str(recipe), *overrides, "--output", str(output), "--resume"])

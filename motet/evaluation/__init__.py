@@ -1,1 +1,1 @@
-"""Measurements: held-back suites and benchmarks. They play and score, and never learn."""
+"""Evaluation suites on validation data, and benchmarks. Nothing here trains a policy."""

@@ -1,7 +1,7 @@
-"""What a recipe's rewards are worth before a step is trained: how each agrees with the one that is trusted.
+"""Audit a recipe's rewards before training: the correlation of each with a trusted one.
 
-The recipe's first rollouts are played and scored, and nothing is learned. GRPO compares siblings, so what matters is
-the agreement *within* groups; across prompts a reward can look good by knowing which prompts are easy.
+The recipe's first rollouts are generated and scored without training. GRPO compares the generations of a group, so the
+agreement *within* groups matters; across prompts a reward can correlate just because some prompts are easier.
 """
 
 from __future__ import annotations
@@ -29,59 +29,60 @@ from motet.training.setup import Track, TrainingSetup, sampling_params, setup_rl
 
 @dataclass(frozen=True)
 class Agreement:
-    """How one reward agrees with the trusted one. Each number with its 95 % interval (bootstrap over groups)."""
+    """The agreement of one reward with the trusted one; values with 95 % intervals (bootstrap over groups)."""
 
     track: str
     reward: str
-    against: str
-    siblings: int
+    trusted: str
+    num_rollouts: int
     mean: float
     std: float
-    overall: tuple[float, float, float]
-    within: tuple[float, float, float]
+    pooled_correlation: tuple[float, float, float]
+    within_group_correlation: tuple[float, float, float]
     pairwise_accuracy: tuple[float, float, float]
 
 
 def audit_rewards(
     recipe: Recipe,
     rollouts: int,
-    against: str | None = None,
+    trusted: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Agreement]:
-    """Play `rollouts` rollouts of every track, score them, and compare every other reward with `against`.
+    """Run and score `rollouts` rollout batches of every track, and compare every other reward with the trusted one.
 
-    `against` is the name of the trusted reward; None: each track's first. Raises ConfigError when a track lacks it or
-    has nothing to compare with it.
+    `trusted` is the name of the trusted reward; None: the first of each track. Raises ConfigError if a track lacks it
+    or has no other reward.
     """
     for name, track in recipe.resolved_tracks().items():
         if len(track.rewards) < 2:
             where = f"tracks.{name}.rewards" if name else "rewards"
             raise ConfigError(
-                f"{where} has {len(track.rewards)} of the two or more rewards to compare.",
-                fix="add the one that you trust, or the one that you doubt.",
+                f"{where} has {len(track.rewards)} reward(s), but a comparison needs at least two.",
+                fix="list at least two rewards, one of them trusted.",
             )
     session = setup_rl(recipe)
     for track in session.tracks:
         names = [reward.name for reward in track.rewards]
-        if against is not None and against not in names:
+        if trusted is not None and trusted not in names:
             where = f"The track {track.name!r}" if track.name else "The recipe"
             raise ConfigError(
-                f"{where} has no reward {against!r}; it has: {', '.join(names)}.{did_you_mean(against, names)}",
+                f"{where} has no reward {trusted!r}; it has: {', '.join(names)}.{did_you_mean(trusted, names)}",
                 fix="name one of them, or add it.",
             )
-    found: list[Agreement] = []
+    agreements: list[Agreement] = []
     for number, track in enumerate(session.tracks):
         scores: list[Scores] = []
         for step in range(rollouts):
             scores += _scores(session, track, step)
             progress(number * rollouts + step + 1, len(session.tracks) * rollouts)
-        trusted = against or track.rewards[0].name
-        found += [_agreement(track.name, r.name, trusted, scores) for r in track.rewards if r.name != trusted]
-    return found
+        reference = trusted or track.rewards[0].name
+        names = [reward.name for reward in track.rewards if reward.name != reference]
+        agreements += [_agreement(track.name, name, reference, scores) for name in names]
+    return agreements
 
 
 def _scores(session: TrainingSetup, track: Track, step: int) -> list[Scores]:
-    """Without the track's number in its noise: tracks on the same rows are judged by the same samples."""
+    """The scores of one rollout. The noise does not depend on the track, so tracks on the same rows share samples."""
     recipe = session.recipe
     groups = rollout(
         session.policy,
@@ -95,8 +96,8 @@ def _scores(session: TrainingSetup, track: Track, step: int) -> list[Scores]:
     return score_groups(groups, track.rewards, StepLog(step, recipe.run.steps))
 
 
-def _agreement(track: str, reward: str, against: str, scores: Sequence[Scores]) -> Agreement:
-    groups = [_pairs(score, against, reward) for score in scores]
+def _agreement(track: str, reward: str, trusted: str, scores: Sequence[Scores]) -> Agreement:
+    groups = [_pairs(score, trusted, reward) for score in scores]
     values = [score for group in groups for _, score in group]
 
     def with_interval(statistic: Callable[[Sequence[ScorePairs]], float]) -> tuple[float, float, float]:
@@ -105,12 +106,12 @@ def _agreement(track: str, reward: str, against: str, scores: Sequence[Scores]) 
     return Agreement(
         track=track,
         reward=reward,
-        against=against,
-        siblings=len(values),
+        trusted=trusted,
+        num_rollouts=len(values),
         mean=statistics.fmean(values) if values else math.nan,
         std=statistics.pstdev(values) if values else math.nan,
-        overall=with_interval(pooled_correlation),
-        within=with_interval(within_group_correlation),
+        pooled_correlation=with_interval(pooled_correlation),
+        within_group_correlation=with_interval(within_group_correlation),
         pairwise_accuracy=with_interval(pairwise_accuracy),
     )
 
@@ -118,7 +119,7 @@ def _agreement(track: str, reward: str, against: str, scores: Sequence[Scores]) 
 def _pairs(score: Scores, trusted: str, reward: str) -> list[tuple[float, float]]:
     both = zip(score.values[trusted], score.values[reward], strict=True)
     return [
-        (one, other)
-        for generation_index, (one, other) in enumerate(both)
-        if one is not None and other is not None and generation_index not in score.dropped
+        (first, second)
+        for generation_index, (first, second) in enumerate(both)
+        if first is not None and second is not None and generation_index not in score.dropped
     ]

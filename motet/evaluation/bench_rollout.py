@@ -1,7 +1,7 @@
-"""How fast we sample, beside transformers' own `generate` on the same weights, prompts and guidance.
+"""Throughput of the sampler compared with transformers' `generate` on the same weights, prompts and guidance.
 
-Both sides decode greedily and must write the same tokens; runs alternate, so that a busy machine slows both. The
-*floor* is the time of the matrix products alone, by the same kernels: what is left above it is our overhead.
+Both sides decode greedily and must generate the same tokens; runs alternate, so that a busy machine slows both. The
+lower bound is the time of the matrix products alone with the same kernels; the rest is overhead.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from motet.policies.versions import read_with_cache
 from motet.weights.hf_output import suppress_hf_output
 
 IMAGE_PROMPT, TEXT_PROMPT, TEXT_TOKENS = 12, 85, 64
-"""Longest prompts (they are a third shorter at most, and padded on the left), and text tokens written."""
+"""Lengths of the longest prompts (others are up to a third shorter and left-padded), and of generated texts."""
 
-TIE = 1e-3
-"""Two logits this close may swap places by rounding: both sides may then go on differently."""
+TOLERANCE = 1e-3
+"""If two logits are this close, rounding may swap them, and the two sides may continue differently."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    """Left-padded ids, every row another prompt, and those of the unconditional branch."""
+    """Left-padded token ids of different prompts, and those of the unconditional branch."""
 
     ids: Int[Tensor, "B T"]
-    null_ids: Int[Tensor, "B T"]
+    uncond_ids: Int[Tensor, "B T"]
     mask: Bool[Tensor, "B T"]
     special: dict[str, int]
 
@@ -50,35 +50,37 @@ def bench_rollout(
     seed: int = 0,
     device: str = "cpu",
 ) -> list[dict[str, Any]]:
-    """Race our sampler against transformers; one row per task and batch size.
+    """Compare our sampler with transformers; one row per task and batch size.
 
-    Tasks: guided images and texts against `generate`, unguided images, which `generate` cannot draw, against a loop
-    over transformers' modules. `per_second` counts sequences; `ratio` is the median over the repeats, between its
-    extremes; `times_the_floor` our time over the floor's; `ties` the sequences that part where two logits are equal.
-    `policy_path` None races a random model of the tiny reference size. Raises NumericsError if the tokens differ.
+    Tasks: guided images and texts against `generate`; unguided images, which `generate` does not support, against a
+    loop over transformers' modules. `per_second` counts sequences; `ratio` is the median speedup over the repeats, with
+    its extremes; `overhead_ratio` our time divided by the lower bound; `ties` the number of sequences that diverge
+    where logits are equal. `policy_path` None: a tiny random model. Raises NumericsError if tokens differ otherwise.
     """
     if policy_path is None:
         model: Any = reference_model(seed)
     else:
         model = JanusForConditionalGeneration.from_pretrained(policy_path, dtype=torch.float32)
     model = model.to(device).eval()
-    model.generation_config.eos_token_id = None  # every text is as long as ours, which the race does not end early
+    model.generation_config.eos_token_id = None  # generate texts of full length, as our side does
     rows = []
     with torch.no_grad(), suppress_hf_output():
         for batch in batch_sizes:
-            drawn, written = (make_prompts(model, batch, length, seed) for length in (IMAGE_PROMPT, TEXT_PROMPT))
-            rows.append(_compare(model, "image", drawn, guidance_scale, repeats))
-            rows.append(_compare(model, "image", drawn, None, repeats))
-            rows.append(_compare(model, "text", written, None, repeats))
+            image_prompts, text_prompts = (
+                make_prompts(model, batch, length, seed) for length in (IMAGE_PROMPT, TEXT_PROMPT)
+            )
+            rows.append(_compare(model, "image", image_prompts, guidance_scale, repeats))
+            rows.append(_compare(model, "image", image_prompts, None, repeats))
+            rows.append(_compare(model, "text", text_prompts, None, repeats))
     return rows
 
 
 def _compare(model: Any, task: str, prompts: Prompts, guidance_scale: float | None, repeats: int) -> dict[str, Any]:
-    """Run ours, theirs and the floor in turns."""
-    theirs = _generate if task == "text" or guidance_scale is not None else _module_loop
+    """Time our sampler, the baseline and the lower bound in turns."""
+    baseline = _generate if task == "text" or guidance_scale is not None else _module_loop
     runners: list[Callable[[], Any]] = [
         lambda: _sample(model, task, prompts, guidance_scale),
-        lambda: theirs(model, task, prompts, guidance_scale),
+        lambda: baseline(model, task, prompts, guidance_scale),
         _matmul_lower_bound(model, task, prompts, guidance_scale),
     ]
     ours, reference, _ = (run() for run in runners)  # the first runs also warm up
@@ -92,26 +94,26 @@ def _compare(model: Any, task: str, prompts: Prompts, guidance_scale: float | No
         "guidance_scale": guidance_scale,
         "tokens": ours.shape[1],
         "per_second": batch / mine,
-        "baseline": "generate" if theirs is _generate else "transformers modules",
+        "baseline": "generate" if baseline is _generate else "transformers modules",
         "baseline_per_second": batch / statistics.median(t[1] for t in times),
         "ratio": statistics.median(ratios),
         "ratio_low": min(ratios),
         "ratio_high": max(ratios),
-        "floor_per_second": batch / statistics.median(t[2] for t in times),
-        "times_the_floor": statistics.median(t[0] / t[2] for t in times),
+        "lower_bound_per_second": batch / statistics.median(t[2] for t in times),
+        "overhead_ratio": statistics.median(t[0] / t[2] for t in times),
         "ties": ties,
     }
 
 
 def _seconds(run: Callable[[], Any], device: torch.device) -> float:
-    def settle() -> None:
+    def synchronize() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    settle()
+    synchronize()
     start = time.perf_counter()
     run()
-    settle()
+    synchronize()
     return time.perf_counter() - start
 
 
@@ -119,15 +121,15 @@ def _seconds(run: Callable[[], Any], device: torch.device) -> float:
 
 
 def _sample(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Int[Tensor, "B N"]:
-    """Ours, with everything that a rollout does anew after a weight update: the snapshot and the code embeddings."""
+    """Our sampler, including the work after a weight update: fusing weights and embedding all image tokens."""
     snapshot = FusedLlama.from_model(model.model.language_model)
-    ids, mask, null_rows = prompts.ids, prompts.mask, None
+    ids, mask, uncond_rows = prompts.ids, prompts.mask, None
     batch = len(ids)
-    if guidance_scale is not None:  # null branches of one length are one prefix
-        _, null_rows = torch.unique(mask.sum(dim=1), return_inverse=True)
-        first = [int((null_rows == n).nonzero()[0]) for n in range(int(null_rows.max()) + 1)]
-        ids, mask = torch.cat([ids, prompts.null_ids[first]]), torch.cat([mask, mask[first]])
-        null_rows = null_rows + batch
+    if guidance_scale is not None:  # unconditional prompts of equal length share a prefix
+        _, uncond_rows = torch.unique(mask.sum(dim=1), return_inverse=True)
+        first = [int((uncond_rows == n).nonzero()[0]) for n in range(int(uncond_rows.max()) + 1)]
+        ids, mask = torch.cat([ids, prompts.uncond_ids[first]]), torch.cat([mask, mask[first]])
+        uncond_rows = uncond_rows + batch
     embed, head, count = _embed_head_and_length(model, task)
     if task == "image":
         table = embed(torch.arange(model.model.vqmodel.config.num_embeddings, device=ids.device))
@@ -136,7 +138,7 @@ def _sample(model: Any, task: str, prompts: Prompts, guidance_scale: float | Non
         snapshot,
         PromptEmbeddings(model.get_input_embeddings()(ids), mask),
         torch.arange(batch, device=ids.device),
-        null_rows,
+        uncond_rows,
         head=head,
         embed=embed,
         uniforms=torch.zeros(batch, count, device=ids.device),
@@ -179,7 +181,7 @@ def _module_loop(model: Any, task: str, prompts: Prompts, guidance_scale: float 
 
 
 def _matmul_lower_bound(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Callable[[], None]:
-    """The matrix products of one decode with their real shapes and kernels, and nothing else."""
+    """Only the matrix products of one decode, with their real shapes and kernels."""
     snapshot = FusedLlama.from_model(model.model.language_model)
     _, head, count = _embed_head_and_length(model, task)
     heads = [module for module in head.modules() if isinstance(module, nn.Linear)]
@@ -212,24 +214,24 @@ def _matmul_lower_bound(model: Any, task: str, prompts: Prompts, guidance_scale:
             torch.bmm(read[1][:, asked], read[0])
             for p in (layer.out, layer.gate_up, layer.down):
                 p(inputs[prefixes if last else prefixes * length, p.weight.shape[1]])
-        for filled in range(length, capacity + 1):
-            if filled > length:
+        for length_so_far in range(length, capacity + 1):
+            if length_so_far > length:
                 for layer, (keys, values) in zip(snapshot.layers, caches, strict=True):
                     for p in (layer.qkv, layer.out, layer.gate_up, layer.down):
                         p(inputs[rows, p.weight.shape[1]])
-                    torch.bmm(query, keys[:, :filled].transpose(1, 2))
-                    torch.bmm(weights[..., :filled], values[:, :filled])
+                    torch.bmm(query, keys[:, :length_so_far].transpose(1, 2))
+                    torch.bmm(weights[..., :length_so_far], values[:, :length_so_far])
             for module in heads:
                 nn.functional.linear(inputs[rows, module.in_features], module.weight)
 
     return run
 
 
-# --- what they have in common
+# --- shared by the runners
 
 
 def _embed_head_and_length(model: Any, task: str) -> tuple[Callable[[Tensor], Tensor], nn.Module, int]:
-    """How actions are embedded, the head that predicts them, and how many there are."""
+    """The embedding of actions, the head that predicts them, and their number per sequence."""
     if task == "text":
         return model.get_input_embeddings(), model.lm_head, TEXT_TOKENS
     count = model.model.vision_model.config.num_image_tokens
@@ -243,26 +245,26 @@ def _count_ties(
     guidance_scale: float | None,
     outputs: tuple[Int[Tensor, "B N"], Int[Tensor, "B N"]],
 ) -> int:
-    """Sequences that part where two logits tie; any other difference is an error."""
-    ours, theirs = outputs
-    parted = (ours != theirs).any(dim=1).nonzero().squeeze(1)
-    if not len(parted):
+    """The number of sequences that diverge where two logits are equal. Raises NumericsError for other differences."""
+    ours, baseline = outputs
+    diverged = (ours != baseline).any(dim=1).nonzero().squeeze(1)
+    if not len(diverged):
         return 0
-    logits = _forced_logits(model, task, prompts.ids[parted], prompts.mask[parted], theirs[parted])
+    logits = _forced_logits(model, task, prompts.ids[diverged], prompts.mask[diverged], baseline[diverged])
     if guidance_scale is not None:
-        null = _forced_logits(model, task, prompts.null_ids[parted], prompts.mask[parted], theirs[parted])
+        null = _forced_logits(model, task, prompts.uncond_ids[diverged], prompts.mask[diverged], baseline[diverged])
         logits = null + guidance_scale * (logits - null)
-    first = (ours != theirs)[parted].int().argmax(dim=1)
-    here = logits[torch.arange(len(parted), device=logits.device), first]
+    first = (ours != baseline)[diverged].int().argmax(dim=1)
+    here = logits[torch.arange(len(diverged), device=logits.device), first]
     best = here.topk(2).values
-    wide = (best[:, 0] - best[:, 1] > TIE).nonzero().flatten().tolist()
-    if wide:
+    wrong = (best[:, 0] - best[:, 1] > TOLERANCE).nonzero().flatten().tolist()
+    if wrong:
         raise NumericsError(
-            f"Our {task} tokens differ from transformers' in {len(wide)} of {len(ours)} sequences, "
-            f"first in sequence {int(parted[wide[0]])} at token {int(first[wide[0]])}.",
-            fix="report this with the versions of torch and transformers; the sampler is wrong there.",
+            f"Our {task} tokens differ from transformers' in {len(wrong)} of {len(ours)} sequences, "
+            f"first in sequence {int(diverged[wrong[0]])} at token {int(first[wrong[0]])}.",
+            fix="report this as a bug of the sampler, with the versions of torch and transformers.",
         )
-    return len(parted)
+    return len(diverged)
 
 
 def _forced_logits(
@@ -284,23 +286,23 @@ def make_prompts(model: Any, batch: int, longest: int, seed: int) -> Prompts:
     """Random prompts BOS ... BOI of several lengths."""
     text = model.config.text_config
     known: dict[str, Any] = {"bos": text.bos_token_id, "pad": text.pad_token_id, "image": model.config.image_token_id}
-    taken = {name: token for name, token in known.items() if token is not None and token < text.vocab_size}
-    free = [token for token in range(min(text.vocab_size, 4096)) if token not in taken.values()]
-    special: dict[str, int] = {name: taken[name] if name in taken else free.pop(0) for name in ("bos", "pad", "boi")}
+    used = {name: token for name, token in known.items() if token is not None and token < text.vocab_size}
+    unused = [token for token in range(min(text.vocab_size, 4096)) if token not in used.values()]
+    special: dict[str, int] = {name: used[name] if name in used else unused.pop(0) for name in ("bos", "pad", "boi")}
     generator = torch.Generator().manual_seed(seed)
-    ids = torch.tensor(free)[torch.randint(len(free), (batch, longest), generator=generator)]
+    ids = torch.tensor(unused)[torch.randint(len(unused), (batch, longest), generator=generator)]
     starts = torch.arange(batch) % (longest // 3 + 1)
     columns = torch.arange(longest)
     mask = columns >= starts[:, None]
     ids = ids.masked_fill(~mask, special["pad"]).masked_fill(columns == starts[:, None], special["bos"])
     ids[:, -1] = special["boi"]
-    null_ids = torch.where((ids == special["bos"]) | (ids == special["boi"]), ids, special["pad"])
+    uncond_ids = torch.where((ids == special["bos"]) | (ids == special["boi"]), ids, special["pad"])
     device = model.device
-    return Prompts(ids.to(device), null_ids.to(device), mask.to(device), special)
+    return Prompts(ids.to(device), uncond_ids.to(device), mask.to(device), special)
 
 
 def reference_model(seed: int) -> JanusForConditionalGeneration:
-    """A random Janus of the reference size whose argmax is decisive (transformers' init gives near-uniform logits)."""
+    """A tiny random Janus with distinct logits (transformers' initialisation gives near-uniform ones)."""
     text = {
         "model_type": "llama",
         "hidden_size": 128,

@@ -1,4 +1,4 @@
-"""How long a training step of a recipe takes, by phase, and how much memory: some steps are run and nothing is kept."""
+"""Time per phase and memory of a recipe's training steps."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from motet.training.trainer import train
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Means over the timed steps. `seconds` by phase add up to about `step_seconds`; pictures and texts are acts.
+    """Means over the timed steps; the `seconds` of all phases add up to about `step_seconds`.
 
-    `peak_gb` is the most memory held since the run began to load: the GPU's by torch, or the process's on a CPU.
+    `num_trainable` counts trainable parameters. `peak_gb` is the peak memory since loading started: allocated by torch
+    on a GPU, or of the process on a CPU.
     """
 
     device: str
-    trained: int
+    num_trainable: int
     trajectories: int
     seconds: Mapping[str, float]
     step_seconds: float
@@ -39,13 +40,13 @@ class StepTimes:
 
 
 def bench_step(recipe: Recipe, steps: int, warmup: int, callback: Callback) -> StepTimes:
-    """Run `warmup` steps untimed, then `steps`. Raises as `setup_rl` and training do."""
+    """Run `warmup` untimed steps, then `steps` timed ones. Raises the errors of `setup_rl` and `train`."""
     run = recipe.run.model_copy(update={"steps": warmup + steps, "minutes": None, "log_samples_every": 10**9})
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     session = setup_rl(recipe.model_copy(update={"run": run}))
-    with tempfile.TemporaryDirectory() as place:
-        folder = RunFolder(Path(place) / "run", resume=False)
+    with tempfile.TemporaryDirectory() as folder_name:
+        folder = RunFolder(Path(folder_name) / "run", resume=False)
         folder.create(to_yaml(session.recipe))
         train(session, _Unsaved(session, folder, callback, Interrupt()))
         lines = folder.read_metrics()[warmup:]
@@ -58,7 +59,7 @@ def bench_step(recipe: Recipe, steps: int, warmup: int, callback: Callback) -> S
         device=torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"{torch.get_num_threads()} CPU thread(s)",
-        trained=sum(parameter.numel() for parameter in session.policy.trainable().values()),
+        num_trainable=sum(parameter.numel() for parameter in session.policy.trainable().values()),
         trajectories=sum(track.prompts_per_step for track in tracks) * recipe.algorithm.num_generations,
         seconds={phase: statistics.fmean(line[f"time/{phase}"] for line in lines) for phase in phases},
         step_seconds=step_seconds,
@@ -69,14 +70,14 @@ def bench_step(recipe: Recipe, steps: int, warmup: int, callback: Callback) -> S
 
 
 class _Unsaved(Run):
-    """A run that saves no checkpoint."""
+    """A run without checkpoints."""
 
     def _save(self) -> None:
         pass
 
 
 def _peak(device: torch.device) -> int:
-    """Bytes."""
+    """Peak memory in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,7 +1,7 @@
-"""A look at data before anything is trained: rows, the prompts that the policy reads, and what rewards say of the gold.
+"""Preview of a recipe's data before training: rows, the policy's prompts, and the rewards of gold answers.
 
-The gold of an act is the column that `data.targets` names for it; of an answer without one (the act `answer`, or the
-only text of a scenario that reads the question), `solution` or `answer`. Where a row has no gold, the policy acts.
+The gold of an act is the column that `data.targets` names for it. For an answer without target (the act `answer`, or
+the only text of a scenario that reads the question) it is `solution` or `answer`. Without gold the policy is sampled.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from motet.scenarios import Scenario, resolve_scenario
 from motet.training.rollout import encode_demonstrations
 from motet.training.setup import sampling_params
 
-GOLD = ("solution", "answer")
-"""Columns that hold the answer of a row where `data.targets` names none."""
-_GIVEN = "motet: gold {}"
-"""The column that hands an act its gold."""
+ANSWER_COLUMNS = ("solution", "answer")
+"""Columns with the answer of a row, if `data.targets` names none."""
+_GOLD_COLUMN = "motet: gold {}"
+"""Temporary column with the gold of an act."""
 
 
 @dataclass(frozen=True)
 class ShownAct:
-    """`prompt` is what the model read. `text`: None for a drawing. `column`: where the gold is from; None: sampled."""
+    """An act with its `prompt`. `text` is None for an image; `column` is the source of the gold, None if sampled."""
 
     name: str
     prompt: str
@@ -43,12 +43,12 @@ class ShownAct:
 
 @dataclass(frozen=True)
 class ShownRow:
-    """A row with the place that it stands at, what its scenario does with it, and what each reward says of that.
+    """A row with its location in the data, the acts of its scenario, and their rewards.
 
-    `dropped`: why a run would drop it (it failed, or a reward gave no finite number); None: it would not.
+    `dropped`: why a run would drop it (the rollout failed, or a reward was not finite); None if it would not.
     """
 
-    place: str
+    location: str
     columns: Mapping[str, Any]
     acts: list[ShownAct]
     rewards: dict[str, float | None]
@@ -57,20 +57,20 @@ class ShownRow:
 
 @dataclass(frozen=True)
 class ShownTrack:
-    """The first rows of a track. `images`: all of theirs; `reconstruction`: by the image tokenizer, if there is one.
+    """The first rows of a track, all of their images, and the reconstruction by the image tokenizer, if there is one.
 
-    `draws`: whether the scenario asks for drawings.
+    `generates_images`: whether the scenario has acts that are images.
     """
 
     name: str
     rows: list[ShownRow]
     images: list[Image.Image]
     reconstruction: Reconstruction | None
-    draws: bool
+    generates_images: bool
 
 
 @dataclass(frozen=True)
-class _Opened:
+class _OpenTrack:
     name: str
     config: TrackConfig
     scenario: Scenario
@@ -79,91 +79,93 @@ class _Opened:
 
 
 def preview(recipe: Recipe, count: int, split: str | None = None) -> list[ShownTrack]:
-    """The first `count` rows of every track, of `split` if it is given. Raises as a run of the recipe would."""
+    """The first `count` rows of every track, of `split` if given. Raises the errors that a run of the recipe would."""
     opened = [_open(recipe, name, config, split) for name, config in recipe.resolved_tracks().items()]
     policy = load_policy(recipe.policy.path, recipe.policy)
-    if any(reward.uses_reference for one in opened for reward in one.rewards):
+    if any(reward.uses_reference for track in opened for reward in track.rewards):
         policy.freeze_reference()
     return [
-        _show(recipe, policy, replace(one, rewards=bind_policy(one.rewards, policy)), number, count)
-        for number, one in enumerate(opened)
+        _show(recipe, policy, replace(track, rewards=bind_policy(track.rewards, policy)), number, count)
+        for number, track in enumerate(opened)
     ]
 
 
-def _open(recipe: Recipe, name: str, config: TrackConfig, split: str | None) -> _Opened:
+def _open(recipe: Recipe, name: str, config: TrackConfig, split: str | None) -> _OpenTrack:
     scenario = resolve_scenario(config.scenario.name).with_options(config.scenario.options)
     data = config.data if split is None else config.data.model_copy(update={"split": split})
-    drawn = [column for act, column in data.targets.items() if scenario.acts.get(act) != "text"]
+    image_columns = [column for act, column in data.targets.items() if scenario.acts.get(act) != "text"]
     needed = (*scenario.columns, *data.targets.values())
-    rows = open_rows(data, needed, seed=recipe.run.seed, image_columns=drawn)
+    rows = open_rows(data, needed, seed=recipe.run.seed, image_columns=image_columns)
     rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
     check_golds(rewards, rows.texts())
-    return _Opened(name, config, scenario, rows, rewards)
+    return _OpenTrack(name, config, scenario, rows, rewards)
 
 
-def _show(recipe: Recipe, policy: Any, one: _Opened, number: int, count: int) -> ShownTrack:
-    tasks = [one.rows.task(n) for n in range(count if one.rows.size is None else min(count, one.rows.size))]
-    golds = [_golds_of(task, one) for task in tasks]
-    played = [_play(recipe, policy, one, number, task, gold) for task, gold in zip(tasks, golds, strict=True)]
+def _show(recipe: Recipe, policy: Any, track: _OpenTrack, number: int, count: int) -> ShownTrack:
+    tasks = [track.rows.task(n) for n in range(count if track.rows.size is None else min(count, track.rows.size))]
+    golds = [_golds_of(task, track) for task in tasks]
+    played = [_roll_out(recipe, policy, track, number, task, gold) for task, gold in zip(tasks, golds, strict=True)]
     groups = [Group(task, (own,)) for task, own in zip(tasks, played, strict=True)]
-    scores = score_groups(groups, one.rewards, StepLog(recipe.run.steps, recipe.run.steps))
+    scores = score_groups(groups, track.rewards, StepLog(recipe.run.steps, recipe.run.steps))
     rows = [
         ShownRow(
-            one.rows.source.place(n),
+            track.rows.source.place(n),
             task.columns,
             [_shown_act(policy, act, gold.get(act.name)) for act in trajectory.acts],
-            {reward.name: score.values[reward.name][0] for reward in one.rewards},
+            {reward.name: score.values[reward.name][0] for reward in track.rewards},
             score.dropped[0].message if 0 in score.dropped else None,
         )
         for n, (task, gold, trajectory, score) in enumerate(zip(tasks, golds, played, scores, strict=True))
     ]
     images = [image for task in tasks for image in _images(task)]
-    draws = any(kind != "text" for kind in one.scenario.acts.values())
-    return ShownTrack(one.name, rows, images, reconstruct(policy, images), draws)
+    generates_images = any(kind != "text" for kind in track.scenario.acts.values())
+    return ShownTrack(track.name, rows, images, reconstruct(policy, images), generates_images)
 
 
-def _play(recipe: Recipe, policy: Any, one: _Opened, number: int, task: Task, golds: Mapping[str, str]) -> Trajectory:
-    """The scenario on one row: `golds` are the columns of the acts that the row gives."""
-    usual = {act: _first(task[column]) for act, column in golds.items() if act not in one.config.data.targets}
-    handed = {_GIVEN.format(act): text for act, text in usual.items()}
-    targets = {act: _GIVEN.format(act) if act in usual else column for act, column in golds.items()}
-    asked = replace(task, columns={**task.columns, **handed})
+def _roll_out(
+    recipe: Recipe, policy: Any, track: _OpenTrack, number: int, task: Task, golds: Mapping[str, str]
+) -> Trajectory:
+    """Run the scenario on one row; `golds` maps acts to the columns of their gold."""
+    answers = {act: _first(task[column]) for act, column in golds.items() if act not in track.config.data.targets}
+    added = {_GOLD_COLUMN.format(act): text for act, text in answers.items()}
+    targets = {act: _GOLD_COLUMN.format(act) if act in answers else column for act, column in golds.items()}
+    extended = replace(task, columns={**task.columns, **added})
     seed, samplings = recipe.run.seed, sampling_params(recipe)
     (played,) = encode_demonstrations(
-        policy, one.scenario, [asked], targets, samplings=samplings, seed=seed, track=number
+        policy, track.scenario, [extended], targets, samplings=samplings, seed=seed, track=number
     )
     return Trajectory(task, played.acts, played.failure)
 
 
-def _golds_of(task: Task, one: _Opened) -> dict[str, str]:
-    """Act -> the column of its gold, for the acts whose gold this row has."""
-    found = {act: column for act, column in one.config.data.targets.items() if task[column] is not None}
-    usual = next((column for column in GOLD if _is_gold(task.columns.get(column))), None)
-    texts = [act for act, kind in one.scenario.acts.items() if kind == "text"]
-    alone = len(texts) == 1 and "question" in one.scenario.columns
-    for act in ["answer"] if "answer" in texts else texts if alone else []:
-        if usual is not None and act not in one.config.data.targets:
-            found[act] = usual
-    return found
+def _golds_of(task: Task, track: _OpenTrack) -> dict[str, str]:
+    """Act -> the column of its gold, for the acts that have a gold in this row."""
+    golds = {act: column for act, column in track.config.data.targets.items() if task[column] is not None}
+    answer_column = next((column for column in ANSWER_COLUMNS if _is_gold(task.columns.get(column))), None)
+    texts = [act for act, kind in track.scenario.acts.items() if kind == "text"]
+    is_only_text = len(texts) == 1 and "question" in track.scenario.columns
+    for act in ["answer"] if "answer" in texts else texts if is_only_text else []:
+        if answer_column is not None and act not in track.config.data.targets:
+            golds[act] = answer_column
+    return golds
 
 
 def _is_gold(value: Any) -> bool:
     try:
         return bool(gold_texts(value))
-    except DataError:  # null, a boolean, an empty list: a reward that reads the column was asked by `check_golds`
+    except DataError:  # null, a boolean, an empty list: `check_golds` reports it if a reward reads the column
         return False
 
 
 def _first(value: Any) -> str:
-    """Of several right answers the first, as it is written."""
+    """The first of several correct answers, as text."""
     return str(value[0] if isinstance(value, list | tuple) else value)
 
 
 def _images(task: Task) -> list[Image.Image]:
-    own = [value for name, value in task.columns.items() if isinstance(value, Image.Image) and name != "image"]
-    return [*task.images, *own]
+    others = [value for name, value in task.columns.items() if isinstance(value, Image.Image) and name != "image"]
+    return [*task.images, *others]
 
 
 def _shown_act(policy: Any, act: Any, column: str | None) -> ShownAct:
-    seen = policy.as_seen(act) if hasattr(policy, "as_seen") else act.context.text
-    return ShownAct(act.name, seen, act.text if isinstance(act, TextTokens) else None, column)
+    prompt = policy.as_seen(act) if hasattr(policy, "as_seen") else act.context.text
+    return ShownAct(act.name, prompt, act.text if isinstance(act, TextTokens) else None, column)

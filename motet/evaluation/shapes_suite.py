@@ -1,9 +1,9 @@
-"""The shapes suite: how well a policy draws and answers on items that training never sees.
+"""The shapes suite: accuracy of image generation and answering on validation items and held-out compositions.
 
-Every item is sampled `samples_per_item` times at temperature 1 and once greedily: image generation by denoising takes
-stochastic steps, and greedily follows the ODE. Accuracy is the mean over items and samples, by the strict verifier and
-the strict answer parser; pass@k counts items that any of the k samples solves.
-Where `eval.minutes` are over before all items are measured, fewer are; `items` says how many.
+Every item is sampled `samples_per_item` times at temperature 1 and once greedily; denoising uses stochastic steps or
+the ODE, respectively. Accuracy is the mean over items and samples, by the verifier and the strict answer parser; pass@k
+is the fraction of items that any of the k samples solves. If `eval.minutes` are over before all items are evaluated,
+fewer are; `items` is their number.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from motet.shapes.world import HARD_CATEGORIES, ShapesRows
 
 Table = dict[str, float]
 ITEMS_PER_BATCH = 32
-SPECIMENS = 40
+MAX_SAMPLES = 40
 PLAIN = Sampling()
 
 
 @dataclass(frozen=True)
 class SampleImage:
-    """One drawn picture with its prompt and whether it is right: what the picture grids show."""
+    """A generated image with its prompt and whether it is correct, for the image grids."""
 
     prompt: str
     image: Image.Image
@@ -42,10 +42,10 @@ class SampleImage:
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """Numbers of the suite in the shape of `summary.json`, and the first samples of 40 prompts, hard ones first."""
+    """Results in the form of `summary.json`, and the first samples of 40 prompts, hard ones first."""
 
     table: dict[str, Any]
-    specimens: list[SampleImage]
+    samples: list[SampleImage]
 
 
 def evaluate_shapes(
@@ -56,80 +56,80 @@ def evaluate_shapes(
     progress: Callable[[int, int], None] = lambda done, total: None,
     denoising: Sampling = PLAIN,
 ) -> SuiteResult:
-    """Run the suite. `options` are the world's (`data.options`); `progress(done, total)` is told after every batch.
+    """Run the suite. `options` are the world's (`data.options`); `progress(done, total)` is called after every batch.
 
-    `denoising` says how a policy draws that has no image tokens; guidance and temperature are the suite's own. Raises
-    ConfigError when the policy's pictures are of a size that the world's grid cannot be read from.
+    `denoising` is the sampling of a policy without image tokens; guidance and temperature are set by the suite. Raises
+    ConfigError if the policy's images are too small or not divisible for the world's grid.
     """
     shapes = read_options(config.suite, ShapesSuiteOptions, "eval.suite")
     sizes = {"test": config.size, "held_out": shapes.held_out_size}
     total = 2 * sum(sizes.values())
-    began = time.monotonic()
-    drawing = _guided(Sampling() if "image" in policy.kinds else denoising, shapes.guidance_scale)
+    started = time.monotonic()
+    image_sampling = _with_guidance(Sampling() if "image" in policy.kinds else denoising, shapes.guidance_scale)
     rows = {split: ShapesRows(split, config.seed, options, size) for split, size in sizes.items()}
     measured = {split: {"draw": _Tally(), "answer": _Tally()} for split in sizes}
     items = dict.fromkeys(sizes, 0)
-    specimens: dict[bool, list[SampleImage]] = {True: [], False: []}
+    samples: dict[bool, list[SampleImage]] = {True: [], False: []}
     done = 0
     for split, numbers in _batches(sizes):
-        if config.minutes is not None and all(items.values()) and time.monotonic() - began > 60 * config.minutes:
+        if config.minutes is not None and all(items.values()) and time.monotonic() - started > 60 * config.minutes:
             progress(total, total)
             break
         tasks = [Task(i, rows[split].row(i)) for i in numbers]
-        for name, attempt in (("draw", _draw), ("answer", _answer)):
-            sampling = drawing if name == "draw" else Sampling(max_tokens=max_tokens)
-            sampled = attempt(policy, tasks, sampling, config.samples_per_item, config.seed)
-            greedy = attempt(policy, tasks, replace(sampling, temperature=0.0), 1, config.seed)
+        for name, sample_items in (("draw", _generate_images), ("answer", _answer)):
+            sampling = image_sampling if name == "draw" else Sampling(max_tokens=max_tokens)
+            sampled = sample_items(policy, tasks, sampling, config.samples_per_item, config.seed)
+            greedy = sample_items(policy, tasks, replace(sampling, temperature=0.0), 1, config.seed)
             measured[split][name].add([_labels(name, task) for task in tasks], sampled, greedy)
             if name == "draw" and split == "test":
-                for task, shots in zip(tasks, sampled.specimens, strict=True):
-                    specimens[task["category"] in HARD_CATEGORIES].append(shots[0])
+                for task, samples_of_item in zip(tasks, sampled.samples, strict=True):
+                    samples[task["category"] in HARD_CATEGORIES].append(samples_of_item[0])
             done += len(tasks)
             progress(done, total)
         items[split] += len(tasks)
     return SuiteResult(
-        _summary(measured, config.samples_per_item, items), (specimens[True] + specimens[False])[:SPECIMENS]
+        _summary(measured, config.samples_per_item, items), (samples[True] + samples[False])[:MAX_SAMPLES]
     )
 
 
 def _batches(sizes: Mapping[str, int]) -> list[tuple[str, range]]:
-    """The items of each split in batches, in an order in which the splits end together: time may run out at any."""
+    """The items of each split in batches, interleaved so that a time limit cuts both splits alike."""
     starts = [
         (start / size, split, start) for split, size in sizes.items() for start in range(0, size, ITEMS_PER_BATCH)
     ]
     return [(split, range(start, min(sizes[split], start + ITEMS_PER_BATCH))) for _, split, start in sorted(starts)]
 
 
-def _guided(sampling: Sampling, scale: float) -> Sampling:
+def _with_guidance(sampling: Sampling, scale: float) -> Sampling:
     return replace(sampling, guidance="none" if scale == 1 else "guided", guidance_scale=scale)
 
 
 @dataclass(frozen=True)
-class _Attempts:
-    """Per item, per sample: right or wrong; and the drawings."""
+class _Results:
+    """Correctness per item and sample, and the images."""
 
     correct: list[list[bool]]
-    specimens: list[list[SampleImage]]
+    samples: list[list[SampleImage]]
 
 
 class _Tally:
-    """Outcomes per item, by category or kind."""
+    """Results per item, by category or question type."""
 
     def __init__(self) -> None:
         self.sampled: dict[str, list[float]] = {}
         self.greedy: dict[str, list[float]] = {}
         self.passed: dict[str, list[float]] = {}
 
-    def add(self, labels: Sequence[Sequence[str]], sampled: _Attempts, greedy: _Attempts) -> None:
-        for own, shots, best in zip(labels, sampled.correct, greedy.correct, strict=True):
+    def add(self, labels: Sequence[Sequence[str]], sampled: _Results, greedy: _Results) -> None:
+        for own, samples_of_item, best in zip(labels, sampled.correct, greedy.correct, strict=True):
             for key in ("overall", *own):
-                self.sampled.setdefault(key, []).append(sum(shots) / len(shots))
+                self.sampled.setdefault(key, []).append(sum(samples_of_item) / len(samples_of_item))
                 self.greedy.setdefault(key, []).append(float(best[0]))
-                self.passed.setdefault(key, []).append(float(any(shots)))
+                self.passed.setdefault(key, []).append(float(any(samples_of_item)))
 
 
 def _labels(skill: str, task: Task) -> list[str]:
-    """The rows of the table in which an item counts, beside `overall`."""
+    """The rows of the table to which an item contributes, besides `overall`."""
     if skill == "draw":
         return [task["category"]]
     return [task["kind"], "multiple choice" if task["options"] else "open-ended"]
@@ -158,48 +158,50 @@ def _summary(measured: dict[str, dict[str, _Tally]], pass_at: int, items: dict[s
     return {**summary, "items": items, "by_item": {**by_item.pop("test"), **by_item}}
 
 
-def _requests(kind: ActKind, tasks: Sequence[Task], samples: int, seed: int) -> list[Request]:
+def _requests(kind: ActKind, tasks: Sequence[Task], num_samples: int, seed: int) -> list[Request]:
     contexts = [task.question if kind == "text" else task.prompt for task in tasks]
     return [
         Request(kind, kind, context, (seed, task.index, sample, int(kind == "text")))
         for task, context in zip(tasks, contexts, strict=True)
-        for sample in range(samples)
+        for sample in range(num_samples)
     ]
 
 
-def _draw(policy: Policy, tasks: Sequence[Task], sampling: Sampling, samples: int, seed: int) -> _Attempts:
+def _generate_images(
+    policy: Policy, tasks: Sequence[Task], sampling: Sampling, num_samples: int, seed: int
+) -> _Results:
     kind: ActKind = "image" if "image" in policy.kinds else "denoising"
-    acts = policy.act(_requests(kind, tasks, samples, seed), sampling)
+    acts = policy.act(_requests(kind, tasks, num_samples, seed), sampling)
     images = [act.image for act in acts if isinstance(act, ImageTokens | DenoisingSteps)]
     grid = int(tasks[0]["spec"]["grid"])
     side = images[0].width
     if side % grid or side // grid < 6:
         raise ConfigError(
-            f"The policy draws pictures {side} pixels wide, from which a grid of {grid} x {grid} cells cannot be read.",
-            fix="measure in the world that it was trained on: data.options, or motet eval --world grid=2.",
+            f"The policy's images are {side} pixels wide and cannot be divided into a grid of {grid} x {grid} cells.",
+            fix="evaluate in the world that it was trained on: set data.options, or motet eval --world grid=2.",
         )
     parsed = parse_scenes(images, grid)
-    specimens = [
+    samples = [
         [
             SampleImage(task["prompt"], images[k], verify(parsed[k], task["spec"]).correct)
-            for k in range(n * samples, (n + 1) * samples)
+            for k in range(n * num_samples, (n + 1) * num_samples)
         ]
         for n, task in enumerate(tasks)
     ]
-    return _Attempts([[s.correct for s in shots] for shots in specimens], specimens)
+    return _Results([[s.correct for s in samples_of_item] for samples_of_item in samples], samples)
 
 
-def _answer(policy: Policy, tasks: Sequence[Task], sampling: Sampling, samples: int, seed: int) -> _Attempts:
-    acts = policy.act(_requests("text", tasks, samples, seed), sampling)
+def _answer(policy: Policy, tasks: Sequence[Task], sampling: Sampling, num_samples: int, seed: int) -> _Results:
+    acts = policy.act(_requests("text", tasks, num_samples, seed), sampling)
     texts = [act.text for act in acts if isinstance(act, TextTokens)]
     correct = [
-        [is_right(texts[k], task["answer"]) for k in range(n * samples, (n + 1) * samples)]
+        [is_right(texts[k], task["answer"]) for k in range(n * num_samples, (n + 1) * num_samples)]
         for n, task in enumerate(tasks)
     ]
-    return _Attempts(correct, [])
+    return _Results(correct, [])
 
 
 def is_right(text: str, answer: str) -> bool:
-    """Whether a completion has exactly one answer block and it holds the answer: the letter, or the word."""
+    """Whether a completion has exactly one answer block with the correct answer, a letter or a word."""
     given = extract_answer(text)
     return given is not None and given.strip().lower() == answer.strip().lower()

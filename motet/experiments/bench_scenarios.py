@@ -27,7 +27,7 @@ class Found:
     compared: tuple[Comparison, ...]
 
 
-def run_scenarios(plans: Mapping[int, Plan], output: Path, again: str, *, resume: bool) -> Iterator[Found]:
+def run_scenarios(plans: Mapping[int, Plan], output: Path, resume_command: str, *, resume: bool) -> Iterator[Found]:
     """Run all stages of a seed before the next seed, and yield after each seed what is known by then.
 
     What is finished is skipped; starting weights are measured once. Raises as `run_plan` does.
@@ -39,7 +39,7 @@ def run_scenarios(plans: Mapping[int, Plan], output: Path, again: str, *, resume
     found = Found((), ())
     for seed, plan in plans.items():
         console.rule(f"seed {seed}")
-        summary = run_plan(plan, folder_of(output, seed), again, resume=True, measurements=measurements)
+        summary = run_plan(plan, folder_of(output, seed), resume_command, resume=True, measurements=measurements)
         found = Found((*found.gains, *gains(plan, summary)), (*found.compared, *contrasts(plan, summary)))
         yield found
 

@@ -206,7 +206,7 @@ def _check_images(desk: _RunContext, session: TrainingSetup) -> None:
             save_image(reconstruction_grid(found), path)
         except OSError as error:
             warnings.warn(f"{str(path)!r} is not saved: {error.strerror or error}.", stacklevel=2)
-        if found.poor:
+        if found.is_poor:
             desk.say(f"{found.warning} See {path}.")
 
 
@@ -245,7 +245,7 @@ def _measure(
         drawing, longest = sampling_params(recipe)["denoising"], recipe.sampling.text.max_tokens
         settings = recipe.eval if like is None else _like(recipe.eval, like["items"])
         outcome = evaluate_shapes(session.policy, settings, world_of(recipe), longest, tell, denoising=drawing)
-    shown = outcome.specimens
+    shown = outcome.samples
     if shown:
         grid = make_image_grid(
             [s.image for s in shown],

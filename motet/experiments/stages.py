@@ -28,7 +28,7 @@ SUMMARY = "summary.json"
 def run_plan(
     plan: Plan,
     output: Path,
-    again: str,
+    resume_command: str,
     *,
     resume: bool,
     measurements: EvalCache | None = None,
@@ -36,8 +36,8 @@ def run_plan(
 ) -> dict[str, Any]:
     """Run the stages in order; returns, and writes to `output/summary.json`, what each of them came to.
 
-    `again` is the command that goes on; `measurements` are those of earlier plans, and get those of this one. With
-    `only`, those stages and what they go on from are run, and of the others what is finished is told. Raises
+    `resume_command` is the command that goes on; `measurements` are those of earlier plans, and get those of this one.
+    With `only`, those stages and what they go on from are run, and of the others what is finished is told. Raises
     RunFolderError when the output is in use and `resume` is not given; ConfigError when a stage that was begun had
     another recipe, or when the data, scenario or rewards of any of them do not fit each other, before the first of them
     runs; Stopped when the user interrupts.
@@ -55,9 +55,9 @@ def run_plan(
             continue
         console.rule(f"{number}/{len(plan.stages)}  {stage.name}", align="left")
         try:
-            results[stage.name] = _run_stage(plan, stage, output, again, measurements)
+            results[stage.name] = _run_stage(plan, stage, output, resume_command, measurements)
         except KeyboardInterrupt:
-            raise Stopped(f"Stopped in stage {stage.name!r}. Resume with: {again}") from None
+            raise Stopped(f"Stopped in stage {stage.name!r}. Resume with: {resume_command}") from None
         measurements.add(stage, output, results[stage.name])
     plan = plan.part(results)
     summary = {"description": plan.description, "starts": starts_of(plan, results), "stages": results}
@@ -117,7 +117,7 @@ def _finished(stage: Stage, folder: RunFolder) -> dict[str, Any] | None:
     return summary if summary["steps"] == now.steps or by_the_clock else None
 
 
-def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements: EvalCache) -> dict[str, Any]:
+def _run_stage(plan: Plan, stage: Stage, output: Path, resume_command: str, measurements: EvalCache) -> dict[str, Any]:
     """The stage's summary: read where it is finished, else what running it comes to."""
     folder = _folder_of(plan, stage, output)
     finished = _finished(stage, folder)
@@ -127,9 +127,9 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements:
     for part in stage.start:
         _refuse_damaged(checkpoint_of(plan.stage(part), output), output / part)
     if stage.kind == "sft":
-        run_supervised(stage.recipe, folder, again, measurements.of_start(stage))
+        run_supervised(stage.recipe, folder, resume_command, measurements.of_start(stage))
     elif stage.kind == "rl":
-        run_training(stage.recipe, folder, again, measurements.of_start(stage))
+        run_training(stage.recipe, folder, resume_command, measurements.of_start(stage))
     else:
         merged, parts = checkpoint_of(stage, output), [plan.stage(name) for name in stage.start]
         with folder.held():
@@ -139,7 +139,7 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, again: str, measurements:
                 base = None if stage.base is None else Path(resolve_checkpoint(stage.base))
                 merge_folders(sources, merged, method=stage.method, base=base)
             folder.resume = True  # what is merged stays, should measuring it fail
-            run_measurement(stage.recipe, folder, again)
+            run_measurement(stage.recipe, folder, resume_command)
     summary = folder.read_json(SUMMARY)
     assert summary is not None  # each of the three has written it, or raised
     return summary

@@ -36,7 +36,7 @@ class Compared:
     values: tuple[float, ...]
 
 
-def run_pilot(pilot: StrategySweep, output: Path, again: str, *, resume: bool) -> None:
+def run_pilot(pilot: StrategySweep, output: Path, resume_command: str, *, resume: bool) -> None:
     """Every strategy under every seed, all strategies of a seed before the next seed; then the comparison.
 
     What is finished is skipped, so a study may be gathered over time. Raises as `run_plan` does.
@@ -50,7 +50,13 @@ def run_pilot(pilot: StrategySweep, output: Path, again: str, *, resume: bool) -
     for seed in pilot.seeds:
         for strategy, plans in pilot.plans.items():
             console.rule(f"seed {seed}: {strategy}")
-            run_plan(plans[seed], pilot.folder(output, strategy, seed), again, resume=True, measurements=measurements)
+            run_plan(
+                plans[seed],
+                pilot.folder(output, strategy, seed),
+                resume_command,
+                resume=True,
+                measurements=measurements,
+            )
     compared = compare(pilot, output)
     console.print(pilot_table(pilot, compared))
     plot(pilot, compared, output / "pilot.png")

@@ -1,4 +1,4 @@
-"""Every command on a tiny checkpoint, as one types it."""
+"""Every command on a tiny checkpoint, run as from the command line."""
 
 import json
 import os
@@ -34,8 +34,8 @@ def test_help_needs_no_torch():
     assert python("-c", code).stdout.strip() == "[]"
     done = python("-m", "motet", "--help")
     assert done.returncode == 0 and done.stderr == ""
-    door = "train sft pilot eval sample ask merge convert curate bench config data doctor"
-    for command in door.split():
+    commands = "train sft pilot eval sample ask merge convert curate bench config data doctor"
+    for command in commands.split():
         assert command in done.stdout
 
 
@@ -44,18 +44,18 @@ def test_version(capsys):
     assert answer.code == 0 and answer.out == f"motet {version('motet')}\n"
 
 
-def test_make_install_says_what_to_do_next(tmp_path):
-    """With everything installed nothing else is printed."""
+def test_make_install_prints_next_steps(tmp_path):
+    """Nothing else is printed if everything is installed."""
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     for name in ("Makefile", "pyproject.toml", ".venv/bin/python", ".venv/.core"):
         (tmp_path / name).write_text((ROOT / name).read_text() if name == "Makefile" else "")
     done = subprocess.run(["make", "install"], capture_output=True, text=True, cwd=tmp_path, timeout=30)
     assert done.returncode == 0, done.stderr
-    for words in ("installed in .venv", "make demo", "source .venv/bin/activate", "motet --help"):
-        assert words in done.stdout
+    for text in ("installed in .venv", "make demo", "source .venv/bin/activate", "motet --help"):
+        assert text in done.stdout
 
 
-def test_a_wrong_recipe_is_refused_before_torch_is_imported(tmp_path):
+def test_a_wrong_recipe_is_rejected_before_torch_is_imported(tmp_path):
     (tmp_path / "recipe.yaml").write_text("policy: {path: x}\nrun: {stepz: 3}\n")
     code = (
         "import sys, motet.cli\n"
@@ -68,12 +68,12 @@ def test_a_wrong_recipe_is_refused_before_torch_is_imported(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tiny_checkpoint, tmp_path_factory):
-    """A run by `motet train` with its measurements; what it said, and its folder."""
+    """The folder and the output of a run of `motet train` with evaluations."""
     folder = tmp_path_factory.mktemp("cli")
     recipe = write_recipe(folder / "recipe.yaml", tiny_checkpoint, eval=SUITE, run={"steps": 2})
 
     class Capture:
-        """Stands in for capsys, which lives for one test only."""
+        """Replaces capsys, which cannot be used in a module fixture."""
 
         def __init__(self):
             self.text = ["", ""]
@@ -91,8 +91,8 @@ def trained(tiny_checkpoint, tmp_path_factory):
     return folder / "runs" / "one", out.getvalue()
 
 
-def test_train_measures_before_and_after(trained):
-    folder, said = trained
+def test_train_evaluates_before_and_after(trained):
+    folder, output = trained
     summary = json.loads((folder / "summary.json").read_text())
     assert summary.keys() == {"before", "after", "seconds", "steps", "images_per_second", "seed"}
     assert summary["steps"] == 2 and summary["seconds"] > 0 and summary["images_per_second"] > 0
@@ -100,36 +100,36 @@ def test_train_measures_before_and_after(trained):
     assert summary["before"].keys() == summary["after"].keys()
     assert all(Image.open(folder / f"{name}.png").width > 500 for name in ("before", "after"))
     assert load_recipe(folder / "recipe.yaml").run.steps == 2
-    for words in ("measure before", "train 2/2", "reward", "On held-back items", "Trained 2 steps", "Try next: motet"):
-        assert words in said
+    for text in ("measure before", "train 2/2", "reward", "On held-back items", "Trained 2 steps", "Try next: motet"):
+        assert text in output
     assert not list(folder.glob("*.partial"))
 
 
-def test_an_interruption_of_the_measurement_stops_at_once(tiny_checkpoint, capsys, tmp_path, monkeypatch):
-    """Nothing is lost: the run has not begun, and the printed command begins it."""
+def test_an_interrupted_evaluation_stops_at_once(tiny_checkpoint, capsys, tmp_path, monkeypatch):
+    """The printed command starts the run from the beginning."""
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, eval=SUITE, run={"steps": 1})
-    told = []
+    calls = []
 
     def items(bar, name, done, total):
-        told.append(done)
+        calls.append(done)
         os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patched:
         patched.setattr(ProgressBar, "items", items)
         answer = motet_command(capsys, "train", recipe, "--output", tmp_path / "run")
-    assert answer.code == 130 and len(told) == 1 and "Stopped. Resume with: motet train" in answer.out
+    assert answer.code == 130 and len(calls) == 1 and "Stopped. Resume with: motet train" in answer.out
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         ".lock",
         "recipe.yaml",
         "reconstruction.png",
         "start.json",
     ]
-    again = shlex.split(answer.out.rpartition("Resume with: ")[2].splitlines()[0])
-    assert motet_command(capsys, *again[1:]).code == 0
+    resume = shlex.split(answer.out.rpartition("Resume with: ")[2].splitlines()[0])
+    assert motet_command(capsys, *resume[1:]).code == 0
     assert (tmp_path / "run" / "before.json").is_file() and (tmp_path / "run" / "summary.json").is_file()
 
 
-def test_a_finished_run_may_be_made_longer(trained, capsys, tmp_path):
+def test_a_finished_run_can_be_extended(trained, capsys, tmp_path):
     import shutil
 
     folder, _ = trained
@@ -143,8 +143,8 @@ def test_a_finished_run_may_be_made_longer(trained, capsys, tmp_path):
     assert after["steps"] == 3 and after["before"] == json.loads((folder / "before.json").read_text())
 
 
-def test_a_recipe_may_start_from_a_run_folder(trained, capsys, tmp_path):
-    """As sample, ask and eval may; a resumed run notices that the folder's newest checkpoint is another."""
+def test_a_recipe_can_start_from_a_run_folder(trained, capsys, tmp_path):
+    """A resumed run detects that the newest checkpoint of the folder has changed."""
     folder = shutil.copytree(trained[0], tmp_path / "first")
     recipe = write_recipe(tmp_path / "recipe.yaml", folder, run={"steps": 1})
     assert motet_command(capsys, "train", recipe, "--output", tmp_path / "run").code == 0
@@ -192,7 +192,7 @@ def test_ask(tiny_checkpoint, capsys, tmp_path):
 
 def test_eval(trained, capsys, tmp_path):
     folder, _ = trained
-    small = ["--size", "6", "--held-out-size", "4", "--pass-at", "2", "--max-tokens", "8"]
+    small = ["--size", "6", "--held-out-size", "4", "--samples-per-item", "2", "--max-tokens", "8"]
     answer = motet_command(capsys, "eval", folder, *small, *WORLD_OPTIONS, "--json", tmp_path / "new" / "n.json")
     assert answer.code == 0 and "draw: overall" in answer.out
     # The same items, seed and weights as at the end of training: the same numbers.
@@ -216,26 +216,26 @@ def test_config(tiny_checkpoint, capsys, tmp_path):
     keys = motet_command(capsys, "config", "--keys")
     assert keys.code == 0 and "num_generations" in keys.out
     rewards = motet_command(capsys, "config", "--rewards").out.splitlines()
-    named = {line.split()[0]: line for line in rewards}
-    assert {"format", "exact_answer", "shapes"} <= named.keys()
-    assert "strict checker" in named["shapes"] and "str(" not in "".join(rewards)
+    by_name = {line.split()[0]: line for line in rewards}
+    assert {"format", "exact_answer", "shapes"} <= by_name.keys()
+    assert "strict checker" in by_name["shapes"] and "str(" not in "".join(rewards)
     assert motet_command(capsys, "config").code == 2
 
 
 def test_doctor(capsys):
     answer = motet_command(capsys, "doctor")
     assert answer.code == 0
-    for words in ("python ", "torch ", "transformers ", "gpu ", "peft ", "tiny model", "draws, writes and replays"):
-        assert words in answer.out
+    for text in ("python ", "torch ", "transformers ", "gpu ", "peft ", "tiny model", "replayed log-probs agree"):
+        assert text in answer.out
 
 
 def test_bench_rollout(tiny_checkpoint, capsys, tmp_path):
-    """On a checkpoint all of whose texts would end at their first token: `generate` is raced to the full length."""
-    brief = shutil.copytree(tiny_checkpoint, tmp_path / "brief")
-    config = json.loads((brief / "generation_config.json").read_text())
-    (brief / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": list(range(320))}))
+    """The checkpoint would end every text at its first token; `generate` must run to the full length."""
+    short = shutil.copytree(tiny_checkpoint, tmp_path / "short")
+    config = json.loads((short / "generation_config.json").read_text())
+    (short / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": list(range(320))}))
     answer = motet_command(
-        capsys, "bench", "rollout", brief, "--batch", 2, "--repeats", 1, "--json", tmp_path / "b.json"
+        capsys, "bench", "rollout", short, "--batch", 2, "--repeats", 1, "--json", tmp_path / "b.json"
     )
     assert answer.code == 0, answer.err
     rows = json.loads((tmp_path / "b.json").read_text())

@@ -1,4 +1,4 @@
-"""`motet data`: rows, prompts as the policy reads them, pictures through the tokenizer, rewards of the gold."""
+"""`motet data`: rows, tokenised prompts, images after the image tokenizer, rewards of gold answers."""
 
 import json
 import math
@@ -49,25 +49,25 @@ def nowhere(completions):
     return [None for _ in completions]
 
 
-def test_rows_prompts_rewards_and_pictures(tiny_checkpoint, tmp_path, capsys):
+def test_rows_prompts_rewards_and_images(tiny_checkpoint, tmp_path, capsys):
     own = [f"{__file__}:{name}" for name in ("right", "never", "nowhere")]
     recipe = recipe_file(tmp_path, tiny_checkpoint, own)
     answer = motet_command(capsys, "data", recipe, "--show", 2, "--out", tmp_path / "shown.png")
     assert answer.code == 0, answer.err
-    for words in (
-        "Line 1 of rows.jsonl", "Line 2 of rows.jsonl", "image: picture, 20 x 20", 'question: "what is 1?"',
+    for text in (
+        "Line 1 of rows.jsonl", "Line 2 of rows.jsonl", "image: image, 20 x 20", 'question: "what is 1?"',
         "<image_placeholder> x 16", "what is 1?\\n", "<|User|>", "answer (gold, column answer): \"red\"",
         "rewards: right 1.000, never 0.000, nowhere does not apply", "right of the gold: 1.000 on average",
-        "Warning: never gives no gold answer more than 0", "Warning: nowhere applies to none of these 2 rows",
-        f"Pictures: {tmp_path / 'shown.png'}",
+        "Warning: never is 0 or less for every gold answer", "Warning: nowhere does not apply to any of these 2 rows",
+        f"Images: {tmp_path / 'shown.png'}",
     ):  # fmt: skip
-        assert words in answer.out, (words, answer.out)
+        assert text in answer.out, (text, answer.out)
     assert "Line 3" not in answer.out and "Warning: right" not in answer.out and "tokenizer" not in answer.out
-    sheet = Image.open(tmp_path / "shown.png")
-    assert sheet.size == make_image_grid([Image.new("RGB", (9, 9))] * 4, [""] * 4, [None] * 4).size  # two beside two
+    grid = Image.open(tmp_path / "shown.png")
+    assert grid.size == make_image_grid([Image.new("RGB", (9, 9))] * 4, [""] * 4, [None] * 4).size  # two columns of two
 
 
-def test_nothing_steers_the_terminal(tiny_checkpoint, tmp_path, capsys):
+def test_control_characters_are_escaped(tiny_checkpoint, tmp_path, capsys):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "a\x1b[2Jb\x9bc", "answer": "\x1b]0;x", "\x1b[1m": 1}))
     data = {"source": str(tmp_path / "rows.jsonl"), "options": {}}
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, scenario="answer", data=data, rewards=None)
@@ -76,18 +76,22 @@ def test_nothing_steers_the_terminal(tiny_checkpoint, tmp_path, capsys):
     assert not any((ord(one) < 32 and one != "\n") or 127 <= ord(one) < 160 for one in answer.out)
 
 
-def test_pictures_that_cannot_be_written(tiny_checkpoint, tmp_path, capsys):
+def test_images_that_cannot_be_written(tiny_checkpoint, tmp_path, capsys):
     recipe = recipe_file(tmp_path, tiny_checkpoint, [f"{__file__}:right"])
     answer = motet_command(capsys, "data", recipe, "--show", 1, "--out", tmp_path)
     assert answer.code == 2 and "--out" in answer.err and "is a folder" in answer.err and answer.out == ""
 
 
-def test_what_has_no_gold_is_sampled(tiny_checkpoint):
+def test_acts_without_gold_are_sampled(tiny_checkpoint):
     (track,) = preview(parse_recipe(mapping(tiny_checkpoint, data={"size": 3})), 2)
     (drawing, answer) = track.rows[0].acts
     assert (drawing.name, drawing.column, drawing.text) == ("image", None, None)
     assert answer.column == "solution" and answer.text == track.rows[0].columns["solution"]
-    assert set(track.rows[0].rewards) == {"reddish", "spacious"} and track.draws and track.reconstruction is not None
+    assert (
+        set(track.rows[0].rewards) == {"reddish", "spacious"}
+        and track.generates_images
+        and track.reconstruction is not None
+    )
     assert "motet" not in "".join(track.rows[0].columns)  # rewards see the row as a run shows it
 
 
@@ -98,8 +102,8 @@ def test_targets_are_the_gold(tiny_checkpoint):
     assert track.rows[0].rewards == {}
 
 
-def test_a_drawing_is_warned_of(tiny_checkpoint, tmp_path, capsys):
-    """The tiny checkpoint's tokenizer has learned nothing."""
+def test_a_poor_image_tokenizer_causes_a_warning(tiny_checkpoint, tmp_path, capsys):
+    """The image tokenizer of the tiny checkpoint is random."""
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint)
     answer = motet_command(capsys, "data", recipe, "--show", 1, "--out", tmp_path / "x.png")
     assert answer.code == 0 and "Warning: the frozen image tokenizer loses" in answer.out
@@ -115,7 +119,7 @@ def test_a_model_without_an_image_tokenizer(tmp_path, capsys):
     )
 
 
-def test_a_stage_of_a_plan_and_what_is_wrong(tiny_checkpoint, tmp_path, capsys):
+def test_stages_and_errors(tiny_checkpoint, tmp_path, capsys):
     shared = mapping(tiny_checkpoint, data={"targets": {"image": "target", "answer": "solution"}})
     stages = {"a": {"kind": "sft"}, "b": {"from": "a"}}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"shared": shared, "stages": stages}, sort_keys=False))
@@ -142,7 +146,7 @@ def test_an_answer_is_not_the_gold_of_a_thought(tiny_checkpoint, tmp_path):
     assert row.acts[0].text != "red"
 
 
-def test_the_only_text_of_a_scenario_that_reads_the_question_is_its_answer(tiny_checkpoint, tmp_path):
+def test_the_only_text_of_a_scenario_with_a_question_is_its_answer(tiny_checkpoint, tmp_path):
     (row,) = shown(tmp_path, tiny_checkpoint, [{"question": "what?", "answer": "red"}], f"{__file__}:reply")
     assert [(act.name, act.text, act.column) for act in row.acts] == [("reply", "red", "answer")]
 
@@ -152,7 +156,7 @@ def reply(task):
     yield GenerateText(task.question, name="reply")
 
 
-def test_what_is_not_an_answer_is_not_made_one(tiny_checkpoint, tmp_path):
+def test_invalid_answers_are_not_used_as_gold(tiny_checkpoint, tmp_path):
     golds = ["red", None, [], True, ["rot", "red"], 4]
     rows = shown(tmp_path, tiny_checkpoint, [{"question": "what?", "answer": gold} for gold in golds])
     assert [row.acts[0].column is not None for row in rows] == [True, False, False, False, True, True]
@@ -160,7 +164,7 @@ def test_what_is_not_an_answer_is_not_made_one(tiny_checkpoint, tmp_path):
     assert not {row.acts[0].text for row in rows[1:4]} & {"None", "[]", "True"}
 
 
-def test_wrong_golds_and_targets_are_named_as_a_run_would(tiny_checkpoint, tmp_path):
+def test_wrong_golds_and_targets_raise_as_in_a_run(tiny_checkpoint, tmp_path):
     rows = [{"question": "what?", "answer": gold, "words": ["a"]} for gold in ("red", True)]
     with pytest.raises(DataError, match=r"Line 2 of rows.jsonl: The column `answer` holds a bool"):
         shown(tmp_path, tiny_checkpoint, rows, rewards=["open_ended"])
@@ -172,7 +176,7 @@ def not_red(completions):
     return [math.nan if chat[0]["content"] == "red" else 1.0 for chat in completions]
 
 
-def test_rows_that_a_run_would_drop_say_why(tiny_checkpoint, tmp_path, capsys):
+def test_rows_that_a_run_would_drop_show_the_reason(tiny_checkpoint, tmp_path, capsys):
     (tmp_path / "rows.jsonl").write_text('{"question": "?", "answer": "red"}\n{"question": "?", "answer": "blue"}\n')
     data = {"source": str(tmp_path / "rows.jsonl"), "options": {}}
     own = [{"name": f"{__file__}:not_red"}]

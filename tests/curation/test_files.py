@@ -104,14 +104,14 @@ def test_it_says_what_it_did(files, tmp_path, capsys):
         "2",
         "1.000",
         "1 below --min-coverage",
-        "1 that came before",
-        "1 whose picture has no caption",
+        "1 duplicates",
+        "1 whose image has no caption",
     ):
         assert words in said
-    assert "1, kept, coverage null" in said and "First without a caption: Line 2 of mine.jsonl, picture '11'." in said
+    assert "1, kept, coverage null" in said and "First without a caption: Line 2 of mine.jsonl, image '11'." in said
     assert [json.loads(line)["real_image"] for line in (tmp_path / "o.jsonl").read_text().splitlines()] == ["9", "9"]
     dropped = motet_command(
-        capsys, "curate", questions, files[1], "--out", tmp_path / "d.jsonl", "--no-entities", "drop"
+        capsys, "curate", questions, files[1], "--out", tmp_path / "d.jsonl", "--drop-without-entities"
     )
     assert "1, left out" in dropped.out and len((tmp_path / "d.jsonl").read_text().splitlines()) == 2
 
@@ -125,7 +125,6 @@ def test_refusals(files, images, tmp_path, capsys):
     questions, captions = files
     assert "has an unknown file type" in refused(questions, captions, out="x.csv")
     assert "There is no file" in refused(tmp_path / "none.jsonl", captions)
-    assert "'sometimes' is neither" in refused(questions, captions, "--no-entities", "sometimes")
     assert "questions.jsonl has no column caption or captions; it has: image_id" in refused(questions, questions)
     assert "captions.jsonl has no column question" in refused(captions, captions)
     assert "000000000010.png' does not exist" in refused(

@@ -11,7 +11,7 @@ from tests.runs import WORLD, mapping, motet_command, write_recipe
 
 
 def darkness(completions, **columns):
-    """How dark the first pixel is: differs between siblings of an untrained policy."""
+    """How dark the first pixel is: differs between the generations of an untrained policy."""
     return [1 - sum(c[0]["content"][0]["image"].getpixel((0, 0))) / 765 for c in completions]
 
 
@@ -20,7 +20,7 @@ def brightness(completions, **columns):
 
 
 def of_the_prompt(completions, prompt, **columns):
-    """Tells prompts apart, and no siblings."""
+    """Depends on the prompt only."""
     return [float(len(str(text))) for text in prompt]
 
 
@@ -34,17 +34,21 @@ def test_agreement_follows_from_the_rewards(tiny_checkpoint):
     told = []
     opposite, blind = audit_rewards(recipe, 2, progress=lambda done, total: told.append((done, total)))
     assert told == [(1, 2), (2, 2)]
-    assert (opposite.track, opposite.reward, opposite.against) == ("", "brightness", "darkness")
-    assert opposite.siblings == 2 * 3 * 4 and opposite.std > 0
-    assert opposite.overall[0] == pytest.approx(-1) and opposite.within[0] == pytest.approx(-1)
+    assert (opposite.track, opposite.reward, opposite.trusted) == ("", "brightness", "darkness")
+    assert opposite.num_rollouts == 2 * 3 * 4 and opposite.std > 0
+    assert opposite.pooled_correlation[0] == pytest.approx(-1) and opposite.within_group_correlation[
+        0
+    ] == pytest.approx(-1)
     assert opposite.pairwise_accuracy == (0.0, 0.0, 0.0)
-    assert blind.reward == "of_the_prompt" and blind.within[0] != blind.within[0]  # NaN: no sibling differs
+    assert (
+        blind.reward == "of_the_prompt" and blind.within_group_correlation[0] != blind.within_group_correlation[0]
+    )  # NaN: constant within groups
     assert blind.pairwise_accuracy == (0.5, 0.5, 0.5)
     (again, _) = audit_rewards(recipe, 2, "brightness")
-    assert (again.reward, again.against, again.mean) == ("darkness", "brightness", pytest.approx(1 - opposite.mean))
+    assert (again.reward, again.trusted, again.mean) == ("darkness", "brightness", pytest.approx(1 - opposite.mean))
 
 
-def test_tracks_are_judged_by_the_same_samples(tiny_checkpoint):
+def test_tracks_share_samples(tiny_checkpoint):
     track = {"scenario": "text_to_image", "data": {"source": "shapes", "options": dict(WORLD)}, "prompts_per_step": 3}
     tracks = {
         "one": {**track, "rewards": REWARDS[:2]},
@@ -55,17 +59,17 @@ def test_tracks_are_judged_by_the_same_samples(tiny_checkpoint):
     recipe = parse_recipe(mapping(tiny_checkpoint, **bare) | {"run": {"steps": 1}})
     first, other, last = audit_rewards(recipe, 1)
     assert (first.track, other.track, last.track) == ("one", "other", "last")
-    assert (first.mean, first.std, first.overall) == (last.mean, last.std, last.overall)
+    assert (first.mean, first.std, first.pooled_correlation) == (last.mean, last.std, last.pooled_correlation)
 
 
-def test_what_cannot_be_compared_is_refused(tiny_checkpoint):
+def test_recipes_without_comparable_rewards_are_rejected(tiny_checkpoint):
     recipe = parse_recipe(mapping(tiny_checkpoint, **CHANGES, **SMALL))
     with pytest.raises(
         ConfigError, match=r"has no reward 'darknes'; it has: darkness, brightness, of_the_prompt.*'darkness'"
     ):
         audit_rewards(recipe, 1, "darknes")
     alone = parse_recipe(mapping(tiny_checkpoint, **{**CHANGES, "rewards": REWARDS[:1]}, **SMALL))
-    with pytest.raises(ConfigError, match="rewards has 1 of the two or more rewards to compare"):
+    with pytest.raises(ConfigError, match="a comparison needs at least two"):
         audit_rewards(alone, 1)
 
 
@@ -75,11 +79,13 @@ def test_the_command(tiny_checkpoint, tmp_path, capsys):
     assert (
         answer.code == 0
         and "brightness" in answer.out
-        and "ranked right" in answer.out
+        and "pairwise" in answer.out
         and "-1.00 [-1.00, -1.00]" in answer.out
     )
     rows = json.loads((tmp_path / "out.json").read_text())
-    assert rows[1]["within"] == [None, None, None] and "NaN" not in (tmp_path / "out.json").read_text()
-    assert [row["reward"] for row in rows] == ["brightness", "of_the_prompt"] and rows[0]["siblings"] == 12
-    refused = motet_command(capsys, "bench", "rewards", recipe, "--against", "nobody")
+    assert (
+        rows[1]["within_group_correlation"] == [None, None, None] and "NaN" not in (tmp_path / "out.json").read_text()
+    )
+    assert [row["reward"] for row in rows] == ["brightness", "of_the_prompt"] and rows[0]["num_rollouts"] == 12
+    refused = motet_command(capsys, "bench", "rewards", recipe, "--trusted", "nobody")
     assert refused.code == 2 and "has no reward 'nobody'" in refused.err

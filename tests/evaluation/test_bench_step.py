@@ -7,7 +7,7 @@ import pytest
 from tests.runs import motet_command, write_recipe
 
 
-def test_steps_are_timed_by_phase_and_nothing_is_kept(tiny_checkpoint, tmp_path, capsys, monkeypatch):
+def test_steps_are_timed_by_phase(tiny_checkpoint, tmp_path, capsys, monkeypatch):
     saved = []
     monkeypatch.setattr("motet.training.run_loop.save_checkpoint", lambda *rest: saved.append(rest))
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, run={"steps": 50})
@@ -23,4 +23,4 @@ def test_steps_are_timed_by_phase_and_nothing_is_kept(tiny_checkpoint, tmp_path,
     assert {"rollout", "rewards", "learn"} <= found["seconds"].keys()
     assert sum(found["seconds"].values()) == pytest.approx(found["step_seconds"], rel=0.2, abs=0.1)
     assert found["images_per_second"] == pytest.approx(4 / found["step_seconds"], rel=1e-3)
-    assert 0.01 < found["peak_gb"] < 100 and found["trained"] > 1000
+    assert 0.01 < found["peak_gb"] < 100 and found["num_trainable"] > 1000

@@ -51,11 +51,11 @@ def recipe_file(tmp_path, checkpoint, source, **changes):
 # --- motet eval CHECKPOINT RECIPE
 
 
-def test_a_checkpoint_is_measured_with_a_recipes_rewards(tiny_checkpoint, capsys, tmp_path, files):
+def test_a_checkpoint_is_evaluated_with_a_recipes_rewards(tiny_checkpoint, capsys, tmp_path, files):
     """The recipe's own checkpoint and training rows are not even there."""
     recipe = recipe_file(tmp_path, "nowhere", str(tmp_path / "gone.jsonl"))
     numbers = tmp_path / "n.json"
-    options = ["--data", files[1], "--pass-at", 2, "--json", numbers]
+    options = ["--data", files[1], "--samples-per-item", 2, "--json", numbers]
     answer = motet_command(capsys, "eval", tiny_checkpoint, recipe, *options)
     assert answer.code == 0, answer.err
     assert "test.jsonl" in answer.out.replace("\n", "") and ": length" in answer.out
@@ -84,10 +84,10 @@ def test_a_split_of_saved_data(tiny_checkpoint, capsys, tmp_path):
         (["--world", "canvas=64"], ["--world belongs to the shapes suite"]),
         (["--stage", "x"], ["--stage is 'x'", "leave it out"]),
         (["rewards=[]", "--data", "{test}"], ["names no rewards", "add rewards"]),
-        (["--data", "{test}", "--split", "dev"], ["--split dev", "test.jsonl has no splits", "leave --split out"]),
+        (["--data", "{test}", "--split", "dev"], ["--split dev", "test.jsonl has no splits", "leave out --split"]),
     ],
 )
-def test_what_cannot_be_measured_is_refused(tiny_checkpoint, capsys, tmp_path, files, arguments, words):
+def test_invalid_evaluation_options_are_rejected(tiny_checkpoint, capsys, tmp_path, files, arguments, words):
     recipe = recipe_file(tmp_path, tiny_checkpoint, files[0])
     arguments = [argument.replace("{test}", files[1]) for argument in arguments]
     answer = motet_command(capsys, "eval", tiny_checkpoint, recipe, *arguments)
@@ -95,12 +95,12 @@ def test_what_cannot_be_measured_is_refused(tiny_checkpoint, capsys, tmp_path, f
 
 
 @pytest.mark.parametrize("option", ["--data", "--split", "--stage"])
-def test_the_shapes_suite_takes_no_rows(tiny_checkpoint, capsys, option):
+def test_row_options_need_a_recipe(tiny_checkpoint, capsys, option):
     answer = motet_command(capsys, "eval", tiny_checkpoint, option, "x")
     assert answer.code == 2 and f"{option} needs a recipe" in answer.err
 
 
-def test_a_plan_is_asked_for_a_stage(tiny_checkpoint, capsys, tmp_path, files):
+def test_a_recipe_with_stages_needs_a_stage(tiny_checkpoint, capsys, tmp_path, files):
     plan = a_plan(tmp_path, tiny_checkpoint, files)
     unnamed = motet_command(capsys, "eval", tiny_checkpoint, plan)
     assert unnamed.code == 2 and "stages taught, played" in unnamed.err and "--stage taught" in unnamed.err
@@ -112,7 +112,7 @@ def test_a_plan_is_asked_for_a_stage(tiny_checkpoint, capsys, tmp_path, files):
 # --- eval.suite.data of a run
 
 
-def test_a_second_file_is_measured_whole(tiny_checkpoint, tmp_path, files):
+def test_a_file_for_evaluation_is_used_completely(tiny_checkpoint, tmp_path, files):
     recipe = parse_recipe(
         content(tiny_checkpoint, files[0], eval={**EVAL, "suite": {"name": "rewards", "data": files[1]}})
     )
@@ -124,7 +124,7 @@ def test_a_second_file_is_measured_whole(tiny_checkpoint, tmp_path, files):
     assert load_recipe(tmp_path / "run" / "recipe.yaml").eval == recipe.eval
 
 
-def test_rows_that_measure_are_checked_once(tiny_checkpoint, tmp_path, files, monkeypatch):
+def test_evaluation_rows_are_checked_once(tiny_checkpoint, tmp_path, files, monkeypatch):
     checked = []
     monkeypatch.setattr("motet.data.rows.check_rows", lambda rows: checked.append(rows.source.name))
     recipe = parse_recipe(
@@ -135,7 +135,7 @@ def test_rows_that_measure_are_checked_once(tiny_checkpoint, tmp_path, files, mo
 
 
 @pytest.mark.parametrize("prepared", [setup_rl, setup_sft])
-def test_rows_of_training_do_not_measure(tiny_checkpoint, tmp_path, files, prepared, monkeypatch):
+def test_training_rows_are_not_used_for_evaluation(tiny_checkpoint, tmp_path, files, prepared, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for data in (files[0], "train.jsonl"):
         with pytest.raises(ConfigError, match=r"rows that training sees.*another file"):
@@ -160,7 +160,7 @@ def test_a_second_file_without_the_suite_has_no_effect(tiny_checkpoint):
 # --- supervised training
 
 
-def test_supervised_training_measures_with_rewards(tiny_checkpoint, capsys, tmp_path, files):
+def test_sft_can_be_evaluated_with_rewards(tiny_checkpoint, capsys, tmp_path, files):
     settings = {**EVAL, "suite": {"name": "rewards", "data": files[1]}, "every": 2}
     recipe = recipe_file(tmp_path, tiny_checkpoint, files[0], eval=settings, algorithm=None)
     answer = motet_command(capsys, "sft", recipe, "--output", tmp_path / "run")
@@ -174,7 +174,7 @@ def test_supervised_training_measures_with_rewards(tiny_checkpoint, capsys, tmp_
     assert measured.code == 0 and json.loads((tmp_path / "n.json").read_text()) == summary["after"]
 
 
-def test_rewards_have_no_part_in_supervised_training_without_the_suite(tiny_checkpoint, files):
+def test_sft_rejects_rewards_without_the_rewards_suite(tiny_checkpoint, files):
     own = content(tiny_checkpoint, files[0])
     own["rewards"][0]["name"] = "exact_answer"
     own["data"]["columns"] = {"solution": "answer"}  # the reward's column is not there
@@ -193,7 +193,7 @@ def a_plan(tmp_path, checkpoint, files):
     return tmp_path / "plan.yaml"
 
 
-def test_a_plan_shares_rewards_with_its_supervised_stage(tiny_checkpoint, capsys, tmp_path, files):
+def test_stages_share_rewards_with_an_sft_stage(tiny_checkpoint, capsys, tmp_path, files):
     answer = motet_command(capsys, "train", a_plan(tmp_path, tiny_checkpoint, files), "--output", tmp_path / "out")
     assert answer.code == 0, answer.err
     stages = json.loads((tmp_path / "out" / "summary.json").read_text())["stages"]
@@ -205,10 +205,10 @@ def test_a_plan_shares_rewards_with_its_supervised_stage(tiny_checkpoint, capsys
 
 
 @pytest.mark.parametrize("suite", ["rewards", "shapes"])
-def test_a_look_every_few_steps_changes_nothing(tiny_checkpoint, tmp_path, suite, monkeypatch):
+def test_periodic_evaluation_does_not_change_training(tiny_checkpoint, tmp_path, suite, monkeypatch):
     quick = {"draw": {"overall": 0.5}, "answer": {"overall": 0.5}}
     outcome = type(
-        "SuiteResult", (), {"table": quick | {"greedy": quick, "items": {"test": 1, "held_out": 1}}, "specimens": []}
+        "SuiteResult", (), {"table": quick | {"greedy": quick, "items": {"test": 1, "held_out": 1}}, "samples": []}
     )()
     monkeypatch.setattr("motet.experiments.single_run.evaluate_shapes", lambda *_, **__: outcome)
     monkeypatch.setattr("motet.experiments.single_run.suite_table", lambda *_: Table())
@@ -223,7 +223,7 @@ def test_a_look_every_few_steps_changes_nothing(tiny_checkpoint, tmp_path, suite
     assert [{k: v for k, v in line.items() if not k.startswith("eval/")} for line in looked] == plain
 
 
-def test_tracks_are_looked_at_under_their_names(tiny_checkpoint, tmp_path, files):
+def test_periodic_evaluation_is_logged_per_track(tiny_checkpoint, tmp_path, files):
     own = content(tiny_checkpoint, files[0], eval={**EVAL, "suite": {"name": "rewards", "data": files[1]}, "every": 1})
     track = {key: own.pop(key) for key in ("scenario", "data", "rewards")} | {"prompts_per_step": 2}
     recipe = parse_recipe(own | {"tracks": {"one": track, "two": track}, "run": {"steps": 1}})
@@ -232,7 +232,7 @@ def test_tracks_are_looked_at_under_their_names(tiny_checkpoint, tmp_path, files
     assert {"eval/one/length", "eval/two/length_greedy"} <= line.keys()
 
 
-def test_a_supervised_run_of_shapes_is_measured_once(tiny_checkpoint, tmp_path, monkeypatch):
+def test_an_sft_run_on_shapes_is_evaluated_once(tiny_checkpoint, tmp_path, monkeypatch):
     measured = []
     monkeypatch.setattr(
         "motet.experiments.single_run._measure", lambda desk, session, name, like=None: measured.append(name) or {}
@@ -240,6 +240,6 @@ def test_a_supervised_run_of_shapes_is_measured_once(tiny_checkpoint, tmp_path, 
     monkeypatch.setattr("motet.experiments.single_run._table", lambda *_: Table())
     data = {"targets": {"image": "target", "answer": "solution"}}
     recipe = mapping(tiny_checkpoint, rewards=None, algorithm=None, data=data, eval={"suite": "shapes"})
-    recipe["run"]["steps"], recipe["text"]["max_tokens"] = 1, 60
+    recipe["run"]["steps"], recipe["sampling"]["text"]["max_tokens"] = 1, 60
     run_supervised(parse_recipe(recipe), RunFolder(tmp_path / "run", resume=False), "")
     assert measured == ["after"]

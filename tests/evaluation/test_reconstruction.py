@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from motet.config import parse_recipe
-from motet.evaluation.reconstruction import POOR, images_to_generate, reconstruct, reconstruct_sample
+from motet.evaluation.reconstruction import POOR_LOSS, images_to_generate, reconstruct, reconstruct_sample
 from motet.experiments.single_run import run_supervised, run_training
 from motet.policies import load_policy
 from motet.report.run_dir import RunFolder
@@ -43,35 +43,37 @@ def photographs():
         yield Image.fromarray(ramp.clip(0, 255).astype(np.uint8))
 
 
-def test_the_worlds_own_pictures_are_kept(shipped):
+def test_images_of_the_world_are_reconstructed(shipped):
     for split in ("test", "held_out"):
         rows = ShapesRows(split, 7, {})
         found = reconstruct(shipped, [rows.row(i)["target"] for i in range(16)])
-        assert found.lost < 0.01 and found.psnr > 35 and not found.poor
+        assert found.loss < 0.01 and found.psnr > 35 and not found.is_poor
 
 
 @pytest.mark.parametrize("images", [words, photographs])
-def test_foreign_pictures_are_lost(shipped, images):
+def test_other_images_are_not_reconstructed(shipped, images):
     found = reconstruct(shipped, list(images()))
-    assert found.lost > 2 * POOR and found.poor and found.warning.startswith("Warning: the frozen image tokenizer")
+    assert (
+        found.loss > 2 * POOR_LOSS and found.is_poor and found.warning.startswith("Warning: the frozen image tokenizer")
+    )
     assert found.psnr == pytest.approx(np.mean([psnr(*pair) for pair in found.pairs]))
     assert all(one.size == other.size == (32, 32) and one.mode == "RGB" for one, other in found.pairs)
 
 
-def test_the_share_is_of_what_varies_within_pictures(shipped, monkeypatch):
+def test_loss_is_relative_to_the_variance_within_images(shipped, monkeypatch):
     """A reconstruction in the picture's mean colour loses everything, whatever its PSNR; flat pictures lose nothing."""
     faint = np.full((32, 32, 3), 128, np.uint8)
     faint[:16], faint[16:] = 118, 138
     flat = Image.new("RGB", (32, 32), (128, 128, 128))
     monkeypatch.setattr(shipped, "reconstruct", lambda images: [(p, flat) for p in images])
     found = reconstruct(shipped, [Image.fromarray(faint)])
-    assert found.lost == pytest.approx(1.0) and found.psnr > 25
-    assert reconstruct(shipped, [flat]).lost == 0
-    assert not reconstruct(shipped, [Image.new("RGB", (32, 32), (129, 129, 129))]).poor  # off by one level of 255
+    assert found.loss == pytest.approx(1.0) and found.psnr > 25
+    assert reconstruct(shipped, [flat]).loss == 0
+    assert not reconstruct(shipped, [Image.new("RGB", (32, 32), (129, 129, 129))]).is_poor  # off by one level of 255
     assert reconstruct(shipped, []) is None
 
 
-def test_what_is_shown_is_what_the_tokenizer_is_shown(shipped):
+def test_pairs_contain_the_input_of_the_tokenizer(shipped):
     """Cut to its middle square, as demonstrations are."""
     wide = Image.new("RGB", (96, 32), "red")
     wide.paste("blue", (32, 0, 64, 32))
@@ -79,7 +81,7 @@ def test_what_is_shown_is_what_the_tokenizer_is_shown(shipped):
     assert np.asarray(shown).tolist() == np.asarray(Image.new("RGB", (32, 32), "blue")).tolist()
 
 
-def test_a_policy_that_denoises_reconstructs_by_its_autoencoder(tmp_path):
+def test_a_diffusion_policy_reconstructs_with_its_autoencoder(tmp_path):
     policy = load_policy(save(tmp_path / "unified"))
     pairs = policy.reconstruct(list(words())[:2])
     assert len(pairs) == 2 and all(one.size == other.size for one, other in pairs)
@@ -104,7 +106,7 @@ def drawing(checkpoint, source, **changes):
 
 
 @pytest.mark.parametrize("way", ["sft", "rl"])
-def test_a_run_on_foreign_pictures_is_warned_once(tiny_checkpoint, tmp_path, capsys, way):
+def test_a_run_on_other_images_warns_once(tiny_checkpoint, tmp_path, capsys, way):
     source = own_rows(tmp_path / "data", words())
     content = drawing(tiny_checkpoint, source, **(TAUGHT if way == "sft" else {}))
     if way == "rl":
@@ -112,7 +114,7 @@ def test_a_run_on_foreign_pictures_is_warned_once(tiny_checkpoint, tmp_path, cap
     run = run_supervised if way == "sft" else run_training
     run(parse_recipe(content), RunFolder(tmp_path / "run", resume=False), "")
     said = capsys.readouterr().out
-    assert said.count("Warning: the frozen image tokenizer loses") == 1 and "8 pictures" in said
+    assert said.count("Warning: the frozen image tokenizer loses") == 1 and "8 images" in said
     assert f"See {tmp_path / 'run' / 'reconstruction.png'}." in said and said.index("Warning") < said.index("train 1/1")
     assert Image.open(tmp_path / "run" / "reconstruction.png").width > 500
     content["run"]["steps"] = 2
@@ -120,19 +122,19 @@ def test_a_run_on_foreign_pictures_is_warned_once(tiny_checkpoint, tmp_path, cap
     assert "Warning" not in capsys.readouterr().out
 
 
-def test_the_worlds_own_pictures_are_no_reason_to_warn(tmp_path, capsys):
+def test_images_of_the_world_cause_no_warning(tmp_path, capsys):
     world = {"source": "shapes", "options": {}, "targets": TARGETS}
     content = mapping(SHIPPED, **TAUGHT, data=world, run={"steps": 1}) | {"data": world}
     run_supervised(parse_recipe(content), RunFolder(tmp_path / "run", resume=False), "")
     assert "Warning" not in capsys.readouterr().out and (tmp_path / "run" / "reconstruction.png").is_file()
 
 
-def test_a_scenario_that_only_writes_is_not_measured(tiny_checkpoint, tmp_path):
+def test_a_text_only_scenario_is_not_reconstructed(tiny_checkpoint, tmp_path):
     content = mapping(tiny_checkpoint, scenario="answer", rewards=[mapping(tiny_checkpoint)["rewards"][1]])
     assert reconstruct_sample(setup_rl(parse_recipe(content))) is None
 
 
-def test_the_pictures_are_those_that_are_to_be_drawn(tiny_checkpoint):
+def test_the_images_are_the_targets(tiny_checkpoint):
     """In supervised training the targets, in reinforcement learning what comes with the rows; the cursor stays."""
     taught = setup_sft(parse_recipe(mapping(tiny_checkpoint, **TAUGHT, data={"targets": TARGETS})))
     (track,) = taught.tracks

@@ -32,7 +32,7 @@ def played(tiny_checkpoint):
     return evaluate_tracks(session, lambda done, total: told.append((done, total))), told
 
 
-def test_rows_make_the_mean_and_its_interval(played):
+def test_mean_and_interval_are_over_rows(played):
     (table, told) = played[0].table["generate_and_answer"], played[1]
     assert list(table) == ["reddish", "spacious", "taste"] and told == [(5, 5)]
     for numbers in table.values():
@@ -43,7 +43,7 @@ def test_rows_make_the_mean_and_its_interval(played):
     assert len(set(table["reddish"]["by_row"])) > 1
 
 
-def test_rows_without_the_reward_are_none(played):
+def test_rows_without_the_reward_have_no_value(played):
     table = played[0].table["generate_and_answer"]
     given = [value is not None for value in table["taste"]["by_row"]]
     assert 0 < sum(given) < 5
@@ -52,7 +52,7 @@ def test_rows_without_the_reward_are_none(played):
     assert table["taste"]["by_row"] == means
 
 
-def test_a_reward_that_applies_to_no_row_has_no_mean():
+def test_a_reward_without_values_has_no_mean():
     nothing = _summary([[None, None]], [[None]])
     assert (nothing["mean"], nothing["interval"], nothing["greedy"], nothing["rows"]) == (None, None, None, 0.0)
     single = _summary([[1.0, 0.0], [None, None]], [[1.0], [None]])
@@ -68,15 +68,15 @@ def twice(task):
 
 
 @pytest.mark.parametrize(("acts", "asked"), [(["one"], "the one"), (["one", "other"], "the other")])
-def test_the_pictures_are_those_that_the_first_reward_is_about(tiny_checkpoint, acts, asked):
+def test_samples_are_images_with_the_first_reward(tiny_checkpoint, acts, asked):
     content = mapping(tiny_checkpoint, scenario=f"{__file__}:twice", eval={**EVAL, "size": 2})
     reddish = content["rewards"][0]["name"]
     content["rewards"] = [{"name": reddish, "acts": acts}, {"name": reddish}]
-    shown = evaluate_tracks(setup_rl(parse_recipe(content))).specimens
+    shown = evaluate_tracks(setup_rl(parse_recipe(content))).samples
     assert [one.prompt for one in shown] == [asked] * 2
 
 
-def test_a_split_with_fewer_rows_is_played_whole(tiny_checkpoint, monkeypatch):
+def test_a_split_with_fewer_rows_is_used_completely(tiny_checkpoint, monkeypatch):
     def opened(data, columns, *, seed, check):
         assert data.size is None  # what bounds training does not bound the measurement
         return open_rows(data.model_copy(update={"size": 3}), columns, seed=seed, check=check)
@@ -88,7 +88,7 @@ def test_a_split_with_fewer_rows_is_played_whole(tiny_checkpoint, monkeypatch):
     assert told == [(3, 3)] and len(table["reddish"]["by_row"]) == 3
 
 
-def test_training_rows_are_not_played(tiny_checkpoint, monkeypatch):
+def test_training_rows_are_not_evaluated(tiny_checkpoint, monkeypatch):
     seen = []
 
     def opened(data, columns, *, seed, check):

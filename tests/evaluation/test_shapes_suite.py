@@ -78,7 +78,7 @@ def solved(draws_right=lambda index, sample: True, says=lambda row, index, sampl
     return evaluate_shapes(Known(draws_right, says), CONFIG, WORLD, 200)
 
 
-def test_the_keys_of_the_summary():
+def test_keys_of_the_summary():
     table = solved().table
     assert list(table) == ["draw", "answer", "held_out", "greedy", "pass@3", "items", "by_item"]
     assert table["items"] == {"test": 40, "held_out": 6}
@@ -90,7 +90,7 @@ def test_the_keys_of_the_summary():
     assert set(table["answer"]) == {"overall", *FORMS, *(row["kind"] for row in items("test", 40))}
 
 
-def test_one_who_knows_everything_is_always_right():
+def test_a_perfect_policy_is_always_correct():
     table = solved().table
     for section in (table, table["held_out"], table["greedy"], table["pass@3"], table["pass@3"]["held_out"]):
         assert all(value == 1.0 for skill in ("draw", "answer") for value in section[skill].values())
@@ -125,7 +125,7 @@ def test_tallies_by_hand():
         assert table["answer"][form] == round(sum(mine) / len(mine) / 3, 4)
 
 
-def test_guidance_is_for_drawings_alone():
+def test_guidance_applies_to_images_only():
     seen = set()
 
     class Guided(FakePolicy):
@@ -157,20 +157,20 @@ def walked(monkeypatch):
     return seen
 
 
-def test_a_policy_that_draws_by_denoising(unified, walked):
+def test_a_diffusion_policy(unified, walked):
     """Samples take the stochastic steps that it is told, the greedy drawing walks the ODE."""
     few = changed(held_out_size=2, guidance_scale=3.0).model_copy(update={"size": 4, "samples_per_item": 2})
     steps = Sampling(num_steps=3, noise_level=0.5, shift=2.0, guidance="conditional", guidance_scale=7.0)
     outcome = evaluate_shapes(load_policy(unified), few, WORLD, 8, denoising=steps)
     assert list(outcome.table) == ["draw", "answer", "held_out", "greedy", "pass@2", "items", "by_item"]
-    assert [specimen.image.size for specimen in outcome.specimens] == [(16, 16)] * 4
+    assert [specimen.image.size for specimen in outcome.samples] == [(16, 16)] * 4
     sampled = replace(steps, guidance="guided", guidance_scale=3.0)
     assert walked == [sampled, replace(sampled, temperature=0.0)] * 2
 
 
-def test_the_command_and_a_run_say_how_drawings_are_denoised(unified, walked, tmp_path, capsys):
+def test_denoising_settings_of_the_command_and_of_a_run(unified, walked, tmp_path, capsys):
     world = [part for name, value in WORLD.items() for part in ("--world", f"{name}={value}")]
-    small = ["--size", 2, "--held-out-size", 2, "--pass-at", 1, "--max-tokens", 4]
+    small = ["--size", 2, "--held-out-size", 2, "--samples-per-item", 1, "--max-tokens", 4]
     answer = motet_command(capsys, "eval", unified, *small, *world, "--num-steps", 2, "--noise-level", 0.3)
     assert answer.code == 0 and "draw: overall" in answer.out
     assert {(how.num_steps, how.noise_level, how.guidance) for how in walked} == {(2, 0.3, "none")}
@@ -182,7 +182,7 @@ def test_the_command_and_a_run_say_how_drawings_are_denoised(unified, walked, tm
 
 
 @pytest.mark.parametrize("prepared", [setup_rl, setup_eval, setup_sft])
-def test_a_suite_that_the_policy_cannot_play_is_refused_before_anything_is_trained(prepared, tmp_path):
+def test_an_unsupported_suite_is_rejected_before_training(prepared, tmp_path):
     content = mapping(save_tiny(tmp_path / "reader", "qwen2_5_vl"), scenario="answer", eval={"suite": "shapes"})
     content["rewards"] = [{"name": f"{REWARDS}spacious"}]
     if prepared is setup_sft:
@@ -213,7 +213,7 @@ def test_items_are_not_those_of_training():
     assert not trained & {row["prompt"] for split in ("test", "held_out") for row in items(split, 6)}
 
 
-def test_progress_and_specimens():
+def test_progress_and_samples():
     told = []
     policy = FakePolicy(side=16)
     outcome = evaluate_shapes(policy, CONFIG, WORLD, 20, lambda done, total: told.append((done, total)))
@@ -221,12 +221,12 @@ def test_progress_and_specimens():
     rows = items("test", 40)
     hard = [row["prompt"] for row in rows if row["category"] in HARD_CATEGORIES]
     easy = [row["prompt"] for row in rows if row["category"] not in HARD_CATEGORIES]
-    assert hard and easy and [specimen.prompt for specimen in outcome.specimens] == hard + easy
-    assert not any(specimen.correct for specimen in outcome.specimens)
+    assert hard and easy and [specimen.prompt for specimen in outcome.samples] == hard + easy
+    assert not any(specimen.correct for specimen in outcome.samples)
 
 
-def test_pictures_that_cannot_be_read_are_an_error_not_a_zero():
-    with pytest.raises(ConfigError, match=r"8 pixels wide, from which a grid of 2 x 2 cells cannot be read"):
+def test_images_too_small_for_the_grid_raise():
+    with pytest.raises(ConfigError, match=r"8 pixels wide and cannot be divided into a grid of 2 x 2"):
         evaluate_shapes(FakePolicy(side=8), CONFIG, WORLD, 20)
 
 
@@ -243,7 +243,7 @@ def test_pictures_that_cannot_be_read_are_an_error_not_a_zero():
         ("<answer>A</answer>", "B", False),
     ],
 )
-def test_what_counts_as_right(text, answer, right):
+def test_correct_answers(text, answer, right):
     assert is_right(text, answer) is right
 
 
@@ -259,7 +259,7 @@ def test_the_table_shows_both_columns_and_the_change():
     assert "a[b]c" in single.export_text() and "change" not in single.export_text()
 
 
-def test_a_measurement_stops_when_its_time_is_over_and_says_how_many_items_it_took(monkeypatch):
+def test_an_evaluation_stops_at_its_time_limit_and_counts_its_items(monkeypatch):
     now = iter(range(0, 10_000, 30))
     monkeypatch.setattr("motet.evaluation.shapes_suite.time.monotonic", lambda: next(now))
     config = changed(held_out_size=64).model_copy(update={"size": 200, "minutes": 1.0})

@@ -137,7 +137,7 @@ def test_a_narrow_terminal_has_fewer_columns_and_says_so():
         ({"stages": {"one": {}, "two": {"data": {"options": {"max_objects": 2}}}}}, "not measured on the same rows"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(changes, message, tmp_path):
+def test_recipes_without_comparable_rewards_are_rejected(changes, message, tmp_path):
     with pytest.raises(ConfigError) as error:
         parse_plan(content() | changes, tmp_path)
     assert message in str(error.value)

@@ -1,0 +1,91 @@
+"""The commands below `motet bench` and their options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from motet.cli.options import Json, Overrides, Overwrite, RecipePath, Resume
+from motet.cli.outputs import check_output
+
+bench = typer.Typer(no_args_is_help=True, help="Benchmarks of speed, rewards and scenarios.")
+
+
+@bench.command("rollout")
+def bench_rollout(
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="A Janus checkpoint or run folder; default: a tiny random model.")
+    ] = None,
+    batch_sizes: Annotated[list[int] | None, typer.Option("--batch", help="Batch size. Repeatable.")] = None,
+    guidance_scale: Annotated[float, typer.Option(min=1.0, help="Guidance scale of the image benchmark.")] = 5.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Number of interleaved repetitions.")] = 5,
+    json_path: Json = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Throughput of the sampler vs transformers generate() at identical settings."""
+    check_output("--json", json_path, overwrite=overwrite)
+    from motet.cli.bench import bench_rollout as run
+
+    run(checkpoint, batch_sizes or [16, 64], guidance_scale, repeats, json_path)
+
+
+@bench.command("rewards")
+def bench_rewards(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    *,
+    rollouts: Annotated[int, typer.Option(min=1, help="Rollout batches per track, of the recipe's size.")] = 4,
+    trusted: Annotated[str | None, typer.Option(help="The trusted reward; default: the first of each track.")] = None,
+    json_path: Json = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Correlation of each reward with a trusted reward, before training."""
+    check_output("--json", json_path, overwrite=overwrite)
+    from motet.cli.bench import bench_rewards as run
+
+    run(recipe, overrides or [], rollouts, trusted, json_path)
+
+
+@bench.command("scenarios")
+def bench_scenarios(
+    overrides: Overrides = None,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("runs/scenarios"),
+    plan: Annotated[Path, typer.Option(help="A recipe (YAML) with one stage per scenario and policy.")] = Path(
+        "recipes/shapes_scenarios.yaml"
+    ),
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Seed; default: 0. Repeatable.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Scenario or stage; default: all. Repeatable.")] = None,
+    policies: Annotated[
+        list[str] | None, typer.Option("--policy", help="Name of a checkpoint, e.g. shapes_janus. Repeatable.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Trajectories per stage; default: the stage's steps.")
+    ] = None,
+    resume: Resume = False,
+) -> None:
+    """All scenarios before and after RL, from their SFT checkpoints and at equal budget."""
+    from motet.cli.bench import bench_scenarios as run
+    from motet.config.bench_scenarios import StageFilter
+
+    choice = StageFilter(tuple(seeds or [0]), tuple(only or ()), tuple(policies or ()), budget)
+    run(plan, output, choice, overrides or [], resume=resume)
+
+
+@bench.command("step")
+def bench_step(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    *,
+    steps: Annotated[int, typer.Option(min=1, help="Number of timed steps.")] = 3,
+    warmup: Annotated[int, typer.Option(min=0, help="Number of untimed steps before them.")] = 1,
+    json_path: Json = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Seconds per phase, images/s and peak memory of a recipe's training steps; no results are kept."""
+    check_output("--json", json_path, overwrite=overwrite)
+    from motet.cli.bench import bench_step as run
+
+    run(recipe, overrides or [], steps, warmup, json_path)

@@ -1,0 +1,15 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipePath = Annotated[Path, typer.Argument(help="A recipe (YAML).")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides: key.subkey=value ...")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Run folder to write.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in that folder.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the results to this JSON file.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing output file.")]
