@@ -104,8 +104,8 @@ FAULTS = (
     numerics(
         "biased standard deviation",
         "advantages",
-        "degrees = survivors if population else survivors - 1",
-        "degrees = survivors",
+        "degrees = num_valid if population else num_valid - 1",
+        "degrees = num_valid",
         "advantages.py::test_grpo_by_hand",
     ),
     numerics(

@@ -23,6 +23,8 @@ def show_config(recipe: Path | None, overrides: list[str], keys: bool, rewards: 
         from motet.config.keys import explain
 
         say(explain(Recipe))
+        for line in _options_of_choices():
+            say(line)
     elif rewards:
         from motet.rewards import built_in_rewards
 
@@ -39,6 +41,19 @@ def show_config(recipe: Path | None, overrides: list[str], keys: bool, rewards: 
         raise ConfigError("No recipe was given.", fix="motet config RECIPE.yaml, or motet config --keys.")
     else:
         say(without_passwords("\n".join(_resolved(recipe, overrides))), end="")
+
+
+def _options_of_choices() -> Iterator[str]:
+    """The options of every loss and advantage estimator."""
+    from motet.config.keys import explain
+    from motet.training.advantage_estimators import ADVANTAGES
+    from motet.training.losses import LOSSES
+
+    for key, known in (("algorithm.advantage", ADVANTAGES), ("algorithm.loss", LOSSES)):
+        for name, entry in known.entries.items():
+            settings = getattr(entry, "Settings", None)
+            if settings is not None and settings.model_fields:
+                yield f"\n{key}: {{name: {name}, ...}}\n{explain(settings)}"
 
 
 def _resolved(path: Path, overrides: list[str]) -> Iterator[str]:

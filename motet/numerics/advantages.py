@@ -1,17 +1,17 @@
-"""Group-relative advantages: how much better a sibling did than its group.
+"""Group-relative advantages: how much better a generation is than its group.
 
-Rewards are float tensors over the G siblings of a prompt. NaN marks a dropped sibling: it gets advantage 0 and takes no
-part in any mean or standard deviation. An infinite reward is not forgiven: it gives NaN or infinite advantages.
+Rewards are float tensors over the G generations of a prompt. NaN marks a failed generation: its advantage is 0, and it
+is left out of every mean and standard deviation. An infinite reward gives NaN or infinite advantages.
 
     advantage = (reward - baseline) / (std + 1e-4)
 
-`baseline`: "grpo", the group's mean (DeepSeekMath, arXiv 2402.03300); "rloo", the mean of the other siblings
-(arXiv 2402.14740), which is the former times n / (n - 1) for n survivors.
+`baseline`: "grpo", the group's mean (DeepSeekMath, arXiv 2402.03300); "rloo", the mean of the other generations
+(arXiv 2402.14740), which is the former times n / (n - 1) for n valid generations.
 `scale`: "group" divides by the group's standard deviation (GRPO; also TRL and CoRL); "batch" by that of all rewards of
 the batch (Lite PPO, arXiv 2508.08221); "none" does not divide (Dr. GRPO, arXiv 2503.20783).
 The standard deviation is the unbiased one (n - 1), as in TRL and CoRL; `population` divides by n, as Flow-GRPO's code
-does. A group that teaches nothing (one survivor, or
-equal rewards) gets zeros: count such groups with `zero_variance`.
+does. A group without variance (one valid generation, or equal rewards) gets zeros: count such groups with
+`zero_variance`.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ def batch_advantages(
     population: bool = False,
     epsilon: float = STD_EPSILON,
 ) -> Float[Tensor, "P G"]:
-    """Advantages of P groups of G siblings; only `scale="batch"` lets the groups know each other."""
-    survives = ~rewards.isnan()
+    """Advantages of P groups of G generations; only under `scale="batch"` do they depend on other groups."""
+    valid = ~rewards.isnan()
     advantages = rewards - rewards.nanmean(dim=1, keepdim=True)
     if baseline == "rloo":
-        survivors = survives.sum(dim=1, keepdim=True)
-        advantages = advantages * survivors / (survivors - 1).clamp(min=1)
+        num_valid = valid.sum(dim=1, keepdim=True)
+        advantages = advantages * num_valid / (num_valid - 1).clamp(min=1)
     if scale == "group":
         advantages = advantages / (_nan_std(rewards, population) + epsilon)
     elif scale == "batch":
         advantages = advantages / (_nan_std(rewards.reshape(1, -1), population) + epsilon)
-    return torch.where(survives & ~_without_variance(rewards).unsqueeze(1), advantages, 0.0)
+    return torch.where(valid & ~_without_variance(rewards).unsqueeze(1), advantages, 0.0)
 
 
 def group_advantages(
@@ -62,11 +62,11 @@ def group_advantages(
 
 
 def zero_variance(rewards: Float[Tensor, "G"]) -> bool:
-    """Whether a group teaches nothing: fewer than two survivors, or rewards that are equal up to float32 rounding."""
+    """Whether a group has fewer than two valid generations, or rewards that are equal up to float32 rounding."""
     return bool(_without_variance(rewards.unsqueeze(0)))
 
 
-def normalize_each(
+def normalize_separately(
     values: Float[Tensor, "R G"],
     weights: Float[Tensor, "R"],
     *,
@@ -76,7 +76,7 @@ def normalize_each(
     """GDPO (arXiv 2601.05242): normalise every reward over the group, then take the weighted sum.
 
     A reward that is NaN for the whole group does not apply and is left out. NaN for part of the group drops those
-    siblings from every reward, and they stay NaN in the result, which is a reward for `batch_advantages`: with
+    generations from every reward, and they stay NaN in the result, which is a reward for `batch_advantages`: with
     `scale="batch"` that gives GDPO's last step and TRL's `normalize_then_sum`.
     """
     applies = ~values.isnan().all(dim=1)
@@ -86,16 +86,18 @@ def normalize_each(
 
 
 def _nan_std(rewards: Float[Tensor, "P G"], population: bool) -> Float[Tensor, "P 1"]:
-    """Standard deviation of each row's survivors, the population's or the unbiased; 0 where fewer than two survive."""
+    """Standard deviation of each row's valid entries, the population's or the unbiased; 0 where fewer than two are."""
     deviations = rewards - rewards.nanmean(dim=1, keepdim=True)
-    survivors = (~rewards.isnan()).sum(dim=1, keepdim=True)
-    degrees = survivors if population else survivors - 1
+    num_valid = (~rewards.isnan()).sum(dim=1, keepdim=True)
+    degrees = num_valid if population else num_valid - 1
     return (deviations.square().nansum(dim=1, keepdim=True) / degrees.clamp(min=1)).sqrt()
 
 
 def _without_variance(rewards: Float[Tensor, "P G"]) -> Bool[Tensor, "P"]:
-    """Rows with fewer than two survivors, or whose survivors differ by rounding only."""
+    """Rows with fewer than two valid entries, or whose valid entries differ by rounding only."""
     dropped = rewards.isnan()
-    spread = rewards.masked_fill(dropped, -torch.inf).amax(dim=1) - rewards.masked_fill(dropped, torch.inf).amin(dim=1)
+    difference = rewards.masked_fill(dropped, -torch.inf).amax(dim=1) - rewards.masked_fill(dropped, torch.inf).amin(
+        dim=1
+    )
     rounding = 8 * torch.finfo(torch.float32).eps * rewards.abs().nan_to_num(nan=0.0, posinf=torch.inf).amax(dim=1)
-    return ((~dropped).sum(dim=1) < 2) | (spread == 0) | (spread < rounding)
+    return ((~dropped).sum(dim=1) < 2) | (difference == 0) | (difference < rounding)

@@ -25,7 +25,7 @@ from motet.config.options import read_options
 from motet.config.problem import Problem
 from motet.config.section import Section
 from motet.core.registry import Registry, register, registry
-from motet.numerics.advantages import Baseline, Scale, batch_advantages, normalize_each
+from motet.numerics.advantages import Baseline, Scale, batch_advantages, normalize_separately
 
 KEY = "algorithm.advantage"
 
@@ -59,7 +59,7 @@ class AdvantageEstimator(ABC):
         if self.settings.normalize_separately:
             population = self.settings.population_std
             return torch.stack(
-                [normalize_each(values[:, p], weights, population=population) for p in range(values.shape[1])]
+                [normalize_separately(values[:, p], weights, population=population) for p in range(values.shape[1])]
             )
         applies = ~values.isnan().all(dim=2, keepdim=True)  # [R, P, 1]
         missing = (values.isnan() & applies).any(dim=0) | ~applies.any(dim=0)

@@ -62,6 +62,8 @@ class AssignedAdvantages:
 
     acts: tuple[ActWithAdvantage, ...]
     stats: Mapping[str, float]
+    has_variance: tuple[bool, ...] = ()
+    """Of each group: whether any pool's rewards differ."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +117,8 @@ def assign_advantages(
                 elif act.trained:
                     without += 1
     stats = _stats(groups, scores, pools) | {"acts": float(len(assigned)), "acts_without_reward": float(without)}
-    return AssignedAdvantages(tuple(assigned), stats)
+    varies = [any(pool.applies(p) and not zero_variance(pool.rewards[p]) for pool in pools) for p in range(len(groups))]
+    return AssignedAdvantages(tuple(assigned), stats, tuple(varies))
 
 
 def _pairs(groups: Sequence[Group], scores: Sequence[Scores]) -> list[tuple[Group, Scores]]:

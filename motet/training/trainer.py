@@ -1,9 +1,10 @@
-"""The loop of reinforcement learning: play, score, credit, learn, report."""
+"""The trainer of reinforcement learning: roll out, score, assign advantages, update, log."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from motet.core.errors import ConfigError
 from motet.core.trajectory import Group, Scores
@@ -13,100 +14,166 @@ from motet.report.run_dir import WARNINGS
 from motet.report.samples import failure_lines, save_samples
 from motet.rewards import StepLog, score_groups
 from motet.training.advantages import AssignedAdvantages, assign_advantages
+from motet.training.batches import Stats
 from motet.training.policy_update import update
 from motet.training.rollout import RolloutRequest, rollout_tracks
 from motet.training.run_loop import Progress, Run
 from motet.training.setup import Track, TrainingSetup, sampling_params
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class TrackBatch:
-    """What a step saw of one track: played, judged (`log`: what the rewards logged), credited."""
+    """One track's part of a step: groups with their scores and advantages, and what the rewards logged.
+
+    `discarded` are groups that dynamic sampling left out, `num_replaced` the ones that others took the place of.
+    """
 
     track: Track
     groups: list[Group]
     scores: list[Scores]
     log: StepLog
-    credit: AssignedAdvantages
+    advantages: AssignedAdvantages
+    discarded: list[tuple[Group, Scores]] = field(default_factory=list[tuple[Group, Scores]])
+    num_replaced: int = 0
+
+    @property
+    def all_groups(self) -> list[Group]:
+        """The discarded ones too."""
+        return [*self.groups, *(group for group, _ in self.discarded)]
+
+    @property
+    def all_scores(self) -> list[Scores]:
+        """Of `all_groups`."""
+        return [*self.scores, *(scores for _, scores in self.discarded)]
 
 
 def train(session: TrainingSetup, run: Run) -> Progress:
-    """Play, score, credit, learn, report; until the last step or an interruption. Returns where the run stands."""
-    tracks_seen = {track.name for track in session.tracks} if run.first else set[str]()
-    empty = EmptyRewards(min(STEPS, session.recipe.run.steps) if not run.first else 0)
+    """Train until the last step or an interruption. Returns where the run stands."""
+    trainer = _Trainer(session, run)
     with run:
-        for step, watch in run.steps():
-            _step(session, run, step, watch, tracks_seen, empty)
+        for step, timer in run.steps():
+            trainer.train_step(step, timer)
     return run.progress
 
 
-def _step(
-    session: TrainingSetup, run: Run, step: int, watch: PhaseTimer, tracks_seen: set[str], empty: EmptyRewards
-) -> None:
-    """One step; with its rollout goes what is kept as long as acts are. `tracks_seen`: the tracks that have had a
-    step, in this process or before it."""
-    rounds = _play(session, step, watch)
-    for played in rounds:
-        if played.track.name not in tracks_seen:
-            _raise_if_all_failed(played)
-            tracks_seen.add(played.track.name)
-    groups = [group for played in rounds for group in played.groups]
-    credited = [act for played in rounds for act in played.credit.acts]
-    with watch.phase("learn"):
-        stats = update(session.policy, session.learner, groups, credited, session.recipe, step)
-    numbers = {key: value for played in rounds for key, value in _metrics(played).items()}
-    failures = [line for one in rounds for line in failure_lines(step, one.groups, one.scores, one.track.name)]
-    run.report(step, {**numbers, **act_metrics(groups, watch.seconds["rollout"]), **stats}, failures)
-    for played in rounds:
-        if (step + 1) % session.recipe.run.log_samples_every == 0:
-            track = played.track
-            save_samples(run.folder, step + 1, played.groups, played.scores, track.rewards, track.name)
-        for message in empty.check(played.track.name, played.groups, played.scores, played.track.rewards):
-            run.folder.append_line(WARNINGS, {"step": step, "message": message})
-            warnings.warn(message, stacklevel=2)
+class _Trainer:
+    """The steps of a run. What a step sampled is kept no longer than the step."""
 
+    def __init__(self, session: TrainingSetup, run: Run) -> None:
+        self.session, self.run, self.recipe = session, run, session.recipe
+        self.tracks_seen = {track.name for track in session.tracks} if run.first else set[str]()
+        self.empty_rewards = EmptyRewards(min(STEPS, self.recipe.run.steps) if not run.first else 0)
 
-def _play(session: TrainingSetup, step: int, watch: PhaseTimer) -> list[TrackBatch]:
-    """The tracks of a step: played together, judged and credited each on its own."""
-    recipe, tracks = session.recipe, session.tracks_at(step)
-    with watch.phase("data"):
-        requests = [RolloutRequest(track.scenario, track.cursor.next(track.prompts), track.number) for track in tracks]
-    with watch.phase("rollout"):
-        played = rollout_tracks(
-            session.policy,
-            requests,
-            recipe.algorithm.num_generations,
-            samplings=sampling_params(recipe, step),
-            seed=recipe.run.seed,
-            step=step,
-        )
-    rounds: list[TrackBatch] = []
-    for track, groups in zip(tracks, played, strict=True):
-        log = StepLog(step, recipe.run.steps, track.cursor.epoch)
-        with watch.phase("rewards"):
-            scores = score_groups(groups, track.rewards, log)
-        rounds.append(
-            TrackBatch(track, groups, scores, log, assign_advantages(groups, scores, track.rewards, recipe.algorithm))
-        )
-    return rounds
+    def train_step(self, step: int, timer: PhaseTimer) -> None:
+        """Roll out, score and assign advantages; update the policy; log."""
+        batches = self._sample(step, timer)
+        self._check_first_step(batches)
+        stats = self._update(batches, step, timer)
+        self._log(batches, stats, step, timer)
 
+    def _sample(self, step: int, timer: PhaseTimer) -> list[TrackBatch]:
+        """The step's groups of each track with scores and advantages; of further prompts under dynamic sampling."""
+        tracks = self.session.tracks_at(step)
+        batches = self._rollout(tracks, [track.prompts for track in tracks], step, timer)
+        for _ in range(self.recipe.algorithm.dynamic_sampling or 0):
+            flat = [batch for batch in batches if not all(batch.advantages.has_variance)]
+            if not flat:
+                break
+            missing = [batch.advantages.has_variance.count(False) for batch in flat]
+            fresh = self._rollout([batch.track for batch in flat], missing, step, timer)
+            for batch, further in zip(flat, fresh, strict=True):
+                self._replace_groups(batch, further)
+        return batches
 
-def _metrics(played: TrackBatch) -> dict[str, float]:
-    """Rewards and credit of a round, under the track's name where it has one."""
-    weights = {reward.name: reward.weight for reward in played.track.rewards}
-    logged = {f"rewards/{name}": value for name, value in played.log.metrics.items()}
-    numbers = {**reward_metrics(played.scores, weights), **logged, **played.credit.stats}
-    prefix = f"{played.track.name}/" if played.track.name else ""
-    return {f"{prefix}{key}": value for key, value in numbers.items()}
+    def _rollout(
+        self, tracks: Sequence[Track], num_prompts: Sequence[int], step: int, timer: PhaseTimer
+    ) -> list[TrackBatch]:
+        """Roll out the next prompts of some tracks together; score them and assign advantages track by track."""
+        recipe = self.recipe
+        with timer.phase("data"):
+            requests = [
+                RolloutRequest(track.scenario, track.cursor.next(P), track.number)
+                for track, P in zip(tracks, num_prompts, strict=True)
+            ]
+        with timer.phase("rollout"):
+            sampled = rollout_tracks(
+                self.session.policy,
+                requests,
+                recipe.algorithm.num_generations,
+                samplings=sampling_params(recipe, step),
+                seed=recipe.run.seed,
+                step=step,
+            )
+        batches: list[TrackBatch] = []
+        for track, groups in zip(tracks, sampled, strict=True):
+            log = StepLog(step, recipe.run.steps, track.cursor.epoch)
+            with timer.phase("rewards"):
+                scores = score_groups(groups, track.rewards, log)
+            advantages = assign_advantages(groups, scores, track.rewards, recipe.algorithm)
+            batches.append(TrackBatch(track, groups, scores, log, advantages))
+        return batches
 
+    def _replace_groups(self, batch: TrackBatch, further: TrackBatch) -> None:
+        """Put the further groups that have reward variance in the place of those that have none (DAPO, section 3.2)."""
+        flat = [p for p, varies in enumerate(batch.advantages.has_variance) if not varies]
+        for group, scores, varies in zip(further.groups, further.scores, further.advantages.has_variance, strict=True):
+            if varies:
+                p = flat.pop(0)
+                batch.discarded.append((batch.groups[p], batch.scores[p]))
+                batch.groups[p], batch.scores[p] = group, scores
+                batch.num_replaced += 1
+            else:
+                batch.discarded.append((group, scores))
+        for name, values in further.log.values.items():
+            batch.log.values.setdefault(name, []).extend(values)
+        batch.advantages = assign_advantages(batch.groups, batch.scores, batch.track.rewards, self.recipe.algorithm)
 
-def _raise_if_all_failed(played: TrackBatch) -> None:
-    """A failed trajectory is data; when all of the first step fail, it is a mistake in the scenario or the rewards."""
-    failures = [failure for score in played.scores for failure in score.dropped.values()]
-    total = sum(len(group.trajectories) for group in played.groups)
-    if len(failures) == total:
-        raise ConfigError(
-            f"All {total} trajectories of the first step failed, the first of them in the {failures[0].where}: "
-            f"{failures[0].message}.",
-            fix=f"mend the scenario {played.track.scenario.name!r}, the rewards or the data.",
-        )
+    def _update(self, batches: Sequence[TrackBatch], step: int, timer: PhaseTimer) -> Stats:
+        groups = [group for batch in batches for group in batch.groups]
+        acts = [act for batch in batches for act in batch.advantages.acts]
+        with timer.phase("learn"):
+            return update(self.session.policy, self.session.learner, groups, acts, self.recipe, step)
+
+    def _log(self, batches: Sequence[TrackBatch], stats: Stats, step: int, timer: PhaseTimer) -> None:
+        run = self.run
+        metrics = {key: value for batch in batches for key, value in self._metrics(batch).items()}
+        groups = [group for batch in batches for group in batch.all_groups]
+        metrics |= {**act_metrics(groups, timer.seconds["rollout"]), **stats}
+        failures = [
+            line
+            for batch in batches
+            for line in failure_lines(step, batch.all_groups, batch.all_scores, batch.track.name)
+        ]
+        run.report(step, metrics, failures)
+        for batch in batches:
+            track = batch.track
+            if (step + 1) % self.recipe.run.log_samples_every == 0:
+                save_samples(run.folder, step + 1, batch.groups, batch.scores, track.rewards, track.name)
+            for message in self.empty_rewards.check(track.name, batch.all_groups, batch.all_scores, track.rewards):
+                run.folder.append_line(WARNINGS, {"step": step, "message": message})
+                warnings.warn(message, stacklevel=2)
+
+    def _metrics(self, batch: TrackBatch) -> dict[str, float]:
+        """Rewards of all that was rolled out, and the assignment of what is trained on; under the track's name."""
+        weights = {reward.name: reward.weight for reward in batch.track.rewards}
+        logged = {f"rewards/{name}": value for name, value in batch.log.metrics.items()}
+        metrics = {**reward_metrics(batch.all_scores, weights), **logged, **batch.advantages.stats}
+        if self.recipe.algorithm.dynamic_sampling is not None:
+            metrics |= {"groups_replaced": batch.num_replaced, "groups_discarded": len(batch.discarded)}
+        prefix = f"{batch.track.name}/" if batch.track.name else ""
+        return {f"{prefix}{key}": float(value) for key, value in metrics.items()}
+
+    def _check_first_step(self, batches: Sequence[TrackBatch]) -> None:
+        """A failed rollout is data; when all of a track's first step fail, the scenario or the rewards are wrong."""
+        for batch in batches:
+            if batch.track.name in self.tracks_seen:
+                continue
+            self.tracks_seen.add(batch.track.name)
+            failures = [failure for score in batch.scores for failure in score.dropped.values()]
+            total = sum(len(group.trajectories) for group in batch.groups)
+            if len(failures) == total:
+                raise ConfigError(
+                    f"All {total} trajectories of the first step failed, the first of them in the "
+                    f"{failures[0].where}: {failures[0].message}.",
+                    fix=f"correct the scenario {batch.track.scenario.name!r}, the rewards or the data.",
+                )

@@ -111,6 +111,14 @@ BASES: dict[str, Callable[[], Content]] = {
 }
 
 
+def _section(place: Content, name: str) -> Any:
+    """What lies at a name, as a mapping or a list; a named choice as its name and its options."""
+    inside = place.setdefault(name, {"name": "grpo"} if name in ("loss", "advantage") else {})
+    if isinstance(inside, str):
+        inside = place[name] = {"name": inside}
+    return inside
+
+
 class Bench:
     """The tiny checkpoints and data files of these recipes, each saved when it is first asked for."""
 
@@ -127,7 +135,7 @@ class Bench:
             *sections, last = key.split(".")
             place: Any = content
             for name in sections:
-                place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
+                place = place[int(name)] if isinstance(place, list) else _section(place, name)
             place[int(last) if isinstance(place, list) else last] = copy.deepcopy(value)
         if track:
             content = in_a_track(content)

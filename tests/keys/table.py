@@ -119,7 +119,7 @@ TABLE: dict[str, Shows] = {
     "sft.prompt_dropout": Shows("weights", 0.9, "sft"),
     "sft.source_dropout": Shows("weights", 0.9, "edit_sft"),
     "sft.joint_dropout": Shows("weights", 0.9, "edit_sft"),
-    "algorithm.dynamic_sampling": Shows("metrics/groups_replaced", 1, given=WORTH),
+    "algorithm.dynamic_sampling": Shows("metrics/groups_discarded", 1, given=WORTH),
     "algorithm.num_iterations": Shows("weights", 2),
     "algorithm.num_minibatches": Shows("weights", 2),
     "algorithm.per_kind.KIND.loss": Shows("weights", "grpo_guard", "flow", at="algorithm.per_kind.denoising.loss"),

@@ -16,7 +16,7 @@ from motet.numerics.advantages import (
     Scale,
     batch_advantages,
     group_advantages,
-    normalize_each,
+    normalize_separately,
     zero_variance,
 )
 
@@ -58,7 +58,7 @@ def test_the_population_deviation_by_hand(scale: Scale) -> None:
     std = math.sqrt(5 / 4) if scale == "group" else statistics.pstdev([1, 2, 3, 4, 2, 2, 2])
     expected = torch.tensor([[-1.5, -0.5, 0.5, 1.5], [0.0] * 4]) / (std + 1e-4)
     torch.testing.assert_close(batch_advantages(rewards, scale=scale, population=True), expected)
-    each = normalize_each(rewards[:1], torch.tensor([2.0]), population=True)
+    each = normalize_separately(rewards[:1], torch.tensor([2.0]), population=True)
     torch.testing.assert_close(each, 2 * torch.tensor([-1.5, -0.5, 0.5, 1.5]) / (math.sqrt(5 / 4) + 1e-4))
 
 
@@ -136,42 +136,42 @@ def test_equals_the_definition(groups: list[list[float]], baseline: Baseline, sc
         assert zero_variance(torch.tensor(group)) == (len(set(alive)) < 2)
 
 
-def test_normalize_each_by_hand() -> None:
+def test_normalize_separately_by_hand() -> None:
     values = torch.tensor([[0.0, 2.0], [100.0, 300.0]])
     # each row is -+1/sqrt 2 after normalisation, however large its values
     unit = torch.tensor([1.0 / (2**0.5 + 1e-4), 100.0 / (100 * 2**0.5 + 1e-4)])
-    total = normalize_each(values, torch.tensor([1.0, 0.8]))
+    total = normalize_separately(values, torch.tensor([1.0, 0.8]))
     expected = unit[0] * 1.0 + unit[1] * 0.8
     torch.testing.assert_close(total, torch.stack([-expected, expected]))
 
 
-def test_normalize_each_keeps_apart_what_a_plain_sum_confuses() -> None:
+def test_normalize_separately_keeps_apart_what_a_plain_sum_confuses() -> None:
     # GDPO's point: one reward won or both won, the sums (0, 1) and (0, 2) are normalised to the same advantages
     one, both = torch.tensor([[0.0, 1.0], [0.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]])
     torch.testing.assert_close(group_advantages(one.sum(0)), group_advantages(both.sum(0)), rtol=1e-3, atol=0.0)
-    torch.testing.assert_close(2 * normalize_each(one, torch.ones(2)), normalize_each(both, torch.ones(2)))
+    torch.testing.assert_close(2 * normalize_separately(one, torch.ones(2)), normalize_separately(both, torch.ones(2)))
 
 
 def test_a_reward_that_does_not_apply_is_left_out() -> None:
     values = torch.tensor([[0.0, 1.0, 2.0], [NAN, NAN, NAN]])
     expected = group_advantages(values[0])
-    torch.testing.assert_close(normalize_each(values, torch.tensor([1.0, 5.0])), expected)
+    torch.testing.assert_close(normalize_separately(values, torch.tensor([1.0, 5.0])), expected)
 
 
 def test_a_sibling_without_one_reward_is_dropped_from_all() -> None:
     values = torch.tensor([[0.0, 1.0, 50.0], [3.0, 5.0, NAN]])
-    total = normalize_each(values, torch.ones(2))
+    total = normalize_separately(values, torch.ones(2))
     expected = group_advantages(values[0, :2]) + group_advantages(values[1, :2])
     torch.testing.assert_close(total, torch.cat([expected, torch.tensor([NAN])]), equal_nan=True)
     assert group_advantages(total)[2] == 0.0
 
 
 def test_a_group_to_which_no_reward_applies_is_dropped() -> None:
-    total = normalize_each(torch.full((2, 3), NAN), torch.ones(2))
+    total = normalize_separately(torch.full((2, 3), NAN), torch.ones(2))
     assert bool(total.isnan().all())
     assert group_advantages(total).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_a_reward_without_variance_adds_nothing() -> None:
     values = torch.tensor([[0.0, 1.0, 2.0], [0.3, 0.3, 0.3]])
-    torch.testing.assert_close(normalize_each(values, torch.tensor([1.0, 5.0])), group_advantages(values[0]))
+    torch.testing.assert_close(normalize_separately(values, torch.tensor([1.0, 5.0])), group_advantages(values[0]))

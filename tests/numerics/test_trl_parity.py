@@ -26,7 +26,7 @@ with warnings.catch_warnings():
 
     GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer = trl.GRPOConfig, trl.GRPOTrainer, trl.RLOOConfig, trl.RLOOTrainer
 
-from motet.numerics.advantages import STD_EPSILON, Scale, batch_advantages, normalize_each
+from motet.numerics.advantages import STD_EPSILON, Scale, batch_advantages, normalize_separately
 from motet.numerics.aggregation import StepCounts
 from motet.numerics.entropies import highest_entropies
 from motet.numerics.kl import kl
@@ -453,14 +453,15 @@ def test_rloo_advantages(tmp_path: Path, groups: Groups) -> None:
 
 
 def test_gdpo_advantages(tmp_path: Path) -> None:
-    """`normalize_each`, then scale "batch", is TRL's `normalize_then_sum`, which whitens the sum over the batch."""
+    """`normalize_separately`, then scale "batch": TRL's `normalize_then_sum`, which whitens the sum over the batch."""
     first, second = [[0.0, 1.0, 1.0, 4.0], [2.0, 0.0, 2.5, -1.0]], [[0.0, 50.0, 0.0, 9.0], [1.0, 1.0, 1.0, 0.0]]
     trainer = build(
         GRPOTrainer, GRPOConfig, tmp_path, [[*first[0], *first[1]], [*second[0], *second[1]]],
         multi_objective_aggregation="normalize_then_sum", reward_weights=[1.0, 0.8],
     )  # fmt: skip
     sums = [
-        normalize_each(torch.tensor(rewards), torch.tensor([1.0, 0.8])) for rewards in zip(first, second, strict=True)
+        normalize_separately(torch.tensor(rewards), torch.tensor([1.0, 0.8]))
+        for rewards in zip(first, second, strict=True)
     ]
     ours = batch_advantages(torch.stack(sums), scale="batch")
     torch.testing.assert_close(ours, trl_advantages(trainer), rtol=1e-5, atol=1e-5)

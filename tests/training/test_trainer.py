@@ -485,7 +485,7 @@ def test_a_run_none_of_whose_acts_anything_trained_makes_is_refused(tiny_checkpo
         "algorithm": {"advantage_assignment": "joint"},
     }
     recipe = mapping(tiny_checkpoint, policy={"train": ["generation_head"]}, **answers)
-    with pytest.raises(ConfigError, match=r"has a say in the acts of this step \(text\)"):
+    with pytest.raises(ConfigError, match=r"has a gradient from the acts of this step \(text\)"):
         run_loop(recipe, tmp_path / "run")
 
 

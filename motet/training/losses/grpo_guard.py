@@ -1,12 +1,12 @@
-"""GRPO-Guard: importance ratios of denoising steps that clip alike at every step.
+"""GRPO-Guard: importance ratios of denoising steps for which one clip range fits every step.
 
 Wang et al., arXiv 2510.22319. For an action `x' = mean_old + std noise` the averaged log-ratio is
 
     log r = mean_d( -(mean - mean_old)^2 / (2 std^2) + (mean - mean_old) noise / std )
 
-Its first part is never positive, so ratios sit left of 1 and a positive advantage never meets its clip; and its spread
-goes with `1 / std`, so no one clip range fits all steps. RatioNorm removes both: it adds the first part back and
-multiplies by std. What remains is `mean_d((mean - mean_old) noise)`.
+Its first part is never positive, so ratios are mostly below 1 and a positive advantage is never clipped; and its
+deviation goes with `1 / std`, so no one clip range fits all steps. RatioNorm removes both: it adds the first part back
+and multiplies by std. What remains is `mean_d((mean - mean_old) noise)`.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""DiffusionNFT: learning from rewards through the forward process, without any ratio.
+"""DiffusionNFT: a loss of the forward process with rewards, without any ratio.
 
-Zheng et al., arXiv 2509.16117. No likelihood and no stored step is needed: only the final picture `x_0` of an act,
-sampled by any solver under an old policy, and its advantage. Like flow matching, it noises the picture to `x_sigma` and
-asks for velocities there. Two implicit policies are built from the velocities of the trained and the old policy, and
-the picture teaches one or the other, in proportion to how good it was:
+Zheng et al., arXiv 2509.16117. No likelihood and no stored step is needed: only the final image `x_0` of an act,
+sampled by any solver under an old policy, and its advantage. Like flow matching, it noises the image to `x_sigma` and
+needs velocities there. Two implicit policies are built from the velocities of the trained and the old policy, and
+the image is a target of one or the other, in proportion to how good it is:
 
     v+ = (1 - beta) v_old + beta v        v- = (1 + beta) v_old - beta v
     loss = r |v+ - (noise - x_0)|^2 + (1 - r) |v- - (noise - x_0)|^2
 
 Its optimum is `v_old + (2 / beta) E[r | x_sigma] (v_good - v_old)`, with `v_good` the velocity of the old policy's
-pictures weighted by r: the direction in which good pictures lie, and no reward's gradient.
+images weighted by r: the direction of good images, without a gradient of the reward.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class NFT(Loss[NFTSettings]):
 
 
 def optimality_prob(advantages: Float[Tensor, "B"], max_advantage: float = 5.0) -> Float[Tensor, "B"]:
-    """`r = 1/2 + clip(A / A_max, -1, 1) / 2` in [0, 1]: how probably a picture is a good one.
+    """`r = 1/2 + clip(A / A_max, -1, 1) / 2` in [0, 1]: the probability that an image is a good one.
 
     `max_advantage` 5 is the released code's, for advantages in units of standard deviations.
     """
@@ -97,7 +97,7 @@ def implicit_velocities(
 ) -> tuple[Float[Tensor, "B *D"], Float[Tensor, "B *D"]]:
     """The positive and the negative policy's velocity; no gradient flows into the old one.
 
-    Their mean is the old velocity: what one goes, the other goes back. `beta` 1 or 0.1 in the released code; a smaller
+    Their mean is the old velocity. `beta` 1 or 0.1 in the released code; a smaller
     one goes further, as the optimum's `2 / beta` says.
     """
     old = at_least_float32(old_velocity.detach())
@@ -115,9 +115,9 @@ def nft_loss(
     beta: float,
     sigma: Float[Tensor, "B"] | None = None,
 ) -> Float[Tensor, "B"]:
-    """The loss of each picture, averaged over its dimensions; `r` is its `optimality_prob`.
+    """The loss of each image, averaged over its dimensions; `r` is its `optimality_prob`.
 
-    With `sigma`, both terms have the paper's adaptive weight: the error of the *picture*, `sigma` times that of the
+    With `sigma`, both terms have the paper's adaptive weight: the error of the *image*, `sigma` times that of the
     velocity, squared and divided by its own mean size, so that no noise level dominates. That is
     `sigma mean_d(e^2) / mean_d(|e|)`, where no gradient flows through the denominator.
     The released code multiplies all by `max_advantage / beta`; leave that to the weight of the term.
@@ -133,7 +133,7 @@ def _squared(error: Float[Tensor, "B *D"]) -> Float[Tensor, "B"]:
 
 
 def _adaptive(error: Float[Tensor, "B *D"], sigma: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-    """The picture's squared error over its detached mean absolute error."""
+    """The image's squared error over its detached mean absolute error."""
     image_error = broadcast_like(sigma, error) * error
     scale = row_mean(image_error.detach().abs()).clamp(min=SMALLEST_SCALE)
     return row_mean(image_error.square()) / scale
