@@ -46,7 +46,7 @@ def update(
     if not trained:
         return {"skipped": 1.0}
     reference = reference_replays(policy, samples, trained, losses, budget)
-    active = {n for n in trained if reference is not None or has_gradient(samples[n], losses)}
+    active = {n for n in trained if reference is not None or needs_replay(samples[n], losses)}
     replayed = sorted(active | set(_fallbacks_of_groups(samples, trained)))
     old = old_replays(policy, samples, replayed, losses, recipe)
     rollout = _Samples(samples, frozenset(trained), active, old, reference, _max_actions(samples, recipe))
@@ -83,8 +83,8 @@ def prepare_samples(
     return sorted(prepared, key=lambda one: one.position)
 
 
-def has_gradient(sample: Sample, losses: Losses) -> bool:
-    """Whether an act adds to the gradient even without a KL.
+def needs_replay(sample: Sample, losses: Losses) -> bool:
+    """Whether an act adds to the gradient even without a KL, and so is replayed.
 
     One of advantage 0 does not, unless its loss says so: it counts in the denominators and is not replayed. For a
     policy that is right most of the time that is most acts.

@@ -36,6 +36,7 @@ WRONG = [
     ("loss=dr_grpo", "algorithm.scale_rewards: is group, but algorithm.loss dr_grpo"),
     ("loss=nft", "algorithm.loss: nft is a loss of denoising acts, and this one is for text acts"),
     ("loss=grpo_guard", "algorithm.loss: grpo_guard is a loss of denoising acts"),
+    ("loss=nll", "algorithm.loss: nll does not use advantages"),
     ("loss=drgpo", "algorithm.loss='drgpo' is not a loss"),
     ("per_kind.text.loss={name: grpo, epsilon: 0}", "algorithm.per_kind.text.loss.epsilon: 0 clips every change away"),
     ("advantage=ppo", "algorithm.advantage='ppo' is not a"),
