@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,29 @@ def load_model(kind: Any, source: str, dtype: torch.dtype | str) -> tuple[Any, M
     """
     require_sizes(Path(source), "config.json", "model")
     return kind.from_pretrained(source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
+
+
+def open_checkpoint(
+    kind: Any, source: str, dtype: torch.dtype | str, open_processor: Callable[[str, Any], Any], family: str
+) -> tuple[Any, Any]:
+    """Model of class `kind` and processor of a folder or hub id; `dtype` "auto" keeps what is stored.
+
+    `open_processor` gets the source and the model. Raises CheckpointError for broken files, and unless the weights are
+    all there and nothing else is.
+    """
+    with suppress_hf_output():
+        try:
+            model, found = load_model(kind, source, dtype)
+            processor = open_processor(source, model)
+        except CheckpointError:
+            raise
+        except Exception as error:  # each library below raises its own kinds on a broken file
+            raise CheckpointError(
+                f"{source!r} cannot be loaded: {first_line(error)}",
+                fix=f"give a hub id, or a folder where transformers saved a {family} model and its processor.",
+            ) from error
+    require_complete(source, found, family)
+    return model, processor
 
 
 def require_complete(source: str, found: Mapping[str, Any], family: str) -> None:

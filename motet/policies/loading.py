@@ -14,6 +14,9 @@ from transformers import JanusConfig
 from motet.config import DiffusionConfig, PolicyConfig
 from motet.core.errors import CheckpointError, ConfigError
 from motet.core.registry import first_line, is_object_path
+from motet.policies.emu3 import Emu3Policy
+from motet.policies.emu3.policy import open_emu3
+from motet.policies.generation.policy import LanguageModelPolicy
 from motet.policies.janus import JanusPolicy
 from motet.policies.janus.checkpoint import open_janus
 from motet.policies.lora import attach, base_model_of
@@ -29,10 +32,10 @@ from motet.weights.locate import resolve_checkpoint
 def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
     """Load a checkpoint folder, a run folder (its newest checkpoint), a hub id, or a LoRA adapter folder.
 
-    Its config.json says which policy it is: Janus in the transformers layout, Qwen2.5-VL and Qwen3-VL, diffusers
-    pipelines (as `policy.diffusion` beside a language model, or alone), and motet's unified models around any of those
-    language models. With a `config`, its device, precision and trainable parts apply; without one the policy is ready
-    to sample and trains the default parts. Raises CheckpointError for a missing, broken or unsupported checkpoint,
+    Its config.json says which policy it is: Janus, Emu3, Qwen2.5-VL and Qwen3-VL in the transformers layout, diffusers
+    pipelines (as `policy.diffusion` beside a language model, or alone), and motet's unified models around a Janus or a
+    Qwen-VL. With a `config`, its device, precision and trainable parts apply; without one the policy is ready to sample
+    and trains the default parts. Raises CheckpointError for a missing, broken or unsupported checkpoint,
     ConfigError for settings that it has no use for.
     """
     if is_object_path(str(path)):
@@ -157,9 +160,16 @@ class LoadSpec:
         return "" if self.adapter is None else f"The adapter in {str(self.adapter)!r} needs its base model. "
 
 
-def _janus(opened: LoadSpec) -> JanusPolicy:
-    model, processor = open_janus(opened.source, opened.dtype)
-    return JanusPolicy(opened.prepare_model(model), processor, **opened.of_tokens)
+def _language_model(
+    policy: type[LanguageModelPolicy], open_model: Callable[[str, torch.dtype | str], tuple[Any, Any]]
+) -> Callable[[LoadSpec], LanguageModelPolicy]:
+    """The opener of a family."""
+
+    def opener(opened: LoadSpec) -> LanguageModelPolicy:
+        model, processor = open_model(opened.source, opened.dtype)
+        return policy(opened.prepare_model(model), processor, **opened.of_tokens)
+
+    return opener
 
 
 def _vlm(opened: LoadSpec) -> Any:
@@ -218,7 +228,8 @@ def _unified(opened: LoadSpec) -> Any:
 
 
 _OPENERS: dict[str, Callable[[LoadSpec], Any]] = {
-    "janus": _janus,
+    "janus": _language_model(JanusPolicy, open_janus),
+    "emu3": _language_model(Emu3Policy, open_emu3),
     **dict.fromkeys(FAMILIES, _vlm),
     "motet_unified": _unified,
     "motet_experts": _experts,
@@ -258,7 +269,7 @@ def _model_type(opened: LoadSpec) -> str:
         raise CheckpointError(
             f"{preface}{source!r} is a {model_type!r} model, which motet has no policy for.",
             fix="use a Janus or Janus-Pro checkpoint in transformers format (deepseek-community/Janus-Pro-1B), a "
-            "Qwen2.5-VL or Qwen3-VL, a diffusers pipeline, or a model that motet saved.",
+            "Qwen2.5-VL or Qwen3-VL, an Emu3, a diffusers pipeline, or a model that motet saved.",
         )
     return model_type
 

@@ -73,7 +73,7 @@ class ChatTemplateEncoder:
         fix = "shorten the prompt." if kind == "image" else "shorten the prompt or lower sampling.text.max_tokens."
         self._check_context_length(conversation, len(ids), max_new_tokens, fix)
         ids_T = torch.tensor(ids, dtype=torch.long)
-        return Encoding(ids_T, pixels, self._null_ids(ids_T) if with_null else None, sizes)
+        return Encoding(ids_T, pixels, self._null_ids(ids_T, kind) if with_null else None, sizes)
 
     def encode_all(
         self,
@@ -99,7 +99,7 @@ class ChatTemplateEncoder:
         """What a prompt for an image ends with."""
         return []
 
-    def _null_ids(self, ids: Tensor) -> Tensor | None:
+    def _null_ids(self, ids: Tensor, kind: ActKind) -> Tensor | None:
         """The prompt of the unconditional branch; None for a family that has none."""
         return None
 

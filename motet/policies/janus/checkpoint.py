@@ -12,12 +12,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from motet.core.errors import CheckpointError
-from motet.core.registry import first_line
-from motet.policies.checkpoints import load_model, require_complete
+from motet.policies.checkpoints import open_checkpoint
 from motet.policies.janus.images import ImageProcessor
 from motet.policies.janus.prompt_encoding import ContextEncoder
-from motet.weights.hf_output import suppress_hf_output
 
 
 def open_janus(source: str, dtype: torch.dtype | str) -> tuple[Any, Any]:
@@ -25,18 +22,13 @@ def open_janus(source: str, dtype: torch.dtype | str) -> tuple[Any, Any]:
 
     Raises CheckpointError unless the weights are all there and nothing else is.
     """
-    with suppress_hf_output():
-        try:
-            model, found = load_model(JanusForConditionalGeneration, source, dtype)
-            processor = open_processor(source, model.config.vision_config.num_image_tokens)
-        except CheckpointError:
-            raise
-        except Exception as error:  # each library below raises its own kinds on a broken file
-            raise CheckpointError(
-                f"{source!r} cannot be loaded: {first_line(error)}",
-                fix="give a folder that JanusForConditionalGeneration and JanusProcessor saved, or a hub id.",
-            ) from error
-    require_complete(source, found, "Janus or Janus-Pro")
+    model, processor = open_checkpoint(
+        JanusForConditionalGeneration,
+        source,
+        dtype,
+        lambda source, model: open_processor(source, model.config.vision_config.num_image_tokens),
+        "Janus or Janus-Pro",
+    )
     if model.lm_head.weight is not model.get_input_embeddings().weight:
         model.config.tie_word_embeddings = False  # JanusConfig's default is True, and published configs do not say
     return model, processor

@@ -51,7 +51,7 @@ class ContextEncoder(ChatTemplateEncoder):
     def _image_prefix(self) -> list[int]:
         return [self.begin_image_id]
 
-    def _null_ids(self, ids: Tensor) -> Tensor:
+    def _null_ids(self, ids: Tensor, kind: ActKind) -> Tensor:
         return torch.where((ids == self.bos_id) | (ids == self.begin_image_id), ids, self.pad_id)
 
     def _encode_images(self, images: list[Image.Image]) -> tuple[Tensor | None, None, list[list[int]]]:

@@ -22,7 +22,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from motet.core.errors import CheckpointError
 from motet.core.registry import first_line
-from motet.policies.checkpoints import load_model, require_complete
+from motet.policies.checkpoints import open_checkpoint
 from motet.weights.hf_output import suppress_hf_output
 
 FAMILIES: dict[str, Any] = {
@@ -48,7 +48,7 @@ class VlmProcessor:
 def open_vlm(source: str, dtype: torch.dtype | str, max_pixels: int | None = None) -> tuple[Any, VlmProcessor]:
     """Model and processor of a folder or hub id; `dtype` "auto" keeps what is stored.
 
-    `max_pixels` is the largest picture that the model reads, larger ones are scaled down; None: the checkpoint's own.
+    `max_pixels` is the largest image that the model is given, larger ones are scaled down; None: the checkpoint's own.
 
     Raises CheckpointError for a model of another type, for broken files, and unless the weights are all there and
     nothing else is.
@@ -57,26 +57,25 @@ def open_vlm(source: str, dtype: torch.dtype | str, max_pixels: int | None = Non
         try:
             model_type = PretrainedConfig.get_config_dict(source)[0].get("model_type")
         except Exception as error:  # offline, no such repository, a broken file: each library has its kinds
-            raise _unreadable(source, error) from error
-        if model_type is None:
             raise CheckpointError(
-                f"{source!r} holds no config.json that names a model_type.",
-                fix="give the folder that holds config.json.",
-            )
-        if model_type not in FAMILIES:
-            raise CheckpointError(
-                f"{source!r} is a {model_type!r} model; vision-language policies are of type {' or '.join(FAMILIES)}.",
-                fix="give a Qwen2.5-VL or Qwen3-VL checkpoint (Qwen/Qwen2.5-VL-3B-Instruct).",
-            )
-        try:
-            model, found = load_model(FAMILIES[model_type], source, dtype)
-            processor = _open_processor(source, max_pixels)
-        except CheckpointError:
-            raise
-        except Exception as error:
-            raise _unreadable(source, error) from error
-    require_complete(source, found, "Qwen2.5-VL or Qwen3-VL")
-    return model, processor
+                f"The config of {source!r} cannot be read: {first_line(error)}",
+                fix="give a hub id, or a folder that transformers saved.",
+            ) from error
+    if model_type is None:
+        fix = "give the folder that holds config.json."
+        raise CheckpointError(f"{source!r} holds no config.json that names a model_type.", fix=fix)
+    if model_type not in FAMILIES:
+        raise CheckpointError(
+            f"{source!r} is a {model_type!r} model; vision-language policies are of type {' or '.join(FAMILIES)}.",
+            fix="give a Qwen2.5-VL or Qwen3-VL checkpoint (Qwen/Qwen2.5-VL-3B-Instruct).",
+        )
+    return open_checkpoint(
+        FAMILIES[model_type],
+        source,
+        dtype,
+        lambda source, _: _open_processor(source, max_pixels),
+        "Qwen2.5-VL or Qwen3-VL",
+    )
 
 
 def _open_processor(source: str, max_pixels: int | None) -> VlmProcessor:
@@ -89,10 +88,3 @@ def _open_processor(source: str, max_pixels: int | None) -> VlmProcessor:
         shortest = min(images.size["shortest_edge"], max_pixels)
         images.size = {"shortest_edge": shortest, "longest_edge": max_pixels}
     return VlmProcessor(tokenizer, images)
-
-
-def _unreadable(source: str, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{source!r} cannot be loaded: {first_line(error)}",
-        fix="give a folder that transformers saved, with its tokenizer and preprocessor_config.json, or a hub id.",
-    )
