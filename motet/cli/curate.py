@@ -27,8 +27,8 @@ def run(
     if done.without_caption:
         first = done.without_caption[0]
         say(f"First without a caption: {first.place}, image {first.image!r}.")
-    if done.unclear:
-        first = done.unclear[0]
+    if done.invalid_gold:
+        first = done.invalid_gold[0]
         say(f"First without a clear option: {first.place}, solution {first.solution!r:.80}.")
     if not done.rows:
         fix = "lower --min-coverage." if done.below else "see above why the questions were left out."
@@ -44,7 +44,7 @@ def _table(done: Curated, keep: bool) -> Table:
     table.add_row("left out", f"{done.below} below --min-coverage")
     table.add_row("", f"{done.duplicates} duplicates")
     table.add_row("", f"{len(done.without_caption)} whose image has no caption")
-    table.add_row("", f"{len(done.unclear)} whose solution does not match exactly one option")
+    table.add_row("", f"{len(done.invalid_gold)} whose solution does not match exactly one option")
     table.add_row("without entities", f"{done.without_entities}, {'kept, coverage null' if keep else 'left out'}")
     for label, count in done.histogram().items():
         table.add_row(f"covered: {label}", f"{count}")

@@ -82,7 +82,7 @@ _SCENARIOS = {
 
 VALUES: dict[str, dict[str, str]] = {
     "scenario": _SCENARIOS,
-    "rewards.*.name": {},
+    "rewards.*.name": {"picture_qa": "image_qa"},
     "policy.dtype": {"none": "float32"},
     "policy.rollout_dtype": {"none": "float32"},
 }

@@ -45,7 +45,7 @@ class Curated:
     without_caption: list[Question]
     without_entities: int
     below: int
-    unclear: list[Question] = field(default_factory=list[Question])
+    invalid_gold: list[Question] = field(default_factory=list[Question])
 
     @property
     def mean(self) -> float | None:
@@ -87,7 +87,7 @@ def curate(
             continue
         seen.add(key)
         if question.options and _letter(question) is None:
-            done.unclear.append(question)
+            done.invalid_gold.append(question)
             continue
         offered = captions.get(question.image)
         if not offered:
@@ -105,13 +105,13 @@ def curate(
         below += share < floor
         if share >= floor:
             done.rows.append(_row(question, best, share))
-    if done.without_caption and len(done.without_caption) + len(done.unclear) == len(seen):
+    if done.without_caption and len(done.without_caption) + len(done.invalid_gold) == len(seen):
         raise DataError(
             f"No question's picture has a caption: questions name {questions[0].image!r}, captions "
             f"{next(iter(captions), None)!r}.",
             fix="name pictures alike in both files.",
         )
-    return Curated(done.rows, done.coverages, duplicates, done.without_caption, without, below, done.unclear)
+    return Curated(done.rows, done.coverages, duplicates, done.without_caption, without, below, done.invalid_gold)
 
 
 def _wanted(question: Question) -> frozenset[str]:

@@ -21,10 +21,10 @@ class Reward(WeightedReward, Protocol):
     """A weighted reward, with what the warning needs to know about it."""
 
     @property
-    def needs(self) -> tuple[str, ...]: ...
+    def required_columns(self) -> tuple[str, ...]: ...
 
     @property
-    def wants_tags(self) -> bool: ...
+    def requires_answer_tags(self) -> bool: ...
 
 
 @dataclass
@@ -83,10 +83,10 @@ def _message(track: str, reward: Reward, count: _Count, groups: Sequence[Group])
         f"{subject} was {outcome} {count.trajectories} trajectories of {count.steps} steps, so it does not affect "
         f"training yet. {example}"
     )
-    if count.not_none and reward.wants_tags and text is not None and "<answer>" not in text:
+    if count.not_none and reward.requires_answer_tags and text is not None and "<answer>" not in text:
         message += (
             " It reads only the text inside <answer> tags: ask for them in the question, or set "
-            "rewards.options.tagged=false."
+            "rewards.options.answer_tags=false."
         )
     return message
 
@@ -104,7 +104,7 @@ def _example(reward: Reward, groups: Sequence[Group]) -> tuple[str, str | None]:
 
 def _gold(reward: Reward, columns: Mapping[str, Any]) -> str:
     """The columns that the reward compares with, if they are text or numbers."""
-    names = [name for name in dict.fromkeys((*reward.needs, *GOLD)) if name in columns]
+    names = [name for name in dict.fromkeys((*reward.required_columns, *GOLD)) if name in columns]
     shown = [f"{name}={_short(columns[name])}" for name in names if _is_plain(columns[name])]
     return f", the row has {', '.join(shown)}" if shown else ""
 

@@ -1,4 +1,4 @@
-"""Rewards: the built-in ones, a user's own by path, and how a step's trajectories are scored.
+"""Rewards: the built-in ones, those of users by path, and the scoring of a step's trajectories.
 
 A reward function is TRL's: `f(prompts, completions, **columns) -> list[float | None]`, sync or async.
 """

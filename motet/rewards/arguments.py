@@ -1,9 +1,9 @@
-"""What every reward can ask for besides the columns of the data: TRL's arguments, and the drawn pictures.
+"""The arguments of a reward besides the columns of the data: TRL's, and the generated images.
 
-    prompts            chats, one per trajectory: what came before the first act that the reward speaks for
-    completions        chats of the acts that it is shown
+    prompts            chats, one per trajectory: the context of the first act that the reward is assigned to
+    completions        chats of the acts that the reward reads
     completion_ids     their token ids, image tokens included, act after act
-    completion_images  their drawn pictures, a list per trajectory (`images` are the pictures of the data)
+    completion_images  their generated images, a list per trajectory (`images` are the images of the data)
     trainer_state      transformers' TrainerState; of it `global_step`, `max_steps` and `epoch` are filled in
     log_extra          f(column, values): one value per completion, for the samples of the run folder
     log_metric         f(name, value): a number for the metrics of the step
@@ -25,20 +25,20 @@ from motet.core.errors import RewardError
 from motet.core.trajectory import Act, ImageTokens, TextTokens
 
 TRAINER = ("trainer_state", "log_extra", "log_metric")
-GIVEN = ("prompts", "completions", "completion_ids", "completion_images", *TRAINER)
+MOTET_ARGUMENTS = ("prompts", "completions", "completion_ids", "completion_images", *TRAINER)
 
-ELSEWHERE = {
-    "environments": "those of TRL's tool calling, which motet does not have",
-    "solution_str": "verl's name for the text of one completion; here a reward gets `completions`, all at once",
+FOREIGN_ARGUMENTS = {
+    "environments": "part of TRL's tool calling, which motet does not support",
+    "solution_str": "verl's name for the text of one completion; a reward gets `completions`, all at once",
 }
-"""Arguments of other frameworks that no column can stand for."""
+"""Arguments of other frameworks that no column can provide."""
 
 
 @dataclass(eq=False)
 class StepLog:
-    """What rewards are told of the training, and what they log in one step.
+    """The training state that rewards receive, and what they log in one step.
 
-    `step` steps of `steps` are done, and `epoch` passes over the data. `metrics` are means by `REWARD/NAME`; `extra` is
+    `step` of `steps` steps and `epoch` passes over the data are done. `metrics` are means by `REWARD/NAME`; `extra` is
     reward -> column -> one value per completion of that step.
     """
 
@@ -85,12 +85,12 @@ class StepLog:
 
 
 def _plain(value: Any) -> Any:
-    """A tensor or an array as a number or a list, which JSON can hold; anything else as it is."""
+    """A tensor or an array as a number or a list, which JSON can hold; anything else unchanged."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
 def plain_chat(chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A chat as TRL gives it to rewards: with string contents, unless it shows a picture."""
+    """A chat as TRL gives it to rewards: with string contents, unless it contains an image."""
     parts = [message["content"] for message in chat]
     if all(len(content) == 1 and content[0]["type"] == "text" for content in parts):
         return [{**message, "content": message["content"][0]["text"]} for message in chat]
@@ -108,7 +108,7 @@ def token_ids(acts: Sequence[Act]) -> list[int] | None:
 
 
 def images_of(completions: Sequence[Any]) -> list[list[Image.Image]]:
-    """The pictures of every completion, in order."""
+    """The images of every completion, in order."""
     return [
         [
             part["image"]
@@ -120,17 +120,17 @@ def images_of(completions: Sequence[Any]) -> list[list[Image.Image]]:
     ]
 
 
-def own_copies(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Copies of all arguments, so that a reward that edits them changes nothing for others.
+def deep_copies(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies of all arguments, so that a reward that edits them does not affect others.
 
-    What occurs twice is copied once: siblings share their row's pictures here too. What cannot be copied (a column that
-    holds a lock or an open file) is shared.
+    Each object is copied once: the generations of a group share the copies of their row's images. What cannot be copied
+    (a column that holds a lock or an open file) is shared.
     """
     memo: dict[int, Any] = {}
     copies: dict[str, Any] = {}
     for name, value in arguments.items():
         try:
             copies[name] = value if name in TRAINER else copy.deepcopy(value, memo)
-        except Exception:  # each kind of object refuses in its own way
+        except Exception:  # objects that cannot be copied raise errors of any type
             copies[name] = value
     return copies

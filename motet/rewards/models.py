@@ -1,4 +1,4 @@
-"""Models that rewards load: frozen, in evaluation mode, on the policy's device, one copy however many rewards ask."""
+"""Models of rewards: frozen, in evaluation mode, on the policy's device, one copy for all rewards that use it."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ def load_model(
 ) -> Any:
     """A transformers model from a folder or hub id: float32, frozen, in evaluation mode.
 
-    `auto` is the class whose `from_pretrained` is called, `key` the recipe's key that named the path; a weight whose
+    `auto` is the class whose `from_pretrained` is called, `key` the recipe's key of the path; a weight whose
     name begins with `allow_missing_prefix` may be missing (a head that is not used); `settings` override the model's
     config.
     Raises ConfigError when the model cannot be loaded or its weights are incomplete: transformers fills gaps with
-    random weights and only warns.
+    random weights and warns only.
     """
     known = (auto.__name__, path, f"{device} {settings}")
     model = _LOADED.get(known)
     if model is None:
         model, found = _open(auto, path, key, "model", output_loading_info=True, dtype=torch.float32, **settings)
-        lost = [
+        missing = [
             name
             for name in found["missing_keys"]
             if allow_missing_prefix is None or not name.startswith(allow_missing_prefix)
         ]
-        if lost or found["mismatched_keys"]:
-            named = ", ".join(sorted(map(str, [*lost, *found["mismatched_keys"]]))[:3])
+        if missing or found["mismatched_keys"]:
+            named = ", ".join(sorted(map(str, [*missing, *found["mismatched_keys"]]))[:3])
             raise ConfigError(f"{key}={path!r} lacks weights: {named}.", fix="give a complete checkpoint.")
-        _LOADED[known] = model = frozen(model, device)
+        _LOADED[known] = model = freeze_model(model, device)
     return model
 
 
@@ -54,7 +54,7 @@ def load_processor(auto: Any, path: str, *, key: str) -> Any:
     return _open(auto, path, key, "file")
 
 
-def frozen(model: Any, device: torch.device) -> Any:
+def freeze_model(model: Any, device: torch.device) -> Any:
     """The model on the device, in evaluation mode, without gradients."""
     return model.to(device).eval().requires_grad_(False)
 

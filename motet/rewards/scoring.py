@@ -1,4 +1,4 @@
-"""A step's trajectories -> scores: every reward is called once with all of them, and what it returns is checked."""
+"""Score a step's trajectories: every reward is called once with all of them, and its return value is checked."""
 
 from __future__ import annotations
 
@@ -15,81 +15,82 @@ from torch import Tensor
 from motet.core.errors import MotetError, RewardError
 from motet.core.registry import first_line
 from motet.core.trajectory import Failure, Group, Scores, Trajectory, completion_of
-from motet.rewards.arguments import GIVEN, TRAINER, StepLog, plain_chat, token_ids
+from motet.rewards.arguments import MOTET_ARGUMENTS, TRAINER, StepLog, plain_chat, token_ids
 from motet.rewards.base import BoundReward
-from motet.rewards.waiting import Late, on_thread
+from motet.rewards.waiting import DeadlineExceeded, run_on_thread
 
 Values = list[float | None]
 RETURN_CONTRACT = "return one number per completion, or None where the reward does not apply"
 
 
 def score_groups(groups: Sequence[Group], rewards: Sequence[BoundReward], log: StepLog | None = None) -> list[Scores]:
-    """Score P groups of G siblings: one `Scores` per group, in order.
+    """Score P groups of G trajectories: one `Scores` per group, in order.
 
-    A reward sees all trajectories that did not fail, group by group: `prompts` (the chat before the first act that it
-    speaks for), `completions` (of the acts that it speaks for or sees; empty where a trajectory has none of them), the
-    other arguments of `motet.rewards.arguments`, every dataset column, and `images` as a list per row. A user's own
-    function gets copies of all that. Async rewards run concurrently, sync ones one after the other. `log` says which
-    step it is, and takes what the rewards log.
+    A reward reads all valid trajectories, group by group: `prompts` (the chat before the first act that it is assigned
+    to), `completions` (of the acts that it is assigned to or reads; empty where a trajectory has none of them), the
+    other arguments of `motet.rewards.arguments`, every dataset column, and `images` as a list per row. Functions of
+    users get copies of all that. Async rewards run concurrently, sync ones one after the other. `log` has the training
+    state, and takes what the rewards log.
 
-    A sibling that performed none of the acts that a reward speaks for, and got None from it, gets the mean of its
-    siblings' values: under the group's baseline the reward is then neither for nor against it. (PromptRL does so with
-    the format of prompts that some siblings do not rewrite, arXiv 2602.01382.)
+    A generation without any act that a reward is assigned to, for which the reward returned None, gets the mean of the
+    group's values: under the group's baseline the reward then contributes zero advantage. (PromptRL does so with the
+    format of prompts that some generations do not rewrite, arXiv 2602.01382.)
 
-    A trajectory is dropped, with the reason, when it failed before, when a reward gave it NaN or infinity, and when a
-    reward gave it None but gave a sibling a value. None for all survivors of a group: the reward does not apply there.
-    Raises RewardError when a reward raises, breaks its contract, or returns no finite number in the whole step.
+    A trajectory is dropped, with the reason, when it failed before, when a reward returned NaN or infinity for it, and
+    when a reward returned None for it but a value for another of its group. None for all valid trajectories of a group:
+    the reward does not apply there. Raises RewardError when a reward raises, violates its contract, or returns no
+    finite number in the whole step.
     """
-    alive = [(p, g, group.trajectories[g]) for p, group in enumerate(groups) for g in group.valid_indices]
-    trajectories = [trajectory for _, _, trajectory in alive]
+    valid = [(p, g, group.trajectories[g]) for p, group in enumerate(groups) for g in group.valid_indices]
+    trajectories = [trajectory for _, _, trajectory in valid]
     log = StepLog() if log is None else log
-    returned = _call_all(rewards, trajectories, log) if trajectories else [[] for _ in rewards]
+    returned = _call_rewards(rewards, trajectories, log) if trajectories else [[] for _ in rewards]
     table: list[dict[str, Values]] = [{r.name: [None] * len(group.trajectories) for r in rewards} for group in groups]
     dropped: list[dict[int, Failure]] = [
         {g: t.failure for g, t in enumerate(group.trajectories) if t.failure is not None} for group in groups
     ]
     for reward, values in zip(rewards, returned, strict=True):
-        values = _impute_group_mean(reward, alive, values)
-        for (p, g, _), value in zip(alive, values, strict=True):
+        values = _impute_group_mean(reward, valid, values)
+        for (p, g, _), value in zip(valid, values, strict=True):
             if value is None or math.isfinite(value):
                 table[p][reward.name][g] = value
             else:
                 dropped[p].setdefault(g, Failure("reward", f"reward {reward.name!r} returned {value}"))
         for p, group in enumerate(groups):
-            reason = Failure("reward", f"reward {reward.name!r} returned None for it but not for its siblings")
-            for g in _partly_none(group, [(g, v) for (q, g, _), v in zip(alive, values, strict=True) if q == p]):
+            reason = Failure("reward", f"reward {reward.name!r} returned None for it but not for others of its group")
+            for g in _dropped_by_none(group, [(g, v) for (q, g, _), v in zip(valid, values, strict=True) if q == p]):
                 dropped[p].setdefault(g, reason)
     logged: list[dict[int, dict[str, Any]]] = [{} for _ in groups]
     for reward, named in log.extra.items():
-        for place, (p, g, _) in enumerate(alive):
+        for place, (p, g, _) in enumerate(valid):
             logged[p].setdefault(g, {})[reward] = {column: values[place] for column, values in named.items()}
     return [
-        Scores({name: tuple(values) for name, values in rows.items()}, lost, extra)
-        for rows, lost, extra in zip(table, dropped, logged, strict=True)
+        Scores({name: tuple(values) for name, values in rows.items()}, failures, extra)
+        for rows, failures, extra in zip(table, dropped, logged, strict=True)
     ]
 
 
-def _impute_group_mean(reward: BoundReward, alive: Sequence[tuple[int, int, Trajectory]], values: Values) -> Values:
-    """The values, with the mean of the siblings' for those that performed none of the reward's acts."""
+def _impute_group_mean(reward: BoundReward, valid: Sequence[tuple[int, int, Trajectory]], values: Values) -> Values:
+    """The values, with the group's mean for generations without any of the reward's acts."""
     given: dict[int, list[float]] = {}
-    for (p, _, _), value in zip(alive, values, strict=True):
+    for (p, _, _), value in zip(valid, values, strict=True):
         if value is not None and math.isfinite(value):
             given.setdefault(p, []).append(value)
     return [
         sum(given[p]) / len(given[p])
         if value is None and p in given and not any(act.name in reward.acts for act in trajectory.acts)
         else value
-        for (p, _, trajectory), value in zip(alive, values, strict=True)
+        for (p, _, trajectory), value in zip(valid, values, strict=True)
     ]
 
 
-def _partly_none(group: Group, values: Sequence[tuple[int, float | None]]) -> list[int]:
-    """Siblings with None in a group where another has a value."""
+def _dropped_by_none(group: Group, values: Sequence[tuple[int, float | None]]) -> list[int]:
+    """Generations with None in a group where another has a value."""
     applies = any(value is not None for _, value in values)
     return [g for g, value in values if value is None] if applies else []
 
 
-def _call_all(rewards: Sequence[BoundReward], trajectories: Sequence[Trajectory], log: StepLog) -> list[Values]:
+def _call_rewards(rewards: Sequence[BoundReward], trajectories: Sequence[Trajectory], log: StepLog) -> list[Values]:
     columns = _columns(trajectories)
     results: list[Any] = []
     try:
@@ -98,7 +99,7 @@ def _call_all(rewards: Sequence[BoundReward], trajectories: Sequence[Trajectory]
     except MotetError:
         for result in results:
             if iscoroutine(result):
-                result.close()  # else Python complains that it was never awaited
+                result.close()  # otherwise Python warns that it was never awaited
         raise
     waiting = [n for n, result in enumerate(results) if isawaitable(result)]
     if waiting:
@@ -107,7 +108,7 @@ def _call_all(rewards: Sequence[BoundReward], trajectories: Sequence[Trajectory]
             results[n] = result
     for reward in rewards:
         log.check(reward.name, len(trajectories))
-    return [_checked(reward, result, len(trajectories)) for reward, result in zip(rewards, results, strict=True)]
+    return [_check_return(reward, result, len(trajectories)) for reward, result in zip(rewards, results, strict=True)]
 
 
 def _call(reward: BoundReward, trajectories: Sequence[Trajectory], columns: dict[str, list[Any]], log: StepLog) -> Any:
@@ -116,30 +117,30 @@ def _call(reward: BoundReward, trajectories: Sequence[Trajectory], columns: dict
         arguments |= log.arguments(reward.name)
     try:
         if reward.timeout is None:
-            return _listed(reward(**arguments))
-        return on_thread(lambda: _listed(reward(**arguments)), reward.timeout)
+            return _as_list(reward(**arguments))
+        return run_on_thread(lambda: _as_list(reward(**arguments)), reward.timeout)
     except MotetError:
         raise
     except (Exception, SystemExit) as error:
         raise _as_reward_error(reward, error, len(trajectories)) from error
 
 
-def _listed(result: Any) -> Any:
-    """What a generator yields, as a list: its code runs under the guards of the call."""
+def _as_list(result: Any) -> Any:
+    """The items of a generator as a list, so that its code runs inside the call's error handling."""
     return list(result) if isinstance(result, Iterator) and not isawaitable(result) else result
 
 
 def _trl_inputs(reward: BoundReward, trajectories: Sequence[Trajectory]) -> dict[str, list[Any]]:
-    """`prompts`, `completions` and, if all that is shown has tokens, `completion_ids`, as fresh lists.
+    """`prompts`, `completions` and, if all acts have tokens, `completion_ids`, as new lists.
 
-    Raises RewardError when the reward cannot do without the tokens that denoising does not have.
+    Raises RewardError when the reward requires token ids, which denoising acts do not have.
     """
     prompts: list[Any] = []
     completions: list[Any] = []
     ids: list[Any] = []
     for trajectory in trajectories:
         acts = [act for act in trajectory.acts if act.name in reward.acts]
-        shown = [act for act in trajectory.acts if act.name in reward.acts or act.name in reward.sees]
+        shown = [act for act in trajectory.acts if act.name in reward.acts or act.name in reward.reads_acts]
         prompts.append(plain_chat((acts or trajectory.acts)[0].context.to_chat()))
         completions.append(completion_of(shown))
         ids.append(token_ids(shown))
@@ -148,9 +149,8 @@ def _trl_inputs(reward: BoundReward, trajectories: Sequence[Trajectory]) -> dict
         return {**arguments, "completion_ids": ids}
     if "completion_ids" in reward.required:
         raise RewardError(
-            f"Reward {reward.name!r} asks for completion_ids, and was shown a picture drawn by denoising, which has "
-            "no tokens.",
-            fix="name text acts in rewards.acts, or judge the picture itself: completion_images.",
+            f"Reward {reward.name!r} requires completion_ids, but an image generated by denoising has no token ids.",
+            fix="name text acts in rewards.acts, or score the image itself: completion_images.",
         )
     return arguments
 
@@ -159,7 +159,9 @@ def _columns(trajectories: Sequence[Trajectory]) -> dict[str, list[Any]]:
     """Every dataset column as a list with one entry per trajectory; None where a row lacks it."""
     names = dict.fromkeys(name for trajectory in trajectories for name in trajectory.task.columns)
     columns = {
-        name: [trajectory.task.columns.get(name) for trajectory in trajectories] for name in names if name not in GIVEN
+        name: [trajectory.task.columns.get(name) for trajectory in trajectories]
+        for name in names
+        if name not in MOTET_ARGUMENTS
     }
     images = [trajectory.task.images or None for trajectory in trajectories]
     return columns | ({"images": images} if {"image", "images"} & set(names) else {})
@@ -169,49 +171,49 @@ async def _guard(reward: BoundReward, result: Awaitable[Any], count: int) -> Any
     limit = asyncio.timeout(reward.timeout)
     try:
         async with limit:
-            return _listed(await result)
+            return _as_list(await result)
     except MotetError:
         raise
     except (Exception, SystemExit) as error:
-        raise _as_reward_error(reward, Late() if limit.expired() else error, count) from error
+        raise _as_reward_error(reward, DeadlineExceeded() if limit.expired() else error, count) from error
 
 
 def _gather(asked: Sequence[tuple[BoundReward, Awaitable[Any]]], count: int) -> list[Any]:
-    """Await all, on a thread with a loop of its own: a notebook's main thread has one that runs already."""
+    """Await all, on a thread with a loop of its own: a notebook's main thread already has a running one."""
 
     async def gather() -> list[Any]:
         return await asyncio.gather(*(_guard(reward, result, count) for reward, result in asked))
 
     slowest = max((reward for reward, _ in asked), key=lambda reward: reward.timeout or math.inf)
-    try:  # a function that waits without `await` holds up the loop, and its timeout with it
-        return on_thread(lambda: asyncio.run(gather()), slowest.timeout and slowest.timeout + 1.0)
-    except Late as error:
+    try:  # a function that blocks without `await` blocks the loop, and its timeout too
+        return run_on_thread(lambda: asyncio.run(gather()), slowest.timeout and slowest.timeout + 1.0)
+    except DeadlineExceeded as error:
         raise _as_reward_error(slowest, error, count) from error
 
 
 def _as_reward_error(reward: BoundReward, error: BaseException, count: int) -> RewardError:
-    if isinstance(error, Late):
+    if isinstance(error, DeadlineExceeded):
         return RewardError(
             f"Reward {reward.name!r} took longer than its timeout of {reward.timeout} s (called with {count} "
             "completions).",
-            fix="raise rewards.timeout, or see what the function waits for.",
+            fix="increase rewards.timeout, or check what the function waits for.",
         )
-    said = f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"raised {first_line(error)}"
+    what = f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"raised {first_line(error)}"
     as_text = isinstance(error, AttributeError) and str(error).startswith("'list' object has no attribute")
     hint = "a completion is a list of messages, whose text is completion[0]['content']; " if as_text else ""
     return RewardError(
-        f"Reward {reward.name!r} {said} (called with {count} completions).",
-        fix=f"{hint}correct the function, or return None for rows that it cannot judge; see the traceback.",
+        f"Reward {reward.name!r} {what} (called with {count} completions).",
+        fix=f"{hint}correct the function, or return None for rows that it cannot score; see the traceback.",
     )
 
 
-def _checked(reward: BoundReward, result: Any, count: int) -> Values:
-    """What the reward returned, as floats and Nones. Raises RewardError when it broke its contract."""
+def _check_return(reward: BoundReward, result: Any, count: int) -> Values:
+    """The return value as floats and Nones. Raises RewardError when it violates the contract."""
     try:
         if isinstance(result, str | bytes | Mapping | Set):
             raise TypeError
         returned = list(result)
-    except TypeError:  # also of a tensor that is one number
+    except TypeError:  # also for a tensor of one number
         raise RewardError(
             f"Reward {reward.name!r} returned a {type(result).__name__}, not a list of {count}.",
             fix=f"{RETURN_CONTRACT}.",

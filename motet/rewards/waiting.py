@@ -1,6 +1,6 @@
-"""Waiting for slow work in a way that Ctrl-C and time limits can end: the work runs on daemon threads.
+"""Run slow work on daemon threads, so that Ctrl-C and time limits can end the wait.
 
-A pool of `concurrent.futures` waits for its threads when it is left, and Python waits for them again at its exit.
+A pool of `concurrent.futures` waits for its threads at its exit, and Python waits for them again at its own.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-class Late(TimeoutError):
+class DeadlineExceeded(TimeoutError):
     """The work took longer than its limit."""
 
 
-def on_thread(call: Callable[[], T], limit: float | None = None) -> T:
-    """What `call` returns or raises, on a thread of its own.
+def run_on_thread(call: Callable[[], T], limit: float | None = None) -> T:
+    """Run `call` on a thread of its own; returns or raises what it does.
 
     Raises Late after `limit` seconds; Python cannot end a thread, so the work continues, and its result is ignored.
     """
-    (result,) = on_threads(lambda _: call(), [None], 1, limit)
+    (result,) = run_on_threads(lambda _: call(), [None], 1, limit)
     return result
 
 
-def on_threads(call: Callable[[U], T], items: Iterable[U], threads: int, limit: float | None = None) -> list[T]:
-    """`call` of every item, in order, on at most so many threads; what the first to fail raised.
+def run_on_threads(call: Callable[[U], T], items: Iterable[U], threads: int, limit: float | None = None) -> list[T]:
+    """The results of `call` for every item, in order, on at most `threads` threads; raises the first error.
 
-    Raises Late when no item is done for `limit` seconds. After any error no further item is begun.
+    Raises Late when no item is done for `limit` seconds. After an error no further item is started.
     """
     waiting = deque(enumerate(items))
     count = len(waiting)
@@ -46,7 +46,7 @@ def on_threads(call: Callable[[U], T], items: Iterable[U], threads: int, limit: 
                 return
             try:
                 done.put((number, call(item), None))
-            except BaseException as error:  # raised again where it is waited for
+            except BaseException as error:  # raised in the waiting thread
                 done.put((number, None, error))
 
     for _ in range(min(threads, count)):
@@ -59,7 +59,7 @@ def on_threads(call: Callable[[U], T], items: Iterable[U], threads: int, limit: 
                 raise error
             results[number] = result
     except queue.Empty:
-        raise Late from None
+        raise DeadlineExceeded from None
     finally:
         waiting.clear()
     return [results[number] for number in range(count)]

@@ -128,7 +128,10 @@ def build_rl_tracks(recipe: Recipe) -> list[Track]:
 
 def _read_by_name(scenario: Scenario, rewards: Sequence[BoundReward]) -> set[str]:
     """The columns that a scenario and rewards name; a reward may take all others too."""
-    return {*scenario.columns, *(name for reward in rewards for name in (*reward.needs, *(reward.accepts or ())))}
+    return {
+        *scenario.columns,
+        *(name for reward in rewards for name in (*reward.required_columns, *(reward.accepts or ()))),
+    }
 
 
 def eval_rows(recipe: Recipe, track: Track) -> Rows:

@@ -139,9 +139,9 @@ def test_options_stay_with_a_question_that_is_whole():
 
 
 def test_a_solution_that_is_none_of_its_options_is_left_out():
-    unclear = question("E", options=("a cat", "a dog"))
-    done = curate([unclear, question("a dog")], {"1": ["a dog"]})
-    assert done.unclear == [unclear] and [row["qa_type"] for row in done.rows] == ["OE"]
+    invalid_gold = question("E", options=("a cat", "a dog"))
+    done = curate([invalid_gold, question("a dog")], {"1": ["a dog"]})
+    assert done.invalid_gold == [invalid_gold] and [row["qa_type"] for row in done.rows] == ["OE"]
 
 
 def test_words_to_cover_may_be_given():

@@ -42,13 +42,13 @@ def test_missing_answer_tags_are_explained_once():
     assert steps[4] == [message]
     assert message.startswith("Reward 'exact_answer' was 0 for all 10 trajectories of 5 steps")
     assert "(row 12): the completion is 'It is four.', the row has answer='4'." in message
-    assert "<answer> tags" in message and "rewards.options.tagged=false" in message
+    assert "<answer> tags" in message and "rewards.options.answer_tags=false" in message
 
 
 def test_tags_are_not_mentioned_if_present_or_not_required():
     (message,) = warnings_of(exact(), groups_of("<answer>5</answer>"))[4]
     assert "'<answer>5</answer>'" in message and "tags" not in message
-    (message,) = warnings_of(exact(tagged=False), groups_of("5"))[4]
+    (message,) = warnings_of(exact(answer_tags=False), groups_of("5"))[4]
     assert "tags" not in message
 
 

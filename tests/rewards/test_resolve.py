@@ -70,10 +70,10 @@ def test_acts_default_to_all():
 
 
 def test_an_option_is_never_filled_from_a_column_of_that_name():
-    reward = bound("open_ended", columns=("answer", "tagged"))
+    reward = bound("open_ended", columns=("answer", "answer_tags"))
     said = [[{"role": "assistant", "content": "4"}]]
-    assert reward(prompts=[[]], completions=said, answer=["4"], tagged=[False]) == [0.0]
-    untagged = bound("open_ended", options={"tagged": False})
+    assert reward(prompts=[[]], completions=said, answer=["4"], answer_tags=[False]) == [0.0]
+    untagged = bound("open_ended", options={"answer_tags": False})
     assert untagged(prompts=[[]], completions=said, answer=["4"]) == [1.0]
 
 
@@ -138,9 +138,9 @@ def test_unknown_acts():
 def test_unknown_options(user_file):
     with pytest.raises(ConfigError, match=r"'shapes' has 'parital'.*Did you mean 'partial'"):
         bound("shapes", options={"parital": 0.5})
-    with pytest.raises(ConfigError, match=r"has 'answer', which it does not take; it has none"):
+    with pytest.raises(ConfigError, match=r"has 'answer', which is not an option; it has no options"):
         bound("format", options={"answer": "4"})
-    with pytest.raises(ConfigError, match=r"'scale', which it does not take"):
+    with pytest.raises(ConfigError, match=r"'scale', which is not an option"):
         bound("my_rewards.py:plain", options={"scale": 1})
     with pytest.raises(ConfigError, match="'prompts'"):
         bound("my_rewards.py:mine", options={"prompts": 1})
@@ -178,9 +178,9 @@ def asks(completions, policy):
 def asks_with_all(completions, *, policy, **columns):
     return [float(policy.version + len(columns))] * len(completions)
 
-class Careful(ModelReward):
+class NeedsReal(ModelReward):
     uses_reference = True
-    needs = ("real",)
+    required_columns = ("real",)
     prepared = None
 
     def prepare(self, policy):
@@ -190,7 +190,7 @@ class Careful(ModelReward):
         assert self.prepared is policy
         return [1.0] * len(completions)
 
-careful = Careful()
+needs_real = NeedsReal()
 """
 
 
@@ -220,7 +220,7 @@ def test_scoring_without_the_policy_says_what_is_missing(asks):
 
 
 def test_the_policy_is_no_option(asks):
-    with pytest.raises(ConfigError, match="has 'policy', which it does not take"):
+    with pytest.raises(ConfigError, match="has 'policy', which is not an option"):
         bound(asks + "asks", options={"policy": 1})
 
 
@@ -236,8 +236,8 @@ def test_a_judge_that_exits_while_it_is_prepared(tmp_path):
 
 def test_a_judge_is_prepared_and_says_what_it_needs(asks):
     with pytest.raises(RewardError, match="needs column 'real'"):
-        bound(asks + "careful")
-    reward = bound(asks + "careful", columns=("real",))
+        bound(asks + "needs_real")
+    reward = bound(asks + "needs_real", columns=("real",))
     assert reward.uses_reference and reward.accepts == {"completions"}
     (ready,) = bind_policy([reward], FakePolicy())
     assert ready(prompts=[[]], completions=[[]], real=[0]) == [1.0]
@@ -246,12 +246,12 @@ def test_a_judge_is_prepared_and_says_what_it_needs(asks):
 @pytest.mark.parametrize(
     ("name", "option", "value", "known"),
     [
-        ("multiple_choice", "unclear", "Skip", "refuse, skip"),
+        ("multiple_choice", "on_invalid_gold", "Skip", "error, skip"),
         ("qa_accuracy", "open", "loose", "exact, soft"),
-        ("open_ended", "tagged", "yes", "True, False"),
+        ("open_ended", "answer_tags", "yes", "True, False"),
     ],
 )
 def test_a_value_that_an_option_cannot_have_is_refused_with_the_recipe(name, option, value, known):
     config = RewardConfig(name=name, options={option: value})
-    with pytest.raises(ConfigError, match=f"rewards.options.{option}={value!r} of {name!r} is none of {known}"):
+    with pytest.raises(ConfigError, match=f"rewards.options.{option}={value!r} of {name!r} must be one of {known}"):
         resolve(config, {"answer": "text"}, ("question", "answer", "qa_type"))

@@ -67,7 +67,7 @@ LENGTHS = [4.0, 17.0]
         *((TRL + name, LENGTHS) for name in ("as_tensor", "as_array", "as_tuple", "as_tensors", "fine")),
         *((TRL + name, LENGTHS) for name in ("with_state", "with_log")),
         (TRL + "with_ids", [5.0, 18.0]),
-        (TRL + "prompts_text", [9.0, 9.0]),  # a question without a picture is a string
+        (TRL + "prompts_text", [9.0, 9.0]),  # a question without an image is a string
         (TRL + "weighted", [8.0, 34.0]),
         (TRL + "Weighted", [8.0, 34.0]),
         (TRL + "lam", [0.0, 1.0]),
@@ -113,10 +113,10 @@ def test_a_class_is_made_with_the_options():
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("needs_environments", {}, "asks for `environments`: those of TRL's tool calling, which motet does not have"),
-        ("solution_str", {}, "asks for `solution_str`: verl's name"),
-        ("flow_grpo", {}, r"needs column 'images' \(the pictures of the data; drawn ones are `completion_images`\)"),
-        ("ddpo", {}, r"needs column 'images' \(the pictures of the data; drawn ones are `completion_images`\)"),
+        ("needs_environments", {}, "takes `environments`: part of TRL's tool calling, which motet does not support"),
+        ("solution_str", {}, "takes `solution_str`: verl's name"),
+        ("flow_grpo", {}, r"needs column 'images' \(the images of the data; generated ones are `completion_images`\)"),
+        ("ddpo", {}, r"needs column 'images' \(the images of the data; generated ones are `completion_images`\)"),
         ("wants_solution", {"columns": ("question",)}, "needs column 'solution'"),
         ("too_few", {}, "returned 1 values for 2 completions"),
         ("strs", {}, r"returned '1' \(str\) for completion 0, not a number"),
@@ -147,7 +147,7 @@ def test_none_for_single_completions_drops_them():
             r"\(max_penalty=1\): ValueError: max_penalty",
         ),
         ("trl.rewards:get_soft_overlong_punishment", {"max_completion_len": 9, "soft_punish_cache": 1, "x": 1}, "'x'"),
-        (STYLE + "ModelReward", {"bonsu": 1}, "'bonsu', which it does not take; its options are: bonus"),
+        (STYLE + "ModelReward", {"bonsu": 1}, "'bonsu', which is not an option; its options are: bonus"),
         (STYLE + "re.compile", {"pattern": "x"}, "makes re.compile.*, not a reward function"),
     ],
 )
@@ -164,7 +164,7 @@ def test_a_factory_without_an_option_that_it_requires():
 
 def test_a_class_that_exits(tmp_path):
     (tmp_path / "exits.py").write_text("import sys\nclass Exits:\n    def __init__(self): sys.exit(0)")
-    with pytest.raises(ConfigError, match="cannot be made with rewards"):
+    with pytest.raises(ConfigError, match="cannot be created with rewards"):
         bound(f"{tmp_path}/exits.py:Exits")
 
 
@@ -173,7 +173,7 @@ def test_a_model_is_refused(tmp_path):
         "from transformers import BertConfig, BertForSequenceClassification as B\n"
         "model = B(BertConfig(hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4))"
     )
-    with pytest.raises(ConfigError, match="a model, which TRL calls by itself and motet does not"):
+    with pytest.raises(ConfigError, match="a model, not a function"):
         bound(f"{tmp_path}/model.py:model")
 
 
@@ -221,14 +221,14 @@ def test_redness_by_either_name():
 def test_image_tokens_are_among_the_ids_and_denoising_has_none():
     tokens, steps = roll(text_to_image), roll(text_to_image, kinds=("denoising",))
     assert values(STYLE + "with_ids", tokens, scenario=text_to_image) == [4.0, 4.0]
-    with pytest.raises(RewardError, match="'with_ids' asks for completion_ids, and was shown"):
+    with pytest.raises(RewardError, match="'with_ids' requires completion_ids"):
         values(STYLE + "with_ids", steps, scenario=text_to_image)
     assert values(STYLE + "redness_of_images", steps, scenario=text_to_image)
 
 
 def test_improvement_refuses_a_reward_that_it_cannot_give_tokens():
     config = RewardConfig(name="improvement", options={"of": STYLE + "with_ids"})
-    with pytest.raises(ConfigError, match="asks for completion_ids, not known here"):
+    with pytest.raises(ConfigError, match="needs completion_ids, which"):
         resolve(config, {"draft": "image", "revision": "image"}, ())
 
 

@@ -1,1 +1,1 @@
-"""Captions of pictures: who writes them, and how close they come to a prompt."""
+"""Captions of images: who writes them, and how close they come to a prompt."""

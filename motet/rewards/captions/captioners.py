@@ -1,4 +1,4 @@
-"""Who describes a picture: BLIP, the policy itself, or an endpoint."""
+"""Who describes an image: BLIP, the policy itself, or an endpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Captioner = Callable[[Sequence[Image.Image]], list[str | None]]
 
 @dataclass(frozen=True, eq=False)
 class BlipCaptioner:
-    """A BLIP captioning model (Li et al. 2022, arXiv 2201.12086), greedy; `batch_size` pictures at a time."""
+    """A BLIP captioning model (Li et al. 2022, arXiv 2201.12086), greedy; `batch_size` images at a time."""
 
     model: Any
     tokenizer: Any

@@ -24,7 +24,7 @@ def tuple_f1(candidate: str, reference: str) -> float:
     return 2 * shared / (len(ours) + len(theirs)) if shared else 0.0
 
 
-@lru_cache(maxsize=4096)  # a prompt is compared with all of its siblings' captions
+@lru_cache(maxsize=4096)  # a prompt is compared with all of its generations of a group' captions
 def scene_tuples(caption: str) -> Tuples:
     """Objects, attributes, counts and relations of a caption."""
     scene = _Scene(chunks(caption))

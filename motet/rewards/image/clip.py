@@ -1,4 +1,4 @@
-"""CLIP: how well a drawing fits its prompt, and how an edit moved from its source, in CLIP's space."""
+"""Rewards by CLIP: similarity of image and prompt, of two images, and the direction of an edit."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch.nn import functional as F
 from motet.core.protocols import Policy
 from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pairwise import ImagePairReward
-from motet.rewards.image.pixels import drawn, in_batches, spread, unique_by_identity
+from motet.rewards.image.pixels import in_batches, scatter_scores, scorable_images, unique_by_identity
 from motet.rewards.models import device_of, load_model, load_processor
-from motet.rewards.options import filled, number, whole
+from motet.rewards.options import check_int, check_non_empty, check_number
 from motet.rewards.text.multiple_choice import text_of_question
 
-STILL = 1e-3
-"""Length below which a difference of unit embeddings fades to no direction: rounding alone would have one."""
+MIN_DIRECTION = 1e-3
+"""Length below which a difference of unit embeddings counts less as a direction: rounding alone has one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +47,14 @@ class Clip:
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
-        """Embeddings of texts; equal ones are computed once, too long ones are cut."""
+        """Embeddings of texts; equal ones are computed once, too long ones are truncated."""
         distinct = list(dict.fromkeys(texts))
         table = torch.stack(in_batches(distinct, self.batch_size, self._embed_texts))
         return table[[distinct.index(text) for text in texts]]
 
     @torch.no_grad()
     def images(self, images: Sequence[Image.Image]) -> Float[Tensor, "B D"]:
-        """Embeddings of pictures; one that occurs again is computed once."""
+        """Embeddings of images; one that occurs several times is computed once."""
         distinct, places = unique_by_identity(images)
         return torch.stack(in_batches(distinct, self.batch_size, self._embed_images))[places]
 
@@ -72,7 +72,7 @@ class Clip:
 
 
 @dataclass(eq=False, kw_only=True)
-class ClipJudge(ModelReward):
+class ClipReward(ModelReward):
     """`path` is a folder or hub id of a transformers CLIPModel; `batch_size` inputs are embedded at a time."""
 
     name: ClassVar[str] = ""
@@ -82,8 +82,8 @@ class ClipJudge(ModelReward):
     _clip: Clip = field(init=False)
 
     def __post_init__(self) -> None:
-        filled(self.name, "path", self.path, "path of a CLIP model")
-        whole(self.name, "batch_size", self.batch_size)
+        check_non_empty(self.name, "path", self.path, "path of a CLIP model")
+        check_int(self.name, "batch_size", self.batch_size)
 
     def prepare(self, policy: Policy) -> None:
         key = f"rewards.options.path of {self.name!r}"
@@ -92,12 +92,12 @@ class ClipJudge(ModelReward):
 
 @reward("clip_score")
 @dataclass(eq=False, kw_only=True)
-class ClipScore(ClipJudge):
-    """`scale` x cosine of CLIP's embeddings of the drawing and of the prompt (default scale 1).
+class ClipScore(ClipReward):
+    """`scale` x cosine of CLIP's embeddings of the generated image and of the prompt (default scale 1).
 
-    Radford et al. 2021 (arXiv 2103.00020). CoRL's pilot study rewards with it, and its code multiplies by 2; CLIPScore
-    (Hessel et al. 2021, arXiv 2104.08718) by 2.5, with negative values at 0. `path` is a folder or hub id of a
-    transformers CLIPModel. Prompts longer than its text encoder (77 tokens) are cut. A row without a prompt gets None.
+    Radford et al. 2021 (arXiv 2103.00020). CoRL's pilot study uses it, and its code multiplies by 2; CLIPScore (Hessel
+    et al. 2021, arXiv 2104.08718) by 2.5, with negative values at 0. `path` is a folder or hub id of a transformers
+    CLIPModel. Prompts longer than its text encoder (77 tokens) are truncated. A row without a prompt gets None.
     """
 
     name: ClassVar[str] = "clip_score"
@@ -106,51 +106,51 @@ class ClipScore(ClipJudge):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number(self.name, "scale", self.scale)
+        check_number(self.name, "scale", self.scale)
 
     def __call__(self, completions: list[Any], prompt: list[Any]) -> list[float | None]:
-        """One score per completion, from its last picture."""
-        places, images = drawn(completions, [asked is not None for asked in prompt], self.name)
+        """One score per completion, from its last image."""
+        places, images = scorable_images(completions, [asked is not None for asked in prompt], self.name)
         if not places:
-            return spread(len(completions), [], [])
+            return scatter_scores(len(completions), [], [])
         wanted = self._clip.texts([text_of_question(prompt[place]) for place in places])
         values = (self.scale * (self._clip.images(images) * wanted).sum(dim=-1)).tolist()
-        return spread(len(completions), places, values)
+        return scatter_scores(len(completions), places, values)
 
 
 @reward("clip_image_similarity")
 @dataclass(eq=False, kw_only=True)
-class ClipImageSimilarity(ImagePairReward, ClipJudge):
-    """Cosine of CLIP's embeddings of a drawing and of another picture, in [-1, 1]: UniRL-Zero's `clip_sim`.
+class ClipImageSimilarity(ImagePairReward, ClipReward):
+    """Cosine of CLIP's embeddings of a generated image and of another image, in [-1, 1]: UniRL-Zero's `clip_sim`.
 
-    For edits that are to keep what they do not change, and for pictures restored from an edit. Of which act, and
-    compared with what: `act`, `column` and `to`, as in `motet.rewards.image.pairwise`.
+    For edits that must preserve the rest of the image, and for images restored from an edit. `act`, `column` and `to`
+    select the two images, as in `motet.rewards.image.pairwise`.
     """
 
     name: ClassVar[str] = "clip_image_similarity"
 
     def __post_init__(self) -> None:
         ImagePairReward.__post_init__(self)
-        ClipJudge.__post_init__(self)
+        ClipReward.__post_init__(self)
 
     def __call__(self, completions: list[Any], **columns: Any) -> list[float | None]:
         """One score per completion."""
         places, pairs = self.pairs(completions, columns)
         if not places:
-            return spread(len(completions), [], [])
-        drawings, others = (self._clip.images([pair[side] for pair in pairs]) for side in (0, 1))
-        return spread(len(completions), places, (drawings * others).sum(dim=-1).tolist())
+            return scatter_scores(len(completions), [], [])
+        generated, others = (self._clip.images([pair[side] for pair in pairs]) for side in (0, 1))
+        return scatter_scores(len(completions), places, (generated * others).sum(dim=-1).tolist())
 
 
 @reward("clip_direction")
 @dataclass(eq=False, kw_only=True)
-class ClipDirection(ImagePairReward, ClipJudge):
-    """Does the edit move the picture as the captions move? cos(E(edit) - E(source), E(target caption) - E(caption)).
+class ClipDirection(ImagePairReward, ClipReward):
+    """Directional similarity of an edit: cos(E(edit) - E(source), E(target caption) - E(caption)).
 
     Gal et al. 2021 (StyleGAN-NADA, arXiv 2108.00946); UniRL-Zero's `sim_direction`, which it weights by 4 beside
-    `clip_sim`. Embeddings have length 1 before they are subtracted. A picture or a caption that does not move has no
-    direction: 0 (one that moves by less than `STILL` counts less). The columns `caption` and `target_caption` describe
-    source and edit; a row without one gets None.
+    `clip_sim`. Embeddings have length 1 before they are subtracted. An image or a caption that does not move has no
+    direction: 0 (one that moves by less than `MIN_DIRECTION` counts less). The columns `caption` and `target_caption`
+    describe source and edit; a row without one gets None.
     """
 
     name: ClassVar[str] = "clip_direction"
@@ -159,7 +159,7 @@ class ClipDirection(ImagePairReward, ClipJudge):
 
     def __post_init__(self) -> None:
         ImagePairReward.__post_init__(self)
-        ClipJudge.__post_init__(self)
+        ClipReward.__post_init__(self)
 
     def __call__(
         self, completions: list[Any], caption: list[Any], target_caption: list[Any], **columns: Any
@@ -169,8 +169,8 @@ class ClipDirection(ImagePairReward, ClipJudge):
         kept = [completion if one else [] for completion, one in zip(completions, told, strict=True)]
         places, pairs = self.pairs(kept, columns)
         if not places:
-            return spread(len(completions), [], [])
-        drawings, sources = (self._clip.images([pair[side] for pair in pairs]) for side in (0, 1))
+            return scatter_scores(len(completions), [], [])
+        generated, sources = (self._clip.images([pair[side] for pair in pairs]) for side in (0, 1))
         before, after = (self._clip.texts([column[place] for place in places]) for column in (caption, target_caption))
-        values = F.cosine_similarity(drawings - sources, after - before, dim=-1, eps=STILL)
-        return spread(len(completions), places, values.tolist())
+        values = F.cosine_similarity(generated - sources, after - before, dim=-1, eps=MIN_DIRECTION)
+        return scatter_scores(len(completions), places, values.tolist())

@@ -1,4 +1,4 @@
-"""Objects in pictures: a Mask2Former of transformers finds instances of COCO's classes, under GenEval's names."""
+"""Object detection: a Mask2Former of transformers finds instances of COCO's classes, under GenEval's names."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ tv remote, computer keyboard, cell phone, microwave, oven, toaster, sink, refrig
 teddy bear, hair drier, toothbrush
 """
 CLASSES = tuple(" ".join(name.split()) for name in _NAMES.split(","))
-"""GenEval's names of COCO's 80 classes, in COCO's order; checkpoints name some of them otherwise."""
+"""GenEval's names of COCO's 80 classes, in COCO's order; checkpoints use other names for some."""
 _OTHER_NAMES = {
     "motorbike": "motorcycle", "aeroplane": "airplane", "sofa": "couch", "pottedplant": "potted plant",
     "diningtable": "dining table", "tvmonitor": "tv", "mouse": "computer mouse", "remote": "tv remote",
     "keyboard": "computer keyboard", "hair dryer": "hair drier",
 }  # fmt: skip
-"""What checkpoints call some of them."""
+"""Other names in checkpoints -> GenEval's."""
 
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One thing in a picture. `box` is left, top, right, bottom in pixels, of its mask."""
+    """One object in an image. `box` is (left, top, right, bottom) of its mask, in pixels."""
 
     name: str
     score: float
@@ -47,7 +47,7 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """Finds what scores above `threshold`, the surest first; `batch_size` pictures at a time."""
+    """Finds instances that score above `threshold`, most confident first; `batch_size` images at a time."""
 
     model: Any
     image_processor: Any
@@ -57,14 +57,14 @@ class Detector:
     @classmethod
     def open(cls, path: str, device: torch.device, *, key: str, threshold: float, batch_size: int) -> Detector:
         """Load from a folder or hub id of an instance segmentation over COCO's classes. Raises ConfigError."""
-        if find_spec("scipy") is None:  # transformers asks for it as soon as a Mask2Former is built
+        if find_spec("scipy") is None:  # transformers requires it to build a Mask2Former
             raise ConfigError(f"{key}={path!r} needs the package scipy.", fix="pip install 'motet[detection]'.")
         from transformers import AutoImageProcessor, Mask2FormerForUniversalSegmentation
 
         model = load_model(Mask2FormerForUniversalSegmentation, path, device, key=key)
         if len(model.config.id2label) != len(CLASSES):
             raise ConfigError(
-                f"{key}={path!r} knows {len(model.config.id2label)} classes; COCO's instances are {len(CLASSES)}.",
+                f"{key}={path!r} has {len(model.config.id2label)} classes, expected COCO's {len(CLASSES)}.",
                 fix="give a checkpoint such as facebook/mask2former-swin-small-coco-instance.",
             )
         for place, label in model.config.id2label.items():
@@ -77,10 +77,10 @@ class Detector:
         return cls(model, load_processor(AutoImageProcessor, path, key=key), threshold, batch_size)
 
     def __call__(self, images: Sequence[Image.Image]) -> list[list[Instance]]:
-        """The instances of each picture.
+        """The instances of each image.
 
-        Batches are of one size: processors pad smaller pictures, and transformers' post-processing takes the padding
-        for a part of the picture, so boxes would be misplaced.
+        All images of a batch have one size: processors pad smaller ones, and transformers' post-processing treats the
+        padding as part of the image, which shifts the boxes.
         """
         found: dict[int, list[Instance]] = {}
         for size in dict.fromkeys(image.size for image in images):
@@ -102,15 +102,15 @@ class Detector:
         return [_instances(one["segmentation"], one["segments_info"]) for one in found]
 
 
-def _instances(masks: Tensor, told: Sequence[dict[str, Any]]) -> list[Instance]:
-    made = [
+def _instances(masks: Tensor, detections: Sequence[dict[str, Any]]) -> list[Instance]:
+    instances = [
         Instance(CLASSES[info["label_id"]], float(info["score"]), box_of(masks[n] > 0), (masks[n] > 0).cpu())
-        for n, info in enumerate(told)
+        for n, info in enumerate(detections)
     ]
-    return sorted(made, key=lambda instance: -instance.score)
+    return sorted(instances, key=lambda instance: -instance.score)
 
 
 def box_of(mask: Bool[Tensor, "H W"]) -> tuple[float, float, float, float]:
-    """The smallest box around a mask that holds something."""
+    """The smallest box around a non-empty mask."""
     rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
     return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1

@@ -1,4 +1,4 @@
-"""How well a drawing compresses: rewards without any model, for a first look at whether drawing learns at all."""
+"""Rewards without a model: how well a generated image compresses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from motet.rewards.image.pixels import last_image
 
 @reward("jpeg_incompressibility")
 def jpeg_incompressibility(completions: list[Any]) -> list[float | None]:
-    """Kilobytes of the drawing as a JPEG of quality 95: bytes / 1000.
+    """Kilobytes of the generated image as a JPEG of quality 95: bytes / 1000.
 
     Black et al. 2023 (DDPO, arXiv 2305.13301); UniRL-Zero's code. The size depends on the JPEG library a little.
     """
@@ -22,12 +22,12 @@ def jpeg_incompressibility(completions: list[Any]) -> list[float | None]:
 
 @reward("jpeg_compressibility")
 def jpeg_compressibility(completions: list[Any]) -> list[float | None]:
-    """Minus the kilobytes of the drawing as a JPEG of quality 95, / 500: 0 is the best; UniRL-Zero's code."""
+    """Minus the kilobytes of the generated image as a JPEG of quality 95, / 500: 0 is the best; UniRL-Zero's code."""
     return [-kilobytes(last_image(c, "jpeg_compressibility")) / 500 if c else None for c in completions]
 
 
 def kilobytes(image: Image.Image) -> float:
-    """Size of the picture as a JPEG of quality 95, in thousands of bytes."""
+    """Size of the image as a JPEG of quality 95, in thousands of bytes."""
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "JPEG", quality=95)
     return len(buffer.getvalue()) / 1000

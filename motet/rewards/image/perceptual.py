@@ -1,4 +1,4 @@
-"""How far apart two pictures are: in pixels (MSE), in local structure (SSIM), in a network's features (LPIPS)."""
+"""Distances of two images: in pixels (MSE), in local structure (SSIM), in a network's features (LPIPS)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ K1, K2 = 0.01, 0.03
 
 
 def mse(first: Float[Tensor, "B C H W"], second: Float[Tensor, "B C H W"]) -> Float[Tensor, "B"]:
-    """Mean squared difference of pixels in [0, 1], per picture; in [0, 1]."""
+    """Mean squared difference of pixels in [0, 1], per image; in [0, 1]."""
     return (first.float() - second.float()).square().flatten(1).mean(dim=1)
 
 
 def ssim(first: Float[Tensor, "B C H W"], second: Float[Tensor, "B C H W"]) -> Float[Tensor, "B"]:
-    """Mean structural similarity of pixels in [0, 1], per picture; in [-1, 1], 1 for equal pictures.
+    """Mean structural similarity of pixels in [0, 1], per image; in [-1, 1], 1 for equal images.
 
     Wang et al. 2004 (IEEE TIP 13:4), equation 13 with its constants: a Gaussian window of 11 x 11 with standard
-    deviation 1.5, `K1 = 0.01`, `K2 = 0.03`, range 1; averaged over the windows that lie inside and over the channels.
-    Pictures have at least 11 x 11 pixels.
+    deviation 1.5, `K1 = 0.01`, `K2 = 0.03`, range 1; averaged over the windows inside the image and over the channels.
+    Images have at least 11 x 11 pixels.
     """
     channels = first.shape[1]
     a, b = first.float(), second.float()
@@ -47,7 +47,7 @@ def lpips(
     second: Sequence[Float[Tensor, "B _ _ _"]],
     weights: Sequence[Float[Tensor, "_"]],
 ) -> Float[Tensor, "B"]:
-    """LPIPS of two pictures' feature maps `[B, C, H, W]`, one pair per layer, with `weights` `[C]` per layer.
+    """LPIPS of two images' feature maps `[B, C, H, W]`, one pair per layer, with `weights` `[C]` per layer.
 
     Zhang et al. 2018 (arXiv 1801.03924), equation 1: features are scaled to unit length over the channels of a place;
     the weighted squared differences are summed over channels, averaged over places and summed over layers. As in the

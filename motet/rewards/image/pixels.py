@@ -1,4 +1,4 @@
-"""The pictures that a reward is shown: each decoded picture is taken as it is, and turned into a tensor once."""
+"""The images of completions, and their pixels as tensors."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ T = TypeVar("T")
 
 
 def last_image(completion: list[Any], name: str) -> Image.Image:
-    """The last picture of a completion. Raises RewardError, naming the reward, when it has none."""
+    """The last image of a completion. Raises RewardError, naming the reward, when it has none."""
     image = image_of(completion, None)
     if image is None:
         raise RewardError(
-            f"Reward {name!r} was shown a completion without a picture.", fix="name a drawing act in rewards.acts."
+            f"Reward {name!r} got a completion without an image.", fix="name an image act in rewards.acts."
         )
     return image
 
 
 def image_of(completion: Sequence[Any], act: str | None) -> Image.Image | None:
-    """The last picture of the act of that name (None: of any act), or None where there is none."""
+    """The last image of the act of that name (None: of any act); None if there is none."""
     for message in reversed(completion):
         if act is None or message.get("name") == act:
             for part in reversed(message["content"] if isinstance(message["content"], list) else []):
@@ -36,13 +36,15 @@ def image_of(completion: Sequence[Any], act: str | None) -> Image.Image | None:
     return None
 
 
-def drawn(completions: Sequence[Any], applies: Sequence[bool], name: str) -> tuple[list[int], list[Image.Image]]:
-    """Which completions are to be judged (not empty, and `applies`), and the last picture of each of those."""
+def scorable_images(
+    completions: Sequence[Any], applies: Sequence[bool], name: str
+) -> tuple[list[int], list[Image.Image]]:
+    """The indices of completions to score (not empty, and `applies`), and the last image of each."""
     places = [n for n, (c, wanted) in enumerate(zip(completions, applies, strict=True)) if c and wanted]
     return places, [last_image(completions[n], name) for n in places]
 
 
-def spread(count: int, places: Sequence[int], values: Sequence[float]) -> list[float | None]:
+def scatter_scores(count: int, places: Sequence[int], values: Sequence[float]) -> list[float | None]:
     """`count` scores: `values` at `places`, None (does not apply) elsewhere."""
     scores: list[float | None] = [None] * count
     for place, value in zip(places, values, strict=True):
@@ -50,27 +52,27 @@ def spread(count: int, places: Sequence[int], values: Sequence[float]) -> list[f
     return scores
 
 
-def unique_by_identity(things: Sequence[T]) -> tuple[list[T], list[int]]:
-    """The distinct objects among `things`, by identity, and the place of each thing among them.
+def unique_by_identity(items: Sequence[T]) -> tuple[list[T], list[int]]:
+    """The distinct objects among `items`, by identity, and the place of each thing among them.
 
-    The siblings of a group share their real picture: what is computed of it is computed once.
+    The generations of a group share their row's image, so that its features are computed once.
     """
-    place: dict[int, int] = {}
+    index: dict[int, int] = {}
     distinct: list[T] = []
-    for thing in things:
-        if id(thing) not in place:
-            place[id(thing)] = len(distinct)
-            distinct.append(thing)
-    return distinct, [place[id(thing)] for thing in things]
+    for item in items:
+        if id(item) not in index:
+            index[id(item)] = len(distinct)
+            distinct.append(item)
+    return distinct, [index[id(item)] for item in items]
 
 
-def in_batches(things: Sequence[T], size: int, compute: Callable[[Sequence[T]], Iterable[Any]]) -> list[Any]:
+def in_batches(items: Sequence[T], size: int, compute: Callable[[Sequence[T]], Iterable[Any]]) -> list[Any]:
     """`compute` over at most `size` things at a time, results in order."""
-    return [result for start in range(0, len(things), size) for result in compute(things[start : start + size])]
+    return [result for start in range(0, len(items), size) for result in compute(items[start : start + size])]
 
 
 def to_pixels(images: Sequence[Image.Image], side: int, device: torch.device) -> Float[Tensor, "B 3 S S"]:
-    """Pictures as RGB in [0, 1], squashed to `side` x `side` on the device (bilinear, antialiased)."""
+    """Images as RGB in [0, 1], resized to `side` x `side` on the device (bilinear, antialiased, aspect ignored)."""
     rows = []
     for image in images:
         rgb = image if image.mode == "RGB" else image.convert("RGB")

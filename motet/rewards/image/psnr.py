@@ -1,4 +1,4 @@
-"""Peak signal-to-noise ratio: how close a drawing is to another picture, pixel by pixel."""
+"""Peak signal-to-noise ratio of a generated image and another image."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from PIL import Image
 
 from motet.rewards.base import reward
 from motet.rewards.image.pairwise import ImagePairReward
-from motet.rewards.image.pixels import spread
-from motet.rewards.options import number
+from motet.rewards.image.pixels import scatter_scores
+from motet.rewards.options import check_number
 
 
 @reward("psnr")
@@ -20,8 +20,8 @@ from motet.rewards.options import number
 class Psnr(ImagePairReward):
     """Peak signal-to-noise ratio in decibels: 10 log10(255^2 / MSE), at most `cap`.
 
-    UniRL-Zero's `recon`. Equal pictures have none, and get `cap`. Of which act, and compared with what: `act`, `column`
-    and `to`, as in `motet.rewards.image.pairwise`. A drawing of another size is resized to the other picture's
+    UniRL-Zero's `recon`. Equal images get `cap`. `act`, `column` and `to` select the two images, as in
+    `motet.rewards.image.pairwise`. An image of another size is resized to the other image's
     (bilinear).
     """
 
@@ -31,18 +31,18 @@ class Psnr(ImagePairReward):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number(self.name, "cap", self.cap)
+        check_number(self.name, "cap", self.cap)
 
     def __call__(self, completions: list[Any], **columns: Any) -> list[float | None]:
         """One score per completion."""
         places, pairs = self.pairs(completions, columns)
-        return spread(len(completions), places, [min(psnr(*pair), float(self.cap)) for pair in pairs])
+        return scatter_scores(len(completions), places, [min(psnr(*pair), float(self.cap)) for pair in pairs])
 
 
-def psnr(drawing: Image.Image, other: Image.Image) -> float:
-    """10 log10(255^2 / mean squared difference of 8-bit RGB); infinite for equal pictures."""
-    if drawing.size != other.size:
-        drawing = drawing.resize(other.size, Image.Resampling.BILINEAR)
-    first, second = (np.asarray(image.convert("RGB"), np.float64) for image in (drawing, other))
+def psnr(generated: Image.Image, other: Image.Image) -> float:
+    """10 log10(255^2 / mean squared difference of 8-bit RGB); infinite for equal images."""
+    if generated.size != other.size:
+        generated = generated.resize(other.size, Image.Resampling.BILINEAR)
+    first, second = (np.asarray(image.convert("RGB"), np.float64) for image in (generated, other))
     error = float(((first - second) ** 2).mean())
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)

@@ -1,4 +1,4 @@
-"""How alike two pictures look, in [0, 1]: 1 - LPIPS, 1 - MSE, or SSIM; of pixels on the device, many pairs at once."""
+"""Similarity of two images in [0, 1]: 1 - LPIPS, 1 - MSE, or SSIM; computed on the device in batches."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from motet.core.errors import ConfigError
 from motet.core.registry import first_line
 from motet.rewards.image.perceptual import WINDOW, lpips, mse, ssim
 from motet.rewards.image.pixels import in_batches, to_pixels, unique_by_identity
-from motet.rewards.models import frozen, load_model, load_processor
-from motet.rewards.options import filled, one_of, refuse, whole
+from motet.rewards.models import freeze_model, load_model, load_processor
+from motet.rewards.options import check_choice, check_int, check_non_empty, raise_option_error
 
 VISUAL = ("lpips", "mse", "ssim")
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,7 +32,7 @@ class BackboneLpips:
     """LPIPS by its formula over any backbone: `features` maps normalised pixels to maps `[B, C, H, W]`, one per layer.
 
     `weights` are the linear weights `[C]` per layer. None: `1 / (2 L)` everywhere, so that the distance is the mean
-    over layers and places of `1 - cosine`: in [0, 1] for features after a ReLU. That is no calibrated LPIPS.
+    over layers and places of `1 - cosine`: in [0, 1] for features after a ReLU. This is not a calibrated LPIPS.
     """
 
     features: Callable[[Pixels], Sequence[Tensor]]
@@ -48,7 +48,7 @@ class BackboneLpips:
 
 @dataclass(frozen=True, eq=False)
 class ImageSimilarity:
-    """The visual term: `distance` of pixels in [0, 1], squashed to `side`, of `batch_size` pairs at a time."""
+    """The visual term: `distance` of pixels in [0, 1], resized to `side` x `side`, `batch_size` pairs at a time."""
 
     distance: Distance
     side: int
@@ -56,32 +56,34 @@ class ImageSimilarity:
     device: torch.device
 
     @torch.no_grad()
-    def __call__(self, real: Sequence[Image.Image], drawn: Sequence[Image.Image]) -> list[float]:
-        """`1 - distance` of each pair, clipped to [0, 1]. A real picture that several pairs share is resized once."""
-        return in_batches(list(zip(real, drawn, strict=True)), self.batch_size, self._some)
+    def __call__(self, real: Sequence[Image.Image], generated: Sequence[Image.Image]) -> list[float]:
+        """`1 - distance` of each pair, clipped to [0, 1]. A real image that several pairs share is resized once."""
+        return in_batches(list(zip(real, generated, strict=True)), self.batch_size, self._batch)
 
-    def _some(self, pairs: Sequence[tuple[Image.Image, Image.Image]]) -> list[float]:
+    def _batch(self, pairs: Sequence[tuple[Image.Image, Image.Image]]) -> list[float]:
         real, place = unique_by_identity([pair[0] for pair in pairs])
         wanted = to_pixels(real, self.side, self.device)[torch.tensor(place, device=self.device)]
-        found = to_pixels([pair[1] for pair in pairs], self.side, self.device)
-        return (1 - self.distance(wanted, found)).clamp(0, 1).tolist()
+        generated = to_pixels([pair[1] for pair in pairs], self.side, self.device)
+        return (1 - self.distance(wanted, generated)).clamp(0, 1).tolist()
 
 
 def check_visual(reward: str, visual: Any, backbone: Any, backbone_weights: Any, side: Any) -> None:
     """Options of the visual term. Raises ConfigError."""
-    one_of(reward, "visual", visual, (*VISUAL, "none"))
-    whole(reward, "side", side, WINDOW)
+    check_choice(reward, "visual", visual, (*VISUAL, "none"))
+    check_int(reward, "side", side, WINDOW)
     if backbone is not None:
-        filled(reward, "backbone", backbone, "path of a vision backbone")
+        check_non_empty(reward, "backbone", backbone, "path of a vision backbone")
     if backbone_weights is not None:
-        filled(reward, "backbone_weights", backbone_weights, "path of a .safetensors file")
+        check_non_empty(reward, "backbone_weights", backbone_weights, "path of a .safetensors file")
         if backbone is None:
-            refuse(reward, "backbone_weights", backbone_weights, "belongs to no backbone", fix="set backbone too.")
+            raise_option_error(
+                reward, "backbone_weights", backbone_weights, "is set without a backbone", fix="set backbone too."
+            )
     if visual == "lpips" and backbone is None:
         for package in ("torchmetrics", "torchvision"):
             if find_spec(package) is None:
                 raise ConfigError(
-                    f"rewards.options.visual='lpips' of {reward!r} needs the package {package}, which is not here.",
+                    f"rewards.options.visual='lpips' of {reward!r} needs the package {package}, not installed.",
                     fix="pip install 'motet[metrics]', set rewards.options.backbone to a vision backbone, or use "
                     "visual: mse or ssim.",
                 )
@@ -105,14 +107,14 @@ def open_distance(
 def _open_backbone(path: str, device: torch.device, *, key: str) -> Any:
     """A vision backbone of transformers (ResNet, ConvNeXt, Swin, DINOv2, ...) with the feature maps of all its stages.
 
-    Not through AutoBackbone, whose `from_pretrained` asks the hub about every path and so refuses folders.
+    Not through AutoBackbone, whose `from_pretrained` asks the hub about every path and so rejects folders.
     """
     from transformers import MODEL_FOR_BACKBONE_MAPPING, AutoConfig
 
     config = load_processor(AutoConfig, path, key=key)
     if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
         raise ConfigError(
-            f"{key}={path!r} is a {config.model_type!r} model, which is no vision backbone.",
+            f"{key}={path!r} is a {config.model_type!r} model, which is not a vision backbone.",
             fix="give a model with feature maps: a ResNet, ConvNeXt, Swin or DINOv2, for example.",
         )
     return load_model(
@@ -123,11 +125,11 @@ def _open_backbone(path: str, device: torch.device, *, key: str) -> Any:
 def _torchmetrics_lpips(device: torch.device) -> Distance:
     """LPIPS with VGG and the published weights, which torchmetrics ships and torchvision downloads.
 
-    torchmetrics' metric averages over the batch and remembers it; its network gives one number per pair.
+    torchmetrics' metric averages over batches; its network returns one value per pair.
     """
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity  # type: ignore[import-not-found]
 
-    network: Any = frozen(LearnedPerceptualImagePatchSimilarity(net_type="vgg").net, device)
+    network: Any = freeze_model(LearnedPerceptualImagePatchSimilarity(net_type="vgg").net, device)
     return lambda first, second: network(first, second, normalize=True).flatten()
 
 
@@ -138,15 +140,17 @@ def _read_weights(reward: str, path: str, channels: Sequence[int], device: torch
     try:
         stored = load_file(path)
     except Exception as error:  # safetensors has errors of its own for a broken file
-        refuse(reward, "backbone_weights", path, f"cannot be read: {first_line(error)}", fix="give a safetensors file.")
+        raise_option_error(
+            reward, "backbone_weights", path, f"cannot be read: {first_line(error)}", fix="give a safetensors file."
+        )
     wanted = {str(n): (width,) for n, width in enumerate(channels)}
     shapes = {name: tuple(weight.shape) for name, weight in stored.items()}
     if shapes != wanted:
-        refuse(
+        raise_option_error(
             reward,
             "backbone_weights",
             path,
-            f"holds {shapes}, and the backbone's layers want {wanted}",
+            f"holds {shapes}, expected {wanted}",
             fix="store one vector per feature map under the keys 0, 1, ...",
         )
     return [stored[name].to(device, torch.float32) for name in wanted]

@@ -1,7 +1,7 @@
-"""Any OpenAI-compatible chat endpoint as a judge that looks at pictures: vLLM, SGLang, llama.cpp, a hosted service.
+"""Any OpenAI-compatible chat endpoint as a VQA model: vLLM, SGLang, llama.cpp, a hosted service.
 
-Requests are JSON with the picture as a PNG data URL. The key is read from the environment variable that the recipe
-names, when requests are made; it is never logged, and never follows a redirect to another host: redirects are refused.
+Requests are JSON with the image as a PNG data URL. The key is read from the environment variable that the recipe
+names, when requests are made; it is never logged, and never follows a redirect to another host: redirects are rejected.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from PIL import Image
 
 from motet.core.errors import ConfigError, RewardError
 from motet.core.registry import did_you_mean, first_line
-from motet.rewards.options import filled, number, refuse, whole
-from motet.rewards.waiting import Late, on_thread, on_threads
+from motet.rewards.options import check_int, check_non_empty, check_number, raise_option_error
+from motet.rewards.waiting import DeadlineExceeded, run_on_thread, run_on_threads
 
 LARGEST_REPLY = 1 << 20
 """Bytes of a reply that are read; a chat completion has a few thousand."""
@@ -32,10 +32,10 @@ LARGEST_REPLY = 1 << 20
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to ask, and how patiently. As a recipe's option: a mapping with these keys.
+    """The address of an endpoint, with retries and limits. As a recipe's option: a mapping with these keys.
 
     `key_variable` names the environment variable that holds the key; None: no key. A request that has no whole reply
-    after `timeout` seconds, whose reply is cut off, or that the server refuses for now (408, 429, 5xx), is tried
+    after `timeout` seconds, whose reply is cut off, or that the server rejects for now (408, 429, 5xx), is tried
     `retries` times more, waiting `backoff`, then twice that, and so on in seconds, with jitter. `concurrency` requests
     run at a time.
     """
@@ -52,33 +52,41 @@ class Endpoint:
 
 
 def read_endpoint(reward: str, value: Any) -> Endpoint:
-    """The endpoint that an option describes. Raises ConfigError naming the reward and the key."""
+    """Parse the endpoint of an option. Raises ConfigError naming the reward and the key."""
     known = [field.name for field in fields(Endpoint)]
     if not isinstance(value, Mapping):
-        refuse(reward, "endpoint", value, "is no mapping", fix=f"give base_url and model; keys: {', '.join(known)}.")
+        raise_option_error(
+            reward, "endpoint", value, "is not a mapping", fix=f"give base_url and model; keys: {', '.join(known)}."
+        )
     for key in value:
         if key not in known:
-            problem = f"is no key of an endpoint; they are: {', '.join(known)}.{did_you_mean(str(key), known)}"
+            problem = f"is not a key of an endpoint; the keys are: {', '.join(known)}.{did_you_mean(str(key), known)}"
             raise ConfigError(f"rewards.options.endpoint.{key} of {reward!r} {problem}", fix="correct the key.")
     settings: dict[str, Any] = {field.name: field.default for field in fields(Endpoint)} | dict(value)
     for key in ("base_url", "model"):
-        filled(reward, f"endpoint.{key}", value.get(key), "text")
+        check_non_empty(reward, f"endpoint.{key}", value.get(key), "text")
     if not settings["base_url"].startswith(("http://", "https://")):
-        refuse(reward, "endpoint.base_url", settings["base_url"], "is no http(s) address", fix="begin it with http.")
+        raise_option_error(
+            reward,
+            "endpoint.base_url",
+            settings["base_url"],
+            "is not an http(s) address",
+            fix="write http://... or https://...",
+        )
     if settings["key_variable"] is not None:
-        filled(reward, "endpoint.key_variable", settings["key_variable"], "name of an environment variable")
+        check_non_empty(reward, "endpoint.key_variable", settings["key_variable"], "name of an environment variable")
     for key in ("timeout", "backoff", "temperature"):
-        number(reward, f"endpoint.{key}", settings[key], low=0.001 if key == "timeout" else 0.0)
+        check_number(reward, f"endpoint.{key}", settings[key], low=0.001 if key == "timeout" else 0.0)
         settings[key] = float(settings[key])
     for key, low in (("retries", 0), ("concurrency", 1), ("max_tokens", 1)):
-        whole(reward, f"endpoint.{key}", settings[key], low)
+        check_int(reward, f"endpoint.{key}", settings[key], low)
     return Endpoint(**settings)
 
 
 def ask(
     endpoint: Endpoint, images: Sequence[Image.Image | Sequence[Image.Image]], questions: Sequence[str], reward: str
 ) -> list[str | None]:
-    """What the model says about each picture (or several, shown in one request), in order; None where it could not be
+    """What the model says about each image (or several, shown in one request), in order; None where it could not be
     asked.
 
     Raises ConfigError when the key's variable is not set, RewardError when every single request failed.
@@ -95,26 +103,26 @@ def ask(
         except Exception as error:  # a failed request is data: it drops one trajectory
             return error
 
-    replies = on_threads(one, zip(images, questions, strict=True), endpoint.concurrency)
+    replies = run_on_threads(one, zip(images, questions, strict=True), endpoint.concurrency)
     if all(isinstance(reply, Exception) for reply in replies):
         assert isinstance(replies[0], Exception)
         raise RewardError(
-            f"Reward {reward!r} asked {endpoint.base_url} {len(replies)} times and was never answered: "
+            f"Reward {reward!r} sent {len(replies)} requests to {endpoint.base_url}, and all requests failed: "
             f"{first_line(replies[0])}.",
-            fix="see that the server runs and knows the model; check rewards.options.endpoint.",
+            fix="check that the server runs and serves the model; check rewards.options.endpoint.",
         )
     return [None if isinstance(reply, Exception) else reply for reply in replies]
 
 
 def data_url(image: Image.Image) -> str:
-    """The picture as a PNG in a data URL."""
+    """The image as a PNG in a data URL."""
     file = io.BytesIO()
     image.save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """urllib would send the key on to wherever a redirect points."""
+    """Do not follow redirects: urllib would send the key to the new address."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
@@ -129,8 +137,8 @@ def _authorization(endpoint: Endpoint, reward: str) -> dict[str, str]:
     key = os.environ.get(endpoint.key_variable)
     if not key:
         raise ConfigError(
-            f"rewards.options.endpoint.key_variable={endpoint.key_variable!r} of {reward!r} is not set here.",
-            fix=f"export {endpoint.key_variable}=KEY, or remove key_variable if the server wants none.",
+            f"rewards.options.endpoint.key_variable={endpoint.key_variable!r} of {reward!r} is not set.",
+            fix=f"export {endpoint.key_variable}=KEY, or remove key_variable if the server needs no key.",
         )
     return {"Authorization": f"Bearer {key}"}
 
@@ -148,17 +156,17 @@ def _body(endpoint: Endpoint, images: Sequence[Image.Image], question: str) -> b
 
 
 def _request(endpoint: Endpoint, headers: Mapping[str, str], body: bytes) -> str:
-    """One reply's text; raises what went wrong at the last try."""
+    """The text of one reply; raises the error of the last attempt."""
     url = endpoint.base_url.rstrip("/") + "/chat/completions"
     for attempt in range(endpoint.retries + 1):
         request = urllib.request.Request(url, body, dict(headers), method="POST")
         try:
-            return _text_of(on_thread(lambda request=request: _reply(request, endpoint.timeout), endpoint.timeout))
+            return _text_of(run_on_thread(lambda request=request: _reply(request, endpoint.timeout), endpoint.timeout))
         except urllib.error.HTTPError as error:
             error.close()
             if attempt == endpoint.retries or not (error.code in (408, 429) or error.code >= 500):
                 raise
-        except Late:
+        except DeadlineExceeded:
             if attempt == endpoint.retries:
                 raise TimeoutError(f"no whole reply within {endpoint.timeout:g} s") from None
         except (OSError, http.client.HTTPException):  # no connection, or a reply that is cut off
@@ -199,6 +207,6 @@ def _text_of(raw: bytes) -> str:
         text = None
     if not isinstance(text, str):
         raise RewardError(
-            f"The endpoint's reply is no chat completion: {raw[:80]!r}.", fix="give base_url up to and with /v1."
+            f"The endpoint's reply is not a chat completion: {raw[:80]!r}.", fix="give base_url up to and with /v1."
         )
     return text

@@ -1,4 +1,4 @@
-"""CoRL's token-level text-image matching: how well picture tokens and prompt tokens find each other in the policy."""
+"""CoRL's token-level text-image matching in the policy's feature space."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from motet.core.conversation import Conversation, user
 from motet.core.errors import ConfigError
 from motet.core.protocols import FeaturePolicy, Features, Policy
 from motet.rewards.base import ModelReward, reward
-from motet.rewards.image.pixels import drawn, in_batches, spread
+from motet.rewards.image.pixels import in_batches, scatter_scores, scorable_images
 from motet.rewards.judge.similarity import token_matching
-from motet.rewards.judge.vqa import WEIGHTS, require, with_judge_weights
-from motet.rewards.options import one_of, whole
+from motet.rewards.judge.vqa import WEIGHTS, check_policy_can_judge, with_judge_weights
+from motet.rewards.options import check_choice, check_int
 from motet.rewards.text.multiple_choice import text_of_question
 
 
@@ -27,45 +27,45 @@ from motet.rewards.text.multiple_choice import text_of_question
 class TokenMatching(ModelReward):
     """Token-level text-image matching of CoRL (TIM), in [-1, 1], in the policy's own feature space.
 
-    arXiv 2505.17534, R_TIM: with the last hidden states of the conversation [drawing, prompt], half the mean over
-    picture tokens of the largest cosine with a prompt token, plus half the mean over prompt tokens of the largest
-    cosine with a picture token. A row without a prompt gets None; an empty prompt has no tokens and gets 0.
+    arXiv 2505.17534, R_TIM: with the last hidden states of the conversation [generated image, prompt], half the mean
+    over image tokens of the largest cosine with a prompt token, plus half the mean over prompt tokens of the largest
+    cosine with an image token. A row without a prompt gets None; an empty prompt has no tokens and gets 0.
 
     `weights`: `reference`, the weights that the run started from, or `current`, as the released code has it. A scorer
-    that trains along can be gamed: features that all drift into one direction score 1 whatever is drawn.
+    that is trained too can be gamed: features that all drift into one direction score 1 for any image.
     """
 
     weights: Any = "reference"
     batch_size: Any = 16
 
     def __post_init__(self) -> None:
-        one_of("token_matching", "weights", self.weights, WEIGHTS)
-        whole("token_matching", "batch_size", self.batch_size)
+        check_choice("token_matching", "weights", self.weights, WEIGHTS)
+        check_int("token_matching", "batch_size", self.batch_size)
         self.uses_reference = self.weights == "reference"
 
     def prepare(self, policy: Policy) -> None:
-        require(policy, "token_matching", weights=self.weights, writes=False)
+        check_policy_can_judge(policy, "token_matching", weights=self.weights, writes=False)
         if not isinstance(policy, FeaturePolicy):
             raise ConfigError(
-                f"Reward 'token_matching' compares features, and {type(policy).__name__} does not show its own.",
+                f"Reward 'token_matching' needs features, but {type(policy).__name__} has no method features().",
                 fix="give the policy a method features(conversations), or use clip_score.",
             )
 
     def __call__(self, completions: list[Any], prompt: list[Any], *, policy: Policy) -> list[float | None]:
-        """One score per completion, from its last picture."""
+        """One score per completion, from its last image."""
         assert isinstance(policy, FeaturePolicy)
-        places, images = drawn(completions, [asked is not None for asked in prompt], "token_matching")
+        places, images = scorable_images(completions, [asked is not None for asked in prompt], "token_matching")
         shown = [user(p, text_of_question(prompt[place])) for p, place in zip(images, places, strict=True)]
 
         def score(conversations: Sequence[Conversation]) -> list[float]:
             return match(policy.features(conversations)).tolist()
 
         with with_judge_weights(policy, self.weights):
-            return spread(len(completions), places, in_batches(shown, self.batch_size, score))
+            return scatter_scores(len(completions), places, in_batches(shown, self.batch_size, score))
 
 
 def match(features: Sequence[Features]) -> Float[Tensor, "B"]:
-    """Token matching of conversations of one picture and one text, in this order."""
+    """Token matching of conversations of one image and one text, in this order."""
     image, image_mask = _padded([f.hidden[f.spans[0].start : f.spans[0].stop] for f in features])
     text, text_mask = _padded([f.hidden[f.spans[1].start : f.spans[1].stop] for f in features])
     return token_matching(image, text, image_mask, text_mask)

@@ -1,7 +1,7 @@
-"""Asking about pictures: the policy itself, or a model behind an endpoint, looks at each picture and answers in text.
+"""VQA models: the policy itself, or a model behind an endpoint, answers questions about images.
 
-The policy that trains is also the judge here. By default it judges with the weights that the run started from: a judge
-that trains along can learn to read its own drawings kindly, and the score would rise without a better picture.
+By default the policy answers with the weights that the run started from: a co-trained judge can drift towards its own
+outputs, and the score would rise without better images.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from motet.core.errors import ConfigError
 from motet.core.protocols import Policy, Request, TrainablePolicy
 from motet.core.trajectory import Sampling, TextTokens
 from motet.rewards.judge.endpoint import Endpoint, ask
-from motet.rewards.options import number, one_of, whole
+from motet.rewards.options import check_choice, check_int, check_number
 
 WEIGHTS = ("reference", "current")
 
 
 @runtime_checkable
 class VQAModel(Protocol):
-    """Answers questions about pictures, in order; None where it could not."""
+    """Answers one question per image, in order; None where it could not."""
 
     def __call__(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[str | None]: ...
 
 
 @dataclass(frozen=True, eq=False)
 class PolicyVQA:
-    """The policy, greedy at temperature 0; `batch_size` pictures at a time.
+    """The policy, greedy at temperature 0; `batch_size` images at a time.
 
-    At another temperature the n-th picture of a step always meets the same noise.
+    At another temperature the n-th image of a step always gets the same sampling noise.
     """
 
     policy: Policy
@@ -68,30 +68,30 @@ class EndpointVQA:
 
 
 def with_judge_weights(policy: Policy, weights: str) -> AbstractContextManager[None]:
-    """Inside, the policy has the weights that it judges with: `reference` or `current`."""
+    """Context in which the policy has the weights that it answers with: `reference` or `current`."""
     if weights == "current":
         return nullcontext()
     assert isinstance(policy, TrainablePolicy)
     return policy.reference()
 
 
-def check_judge(reward: str, weights: Any, max_tokens: Any, temperature: Any, batch_size: Any) -> None:
-    """Options of a policy as judge. Raises ConfigError."""
-    one_of(reward, "weights", weights, WEIGHTS)
-    whole(reward, "max_tokens", max_tokens)
-    number(reward, "temperature", temperature)
-    whole(reward, "batch_size", batch_size)
+def check_vqa_options(reward: str, weights: Any, max_tokens: Any, temperature: Any, batch_size: Any) -> None:
+    """Validate the options of a policy as VQA model. Raises ConfigError."""
+    check_choice(reward, "weights", weights, WEIGHTS)
+    check_int(reward, "max_tokens", max_tokens)
+    check_number(reward, "temperature", temperature)
+    check_int(reward, "batch_size", batch_size)
 
 
-def require(policy: Policy, reward: str, *, weights: str, writes: bool) -> None:
-    """Raise ConfigError unless the policy has a reference, if it is asked for, and can write, if it is to."""
+def check_policy_can_judge(policy: Policy, reward: str, *, weights: str, writes: bool) -> None:
+    """Raise ConfigError if `weights` needs reference weights, or `writes` text, that the policy does not have."""
     if weights == "reference" and not isinstance(policy, TrainablePolicy):
         raise ConfigError(
-            f"Reward {reward!r} asks for the starting weights, and {type(policy).__name__} has no reference().",
+            f"Reward {reward!r} needs the reference weights, but {type(policy).__name__} has no reference().",
             fix="set rewards.options.weights=current, or give the policy freeze_reference() and reference().",
         )
     if writes and "text" not in policy.kinds:
         raise ConfigError(
-            f"Reward {reward!r} asks the policy about pictures, and {type(policy).__name__} writes no text.",
-            fix="let an endpoint judge, or use a policy that reads and writes.",
+            f"Reward {reward!r} asks the policy about images, but {type(policy).__name__} does not generate text.",
+            fix="use an endpoint, or a policy that generates text about images.",
         )

@@ -1,4 +1,4 @@
-"""Does a critique name exactly what is wrong with a drawing? By the shapes world's reader and words for mistakes."""
+"""Whether a critique names exactly the mistakes of an image of the shapes world."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pixels import image_of
-from motet.rewards.options import boolean, filled, number
+from motet.rewards.options import check_bool, check_non_empty, check_number
 from motet.rewards.text.exact_match import answer_of
 from motet.shapes.errors_in_words import NOTHING, find_mistakes
 from motet.shapes.verifier import parse_scenes
@@ -20,35 +20,35 @@ from motet.shapes.verifier import parse_scenes
 @reward("critique")
 @dataclass(eq=False, kw_only=True)
 class Critique(ModelReward):
-    """Whether the act `act` names every mistake of the draft and no other, in the words of
+    """Whether the act `act` names every mistake of the draft and no other, in the grammar of
     `motet.shapes.errors_in_words`.
 
     1 or 0, whatever the order; with `partial` p in [0, 1] it is (1 - p) * exact + p * F1 of the mistakes named. The
-    mistakes are read off the draft itself, the picture of the act `draft`, or of the row's `column` if one is set. What
-    is asked for is the column `spec`; a row without one gets None. The answer is the one `<answer>` block, or with
-    `tagged` false the whole text.
+    mistakes are those of the draft itself, the image of the act `draft`, or of the row's `column` if one is set,
+    against the column `spec`; a row without one gets None. The answer is the one `<answer>` block, or with
+    `answer_tags` false the whole text.
     """
 
     act: Any = "critique"
     draft: Any = "draft"
     column: Any = None
-    tagged: Any = True
+    answer_tags: Any = True
     partial: Any = 0.0
 
     def __post_init__(self) -> None:
-        filled("critique", "act", self.act, "name of an act")
-        filled("critique", "draft", self.draft, "name of an act")
+        check_non_empty("critique", "act", self.act, "name of an act")
+        check_non_empty("critique", "draft", self.draft, "name of an act")
         if self.column is not None:
-            filled("critique", "column", self.column, "name of a column")
-        boolean("critique", "tagged", self.tagged)
-        number("critique", "partial", self.partial, 0.0, 1.0)
+            check_non_empty("critique", "column", self.column, "name of a column")
+        check_bool("critique", "answer_tags", self.answer_tags)
+        check_number("critique", "partial", self.partial, 0.0, 1.0)
 
     @property
-    def needs(self) -> tuple[str, ...]:
+    def required_columns(self) -> tuple[str, ...]:
         return () if self.column is None else (self.column,)
 
     @property
-    def sees(self) -> tuple[str, ...]:
+    def reads_acts(self) -> tuple[str, ...]:
         return (self.act, self.draft) if self.column is None else (self.act,)
 
     def __call__(
@@ -62,7 +62,7 @@ class Critique(ModelReward):
             if not said or draft is None or wanted is None:
                 values.append(None)
                 continue
-            answer = answer_of(said[-1:], self.tagged, "critique")
+            answer = answer_of(said[-1:], self.answer_tags, "critique")
             (parsed,) = parse_scenes([draft], int(wanted["grid"]))
             values.append(
                 0.0 if answer is None else agreement(answer, find_mistakes(parsed, dict(wanted)), self.partial)
@@ -76,6 +76,6 @@ class Critique(ModelReward):
 def agreement(answer: str, actual: Sequence[str], partial: float = 0.0) -> float:
     """How well an answer names these mistakes (none: `nothing`); case and a final full stop do not count."""
     parts = [" ".join(part.split()) for part in answer.lower().strip().removesuffix(".").split(",")]
-    said, true = Counter(parts), Counter(actual or [NOTHING])
-    f1 = 2 * (said & true).total() / (said.total() + true.total())
-    return (1 - partial) * float(said == true) + partial * f1
+    named, actual_counts = Counter(parts), Counter(actual or [NOTHING])
+    f1 = 2 * (named & actual_counts).total() / (named.total() + actual_counts.total())
+    return (1 - partial) * float(named == actual_counts) + partial * f1

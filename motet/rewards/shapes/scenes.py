@@ -1,6 +1,6 @@
-"""The shapes world's exact judge of pictures that are to show one scene: an edit, its undoing, a redrawn picture.
+"""The shapes world's verifier for images that must show one scene: an edit, a restored image, a regenerated image.
 
-The scene asked for is read off a picture of the row with the strict reader, so that no column of scenes is needed.
+The target scene is parsed from an image of the row, so that no column of scenes is needed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from PIL import Image
 from motet.core.errors import DataError
 from motet.rewards.base import reward
 from motet.rewards.image.pairwise import ImagePairReward
-from motet.rewards.image.pixels import spread, unique_by_identity
-from motet.rewards.options import boolean, number, whole
+from motet.rewards.image.pixels import scatter_scores, unique_by_identity
+from motet.rewards.options import check_bool, check_int, check_number
 from motet.shapes.scene import Scene
 from motet.shapes.verifier import ParsedImage, compare, layout_free_spec, parse_scenes, verify
 
@@ -23,50 +23,50 @@ from motet.shapes.verifier import ParsedImage, compare, layout_free_spec, parse_
 @reward("scene_match")
 @dataclass(eq=False, kw_only=True)
 class SceneMatch(ImagePairReward):
-    """Whether the drawing reads back as exactly the scene of another picture: 1 or 0, by the shapes world's reader.
+    """Whether the image shows exactly the scene of another image: 1 or 0, by the shapes world's verifier.
 
-    The other picture is the row's input picture, or what `column` or the act `to` name; `act` is the act that is judged
-    (default: the last picture shown). With `partial` p in [0, 1] it is (1 - p) * exact + p * share of right cells. The
-    share counts cells that stay empty: a copy of the source has 14 or 15 of 16 right. `grid` is the world's.
-    `places: false` asks for the same things wherever they stand, as a caption in words names them; the share is then
-    that of the things (see `motet.shapes.verifier.verify`).
+    The other image is the row's input image, or that of `column` or of the act `to`; `act` is the act that is scored
+    (default: the last image). With `partial` p in [0, 1] it is (1 - p) * exact + p * fraction of correct cells, empty
+    ones included: a copy of the source has 14 or 15 of 16 correct. `grid` is the world's. `match_cells: false` requires
+    the same objects in any cells, as a caption lists them; the fraction is then that of the objects (see
+    `motet.shapes.verifier.verify`).
     """
 
     name: ClassVar[str] = "scene_match"
 
     grid: Any = 4
     partial: Any = 0.0
-    places: Any = True
+    match_cells: Any = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole(self.name, "grid", self.grid, 2)
-        number(self.name, "partial", self.partial, 0.0, 1.0)
-        boolean(self.name, "places", self.places)
+        check_int(self.name, "grid", self.grid, 2)
+        check_number(self.name, "partial", self.partial, 0.0, 1.0)
+        check_bool(self.name, "match_cells", self.match_cells)
 
     def __call__(self, completions: list[Any], **columns: Any) -> list[float | None]:
-        """One score per completion; None where the judged act or the other picture is missing."""
+        """One score per completion; None where the scored act or the other image is missing."""
         places, pairs = self.pairs(completions, columns)
         others, place_of = unique_by_identity([other for _, other in pairs])
-        scenes = self._scenes(others)
-        parsed = parse_scenes([drawing for drawing, _ in pairs], self.grid)
+        scenes = self._target_scenes(others)
+        parsed = parse_scenes([generated for generated, _ in pairs], self.grid)
         values = [self._score(parsed, scenes[n]) for parsed, n in zip(parsed, place_of, strict=True)]
-        return spread(len(completions), places, values)
+        return scatter_scores(len(completions), places, values)
 
-    def _score(self, parsed: ParsedImage, asked: Scene | None) -> float:
-        if asked is None:
+    def _score(self, parsed: ParsedImage, target: Scene | None) -> float:
+        if target is None:
             return 0.0
-        result = compare(parsed, asked) if self.places else verify(parsed, layout_free_spec(asked))
+        result = compare(parsed, target) if self.match_cells else verify(parsed, layout_free_spec(target))
         return (1 - self.partial) * float(result.correct) + self.partial * result.partial
 
-    def _scenes(self, images: Sequence[Image.Image]) -> list[Scene | None]:
-        """The scenes asked for; None for a picture of another act that cannot be read: nothing matches it."""
-        return [self._asked(parsed.scene, bool(parsed.unreadable)) for parsed in parse_scenes(images, self.grid)]
+    def _target_scenes(self, images: Sequence[Image.Image]) -> list[Scene | None]:
+        """The target scenes; None for an image of another act that cannot be parsed: nothing matches it."""
+        return [self._target_scene(parsed.scene, bool(parsed.unreadable)) for parsed in parse_scenes(images, self.grid)]
 
-    def _asked(self, scene: Scene, unreadable: bool) -> Scene | None:
+    def _target_scene(self, scene: Scene, unreadable: bool) -> Scene | None:
         if unreadable and self.to is None:
             raise DataError(
-                f"A picture in the column {self.column!r} is no picture of the shapes world with {self.grid} x "
+                f"An image in the column {self.column!r} is not an image of the shapes world with {self.grid} x "
                 f"{self.grid} cells, for {self.name!r}.",
                 fix="set rewards.options.grid to the grid of data.options.",
             )
@@ -76,7 +76,7 @@ class SceneMatch(ImagePairReward):
 @reward("edit_shapes")
 @dataclass(eq=False, kw_only=True)
 class EditShapes(SceneMatch):
-    """Whether an edited picture shows exactly the asked scene: `scene_match` of the act `edit` with column `edited`."""
+    """Whether an edit shows exactly the requested scene: `scene_match` of the act `edit` with column `edited`."""
 
     name: ClassVar[str] = "edit_shapes"
 
@@ -87,7 +87,7 @@ class EditShapes(SceneMatch):
 @reward("restored_shapes")
 @dataclass(eq=False, kw_only=True)
 class RestoredShapes(SceneMatch):
-    """Whether an edit was taken back exactly: `scene_match` of the act `restored` with the row's input picture."""
+    """Whether an edit was inverted exactly: `scene_match` of the act `restored` with the row's input image."""
 
     name: ClassVar[str] = "restored_shapes"
 

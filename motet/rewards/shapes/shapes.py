@@ -1,4 +1,4 @@
-"""The shapes world's reward: does the picture show what the prompt asked for? It reads decoded pixels, not tokens."""
+"""The shapes world's reward: does the decoded image show what the prompt requests?"""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pixels import last_image
-from motet.rewards.options import number
+from motet.rewards.options import check_number
 
 
 @reward("shapes")
 @dataclass(eq=False, kw_only=True)
 class Shapes(ModelReward):
-    """Whether the last picture shows exactly what its `spec` asks for, by the shapes world's strict checker.
+    """Whether the last image shows exactly what its `spec` requests, by the shapes world's verifier.
 
     1 or 0; with `partial` p in [0, 1] it is `(1 - p) * correct + p * partial score`.
     """
@@ -22,7 +22,7 @@ class Shapes(ModelReward):
     partial: Any = 0.0
 
     def __post_init__(self) -> None:
-        number("shapes", "partial", self.partial, 0.0, 1.0)
+        check_number("shapes", "partial", self.partial, 0.0, 1.0)
 
     def __call__(self, completions: list[Any], spec: list[Mapping[str, Any] | None], **_: Any) -> list[float | None]:
         """One score per completion; None for rows without a spec."""

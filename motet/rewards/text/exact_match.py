@@ -11,10 +11,10 @@ from typing import Any
 
 from motet.core.errors import ConfigError, DataError, RewardError
 from motet.rewards.base import reward
-from motet.rewards.options import one_of
+from motet.rewards.options import check_choice
 from motet.rewards.text.answer_parsing import extract_answer, same_answer, visible, well_formed
 from motet.rewards.text.choice_parsing import chosen_letter, letter_of
-from motet.rewards.text.gold_check import gold_texts, reads_gold
+from motet.rewards.text.gold_check import gold_texts, validates_gold
 from motet.rewards.text.multiple_choice import options_of
 
 RewardValues = list[float | None]
@@ -36,19 +36,19 @@ def answer_format(completions: list[Any]) -> RewardValues:
     return [float(extract_answer(last_text(c, "answer_format")) is not None) if c else None for c in completions]
 
 
-@reward("exact_answer", options={"tagged": (True, False)})
-@reads_gold
+@reward("exact_answer", options={"answer_tags": (True, False)})
+@validates_gold
 def exact_answer(
     completions: list[Any],
     answer: list[Any],
     question: list[Any] | None = None,
     options: list[Any] | None = None,
-    tagged: Any = True,
+    answer_tags: Any = True,
 ) -> RewardValues:
     """`multiple_choice` for rows that offer options, `open_ended` for the others.
 
     Options are in the column `options`, or lines `A. text` of the column `question`; lines count only if the gold
-    answer is one of them. `tagged` False: the whole completion is the answer, not its `<answer>` block.
+    answer is one of them. `answer_tags` False: the whole completion is the answer, not its `<answer>` block.
     """
     values: RewardValues = []
     for n, (completion, gold) in enumerate(zip(completions, answer, strict=True)):
@@ -57,33 +57,33 @@ def exact_answer(
             offered = row is not None and gold is not None and all(letter_of(text, row) for text in gold_texts(gold))
             row = row if offered else None
         judge = _open_ended if row is None else _multiple_choice
-        values.append(judge(completion, gold, row, tagged, "exact_answer"))
+        values.append(judge(completion, gold, row, answer_tags, "exact_answer"))
     return values
 
 
-@reward("multiple_choice", options={"tagged": (True, False), "unclear": ("refuse", "skip")})
-@reads_gold
+@reward("multiple_choice", options={"answer_tags": (True, False), "on_invalid_gold": ("error", "skip")})
+@validates_gold
 def multiple_choice(
     completions: list[Any],
     answer: list[Any],
     question: list[Any] | None = None,
     options: list[Any] | None = None,
-    tagged: Any = True,
+    answer_tags: Any = True,
     *,
-    unclear: Any = "refuse",
+    on_invalid_gold: Any = "error",
 ) -> RewardValues:
     """Whether the answer chooses the gold option, by letter or by text; see `motet.rewards.text.choice_parsing`.
 
-    A row without options is judged by its letter if its gold answer is one, else the reward does not apply to it.
-    A gold answer that is empty, none of its options, or two, is refused; with `unclear: skip` the reward does not apply
-    to its row: for large sets of others, which no one can mend.
+    A row without options is judged by its letter if its gold answer is one, else the reward does not apply to it. A
+    gold answer that is empty, none of its options, or two, is rejected; with `on_invalid_gold: skip` the reward does
+    not apply to its row: for large sets of others, which no one can fix.
     """
-    one_of("multiple_choice", "unclear", unclear, ("refuse", "skip"))
+    check_choice("multiple_choice", "on_invalid_gold", on_invalid_gold, ("error", "skip"))
     values: RewardValues = []
     for n, (completion, gold) in enumerate(zip(completions, answer, strict=True)):
         row = row_options(n, question, options)
-        skipped = unclear == "skip" and gold is not None and not _names_an_option(gold, row)
-        values.append(None if skipped else _multiple_choice(completion, gold, row, tagged, "multiple_choice"))
+        skipped = on_invalid_gold == "skip" and gold is not None and not _names_an_option(gold, row)
+        values.append(None if skipped else _multiple_choice(completion, gold, row, answer_tags, "multiple_choice"))
     return values
 
 
@@ -94,12 +94,12 @@ def _names_an_option(gold: Any, row: Any) -> bool:
     return all(letter_of(text, row) is not None for text in gold_texts(golds))
 
 
-@reward("open_ended", options={"tagged": (True, False)})
-@reads_gold
-def open_ended(completions: list[Any], answer: list[Any], tagged: Any = True) -> RewardValues:
+@reward("open_ended", options={"answer_tags": (True, False)})
+@validates_gold
+def open_ended(completions: list[Any], answer: list[Any], answer_tags: Any = True) -> RewardValues:
     """Whether the answer equals the gold answer in normal form (`motet.rewards.text.answer_parsing.normalise`)."""
     return [
-        _open_ended(completion, gold, None, tagged, "open_ended")
+        _open_ended(completion, gold, None, answer_tags, "open_ended")
         for completion, gold in zip(completions, answer, strict=True)
     ]
 
@@ -117,15 +117,17 @@ def last_text(completion: Any, name: str) -> str:
     raise RewardError(f"Reward {name!r} was shown a completion without text.", fix="name a text act in rewards.acts.")
 
 
-def _open_ended(completion: Any, gold: Any, _: Sequence[str] | None, tagged: Any, name: str) -> float | None:
+def _open_ended(completion: Any, gold: Any, _: Sequence[str] | None, answer_tags: Any, name: str) -> float | None:
     if gold is None or not completion:
         return None
-    answer = answer_of(completion, tagged, name)
+    answer = answer_of(completion, answer_tags, name)
     golds = gold_texts(gold)
     return float(answer is not None and any(same_answer(answer, one) for one in golds))
 
 
-def _multiple_choice(completion: Any, gold: Any, options: Sequence[str] | None, tagged: Any, name: str) -> float | None:
+def _multiple_choice(
+    completion: Any, gold: Any, options: Sequence[str] | None, answer_tags: Any, name: str
+) -> float | None:
     if gold is None or not completion:
         return None
     letters = {letter_of(text, options) for text in gold_texts(gold)}
@@ -134,19 +136,21 @@ def _multiple_choice(completion: Any, gold: Any, options: Sequence[str] | None, 
         return None
     if options is not None and right != letters:
         raise DataError(
-            f"The gold answer {gold!r} is none of the options {list(options or ())}, or more than one.",
+            f"The gold answer {gold!r} is not one of the options {list(options or ())}, or more than one.",
             fix="correct the columns `answer` and `options`: a letter, or one option's text.",
         )
-    answer = answer_of(completion, tagged, name)
+    answer = answer_of(completion, answer_tags, name)
     return float(answer is not None and chosen_letter(answer, options) in right)
 
 
-def answer_of(completion: Any, tagged: Any, name: str) -> str | None:
-    """The answer in a completion: its one `<answer>` block, or with `tagged` False all of its last text."""
-    if not isinstance(tagged, bool):
-        raise ConfigError(f"rewards.options.tagged={tagged!r} of {name!r} is no boolean.", fix="use true or false.")
+def answer_of(completion: Any, answer_tags: Any, name: str) -> str | None:
+    """The answer in a completion: its one `<answer>` block, or with `answer_tags` False all of its last text."""
+    if not isinstance(answer_tags, bool):
+        raise ConfigError(
+            f"rewards.options.answer_tags={answer_tags!r} of {name!r} is no boolean.", fix="use true or false."
+        )
     text = last_text(completion, name)
-    return extract_answer(text) if tagged else text
+    return extract_answer(text) if answer_tags else text
 
 
 def row_options(n: int, question: list[Any] | None, options: list[Any] | None) -> list[str] | None:

@@ -39,9 +39,9 @@ def gold_texts(gold: Any) -> list[str]:
     return texts
 
 
-def reads_gold(function: F) -> F:
+def validates_gold(function: F) -> F:
     """Mark a built-in reward that can be tried on a row before a run: it raises DataError if the row is wrong."""
-    function.reads_gold = True  # type: ignore[attr-defined]
+    function.validates_gold = True  # type: ignore[attr-defined]
     return function
 
 
@@ -63,6 +63,6 @@ def _check_of(bound: BoundReward) -> Callable[[Mapping[str, Any]], Any] | None:
     function = bound.function
     if isinstance(function, ModelReward):
         return None if type(function).check_row is ModelReward.check_row else function.check_row
-    if not getattr(function, "reads_gold", False):
+    if not getattr(function, "validates_gold", False):
         return None
     return lambda row: bound(prompts=[""], completions=[_TRIED], **{name: [value] for name, value in row.items()})

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from motet.core.errors import ConfigError, RewardError
 from motet.rewards.base import ModelReward, reward
-from motet.rewards.options import boolean, number
+from motet.rewards.options import check_bool, check_number
 from motet.rewards.text.answer_parsing import same_answer
 from motet.rewards.text.exact_match import RewardValues, answer_of
 from motet.rewards.text.gold_check import gold_texts
@@ -35,19 +35,19 @@ class MathVerify(ModelReward):
 
     By the package math-verify, which TRL's `accuracy_reward` uses too: of a text it reads the last expression, or the
     boxed ones. Texts that are equal in normal form are equal (`open_ended`), so a gold answer may be any text.
-    `tagged` False: the whole completion is read, not its `<answer>` block. A comparison that takes more than `timeout`
-    seconds counts as not equal.
+    `answer_tags` False: the whole completion is read, not its `<answer>` block. A comparison that takes more than
+    `timeout` seconds counts as not equal.
     """
 
     name: ClassVar[str] = "math_verify"
 
-    tagged: Any = True
+    answer_tags: Any = True
     timeout: Any = 10.0
     _comparer: Comparer = field(init=False)
 
     def __post_init__(self) -> None:
-        boolean(self.name, "tagged", self.tagged)
-        number(self.name, "timeout", self.timeout, 0.1)
+        check_bool(self.name, "answer_tags", self.answer_tags)
+        check_number(self.name, "timeout", self.timeout, 0.1)
         if find_spec("math_verify") is None:
             raise ConfigError(
                 "rewards.name='math_verify' needs the package math-verify.", fix="pip install 'motet[math]'."
@@ -61,7 +61,7 @@ class MathVerify(ModelReward):
             if gold is None or not completion:
                 values.append(None)
                 continue
-            said, golds = answer_of(completion, self.tagged, self.name), gold_texts(gold)
+            said, golds = answer_of(completion, self.answer_tags, self.name), gold_texts(gold)
             values.append(float(said is not None and any(self._same(said, right) for right in golds)))
         return values
 

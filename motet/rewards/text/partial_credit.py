@@ -13,10 +13,10 @@ from typing import Any
 from motet.core.errors import DataError
 from motet.rewards.base import reward
 from motet.rewards.captions.lexicon import BE, DETERMINERS, FILLERS, RELATIONS
-from motet.rewards.options import boolean, one_of
+from motet.rewards.options import check_bool, check_choice
 from motet.rewards.text.answer_parsing import normalise, same_answer, visible
 from motet.rewards.text.exact_match import RewardValues, answer_of, last_text, multiple_choice, open_ended
-from motet.rewards.text.gold_check import gold_texts, reads_gold
+from motet.rewards.text.gold_check import gold_texts, validates_gold
 from motet.rewards.text.multiple_choice import text_of_question
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -37,32 +37,32 @@ def format_tags(completions: list[Any]) -> RewardValues:
     return [_tags(last_text(c, "format_tags")) if c else None for c in completions]
 
 
-@reward("soft_answer", options={"tagged": (True, False)})
-@reads_gold
-def soft_answer(completions: list[Any], answer: list[Any], tagged: Any = True) -> RewardValues:
+@reward("soft_answer", options={"answer_tags": (True, False)})
+@validates_gold
+def soft_answer(completions: list[Any], answer: list[Any], answer_tags: Any = True) -> RewardValues:
     """1 for an answer that equals the gold one in normal form, else the soft Jaccard overlap of their words.
 
     CoRL's released reward for open-ended questions; the paper's is binary, which is `open_ended`.
     """
-    boolean("soft_answer", "tagged", tagged)
+    check_bool("soft_answer", "answer_tags", answer_tags)
     values: RewardValues = []
     for completion, gold in zip(completions, answer, strict=True):
         if gold is None or not completion:
             values.append(None)
             continue
-        said = answer_of(completion, tagged, "soft_answer")
+        said = answer_of(completion, answer_tags, "soft_answer")
         golds = gold_texts(gold)
         values.append(0.0 if said is None else max(soft_match(said, one) for one in golds))
     return values
 
 
-@reward("object_class", options={"tagged": (True, False), "graded": (True, False)})
-@reads_gold
+@reward("object_class", options={"answer_tags": (True, False), "graded": (True, False)})
+@validates_gold
 def object_class(
     completions: list[Any],
     answer: list[Any],
     prompt: list[Any] | None = None,
-    tagged: Any = True,
+    answer_tags: Any = True,
     graded: Any = False,
 ) -> RewardValues:
     """Whether the answer names the gold class; with `graded` true also 0.9 and 0.5 for near misses.
@@ -70,22 +70,25 @@ def object_class(
     CoRL's `oc_accuracy` and `t2i_oc`: 1 for the same name, 0.9 if one name contains the other, and, when the data has a
     column `prompt`, 0.5 if the prompt mentions the answer. See `class_match`.
     """
-    boolean("object_class", "tagged", tagged)
-    boolean("object_class", "graded", graded)
+    check_bool("object_class", "answer_tags", answer_tags)
+    check_bool("object_class", "graded", graded)
     values: RewardValues = []
     for n, (completion, gold) in enumerate(zip(completions, answer, strict=True)):
         if gold is None or not completion:
             values.append(None)
             continue
-        said = answer_of(completion, tagged, "object_class")
+        said = answer_of(completion, answer_tags, "object_class")
         asked = text_of_question(prompt[n]) if prompt is not None and graded else None
         golds = gold_texts(gold)
         values.append(0.0 if said is None else max(class_match(said, one, asked, graded=graded) for one in golds))
     return values
 
 
-@reward("qa_accuracy", options={"tagged": (True, False), "open": ("exact", "soft"), "unclear": ("refuse", "skip")})
-@reads_gold
+@reward(
+    "qa_accuracy",
+    options={"answer_tags": (True, False), "open": ("exact", "soft"), "on_invalid_gold": ("error", "skip")},
+)
+@validates_gold
 def qa_accuracy(
     completions: list[Any],
     answer: list[Any],
@@ -93,24 +96,26 @@ def qa_accuracy(
     question: list[Any] | None = None,
     options: list[Any] | None = None,
     *,
-    tagged: Any = True,
+    answer_tags: Any = True,
     open: Any = "exact",
-    unclear: Any = "refuse",
+    on_invalid_gold: Any = "error",
 ) -> RewardValues:
     """`multiple_choice` where the column `qa_type` says MC; for OE `open_ended`, or `soft_answer` if `open` is soft.
 
-    CoRL's data names the type of each row so (x2x_rft_22k). `unclear` is that of `multiple_choice`.
+    CoRL's data names the type of each row so (x2x_rft_22k). `on_invalid_gold` is that of `multiple_choice`.
     Raises DataError for another type.
     """
-    one_of("qa_accuracy", "open", open, ("exact", "soft"))
-    one_of("qa_accuracy", "unclear", unclear, ("refuse", "skip"))
+    check_choice("qa_accuracy", "open", open, ("exact", "soft"))
+    check_choice("qa_accuracy", "on_invalid_gold", on_invalid_gold, ("error", "skip"))
     values: RewardValues = []
     for n, (completion, gold, kind) in enumerate(zip(completions, answer, qa_type, strict=True)):
         if kind == "MC":
             own = [None if column is None else [column[n]] for column in (question, options)]
-            values += multiple_choice([completion], [gold], *own, tagged=tagged, unclear=unclear)
+            values += multiple_choice(
+                [completion], [gold], *own, answer_tags=answer_tags, on_invalid_gold=on_invalid_gold
+            )
         elif kind == "OE":
-            values += (soft_answer if open == "soft" else open_ended)([completion], [gold], tagged=tagged)
+            values += (soft_answer if open == "soft" else open_ended)([completion], [gold], answer_tags=answer_tags)
         else:
             raise DataError(
                 f"The column `qa_type` holds {kind!r}, neither 'MC' nor 'OE'.",

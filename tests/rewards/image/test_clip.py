@@ -50,7 +50,7 @@ def test_rows_without_a_prompt_are_not_judged(clip):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "path=None of 'clip_score' is no path of a CLIP model"),
+        ({}, "path=None of 'clip_score' is not a path of a CLIP model"),
         ({"path": "x", "scale": "2"}, "scale='2'"),
         ({"path": "x", "scale": float("inf")}, "scale=inf"),
         ({"path": "x", "batch_size": 1.5}, "batch_size=1.5"),

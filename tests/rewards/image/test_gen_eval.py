@@ -26,8 +26,8 @@ def colours(*answers):
     return lambda instances, name: list(answers)[: len(instances)]
 
 
-def verdict(found, include, exclude=(), painted=None):
-    return evaluate_clauses(found, GenEvalSpec(clauses(include), clauses(exclude)), painted or colours())
+def verdict(found, include, exclude=(), classify_colours=None):
+    return evaluate_clauses(found, GenEvalSpec(clauses(include), clauses(exclude)), classify_colours or colours())
 
 
 def values(one):
@@ -71,9 +71,13 @@ def test_what_is_forbidden_is_never_correct():
 def test_colours_are_those_of_the_surest():
     asked = [{"class": "car", "count": 2, "color": "red"}]
     cars = [thing("car", score=score) for score in (0.9, 0.8, 0.7)]
-    assert values(verdict(cars[:2], asked, painted=colours("red", "red"))) == (1.0, 1.0, 1.0)
-    assert values(verdict(cars[:2], asked, painted=colours("red", "blue"))) == (0.0, 0.0, 0.75)
-    assert values(verdict(cars, asked, painted=colours("red", "red", "blue"))) == (1.0, 0.0, pytest.approx(0.25))
+    assert values(verdict(cars[:2], asked, classify_colours=colours("red", "red"))) == (1.0, 1.0, 1.0)
+    assert values(verdict(cars[:2], asked, classify_colours=colours("red", "blue"))) == (0.0, 0.0, 0.75)
+    assert values(verdict(cars, asked, classify_colours=colours("red", "red", "blue"))) == (
+        1.0,
+        0.0,
+        pytest.approx(0.25),
+    )
     assert values(verdict([], asked)) == (0.0, 0.0, 0.0)
 
 
@@ -120,7 +124,7 @@ def test_relations_forgive_a_tenth_of_the_sizes():
     ],
 )
 def test_a_clause_that_is_none_is_refused(clause):
-    with pytest.raises(DataError, match=r"is none of GenEval's"):
+    with pytest.raises(DataError, match=r"is not a valid GenEval clause"):
         clauses([clause])
     assert clauses([{"class": "dog", "count": 1, "color": None, "position": None}]) == [{"class": "dog", "count": 1}]
 
@@ -158,9 +162,12 @@ def test_every_row_has_its_own_exclusions():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"score": "soft"}, "score='soft' of 'gen_eval' is none of partial, strict, correct"),
-        ({"detector": ""}, "detector='' of 'gen_eval' is no path"),
-        ({"threshold": 0.5, "counting_threshold": 0.4}, r"counting_threshold=0.4 of 'gen_eval' is no number in \[0.5"),
+        ({"score": "soft"}, "score='soft' of 'gen_eval' must be one of partial, strict, correct"),
+        ({"detector": ""}, "detector='' of 'gen_eval' is not a path"),
+        (
+            {"threshold": 0.5, "counting_threshold": 0.4},
+            r"counting_threshold=0.4 of 'gen_eval' must be a number in \[0.5",
+        ),
     ],
 )
 def test_wrong_options_are_refused(options, message):
@@ -274,7 +281,7 @@ def test_without_scipy_the_extra_is_named(monkeypatch):
 
 def test_a_detector_of_other_classes_is_refused(tmp_path):
     folder = save_detector(tmp_path / "detector", classes=7)
-    with pytest.raises(ConfigError, match=r"knows 7 classes; COCO's instances are 80"):
+    with pytest.raises(ConfigError, match=r"has 7 classes, expected COCO's 80"):
         Detector.open(str(folder), torch.device("cpu"), key="k", threshold=0.3, batch_size=1)
 
 

@@ -57,7 +57,7 @@ def test_the_size_as_a_jpeg_by_hand():
     small = bound("jpeg_compressibility")(prompts=[], completions=drawn)
     assert large == [sizes[0] / 1000, sizes[1] / 1000, None]
     assert small == [-sizes[0] / 500_000, -sizes[1] / 500_000, None]
-    with pytest.raises(RewardError, match="'jpeg_compressibility' was shown a completion without a picture"):
+    with pytest.raises(RewardError, match="'jpeg_compressibility' got a completion without an image"):
         bound("jpeg_compressibility")(prompts=[], completions=[acted(caption="x")])
 
 
@@ -83,11 +83,11 @@ def test_which_act_is_compared_with_what():
 
 def test_it_sees_the_acts_of_its_options_and_needs_its_column():
     made = bound("psnr", acts=("caption",), act="edit", to="restored", columns=())
-    assert (made.acts, made.sees, made.needs) == (("caption",), ("edit", "restored"), ())
-    assert bound("psnr", column="other").needs == ("other",)
+    assert (made.acts, made.reads_acts, made.required_columns) == (("caption",), ("edit", "restored"), ())
+    assert bound("psnr", column="other").required_columns == ("other",)
     with pytest.raises(RewardError, match=r"'psnr' needs column 'othr'.*Did you mean 'other'"):
         bound("psnr", column="othr")
-    with pytest.raises(ConfigError, match=r"look at the act 'restord'.*Did you mean 'restored'"):
+    with pytest.raises(ConfigError, match=r"name the act 'restord'.*Did you mean 'restored'"):
         bound("psnr", act="restord")
 
 
@@ -95,10 +95,10 @@ def test_it_sees_the_acts_of_its_options_and_needs_its_column():
     ("options", "message"),
     [
         ({"cap": -1}, "cap=-1 of 'psnr'"),
-        ({"act": ""}, "act='' of 'psnr' is no name of an act"),
+        ({"act": ""}, "act='' of 'psnr' is not a name of an act"),
         ({"to": 3}, "to=3"),
         ({"column": None}, "column=None"),
-        ({"act": "edit", "to": "edit"}, "to='edit' of 'psnr' is the judged act itself"),
+        ({"act": "edit", "to": "edit"}, "to='edit' of 'psnr' is the scored act itself"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

@@ -89,7 +89,7 @@ def test_an_endpoint_describes_and_what_fails_is_nan():
 def test_a_row_without_a_prompt_is_not_judged_and_one_without_a_picture_is_an_error():
     reward = bound(FakePolicy(writes=["x"]))
     assert call(reward, prompts=[None, None]) == [None, None]
-    with pytest.raises(DataError, match="no real picture"):
+    with pytest.raises(DataError, match="no real image"):
         reward(prompts=[], completions=shows(DRAWN[0]), prompt=["x"], images=[None])
 
 
@@ -105,13 +105,13 @@ def test_the_real_picture_is_needed_only_by_the_visual_term():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"captioner": "blipp"}, "captioner='blipp' of 'cycle' is none of policy, blip, endpoint"),
-        ({"captioner": "blip"}, "captioner_path=None of 'cycle' is no path of a BLIP captioner"),
-        ({"captioner": "endpoint"}, "endpoint=None of 'cycle' is no mapping"),
-        ({"text": "bertscore"}, "encoder=None of 'cycle' is no path of a text encoder"),
+        ({"captioner": "blipp"}, "captioner='blipp' of 'cycle' must be one of policy, blip, endpoint"),
+        ({"captioner": "blip"}, "captioner_path=None of 'cycle' is not a path of a BLIP captioner"),
+        ({"captioner": "endpoint"}, "endpoint=None of 'cycle' is not a mapping"),
+        ({"text": "bertscore"}, "encoder=None of 'cycle' is not a path of a text encoder"),
         ({"text": "cider"}, "text='cider'"),
-        ({"text": "none", "visual": "none"}, "leaves nothing to score"),
-        ({"question": ""}, "question='' of 'cycle' is no text"),
+        ({"text": "none", "visual": "none"}, "leave no term"),
+        ({"question": ""}, "question='' of 'cycle' is not a text"),
         ({"weights": "old"}, "weights='old'"),
         ({"side": 4}, "side=4"),
     ],

@@ -82,12 +82,12 @@ def test_what_stays_broken_is_none_beside_what_works(server):
         (401, 1, "HTTP Error 401"),
         (302, 1, "HTTP Error 302"),  # a redirect would carry the key along
         (500, 3, "HTTP Error 500"),
-        (b"<html>", 1, "no chat completion: b'<html>'"),
+        (b"<html>", 1, "not a chat completion: b'<html>'"),
         (b'{"choices": [{"mess', 3, "IncompleteRead"),
         (b"", 3, "IncompleteRead"),
         (b" " * (1 << 21), 1, "longer than"),
-        (b'{"choices": []}', 1, "no chat completion"),
-        (b'{"choices": [{"message": {"content": null}}]}', 1, "no chat completion"),
+        (b'{"choices": []}', 1, "not a chat completion"),
+        (b'{"choices": [{"message": {"content": null}}]}', 1, "not a chat completion"),
     ],
 )
 def test_when_nothing_is_answered_the_run_stops(server, reply, calls, message):
@@ -99,7 +99,7 @@ def test_when_nothing_is_answered_the_run_stops(server, reply, calls, message):
 
 def test_a_server_that_says_nothing_times_out(server):
     server.reply = lambda request: time.sleep(0.5) or "late"
-    with pytest.raises(RewardError, match=r"never answered: .*[Tt]ime"):
+    with pytest.raises(RewardError, match=r"all requests failed: .*[Tt]ime"):
         ask(patient(server, timeout=0.05, retries=0), [image()], ["?"], "r")
 
 
@@ -154,7 +154,7 @@ def test_two_interrupts_during_a_hanging_judge_act_at_once(server):
 
 def test_a_server_that_is_not_there(server):
     server.server_close()
-    with pytest.raises(RewardError, match="never answered"):
+    with pytest.raises(RewardError, match="all requests failed"):
         ask(patient(server, retries=0), [image()], ["?"], "r")
 
 
@@ -168,12 +168,12 @@ def test_a_key_that_is_not_set(server, monkeypatch):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("http://x/v1", "endpoint='http://x/v1' of 'cycle' is no mapping"),
+        ("http://x/v1", "endpoint='http://x/v1' of 'cycle' is not a mapping"),
         ({"base_url": "http://x", "model": "m", "modle": 1}, r"endpoint.modle of 'cycle'.*Did you mean 'model'"),
-        ({"model": "m"}, "endpoint.base_url=None of 'cycle' is no text"),
-        ({"base_url": "http://x", "model": ""}, "endpoint.model='' of 'cycle' is no text"),
-        ({"base_url": "file:///x", "model": "m"}, "is no http"),
-        ({"base_url": "http://x", "model": "m", "timeout": 0}, "endpoint.timeout=0 of 'cycle' is no number"),
+        ({"model": "m"}, "endpoint.base_url=None of 'cycle' is not a text"),
+        ({"base_url": "http://x", "model": ""}, "endpoint.model='' of 'cycle' is not a text"),
+        ({"base_url": "file:///x", "model": "m"}, "is not an http"),
+        ({"base_url": "http://x", "model": "m", "timeout": 0}, "endpoint.timeout=0 of 'cycle' must be a number"),
         ({"base_url": "http://x", "model": "m", "retries": -1}, "endpoint.retries=-1"),
         ({"base_url": "http://x", "model": "m", "retries": True}, "endpoint.retries=True"),
         ({"base_url": "http://x", "model": "m", "concurrency": 0}, "endpoint.concurrency=0"),

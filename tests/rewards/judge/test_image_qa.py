@@ -16,7 +16,7 @@ COLUMNS = ("question", "answer", "options", "prompt")
 
 
 def bound(policy, **options):
-    config = RewardConfig(name="picture_qa", options={"weights": "current", **options})
+    config = RewardConfig(name="image_qa", options={"weights": "current", **options})
     (reward,) = bind_policy([resolve(config, {"image": "image"}, COLUMNS)], policy)
     return reward
 
@@ -47,7 +47,7 @@ def test_the_question_is_asked_about_the_drawing_greedily():
 def test_answers_meet_the_gold_as_exact_answer_does():
     answers = ["<answer>four</answer>", "4.", "five", "<answer>5</answer>", ""]
     assert ask(bound(parrot()), answers, ["4"] * 5) == [1.0, 1.0, 0.0, 0.0, 0.0]
-    assert ask(bound(parrot(), untagged=0.8), answers, ["4"] * 5) == [1.0, 0.8, 0.0, 0.0, 0.0]
+    assert ask(bound(parrot(), untagged_factor=0.8), answers, ["4"] * 5) == [1.0, 0.8, 0.0, 0.0, 0.0]
 
 
 def test_options_of_the_row_are_chosen_from():
@@ -83,7 +83,7 @@ def test_a_server_judges_and_what_it_cannot_judge_is_nan():
     with chat_server() as server:
         server.reply = lambda request: 400 if "bad" in str(request["messages"]) else "<answer>4</answer>"
         endpoint = {"base_url": server.url, "model": "m", "retries": 0}
-        reward = bound(FakePolicy(), judge="endpoint", endpoint=endpoint)
+        reward = bound(FakePolicy(), vqa_model="endpoint", endpoint=endpoint)
         scores = ask(reward, [], ["4", "4", "5"], questions=["How many?", "bad?", "How many?"])
     assert scores[0] == 1.0 and math.isnan(scores[1]) and scores[2] == 0.0
     assert not reward.uses_reference
@@ -92,12 +92,12 @@ def test_a_server_judges_and_what_it_cannot_judge_is_nan():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"judge": "gpt"}, "judge='gpt' of 'picture_qa'"),
+        ({"vqa_model": "gpt"}, "vqa_model='gpt' of 'image_qa'"),
         ({"compare": "soft"}, "compare='soft'"),
-        ({"untagged": 1.5}, r"untagged=1.5 of 'picture_qa' is no number in \[0, 1\]"),
+        ({"untagged_factor": 1.5}, r"untagged_factor=1.5 of 'image_qa' must be a number in \[0, 1\]"),
         ({"max_tokens": 0}, "max_tokens=0"),
         ({"temperature": -1}, "temperature=-1"),
-        ({"judge": "endpoint"}, "endpoint=None of 'picture_qa' is no mapping"),
+        ({"vqa_model": "endpoint"}, "endpoint=None of 'image_qa' is not a mapping"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
@@ -106,7 +106,7 @@ def test_wrong_options_are_refused(options, message):
 
 
 def test_a_policy_that_writes_nothing_is_refused():
-    with pytest.raises(ConfigError, match="writes no text"):
+    with pytest.raises(ConfigError, match="does not generate text"):
         bound(FakePolicy(kinds=("image",)))
 
 

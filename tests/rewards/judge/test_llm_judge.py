@@ -45,7 +45,7 @@ def test_a_number_beyond_the_scale_is_no_score(server):
 
 def test_a_judge_with_another_scale_is_said_so(server):
     server.reply = lambda body: "Final Score: 8"
-    with pytest.raises(RewardError, match=r"was told 8, and 2 of 2 numbers are beyond its scale of 5") as caught:
+    with pytest.raises(RewardError, match=r"got 8; all 2 scores are beyond its scale 5") as caught:
         bound(server)(completions=shows(*[image()] * 2), prompt=["a", "b"])
     assert "rewards.options.scale" in caught.value.fix
 
@@ -86,11 +86,11 @@ def test_a_completion_without_the_act_is_not_asked_about(server):
     ("options", "message"),
     [
         ({"pattern": "[0-9]+"}, "has no group"),
-        ({"pattern": "([0-9"}, "pattern of 'judged' is none"),
-        ({"scale": 0}, "scale=0 of 'judged' is no number"),
-        ({"source": 1}, "source=1 of 'judged' is no boolean"),
+        ({"pattern": "([0-9"}, "pattern of 'judged' is not a regular"),
+        ({"scale": 0}, "scale=0 of 'judged' must be a number"),
+        ({"source": 1}, "source=1 of 'judged' must be true or false"),
         ({"endpoint": {"model": "x"}}, "endpoint.base_url"),
-        ({"act": "edit"}, "look at the act 'edit'"),
+        ({"act": "edit"}, "name the act 'edit'"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

@@ -82,7 +82,7 @@ def test_what_was_redrawn_must_be_the_scene_of_the_input():
     drawn += [acted(caption="x", regenerated=row["edited"]) for row in rows("edits")[6:]]
     reward = bound("scene_match", {"caption": "text", "regenerated": "image"}, acts=("caption",), act="regenerated")
     assert reward(completions=drawn, **ask) == [1.0] * 6 + [0.0] * 6
-    assert reward.sees == ("regenerated",) and reward.acts == ("caption",)
+    assert reward.reads_acts == ("regenerated",) and reward.acts == ("caption",)
 
 
 def test_an_act_may_be_matched_with_another_act():
@@ -116,9 +116,9 @@ def test_without_places_the_things_alone_count():
     fewer = Scene(4, moved.objects[:2])
     drawn = [acted(restored=render(one, 32)) for one in (scene, moved, fewer)]
     ask = {"completions": drawn, "images": [[render(scene, 32)]] * 3}
-    exact, loose = (bound("scene_match", CYCLE, act="restored", places=places) for places in (True, False))
+    exact, loose = (bound("scene_match", CYCLE, act="restored", match_cells=match) for match in (True, False))
     assert exact(**ask) == [1.0, 0.0, 0.0] and loose(**ask) == [1.0, 1.0, 0.0]
-    halfway = bound("scene_match", CYCLE, act="restored", places=False, partial=0.5)
+    halfway = bound("scene_match", CYCLE, act="restored", match_cells=False, partial=0.5)
     assert halfway(**ask)[2] == pytest.approx(0.5 * 2 / 3)
 
 
@@ -132,7 +132,9 @@ def test_pictures_of_another_size_and_grid():
     assert bound("edit_shapes", {"edit": "image"}, partial=1.0, grid=2)(**ask)[0] > 0
     ask["completions"] = [acted(edit=row["edited"])]
     assert bound("edit_shapes", {"edit": "image"}, grid=2)(**ask) == [1.0]
-    with pytest.raises(DataError, match="column 'edited' is no picture of the shapes world with 4 x 4 cells") as caught:
+    with pytest.raises(
+        DataError, match="column 'edited' is not an image of the shapes world with 4 x 4 cells"
+    ) as caught:
         bound("edit_shapes", {"edit": "image"})(**ask)
     assert "rewards.options.grid" in caught.value.fix
 
@@ -189,7 +191,7 @@ def test_every_mistake_and_no_other(text, exact, f1):
 def test_the_form_of_a_critique():
     right = "a1 is blue instead of red, c2 green cross is extra"
     ask = {"completions": [acted(draft=TWO_WRONG, critique=right)], "spec": [SPEC]}
-    assert bound("critique")(**ask) == [0.0] and bound("critique", tagged=False)(**ask) == [1.0]
+    assert bound("critique")(**ask) == [0.0] and bound("critique", answer_tags=False)(**ask) == [1.0]
     twice = acted(draft=TWO_WRONG, critique=f"<answer>{right}</answer><answer>{right}</answer>")
     assert bound("critique")(completions=[twice], spec=[SPEC]) == [0.0]
     assert bound("critique")(completions=[twice, acted(draft=TWO_WRONG), []], spec=[None, SPEC, SPEC]) == [None] * 3
@@ -199,8 +201,8 @@ def test_a_draft_of_the_data_may_be_criticised():
     reward = bound("critique", {"answer": "text"}, act="answer", column="draft")
     ask = {name: columns("drafts")[name] for name in ("draft", "spec")}
     assert reward(completions=[acted(answer=row["critique"]) for row in rows("drafts")], **ask) == [1.0] * 12
-    assert set(reward.needs) == {"spec", "draft"} and reward.sees == ("answer",)
-    with pytest.raises(ConfigError, match="look at the act 'critique', which the scenario does not perform"):
+    assert set(reward.required_columns) == {"spec", "draft"} and reward.reads_acts == ("answer",)
+    with pytest.raises(ConfigError, match="name the act 'critique', which the scenario does not perform"):
         bound("critique", {"answer": "text"}, column="draft")
 
 
@@ -246,7 +248,7 @@ def test_any_reward_may_be_asked(tmp_path, monkeypatch):
     slow = bound("improvement", of="improving.py:slow", columns=("level",))
     ask = {"prompts": [[]] * 2, "completions": revised((BLANK, BLANK)) * 2}
     first, second = asyncio.run(slow(**ask, level=[3, -1]))
-    assert first == 7.0 and math.isnan(second) and slow.needs == ("level",)
+    assert first == 7.0 and math.isnan(second) and slow.required_columns == ("level",)
     assert bound("improvement", of="improving.py:asks", columns=())(**ask) == [0.0, 0.0]
     with pytest.raises(RewardError, match="'improvement' needs column 'level'"):
         bound("improvement", of="improving.py:slow", columns=("prompt",))
@@ -259,8 +261,8 @@ def test_any_reward_may_be_asked(tmp_path, monkeypatch):
         ({"of": "shaps"}, "Did you mean 'shapes'"),
         ({"of": "shapes", "options": 3}, "options=3"),
         ({"of": "shapes", "options": {"partal": 1}}, "Did you mean 'partial'"),
-        ({"of": "shapes", "after": "draft"}, "after='draft' of 'improvement' is the act before"),
-        ({"of": "shapes", "before": "draught"}, "look at the act 'draught'.*Did you mean 'draft'"),
+        ({"of": "shapes", "after": "draft"}, "after='draft' of 'improvement' is the same act as `before`"),
+        ({"of": "shapes", "before": "draught"}, "name the act 'draught'.*Did you mean 'draft'"),
     ],
 )
 def test_wrong_options_of_improvement(options, message):
@@ -271,7 +273,7 @@ def test_wrong_options_of_improvement(options, message):
 def test_the_reference_is_kept_for_a_reward_that_asks_it():
     assert bound("improvement", of="shapes").uses_reference is False
     reward = resolve(RewardConfig(name="improvement", options={"of": "token_matching"}), REFLECT, ("prompt",))
-    assert reward.uses_reference is True and reward.needs == ("prompt",)
+    assert reward.uses_reference is True and reward.required_columns == ("prompt",)
 
 
 # --- what a reward is shown

@@ -54,7 +54,7 @@ def test_rows_without_a_spec_or_a_drawing_are_not_judged(checker):
 
 
 def test_text_alone_is_refused(checker):
-    with pytest.raises(RewardError, match="without a picture"):
+    with pytest.raises(RewardError, match="without an image"):
         Shapes()([[{"role": "assistant", "content": "red"}]], [{"colour": RED}])
 
 

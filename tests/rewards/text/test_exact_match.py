@@ -25,7 +25,7 @@ def test_open_ended_needs_the_one_block():
 
 
 def test_open_ended_untagged_takes_the_whole_completion():
-    assert open_ended(say("4", "<answer>4</answer>"), ["four", "four"], tagged=False) == [1.0, 0.0]
+    assert open_ended(say("4", "<answer>4</answer>"), ["four", "four"], answer_tags=False) == [1.0, 0.0]
 
 
 def test_open_ended_reads_gold_out_of_a_solution():
@@ -61,19 +61,27 @@ def test_an_act_that_did_not_happen_is_not_judged():
 
 @pytest.mark.parametrize("gold", ["bird", "E", "cat or dog"])
 def test_gold_that_is_no_option(gold):
-    with pytest.raises(DataError, match=r"none of the options \['cat', 'dog'\]"):
+    with pytest.raises(DataError, match=r"not one of the options \['cat', 'dog'\]"):
         multiple_choice(tag("A"), [gold], None, [["cat", "dog"]])
 
 
 def test_gold_that_is_no_option_may_be_skipped():
     gold, options = ["bird", "B", None, "dog"], [["cat", "dog"]] * 4
-    assert multiple_choice(tag("A", "B", "A", "A"), gold, None, options, unclear="skip") == [None, 1.0, None, 0.0]
-    assert qa_accuracy(tag("A", "B"), ["E", "A"], ["MC", "MC"], None, options[:2], unclear="skip") == [None, 0.0]
-    assert multiple_choice(tag("A", "A"), ["", " "], None, [["x", "y"]] * 2, unclear="skip") == [None, None]
-    with pytest.raises(ConfigError, match="unclear='maybe' of 'qa_accuracy' is none of refuse, skip"):
-        qa_accuracy(tag("A"), ["A"], ["OE"], unclear="maybe")
-    with pytest.raises(ConfigError, match="unclear='maybe' of 'multiple_choice' is none of refuse, skip"):
-        multiple_choice(tag("A"), ["A"], unclear="maybe")
+    assert multiple_choice(tag("A", "B", "A", "A"), gold, None, options, on_invalid_gold="skip") == [
+        None,
+        1.0,
+        None,
+        0.0,
+    ]
+    assert qa_accuracy(tag("A", "B"), ["E", "A"], ["MC", "MC"], None, options[:2], on_invalid_gold="skip") == [
+        None,
+        0.0,
+    ]
+    assert multiple_choice(tag("A", "A"), ["", " "], None, [["x", "y"]] * 2, on_invalid_gold="skip") == [None, None]
+    with pytest.raises(ConfigError, match="on_invalid_gold='maybe' of 'qa_accuracy' must be one of error, skip"):
+        qa_accuracy(tag("A"), ["A"], ["OE"], on_invalid_gold="maybe")
+    with pytest.raises(ConfigError, match="on_invalid_gold='maybe' of 'multiple_choice' must be one of error, skip"):
+        multiple_choice(tag("A"), ["A"], on_invalid_gold="maybe")
 
 
 @pytest.mark.parametrize("gold", ["", " ", "\u200b"])
@@ -104,5 +112,5 @@ def test_the_last_text_counts():
 
 
 def test_tagged_is_a_boolean():
-    with pytest.raises(ConfigError, match="tagged='no' of 'open_ended'"):
-        open_ended(tag("4"), ["4"], tagged="no")
+    with pytest.raises(ConfigError, match="answer_tags='no' of 'open_ended'"):
+        open_ended(tag("4"), ["4"], answer_tags="no")

@@ -24,7 +24,7 @@ def checked(folder, name, *rows, **options):
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps({"question": QUESTION} | row) + "\n" for row in rows))
     data = open_rows(DataConfig(source=str(path)), ("question",))
-    acts = {"image": "image"} if name == "picture_qa" else {"answer": "text"}
+    acts = {"image": "image"} if name == "image_qa" else {"answer": "text"}
     check_golds([resolve(RewardConfig(name=name, options=options), acts, data.columns)], data.texts())
 
 
@@ -40,7 +40,7 @@ def test_any_of_a_list_is_right():
     assert exact_answer(tag("B", "A"), [["B", "hen"]] * 2, None, options[:2]) == [1.0, 0.0]
 
 
-REWARDS = ["math_verify", "exact_answer", "multiple_choice", "open_ended", "soft_answer", "object_class", "picture_qa"]
+REWARDS = ["math_verify", "exact_answer", "multiple_choice", "open_ended", "soft_answer", "object_class", "image_qa"]
 
 
 @pytest.mark.parametrize("name", REWARDS)
@@ -67,9 +67,9 @@ def test_texts_numbers_lists_and_nulls_pass(tmp_path, name):
 
 
 def test_other_faults_of_a_row_are_found_too(tmp_path):
-    with pytest.raises(DataError, match=r"Line 1 of rows.jsonl: The gold answer 'bird' is none of the options"):
+    with pytest.raises(DataError, match=r"Line 1 of rows.jsonl: The gold answer 'bird' is not one of the options"):
         checked(tmp_path, "multiple_choice", {"answer": "bird", "options": ["cat", "dog"]})
-    checked(tmp_path, "multiple_choice", {"answer": "bird", "options": ["cat", "dog"]}, unclear="skip")
+    checked(tmp_path, "multiple_choice", {"answer": "bird", "options": ["cat", "dog"]}, on_invalid_gold="skip")
     with pytest.raises(DataError, match=r"Line 2 of rows.jsonl: The column `qa_type` holds 'XY'"):
         checked(tmp_path, "qa_accuracy", {"answer": "a", "qa_type": "MC"}, {"answer": "a", "qa_type": "XY"})
     with pytest.raises(DataError, match=r"Line 1 of rows.jsonl: The column `options` holds a str"):

@@ -23,7 +23,7 @@ def reward(**options):
 @pytest.fixture(scope="module")
 def judge():
     pytest.importorskip("math_verify")
-    return reward(tagged=False)
+    return reward(answer_tags=False)
 
 
 EQUAL = [
@@ -73,8 +73,8 @@ def test_other_expressions(judge, gold, answer):
 
 
 def test_the_answer_block_is_read_unless_told_otherwise(judge):
-    tagged, text = reward(), "<think>0.3</think><answer>0.5</answer>"
-    assert tagged(completions=says(text, "0.5", text), answer=["1/2", "1/2", None]) == [1.0, 0.0, None]
+    answer_tags, text = reward(), "<think>0.3</think><answer>0.5</answer>"
+    assert answer_tags(completions=says(text, "0.5", text), answer=["1/2", "1/2", None]) == [1.0, 0.0, None]
 
 
 def test_solutions_in_latex_from_a_file(judge, tmp_path):
@@ -105,7 +105,7 @@ def test_it_works_in_any_thread(judge):
 
 
 def test_an_endless_computation_is_stopped(judge):
-    impatient = reward(tagged=False, timeout=1.0)
+    impatient = reward(answer_tags=False, timeout=1.0)
     begun = time.monotonic()
     told = impatient(completions=says("$9^{9^{9^{9^9}}}+1$", "0.5"), answer=["7", "1/2"])
     assert told == [0.0, 1.0] and time.monotonic() - begun < 60
@@ -138,7 +138,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
         reward()
 
 
-@pytest.mark.parametrize("options", [{"tagged": "yes"}, {"timeout": 0}])
+@pytest.mark.parametrize("options", [{"answer_tags": "yes"}, {"timeout": 0}])
 def test_wrong_options_are_refused(options):
-    with pytest.raises(ConfigError, match="of 'math_verify' is no"):
+    with pytest.raises(ConfigError, match="of 'math_verify' must be"):
         reward(**options)

@@ -16,7 +16,7 @@ from motet.rewards.text.partial_credit import (
 from tests.rewards.judges import says
 
 
-def tagged(*answers):
+def answer_tags(*answers):
     return says(*(f"<think>hm</think><answer>{answer}</answer>" for answer in answers))
 
 
@@ -65,11 +65,11 @@ def test_the_best_pairs_come_first():
 
 
 def test_soft_answer():
-    completions = [*tagged("four", "big red bus", "", "red"), *says("red"), []]
+    completions = [*answer_tags("four", "big red bus", "", "red"), *says("red"), []]
     assert soft_answer(completions, ["4", "red bus", "red", None, "red", "red"]) == pytest.approx(
         [1.0, 2 / 3, 0.0, None, 0.0, None]
     )
-    assert soft_answer(says("red"), ["red"], tagged=False) == [1.0]
+    assert soft_answer(says("red"), ["red"], answer_tags=False) == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -103,34 +103,34 @@ def test_a_name_inside_the_gold_name_counts_too():
 
 
 def test_object_class_on_completions():
-    completions, prompts = tagged("bus", "red bus", "street", ""), ["a bus on a street"] * 4
+    completions, prompts = answer_tags("bus", "red bus", "street", ""), ["a bus on a street"] * 4
     assert object_class(completions, ["bus"] * 4, prompts) == [1.0, 0.0, 0.0, 0.0]
     assert object_class(completions, ["bus"] * 4, prompts, graded=True) == [1.0, 0.9, 0.5, 0.0]
     assert object_class(completions, ["bus"] * 4, graded=True) == [1.0, 0.9, 0.0, 0.0]
     assert object_class([*says("bus"), []], [None, "bus"]) == [None, None]
-    assert object_class(says("bus", ""), ["bus", "bus"], tagged=False) == [1.0, 0.0]
+    assert object_class(says("bus", ""), ["bus", "bus"], answer_tags=False) == [1.0, 0.0]
 
 
 def test_qa_accuracy_dispatches_by_type():
     question = ["Which?\nA. cat\nB. dog", "How many?", "Which?\nA. cat\nB. dog"]
-    completions = tagged("The answer is B", "a red bus", "dog")
+    completions = answer_tags("The answer is B", "a red bus", "dog")
     gold, kinds = ["dog", "red bus", "B"], ["MC", "OE", "OE"]
     assert qa_accuracy(completions, gold, kinds, question) == [1.0, 1.0, 0.0]
-    assert qa_accuracy(tagged("x", "red car", "x"), gold, kinds, question, open="soft") == [
+    assert qa_accuracy(answer_tags("x", "red car", "x"), gold, kinds, question, open="soft") == [
         0.0,
         pytest.approx(1 / 3),
         0.0,
     ]
-    assert qa_accuracy(tagged("b"), ["dog"], ["MC"], options=[["cat", "dog"]]) == [1.0]
+    assert qa_accuracy(answer_tags("b"), ["dog"], ["MC"], options=[["cat", "dog"]]) == [1.0]
 
 
 def test_qa_accuracy_refuses_what_it_does_not_know():
     with pytest.raises(DataError, match="qa_type` holds 'mc'"):
-        qa_accuracy(tagged("x"), ["x"], ["mc"])
-    with pytest.raises(ConfigError, match="open='fuzzy' of 'qa_accuracy' is none of exact, soft"):
-        qa_accuracy(tagged("x"), ["x"], ["OE"], open="fuzzy")
-    with pytest.raises(ConfigError, match="graded=1 of 'object_class' is no boolean"):
-        object_class(tagged("x"), ["x"], graded=1)
+        qa_accuracy(answer_tags("x"), ["x"], ["mc"])
+    with pytest.raises(ConfigError, match="open='fuzzy' of 'qa_accuracy' must be one of exact, soft"):
+        qa_accuracy(answer_tags("x"), ["x"], ["OE"], open="fuzzy")
+    with pytest.raises(ConfigError, match="graded=1 of 'object_class' must be true or false"):
+        object_class(answer_tags("x"), ["x"], graded=1)
 
 
 def test_they_are_built_in():
