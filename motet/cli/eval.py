@@ -64,16 +64,13 @@ def _run_suite(recipe: Recipe, json_path: Path | None) -> None:
     checkpoint = recipe.policy.path
     policy = load_policy(resolve_checkpoint(checkpoint))
     check_suite(recipe.eval.suite.name, policy)
-    world_options, max_tokens = dict(recipe.data.options), recipe.sampling.text.max_tokens
-    image_sampling = sampling_params(recipe)["denoising"]
+    world_options, samplings = dict(recipe.data.options), sampling_params(recipe)
     with ProgressBar(Terminal()) as bar:
 
         def on_progress(done: int, total: int) -> None:
             bar.items("evaluate", done, total)
 
-        table = evaluate_shapes(
-            policy, recipe.eval, world_options, max_tokens, on_progress, denoising=image_sampling
-        ).table
+        table = evaluate_shapes(policy, recipe.eval, world_options, samplings, on_progress).table
     show_results(suite_table({Path(checkpoint).name: table}, "Validation items"), table, json_path)
 
 

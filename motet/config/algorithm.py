@@ -7,9 +7,8 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from motet.config.choice import Choice
+from motet.config.sampling import KindName
 from motet.config.section import Section
-
-ActKind = Literal["text", "image", "denoising"]
 
 
 class KindConfig(Section):
@@ -47,7 +46,7 @@ class AlgorithmConfig(Section):
     """The loss, by name or path, with its options: docs/algorithms.md has a table. TRL's default is dapo."""
     beta: NonNegativeFloat = 0.0
     """Coefficient of the KL to the frozen starting weights."""
-    per_kind: dict[ActKind, KindConfig] = Field(default_factory=dict[ActKind, KindConfig])
+    per_kind: dict[KindName, KindConfig] = Field(default_factory=dict[str, KindConfig])
     """Settings that differ for one kind of act, e.g. {image: {beta: 0.01}}."""
     reference_sync: ReferenceSyncConfig | None = None
     """Move the reference towards the present weights every so many optimizer steps; None: it stays frozen."""

@@ -21,6 +21,7 @@ from motet.config.keys import (
 )
 from motet.config.problem import Problem
 from motet.config.schema import Recipe
+from motet.core.act_kinds import ACT_KINDS
 from motet.core.errors import ConfigError
 
 
@@ -53,7 +54,7 @@ def from_pydantic(errors: Sequence[Mapping[str, Any]], root: Root = Root()) -> I
         path = tuple(error["loc"])
         if path[-1:] == ("[key]",):
             path = path[:-1]
-            choices = [str(choice) for choice in get_args(get_args(annotation_at(path[:-1], root.model)[0])[0])]
+            choices = list(ACT_KINDS.entries)  # the keys that are checked are kinds of act
             close = get_close_matches(str(path[-1]), choices, n=1)
             yield _unknown(root, path, "", [root.key([*path[:-1], name]) for name in close], choices)
         elif any(path[: len(kind)] == kind for kind in unknown_kinds):

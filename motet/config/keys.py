@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from motet.config.choice import Choice
+from motet.config.sampling import SamplingConfig
 from motet.config.schema import Recipe
 from motet.core.printable import printable
 
@@ -79,9 +80,10 @@ def annotation_at(path: KeyPath, model: type[BaseModel] = Recipe) -> tuple[Any, 
         section = Choice if is_choice(annotation) else as_section(annotation)
         if section is not None:
             field = section.model_fields.get(str(part))
-            if field is None:
+            plugins = section.plugin_sections() if issubclass(section, SamplingConfig) and field is None else {}
+            if field is None and part not in plugins:
                 return Any, (), None
-            annotation, metadata = field.annotation, field.metadata
+            annotation, metadata = (plugins[str(part)], ()) if field is None else (field.annotation, field.metadata)
         else:
             inner = unwrap_annotation(annotation)[0]
             arguments = get_args(inner) or (Any,)

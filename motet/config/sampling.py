@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, ConfigDict, Field, PositiveFloat, PositiveInt, create_model, model_validator
 
-from motet.config.algorithm import ActKind
 from motet.config.problem import Problem
 from motet.config.section import Section
+from motet.core.act_kinds import ACT_KINDS
 from motet.core.sampling import Guidance, Sampling, SdeType
+
+
+def _known_kind(name: str) -> str:
+    if ACT_KINDS.get(name) is None:
+        raise ValueError(f"{name!r} is not a kind of act")
+    return name
+
+
+KindName = Annotated[str, AfterValidator(_known_kind)]
+"""The name of a kind of act."""
 
 
 class KindSamplingConfig(Section):
@@ -173,15 +184,35 @@ class DenoisingSamplingConfig(KindSamplingConfig):
 
 
 class SamplingConfig(Section):
-    """The settings of each kind of act."""
+    """The settings of each kind of act; those of a plug-in's kind are read by the class that its record names."""
+
+    model_config = ConfigDict(extra="allow")
 
     text: TextSamplingConfig = TextSamplingConfig()
     image: ImageSamplingConfig = ImageSamplingConfig()
     denoising: DenoisingSamplingConfig = DenoisingSamplingConfig()
 
-    def kinds(self) -> dict[ActKind, KindSamplingConfig]:
-        """The settings by the kind of act."""
-        return {"text": self.text, "image": self.image, "denoising": self.denoising}
+    @model_validator(mode="before")
+    @classmethod
+    def _read_plugin_kinds(cls, value: Any) -> Any:
+        given = cast("dict[str, Any]", value) if isinstance(value, dict) else dict[str, Any]()
+        plugins = {name: settings for name, settings in given.items() if name not in cls.model_fields}
+        if not plugins:
+            return cast("Any", value)
+        fields: dict[str, Any] = {name: (section, section()) for name, section in cls.plugin_sections().items()}
+        sections = create_model("PluginKinds", __base__=Section, **fields)
+        text = json.dumps(plugins, default=lambda section: section.model_dump())
+        read = sections.model_validate_json(text, strict=True)
+        return {**given, **{name: getattr(read, name) for name in plugins}}
+
+    @classmethod
+    def plugin_sections(cls) -> dict[str, type[KindSamplingConfig]]:
+        """The settings classes of the kinds that plug-ins registered, by name."""
+        return {name: kind.settings_class for name, kind in ACT_KINDS.entries.items() if name not in cls.model_fields}
+
+    def kinds(self) -> dict[str, KindSamplingConfig]:
+        """The settings of every kind of act, by name."""
+        return {name: getattr(self, name, None) or kind.settings_class() for name, kind in ACT_KINDS.entries.items()}
 
 
 def _unused_scales(section: str, guidance: Guidance, scales: tuple[str, ...]) -> Iterator[Problem]:

@@ -176,7 +176,7 @@ _GROUPS: dict[str, Registry[Any]] = {
     "reward": Registry("reward", key="rewards.name", built_in="motet.rewards"),
     "loss": Registry("loss", key="algorithm.loss", built_in="motet.training.losses"),
     "advantage": Registry("advantage", key="algorithm.advantage", built_in="motet.training.advantage_estimators"),
-    "act_kind": Registry("act kind", key="algorithm.per_kind"),
+    "act_kind": Registry("kind of act", key="sampling", built_in="motet.core.act_kinds"),
     "data": Registry("data source", key="data.source", built_in="motet.data"),
     "suite": Registry("suite", key="eval.suite"),
     "callback": Registry("callback", key="run.callbacks"),

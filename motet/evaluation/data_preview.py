@@ -15,7 +15,7 @@ from PIL import Image
 from motet.config import Recipe, TrackConfig
 from motet.core.errors import DataError
 from motet.core.task import Task
-from motet.core.trajectory import Group, TextTokens, Trajectory
+from motet.core.trajectory import Group, TextAct, Trajectory
 from motet.data import Rows, open_rows
 from motet.evaluation.reconstruction import Reconstruction, reconstruct
 from motet.policies import load_policy
@@ -93,7 +93,7 @@ def preview(recipe: Recipe, count: int, split: str | None = None) -> list[ShownT
 def _open(recipe: Recipe, name: str, config: TrackConfig, split: str | None) -> _OpenTrack:
     scenario = resolve_scenario(config.scenario.name).with_options(config.scenario.options)
     data = config.data if split is None else config.data.model_copy(update={"split": split})
-    image_columns = [column for act, column in data.targets.items() if scenario.acts.get(act) != "text"]
+    image_columns = [column for act, column in data.targets.items() if act not in scenario.acts_making("text")]
     needed = (*scenario.columns, *data.targets.values())
     rows = open_rows(data, needed, seed=recipe.run.seed, image_columns=image_columns)
     rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
@@ -118,7 +118,7 @@ def _show(recipe: Recipe, policy: Any, track: _OpenTrack, number: int, count: in
         for n, (task, gold, trajectory, score) in enumerate(zip(tasks, golds, played, scores, strict=True))
     ]
     images = [image for task in tasks for image in _images(task)]
-    generates_images = any(kind != "text" for kind in track.scenario.acts.values())
+    generates_images = bool(track.scenario.acts_making("image"))
     return ShownTrack(track.name, rows, images, reconstruct(policy, images), generates_images)
 
 
@@ -141,7 +141,7 @@ def _golds_of(task: Task, track: _OpenTrack) -> dict[str, str]:
     """Act -> the column of its gold, for the acts that have a gold in this row."""
     golds = {act: column for act, column in track.config.data.targets.items() if task[column] is not None}
     answer_column = next((column for column in ANSWER_COLUMNS if _is_gold(task.columns.get(column))), None)
-    texts = [act for act, kind in track.scenario.acts.items() if kind == "text"]
+    texts = track.scenario.acts_making("text")
     is_only_text = len(texts) == 1 and "question" in track.scenario.columns
     for act in ["answer"] if "answer" in texts else texts if is_only_text else []:
         if answer_column is not None and act not in track.config.data.targets:
@@ -168,4 +168,4 @@ def _images(task: Task) -> list[Image.Image]:
 
 def _shown_act(policy: Any, act: Any, column: str | None) -> ShownAct:
     prompt = policy.as_seen(act) if hasattr(policy, "as_seen") else act.context.text
-    return ShownAct(act.name, prompt, act.text if isinstance(act, TextTokens) else None, column)
+    return ShownAct(act.name, prompt, act.text if isinstance(act, TextAct) else None, column)

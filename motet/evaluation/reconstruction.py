@@ -79,7 +79,7 @@ def _sample(track: Track) -> list[Image.Image]:
     size = track.cursor.rows.size
     count = MAX_IMAGES if size is None else min(MAX_IMAGES, size)
     indices = [n if size is None else n * size // count for n in range(count)]
-    if all(kind == "text" for kind in track.scenario.acts.values()):
+    if not track.scenario.acts_making("image"):
         return []
     return [image for n in indices for image in images_to_generate(track.cursor.rows.task(n), track)][:MAX_IMAGES]
 
@@ -88,9 +88,9 @@ def images_to_generate(task: Task, track: Track) -> Iterator[Image.Image]:
     """The target images of a row; in RL the images in the row."""
     if not track.targets:
         yield from task.images
-    for act, kind in track.scenario.acts.items():
+    for act in track.scenario.acts_making("image"):
         target = task.columns.get(track.targets.get(act, ""))
-        if kind != "text" and isinstance(target, Image.Image):
+        if isinstance(target, Image.Image):
             yield target
 
 

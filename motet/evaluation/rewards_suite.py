@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from motet.config import Recipe
-from motet.core.trajectory import ActKind, Group, Sampling, Scores, TextTokens
+from motet.core.trajectory import Group, ImageAct, Sampling, Scores
 from motet.numerics.statistics import mean_interval
 from motet.rewards import BoundReward, StepLog, score_groups
 from motet.training.rollout import rollout
@@ -97,7 +97,7 @@ def _roll_out(
     track: Track,
     tasks: Sequence[Any],
     num_generations: int,
-    samplings: Mapping[ActKind, Sampling],
+    samplings: Mapping[str, Sampling],
 ) -> tuple[list[Group], list[Scores]]:
     seed, steps = session.recipe.eval.seed, session.recipe.run.steps
     groups = rollout(session.policy, track.scenario, tasks, num_generations, samplings=samplings, seed=seed, step=0)
@@ -105,7 +105,7 @@ def _roll_out(
     return groups, score_groups(groups, track.rewards, StepLog(steps, steps))
 
 
-def _greedy(recipe: Recipe) -> dict[ActKind, Sampling]:
+def _greedy(recipe: Recipe) -> dict[str, Sampling]:
     return {kind: replace(sampling, temperature=0.0) for kind, sampling in sampling_params(recipe).items()}
 
 
@@ -138,7 +138,7 @@ def _sample_images(groups: Sequence[Group], scores: Sequence[Scores], reward: Bo
     """The last image of each group's first generation, with its prompt; images the reward is assigned to come first."""
     samples: list[SampleImage] = []
     for group, score in zip(groups, scores, strict=True):
-        images = [act for act in group.trajectories[0].acts if not isinstance(act, TextTokens)]
+        images = [act for act in group.trajectories[0].acts if isinstance(act, ImageAct)]
         if images:
             rewarded: list[Any] = [act for act in images if act.name in reward.acts] or images
             act = rewarded[-1]

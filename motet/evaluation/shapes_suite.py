@@ -17,10 +17,12 @@ from PIL import Image
 
 from motet.config import EvalConfig, ShapesSuiteOptions
 from motet.config.options import read_options
+from motet.core.act_kinds import act_kind, kinds_making
 from motet.core.errors import ConfigError
 from motet.core.protocols import Policy, Request
+from motet.core.sampling import Sampling
 from motet.core.task import Task
-from motet.core.trajectory import ActKind, DenoisingSteps, ImageTokens, Sampling, TextTokens
+from motet.core.trajectory import ImageAct, TextAct
 from motet.rewards.text.answer_parsing import extract_answer
 from motet.shapes.verifier import parse_scenes, verify
 from motet.shapes.world import HARD_CATEGORIES, ShapesRows
@@ -28,7 +30,6 @@ from motet.shapes.world import HARD_CATEGORIES, ShapesRows
 Table = dict[str, float]
 ITEMS_PER_BATCH = 32
 MAX_SAMPLES = 40
-PLAIN = Sampling()
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,21 @@ def evaluate_shapes(
     policy: Policy,
     config: EvalConfig,
     options: dict[str, Any],
-    max_tokens: int,
+    samplings: Mapping[str, Sampling],
     progress: Callable[[int, int], None] = lambda done, total: None,
-    denoising: Sampling = PLAIN,
 ) -> SuiteResult:
     """Run the suite. `options` are the world's (`data.options`); `progress(done, total)` is called after every batch.
 
-    `denoising` is the sampling of a policy without image tokens; guidance and temperature are set by the suite. Raises
+    `samplings` are the recipe's, by kind of act; temperature, truncation and guidance are set by the suite. Raises
     ConfigError if the policy's images are too small or not divisible for the world's grid.
     """
     shapes = read_options(config.suite, ShapesSuiteOptions, "eval.suite")
     sizes = {"test": config.size, "held_out": shapes.held_out_size}
     total = 2 * sum(sizes.values())
     started = time.monotonic()
-    image_sampling = _with_guidance(Sampling() if "image" in policy.kinds else denoising, shapes.guidance_scale)
+    plain = {kind: plain_sampling(samplings[kind]) for kind in policy.kinds}
+    image_kind, text_kind = kinds_making("image", plain)[0], kinds_making("text", plain)[0]
+    plain[image_kind] = _with_guidance(plain[image_kind], shapes.guidance_scale)
     rows = {split: ShapesRows(split, config.seed, options, size) for split, size in sizes.items()}
     measured = {split: {"draw": _Tally(), "answer": _Tally()} for split in sizes}
     items = dict.fromkeys(sizes, 0)
@@ -76,10 +78,11 @@ def evaluate_shapes(
             progress(total, total)
             break
         tasks = [Task(i, rows[split].row(i)) for i in numbers]
-        for name, sample_items in (("draw", _generate_images), ("answer", _answer)):
-            sampling = image_sampling if name == "draw" else Sampling(max_tokens=max_tokens)
-            sampled = sample_items(policy, tasks, sampling, config.samples_per_item, config.seed)
-            greedy = sample_items(policy, tasks, replace(sampling, temperature=0.0), 1, config.seed)
+        for name, sample_items, kind in (("draw", _generate_images, image_kind), ("answer", _answer, text_kind)):
+            requests = _requests(kind, tasks, config.samples_per_item, config.seed)
+            sampled = sample_items(policy, tasks, requests, plain[kind])
+            requests = _requests(kind, tasks, 1, config.seed)
+            greedy = sample_items(policy, tasks, requests, replace(plain[kind], temperature=0.0))
             measured[split][name].add([_labels(name, task) for task in tasks], sampled, greedy)
             if name == "draw" and split == "test":
                 for task, samples_of_item in zip(tasks, sampled.samples, strict=True):
@@ -98,6 +101,12 @@ def _batches(sizes: Mapping[str, int]) -> list[tuple[str, range]]:
         (start / size, split, start) for split, size in sizes.items() for start in range(0, size, ITEMS_PER_BATCH)
     ]
     return [(split, range(start, min(sizes[split], start + ITEMS_PER_BATCH))) for _, split, start in sorted(starts)]
+
+
+def plain_sampling(sampling: Sampling) -> Sampling:
+    """The sampling at temperature 1 without truncation or guidance: what the suite takes of a recipe's settings."""
+    whole = {"temperature": 1.0, "top_k": None, "top_p": None, "min_p": None}
+    return replace(sampling, **whole, guidance="none", guidance_scale=1.0)
 
 
 def _with_guidance(sampling: Sampling, scale: float) -> Sampling:
@@ -158,21 +167,21 @@ def _summary(measured: dict[str, dict[str, _Tally]], pass_at: int, items: dict[s
     return {**summary, "items": items, "by_item": {**by_item.pop("test"), **by_item}}
 
 
-def _requests(kind: ActKind, tasks: Sequence[Task], num_samples: int, seed: int) -> list[Request]:
-    contexts = [task.question if kind == "text" else task.prompt for task in tasks]
+def _requests(kind: str, tasks: Sequence[Task], num_samples: int, seed: int) -> list[Request]:
+    is_text = act_kind(kind).makes == "text"
+    contexts = [task.question if is_text else task.prompt for task in tasks]
     return [
-        Request(kind, kind, context, (seed, task.index, sample, int(kind == "text")))
+        Request(kind, kind, context, (seed, task.index, sample, int(is_text)))
         for task, context in zip(tasks, contexts, strict=True)
         for sample in range(num_samples)
     ]
 
 
 def _generate_images(
-    policy: Policy, tasks: Sequence[Task], sampling: Sampling, num_samples: int, seed: int
+    policy: Policy, tasks: Sequence[Task], requests: Sequence[Request], sampling: Sampling
 ) -> _Results:
-    kind: ActKind = "image" if "image" in policy.kinds else "denoising"
-    acts = policy.act(_requests(kind, tasks, num_samples, seed), sampling)
-    images = [act.image for act in acts if isinstance(act, ImageTokens | DenoisingSteps)]
+    images = [act.image for act in policy.act(requests, sampling) if isinstance(act, ImageAct)]
+    num_samples = len(images) // len(tasks)
     grid = int(tasks[0]["spec"]["grid"])
     side = images[0].width
     if side % grid or side // grid < 6:
@@ -191,9 +200,9 @@ def _generate_images(
     return _Results([[s.correct for s in samples_of_item] for samples_of_item in samples], samples)
 
 
-def _answer(policy: Policy, tasks: Sequence[Task], sampling: Sampling, num_samples: int, seed: int) -> _Results:
-    acts = policy.act(_requests("text", tasks, num_samples, seed), sampling)
-    texts = [act.text for act in acts if isinstance(act, TextTokens)]
+def _answer(policy: Policy, tasks: Sequence[Task], requests: Sequence[Request], sampling: Sampling) -> _Results:
+    texts = [act.text for act in policy.act(requests, sampling) if isinstance(act, TextAct)]
+    num_samples = len(texts) // len(tasks)
     correct = [
         [is_right(texts[k], task["answer"]) for k in range(n * num_samples, (n + 1) * num_samples)]
         for n, task in enumerate(tasks)

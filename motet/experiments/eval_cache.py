@@ -8,8 +8,10 @@ from typing import Any
 
 from motet.config import Recipe
 from motet.config.stages import Stage, checkpoint_of
+from motet.evaluation.shapes_suite import plain_sampling
 from motet.experiments.single_run import world_of
 from motet.shapes.world import TRAIN_SPLIT_OPTIONS
+from motet.training.setup import sampling_params
 from motet.weights.locate import weights_digest
 
 Table = dict[str, Any]
@@ -55,14 +57,15 @@ def _asked(recipe: Recipe) -> list[Any]:
     """What a measurement depends on beside the weights. Options of the world that tilt training alone do not count."""
     policy = recipe.policy
     types = (policy.dtype, policy.rollout_dtype)
-    how = [recipe.eval, recipe.sampling.text, recipe.sampling.denoising, types, policy.diffusion, policy.max_pixels]
+    how = [recipe.eval, types, policy.diffusion, policy.max_pixels]
     if recipe.eval.suite.name != "rewards":
-        return [*how, _without_training(world_of(recipe))]
+        samplings = {kind: plain_sampling(sampling) for kind, sampling in sampling_params(recipe).items()}
+        return [*how, samplings, _without_training(world_of(recipe))]
     tracks = [
         (name, track.scenario, track.rewards, _rows(track.data.model_dump()))
         for name, track in recipe.resolved_tracks().items()
     ]
-    return [*how, recipe.sampling.image, tracks]
+    return [*how, recipe.sampling, tracks]
 
 
 def _rows(data: dict[str, Any]) -> dict[str, Any]:

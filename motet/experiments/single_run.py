@@ -242,9 +242,8 @@ def _measure(
     if recipe.eval.suite.name == "rewards":
         outcome = evaluate_tracks(session, tell, like)
     else:
-        drawing, longest = sampling_params(recipe)["denoising"], recipe.sampling.text.max_tokens
         settings = recipe.eval if like is None else _like(recipe.eval, like["items"])
-        outcome = evaluate_shapes(session.policy, settings, world_of(recipe), longest, tell, denoising=drawing)
+        outcome = evaluate_shapes(session.policy, settings, world_of(recipe), sampling_params(recipe), tell)
     shown = outcome.samples
     if shown:
         grid = make_image_grid(
@@ -296,8 +295,7 @@ def _glimpse_of_shapes(session: TrainingSetup) -> dict[str, float]:
     recipe, policy = session.recipe, session.policy
     suite = recipe.eval.suite.with_options(held_out_size=32)
     quick = recipe.eval.model_copy(update={"size": 256, "suite": suite, "samples_per_item": 2, "minutes": None})
-    drawing, longest = sampling_params(recipe)["denoising"], recipe.sampling.text.max_tokens
-    table = evaluate_shapes(policy, quick, world_of(recipe), longest, denoising=drawing).table
+    table = evaluate_shapes(policy, quick, world_of(recipe), sampling_params(recipe)).table
     return {
         "eval/draw": table["draw"]["overall"],
         "eval/answer": table["answer"]["overall"],
@@ -331,7 +329,7 @@ def _print_next_steps(desk: _RunContext, session: TrainingSetup, progress: Progr
     if (folder / "before.png").is_file():
         lines.append(f"Pictures before and after: {folder / 'before.png'}, {folder / 'after.png'}")
     shapes = any(track.data.source == "shapes" for track in desk.recipe.resolved_tracks().values())
-    if any(kind != "text" for track in session.tracks for kind in track.scenario.acts.values()):
+    if any(track.scenario.acts_making("image") for track in session.tracks):
         prompt = "two red circles" if shapes else "what to draw"
         lines.append(f'Try next: motet sample {shlex.quote(str(folder))} "{prompt}" --n 8 --out grid.png')
     else:

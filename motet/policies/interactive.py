@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from motet.core.act_kinds import Makes, act_kind, kinds_making
 from motet.core.conversation import Conversation, user
-from motet.core.errors import DataError
+from motet.core.errors import ConfigError, DataError
 from motet.core.protocols import Replay, Request
-from motet.core.trajectory import Act, ActKind, DenoisingSteps, ImageTokens, Sampling, TextTokens
+from motet.core.sampling import Sampling
+from motet.core.trajectory import Act, ImageAct, TextAct
 
 Prompt = str | Conversation
 
@@ -24,7 +26,7 @@ class InteractiveMixin:
     they were.
     """
 
-    kinds: frozenset[ActKind] = frozenset()
+    kinds: frozenset[str] = frozenset()
 
     def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
         raise NotImplementedError
@@ -38,15 +40,12 @@ class InteractiveMixin:
 
     def generate_images(
         self, prompts: Prompt | Sequence[Prompt], n: int = 1, *, seed: int = 0, **sampling: Any
-    ) -> list[ImageTokens] | list[DenoisingSteps]:
+    ) -> list[ImageAct]:
         """Draw `n` pictures for each prompt, in prompt order; each act has `.image`. Keywords as in `Sampling`.
 
         A policy that denoises walks the ODE unless a `temperature` other than 0 asks for its stochastic steps.
         """
-        kind: ActKind = "image" if "image" in self.kinds else "denoising"
-        if kind == "denoising":
-            sampling.setdefault("temperature", 0.0)
-        return self._ask(kind, _listed(prompts), n, seed, Sampling(**sampling))  # type: ignore[return-value]
+        return self._ask(self._kind_making("image"), _listed(prompts), n, seed, sampling)  # type: ignore[return-value]
 
     def generate_text(
         self,
@@ -56,7 +55,7 @@ class InteractiveMixin:
         *,
         seed: int = 0,
         **sampling: Any,
-    ) -> list[TextTokens]:
+    ) -> list[TextAct]:
         """Write `n` texts for each prompt, each about its picture if `images` are given; each act has `.text`."""
         asked = _listed(prompts)
         if images is not None:
@@ -64,15 +63,26 @@ class InteractiveMixin:
             if len(shown) != len(asked):
                 raise DataError(f"{len(shown)} images for {len(asked)} prompts.", fix="give one image per prompt.")
             asked = [user(i, p) if isinstance(p, str) else user(i) + p for i, p in zip(shown, asked, strict=True)]
-        sampling.setdefault("max_tokens", 128)
-        return self._ask("text", asked, n, seed, Sampling(**sampling))  # type: ignore[return-value]
+        return self._ask(self._kind_making("text"), asked, n, seed, sampling)  # type: ignore[return-value]
 
     @torch.no_grad()
     def log_probs(self, acts: Sequence[Act]) -> list[Tensor]:
         """Log-probs `[N]` of each act under the current weights, without gradient."""
         return [replayed.log_probs.cpu() for replayed in self.replay(acts)]
 
-    def _ask(self, kind: ActKind, prompts: Sequence[Prompt], n: int, seed: int, sampling: Sampling) -> list[Act]:
+    def _kind_making(self, makes: Makes) -> str:
+        """The first of the policy's kinds that makes a text, or an image. Raises ConfigError if it has none."""
+        kinds = kinds_making(makes, self.kinds)
+        if not kinds:
+            raise ConfigError(
+                f"The policy does not make {makes}s; it performs acts of the kinds: {', '.join(sorted(self.kinds))}.",
+                fix="load a policy that does.",
+            )
+        return kinds[0]
+
+    def _ask(self, kind: str, prompts: Sequence[Prompt], n: int, seed: int, changes: Mapping[str, Any]) -> list[Act]:
+        record = act_kind(kind)
+        sampling = record.sampling(**{**record.interactive, **changes})
         contexts = [user(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
         requests = [Request(kind, kind, context, (seed, k, g)) for k, context in enumerate(contexts) for g in range(n)]
         return self.act(requests, sampling)

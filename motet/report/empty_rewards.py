@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from motet.core.trajectory import Group, Scores, TextTokens
+from motet.core.trajectory import Group, Scores, TextAct
 from motet.report.samples import WeightedReward
 
 STEPS = 5
@@ -95,7 +95,7 @@ def _example(reward: Reward, groups: Sequence[Group]) -> tuple[str, str | None]:
     """One completion with the row's gold answer, and the completion's text if it has one."""
     group = next(group for group in groups if group.valid_indices)
     acts = [act for act in group.trajectories[group.valid_indices[0]].acts if act.name in reward.acts]
-    texts = [act.text for act in acts if isinstance(act, TextTokens)]
+    texts = [act.text for act in acts if isinstance(act, TextAct)]
     text = texts[-1] if texts else None
     completion = "missing (no act of this reward)" if not acts else "an image" if text is None else _short(text)
     gold = _gold(reward, group.task.columns)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from motet.core.trajectory import Group, Scores, TextTokens
+from motet.core.trajectory import Group, Scores, TextAct
 
 
 class PhaseTimer:
@@ -59,7 +59,7 @@ def reward_metrics(scores: Sequence[Scores], weights: Mapping[str, float]) -> di
 def act_metrics(groups: Sequence[Group], rollout_seconds: float) -> dict[str, float]:
     """Metrics of a rollout: completion lengths, truncated texts, images per second, failed trajectories."""
     acts = [act for group in groups for trajectory in group.trajectories for act in trajectory.acts]
-    texts = [act for act in acts if isinstance(act, TextTokens)]
+    texts = [act for act in acts if isinstance(act, TextAct)]
     num_images = len(acts) - len(texts)
     failures = sum(len(group.trajectories) - len(group.valid_indices) for group in groups)
     metrics = {"failures": float(failures)}

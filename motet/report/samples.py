@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from PIL import Image
 
 from motet.core.errors import RunFolderError
-from motet.core.trajectory import Act, DenoisingSteps, Group, ImageTokens, Scores, TextTokens
+from motet.core.trajectory import Act, Group, ImageAct, Scores, TextAct
 from motet.report.image_grid import make_image_grid, save_image
 from motet.report.run_dir import RunFolder
 
@@ -69,14 +69,14 @@ def _write_samples(
             acts, logged = group.trajectories[generation_index].acts, score.logged.get(generation_index)
             ids = {"row": group.task.index, "generation": generation_index}
             extra = {} if logged is None else {"logged": logged}
-            if extra and not any(isinstance(act, TextTokens) for act in acts):
+            if extra and not any(isinstance(act, TextAct) for act in acts):
                 lines.append(json.dumps(ids | extra, default=str) + "\n")
             for act in acts:
                 reward = _act_reward(act, score, generation_index, rewards)
-                if isinstance(act, TextTokens):
+                if isinstance(act, TextAct):
                     shown = {"act": act.name, "reward": round(reward, 4), "prompt": act.context.text, "text": act.text}
                     lines.append(json.dumps(ids | shown | extra, default=str) + "\n")
-                elif isinstance(act, ImageTokens | DenoisingSteps):
+                elif isinstance(act, ImageAct):
                     images.append(act.image)
                     captions.append(f"{reward:.2f}  {act.context.text}")
     (folder.path / "samples").mkdir(exist_ok=True)

@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image
 
 from motet.core.errors import RewardError
-from motet.core.trajectory import Act, ImageTokens, TextTokens
+from motet.core.trajectory import Act
 
 TRAINER = ("trainer_state", "log_extra", "log_metric")
 MOTET_ARGUMENTS = ("prompts", "completions", "completion_ids", "completion_images", *TRAINER)
@@ -101,9 +101,9 @@ def token_ids(acts: Sequence[Act]) -> list[int] | None:
     """The ids of all acts, one after the other; None if one of them is denoising, which has no tokens."""
     ids: list[int] = []
     for act in acts:
-        if not isinstance(act, TextTokens | ImageTokens):
+        if act.token_ids is None:
             return None
-        ids += act.ids.tolist()
+        ids += act.token_ids.tolist()
     return ids
 
 

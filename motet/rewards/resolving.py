@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from motet.config.algorithm import ActKind
 from motet.config.schema import RewardConfig
 from motet.core.errors import ConfigError, MotetError, RewardError
 from motet.core.registry import did_you_mean, first_line
@@ -22,7 +21,7 @@ SHAPE = "f(prompts, completions, **columns) -> list[float | None]"
 
 
 def resolve_all(
-    configs: Sequence[RewardConfig], scenario_acts: Mapping[str, ActKind], columns: Collection[str]
+    configs: Sequence[RewardConfig], scenario_acts: Mapping[str, str], columns: Collection[str]
 ) -> list[BoundReward]:
     """`resolve` each; a repeated name gets a number, so that reports can distinguish them."""
     found: dict[str, BoundReward] = {}
@@ -35,7 +34,7 @@ def resolve_all(
     return list(found.values())
 
 
-def resolve(config: RewardConfig, scenario_acts: Mapping[str, ActKind], columns: Collection[str] | None) -> BoundReward:
+def resolve(config: RewardConfig, scenario_acts: Mapping[str, str], columns: Collection[str] | None) -> BoundReward:
     """The reward of a recipe, for a scenario with these acts and data with these columns (None: unknown).
 
     Raises ConfigError for an unknown name, path, act or option; RewardError for a required column that is not in
@@ -108,7 +107,7 @@ def _make_reward(config: RewardConfig, make: Callable[..., Any]) -> Any:
     return made
 
 
-def _acts(config: RewardConfig, scenario_acts: Mapping[str, ActKind]) -> tuple[str, ...]:
+def _acts(config: RewardConfig, scenario_acts: Mapping[str, str]) -> tuple[str, ...]:
     if config.acts is None:
         return tuple(scenario_acts)
     if not config.acts:
@@ -120,7 +119,7 @@ def _acts(config: RewardConfig, scenario_acts: Mapping[str, ActKind]) -> tuple[s
     return tuple(dict.fromkeys(config.acts))
 
 
-def _check_acts(who: str, acts: Collection[str], scenario_acts: Mapping[str, ActKind], fix: str) -> None:
+def _check_acts(who: str, acts: Collection[str], scenario_acts: Mapping[str, str], fix: str) -> None:
     for act in acts:
         if act not in scenario_acts:
             raise ConfigError(

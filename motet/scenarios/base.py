@@ -22,22 +22,24 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, cast, get_args
+from typing import Any, ClassVar
 
+from motet.core.act_kinds import ACT_KINDS, Makes, act_kind, kinds_making
 from motet.core.conversation import Conversation
 from motet.core.errors import ConfigError
 from motet.core.registry import Registry, did_you_mean, registry
 from motet.core.task import Task
-from motet.core.trajectory import Act, ActKind, TextTokens
+from motet.core.trajectory import Act, ImageAct, TextAct
 
 
 @dataclass(frozen=True, eq=False)
 class GenerateImage:
-    """A request for an image: image tokens or denoising steps, whichever the policy generates.
+    """A request for an image, by whichever kind of act the policy makes images with.
 
     `name` is the act's; `trained` False leaves the act out of the loss.
     """
 
+    makes: ClassVar[Makes] = "image"
     conversation: Conversation
     name: str = "image"
     trained: bool = True
@@ -47,6 +49,7 @@ class GenerateImage:
 class GenerateText:
     """A request for text; fields as of `GenerateImage`."""
 
+    makes: ClassVar[Makes] = "text"
     conversation: Conversation
     name: str = "answer"
     trained: bool = True
@@ -70,23 +73,28 @@ class Scenario:
 
     name: str
     program: Program
-    acts: Mapping[str, ActKind]
+    acts: Mapping[str, str]
     columns: tuple[str, ...] = ()
     untrained_acts: frozenset[str] = frozenset()
 
     def __call__(self, task: Task) -> Any:
         return self.program(task)
 
-    def kind_of(self, name: str, kinds: Collection[ActKind]) -> ActKind | None:
+    def kind_of(self, name: str, kinds: Collection[str]) -> str | None:
         """The kind in which a policy that supports `kinds` performs an act; None: it cannot.
 
-        That is the declared kind, or for an image the other image kind. A scenario that declares acts of both image
-        kinds means each as declared.
+        That is the declared kind, or another one that makes the same. A scenario that declares acts of several kinds
+        that make an image means each as declared.
         """
-        accepted: tuple[ActKind, ...] = (self.acts[name],)
-        if accepted != ("text",) and not {"image", "denoising"} <= set(self.acts.values()):
-            accepted = (*accepted, "image", "denoising")
-        return next((kind for kind in accepted if kind in kinds), None)
+        declared = self.acts[name]
+        accepted = kinds_making(act_kind(declared).makes)
+        if len(set(self.acts.values()) & set(accepted)) > 1:
+            accepted = []
+        return next((kind for kind in (declared, *accepted) if kind in kinds), None)
+
+    def acts_making(self, makes: Makes) -> list[str]:
+        """The names of the acts that make texts, or images."""
+        return [name for name, kind in self.acts.items() if act_kind(kind).makes == makes]
 
     @property
     def options(self) -> dict[str, Any]:
@@ -128,10 +136,10 @@ def scenario(
     Raises ConfigError for a declaration without acts, for an unknown kind, and for undeclared acts in `untrained`.
     """
     for act, kind in acts.items():
-        if kind not in get_args(ActKind):
+        if ACT_KINDS.get(kind) is None:
             raise ConfigError(
                 f"Scenario {name!r} declares the act {act!r} of the unknown kind {kind!r}.",
-                fix=f"use one of: {', '.join(get_args(ActKind))}.",
+                fix=f"use one of: {', '.join(ACT_KINDS.entries)}.",
             )
     if not acts or not set(untrained) <= set(acts):
         raise ConfigError(
@@ -140,8 +148,7 @@ def scenario(
         )
 
     def declare(program: Program) -> Scenario:
-        kinds = cast(Mapping[str, ActKind], MappingProxyType(dict(acts)))
-        return Scenario(name, program, kinds, tuple(columns), frozenset(untrained))
+        return Scenario(name, program, MappingProxyType(dict(acts)), tuple(columns), frozenset(untrained))
 
     return declare
 
@@ -164,7 +171,7 @@ def resolve_scenario(name: str | Scenario) -> Scenario:
 
 def as_image_turn(act: Act) -> Conversation:
     """A generated image as an assistant turn. Raises ConfigError for a text act."""
-    if isinstance(act, TextTokens):
+    if not isinstance(act, ImageAct):
         raise ConfigError(
             f"as_image_turn() expects an image act, but {act.name!r} is a text act.", fix="use as_text_turn(act)."
         )
@@ -173,7 +180,7 @@ def as_image_turn(act: Act) -> Conversation:
 
 def as_text_turn(act: Act) -> Conversation:
     """Generated text as an assistant turn. Raises ConfigError for an image act."""
-    if not isinstance(act, TextTokens):
+    if not isinstance(act, TextAct):
         raise ConfigError(
             f"as_text_turn() expects a text act, but {act.name!r} is an image act.", fix="use as_image_turn(act)."
         )

@@ -159,12 +159,11 @@ def minibatches(group_of: Sequence[int], count: int, key: tuple[int, int, int]) 
     return [[n for n, group in enumerate(group_of) if group in part] for part in parts if part]
 
 
-def _max_actions(samples: Sequence[Sample], recipe: Recipe) -> dict[ActKind, int]:
+def _max_actions(samples: Sequence[Sample], recipe: Recipe) -> dict[str, int]:
     """Dr. GRPO's constant of each kind: the longest act there can be. Images of a policy are all of one length."""
-    longest: dict[ActKind, int] = {}
+    longest = {kind: settings.max_actions for kind, settings in recipe.sampling.kinds().items()}
     for act in (one.act for one in samples):
-        lower_bound = recipe.sampling.text.max_tokens if act.kind == "text" else 1
-        longest[act.kind] = max(longest.get(act.kind, lower_bound), act.num_actions)
+        longest[act.kind] = max(longest[act.kind], act.num_actions)
     return longest
 
 

@@ -18,11 +18,12 @@ import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from motet.core.act_kinds import ACT_KINDS, act_kind
 from motet.core.errors import ConfigError, ContextError, DataError, MotetError
 from motet.core.protocols import Policy, Request
 from motet.core.registry import did_you_mean, first_line
@@ -153,7 +154,7 @@ def _key(seed: int, step: int, track: int) -> tuple[int, ...]:
 
 def _apply_condition_dropout(request: Request, prompt: float, source: float, joint: float) -> Request:
     """The request without its prompt, its source picture, or both, by chance."""
-    if request.kind == "text":
+    if act_kind(request.kind).makes == "text":
         return request
     chance = np.random.default_rng(request.key).random()
     if not request.context.images:
@@ -171,10 +172,11 @@ def _target(task: Task, request: Request, targets: Mapping[str, str]) -> Any:
         )
     column = targets[request.name]
     value = task[column]
-    if request.kind == "text" and isinstance(value, int | float) and not isinstance(value, bool):
+    is_text = act_kind(request.kind).makes == "text"
+    if is_text and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
-    if not isinstance(value, str if request.kind == "text" else Image.Image):
-        wanted = "text" if request.kind == "text" else "a picture"
+    if not isinstance(value, str if is_text else Image.Image):
+        wanted = "text" if is_text else "an image"
         raise DataError(
             f"Row {task.index}, column {column!r}, holds {value!r:.80}, which is not {wanted} for {request.name!r}.",
             fix=f"correct the row, or set data.targets.{request.name} to a column that holds {wanted}.",
@@ -276,11 +278,10 @@ class _ScenarioExecution:
                     fix="yield a GenerateImage or a GenerateText, or a tuple of them.",
                 )
             declared = acts.get(one.name)
-            if declared is None or (declared == "text") != isinstance(one, GenerateText):
-                what = "text" if isinstance(one, GenerateText) else "a picture"
+            if declared is None or act_kind(declared).makes != one.makes:
                 there = ", ".join(f"{act} ({kind})" for act, kind in acts.items())
                 raise ConfigError(
-                    f"Scenario {name!r} asked for {what} named {one.name!r}, but it declares: {there}."
+                    f"Scenario {name!r} asked for the {one.makes} {one.name!r}, but it declares: {there}."
                     f"{did_you_mean(one.name, acts) if declared is None else ''}",
                     fix="make `acts` of @scenario and the names of its requests agree.",
                 )
@@ -310,7 +311,7 @@ def _run(plays: Sequence[_ScenarioExecution], policy: Policy, perform: Perform) 
         while waiting := [one for one in plays if one.pending]:
             asked = [(one, request) for one in waiting for request in one.requests(policy.kinds)]
             received: dict[_ScenarioExecution, dict[int, Act]] = {one: {} for one in waiting}
-            for kind in get_args(ActKind):
+            for kind in ACT_KINDS.entries:
                 batch = [(one, request) for one, request in asked if request.kind == kind]
                 for (one, request), act in _run_batch_or_split(kind, batch, perform) if batch else ():
                     received[one][request.key[-1]] = act

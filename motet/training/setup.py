@@ -11,9 +11,10 @@ import torch
 
 from motet.config import DataConfig, Recipe, RewardsSuiteOptions, TrackConfig
 from motet.config.options import read_options
+from motet.core.act_kinds import kinds_making
 from motet.core.errors import CheckpointError, ConfigError, MotetError
 from motet.core.protocols import Policy, TrainablePolicy
-from motet.core.trajectory import ActKind, Sampling
+from motet.core.sampling import Sampling
 from motet.data import ResumableSampler, Rows, has_splits, is_file, open_rows, warn_unused_images
 from motet.policies import load_policy
 from motet.policies.generation.noise import uniforms
@@ -81,7 +82,7 @@ def setup_rl(recipe: Recipe) -> TrainingSetup:
     return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), learner)
 
 
-def build_optimizer(recipe: Recipe, policy: TrainablePolicy, kinds: Collection[ActKind] = ()) -> PolicyOptimizer:
+def build_optimizer(recipe: Recipe, policy: TrainablePolicy, kinds: Collection[str] = ()) -> PolicyOptimizer:
     """The optimizer of reinforcement learning; if a loss needs a reference, the policy's present weights become it.
 
     `kinds` are those of the acts to train, by default all of the policy's. Raises ConfigError where a setting does not
@@ -112,7 +113,7 @@ def build_rl_tracks(recipe: Recipe) -> list[Track]:
     for number, (name, config) in enumerate(recipe.resolved_tracks().items()):
         _require_rewards(name, config, "add rewards, or use `motet sft` to imitate data.")
         scenario = resolve_scenario(config.scenario.name).with_options(config.scenario.options)
-        kinds: set[ActKind] = {*scenario.acts.values(), *recipe.algorithm.per_kind}
+        kinds: set[str] = {*scenario.acts.values(), *recipe.algorithm.per_kind}
         for kind in kinds:
             resolve_loss(recipe.algorithm, kind)
         rows = open_rows(config.data, scenario.columns, seed=recipe.run.seed)
@@ -252,7 +253,7 @@ def setup_sft(recipe: Recipe) -> TrainingSetup:
     return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), optimizer)
 
 
-def _build_pair_optimizer(recipe: Recipe, policy: TrainablePolicy, kinds: Collection[ActKind]) -> PolicyOptimizer:
+def _build_pair_optimizer(recipe: Recipe, policy: TrainablePolicy, kinds: Collection[str]) -> PolicyOptimizer:
     """The optimizer of preferences that a dataset gives."""
     for kind in kinds:
         if not resolve_loss(recipe.algorithm, kind).trains_on_pairs:
@@ -290,7 +291,7 @@ def build_sft_tracks(recipe: Recipe) -> list[Track]:
                 fix="name acts of the scenario.",
             )
         given = [*targets.items(), *rejected.items()]
-        images = [column for act, column in given if scenario.acts.get(act, "text") != "text"]
+        images = [column for act, column in given if act in scenario.acts_making("image")]
         needed = (*scenario.columns, *targets.values(), *rejected.values())
         rows = open_rows(config.data, needed, seed=recipe.run.seed, image_columns=images)
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns) if measured else []
@@ -305,7 +306,7 @@ def build_sft_tracks(recipe: Recipe) -> list[Track]:
 
 def check_suite(suite: str, policy: Policy) -> None:
     """Raise ConfigError when the policy cannot play the suite: the shapes suite draws and writes."""
-    if suite == "shapes" and not ("text" in policy.kinds and policy.kinds & {"image", "denoising"}):
+    if suite == "shapes" and not (kinds_making("text", policy.kinds) and kinds_making("image", policy.kinds)):
         raise ConfigError(
             f"eval.suite=shapes asks for pictures and texts, but the policy performs only: "
             f"{', '.join(sorted(policy.kinds))}.",
@@ -313,16 +314,16 @@ def check_suite(suite: str, policy: Policy) -> None:
         )
 
 
-def trained_act_kinds(tracks: Sequence[Track], policy: TrainablePolicy) -> set[ActKind]:
+def trained_act_kinds(tracks: Sequence[Track], policy: TrainablePolicy) -> set[str]:
     """The kinds of the acts that the tracks may train, as the policy performs them."""
     scenarios = [track.scenario for track in tracks]
-    kinds: set[ActKind | None] = {
+    kinds: set[str | None] = {
         s.kind_of(name, policy.kinds) for s in scenarios for name in s.acts.keys() - s.untrained_acts
     }
     return {kind for kind in kinds if kind is not None}
 
 
-def sampling_params(recipe: Recipe, step: int = 0) -> dict[ActKind, Sampling]:
+def sampling_params(recipe: Recipe, step: int = 0) -> dict[str, Sampling]:
     """The recipe's sampling of each kind of act, at a step: a window of stochastic steps may move."""
     uniform = float(uniforms([(recipe.run.seed, step)], 1))
     return {kind: settings.at(step, uniform) for kind, settings in recipe.sampling.kinds().items()}

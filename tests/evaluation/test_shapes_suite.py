@@ -30,6 +30,10 @@ FORMS = ("multiple choice", "open-ended")
 CONFIG = EvalConfig(suite=Choice.of("shapes", held_out_size=6), size=40, samples_per_item=3, seed=9)
 
 
+def samplings(max_tokens: int, **others: Sampling) -> dict[str, Sampling]:
+    return {"text": Sampling(max_tokens=max_tokens), "image": Sampling(), **others}
+
+
 def changed(**options):
     """The settings with options of the suite changed."""
     return CONFIG.model_copy(update={"suite": CONFIG.suite.with_options(**options)})
@@ -75,7 +79,7 @@ class Known(FakePolicy):
 
 
 def solved(draws_right=lambda index, sample: True, says=lambda row, index, sample: row["solution"]):
-    return evaluate_shapes(Known(draws_right, says), CONFIG, WORLD, 200)
+    return evaluate_shapes(Known(draws_right, says), CONFIG, WORLD, samplings(200))
 
 
 def test_keys_of_the_summary():
@@ -133,10 +137,10 @@ def test_guidance_applies_to_images_only():
             seen.add((requests[0].kind, sampling.temperature, sampling.guidance, sampling.guidance_scale))
             return super().act(requests, sampling)
 
-    evaluate_shapes(Guided(side=16), changed(guidance_scale=3.0), WORLD, 20)
+    evaluate_shapes(Guided(side=16), changed(guidance_scale=3.0), WORLD, samplings(20))
     assert seen == {(kind, t, *how) for t in (0.0, 1.0) for kind, how in KINDS_GUIDED}
     seen.clear()
-    evaluate_shapes(Guided(side=16), CONFIG, WORLD, 20)
+    evaluate_shapes(Guided(side=16), CONFIG, WORLD, samplings(20))
     assert {how[2:] for how in seen} == {("none", 1.0)}
 
 
@@ -161,7 +165,7 @@ def test_a_diffusion_policy(unified, walked):
     """Samples take the stochastic steps that it is told, the greedy drawing walks the ODE."""
     few = changed(held_out_size=2, guidance_scale=3.0).model_copy(update={"size": 4, "samples_per_item": 2})
     steps = Sampling(num_steps=3, noise_level=0.5, shift=2.0, guidance="conditional", guidance_scale=7.0)
-    outcome = evaluate_shapes(load_policy(unified), few, WORLD, 8, denoising=steps)
+    outcome = evaluate_shapes(load_policy(unified), few, WORLD, samplings(8, denoising=steps))
     assert list(outcome.table) == ["draw", "answer", "held_out", "greedy", "pass@2", "items", "by_item"]
     assert [specimen.image.size for specimen in outcome.samples] == [(16, 16)] * 4
     sampled = replace(steps, guidance="guided", guidance_scale=3.0)
@@ -194,7 +198,7 @@ def test_an_unsupported_suite_is_rejected_before_training(prepared, tmp_path):
 def test_the_items_are_the_same_before_and_after():
     """Seeds alone decide items and noise: a policy that did not change is measured the same."""
     first, second = FakePolicy(side=16), FakePolicy(side=16)
-    tables = [evaluate_shapes(policy, CONFIG, WORLD, 20).table for policy in (first, second)]
+    tables = [evaluate_shapes(policy, CONFIG, WORLD, samplings(20)).table for policy in (first, second)]
     assert tables[0] == tables[1]
     asked = [
         [[(r.context.text, r.key) for r in requests] for _, requests in policy.calls] for policy in (first, second)
@@ -204,7 +208,7 @@ def test_the_items_are_the_same_before_and_after():
     assert max(sizes) == ITEMS_PER_BATCH * 3 and sum(sizes) == 2 * (40 + 6) * (3 + 1)
     assert len({r.key for _, requests in first.calls[:1] for r in requests}) == sizes[0]
     other = FakePolicy(side=16)
-    evaluate_shapes(other, CONFIG.model_copy(update={"seed": 10}), WORLD, 20)
+    evaluate_shapes(other, CONFIG.model_copy(update={"seed": 10}), WORLD, samplings(20))
     assert [r.context.text for r in other.calls[0][1]] != [text for text, _ in asked[0][0]]
 
 
@@ -216,7 +220,7 @@ def test_items_are_not_those_of_training():
 def test_progress_and_samples():
     told = []
     policy = FakePolicy(side=16)
-    outcome = evaluate_shapes(policy, CONFIG, WORLD, 20, lambda done, total: told.append((done, total)))
+    outcome = evaluate_shapes(policy, CONFIG, WORLD, samplings(20), lambda done, total: told.append((done, total)))
     assert told == [(6, 92), (12, 92), (44, 92), (76, 92), (84, 92), (92, 92)]
     rows = items("test", 40)
     hard = [row["prompt"] for row in rows if row["category"] in HARD_CATEGORIES]
@@ -227,7 +231,7 @@ def test_progress_and_samples():
 
 def test_images_too_small_for_the_grid_raise():
     with pytest.raises(ConfigError, match=r"8 pixels wide and cannot be divided into a grid of 2 x 2"):
-        evaluate_shapes(FakePolicy(side=8), CONFIG, WORLD, 20)
+        evaluate_shapes(FakePolicy(side=8), CONFIG, WORLD, samplings(20))
 
 
 @pytest.mark.parametrize(
@@ -265,10 +269,10 @@ def test_an_evaluation_stops_at_its_time_limit_and_counts_its_items(monkeypatch)
     config = changed(held_out_size=64).model_copy(update={"size": 200, "minutes": 1.0})
     told = []
     policy = FakePolicy(side=16)
-    table = evaluate_shapes(policy, config, WORLD, 20, lambda done, total: told.append((done, total))).table
+    table = evaluate_shapes(policy, config, WORLD, samplings(20), lambda done, total: told.append((done, total))).table
     assert table["items"] == {"test": 96, "held_out": 32} and told[-1] == (528, 528)
     assert [len(table["by_item"][skill]["overall"]) for skill in ("draw", "answer")] == [96, 96]
-    whole = evaluate_shapes(policy, config.model_copy(update={"minutes": None}), WORLD, 20).table
+    whole = evaluate_shapes(policy, config.model_copy(update={"minutes": None}), WORLD, samplings(20)).table
     assert whole["by_item"]["draw"]["overall"][:96] == table["by_item"]["draw"]["overall"]
 
 

@@ -239,9 +239,9 @@ def test_other_errors_of_the_policy_stop_the_run():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (lambda t: GenerateText(t.question, name="anser"), r"asked for text named 'anser'.*Did you mean 'answer'"),
-        (lambda t: GenerateImage(t.prompt, name="answer"), r"asked for a picture named 'answer'.*answer \(text\)"),
-        (lambda t: GenerateText(t.question, name="image"), r"asked for text named 'image'"),
+        (lambda t: GenerateText(t.question, name="anser"), r"asked for the text 'anser'.*Did you mean 'answer'"),
+        (lambda t: GenerateImage(t.prompt, name="answer"), r"asked for the image 'answer'.*answer \(text\)"),
+        (lambda t: GenerateText(t.question, name="image"), r"asked for the text 'image'"),
         (lambda t: (), r"yielded an empty tuple"),
         (lambda t: "hello", r"yielded a str, 'hello'"),
         (lambda t: (GenerateText(t.question), None), r"yielded a NoneType"),
@@ -361,7 +361,7 @@ def test_demonstrations_that_cannot_be(targets, error, message):
 
 
 def test_a_drawing_is_demonstrated_by_a_picture():
-    with pytest.raises(DataError, match="'prompt', holds 'p0', which is not a picture for 'image'"):
+    with pytest.raises(DataError, match="'prompt', holds 'p0', which is not an image for 'image'"):
         encode_demonstrations(FakePolicy(), text_to_image, tasks(), {"image": "prompt"})
 
 

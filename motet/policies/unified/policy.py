@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from motet.core.trajectory import Act, ImageTokens, Sampling
+from motet.core.trajectory import Act, ImageTokens
 from motet.policies.composite import CompositePolicy
 from motet.policies.diffusion import DiffusionGenerator
 from motet.policies.diffusion.models import Denoiser
@@ -55,7 +55,7 @@ class UnifiedPolicy(CompositePolicy):
         The ODE is walked unless a `temperature` other than 0 asks for its stochastic steps.
         """
         contexts = [act.context + act.to_conversation() for act in acts]
-        return self._ask("denoising", contexts, n, seed, Sampling(**{"temperature": 0.0, **sampling}))
+        return self._ask("denoising", contexts, n, seed, sampling)
 
     def save(self, folder: Path) -> None:
         """Both experts in the layouts of transformers and diffusers, the bridge as safetensors between them."""

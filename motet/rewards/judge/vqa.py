@@ -16,7 +16,7 @@ from PIL import Image
 from motet.core.conversation import user
 from motet.core.errors import ConfigError
 from motet.core.protocols import Policy, Request, TrainablePolicy
-from motet.core.trajectory import Sampling, TextTokens
+from motet.core.trajectory import Sampling, TextAct
 from motet.rewards.judge.endpoint import Endpoint, ask
 from motet.rewards.options import check_choice, check_int, check_number
 
@@ -51,7 +51,7 @@ class PolicyVQA:
         with with_judge_weights(self.policy, self.weights):
             for start in range(0, len(requests), self.batch_size):
                 for act in self.policy.act(requests[start : start + self.batch_size], self.sampling):
-                    assert isinstance(act, TextTokens)
+                    assert isinstance(act, TextAct)
                     texts.append(act.text.strip())
         return texts
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from motet.config.problem import Problem
 from motet.core.errors import NumericsError
-from motet.core.trajectory import Act, DenoisingSteps, TextTokens
+from motet.core.trajectory import Act, DenoisingSteps, TextAct
 from motet.numerics.aggregation import Aggregation
 from motet.numerics.flow.penalties import velocity_mse
 from motet.numerics.kl import KLEstimator, gaussian_kl, kl
@@ -109,7 +109,7 @@ class PolicyGradientLoss(Loss[S]):
         return Needs(("entropy", "mean", "std"), reference=("mean", "std"))
 
     def is_masked(self, act: Act) -> bool:
-        return self.settings.mask_truncated_completions and isinstance(act, TextTokens) and not act.finished
+        return self.settings.mask_truncated_completions and isinstance(act, TextAct) and not act.finished
 
     def __call__(self, batch: PackedBatch) -> tuple[Tensor, Stats]:
         """The loss; reports ratios, clipping, the gap to the sampled log-probs, entropy and KL."""
