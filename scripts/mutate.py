@@ -255,7 +255,7 @@ FAULTS = (
         "(seed, step)",
         (
             "tests/experiments/test_tracks.py::test_tracks_on_the_same_rows_do_not_share_noise",
-            "tests/experiments/test_tracks.py::test_demonstrations_of_tracks_on_the_same_rows_do_not_share_noise",
+            "tests/experiments/test_tracks.py::test_sft_targets_of_tracks_on_the_same_rows_do_not_share_noise",
         ),
     ),
     Fault(
@@ -302,7 +302,7 @@ FAULTS = (
         "motet/config/stages.py",
         "begin = checkpoint_of(self.built[start[0]], self.output) if start else None",
         "begin = None",
-        ("tests/experiments/test_stages.py::test_a_plan_is_read",),
+        ("tests/experiments/test_stages.py::test_a_plan_is_loaded",),
     ),
     Fault(
         "interval without the square root of n",
@@ -351,7 +351,7 @@ FAULTS = (
         "motet/rewards/text/gold_check.py",
         "texts = [extract_answer(str(one)) or str(one) for one in golds]",
         "texts = [str(one) for one in golds]",
-        ("tests/recipes/test_corl_data.py::test_gold_options_and_type_follow_from_the_columns",),
+        ("tests/recipes/test_corl_data.py::test_gold_options_and_type_come_from_the_columns",),
     ),
     Fault(
         "the caption that covers least",

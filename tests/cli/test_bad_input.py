@@ -1,4 +1,4 @@
-"""What a user can get wrong: one line on stderr with key, value and fix, exit status 2, and nothing left behind."""
+"""User errors: one line on stderr with key, value and fix, exit status 2, and no files left behind."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def lines_of(answer):
 
 
 def refused(capsys, tmp_path, recipe, *overrides, command="train", words=(), lines=1):
-    """Run, and see that it is refused as promised."""
+    """Run a command and check that it fails with a one-line error."""
     out = tmp_path / "runs" / "new"
     answer = motet_command(capsys, command, recipe, *overrides, "--output", out)
     said = lines_of(answer)
@@ -37,7 +37,7 @@ def refused(capsys, tmp_path, recipe, *overrides, command="train", words=(), lin
 
 
 def rows(tmp_path, *entries):
-    """A data file beside two pictures, one of which is broken."""
+    """A data file and two images, one of which is broken."""
     Image.new("RGB", (16, 16), "red").save(tmp_path / "good.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG and then nothing")
     path = tmp_path / "rows.jsonl"
@@ -68,19 +68,19 @@ ANSWER = {"scenario": "answer", "rewards": [{"name": f"{REWARDS}spacious"}]}
         (["run.stepz=3", "run.sead=1"], ["2 problems", "run.stepz", "run.sead"], 4),
     ],
 )
-def test_recipes_that_cannot_be(tiny_checkpoint, capsys, tmp_path, overrides, words, lines):
+def test_invalid_recipes_are_rejected(tiny_checkpoint, capsys, tmp_path, overrides, words, lines):
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint)
     answer_words = [*words]
     refused(capsys, tmp_path, recipe, *overrides, words=answer_words, lines=lines)
 
 
-def test_a_recipe_that_is_not_there(capsys, tmp_path):
+def test_a_missing_recipe(capsys, tmp_path):
     (tmp_path / "recipe.yaml").write_text("")
     refused(capsys, tmp_path, tmp_path / "recipee.yaml", words=["no recipe", "did you mean", "recipe.yaml"])
     refused(capsys, tmp_path, tmp_path / "recipe.yaml", words=["is empty"])
 
 
-def test_training_and_supervision_ask_for_their_own(tiny_checkpoint, capsys, tmp_path):
+def test_train_and_sft_check_their_sections(tiny_checkpoint, capsys, tmp_path):
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint)
     refused(capsys, tmp_path, recipe, command="sft", words=["data.targets names no column for the act 'image'"])
     bare = write_recipe(tmp_path / "bare.yaml", tiny_checkpoint, rewards=None)
@@ -101,21 +101,21 @@ def test_a_missing_column(tiny_checkpoint, capsys, tmp_path):
     assert motet_command(capsys, "train", recipe, *fine, "-o", tmp_path / "runs").code == 0
 
 
-def test_a_file_has_no_rows_to_measure_on(tiny_checkpoint, capsys, tmp_path):
+def test_missing_evaluation_rows(tiny_checkpoint, capsys, tmp_path):
     data = rows(tmp_path, {"image": "good.png", "question": "what?"})
     settings = {"data": data, "eval": {"suite": "rewards"}, "policy": {"path": "nowhere"}}
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **ANSWER, **settings)
-    # Found before the policy is looked for.
+    # Found before the policy is loaded.
     refused(capsys, tmp_path, recipe, words=["eval.suite.split='test'", "has no splits", "set eval.suite.data"])
 
 
-def test_a_picture_that_cannot_be_read(tiny_checkpoint, capsys, tmp_path):
+def test_an_unreadable_image(tiny_checkpoint, capsys, tmp_path):
     data = rows(tmp_path, {"image": "broken.png", "question": "what?"})
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **ANSWER, data=data)
     refused(capsys, tmp_path, recipe, words=["Line 1 of rows.jsonl", "'broken.png'", "cannot be read"])
 
 
-def test_a_prompt_that_does_not_fit(tiny_checkpoint, capsys, tmp_path):
+def test_a_prompt_that_is_too_long(tiny_checkpoint, capsys, tmp_path):
     data = rows(tmp_path, {"image": "good.png", "question": "why? " * 200})
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **ANSWER, data=data)
     refused(capsys, tmp_path, recipe, words=["the model holds 256", "why? why?", "shorten the prompt"])
@@ -137,14 +137,14 @@ def test_rewards_that_break_their_contract(tiny_checkpoint, capsys, tmp_path, na
     refused(capsys, tmp_path, recipe, words=words)
 
 
-def test_an_empty_folder_that_was_there_stays(tiny_checkpoint, capsys, tmp_path):
+def test_an_existing_empty_folder_stays(tiny_checkpoint, capsys, tmp_path):
     (tmp_path / "mine").mkdir()
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, rewards=[{"name": f"{REWARDS}broken"}])
     assert motet_command(capsys, "train", recipe, "--output", tmp_path / "mine").code == 2
     assert list((tmp_path / "mine").iterdir()) == []
 
 
-def test_the_traceback_is_there_for_those_who_want_it(tiny_checkpoint, capsys, tmp_path, monkeypatch):
+def test_traceback_on_request(tiny_checkpoint, capsys, tmp_path, monkeypatch):
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint)
     monkeypatch.setenv("MOTET_TRACEBACK", "1")
     with pytest.raises(ConfigError, match="stepz"):
@@ -152,7 +152,7 @@ def test_the_traceback_is_there_for_those_who_want_it(tiny_checkpoint, capsys, t
 
 
 @pytest.mark.parametrize("save_every", [1, 5])
-def test_a_failure_in_the_middle_keeps_what_is_saved(tiny_checkpoint, capsys, tmp_path, save_every):
+def test_a_failure_during_training_keeps_checkpoints(tiny_checkpoint, capsys, tmp_path, save_every):
     rewards = [{"name": f"{REWARDS}breaks_later"}]
     load_attribute(rewards[0]["name"], key="").calls = 0
     run = {"steps": 4, "save_every": save_every}
@@ -163,13 +163,13 @@ def test_a_failure_in_the_middle_keeps_what_is_saved(tiny_checkpoint, capsys, tm
     assert "step_000002" in said and f"Then: motet train {recipe} --output {out} --resume" in said
     assert len(metrics(out)) == 2
     again = motet_command(capsys, "train", recipe, "--output", out, "--resume")
-    assert (again.code, len(metrics(out))) == (0, 4)  # it fails at its third call alone
+    assert (again.code, len(metrics(out))) == (0, 4)  # only its third call fails
 
 
 # --- checkpoints
 
 
-def test_checkpoints_that_cannot_be_loaded(tiny_checkpoint, capsys, tmp_path):
+def test_unloadable_checkpoints(tiny_checkpoint, capsys, tmp_path):
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint)
     refused(capsys, tmp_path, recipe, f"policy.path={tmp_path}/none", words=["no checkpoint at", "none", "check"])
     (tmp_path / "empty").mkdir()
@@ -191,7 +191,7 @@ def test_checkpoints_that_cannot_be_loaded(tiny_checkpoint, capsys, tmp_path):
 # --- folders
 
 
-def test_folders_that_cannot_be_used(tiny_checkpoint, capsys, tmp_path):
+def test_unusable_output_folders(tiny_checkpoint, capsys, tmp_path):
     recipe, out = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint), tmp_path / "used"
     out.mkdir()
     (out / "thesis.txt").write_text("important")
@@ -207,7 +207,7 @@ def test_folders_that_cannot_be_used(tiny_checkpoint, capsys, tmp_path):
     assert [path.name for path in out.iterdir()] == ["thesis.txt"] and not (tmp_path / "absent").exists()
 
 
-def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
+def test_a_read_only_output_folder(tmp_path, monkeypatch):
     def refuse(*arguments, **settings):
         raise PermissionError(13, "Permission denied")
 
@@ -220,7 +220,7 @@ def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
         RunFolder(tmp_path, resume=False)
 
 
-def test_a_run_in_use_says_how_to_go_on(tiny_checkpoint, capsys, tmp_path):
+def test_an_output_folder_in_use(tiny_checkpoint, capsys, tmp_path):
     recipe, out = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint), tmp_path / "run"
     (out).mkdir()
     (out / "recipe.yaml").write_text("")
@@ -228,8 +228,8 @@ def test_a_run_in_use_says_how_to_go_on(tiny_checkpoint, capsys, tmp_path):
     assert answer.code == 2 and "add --resume to continue that run" in answer.err
 
 
-def test_a_changed_recipe_is_not_resumed(tiny_checkpoint, capsys, tmp_path):
-    """Only what does not change the learning may differ; the keys that do are named."""
+def test_incompatible_recipes_are_not_resumed(tiny_checkpoint, capsys, tmp_path):
+    """Only keys without effect on the updates may differ; others are named in the error."""
     recipe, out = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, run={"steps": 1}), tmp_path / "run"
     assert motet_command(capsys, "train", recipe, "--output", out).code == 0
     kept = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
@@ -244,7 +244,7 @@ def test_a_changed_recipe_is_not_resumed(tiny_checkpoint, capsys, tmp_path):
     assert len(metrics(out)) == 2
 
 
-def test_the_length_of_a_run_with_a_schedule_is_fixed(tiny_checkpoint, capsys, tmp_path):
+def test_run_length_is_fixed_with_a_schedule(tiny_checkpoint, capsys, tmp_path):
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, optimizer={"schedule": "cosine"}, run={"steps": 1})
     out = tmp_path / "run"
     assert motet_command(capsys, "train", recipe, "--output", out).code == 0
@@ -254,7 +254,7 @@ def test_the_length_of_a_run_with_a_schedule_is_fixed(tiny_checkpoint, capsys, t
     assert f"set run.steps to 1, or start a new run from its weights: policy.path={out}" in answer.err
 
 
-def test_a_finished_run_is_prolonged_and_not_shortened(tiny_checkpoint, capsys, tmp_path):
+def test_a_finished_run_can_be_extended_not_shortened(tiny_checkpoint, capsys, tmp_path):
     recipe, out = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, run={"steps": 4}), tmp_path / "run"
     assert motet_command(capsys, "train", recipe, "-o", tmp_path / "whole").code == 0
     assert motet_command(capsys, "train", recipe, "run.steps=2", "-o", out).code == 0
@@ -268,7 +268,7 @@ def test_a_finished_run_is_prolonged_and_not_shortened(tiny_checkpoint, capsys, 
 
 @pytest.mark.parametrize(("key", "value"), [("guidance", 2.0), ("guidance", "on"), ("sde_type", "flow")])
 def test_unknown_sampling_option_lists_valid_names(key, value):
-    # Past the type checks that the tests alone have: a user's notebook has none.
+    # Bypasses the type checks that only tests have.
     given = SimpleNamespace(**{"guidance": "none", "sde_type": "flow_sde", key: value})
     with pytest.raises(ConfigError, match=re.escape(f"Sampling({key}={value!r}) is unknown")) as refusal:
         Sampling.__post_init__(given)

@@ -1,4 +1,4 @@
-"""What the suite `rewards` says of a plan: gains and comparisons, paired by row, by hand."""
+"""Results of the suite `rewards` before and after training, and comparisons, against hand calculations."""
 
 import io
 import math
@@ -55,7 +55,7 @@ def summary():
     return {"stages": {name: {"before": start, "after": end, "seconds": 3.0} for name, end in ends.items()}}
 
 
-def test_a_gain_is_that_of_the_first_reward(tmp_path):
+def test_results_use_the_first_reward(tmp_path):
     one, two = gains(parse_plan(content(), tmp_path), summary())
     assert (one.stage, one.scenario, one.policy, one.credit) == ("one", NAME, "start", "factorized")
     assert (one.reward, one.rows, two.credit, two.trajectories) == ("reddish", 4, "joint", 4 * 2 * 2)
@@ -64,7 +64,7 @@ def test_a_gain_is_that_of_the_first_reward(tmp_path):
     assert two.difference[0] == pytest.approx(-0.25)
 
 
-def test_a_contrast_is_one_minus_the_other(tmp_path):
+def test_comparisons_are_differences_of_two_stages(tmp_path):
     (contrast,) = contrasts(parse_plan(content(), tmp_path), summary())
     assert contrast.before == (0.0, 0.0)
     assert contrast.after[0] == pytest.approx((0.25 + 0.25 + 0.5 + 1.0) / 4)
@@ -72,7 +72,7 @@ def test_a_contrast_is_one_minus_the_other(tmp_path):
     assert len(tables) == 2 and "one \u2212 two" in printed(tables[1], 80)
 
 
-def test_every_track_has_a_gain(tmp_path):
+def test_every_track_has_a_result(tmp_path):
     made = content(both={"tracks": TRACKS, "run": {"steps_per_track": 1, "steps": 5}})
     plan = parse_plan(made, tmp_path)
     assert trajectories(plan.stage("both").recipe) == {"draws": 3 * 3 * 2, "answers": 2 * 2 * 2}
@@ -93,7 +93,7 @@ def printed(sheet, width):
     return console.file.getvalue()
 
 
-def test_what_all_rows_agree_on_is_said_once(tmp_path):
+def test_constant_columns_are_moved_below_the_table(tmp_path):
     sheet = gains_sheet(gains(parse_plan(content(), tmp_path), summary()))
     text = sheet.markdown()
     assert "| stage | credit | before | after | difference | greedy |" in text
@@ -103,7 +103,7 @@ def test_what_all_rows_agree_on_is_said_once(tmp_path):
     assert alone == "t\n\n| stage |\n| --- |\n| a\\|b |\n\nseed: 1\n"
 
 
-def test_a_narrow_terminal_has_fewer_columns_and_says_so():
+def test_narrow_terminals_hide_columns_and_list_them():
     row = (
         "a_stage_of_some_length",
         "checkpoint",
@@ -119,7 +119,7 @@ def test_a_narrow_terminal_has_fewer_columns_and_says_so():
     assert all(heading in wide for heading in headings) and "hidden columns" not in wide
     assert "hidden columns: credit, policy " in narrow and "factorized" not in narrow
     assert all(cell in narrow for cell in (row[0], *row[3:])) and "other" not in narrow
-    assert "a_stage" in printed(sheet, 50)  # even where nothing more can be left out
+    assert "a_stage" in printed(sheet, 50)  # even if no more columns can be hidden
 
 
 @pytest.mark.parametrize(

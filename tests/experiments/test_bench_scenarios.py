@@ -1,4 +1,4 @@
-"""The scenario benchmark: chosen, run over seeds, resumed, tabulated."""
+"""The scenario benchmark: selecting stages, running seeds, resuming, tables."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ def names(plans):
     return {seed: [stage.name for stage in plan.stages] for seed, plan in plans.items()}
 
 
-def test_stages_are_chosen_by_scenario_name_and_policy(bench, tmp_path):
+def test_stages_are_selected_by_scenario_name_and_policy(bench, tmp_path):
     out = tmp_path / "out"
     both = load_bench(bench, out, StageFilter((3, 4), ("text_to_image",)))
     assert names(both) == {3: ["drawn", "joint"], 4: ["drawn", "joint"]} and list(both[3].compare) == ["credit"]
@@ -46,12 +46,12 @@ def test_stages_are_chosen_by_scenario_name_and_policy(bench, tmp_path):
     assert names(one) == {0: ["drawn", "answered"]} and not one[0].compare
     assert names(load_bench(bench, out, StageFilter(policies=("other",)))) == {0: ["answered"]}
     with_start = load_bench(bench, out, StageFilter(only=("joint",)), ["stages.joint.from=drawn", "compare={}"])
-    assert names(with_start) == {0: ["drawn", "joint"]}  # what a chosen stage goes on from comes along
+    assert names(with_start) == {0: ["drawn", "joint"]}  # with its dependencies
 
 
 @pytest.mark.parametrize(("budget", "steps"), [(1, 1), (8, 2), (9, 3)])
 def test_the_budget_counts_trajectories(bench, tmp_path, budget, steps):
-    plan = load_bench(bench, tmp_path / "out", StageFilter(budget=budget))[0]  # 2 prompts, 2 siblings: 4 a step
+    plan = load_bench(bench, tmp_path / "out", StageFilter(budget=budget))[0]  # 2 prompts, 2 generations: 4 per step
     assert {stage.recipe.run.steps for stage in plan.stages} == {steps}
     assert {sum(trajectories(stage.recipe).values()) for stage in plan.stages} == {4 * steps}
 
@@ -72,7 +72,7 @@ def test_the_budget_counts_trajectories(bench, tmp_path, budget, steps):
         (StageFilter(), ["stages.answered.eval.sizes=3"], "stages.answered: the recipe: eval.sizes"),
     ],
 )
-def test_what_is_wrong_is_named(bench, tmp_path, choice, overrides, message):
+def test_invalid_values_are_named(bench, tmp_path, choice, overrides, message):
     if message is None:
         assert load_bench(bench, tmp_path / "out", choice, overrides)
         return
@@ -81,7 +81,7 @@ def test_what_is_wrong_is_named(bench, tmp_path, choice, overrides, message):
     assert message in str(error.value)
 
 
-def test_a_missing_cold_start_names_what_makes_it(bench, tmp_path, monkeypatch):
+def test_a_missing_cold_start_names_its_script(bench, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     changes = ["stages.answered.policy.path=checkpoints/shapes_unified"]
     with pytest.raises(CheckpointError, match=r"scripts/make_shapes_unified\.py, then recipes/shapes_unified_cold"):
@@ -91,21 +91,21 @@ def test_a_missing_cold_start_names_what_makes_it(bench, tmp_path, monkeypatch):
     assert load_bench(bench, tmp_path / "out", StageFilter(), changes)
 
 
-def test_the_makers_exist():
+def test_scripts_of_cold_starts_exist():
     for checkpoint, makers in MAKERS.items():
         if (ROOT / checkpoint).exists():
             assert all((ROOT / maker).is_file() for maker in makers.split(", then "))
     assert (ROOT / "checkpoints" / "shapes_janus").exists()
 
 
-def test_seeds_are_run_and_gathered(bench, tmp_path, capsys):
+def test_seeds_are_run_and_combined(bench, tmp_path, capsys):
     out = tmp_path / "out"
     command = ("bench", "scenarios", "--plan", bench, "-o", out, "--only", "text_to_image", "--budget", 4)
     answer = motet_command(capsys, *command, "--seed", 5)
     assert answer.code == 0, answer.err
     assert "credit: drawn \u2212 joint" in answer.out and "Means over" not in answer.out
     assert (out / "seed_5" / "drawn" / "before.png").is_file()
-    assert not (out / "seed_5" / "joint" / "before.png").exists()  # the same weights, measured in the same way
+    assert not (out / "seed_5" / "joint" / "before.png").exists()  # the cached result is used
     refused = motet_command(capsys, *command, "--seed", 5)
     assert refused.code == 2 and "already in use" in refused.err
     more = motet_command(capsys, *command, "--seed", 5, "--seed", 6, "--resume")
@@ -122,7 +122,7 @@ def test_seeds_are_run_and_gathered(bench, tmp_path, capsys):
     assert "| drawn | 5 | factorized |" in text and "| drawn | 6 | factorized |" in text and "Means over 2" in text
 
 
-def test_an_interrupted_benchmark_says_how_to_go_on(bench, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_benchmark_prints_its_resume_command(bench, tmp_path, capsys, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
@@ -145,8 +145,8 @@ def test_an_interrupted_benchmark_says_how_to_go_on(bench, tmp_path, capsys, mon
     ]
 
 
-def test_the_shipped_benchmark_is_fair():
-    """One budget, all six scenarios, the same rows where stages are compared; and every act has a reward."""
+def test_the_shipped_benchmark_compares_equal_budgets():
+    """One budget, all six scenarios, equal rows for compared stages, and a reward for every act."""
     plan = load_plan(SHIPPED, Path("out"))
     assert {sum(trajectories(stage.recipe).values()) for stage in plan.stages} == {60 * 16 * 8}
     assert {stage.recipe.scenario.name for stage in plan.stages if "unified" in stage.name} >= {
@@ -165,8 +165,10 @@ def test_the_shipped_benchmark_is_fair():
         scenario = resolve_scenario(recipe.scenario.name).with_options(recipe.scenario.options)
         rewards = resolve_all(recipe.rewards, scenario.acts, open_rows(recipe.data, scenario.columns).columns)
         check_reward_assignment(scenario, rewards)
-        if recipe.scenario.name in ("reflect", "regenerate"):  # judged by the revision, not by the draft
+        if recipe.scenario.name in ("reflect", "regenerate"):  # evaluated by the revision, not by the draft
             assert rewards[0].name == "shapes" and rewards[0].acts[-1] == "revision"
     one, other = plan.compare["credit of reflection"]
-    assert one.recipe.rewards == other.recipe.rewards  # else the credits would be compared by what they are given
-    assert "improvement" not in [reward.name for reward in one.recipe.rewards if reward.weight]  # cancels the draft's
+    assert one.recipe.rewards == other.recipe.rewards  # compare only the advantage assignment
+    assert "improvement" not in [
+        reward.name for reward in one.recipe.rewards if reward.weight
+    ]  # it would cancel the draft's reward

@@ -1,4 +1,4 @@
-"""Plans: read, refused, run from end to end, stopped and gone on with."""
+"""Recipes with stages: loading, invalid values, running, interrupting and resuming."""
 
 import copy
 import json
@@ -43,7 +43,7 @@ def content(tiny_checkpoint):
     return made
 
 
-def test_a_plan_is_read(content, tiny_checkpoint, tmp_path):
+def test_a_plan_is_loaded(content, tiny_checkpoint, tmp_path):
     plan = parse_plan(content, tmp_path, ["stages.draw.run.steps=7", "shared.optimizer.learning_rate=0.5"])
     names = [stage.name for stage in plan.stages]
     assert names == ["taught", "unified", "draw", "turns", "merged"]
@@ -81,7 +81,7 @@ def test_a_plan_is_read(content, tiny_checkpoint, tmp_path):
         (["rows", "each", "draw"], "drew", "rows.each takes 'draw' from 'drew'"),
     ],
 )
-def test_what_is_wrong_is_named(content, tmp_path, path, value, message):
+def test_invalid_values_are_named(content, tmp_path, path, value, message):
     place = content
     for key in path[:-1]:
         place = place[key]
@@ -105,14 +105,14 @@ def test_tracks_take_the_shared_data_where_they_name_none(content, tmp_path):
         parse_plan(content, tmp_path)
 
 
-def test_prompt_dropout_of_an_rl_stage_is_refused_before_anything_runs(tiny_checkpoint, tmp_path):
+def test_prompt_dropout_of_an_rl_stage_is_rejected_before_anything_runs(tiny_checkpoint, tmp_path):
     content = plan_mapping(tiny_checkpoint)
     content["stages"]["unified"]["sft"] = {"prompt_dropout": 0.1}
     with pytest.raises(ConfigError, match=r"stages\.unified\.sft has no effect in a stage of kind rl"):
         parse_plan(content, tmp_path)
 
 
-def test_a_mistake_in_the_last_stage_shows_before_the_first_runs(content, tmp_path, capsys):
+def test_errors_of_the_last_stage_are_found_before_the_first_runs(content, tmp_path, capsys):
     content["stages"]["late"] = {"scenario": "text_to_image", "data": {"columns": {"wish": "prompt"}}}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     refused = motet_command(capsys, "train", tmp_path / "plan.yaml", "-o", tmp_path / "out")
@@ -121,7 +121,7 @@ def test_a_mistake_in_the_last_stage_shows_before_the_first_runs(content, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["sft", "rl"])
-def test_a_missing_split_of_any_stage_shows_before_the_first_runs(content, tmp_path, capsys, kind):
+def test_missing_splits_are_found_before_the_first_stage_runs(content, tmp_path, capsys, kind):
     late = {"kind": kind, "scenario": "text_to_image", "eval": {"suite": "rewards", "split": "validation"}}
     late |= {"rewards": [{"name": f"{REWARDS}reddish"}], "data": {"source": "shapes", "options": dict(WORLD)}}
     if kind == "sft":
@@ -136,8 +136,8 @@ def test_a_missing_split_of_any_stage_shows_before_the_first_runs(content, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_shared_rewards_and_an_sft_stage_go_together(content, tmp_path):
-    """The stage only measures with them, where its suite is `rewards`; it does not ask for them to be taken away."""
+def test_an_sft_stage_may_have_shared_rewards(content, tmp_path):
+    """The stage uses them only for evaluation, if its suite is `rewards`."""
     del content["stages"]["taught"]["rewards"]
     assert content["shared"]["rewards"]
     for suite in ("shapes", "rewards"):
@@ -162,13 +162,13 @@ def finished(tiny_checkpoint, tmp_path_factory):
     return folder
 
 
-def test_a_plan_runs_from_end_to_end(finished):
+def test_stages_run_end_to_end(finished):
     out = finished / "out"
     summary = json.loads((out / "summary.json").read_text())
     assert list(summary["stages"]) == ["taught", "unified", "draw", "turns", "merged"]
     results = summary["stages"]
     assert summary["starts"] == {"start": results["unified"]["before"]}
-    for name in ("draw", "turns"):  # what is known is not measured again
+    for name in ("draw", "turns"):  # known results are not evaluated again
         assert results[name]["before"] == results["unified"]["after"] and not (out / name / "before.png").exists()
     assert results["merged"]["after"]["draw"].keys() == results["draw"]["after"]["draw"].keys()
     assert (out / "merged" / "merged" / "model.safetensors").is_file() and (out / "merged" / "after.png").is_file()
@@ -177,15 +177,15 @@ def test_a_plan_runs_from_end_to_end(finished):
     assert cell(None, "draw") is None
 
 
-def test_what_was_measured_in_another_way_is_measured_again(content, tmp_path):
+def test_other_evaluation_settings_are_evaluated_again(content, tmp_path):
     plan = parse_plan(
         content, tmp_path, ["stages.draw.eval.size=5", "stages.turns.tracks.draws.data.options.hard_fraction=0.5"]
     )
     measurements = EvalCache()
     measurements.add(plan.stage("unified"), tmp_path, {"before": {"a": 1}, "after": {"b": 2}})
-    assert measurements.of_start(plan.stage("turns")) == {"b": 2}  # tilting training changes no measured item
+    assert measurements.of_start(plan.stage("turns")) == {"b": 2}  # options of the training split do not matter
     assert measurements.of_start(plan.stage("draw")) is None
-    slower = parse_plan(content, tmp_path, ["stages.turns.sampling.denoising.num_steps=20"])  # the suite draws by it
+    slower = parse_plan(content, tmp_path, ["stages.turns.sampling.denoising.num_steps=20"])  # the suite uses it
     assert measurements.of_start(slower.stage("turns")) is None
     assert measurements.of_start(plan.stage("unified")) == {"a": 1}
     wider = parse_plan(content, tmp_path, ["stages.turns.tracks.draws.data.options.max_objects=2"])
@@ -195,7 +195,7 @@ def test_what_was_measured_in_another_way_is_measured_again(content, tmp_path):
     assert measurements.of_start(elsewhere.stage("turns")) is None
 
 
-def test_the_rewards_suite_is_another_measurement_for_another_scenario(tiny_checkpoint, tmp_path):
+def test_eval_cache_distinguishes_scenarios(tiny_checkpoint, tmp_path):
     content = plan_mapping(tiny_checkpoint)
     draws = {**TRACKS["draws"]}
     del draws["prompts_per_step"]
@@ -210,7 +210,7 @@ def test_the_rewards_suite_is_another_measurement_for_another_scenario(tiny_chec
     assert known == {"one": {"a": 1}, "two": None, "three": {"a": 1}, "four": None}
 
 
-def test_a_finished_plan_is_left_alone(finished, capsys):
+def test_finished_stages_are_skipped(finished, capsys):
     out = finished / "out"
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     refused = motet_command(capsys, "train", finished / "plan.yaml", "-o", out)
@@ -224,8 +224,8 @@ def test_a_finished_plan_is_left_alone(finished, capsys):
     assert changed.code == 2 and "optimizer.learning_rate was 0.003 and is 0.1" in changed.err
 
 
-def test_a_plan_that_was_killed_goes_on(finished, capsys, tmp_path):
-    """Whatever of a stage is missing is made again, with the same numbers."""
+def test_killed_stages_are_resumed(finished, capsys, tmp_path):
+    """Missing parts of a stage are repeated with the same results."""
     shutil.copytree(finished / "out", tmp_path / "out")
     content = (finished / "plan.yaml").read_text()
     (tmp_path / "plan.yaml").write_text(content)
@@ -244,8 +244,8 @@ def test_a_plan_that_was_killed_goes_on(finished, capsys, tmp_path):
         assert metrics(finished / "out" / name) == metrics(out / name)
 
 
-def test_some_stages_of_a_plan_are_run_with_what_they_go_on_from(finished, capsys, tmp_path):
-    """The others are left for later, and told where they are finished; the whole plan then skips what is there."""
+def test_only_runs_stages_with_their_dependencies(finished, capsys, tmp_path):
+    """Other stages are only listed if finished; a full run then skips the finished ones."""
     out, plan = tmp_path / "out", finished / "plan.yaml"
     shutil.copytree(finished / "out" / "taught", out / "taught")
     some = motet_command(capsys, "train", plan, "-o", out, "--resume", "--only", "draw")
@@ -260,7 +260,7 @@ def test_some_stages_of_a_plan_are_run_with_what_they_go_on_from(finished, capsy
     assert unknown.code == 2 and "--only is 'drew'" in unknown.err and "did you mean 'draw'?" in unknown.err
 
 
-def test_a_part_of_a_plan_has_all_that_it_goes_on_from(content, tmp_path):
+def test_a_part_of_a_plan_contains_its_dependencies(content, tmp_path):
     content["stages"]["aside"] = {"kind": "merge", "from": ["unified", "turns"], "base": "taught", "method": "norm"}
     plan = parse_plan(content, tmp_path)
     assert plan.needed(["turns"], tmp_path) == {"turns", "unified"}
@@ -275,7 +275,7 @@ def resumed(capsys, folder, *overrides):
 
 @pytest.fixture
 def moved(finished, tmp_path):
-    """The finished plan in another folder, with a starting checkpoint of its own."""
+    """The finished stages in another folder, with a copy of the starting checkpoint."""
     folder = shutil.copytree(finished, tmp_path / "moved")
     content = yaml.safe_load((folder / "plan.yaml").read_text())
     start = content["shared"]["policy"]["path"]
@@ -284,11 +284,11 @@ def moved(finished, tmp_path):
     return folder
 
 
-def test_a_plan_may_move_with_its_weights(moved, capsys):
+def test_a_plan_can_be_moved_with_its_weights(moved, capsys):
     assert resumed(capsys, moved).out.count("finished before") == 5
 
 
-def test_a_merge_may_not_change_either(moved, capsys):
+def test_a_merge_cannot_change_on_resume(moved, capsys):
     for change, told in (
         ("stages.merged.method=average", "stages.merged.base: a plain average knows no base"),
         ("stages.merged={kind: merge, from: [draw, turns], method: average}", "method was 'norm' and is 'average'"),
@@ -299,8 +299,8 @@ def test_a_merge_may_not_change_either(moved, capsys):
         assert refused.code == 2 and told in refused.err, (change, refused.err)
 
 
-def test_weights_that_changed_at_their_place_are_noticed(moved, capsys):
-    """A cold start made anew under the same name, a part of a merge trained again: their children do not go on."""
+def test_changed_weights_at_the_same_path_are_detected(moved, capsys):
+    """Another checkpoint at the same path, or a part of a merge trained again: dependents cannot be resumed."""
     part = moved / "out" / "draw" / "checkpoints" / "step_000002" / "model.safetensors"
     own = part.read_bytes()
     part.write_bytes(own[:-1] + bytes([own[-1] ^ 1]))
@@ -313,8 +313,8 @@ def test_weights_that_changed_at_their_place_are_noticed(moved, capsys):
     assert refused.code == 2 and "Stage 'taught': " in refused.err and "policy.path was 'weights " in refused.err
 
 
-def test_a_finished_stage_may_grow_and_not_shrink(moved, capsys):
-    """Its children, which came of the shorter one, are refused before anything runs."""
+def test_a_finished_stage_can_be_extended_not_shortened(moved, capsys):
+    """Its dependents, which started from the shorter one, are rejected before anything runs."""
     for path in ("draw", "turns", "merged"):
         shutil.rmtree(moved / "out" / path)
     shrunk = resumed(capsys, moved, "stages.unified.run.steps=1")
@@ -330,13 +330,13 @@ def test_a_finished_stage_may_grow_and_not_shrink(moved, capsys):
     assert json.loads((moved / "out" / "unified" / "summary.json").read_text())["steps"] == 3
 
 
-def test_a_child_of_a_stage_that_grew_is_refused_before_anything_runs(moved, capsys):
+def test_dependents_of_an_extended_stage_are_rejected_before_anything_runs(moved, capsys):
     refused = resumed(capsys, moved, "stages.unified.run.steps=3")
     assert refused.code == 2 and "Stage 'draw': " in refused.err and "step_000002" in refused.err
     assert not (moved / "out" / "unified" / "checkpoints" / "step_000003").exists()
 
 
-def test_starts_that_were_measured_in_two_ways_are_two_rows(tiny_checkpoint, tmp_path):
+def test_starts_with_two_evaluation_settings_are_two_rows(tiny_checkpoint, tmp_path):
     from motet.experiments.stages import starts_of
 
     content = plan_mapping(tiny_checkpoint)

@@ -1,4 +1,4 @@
-"""A pilot study: read, run, compared by hand, gathered over time."""
+"""Sweeps: loading, running, comparing by hand, extending."""
 
 import json
 
@@ -40,7 +40,7 @@ def study(tiny_checkpoint, tmp_path):
     return path
 
 
-def test_a_study_is_read(study, tmp_path):
+def test_a_sweep_is_loaded(study, tmp_path):
     pilot = load_sweep(study, tmp_path / "out")
     assert (
         pilot.seeds == (3, 4) and list(pilot.plans) == ["unified", "separate", "turns"] and pilot.against == "unified"
@@ -57,7 +57,7 @@ def test_a_study_is_read(study, tmp_path):
     assert odd.budget("turns") == {"text_to_image": 3 * 3 * 3, "answer": 2 * 2 * 3}  # draw, answer, draw, answer, draw
 
 
-def test_a_strategy_may_read_the_runs_of_another(study, tmp_path):
+def test_a_strategy_can_use_the_runs_of_another(study, tmp_path):
     content = yaml.safe_load(study.read_text())
     content["strategies"]["draws alone"] = {"stages": "separate", "result": {"draw": "draw"}}
     study.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -71,7 +71,7 @@ def test_a_strategy_may_read_the_runs_of_another(study, tmp_path):
         load_sweep(study, out, ["strategies.turns.stages=later"])
 
 
-def test_unequal_budgets_are_refused_unless_they_are_meant(study, tmp_path):
+def test_unequal_budgets_are_rejected_unless_allowed(study, tmp_path):
     with pytest.raises(ConfigError, match="a seed of 'unified' plays 12 answer, 12 text_to_image, of 'turns' 6 answer"):
         load_sweep(study, tmp_path / "out", ["budget=equal"])
     tracks = [f"strategies.turns.stages.both.tracks.{name}.prompts_per_step=2" for name in ("draws", "answers")]
@@ -81,7 +81,7 @@ def test_unequal_budgets_are_refused_unless_they_are_meant(study, tmp_path):
         load_sweep(study, tmp_path / "out", ["budget=fair"])
 
 
-def test_a_study_that_cannot_be_plotted_does_not_begin(study, tmp_path, capsys, monkeypatch):
+def test_a_sweep_without_matplotlib_does_not_start(study, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("motet.experiments.sweep.find_spec", lambda name: None)
     answer = motet_command(capsys, "pilot", study, "-o", tmp_path / "out")
     assert answer.code == 2 and "pip install 'motet[plots]'" in answer.err and not (tmp_path / "out").exists()
@@ -100,13 +100,13 @@ def test_a_study_that_cannot_be_plotted_does_not_begin(study, tmp_path, capsys, 
         ("strategies.separate.stages.draw.run.stepz=1", "stages.draw: the recipe: run.stepz"),
     ],
 )
-def test_what_is_wrong_is_named(study, tmp_path, override, message):
+def test_invalid_values_are_named(study, tmp_path, override, message):
     with pytest.raises(ConfigError) as error:
         load_sweep(study, tmp_path / "out", [override])
     assert message in str(error.value)
 
 
-def test_a_study_is_run_and_gathered(study, tmp_path, capsys):
+def test_a_sweep_is_run_and_extended(study, tmp_path, capsys):
     out = tmp_path / "out"
     answer = motet_command(capsys, "pilot", study, "seeds=[3]", "-o", out)
     assert answer.code == 0 and "over 1 seeds" in answer.out and (out / "pilot.png").is_file()
@@ -114,7 +114,7 @@ def test_a_study_is_run_and_gathered(study, tmp_path, capsys):
     assert answer.code == 0 and answer.out.count("finished before") == 4 and "over 2 seeds" in answer.out
 
 
-def test_the_comparison_by_hand(study, tmp_path):
+def test_comparison_by_hand(study, tmp_path):
     pilot = load_sweep(study, tmp_path / "out")
     ends = {("unified", 3): 0.5, ("unified", 4): 0.7, ("separate", 3): 0.4, ("separate", 4): 0.2}
     ends |= {("turns", 3): 0.5, ("turns", 4): 0.5}

@@ -1,4 +1,4 @@
-"""Several things practised in one run: together or in turns, each with its own tasks, rewards and credit."""
+"""Several tracks in one run, together or alternating, each with its own tasks, rewards and advantages."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def recipe(checkpoint, **run):
     return parse_recipe(content)
 
 
-def test_every_step_plays_every_track(tiny_checkpoint, tmp_path):
+def test_every_step_runs_every_track(tiny_checkpoint, tmp_path):
     seen = run_loop(recipe(tiny_checkpoint), tmp_path / "run")
     for numbers in seen:
         assert numbers["draws/groups"] == 3 and numbers["answers/groups"] == 2
@@ -46,7 +46,7 @@ def test_every_step_plays_every_track(tiny_checkpoint, tmp_path):
                      "step_000004_answers.jsonl"}  # fmt: skip
 
 
-def test_tracks_take_turns(tiny_checkpoint, tmp_path):
+def test_tracks_alternate(tiny_checkpoint, tmp_path):
     seen = run_loop(recipe(tiny_checkpoint, turn=2, steps=5), tmp_path / "run")
     assert ["draws/groups" in numbers for numbers in seen] == [True, True, False, False, True]
     assert ["answers/groups" in numbers for numbers in seen] == [False, False, True, True, False]
@@ -57,7 +57,7 @@ def test_tracks_take_turns(tiny_checkpoint, tmp_path):
     assert [task.index for task in session.tracks[0].cursor.next(1)] == [9]
 
 
-def test_a_track_that_fails_whole_is_told_when_its_turn_comes(tiny_checkpoint, tmp_path):
+def test_a_failing_track_raises_in_its_first_step(tiny_checkpoint, tmp_path):
     content = mapping(tiny_checkpoint, **ALONE)
     content["tracks"] = {"draws": TRACKS["draws"], "answers": {**TRACKS["answers"], "scenario": f"{__file__}:stumbles"}}
     content["run"] = {"steps": 4, "steps_per_track": 1}
@@ -65,7 +65,7 @@ def test_a_track_that_fails_whole_is_told_when_its_turn_comes(tiny_checkpoint, t
         run_loop(content, tmp_path / "run")
 
 
-def test_a_run_of_tracks_resumes_to_the_bit(tiny_checkpoint, tmp_path):
+def test_a_run_with_tracks_resumes_bit_exactly(tiny_checkpoint, tmp_path):
     own = recipe(tiny_checkpoint, turn=1, steps=4)
     run_loop(own, tmp_path / "whole")
     run_loop(own, tmp_path / "parts", stop_after=1)
@@ -73,8 +73,8 @@ def test_a_run_of_tracks_resumes_to_the_bit(tiny_checkpoint, tmp_path):
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
 
 
-def test_one_track_is_a_run_of_its_own(tiny_checkpoint, tmp_path):
-    """The first of several tracks draws the noise of a recipe without tracks."""
+def test_one_track_equals_a_run_without_tracks(tiny_checkpoint, tmp_path):
+    """The first of several tracks uses the noise of a recipe without tracks."""
     alone = mapping(tiny_checkpoint, scenario="text_to_image", rewards=TRACKS["draws"]["rewards"])
     alone["run"] = {"steps": 2, "prompts_per_step": 3}
     content = mapping(tiny_checkpoint, **ALONE)
@@ -93,7 +93,7 @@ def test_tracks_on_the_same_rows_do_not_share_noise(tiny_checkpoint, tmp_path):
     assert numbers["one/rewards/reddish/mean"] != numbers["two/rewards/reddish/mean"]
 
 
-def test_demonstrations_of_tracks_on_the_same_rows_do_not_share_noise(tiny_checkpoint, monkeypatch):
+def test_sft_targets_of_tracks_on_the_same_rows_do_not_share_noise(tiny_checkpoint, monkeypatch):
     shown = {"scenario": "text_to_image", "data": {**DATA, "targets": {"image": "target"}}, "prompts_per_step": 3}
     content = mapping(tiny_checkpoint, **ALONE, algorithm=None)
     content |= {"tracks": {"one": shown, "two": shown}, "run": {"steps": 1}}
@@ -106,17 +106,17 @@ def test_demonstrations_of_tracks_on_the_same_rows_do_not_share_noise(tiny_check
     )
     sft_batch(session, 5)
     one, two = keys
-    assert len(one) == 3 and all(key[:2] == (0, 5) and len(key) == 5 for key in one)  # as of a run without tracks
+    assert len(one) == 3 and all(key[:2] == (0, 5) and len(key) == 5 for key in one)  # as in a run without tracks
     assert two == [(0, 5, 1, *key[2:]) for key in one]
 
 
-def test_checkpoints_of_other_tracks_are_refused(tiny_checkpoint):
+def test_checkpoints_of_other_tracks_are_rejected(tiny_checkpoint):
     session = setup_rl(recipe(tiny_checkpoint))
     with pytest.raises(CheckpointError, match=r"has the tracks \[''\], this run has \['answers', 'draws'\]"):
         session.load_data_state({"": {}})
 
 
-def test_what_a_track_lacks_is_named(tiny_checkpoint):
+def test_missing_keys_of_tracks_are_named(tiny_checkpoint):
     content = mapping(tiny_checkpoint, **ALONE)
     content["tracks"] = {"draws": {**TRACKS["draws"], "rewards": []}}
     content["run"] = {"steps": 1}
@@ -124,7 +124,7 @@ def test_what_a_track_lacks_is_named(tiny_checkpoint):
         setup_rl(parse_recipe(content))
 
 
-def test_a_recipe_with_tracks_is_written_and_read(tiny_checkpoint, tmp_path):
+def test_a_recipe_with_tracks_is_saved_and_loaded(tiny_checkpoint, tmp_path):
     own = recipe(tiny_checkpoint, turn=2)
     (tmp_path / "recipe.yaml").write_text(to_yaml(own))
     assert load_recipe(tmp_path / "recipe.yaml") == own

@@ -1,4 +1,4 @@
-"""CoRL's data by its columns: what rewards need follows from them; whole runs and the shipped plans on it."""
+"""CoRL's data sets: rewards work with their columns, and the shipped recipes run on them."""
 
 import math
 from dataclasses import replace
@@ -24,15 +24,15 @@ RECIPES = Path(__file__).parent.parent.parent / "recipes"
 TEXT_REWARDS = {
     "qa_accuracy": [1, 1, 1, 1],
     "exact_answer": [1, 1, 1, 1],
-    "multiple_choice": [1, None, None, 1],  # a row without options and without a letter is none
-    "open_ended": [0, 1, 1, 0],  # of an option's text the letter is not the same answer
+    "multiple_choice": [1, None, None, 1],  # a row without options and letter is not multiple choice
+    "open_ended": [0, 1, 1, 0],  # the letter is not equal to the option's text
 }
 CYCLE = {"name": "cycle", "acts": ["image"], "options": {"visual": "ssim", "side": 16, "max_tokens": 4}}
 
 
 @pytest.fixture(scope="module")
 def janus(tmp_path_factory):
-    """A tiny Janus with room for the long questions of these sets."""
+    """A tiny Janus with enough context for the long questions of these data sets."""
     return save_tiny_janus(tmp_path_factory.mktemp("long") / "janus", sizes=replace(SIZES, max_positions=1024))
 
 
@@ -43,14 +43,14 @@ def quiet(monkeypatch, tmp_path):
 
 
 def scores(rows, name, answers, **options):
-    """What a reward gives for one answer per row, called with the columns that its signature asks for."""
+    """The rewards of one answer per row."""
     reward = resolve(RewardConfig(name=name, options=options), {"answer": "text"}, rows.columns)
     columns = {c: [rows.row(i)[c] for i in range(len(rows))] for c in rows.columns}
     return reward(prompts=[], completions=says(*(TAGGED.format(answer) for answer in answers)), **columns)
 
 
 @pytest.mark.parametrize("save", [save_parquet, save_jsonl])
-def test_gold_options_and_type_follow_from_the_columns(tmp_path, save):
+def test_gold_options_and_type_come_from_the_columns(tmp_path, save):
     rows = open_rows(DataConfig(source=str(save(tmp_path)), columns=COLUMNS), ("prompt", "question", "image"))
     image = rows.row(1)["image"]
     assert image.getpixel((10, 10)) == (60, 195, 90) and image.getpixel((0, 0)) == (255, 255, 255)
@@ -63,22 +63,22 @@ def test_gold_options_and_type_follow_from_the_columns(tmp_path, save):
     assert scores(rows, "soft_answer", WRONG)[1] == 0.5 == scores(rows, "qa_accuracy", WRONG, open="soft")[1]
 
 
-def test_letters_and_texts_alike_choose(tmp_path):
-    """A fixed letter cannot score in the place of another, and numbers of the picture are no letters."""
+def test_letters_and_option_texts_are_accepted(tmp_path):
+    """Only the correct letter scores; numbers are not letters."""
     rows = open_rows(DataConfig(source=str(save_parquet(tmp_path)), columns=COLUMNS), ("question",))
     assert scores(rows, "qa_accuracy", ["B", "B", "B", "B"]) == [1, 0, 0, 0]
     assert scores(rows, "qa_accuracy", ["C", "C", "4", "C"]) == [0, 0, 1, 1]
     assert scores(rows, "qa_accuracy", ["B or C", "juice orange", "four or five", "a bird"]) == [0, 0, 0, 0]
 
 
-def test_the_classes_are_questions_too(tmp_path):
+def test_class_labels_are_questions(tmp_path):
     columns = {"image": "real_image", "question": "cls_problem", "answer": "cls_solution"}
     rows = open_rows(DataConfig(source=str(save_parquet(tmp_path)), columns=columns), ("question", "image"))
     assert scores(rows, "object_class", ["bus", "a bus", "red bus", "car"], graded=True) == [1, 1, 0.9, 0]
 
 
 @pytest.mark.parametrize(("kind", "name"), [("MC", "multiple_choice"), ("OE", "open_ended")])
-def test_the_sets_without_types_need_none(tmp_path, kind, name):
+def test_data_sets_without_types(tmp_path, kind, name):
     source = save_parquet(tmp_path, mcot(ROWS, kind))
     rows = open_rows(DataConfig(source=str(source), columns=COLUMNS), ("question", "image"))
     places = [n for n, row in enumerate(ROWS) if row["qa_type"] == kind]
@@ -90,8 +90,8 @@ def test_the_sets_without_types_need_none(tmp_path, kind, name):
     assert scores(rows, name, [WRONG[n] for n in places]) == [0, 0]
 
 
-def test_the_unified_stage_learns_from_either_file(janus, tmp_path):
-    """Both kinds of question in one step, with all four rewards; pictures inside a file are pictures beside it."""
+def test_the_unified_stage_trains_on_both_files(janus, tmp_path):
+    """Both question types in one step, with all four rewards; images may be inside the file or next to it."""
     changes = {
         "rewards": [
             CYCLE,
@@ -123,7 +123,7 @@ PLANS = ["janus_pro_1b_corl", "janus_pro_7b_lora", "janus_pro_1b_cold_sft"]
 
 
 def shrunk(name: str, janus: Path, tmp_path: Path) -> Plan:
-    """The plan on a tiny Janus and on made-up files: models of rewards, lengths and sources differ, nothing else."""
+    """The recipe with a tiny Janus, synthetic files, tiny reward models and shorter lengths."""
     save_parquet(tmp_path)
     for kind, file in (("MC", "mcq"), ("OE", "vqa")):
         save_parquet(tmp_path, mcot(ROWS, kind), f"{file}.parquet")
@@ -155,7 +155,7 @@ def shrunk(name: str, janus: Path, tmp_path: Path) -> Plan:
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_columns_of_the_sets_are_all_that_the_plans_need(tmp_path, monkeypatch, janus, name):
+def test_recipes_need_only_the_columns_of_the_data_sets(tmp_path, monkeypatch, janus, name):
     monkeypatch.setattr("motet.rewards.image.similarity.find_spec", lambda package: True)
     small = shrunk(name, janus, tmp_path)
     for stage in load_plan(RECIPES / f"{name}.yaml", tmp_path / "out").stages:
@@ -168,7 +168,7 @@ def test_columns_of_the_sets_are_all_that_the_plans_need(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_the_plans_run_from_beginning_to_end(tmp_path, janus, name):
+def test_recipes_run_end_to_end(tmp_path, janus, name):
     if name == "janus_pro_7b_lora":
         pytest.importorskip("peft")
     plan = shrunk(name, janus, tmp_path)
@@ -179,5 +179,5 @@ def test_the_plans_run_from_beginning_to_end(tmp_path, janus, name):
     assert weights.keys() == load_file(tmp_path / "out" / "merged" / "merged" / "model.safetensors").keys()
     moved = [not torch.equal(a, b) for a, b in zip(merged.model.parameters(), start.model.parameters(), strict=True)]
     assert any(moved)
-    # a second call finds everything done
+    # a second call finds everything finished
     assert run_plan(plan, tmp_path / "out", "again", resume=True) == summary

@@ -24,7 +24,7 @@ def run(monkeypatch, *arguments):
 
 
 @pytest.mark.parametrize(("name", "millions"), [("sana-1600m", 1600), ("sana-600m", 590), ("sd3-medium", 2030)])
-def test_sizes_are_those_of_the_published_models(name, millions):
+def test_sizes_equal_the_published_models(name, millions):
     build = runpy.run_path(str(SCRIPT))["DENOISERS"][name]
     with torch.device("meta"):
         transformer, vae = build()
@@ -46,7 +46,7 @@ def test_a_unified_model_generates_and_edits(tmp_path, monkeypatch, capsys):
         run(monkeypatch, "--diffusion", "sana-tiny", "--output", folder, *SMALL)
 
 
-def test_a_janus_gets_a_flow_decoder(tmp_path, monkeypatch):
+def test_a_janus_with_a_flow_decoder(tmp_path, monkeypatch):
     folder, language_model = tmp_path / "unified", SCRIPT.parent.parent / "checkpoints" / "shapes_janus"
     run(monkeypatch, "--language-model", language_model, "--diffusion", "sana-tiny", "--output", folder, *SMALL)
     policy = load_policy(folder)

@@ -1,4 +1,4 @@
-"""The shipped recipes and the shipped cold start: every recipe starts, and the cold start is what it is said to be."""
+"""Every shipped recipe loads, and the shipped cold start is as accurate as documented."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_load_and_say_what_they_do(path: Path) -> None:
+def test_recipes_load_and_have_a_description(path: Path) -> None:
     content = read_mapping(path)
     if "strategies" in content:
         read = load_sweep(path, Path("out"))
     else:
         read = load_plan(path, Path("out")) if is_plan(path) else load_recipe(path)
     said = " ".join(read.description.split()).lower()
-    assert len(said) > 80 and ("cores" in said or "gb" in said)  # what, and on which hardware
-    assert re.search(r"\d\s?%|not (yet )?run", said)  # which numbers to expect, or that there are none yet
+    assert len(said) > 80 and ("cores" in said or "gb" in said)  # what it does, and the hardware
+    assert re.search(r"\d\s?%|not (yet )?run", said)  # expected results, or that there are none yet
 
 
 def test_the_cold_start_is_small() -> None:
     assert sum(file.stat().st_size for file in COLD_START.iterdir()) < 10_000_000
 
 
-def test_the_cold_start_draws_the_easy_prompts() -> None:
+def test_the_cold_start_solves_easy_prompts() -> None:
     rows = ShapesRows("test", 99, {})
     asked = [row for row in map(rows.row, range(120)) if row["category"] in ("single", "two objects", "colours")][:24]
     acts = load_policy(COLD_START).generate_images([row["prompt"] for row in asked])
@@ -48,7 +48,7 @@ def test_the_cold_start_draws_the_easy_prompts() -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_runs_from_beginning_to_end(tmp_path: Path) -> None:
+def test_the_demo_runs_end_to_end(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     small = ["run.steps=2", "eval.size=64", "eval.suite.held_out_size=16", "eval.samples_per_item=2"]
     command = [sys.executable, "-m", "motet", "train", "recipes/shapes_duet.yaml", *small, "--output", str(out)]

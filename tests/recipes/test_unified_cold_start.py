@@ -45,7 +45,7 @@ def script() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def small(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of the recipe's own classes and vocabulary, as the script makes it, after a few steps."""
+    """A checkpoint made by the script with few steps."""
     policy = make_tiny_unified(tiny_vlm_tokenizer(script.corpus(0, 400), script.VOCABULARY), SMALL)
     options = ShapesRows("train", 0, {}).options
     script.train_autoencoder(policy, 3, 0, options)
@@ -57,13 +57,13 @@ def small(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_word_of_the_world_is_one_token(script: ModuleType, small: Path) -> None:
     tokenizer = load_policy(small).reader.encoder.tokenizer
-    for text in script.corpus(1, 300):  # of another seed
+    for text in script.corpus(1, 300):  # another seed
         for word in re.findall(r" ?[^\s,.?:<>]+", text):
             assert len(tokenizer(word)["input_ids"]) == 1, word
     assert len(tokenizer) < 620
 
 
-def test_the_made_model_opens_with_the_parts_that_the_recipe_trains(small: Path) -> None:
+def test_the_initial_model_has_the_trainable_parts_of_the_recipe(small: Path) -> None:
     policy = load_policy(small)
     assert policy.kinds == {"text", "denoising"}
     assert {"language_model", "lm_head", "queries", "connector", "transformer", "source_adapter"} <= set(policy.parts)
@@ -82,7 +82,7 @@ def _stages() -> list[Any]:
 
 
 @pytest.mark.parametrize("stage", _stages())
-def test_a_step_of_every_stage_changes_what_it_trains_and_nothing_else(stage: Any, small: Path) -> None:
+def test_every_stage_changes_only_its_trainable_parts(stage: Any, small: Path) -> None:
     tracks = {name: replace_prompts(track) for name, track in stage.recipe.tracks.items()}
     recipe = stage.recipe.model_copy(
         update={"tracks": tracks, "policy": stage.recipe.policy.model_copy(update={"path": str(small)})}
@@ -99,7 +99,7 @@ def test_a_step_of_every_stage_changes_what_it_trains_and_nothing_else(stage: An
 
 
 def replace_prompts(track: Any) -> Any:
-    """The track with two rows a step."""
+    """The track with two rows per step."""
     return track.model_copy(update={"prompts_per_step": 2})
 
 
@@ -109,9 +109,9 @@ def test_the_shipped_model_is_small() -> None:
     assert not [file.name for file in files if file.suffix in (".pt", ".bin", ".pkl")]
 
 
-def test_the_shipped_model_draws_the_easy_prompts() -> None:
+def test_the_shipped_model_solves_easy_prompts() -> None:
     rows = ShapesRows("test", 99, {})
     asked = [row for row in map(rows.row, range(120)) if row["category"] in ("single", "two objects", "colours")][:24]
     acts = load_policy(SHIPPED).generate_images([row["prompt"] for row in asked])
     right = [verify_image(act.image, row["spec"]).correct for act, row in zip(acts, asked, strict=True)]
-    assert sum(right) >= 12  # 17 or so of 24; a model that draws none of them gets 0
+    assert sum(right) >= 12  # 17 or so of 24; an untrained model gets 0

@@ -1,4 +1,4 @@
-"""The recipes of UniRL-Zero and PromptRL: the papers' numbers stand in them, and on tiny models they run for a step."""
+"""The recipes of UniRL-Zero and PromptRL: their settings are those of the papers, and they run with tiny models."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ RECIPES = Path(__file__).parent.parent.parent / "recipes"
 NAMES = ("unirl_zero_t2i", "unirl_zero_cot", "unirl_zero_edit_cycle", "promptrl_flux_geneval", "promptrl_klein_edit")
 GENEVAL = {"tag": "colors", "include": [{"class": "dog", "count": 1, "color": "red"}], "prompt": "a photo of a red dog"}
 EDIT = {"image": "source.png", "prompt": "make it blue", "reverse_prompt": "make it red", "caption": "a red thing",
-        "target_caption": "a blue thing"}  # fmt: skip
+        "target_caption": "a blue object"}  # fmt: skip
 
 
 def rows(folder: Path, row: dict) -> Path:
@@ -38,14 +38,14 @@ def row_of(name: str) -> dict:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_act_has_a_reward_and_every_column_is_there(name, tmp_path):
+def test_every_act_has_a_reward_and_every_column_exists(name, tmp_path):
     recipe = load_recipe(RECIPES / f"{name}.yaml", [f"data.source={rows(tmp_path, row_of(name))}", "data.options={}"])
     scenario = resolve_scenario(recipe.scenario.name).with_options(recipe.scenario.options)
     opened = open_rows(recipe.data, scenario.columns)
     check_reward_assignment(scenario, resolve_all(recipe.rewards, scenario.acts, opened.columns))
     task = opened.task(0)
     requests = next(scenario(task))
-    assert requests.conversation.text  # the instruction holds what the row gives
+    assert requests.conversation.text  # the instruction contains the row's text
 
 
 def beta(recipe: Recipe, kind: str) -> float:
@@ -53,7 +53,7 @@ def beta(recipe: Recipe, kind: str) -> float:
     return recipe.algorithm.beta if own is None or own.beta is None else own.beta
 
 
-def test_the_papers_numbers():
+def test_settings_of_the_papers():
     read = {name: load_recipe(RECIPES / f"{name}.yaml") for name in NAMES}
     for name, recipe in read.items():
         assert recipe.algorithm.num_generations == 8 and recipe.run.prompts_per_step == 8, name
@@ -107,7 +107,7 @@ ADAPTED = {
 
 
 @pytest.mark.parametrize(("name", "changes"), [*OTHERS.items(), *ADAPTED.items()])
-def test_the_changes_that_a_description_names_are_accepted(name, changes):
+def test_overrides_in_descriptions_are_valid(name, changes):
     recipe = load_recipe(RECIPES / f"{name}.yaml", changes)
     assert all(change in " ".join(recipe.description.split()) for change in changes)
 
@@ -132,7 +132,7 @@ SMALL = ("run.steps=1", "run.prompts_per_step=1", "run.log_samples_every=1", "al
 
 
 @pytest.mark.parametrize(("name", "adapted"), [*((name, []) for name in NAMES), *list(ADAPTED.items())[1:]])
-def test_they_run_on_tiny_models(name, adapted, tmp_path, capsys):
+def test_recipes_run_on_tiny_models(name, adapted, tmp_path, capsys):
     changes = [*adapted, *SMALL, f"data.source={rows(tmp_path, row_of(name))}"]
     if "promptrl" in name:
         height, width = tiny_pipelines.SIZES["flux"]
