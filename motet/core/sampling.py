@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -43,7 +44,7 @@ class Sampling:
     min_p: float | None = None
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for an unknown name: a notebook reads no recipe, which would check it."""
+        """Raise ConfigError for an unknown name or a value out of range: a notebook reads no recipe to check them."""
         for key, known in (("guidance", get_args(Guidance)), ("sde_type", get_args(SdeType))):
             value = getattr(self, key)
             if value not in known:
@@ -51,6 +52,19 @@ class Sampling:
                 raise ConfigError(
                     f"Sampling({key}={value!r}) is unknown.", fix=f"use one of {', '.join(known)}{scale}."
                 )
+        for key, (lowest, highest, open_below) in _RANGES.items():
+            value = getattr(self, key)
+            if value is None:
+                continue
+            if value < lowest or value > highest or (open_below and value == lowest):
+                above = f"more than {lowest}" if open_below else f"at least {lowest}"
+                most = "" if highest == math.inf else f" and at most {highest}"
+                raise ConfigError(f"Sampling({key}={value!r}) is out of range.", fix=f"use {above}{most}.")
+        if self.sde_type == "cps" and self.noise_level > 1:
+            raise ConfigError(
+                f"Sampling(sde_type='cps', noise_level={self.noise_level!r}) is out of range.",
+                fix="use a noise_level of at most 1: that of cps is the share of new noise.",
+            )
 
     @property
     def scoring(self) -> dict[str, Any]:
@@ -62,3 +76,16 @@ class Sampling:
     def scoring_temperature(self) -> float:
         """The temperature of the scored distribution: 1 for greedy decoding."""
         return self.temperature or 1.0
+
+
+_RANGES: dict[str, tuple[float, float, bool]] = {
+    "temperature": (0, math.inf, False),
+    "top_k": (1, math.inf, False),
+    "top_p": (0, 1, True),
+    "min_p": (0, 1, False),
+    "max_tokens": (1, math.inf, False),
+    "num_steps": (1, math.inf, False),
+    "noise_level": (0, math.inf, False),
+    "shift": (0, math.inf, True),
+}
+"""Lowest and highest value of a setting, and whether the lowest is excluded."""

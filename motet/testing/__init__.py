@@ -1,5 +1,18 @@
-"""For tests of policies and of whatever uses them: a policy without a model, and the contract in executable form."""
+"""For tests of policies and of whatever uses them: the contract of a policy in executable form, and a fake policy."""
 
+from motet.testing.check_policy import check_policy
 from motet.testing.fake_policy import CODES, END, FakePolicy, colour_of, number_of
+from motet.testing.report import ClauseResult, PolicyContractError, PolicyReport, Violation
 
-__all__ = ["CODES", "END", "FakePolicy", "colour_of", "number_of"]
+__all__ = [
+    "CODES",
+    "END",
+    "ClauseResult",
+    "FakePolicy",
+    "PolicyContractError",
+    "PolicyReport",
+    "Violation",
+    "check_policy",
+    "colour_of",
+    "number_of",
+]

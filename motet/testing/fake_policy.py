@@ -73,6 +73,13 @@ class FakePolicy:
 
     def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
         """Perform requests of one kind. Raises ContextError before it performs any."""
+        if not requests:
+            return []
+        if len(kinds := {request.kind for request in requests}) > 1 or not kinds <= self.kinds:
+            raise ConfigError(
+                f"One call asked FakePolicy for acts of kinds {sorted(kinds)}; it performs {sorted(self.kinds)}.",
+                fix="ask for one of its kinds at a time.",
+            )
         encodings = self._encode(requests)
         self.calls.append((requests[0].kind, tuple(requests)))
         self.prefills.append(len(encodings))
@@ -132,6 +139,7 @@ class FakePolicy:
             "encoding": encoding,
             "sampling": sampling,
             "log_probs": log_probs,
+            "behaviour_log_probs": log_probs if sampling.guidance == "conditional" else None,
             "trained": request.trained,
             "policy_version": self.version,
         }
@@ -159,12 +167,14 @@ class FakePolicy:
             (sampling.num_steps + 1, 3, 2, 2), generator=torch.Generator().manual_seed(number_of(request.key))
         )
         states = noise.cumsum(dim=0) + self._drift.detach() * torch.arange(len(noise)).view(-1, 1, 1, 1)
+        stochastic = (sampling.temperature > 0,) * sampling.num_steps
+        log_probs = self._score_steps(states, stochastic).detach()
         return DenoisingSteps(
             states=states,
             times=torch.linspace(1.0, 0.0, len(states)),
-            stochastic=(True,) * sampling.num_steps,
+            stochastic=stochastic,
             image=self._paint(self._code(request)),
-            **self._shared(request, encoding, sampling, self._score_steps(states).detach()),
+            **self._shared(request, encoding, sampling, log_probs),
         )
 
     def _code(self, request: Request) -> int:
@@ -176,14 +186,18 @@ class FakePolicy:
     def _score(self, kind: ActKind, ids: Int[Tensor, "N"], sampling: Sampling) -> Float[Tensor, "N"]:
         return torch.log_softmax(self._logits[kind] / sampling.scoring_temperature, dim=-1)[ids]
 
-    def _score_steps(self, states: Float[Tensor, "S1 C H W"]) -> Float[Tensor, "N"]:
+    def _score_steps(self, states: Float[Tensor, "S1 C H W"], stochastic: tuple[bool, ...]) -> Float[Tensor, "N"]:
         mean = states[:-1] + self._drift
-        return torch.distributions.Normal(mean, 1.0).log_prob(states[1:]).mean(dim=(1, 2, 3))
+        log_probs = torch.distributions.Normal(mean, 1.0).log_prob(states[1:]).mean(dim=(1, 2, 3))
+        return log_probs[torch.tensor(stochastic)]
 
     def _replay(self, act: Act, needs: Collection[str]) -> Replay:
         if isinstance(act, DenoisingSteps):
-            offers = {"mean": act.states[:-1] + self._drift, "std": torch.ones(act.num_actions)}
-            return Replay(self._score_steps(act.states), {name: offers[name] for name in needs if name in offers})
+            mean = (act.states[:-1] + self._drift)[torch.tensor(act.stochastic)]
+            offers = {"mean": mean, "std": torch.ones(act.num_actions)}
+            return Replay(
+                self._score_steps(act.states, act.stochastic), {name: offers[name] for name in needs if name in offers}
+            )
         assert isinstance(act, TextTokens | ImageTokens)
         logits = torch.log_softmax(self._logits[act.kind] / act.sampling.scoring_temperature, dim=-1)
         entropy = -(logits.exp() * logits).sum().expand(act.num_actions)

@@ -82,3 +82,23 @@ def vlm_checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
 def vlm(vlm_checkpoint: Path) -> VlmPolicy:
     """For tests that leave it as it was."""
     return open_policy(vlm_checkpoint)
+
+
+class PipelineFolders(dict[str, Path]):
+    """Every family's tiny pipeline as diffusers saves it, written when first asked for."""
+
+    def __init__(self, base: Path) -> None:
+        super().__init__()
+        self.base = base
+
+    def __missing__(self, family: str) -> Path:
+        from tests.policies.tiny_pipelines import write
+
+        self[family] = write(family, self.base / family)
+        return self[family]
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> PipelineFolders:
+    """Do not write into them."""
+    return PipelineFolders(tmp_path_factory.mktemp("pipelines"))

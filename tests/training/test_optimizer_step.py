@@ -198,7 +198,7 @@ def test_micro_batches_keep_the_budget(budget):
 def test_acts_without_actions_count_and_are_not_replayed():
     """A picture drawn without a stochastic step has no action, and still is one of two acts."""
     policy = fake(kinds=("denoising",))
-    tasks, samplings = [Task(0, {"prompt": "p"})], [Sampling(num_steps=n) for n in (3, 0)]
+    tasks, samplings = [Task(0, {"prompt": "p"})], [Sampling(num_steps=3, temperature=t) for t in (1.0, 0.0)]
     acts = [
         acts_of(rollout(policy, text_to_image, tasks, 1, samplings={"denoising": s}, seed=0, step=0))[0]
         for s in samplings

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from motet.config import LoraConfig
+from motet.core.errors import ConfigError
 from motet.core.protocols import Replay, Request
 from motet.core.trajectory import Act, ActKind, DenoisingSteps, Sampling
 from motet.policies.diffusion.generator import DiffusionGenerator
@@ -39,12 +40,12 @@ class DiffusionPolicy(InteractiveMixin):
 
     def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
         """Draw, in order. A context that several share is encoded and read once."""
-        _require_denoising(requests)
+        _check_kinds(requests)
         return self.painter.act(requests, sampling, self.rollout_batch, self.version) if requests else []
 
     def encode_targets(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
         """The acts that demonstrate the targets, which are pictures."""
-        _require_denoising(requests)
+        _check_kinds(requests)
         return self.painter.encode_targets(requests, targets) if requests else []
 
     def reconstruct(self, images: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
@@ -55,7 +56,7 @@ class DiffusionPolicy(InteractiveMixin):
         """Log-probs under the current weights, with gradient; offers what `motet.policies.diffusion.replay_log_probs`
         does.
         """
-        _require_denoising(acts)
+        _check_kinds(acts)
         return self.painter.replay([cast(DenoisingSteps, act) for act in acts], needs) if acts else []
 
     def num_tokens(self, act: Act) -> int:
@@ -135,7 +136,10 @@ class DiffusionPolicy(InteractiveMixin):
         self.painter.denoiser.save(folder)
 
 
-def _require_denoising(items: Sequence[Request] | Sequence[Act]) -> None:
+def _check_kinds(items: Sequence[Request] | Sequence[Act]) -> None:
     others = sorted({item.kind for item in items} - {"denoising"})
     if others:
-        raise ValueError(f"A painter performs acts of kind 'denoising' alone, not {', '.join(others)}.")
+        raise ConfigError(
+            f"A diffusion policy performs acts of kind 'denoising', not {', '.join(map(repr, others))}.",
+            fix="use a scenario that only generates images, or a language model with policy.diffusion.path beside it.",
+        )

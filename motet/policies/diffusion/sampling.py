@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motet.core.errors import NumericsError
+from motet.core.errors import ConfigError, NumericsError
 from motet.core.protocols import RandomKey
 from motet.core.trajectory import Sampling
 from motet.numerics.flow.steps import log_density, ode_step, sample_gaussian, sde_step
@@ -87,7 +87,11 @@ def stochastic_of(times: Float[Tensor, "S1"], sampling: Sampling) -> tuple[bool,
     if sampling.temperature == 0 or sampling.noise_level == 0:
         return (False,) * (len(times) - 1)
     start, size = sampling.sde_window or (0, None)
-    return stochastic_steps(times, start, size)
+    try:
+        return stochastic_steps(times, start, size)
+    except ValueError as error:
+        fix = f"use a window within the first {len(times) - 2} steps: the last one is always deterministic."
+        raise ConfigError(f"sde_window={sampling.sde_window}: {error}", fix=fix) from None
 
 
 def _stacked(per_step: list[Tensor], rows: int) -> Float[Tensor, "B N"]:

@@ -25,12 +25,6 @@ STEPS = 4
 EDITORS = ("kontext", "klein")
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Every family's pipeline as diffusers saves it."""
-    return {family: write(family, tmp_path_factory.mktemp(family)) for family in FAMILIES}
-
-
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request):
     return request.param

@@ -30,11 +30,6 @@ GUIDED = Sampling(num_steps=4, noise_level=0.7, guidance="guided", guidance_scal
 EDITORS = ("kontext", "klein")
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    return {family: write(family, tmp_path_factory.mktemp(family)) for family in FAMILIES}
-
-
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request):
     return request.param

@@ -1,0 +1,82 @@
+"""Every built-in policy keeps the contract; what each clause promises is told in `motet.testing.clauses`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import motet
+from motet.config import LoraConfig, PolicyConfig
+from motet.core.conversation import assistant, user
+from motet.testing import FakePolicy, check_policy
+from tests.policies import tiny_pipelines, unified
+
+IMAGE = Image.new("RGB", (32, 16), "red")
+IMAGE.paste("blue", (16, 0, 32, 16))
+QUESTIONS = [user("what colour is it?"), user(IMAGE, "what?") + assistant("red") + user(IMAGE, "and left of it?")]
+EDITS = [user("a red circle"), user(IMAGE, "make it blue")]
+NO_UNCONDITIONAL_BRANCH = ("dropped prompts do not count",)
+NO_TOKENS = ("settings change the distribution",)
+LATER = {"other kinds are rejected": "a ValueError or KeyError today"}
+EDITORS = ("kontext", "klein")
+
+
+def loader(**settings: Any) -> Callable[[Path], Any]:
+    """Loads the folder that it is given."""
+    return lambda folder: motet.load_policy(folder, PolicyConfig(path=str(folder), device="cpu", **settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"train": ("language_model", "lm_head", "generation_head", "generation_embeddings", "generation_aligner")},
+        {"train": ("vision_model", "aligner")},
+        {"lora": LoraConfig(rank=2, alpha=4.0)},
+    ],
+    ids=["language", "vision", "lora"],
+)
+def test_janus(checkpoint: Path, settings: dict[str, Any]) -> None:
+    load = loader(**settings)
+    report = check_policy(load(checkpoint), load=load, contexts={"text": QUESTIONS}, waive=LATER)
+    assert report.clauses("not checked") == tuple(LATER)
+
+
+@pytest.mark.parametrize("train", ["language_model", "visual"])
+def test_qwen_vl(vlm_checkpoint: Path, train: str) -> None:
+    load = loader(train=(train,))
+    report = check_policy(load(vlm_checkpoint), load=load, contexts={"text": QUESTIONS}, waive=LATER)
+    assert report.clauses("not checked") == (*NO_UNCONDITIONAL_BRANCH, *LATER)
+
+
+@pytest.mark.parametrize("family", tiny_pipelines.FAMILIES)
+def test_pipelines(family: str, folders: dict[str, Path]) -> None:
+    height, width = tiny_pipelines.SIZES[family]
+    load = loader(train=("transformer",), diffusion={"size": [height, width]})
+    last_text_block = [f"transformer.transformer_blocks.1.{name}" for name in ("attn.to_add_out.*", "txt_*")]
+    contexts = {"denoising": EDITS} if family in EDITORS else {}
+    report = check_policy(load(folders[family]), load=load, unused=last_text_block, contexts=contexts)
+    assert report.clauses("not checked") == NO_TOKENS + (NO_UNCONDITIONAL_BRANCH if family in EDITORS else ())
+
+
+@pytest.mark.parametrize("family", ["sana", "sd3"])
+def test_unified(family: str) -> None:
+    policy = unified.build(family)
+    policy.train_parts(["language_model", "queries", "connector", "transformer", "source_adapter"])
+    report = check_policy(policy, load=loader(), contexts={"denoising": EDITS}, waive=LATER)
+    assert report.clauses("not checked") == (*NO_UNCONDITIONAL_BRANCH, *LATER)
+
+
+def test_language_model_and_pipeline(vlm_checkpoint: Path, folders: dict[str, Path]) -> None:
+    height, width = tiny_pipelines.SIZES["sd3"]
+    parts, size = ("language_model", "transformer"), {"size": [height, width]}
+    policy = loader(train=parts, diffusion={"path": str(folders["sd3"]), **size})(vlm_checkpoint)
+    report = check_policy(policy, load=loader(train=parts, diffusion=size), waive=LATER)
+    assert report.clauses("not checked") == tuple(LATER)
+
+
+def test_fake_policy() -> None:
+    scripted = "its acts are scripted by the key, whatever the settings and the prompt"
+    clauses = ("temperature 0 is deterministic", "dropped prompts do not count", "impossible settings are rejected")
+    check_policy(FakePolicy(kinds=("text", "image", "denoising")), waive=dict.fromkeys(clauses, scripted))
