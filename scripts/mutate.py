@@ -153,8 +153,8 @@ FAULTS = (
     Fault(
         "gradients summed in any order",
         "motet/training/optimizer_step.py",
-        "repeatable(terms[0].device)",
-        'repeatable(torch.device("meta"))',
+        "deterministic_backward(terms[0].device)",
+        'deterministic_backward(torch.device("meta"))',
         ("tests/training/test_optimizer_step.py::test_gradients_are_summed_in_one_order",),
     ),
     Fault(

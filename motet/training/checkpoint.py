@@ -1,6 +1,6 @@
-"""Checkpoints: a folder that `from_pretrained` loads, with the learner's state beside the weights.
+"""Checkpoints: a folder that `from_pretrained` loads, with the optimizer's state beside the weights.
 
-The learner's state holds the trained weights once more, as they are: `from_pretrained` may round them to the type that
+The optimizer's state holds the trained weights once more, unrounded: `from_pretrained` may round them to the type that
 the model's config names. No pickle: tensors as safetensors, the rest as JSON. A folder appears whole or not at all.
 Noise is keyed by (seed, step, task, sibling), so a step boundary has no random state of its own: weights, optimizer,
 data cursor and step are all.
@@ -44,7 +44,7 @@ class Progress:
 
 
 def save_checkpoint(
-    folder: Path, policy: TrainablePolicy, learner: PolicyOptimizer, progress: Progress, keep: int
+    folder: Path, policy: TrainablePolicy, optimizer: PolicyOptimizer, progress: Progress, keep: int
 ) -> Path:
     """Write `folder/step_NNNNNN` and remove all but the newest `keep`. Raises CheckpointError when it cannot.
 
@@ -57,7 +57,7 @@ def save_checkpoint(
             shutil.rmtree(left)
         partial.mkdir(parents=True)
         policy.save(partial)
-        _save_learner(partial, policy, learner, progress)
+        _save_optimizer(partial, policy, optimizer, progress)
         write_checksums(partial)
         sync_tree(partial)
         if target.exists():
@@ -82,12 +82,12 @@ def _remove(checkpoint: Path) -> None:
     shutil.rmtree(gone)
 
 
-def _save_learner(folder: Path, policy: TrainablePolicy, learner: PolicyOptimizer, progress: Progress) -> None:
+def _save_optimizer(folder: Path, policy: TrainablePolicy, optimizer: PolicyOptimizer, progress: Progress) -> None:
     tensors: dict[str, Tensor] = {}
     for name, parameter in policy.trainable().items():
-        for key, value in {_WEIGHT: parameter, **learner.optimizer.state.get(parameter, {})}.items():
+        for key, value in {_WEIGHT: parameter, **optimizer.adamw.state.get(parameter, {})}.items():
             tensors[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
-    if learner.reference_moved:
+    if optimizer.reference_moved:
         for name, weight in reference_weights(policy).items():
             tensors[f"{name}|{_REFERENCE}"] = weight.cpu().contiguous()
     save_tensors(folder / LEARNER, tensors)
@@ -96,14 +96,14 @@ def _save_learner(folder: Path, policy: TrainablePolicy, learner: PolicyOptimize
         "seconds": progress.seconds,
         "cursors": progress.data_state,
         "policy_version": policy.version,
-        "optimizer_steps": learner.num_steps,
-        "received_gradient": learner.received_gradient,
+        "optimizer_steps": optimizer.num_steps,
+        "received_gradient": optimizer.received_gradient,
     }
     (folder / TRAINER_STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
 
 
-def restore(folder: Path, policy: TrainablePolicy, learner: PolicyOptimizer) -> Progress:
-    """Put a checkpoint's trained weights and learner state into a freshly built run.
+def restore(folder: Path, policy: TrainablePolicy, optimizer: PolicyOptimizer) -> Progress:
+    """Put a checkpoint's trained weights and optimizer state into a freshly built run.
 
     The run's policy was built from the recipe, so its reference is the one that the run started from; one that has
     moved since (`algorithm.reference_sync`) is in the checkpoint. Raises CheckpointError for a damaged file, naming it
@@ -133,12 +133,12 @@ def restore(folder: Path, policy: TrainablePolicy, learner: PolicyOptimizer) -> 
     references = {name: own.pop(_REFERENCE) for name, own in stored.items() if _REFERENCE in own}
     if references:
         restore_reference(policy, references)
-        learner.reference_moved = True
+        optimizer.reference_moved = True
     for name, parameter in parameters.items():
         parameter.data.copy_(stored[name].pop(_WEIGHT))
         if stored[name]:
-            learner.optimizer.state[parameter] = {
+            optimizer.adamw.state[parameter] = {
                 key: value if key == "step" else value.to(parameter.device) for key, value in stored[name].items()
             }
-    policy.version, learner.num_steps, learner.received_gradient = version, optimizer_steps, received_gradient
+    policy.version, optimizer.num_steps, optimizer.received_gradient = version, optimizer_steps, received_gradient
     return progress

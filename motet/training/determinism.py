@@ -10,11 +10,11 @@ import torch
 
 
 @contextmanager
-def repeatable(device: torch.device) -> Generator[None, None, None]:
-    """On a CPU, sums in a fixed order whatever the threads do; elsewhere nothing changes.
+def deterministic_backward(device: torch.device) -> Generator[None, None, None]:
+    """On a CPU, sum in a fixed order whatever the threads do; elsewhere nothing changes.
 
-    The gradient of `x[index]` adds up what an element of x gave to several rows. torch lets the threads do so in the
-    order in which they come, and float sums depend on it: runs of one seed parted after 55 to 97 steps.
+    The gradient of `x[index]` adds up the gradients of all rows that use an element of x. torch does so in the order in
+    which the threads get there, and float sums depend on it: runs of one seed diverged after 55 to 97 steps.
     """
     if device.type != "cpu":
         yield
@@ -23,7 +23,7 @@ def repeatable(device: torch.device) -> Generator[None, None, None]:
     before, filling = torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    deterministic.fill_uninitialized_memory = False  # it would fill every new tensor, for nothing
+    deterministic.fill_uninitialized_memory = False  # filling every new tensor takes time
     try:
         yield
     finally:

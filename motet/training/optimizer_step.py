@@ -18,7 +18,7 @@ from motet.core.errors import ConfigError, NumericsError
 from motet.core.protocols import Policy
 from motet.core.trajectory import ActKind
 from motet.training.batches import Counts, PackedBatch, Stats, StepBatch, count_by_kind
-from motet.training.determinism import repeatable
+from motet.training.determinism import deterministic_backward
 from motet.training.losses import Loss
 
 Losses = Mapping[ActKind, Loss[Any]]
@@ -44,7 +44,7 @@ class PolicyOptimizer:
             raise ConfigError("The policy has no trainable parameters.", fix="name parts in policy.train.")
         groups = _parameter_groups(policy, config)
         self.peak_lrs = [group["lr"] for group in groups]
-        self.optimizer = torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay)
+        self.adamw = torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay)
 
     def step(self, batch: StepBatch, losses: Losses) -> Stats:
         """One optimizer step over a batch of acts, each with the loss of its kind; the policy's version grows by one.
@@ -53,15 +53,15 @@ class PolicyOptimizer:
         the whole loss. Raises NumericsError when a loss or the gradient is not finite, ValueError when no act has an
         action; the weights are then untouched; ConfigError once no kind of act has a gradient.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        self.adamw.zero_grad(set_to_none=True)
         stats = self._add_gradients(batch, losses)
         norm = self._clip_gradient()
         rate = self.learning_rate
-        for group, peak in zip(self.optimizer.param_groups, self.peak_lrs, strict=True):
+        for group, peak in zip(self.adamw.param_groups, self.peak_lrs, strict=True):
             group["lr"] = peak * self._lr_multiplier
         self.num_steps += 1  # before the weights move: an error halfway shows that they did
         self.policy.version += 1
-        self.optimizer.step()
+        self.adamw.step()
         return {**stats, "grad_norm": norm, "learning_rate": rate}
 
     def _add_gradients(self, batch: StepBatch, losses: Losses) -> Stats:
@@ -88,7 +88,7 @@ class PolicyOptimizer:
                 totals["loss"] += value.item()
                 _add(totals, packed.kind, {"loss": value.item(), **reported})
             if terms:  # all at once: kinds may share a forward pass, or live on different devices
-                with repeatable(terms[0].device):
+                with deterministic_backward(terms[0].device):
                     torch.autograd.backward(terms)
                 has_gradient = True
         if not replayed:
@@ -123,7 +123,7 @@ class PolicyOptimizer:
 
     def free_gradients(self) -> None:
         """Free the gradients: the next rollout needs their memory."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.adamw.zero_grad(set_to_none=True)
 
     @property
     def learning_rate(self) -> float:

@@ -48,7 +48,7 @@ class Run:
         self.threads = threads  # None: their number stays as it is
         self.progress = self._resume()
         self.first = self._saved = self.progress.step
-        self._learned = session.learner.num_steps  # optimizer steps at `progress`
+        self._optimizer_steps = session.optimizer.num_steps  # optimizer steps at `progress`
         self._lines: list[tuple[str, Mapping[str, Any]]] = []  # of `progress`, not written yet
         self.pace = Pace(session.recipe.run, self.first, self.progress.seconds)
         self._saved_at = time.monotonic()
@@ -71,10 +71,10 @@ class Run:
 
         Ends after the last step, or after the step in which an interruption came.
         """
-        learner = self.session.learner
-        updates = learner.total_steps // self.session.recipe.run.steps
+        optimizer = self.session.optimizer
+        updates = optimizer.total_steps // self.session.recipe.run.steps
         while not self.finished:
-            learner.total_steps = updates * self.pace.steps  # where the schedule ends
+            optimizer.total_steps = updates * self.pace.steps  # where the schedule ends
             self._watch = PhaseTimer()
             yield self.progress.step, self._watch
             self.pace.step_done()
@@ -108,7 +108,7 @@ class Run:
     ) -> Mapping[str, float]:
         """From here on this is the last whole step. Returns its numbers with its times."""
         self.progress = Progress(step + 1, self.pace.seconds, self.session.data_state())
-        self._learned = self.session.learner.num_steps
+        self._optimizer_steps = self.session.optimizer.num_steps
         numbers = {**numbers, **self._watch.report(), "seconds": self.progress.seconds}
         self._lines = [(METRICS, metrics_line(step, numbers)), *((FAILURES, failure) for failure in failures)]
         return numbers
@@ -124,13 +124,13 @@ class Run:
         self.folder.sync_lines()
         keep = self.session.recipe.run.keep_checkpoints
         session, progress = self.session, self.progress
-        checkpoint = save_checkpoint(self.folder.checkpoints, session.policy, session.learner, progress, keep)
+        checkpoint = save_checkpoint(self.folder.checkpoints, session.policy, session.optimizer, progress, keep)
         self._saved, self._saved_at = progress.step, time.monotonic()
         self.callbacks.on_checkpoint(progress.step, checkpoint)
 
     def _rescue(self) -> None:
         """Save the last whole step, if it is still in memory: no optimizer step came after it."""
-        if self.progress.step == self._saved or self.session.learner.num_steps != self._learned:
+        if self.progress.step == self._saved or self.session.optimizer.num_steps != self._optimizer_steps:
             return
         try:
             self._write_lines()
@@ -149,7 +149,7 @@ class Run:
         progress = Progress(0, 0.0, session.data_state())
         newest = latest_checkpoint(self.folder.checkpoints)
         if newest is not None:
-            progress = restore(newest, session.policy, session.learner)
+            progress = restore(newest, session.policy, session.optimizer)
             session.load_data_state(progress.data_state)
         self.folder.truncate_metrics(progress.step)
         return progress

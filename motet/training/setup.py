@@ -51,7 +51,7 @@ class TrainingSetup:
     recipe: Recipe
     policy: TrainablePolicy
     tracks: tuple[Track, ...]
-    learner: PolicyOptimizer
+    optimizer: PolicyOptimizer
 
     def tracks_at(self, step: int) -> Sequence[Track]:
         """The tracks of a step: all of them, or the one whose turn it is."""
@@ -78,8 +78,8 @@ def setup_rl(recipe: Recipe) -> TrainingSetup:
     """Build a run of reinforcement learning; what contradicts itself is refused here, before the first sample."""
     tracks, policy = build_rl_tracks(recipe), _load(recipe)
     check_suite(recipe.eval.suite.name, policy)
-    learner = build_optimizer(recipe, policy, trained_act_kinds(tracks, policy))
-    return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), learner)
+    optimizer = build_optimizer(recipe, policy, trained_act_kinds(tracks, policy))
+    return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), optimizer)
 
 
 def build_optimizer(recipe: Recipe, policy: TrainablePolicy, kinds: Collection[str] = ()) -> PolicyOptimizer:
@@ -201,8 +201,8 @@ def setup_eval(recipe: Recipe) -> TrainingSetup:
     tracks = build_eval_tracks(recipe) if recipe.eval.suite.name == "rewards" else []
     policy = _load(recipe)
     check_suite(recipe.eval.suite.name, policy)
-    learner = PolicyOptimizer(policy, recipe.optimizer, recipe.run.steps)
-    return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), learner)
+    optimizer = PolicyOptimizer(policy, recipe.optimizer, recipe.run.steps)
+    return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), optimizer)
 
 
 def build_eval_tracks(recipe: Recipe) -> list[Track]:

@@ -35,14 +35,14 @@ def _likelihood_step(session: TrainingSetup, step: int, timer: PhaseTimer) -> St
     with timer.phase("data"):
         acts = sft_batch(session, step)
     with timer.phase("learn"):
-        return session.learner.step(StepBatch(acts), nll_losses(session, acts))
+        return session.optimizer.step(StepBatch(acts), nll_losses(session, acts))
 
 
 def _preference_step(session: TrainingSetup, step: int, timer: PhaseTimer) -> Stats:
     with timer.phase("data"):
         groups, acts = preference_batch(session, step)
     with timer.phase("learn"):
-        return update(session.policy, session.learner, groups, acts, session.recipe, step)
+        return update(session.policy, session.optimizer, groups, acts, session.recipe, step)
 
 
 def nll_losses(session: TrainingSetup, acts: Sequence[Act]) -> Losses:

@@ -132,7 +132,7 @@ class _Trainer:
         groups = [group for batch in batches for group in batch.groups]
         acts = [act for batch in batches for act in batch.advantages.acts]
         with timer.phase("learn"):
-            return update(self.session.policy, self.session.learner, groups, acts, self.recipe, step)
+            return update(self.session.policy, self.session.optimizer, groups, acts, self.recipe, step)
 
     def _log(self, batches: Sequence[TrackBatch], stats: Stats, step: int, timer: PhaseTimer) -> None:
         run = self.run

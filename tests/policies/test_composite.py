@@ -90,7 +90,7 @@ def test_steps_in_which_the_training_expert_has_no_advantage(folders, train, kee
     recipe = parse_recipe({"policy": {"path": "x"}, "run": {"steps": 1}})
     learner = PolicyOptimizer(policy, recipe.optimizer, 1)
     assert update(policy, learner, groups, credited, recipe, 0)["grad_norm"] == 0
-    assert learner.num_steps == 1 and all(learner.optimizer.state[p] for p in learner.parameters)  # momentum moved on
+    assert learner.num_steps == 1 and all(learner.adamw.state[p] for p in learner.parameters)  # momentum moved on
 
 
 @pytest.mark.parametrize(("train", "kinds"), [(("language_model",), {"model"}), (("transformer",), {"transformer"})])

@@ -249,7 +249,7 @@ def test_one_step_over_three_kinds_and_several_scenarios_is_the_sum_of_its_parts
         learner = PolicyOptimizer(policy, rates, 1)
         stats = learner.step(StepBatch(acts, advantages, None, reference), losses(config))
         gradients = {name: p.grad for name, p in policy.trainable().items() if p.grad is not None}
-        return stats, gradients, [group["lr"] for group in learner.optimizer.param_groups]
+        return stats, gradients, [group["lr"] for group in learner.adamw.param_groups]
 
     together, gradients, own_rates = run(("text", "image", "denoising"))
     assert sorted(own_rates) == pytest.approx([1e-4, 5e-4, 1e-3])

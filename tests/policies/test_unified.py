@@ -265,7 +265,7 @@ def test_a_step_of_reinforcement_over_texts_and_drawings_with_a_kl():
             reference = policy.replay(acts, ("mean", "std"))
         stats = learner.step(StepBatch(acts, [1.0, -1.0] * 4, None, reference), losses(config))
     assert stats["denoising/kl"] > 0 and stats["text/kl"] > 0 and policy.version == 2 == policy.reader.version
-    assert len(learner.optimizer.param_groups) == 3
+    assert len(learner.adamw.param_groups) == 3
     assert all((p != before[name]).any() for name, p in policy.trainable().items() if "queries.edit" in name)
 
 

@@ -91,7 +91,7 @@ def test_every_stage_changes_only_its_trainable_parts(stage: Any, small: Path) -
     parts = session.policy.parts
     before = {name: [p.detach().clone() for p in part.parameters()] for name, part in parts.items()}
     acts = sft_batch(session, 0)
-    stats = session.learner.step(*supervised(acts))
+    stats = session.optimizer.step(*supervised(acts))
     assert stats["loss"] > 0
     for name, part in parts.items():
         same = all(torch.equal(old, new) for old, new in zip(before[name], part.parameters(), strict=True))

@@ -64,7 +64,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_before_an_older_
 ):
     journal, folder = Journal(monkeypatch), tmp_path / "run" / "checkpoints"
     for step in (1, 2):
-        save_checkpoint(folder, session.policy, session.learner, Progress(step, 0.0, {}), keep=1)
+        save_checkpoint(folder, session.policy, session.optimizer, Progress(step, 0.0, {}), keep=1)
     second, partial = folder / "step_000002", folder / ".partial_step_000002"
     named = journal.place("name", second)
     files = [path for path in second.rglob("*") if path.is_file()]
@@ -139,7 +139,7 @@ def test_a_flipped_bit_is_refused_by_name_and_the_checkpoint_before_is_named(tin
 
 
 def test_checksums_are_those_of_sha256sum(session, tmp_path):
-    saved = save_checkpoint(tmp_path, session.policy, session.learner, Progress(1, 0.0, {}), keep=1)
+    saved = save_checkpoint(tmp_path, session.policy, session.optimizer, Progress(1, 0.0, {}), keep=1)
     if shutil.which("sha256sum"):
         subprocess.run(["sha256sum", "-c", "--quiet", "--strict", "SHA256SUMS"], cwd=saved, check=True)
     assert find_damage(saved) is None
@@ -147,7 +147,7 @@ def test_checksums_are_those_of_sha256sum(session, tmp_path):
     assert find_damage(saved) == "SHA256SUMS is empty"
     (saved / "SHA256SUMS").unlink()  # a checkpoint of an earlier version
     assert find_damage(saved) is None
-    assert restore(saved, session.policy, session.learner).step == 1
+    assert restore(saved, session.policy, session.optimizer).step == 1
 
 
 # --- one process at a time

@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from motet.training.determinism import repeatable
+from motet.training.determinism import deterministic_backward
 
 CPU = torch.device("cpu")
 
@@ -26,7 +26,7 @@ def test_a_gradient_of_many_addends_is_the_same_every_time(two_threads):
     seen = set()
     for _ in range(10):
         x.grad = None
-        with repeatable(CPU):
+        with deterministic_backward(CPU):
             (x[index] * weights).sum().backward()
         assert x.grad is not None
         seen.add(x.grad.numpy().tobytes())
@@ -34,7 +34,7 @@ def test_a_gradient_of_many_addends_is_the_same_every_time(two_threads):
 
 
 def test_the_setting_is_put_back_after_an_error():
-    with pytest.raises(ValueError, match="no"), repeatable(CPU):
+    with pytest.raises(ValueError, match="no"), deterministic_backward(CPU):
         assert torch.are_deterministic_algorithms_enabled()
         raise ValueError("no")
     assert not torch.are_deterministic_algorithms_enabled()
@@ -42,5 +42,5 @@ def test_the_setting_is_put_back_after_an_error():
 
 
 def test_other_devices_are_left_alone():
-    with repeatable(torch.device("meta")):
+    with deterministic_backward(torch.device("meta")):
         assert not torch.are_deterministic_algorithms_enabled()

@@ -282,7 +282,7 @@ def test_a_part_has_its_own_rate():
     acts = acts_of(played(learner.policy, P=1, G=2))
     for factor in (1.0, 0.75):
         learner.step(StepBatch(acts, [1.0, -1.0]), losses())
-        assert [g["lr"] for g in learner.optimizer.param_groups] == pytest.approx([0.1 * factor, 0.001 * factor])
+        assert [g["lr"] for g in learner.adamw.param_groups] == pytest.approx([0.1 * factor, 0.001 * factor])
     with pytest.raises(ConfigError, match=r"optimizer.param_group_lrs.transformer=0.1 names no trainable parameter"):
         PolicyOptimizer(FlowExpert(), OptimizerConfig(param_group_lrs={"transformer": 0.1}), 4)
 

@@ -270,7 +270,7 @@ def test_under_autocast_old_log_probs_are_replayed(several):
     policy = fake()
     groups = played(policy)
     disturb(policy)  # what bfloat16 does to a replay, exaggerated
-    policy.dtype = torch.bfloat16
+    policy.autocast = torch.bfloat16
     passes = {"num_iterations": 2} if several else {}
     _, stats = updated(policy, groups, algorithm=passes, optimizer={"learning_rate": 1e-6})
     assert stats["old_log_probs_recomputed"] == 1
@@ -427,7 +427,7 @@ def reject(policy, batch, own, words):
     with pytest.raises(NumericsError, match=words):
         learner.step(batch, own)
     assert all(torch.equal(p, before[name]) for name, p in policy.trainable().items())
-    assert policy.version == 0 == learner.num_steps and not learner.optimizer.state
+    assert policy.version == 0 == learner.num_steps and not learner.adamw.state
 
 
 def test_what_is_not_finite_is_an_error_and_leaves_the_weights():
@@ -528,7 +528,7 @@ def test_old_log_probs_recomputed_only_for_nonzero_advantage_acts():
     credit = credited(groups, lambda n: 1.0 if n % 5 == 2 else 0.0)
     calls = []
     policy.replay, replay = lambda acts, needs=(): calls.extend(acts) or replay(acts, needs), policy.replay
-    policy.dtype = torch.bfloat16
+    policy.autocast = torch.bfloat16
     learner, _ = updated(policy, groups, credit, algorithm={"num_iterations": 2, "num_minibatches": 2})
     speaking = {id(one.act) for one in credit if one.advantage}
     firsts = {id(act) for group in groups for act in group.trajectories[0].acts}
@@ -650,7 +650,7 @@ def test_warm_up_and_schedules(settings, total, factors):
     learner = PolicyOptimizer(policy, config, total)
     rates = [learner.step(*supervised(acts))["learning_rate"] for _ in range(3)]
     assert rates == pytest.approx([0.5 * factor for factor in factors[:3]])
-    assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * factors[2])
+    assert learner.adamw.param_groups[0]["lr"] == pytest.approx(0.5 * factors[2])
     resumed = PolicyOptimizer(policy, config, total)
     resumed.num_steps = 3
     assert resumed.step(*supervised(acts))["learning_rate"] == pytest.approx(0.5 * factors[3])

@@ -324,7 +324,7 @@ def test_checkpoints_are_found_by_number_and_kept_by_count(tiny_checkpoint, tmp_
     (tmp_path / "step_9999999").mkdir()  # one that is not whole
     for step in (999_999, 1_000_000):
         progress = Progress(step, 1.0, session.data_state())
-        save_checkpoint(tmp_path, session.policy, session.learner, progress, keep=1)
+        save_checkpoint(tmp_path, session.policy, session.optimizer, progress, keep=1)
         assert latest_checkpoint(tmp_path).name == f"step_{step}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_1000000", "step_9999999", "step_final"]
     assert latest_checkpoint(tmp_path / "nowhere") is None
@@ -502,9 +502,9 @@ def test_the_kinds_that_a_run_may_train(tiny_checkpoint):
 
 def test_a_resumed_run_knows_that_it_has_learnt(undisturbed, tiny_checkpoint):
     session = setup_rl(parse_recipe(mapping(tiny_checkpoint, **CHANGES)))
-    assert not session.learner.received_gradient
-    restore(latest_checkpoint(undisturbed / "checkpoints"), session.policy, session.learner)
-    assert session.learner.received_gradient
+    assert not session.optimizer.received_gradient
+    restore(latest_checkpoint(undisturbed / "checkpoints"), session.policy, session.optimizer)
+    assert session.optimizer.received_gradient
 
 
 def test_a_failed_trajectory_is_counted_and_told(tiny_checkpoint, tmp_path):

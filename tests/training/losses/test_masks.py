@@ -85,13 +85,13 @@ def trained(groups, budget=10**6, **changes):
     learner = PolicyOptimizer(policy, recipe.optimizer, 9)
     before = {name: p.detach().clone() for name, p in policy.trainable().items()}
     gradients = []
-    step = learner.optimizer.step
+    step = learner.adamw.step
 
     def remember():
         gradients.append({name: p.grad.clone() for name, p in policy.trainable().items() if p.grad is not None})
         step()
 
-    learner.optimizer.step = remember
+    learner.adamw.step = remember
     stats = update(policy, learner, groups, credited(groups), recipe, 0)
     return policy, learner, stats, gradients, before
 
