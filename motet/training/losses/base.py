@@ -27,8 +27,9 @@ from torch import Tensor
 from motet.config.problem import Problem
 from motet.config.schema import Recipe
 from motet.config.section import Section
+from motet.core.act_kinds import act_kind
 from motet.core.protocols import RandomKey
-from motet.core.trajectory import Act, ActKind
+from motet.core.trajectory import Act, ActKind, DenoisingSteps
 from motet.training.batches import PackedBatch, Stats
 
 
@@ -84,6 +85,11 @@ class Loss(ABC, Generic[S]):
 
     def __init__(self, settings: S, kind: ActKind, beta: float = 0.0, weight: float = 1.0) -> None:
         self.settings, self.kind, self.beta, self.weight = settings, kind, beta, weight
+
+    @property
+    def of_denoising(self) -> bool:
+        """Whether its acts are denoising trajectories, whose actions are Gaussian steps and not tokens."""
+        return issubclass(act_kind(self.kind).act_class, DenoisingSteps)
 
     @property
     def zero_advantage_has_gradient(self) -> bool:

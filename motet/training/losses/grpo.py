@@ -90,6 +90,7 @@ class DrGRPO(Clipped):
     aggregation = staticmethod(by_max_actions)
 
     def check(self, recipe: Recipe, key: str) -> Iterator[Problem]:
+        yield from super().check(recipe, key)
         if recipe.algorithm.scale_rewards == "group":
             text = f"is group, but {key} dr_grpo means not to divide by the group's deviation (arXiv 2503.20783)."
             yield Problem("algorithm.scale_rewards", text, "set algorithm.scale_rewards to none.")

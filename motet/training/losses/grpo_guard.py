@@ -45,8 +45,9 @@ class GRPOGuard(GRPO):
         return step_weights(batch.extras["sigma"], batch.extras["sigma_next"])
 
     def check(self, recipe: Recipe, key: str) -> Iterator[Problem]:
+        yield from super().check(recipe, key)
         sde_type = recipe.sampling.denoising.sde_type
-        if self.kind != "denoising":
+        if not self.of_denoising:
             text = f"grpo_guard is a loss of denoising acts, and this one is for {self.kind} acts."
             yield Problem(key, text, "set algorithm.per_kind.denoising.loss to grpo_guard in its place.")
         elif sde_type != "flow_sde":

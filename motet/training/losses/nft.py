@@ -66,7 +66,7 @@ class NFT(Loss[NFTSettings]):
         return [replace(one, act=renoise(_denoising(one.act), one.key)) for one in samples]
 
     def check(self, recipe: Recipe, key: str) -> Iterator[Problem]:
-        if self.kind != "denoising":
+        if not self.of_denoising:
             text = f"nft is a loss of denoising acts, and this one is for {self.kind} acts."
             yield Problem(key, text, "set algorithm.per_kind.denoising.loss to nft in its place.")
 

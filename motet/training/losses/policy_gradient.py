@@ -18,6 +18,7 @@ from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
 from motet.config.problem import Problem
+from motet.config.schema import Recipe
 from motet.core.errors import NumericsError
 from motet.core.trajectory import Act, DenoisingSteps, TextAct
 from motet.numerics.aggregation import Aggregation
@@ -26,6 +27,9 @@ from motet.numerics.kl import KLEstimator, gaussian_kl, kl
 from motet.numerics.ratios import importance_ratios
 from motet.training.batches import PackedBatch, Stats
 from motet.training.losses.base import Loss, LossSettings, Needs
+
+OF_TOKENS, OF_DENOISING = ("k1", "k2", "k3"), ("gaussian", "velocity_mse")
+"""What `kl_estimator` may be. As an option of `algorithm.loss` it concerns the kinds of act that it fits."""
 
 
 class PolicyGradientSettings(LossSettings):
@@ -102,7 +106,7 @@ class PolicyGradientLoss(Loss[S]):
 
     def needs(self, with_reference: bool) -> Needs:
         """Entropy is always asked for: it is among the metrics that people look at."""
-        if self.kind != "denoising" or not with_reference:
+        if not self.of_denoising or not with_reference:
             return Needs(("entropy",))
         if self.settings.kl_estimator == "velocity_mse":
             return Needs(("entropy", "velocity"), reference=("velocity",))
@@ -110,6 +114,14 @@ class PolicyGradientLoss(Loss[S]):
 
     def is_masked(self, act: Act) -> bool:
         return self.settings.mask_truncated_completions and isinstance(act, TextAct) and not act.finished
+
+    def check(self, recipe: Recipe, key: str) -> Iterator[Problem]:
+        estimator = self.settings.kl_estimator
+        own = self.kind in recipe.algorithm.per_kind and key.startswith("algorithm.per_kind.")
+        if own and estimator is not None and (estimator in OF_DENOISING) != self.of_denoising:
+            known = ", ".join(OF_DENOISING if self.of_denoising else OF_TOKENS)
+            text = f"is {estimator}, but of {self.kind} acts it must be one of {known}."
+            yield Problem(f"{key}.kl_estimator", text, "correct it, or remove it.")
 
     def __call__(self, batch: PackedBatch) -> tuple[Tensor, Stats]:
         """The loss; reports ratios, clipping, the gap to the sampled log-probs, entropy and KL."""
@@ -127,7 +139,7 @@ class PolicyGradientLoss(Loss[S]):
         if batch.has_reference:
             divergence = self._divergence(batch)
             report["kl"] = divergence.detach().sum().item()
-            if self.settings.kl_bias_correction and self.kind != "denoising":
+            if self.settings.kl_bias_correction and not self.of_denoising:
                 divergence = ratios * divergence
             per_action = per_action + self.beta * divergence
         loss = (type(self).aggregation(owner, batch.lengths, batch.counts) * per_action).sum()
@@ -150,7 +162,7 @@ class PolicyGradientLoss(Loss[S]):
     def _divergence(self, batch: PackedBatch) -> Float[Tensor, "A"]:
         """KL(policy || reference) of every action, or the velocities' squared distance in its place."""
         estimator = self.settings.kl_estimator
-        if self.kind == "denoising":
+        if self.of_denoising:
             if estimator == "velocity_mse":
                 return velocity_mse(batch.extras["velocity"], batch.reference("velocity"))
             return gaussian_kl(batch.extras["mean"], batch.reference("mean"), batch.extras["std"])
@@ -196,7 +208,7 @@ def _not_reproduced(batch: PackedBatch, bound: float) -> NumericsError:
     names = ", ".join(dict.fromkeys(act.name for act in batch.acts))
     cause = "sampling and training compute different values"
     fix = "use one precision for both (policy.dtype)."
-    if batch.kind == "denoising":
+    if isinstance(batch.acts[0], DenoisingSteps):
         level = batch.acts[0].sampling.noise_level
         cause = f"rounding may outweigh the noise of sampling.denoising.noise_level={level:g}"
         fix = "raise sampling.denoising.noise_level; 0.7 is Flow-GRPO's."

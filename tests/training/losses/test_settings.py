@@ -39,6 +39,10 @@ WRONG = [
     ("loss=nll", "algorithm.loss: nll does not use advantages"),
     ("loss=drgpo", "algorithm.loss='drgpo' is not a loss"),
     ("per_kind.text.loss={name: grpo, epsilon: 0}", "algorithm.per_kind.text.loss.epsilon: 0 clips every change away"),
+    (
+        "per_kind.text.loss={name: grpo, kl_estimator: gaussian}",
+        "kl_estimator: is gaussian, but of text acts it must be",
+    ),
     ("advantage=ppo", "algorithm.advantage='ppo' is not a"),
     ("advantage.clip=0", "algorithm.advantage.clip: 0 does not fit; expected a number > 0"),
     ("reference_sync={}", "algorithm.reference_sync: moves the reference, but no loss of this run has one"),
