@@ -104,9 +104,9 @@ def run_case(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         recipe, output = case["recipe"], Path(temporary) / "run"
         if not isinstance(recipe, str):
-            written = Path(temporary) / f"{name}.yaml"
-            written.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-            recipe = str(written)
+            recipe_file = Path(temporary) / f"{name}.yaml"
+            recipe_file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+            recipe = str(recipe_file)
         command = [sys.executable, "-m", "motet", case["command"], recipe, *case.get("overrides", ())]
         command += ["--only", case["only"]] if "only" in case else []
         command += ["--output", str(output)]
@@ -224,11 +224,11 @@ def record(name: str) -> Outcome:
         if len(norms) != STEPS or still:
             differences.append(f"{folder}: {len(norms)} steps, expected {STEPS}; without a gradient: {still}")
     if not differences:
-        (GOLDEN / f"{name}.json").write_text(written({"environment": environment(), "runs": runs}), encoding="utf-8")
+        (GOLDEN / f"{name}.json").write_text(as_json({"environment": environment(), "runs": runs}), encoding="utf-8")
     return Outcome("recorded twice", values, differences)
 
 
-def written(content: dict[str, Any]) -> str:
+def as_json(content: dict[str, Any]) -> str:
     """As JSON, with every metric on its own line."""
 
     def lines(value: Any, indent: str) -> str:

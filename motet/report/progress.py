@@ -31,7 +31,7 @@ SHOWN = (  # metric, label, format; metrics that a run does not log are left out
     ("image/kl", "kl image", "{:.4f}"),
     ("denoising/kl", "kl steps", "{:.4f}"),
     ("image/ratio_max", "ratio", "{:.3f}"),
-    ("text/log_prob_gap", "|Δlogp|", "{:.1e}"),
+    ("text/train_rollout_logprob_diff", "|Δlogp|", "{:.1e}"),
     ("text/entropy", "ent text", "{:.2f}"),
     ("image/entropy", "ent image", "{:.2f}"),
     ("completion_length/mean", "length", "{:.0f}"),

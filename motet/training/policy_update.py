@@ -180,7 +180,7 @@ def _merge_stats(stats: Sequence[Stats]) -> Stats:
     merged: Stats = {}
     for key in dict.fromkeys(key for one in stats for key in one):
         values = [one[key] for one in stats if key in one]
-        if "log_prob_gap" in key:
+        if "train_rollout_logprob_diff" in key:
             merged[key] = values[0]
         elif key.endswith("_max"):
             merged[key] = max(values)

@@ -236,7 +236,7 @@ def test_a_grpo_step_trains_text_and_image_acts(folder: Path, tmp_path: Path, lo
     )
     seen = run_loop(recipe, tmp_path / "run")
     for kind in ("text", "image"):
-        assert seen[0][f"{kind}/log_prob_gap_max"] < ATOL
+        assert seen[0][f"{kind}/train_rollout_logprob_diff_max"] < ATOL
     assert all(step["grad_norm"] > 0 for step in seen)
     after = load_policy(tmp_path / "run").trainable()
     if lora:

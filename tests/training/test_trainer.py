@@ -132,7 +132,9 @@ def test_metrics_hold_the_promised_numbers(undisturbed):
     lines = metrics(undisturbed, timed=True)
     assert [line["step"] for line in lines] == [0, 1, 2, 3]
     promised = {"reward", "rewards/slowly/mean", "rewards/slowly/std", "rewards/spacious/mean", "frac_reward_zero_std"}
-    promised |= {f"{kind}/{n}" for kind in ("text", "image") for n in ("kl", "ratio", "ratio_max", "log_prob_gap")}
+    promised |= {
+        f"{kind}/{n}" for kind in ("text", "image") for n in ("kl", "ratio", "ratio_max", "train_rollout_logprob_diff")
+    }
     promised |= {f"{kind}/{n}" for kind in ("text", "image") for n in ("entropy", "clip_fraction", "loss")}
     promised |= {"completion_length/mean", "completion_length/max", "frac_truncated", "images_per_second", "failures"}
     promised |= {f"time/{phase}" for phase in ("data", "rollout", "rewards", "learn")} | {"step_time", "seconds"}
@@ -142,7 +144,9 @@ def test_metrics_hold_the_promised_numbers(undisturbed):
         assert all(isinstance(value, int | float) for value in line.values())
         phases = sum(value for key, value in line.items() if key.startswith("time/"))
         assert phases <= line["step_time"] <= phases + 0.5
-        assert line["text/log_prob_gap_max"] < 1e-4 and line["image/log_prob_gap_max"] < 1e-4
+        assert (
+            line["text/train_rollout_logprob_diff_max"] < 1e-4 and line["image/train_rollout_logprob_diff_max"] < 1e-4
+        )
     first = lines[0]
     assert first["reward"] == pytest.approx(first["rewards/slowly/mean"] + first["rewards/spacious/mean"], abs=1e-5)
     assert first["text/entropy"] > 0 and first["completion_length/max"] == 8

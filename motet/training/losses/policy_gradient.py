@@ -190,9 +190,9 @@ def _ratio_report(ratios: Tensor) -> Stats:
 def _gap_report(batch: PackedBatch) -> Stats:
     """How far replayed log-probs are from those that sampling computed: on-policy, the error of invariant 1."""
     gap = _log_ratios(batch).abs()
-    report = {"log_prob_gap": gap.sum().item(), "log_prob_gap_max": gap.max().item()}
+    report = {"train_rollout_logprob_diff": gap.sum().item(), "train_rollout_logprob_diff_max": gap.max().item()}
     bound = batch.step.max_gap
-    if bound is not None and report["log_prob_gap"] / len(batch.log_probs) > bound:
+    if bound is not None and report["train_rollout_logprob_diff"] / len(batch.log_probs) > bound:
         raise _not_reproduced(batch, bound)
     return report
 
