@@ -22,7 +22,7 @@ from motet.rewards import BoundReward, bind_policy, check_golds, resolve_all
 from motet.scenarios import Scenario, resolve_scenario
 from motet.training.advantage_estimators import resolve_advantage
 from motet.training.advantages import check_reward_assignment
-from motet.training.losses import resolve_loss, resolve_losses
+from motet.training.losses import kind_config, resolve_loss, resolve_losses
 from motet.training.optimizer_step import PolicyOptimizer
 
 
@@ -245,7 +245,7 @@ def setup_sft(recipe: Recipe) -> TrainingSetup:
                 "this policy does not do.",
                 fix="remove it: of image tokens prompt_dropout withholds all.",
             )
-    kinds = trained_act_kinds(tracks, policy) - {k for k, own in recipe.algorithm.per_kind.items() if own.weight == 0}
+    kinds = {kind for kind in trained_act_kinds(tracks, policy) if kind_config(recipe.algorithm, kind).weight > 0}
     if tracks[0].rejected:
         optimizer = _build_pair_optimizer(recipe, policy, kinds)
     else:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from motet.config import KindConfig
 from motet.core.errors import ConfigError
 from motet.core.trajectory import Act, ActKind, ActWithAdvantage, Group, Trajectory
 from motet.report.metrics import PhaseTimer
 from motet.training.batches import Stats, StepBatch
 from motet.training.losses.base import LossSettings
 from motet.training.losses.nll import NLLLoss
+from motet.training.losses.resolving import kind_config
 from motet.training.optimizer_step import Losses
 from motet.training.policy_update import update
 from motet.training.rollout import encode_demonstrations
@@ -111,4 +111,4 @@ def _encode(
 
 
 def _weight(session: TrainingSetup, kind: ActKind) -> float:
-    return session.recipe.algorithm.per_kind.get(kind, KindConfig()).weight
+    return kind_config(session.recipe.algorithm, kind).weight

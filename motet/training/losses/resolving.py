@@ -11,6 +11,7 @@ from motet.config import AlgorithmConfig, KindConfig, Recipe
 from motet.config.error_messages import to_error
 from motet.config.options import read_options
 from motet.config.problem import Problem
+from motet.core.act_kinds import act_kind
 from motet.core.registry import Registry, registry
 from motet.core.trajectory import ActKind
 from motet.training.batches import PackedBatch, Stats
@@ -19,12 +20,19 @@ from motet.training.losses.base import Loss, LossSettings
 LOSSES: Registry[type[Loss[Any]]] = registry("loss")
 
 
+def kind_config(algorithm: AlgorithmConfig, kind: str) -> KindConfig:
+    """The settings of a kind of act: `algorithm.per_kind`, over the defaults of the kind's own record."""
+    own = algorithm.per_kind.get(kind)
+    given = {} if own is None else own.model_dump(exclude_unset=True)
+    return KindConfig.model_validate({**act_kind(kind).loss, **given})
+
+
 def resolve_loss(algorithm: AlgorithmConfig, kind: ActKind) -> Loss[Any]:
     """The loss of acts of this kind: that of `algorithm.per_kind`, else `algorithm.loss`.
 
     Raises ConfigError that names the key, for an unknown name and for options that the loss does not accept.
     """
-    own, key = algorithm.per_kind.get(kind) or KindConfig(), _key(algorithm, kind)
+    own, key = kind_config(algorithm, kind), _key(algorithm, kind)
     choice = own.loss or algorithm.loss
     entry: Any = LOSSES.find(choice.name)
     loss: type[Loss[Any]] = entry if isinstance(entry, type) else _class_of(entry)
@@ -49,8 +57,7 @@ def resolve_losses(recipe: Recipe, kinds: Iterable[ActKind]) -> dict[ActKind, Lo
 
 def _key(algorithm: AlgorithmConfig, kind: ActKind) -> str:
     """Where the loss of a kind is named."""
-    own = algorithm.per_kind.get(kind)
-    return "algorithm.loss" if own is None or own.loss is None else f"algorithm.per_kind.{kind}.loss"
+    return "algorithm.loss" if kind_config(algorithm, kind).loss is None else f"algorithm.per_kind.{kind}.loss"
 
 
 def _class_of(function: Callable[[PackedBatch], tuple[Tensor, Stats]]) -> type[Loss[Any]]:
