@@ -17,7 +17,7 @@ from torch.nn import Parameter
 from motet.core.conversation import Conversation
 from motet.core.errors import ConfigError, ContextError
 from motet.core.protocols import RandomKey, Replay, Request
-from motet.core.trajectory import Act, ActKind, DenoisingSteps, Encoding, ImageTokens, Sampling, TextTokens
+from motet.core.trajectory import Act, DenoisingSteps, Encoding, ImageTokens, Sampling, TextTokens
 
 END = 256
 """The end-of-sequence id; the ids below it are bytes of UTF-8."""
@@ -49,25 +49,25 @@ class FakePolicy:
     def __init__(
         self,
         *,
-        kinds: Collection[ActKind] = ("text", "image"),
+        kinds: Collection[str] = ("text", "image"),
         writes: Callable[[Request], str] | Sequence[str] | None = None,
         draws: Callable[[Request], int] | None = None,
         max_context: int | None = None,
         side: int = 8,
     ) -> None:
         self.version = 0
-        self.calls: list[tuple[ActKind, tuple[Request, ...]]] = []
+        self.calls: list[tuple[str, tuple[Request, ...]]] = []
         self.prefills: list[int] = []
         self._kinds, self._writes, self._draws = frozenset(kinds), writes, draws
         self._max_context, self._side = max_context, side
-        self._logits: dict[ActKind, Parameter] = {
+        self._logits: dict[str, Parameter] = {
             "text": Parameter(torch.zeros(END + 1)),
             "image": Parameter(torch.zeros(CODES)),
         }
         self._drift = Parameter(torch.zeros(()))
 
     @property
-    def kinds(self) -> frozenset[ActKind]:
+    def kinds(self) -> frozenset[str]:
         """The kinds that it was made with."""
         return self._kinds
 
@@ -183,7 +183,7 @@ class FakePolicy:
     def _paint(self, code: int) -> Image.Image:
         return Image.new("RGB", (self._side, self._side), colour_of(code))
 
-    def _score(self, kind: ActKind, ids: Int[Tensor, "N"], sampling: Sampling) -> Float[Tensor, "N"]:
+    def _score(self, kind: str, ids: Int[Tensor, "N"], sampling: Sampling) -> Float[Tensor, "N"]:
         return torch.log_softmax(self._logits[kind] / sampling.scoring_temperature, dim=-1)[ids]
 
     def _score_steps(self, states: Float[Tensor, "S1 C H W"], stochastic: tuple[bool, ...]) -> Float[Tensor, "N"]:

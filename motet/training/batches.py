@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from motet.core.protocols import Replay
-from motet.core.trajectory import Act, ActKind
+from motet.core.trajectory import Act
 from motet.numerics.aggregation import StepCounts
 
 Stats = dict[str, float]
-Counts = Mapping[ActKind, tuple[int, int]]
+Counts = Mapping[str, tuple[int, int]]
 """Acts and actions of each kind."""
 
 
@@ -28,7 +28,7 @@ class HighEntropy:
     """
 
     masks: Sequence[Tensor]
-    counts: Mapping[ActKind, int]
+    counts: Mapping[str, int]
 
     def of(self, chosen: Sequence[int]) -> HighEntropy:
         """For some of the acts, in this order; the counts stay those of the whole step."""
@@ -57,7 +57,7 @@ class StepBatch:
     counts: Counts | None = None
     num_fallback: int = 0
     units: Sequence[int] | None = None
-    max_actions: Mapping[ActKind, int] = field(default_factory=dict[ActKind, int])
+    max_actions: Mapping[str, int] = field(default_factory=dict[str, int])
     max_gap: float | None = None
 
     @cached_property
@@ -77,7 +77,7 @@ class StepBatch:
 
     def pack(self, chosen: Sequence[int], replays: Sequence[Replay]) -> Iterator[PackedBatch]:
         """Split a replayed micro-batch by kind of act, and concatenate each kind's actions."""
-        kinds: list[ActKind] = list(dict.fromkeys(self.acts[n].kind for n in chosen))
+        kinds: list[str] = list(dict.fromkeys(self.acts[n].kind for n in chosen))
         for kind in kinds:
             places = [k for k, n in enumerate(chosen) if self.acts[n].kind == kind]
             own = [replays[k] for k in places]
@@ -102,7 +102,7 @@ class PackedBatch:
     kind; `owner` names each action's act among the B of this batch.
     """
 
-    kind: ActKind
+    kind: str
     step: StepBatch
     positions: Sequence[int]
     log_probs: Float[Tensor, "A"]
@@ -181,9 +181,9 @@ def micro_batches(num_tokens: Sequence[int], budget: int, units: Sequence[int] |
         yield batch
 
 
-def count_by_kind(acts: Iterable[Act], masked: Iterable[bool] = ()) -> dict[ActKind, tuple[int, int]]:
+def count_by_kind(acts: Iterable[Act], masked: Iterable[bool] = ()) -> dict[str, tuple[int, int]]:
     """Acts and actions of each kind: the denominators of an optimizer step. `masked` acts count without actions."""
-    counts: dict[ActKind, tuple[int, int]] = {}
+    counts: dict[str, tuple[int, int]] = {}
     for act, hidden in itertools.zip_longest(acts, masked, fillvalue=False):
         assert isinstance(act, Act)
         number, actions = counts.get(act.kind, (0, 0))

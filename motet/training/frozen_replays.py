@@ -13,7 +13,7 @@ import torch
 
 from motet.config import Recipe
 from motet.core.protocols import Replay, TrainablePolicy
-from motet.core.trajectory import Act, ActKind
+from motet.core.trajectory import Act
 from motet.numerics.entropies import highest_entropies
 from motet.training.batches import HighEntropy, count_by_kind, micro_batches
 from motet.training.losses import Sample
@@ -71,7 +71,7 @@ def high_entropy_actions(
     acts = [samples[n].act for n in chosen]
     entropies = [replay.extras.get("entropy") for replay in replay_frozen(policy, acts, budget, ("entropy",))]
     masks = [torch.ones(one.act.num_actions, dtype=torch.bool) for one in samples]
-    counts: dict[ActKind, int] = {kind: actions for kind, (_, actions) in count_by_kind(acts).items()}
+    counts: dict[str, int] = {kind: actions for kind, (_, actions) in count_by_kind(acts).items()}
     for kind in counts:
         own = {
             n: entropy.cpu()

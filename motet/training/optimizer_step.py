@@ -16,12 +16,11 @@ from torch import Tensor
 from motet.config import OptimizerConfig
 from motet.core.errors import ConfigError, NumericsError
 from motet.core.protocols import Policy
-from motet.core.trajectory import ActKind
 from motet.training.batches import Counts, PackedBatch, Stats, StepBatch, count_by_kind
 from motet.training.determinism import deterministic_backward
 from motet.training.losses import Loss
 
-Losses = Mapping[ActKind, Loss[Any]]
+Losses = Mapping[str, Loss[Any]]
 
 
 class PolicyOptimizer:
@@ -33,9 +32,7 @@ class PolicyOptimizer:
     gradient is rejected.
     """
 
-    def __init__(
-        self, policy: Policy, config: OptimizerConfig, total_steps: int, kinds: Collection[ActKind] = ()
-    ) -> None:
+    def __init__(self, policy: Policy, config: OptimizerConfig, total_steps: int, kinds: Collection[str] = ()) -> None:
         self.policy, self.config, self.total_steps = policy, config, total_steps
         self.num_steps, self.received_gradient, self.reference_moved = 0, False, False
         self._kinds_without_gradient = set(kinds)
@@ -97,7 +94,7 @@ class PolicyOptimizer:
         self._require_gradient(has_gradient, counts)
         return _means(totals, counts, losses)
 
-    def _require_gradient(self, has_gradient: bool, replayed: Collection[ActKind]) -> None:
+    def _require_gradient(self, has_gradient: bool, replayed: Collection[str]) -> None:
         """Make a missing gradient zero: another step may have one, as long as any kind of act can have it."""
         self.received_gradient = self.received_gradient or has_gradient
         if has_gradient:
@@ -169,7 +166,7 @@ def _needs(loss: Loss[Any], batch: StepBatch) -> tuple[str, ...]:
     return loss.needs(with_reference=batch.reference is not None).current
 
 
-def _add(totals: Stats, kind: ActKind, reported: Stats) -> None:
+def _add(totals: Stats, kind: str, reported: Stats) -> None:
     for name, value in reported.items():
         key = f"{kind}/{name}"
         if name.endswith("_max"):
@@ -183,7 +180,7 @@ def _add(totals: Stats, kind: ActKind, reported: Stats) -> None:
 def _means(totals: Stats, counts: Counts, losses: Losses) -> Stats:
     """Sums as means over the actions or acts of their kind; extremes and losses as they are."""
     means: Stats = {}
-    by_name: dict[str, tuple[ActKind, tuple[int, int]]] = {kind: (kind, count) for kind, count in counts.items()}
+    by_name: dict[str, tuple[str, tuple[int, int]]] = {kind: (kind, count) for kind, count in counts.items()}
     for key, total in totals.items():
         prefix, _, name = key.rpartition("/")
         if not prefix or name == "loss" or name.endswith(("_max", "_min")):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from motet.config import AlgorithmConfig, Recipe
 from motet.core.protocols import Replay, TrainablePolicy
-from motet.core.trajectory import ActKind, ActWithAdvantage, Group
+from motet.core.trajectory import ActWithAdvantage, Group
 from motet.policies.trainable import mix_into_reference
 from motet.training.batches import HighEntropy, Stats, StepBatch, count_by_kind
 from motet.training.frozen_replays import (
@@ -104,7 +104,7 @@ class _Samples:
     active: Collection[int]
     old: Mapping[int, Replay] | None
     reference: Mapping[int, Replay] | None
-    max_actions: Mapping[ActKind, int]
+    max_actions: Mapping[str, int]
 
     def batch(self, chosen: Sequence[int], high_entropy: HighEntropy | None, max_gap: float | None) -> StepBatch:
         """The optimizer step over the chosen samples; the masked ones are in its counts alone.

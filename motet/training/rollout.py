@@ -28,10 +28,10 @@ from motet.core.errors import ConfigError, ContextError, DataError, MotetError
 from motet.core.protocols import Policy, Request
 from motet.core.registry import did_you_mean, first_line
 from motet.core.task import Task
-from motet.core.trajectory import Act, ActKind, Failure, Group, Sampling, Trajectory
+from motet.core.trajectory import Act, Failure, Group, Sampling, Trajectory
 from motet.scenarios import GenerateImage, GenerateText, Scenario
 
-Perform = Callable[[ActKind, Sequence[tuple["_ScenarioExecution", Request]]], list[Act]]
+Perform = Callable[[str, Sequence[tuple["_ScenarioExecution", Request]]], list[Act]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ def rollout(
     tasks: Sequence[Task],
     num_generations: int,
     *,
-    samplings: Mapping[ActKind, Sampling],
+    samplings: Mapping[str, Sampling],
     seed: int,
     step: int,
     track: int = 0,
@@ -71,13 +71,13 @@ def rollout_tracks(
     casts: Sequence[RolloutRequest],
     num_generations: int,
     *,
-    samplings: Mapping[ActKind, Sampling],
+    samplings: Mapping[str, Sampling],
     seed: int,
     step: int,
 ) -> list[list[Group]]:
     """`rollout` for several tracks at once: requests of a kind go to the policy in one call, whatever their track."""
 
-    def perform(kind: ActKind, asked: Sequence[tuple[_ScenarioExecution, Request]]) -> list[Act]:
+    def perform(kind: str, asked: Sequence[tuple[_ScenarioExecution, Request]]) -> list[Act]:
         if kind not in samplings:
             raise ConfigError(f"There is no sampling for acts of kind {kind!r}.", fix=f"pass samplings[{kind!r}].")
         return policy.act([request for _, request in asked], samplings[kind])
@@ -106,7 +106,7 @@ def encode_demonstrations(
     tasks: Sequence[Task],
     targets: Mapping[str, str],
     *,
-    samplings: Mapping[ActKind, Sampling] | None = None,
+    samplings: Mapping[str, Sampling] | None = None,
     prompt_dropout: float = 0.0,
     source_dropout: float = 0.0,
     joint_dropout: float = 0.0,
@@ -135,7 +135,7 @@ def encode_demonstrations(
                 fix="name acts of the scenario in data.targets.",
             )
 
-    def perform(kind: ActKind, asked: Sequence[tuple[_ScenarioExecution, Request]]) -> list[Act]:
+    def perform(kind: str, asked: Sequence[tuple[_ScenarioExecution, Request]]) -> list[Act]:
         dropouts = (prompt_dropout, source_dropout, joint_dropout)
         if samplings is not None and any(request.name not in targets for _, request in asked):
             given = [policy.act([r], samplings[kind])[0] if r.name not in targets else None for _, r in asked]
@@ -243,7 +243,7 @@ class _ScenarioExecution:
             with suppress(Exception, SystemExit):
                 self.program.close()
 
-    def requests(self, kinds: frozenset[ActKind]) -> list[Request]:
+    def requests(self, kinds: frozenset[str]) -> list[Request]:
         """The pending requests, as the policy takes them: kinds resolved, keys assigned."""
         return [
             Request(
@@ -292,7 +292,7 @@ class _ScenarioExecution:
                 )
         return asked
 
-    def _kind(self, asked: GenerateImage | GenerateText, kinds: frozenset[ActKind]) -> ActKind:
+    def _kind(self, asked: GenerateImage | GenerateText, kinds: frozenset[str]) -> str:
         kind = self.scenario.kind_of(asked.name, kinds)
         if kind is None:
             raise ConfigError(
@@ -324,7 +324,7 @@ def _run(plays: Sequence[_ScenarioExecution], policy: Policy, perform: Perform) 
 
 
 def _run_batch_or_split(
-    kind: ActKind, batch: Sequence[tuple[_ScenarioExecution, Request]], perform: Perform
+    kind: str, batch: Sequence[tuple[_ScenarioExecution, Request]], perform: Perform
 ) -> list[tuple[tuple[_ScenarioExecution, Request], Act]]:
     """Perform a batch. When a context does not fit, halve the batch until the one at fault is alone, and fail it.
 

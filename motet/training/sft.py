@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from motet.core.errors import ConfigError
-from motet.core.trajectory import Act, ActKind, ActWithAdvantage, Group, Trajectory
+from motet.core.trajectory import Act, ActWithAdvantage, Group, Trajectory
 from motet.report.metrics import PhaseTimer
 from motet.training.batches import Stats, StepBatch
 from motet.training.losses.base import LossSettings
@@ -47,7 +47,7 @@ def _preference_step(session: TrainingSetup, step: int, timer: PhaseTimer) -> St
 
 def nll_losses(session: TrainingSetup, acts: Sequence[Act]) -> Losses:
     """The negative log-likelihood of each kind of act, with its weight."""
-    kinds: set[ActKind] = {act.kind for act in acts}
+    kinds: set[str] = {act.kind for act in acts}
     return {kind: NLLLoss(LossSettings(), kind, weight=_weight(session, kind)) for kind in kinds}
 
 
@@ -110,5 +110,5 @@ def _encode(
     ]
 
 
-def _weight(session: TrainingSetup, kind: ActKind) -> float:
+def _weight(session: TrainingSetup, kind: str) -> float:
     return kind_config(session.recipe.algorithm, kind).weight

@@ -13,7 +13,6 @@ from transformers import Emu3ForConditionalGeneration, Emu3Processor, PreTrained
 from transformers.models.emu3.image_processing_emu3 import Emu3ImageProcessor
 
 from motet.core.errors import CheckpointError
-from motet.core.trajectory import ActKind
 from motet.policies.checkpoints import open_checkpoint
 from motet.policies.emu3.prompt_encoding import Emu3Encoder
 from motet.policies.generation.adapter import LanguageModelAdapter
@@ -25,7 +24,7 @@ from motet.policies.generation.policy import ImageTokenPolicy
 class Emu3Adapter(LanguageModelAdapter):
     """Image acts choose among the visual tokens only; the end-of-line token after each row is a separator."""
 
-    kinds: frozenset[ActKind] = frozenset({"text", "image"})
+    kinds: frozenset[str] = frozenset({"text", "image"})
     fused = True
     encoder: Emu3Encoder
 
@@ -62,11 +61,11 @@ class Emu3Adapter(LanguageModelAdapter):
         """The embedding of the end-of-line token."""
         return self.embed_tokens(torch.tensor([self.model.vocabulary_mapping.eol_token_id], device=self.device))
 
-    def head(self, kind: ActKind) -> Head:
+    def head(self, kind: str) -> Head:
         """The language head, for images its rows of visual tokens."""
         return self.model.lm_head if kind == "text" else self._visual_head(self.model.lm_head)
 
-    def sampling_modules(self, kind: ActKind, dtype: torch.dtype) -> tuple[Head, Embed]:
+    def sampling_modules(self, kind: str, dtype: torch.dtype) -> tuple[Head, Embed]:
         """See `LanguageModelAdapter.sampling_modules`."""
         head = in_dtype(self.model.lm_head, dtype)
         return (head, self.embed_tokens) if kind == "text" else (self._visual_head(head), self.embed_image_tokens)

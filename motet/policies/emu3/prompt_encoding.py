@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from motet.core.trajectory import ActKind
 from motet.policies.generation.chat_template import ChatTemplateEncoder
 
 GENERATED_AREA = 720 * 720
@@ -50,7 +49,7 @@ class Emu3Encoder(ChatTemplateEncoder):
         visual = {*self.model.vocabulary_mapping.image_tokens, self.model.vocabulary_mapping.eol_token_id}
         return super().readable([self.image_id if token in visual else token for token in ids])
 
-    def _render(self, chat: list[dict[str, Any]], kind: ActKind) -> str:
+    def _render(self, chat: list[dict[str, Any]], kind: str) -> str:
         if kind == "text":
             return self.rendered(chat)
         parts = [part for message in chat for part in message["content"]]
@@ -59,7 +58,7 @@ class Emu3Encoder(ChatTemplateEncoder):
     def _image_prefix(self) -> list[int]:
         return self._begin_image(*self.grid)
 
-    def _null_ids(self, ids: Tensor, kind: ActKind) -> Tensor:
+    def _null_ids(self, ids: Tensor, kind: str) -> Tensor:
         return torch.tensor([self.bos_id, *(self._image_prefix() if kind == "image" else [])])
 
     def _begin_image(self, height: int, width: int) -> list[int]:

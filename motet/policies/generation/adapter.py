@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
-from motet.core.trajectory import Act, ActKind, Encoding, ImageTokens, TextTokens
+from motet.core.trajectory import Act, Encoding, ImageTokens, TextTokens
 from motet.policies.generation.chat_template import ChatTemplateEncoder
 from motet.policies.generation.decode_loop import Embed, Head, Separator
 from motet.policies.generation.fused_weights import in_dtype
@@ -40,7 +40,7 @@ class LanguageModelAdapter:
     `motet.policies.generation.fused_weights` samples from faster than transformers does.
     """
 
-    kinds: frozenset[ActKind] = frozenset({"text"})
+    kinds: frozenset[str] = frozenset({"text"})
     fused = False
     num_image_tokens = 0
     """Actions of an image act."""
@@ -111,20 +111,20 @@ class LanguageModelAdapter:
         """The embedding of the separator after a row of image tokens."""
         raise NotImplementedError
 
-    def separator(self, kind: ActKind) -> Separator | None:
+    def separator(self, kind: str) -> Separator | None:
         """What the decode loop inserts after rows of an act of this kind."""
         return Separator(self.row_width, self.separator_vector()) if kind == "image" and self.row_width else None
 
-    def num_positions(self, kind: ActKind, num_actions: int) -> int:
+    def num_positions(self, kind: str, num_actions: int) -> int:
         """Positions of the language model that so many actions take, separators between them included."""
         separators = (num_actions - 1) // self.row_width if kind == "image" and self.row_width and num_actions else 0
         return num_actions + separators
 
-    def head(self, kind: ActKind) -> Head:
+    def head(self, kind: str) -> Head:
         """Maps hidden states to the logits of the actions of a kind."""
         return self.model.lm_head
 
-    def sampling_modules(self, kind: ActKind, dtype: torch.dtype) -> tuple[Head, Embed]:
+    def sampling_modules(self, kind: str, dtype: torch.dtype) -> tuple[Head, Embed]:
         """Head and embedding of a kind for the fused sampler, which computes in `dtype`."""
         return in_dtype(self.model.lm_head, dtype), self.embed_tokens
 

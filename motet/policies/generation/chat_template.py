@@ -20,7 +20,7 @@ from torch import Tensor
 
 from motet.core.conversation import Conversation, ImagePart
 from motet.core.errors import CheckpointError, ContextError, DataError
-from motet.core.trajectory import ActKind, Encoding
+from motet.core.trajectory import Encoding
 
 SENTINEL = re.compile("\ue000(\\d+)\ue001")  # private-use characters around a number: a text's place in the template
 
@@ -58,7 +58,7 @@ class ChatTemplateEncoder:
         self._require_prompts()
 
     def encode(
-        self, conversation: Conversation, *, max_new_tokens: int, kind: ActKind = "text", with_null: bool = False
+        self, conversation: Conversation, *, max_new_tokens: int, kind: str = "text", with_null: bool = False
     ) -> Encoding:
         """Ids and images of a prompt that ends where an act of this kind begins; `with_null`: its unconditional ids.
 
@@ -80,7 +80,7 @@ class ChatTemplateEncoder:
         conversations: Sequence[Conversation],
         *,
         max_new_tokens: int,
-        kind: ActKind = "text",
+        kind: str = "text",
         with_null: bool = False,
     ) -> list[Encoding]:
         """`encode` for each; a conversation that occurs again shares its encoding."""
@@ -92,14 +92,14 @@ class ChatTemplateEncoder:
         """Pixels and sizes of a conversation's images, and for each the ids that stand for it in the prompt."""
         raise NotImplementedError
 
-    def _render(self, chat: list[dict[str, Any]], kind: ActKind) -> str:
+    def _render(self, chat: list[dict[str, Any]], kind: str) -> str:
         return self.rendered(chat)
 
     def _image_prefix(self) -> list[int]:
         """What a prompt for an image ends with."""
         return []
 
-    def _null_ids(self, ids: Tensor, kind: ActKind) -> Tensor | None:
+    def _null_ids(self, ids: Tensor, kind: str) -> Tensor | None:
         """The prompt of the unconditional branch; None for a family that has none."""
         return None
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from motet.core.protocols import Replay, Request
-from motet.core.trajectory import Act, ActKind, Encoding, ImageTokens, Sampling, TextTokens
+from motet.core.trajectory import Act, Encoding, ImageTokens, Sampling, TextTokens
 from motet.policies.checkpoints import save_checkpoint
 from motet.policies.generation.acts import act_fields, text_acts
 from motet.policies.generation.adapter import LanguageModelAdapter
@@ -91,7 +91,7 @@ class LanguageModelPolicy(TransformersPolicy):
         each = zip(decoded.ids.cpu(), images, fields, strict=True)
         return [ImageTokens(ids=ids.clone(), image=image, **own) for ids, image, own in each]
 
-    def _decode(self, encodings: Sequence[Encoding], kind: ActKind, uniforms: Tensor, sampling: Sampling) -> Decoded:
+    def _decode(self, encodings: Sequence[Encoding], kind: str, uniforms: Tensor, sampling: Sampling) -> Decoded:
         if not self.adapter.fused:
             with self._rollout_autocasting():
                 return sample_with_cache(self.adapter, encodings, kind, uniforms, sampling)
@@ -162,7 +162,7 @@ class LanguageModelPolicy(TransformersPolicy):
         """Weights (or the adapter), config, tokenizer and processor, as `from_pretrained` reads them."""
         save_checkpoint(Path(folder), self.wrapped, self.processor)
 
-    def _kind_of(self, requests: Sequence[Request]) -> ActKind:
+    def _kind_of(self, requests: Sequence[Request]) -> str:
         """The one kind of these requests. Raises ValueError for several, or for one that the family cannot perform."""
         kinds = {request.kind for request in requests}
         others = sorted(kinds - self.kinds)

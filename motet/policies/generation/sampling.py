@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from motet.core.trajectory import ActKind, Encoding, Sampling
+from motet.core.trajectory import Encoding, Sampling
 from motet.policies.generation.adapter import LanguageModelAdapter
 from motet.policies.generation.decode_loop import Decoded, Embed, Head, PromptEmbeddings, decode, generate_from_state
 from motet.policies.generation.forward import prefill, without_checkpointing
@@ -25,7 +25,7 @@ class FusedModel:
     """
 
     language: FusedLlama
-    modules: Mapping[ActKind, tuple[Head, Embed]]
+    modules: Mapping[str, tuple[Head, Embed]]
 
     @classmethod
     def from_adapter(cls, adapter: LanguageModelAdapter, dtype: torch.dtype) -> FusedModel:
@@ -37,7 +37,7 @@ class FusedModel:
         self,
         adapter: LanguageModelAdapter,
         prompts: tuple[PromptEmbeddings, Tensor, Tensor | None],
-        kind: ActKind,
+        kind: str,
         uniforms: Float[Tensor, "B N"],
         sampling: Sampling,
     ) -> Decoded:
@@ -58,7 +58,7 @@ class FusedModel:
 def sample_with_cache(
     adapter: LanguageModelAdapter,
     encodings: Sequence[Encoding],
-    kind: ActKind,
+    kind: str,
     uniforms: Float[Tensor, "B N"],
     sampling: Sampling,
 ) -> Decoded:

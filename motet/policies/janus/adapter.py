@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from motet.core.errors import CheckpointError
-from motet.core.trajectory import ActKind, Encoding
+from motet.core.trajectory import Encoding
 from motet.policies.generation.adapter import EmbeddedPrompt, LanguageModelAdapter
 from motet.policies.generation.decode_loop import Embed, Head
 from motet.policies.generation.fused_weights import in_dtype
@@ -23,7 +23,7 @@ from motet.policies.janus.prompt_encoding import ContextEncoder
 class JanusAdapter(LanguageModelAdapter):
     """`JanusForConditionalGeneration`. Images that are shown go through the vision tower, not the image tokenizer."""
 
-    kinds: frozenset[ActKind] = frozenset({"text", "image"})
+    kinds: frozenset[str] = frozenset({"text", "image"})
     fused = True
     encoder: ContextEncoder
 
@@ -50,11 +50,11 @@ class JanusAdapter(LanguageModelAdapter):
         """Vectors of image tokens, through the generation aligner."""
         return self.model.prepare_embeddings_for_image_generation(ids)
 
-    def head(self, kind: ActKind) -> Head:
+    def head(self, kind: str) -> Head:
         """The language head, or the generation head over the codebook."""
         return self.model.lm_head if kind == "text" else self.model.model.generation_head
 
-    def sampling_modules(self, kind: ActKind, dtype: torch.dtype) -> tuple[Head, Embed]:
+    def sampling_modules(self, kind: str, dtype: torch.dtype) -> tuple[Head, Embed]:
         """See `LanguageModelAdapter.sampling_modules`; the vectors of all image tokens are computed once."""
         if kind == "text":
             return super().sampling_modules(kind, dtype)

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
 
-from motet.core.trajectory import ActKind
 from motet.policies.generation.chat_template import ChatTemplateEncoder
 
 
@@ -40,18 +39,18 @@ class ContextEncoder(ChatTemplateEncoder):
         around = {self.image_token, processor.image_start_token, processor.image_end_token}
         self._set_control_tokens({tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token} | around)
 
-    def with_system_prompt(self, chat: list[dict[str, Any]], kind: ActKind) -> str:
+    def with_system_prompt(self, chat: list[dict[str, Any]], kind: str) -> str:
         """`rendered`, after the system prompt where the processor wants one and text is to be generated."""
         default = DEFAULT_SYSTEM_PROMPT if self.processor.use_default_system_prompt and kind == "text" else ""
         return default + self.rendered(chat)
 
-    def _render(self, chat: list[dict[str, Any]], kind: ActKind) -> str:
+    def _render(self, chat: list[dict[str, Any]], kind: str) -> str:
         return self.with_system_prompt(chat, kind)
 
     def _image_prefix(self) -> list[int]:
         return [self.begin_image_id]
 
-    def _null_ids(self, ids: Tensor, kind: ActKind) -> Tensor:
+    def _null_ids(self, ids: Tensor, kind: str) -> Tensor:
         return torch.where((ids == self.bos_id) | (ids == self.begin_image_id), ids, self.pad_id)
 
     def _encode_images(self, images: list[Image.Image]) -> tuple[Tensor | None, None, list[list[int]]]:

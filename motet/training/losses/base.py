@@ -29,7 +29,7 @@ from motet.config.schema import Recipe
 from motet.config.section import Section
 from motet.core.act_kinds import act_kind
 from motet.core.protocols import RandomKey
-from motet.core.trajectory import Act, ActKind, DenoisingSteps
+from motet.core.trajectory import Act, DenoisingSteps
 from motet.training.batches import PackedBatch, Stats
 
 
@@ -83,7 +83,7 @@ class Loss(ABC, Generic[S]):
     act_metrics: ClassVar[frozenset[str]] = frozenset()
     """Metrics that are means over acts; the others are means over actions."""
 
-    def __init__(self, settings: S, kind: ActKind, beta: float = 0.0, weight: float = 1.0) -> None:
+    def __init__(self, settings: S, kind: str, beta: float = 0.0, weight: float = 1.0) -> None:
         self.settings, self.kind, self.beta, self.weight = settings, kind, beta, weight
 
     @property
