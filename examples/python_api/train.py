@@ -1,13 +1,12 @@
 """Train on your own rows with your own reward and callback: python examples/python_api/train.py"""
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 import motet
 
 
 def row(color):
-    image = Image.new("RGB", (48, 48), "white")
-    image.paste(color, (18, 18, 30, 30))
+    image = ImageOps.expand(Image.new("RGB", (12, 12), color), 18, "white")
     return {"question": "what color is the square?", "image": image}
 
 
@@ -24,7 +23,8 @@ ROWS = [row(color) for color in ("red", "green", "blue", "black", "orange", "pur
 if __name__ == "__main__":
     result = motet.train(
         "checkpoints/shapes_janus", scenario="answer", data=ROWS[:4], rewards=brevity, callbacks=[Print()], steps=5,
-        eval={"suite": {"name": "rewards", "data": ROWS[4:]}}, optimizer={"learning_rate": 1e-4}, output="runs/mine",
+        eval={"suite": {"name": "rewards", "data": ROWS[4:]}}, optimizer={"learning_rate": 1e-4},
+        sampling={"text": {"max_tokens": 64}}, output="runs/mine",
     )  # fmt: skip
     print("before:", result.before["answer"]["brevity"]["mean"], "after:", result.after["answer"]["brevity"]["mean"])
     print("saved:", result.checkpoint)

@@ -22,7 +22,7 @@ from motet.core.errors import ConfigError
 from motet.core.protocols import Policy, TrainablePolicy
 from motet.core.registry import bind_objects
 from motet.core.task import Task
-from motet.core.trajectory import ActKind, ActWithAdvantage, Group, Scores
+from motet.core.trajectory import ActWithAdvantage, Group, Scores
 from motet.data import open_rows
 from motet.report.metrics import reward_metrics
 from motet.rewards import BoundReward, bind_policy, resolve_all, score_groups
@@ -91,9 +91,7 @@ def score(groups: Sequence[Group], rewards: Any, *, policy: Policy | None = None
     `policy` is for rewards that ask for it: those with models of their own, and functions with a parameter `policy`.
     Raises as `motet.rewards.resolve_all` and `score_groups` do.
     """
-    acts: dict[str, ActKind] = {
-        act.name: act.kind for group in groups for one in group.trajectories for act in one.acts
-    }
+    acts: dict[str, str] = {act.name: act.kind for group in groups for one in group.trajectories for act in one.acts}
     columns = {column for group in groups for column in group.task.columns}
     with python_recipe(None, {"policy": "none", "rewards": rewards, "steps": 1}) as recipe:
         bound = resolve_all(recipe.rewards, acts, columns)

@@ -59,11 +59,14 @@ def _run_suite(recipe: Recipe, json_path: Path | None) -> None:
     from motet.report.progress import ProgressBar
     from motet.report.tables import suite_table
     from motet.report.terminal import Terminal
-    from motet.training.setup import check_suite, sampling_params
+    from motet.training.setup import sampling_params
+    from motet.training.suites import resolve_suite
 
     checkpoint = recipe.policy.path
     policy = load_policy(resolve_checkpoint(checkpoint))
-    check_suite(recipe.eval.suite.name, policy)
+    suite = resolve_suite(recipe)
+    assert suite is not None
+    suite.check(policy)
     world_options, samplings = dict(recipe.data.options), sampling_params(recipe)
     with ProgressBar(Terminal()) as bar:
 

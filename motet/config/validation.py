@@ -190,7 +190,7 @@ def _eval(recipe: Recipe) -> Iterator[Problem]:
     settings = SUITES.get(suite.name)
     if settings is not None:
         yield from option_problems(suite, settings, "eval.suite")
-    elif ":" not in suite.name:
+    elif not is_object_path(suite.name) and registry("suite").get(suite.name) is None:
         close = get_close_matches(suite.name, SUITES, n=1)
         fix = f"write {close[0]}." if close else "write one of them, or a path package.module:suite."
         yield Problem("eval.suite", f"'{suite}' is not a suite; expected one of {', '.join(SUITES)}.", fix)

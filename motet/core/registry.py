@@ -178,7 +178,7 @@ _GROUPS: dict[str, Registry[Any]] = {
     "advantage": Registry("advantage", key="algorithm.advantage", built_in="motet.training.advantage_estimators"),
     "act_kind": Registry("kind of act", key="sampling", built_in="motet.core.act_kinds"),
     "data": Registry("data source", key="data.source", built_in="motet.data"),
-    "suite": Registry("suite", key="eval.suite"),
+    "suite": Registry("suite", key="eval.suite", built_in="motet.evaluation.suites"),
     "callback": Registry("callback", key="run.callbacks"),
 }
 

@@ -9,9 +9,10 @@ from typing import Any
 from motet.config import Recipe
 from motet.config.stages import Stage, checkpoint_of
 from motet.evaluation.shapes_suite import plain_sampling
-from motet.experiments.single_run import world_of
+from motet.evaluation.suites import ShapesSuite, world_of
 from motet.shapes.world import TRAIN_SPLIT_OPTIONS
 from motet.training.setup import sampling_params
+from motet.training.suites import resolve_suite
 from motet.weights.locate import weights_digest
 
 Table = dict[str, Any]
@@ -58,7 +59,7 @@ def _asked(recipe: Recipe) -> list[Any]:
     policy = recipe.policy
     types = (policy.dtype, policy.rollout_dtype)
     how = [recipe.eval, types, policy.diffusion, policy.max_pixels]
-    if recipe.eval.suite.name != "rewards":
+    if isinstance(resolve_suite(recipe), ShapesSuite):
         samplings = {kind: plain_sampling(sampling) for kind, sampling in sampling_params(recipe).items()}
         return [*how, samplings, _without_training(world_of(recipe))]
     tracks = [

@@ -7,32 +7,28 @@ import statistics
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from motet.config import EvalConfig, Recipe, to_yaml
+from motet.config import Recipe, to_yaml
 from motet.core.errors import MotetError, NumericsError
 from motet.core.protocols import TrainablePolicy
 from motet.core.registry import is_object_path
 from motet.evaluation.reconstruction import reconstruct_sample, reconstruction_grid
-from motet.evaluation.rewards_suite import evaluate_tracks
-from motet.evaluation.shapes_suite import evaluate_shapes
 from motet.policies.loading import LoadSpec
 from motet.report.callbacks import CallbackList, resolve_callbacks
 from motet.report.image_grid import make_image_grid, save_image
 from motet.report.progress import ProgressBar
 from motet.report.resume_check import keep_resolved_dtypes, starting_weights
 from motet.report.run_dir import RunFolder
-from motet.report.tables import rewards_table, suite_table
 from motet.report.terminal import Terminal
 from motet.training.checkpoint import Progress
 from motet.training.run_loop import Run
-from motet.training.setup import TrainingSetup, sampling_params, setup_eval, setup_rl, setup_sft
+from motet.training.setup import TrainingSetup, setup_eval, setup_rl, setup_sft
 from motet.training.sft import train_sft
 from motet.training.signals import Interrupt, Stopped
+from motet.training.suites import Suite, SuiteResult, SuiteSettings, resolve_suite
 from motet.training.threads import ThreadTuner, same_threads
 from motet.training.trainer import train
 from motet.weights.locate import latest_checkpoint, resolve_checkpoint
@@ -50,6 +46,7 @@ class _RunContext:
     console: Terminal
     bar: ProgressBar
     callbacks: CallbackList
+    suite: Suite | None
     interrupt: Interrupt
     threads: ThreadTuner | None
 
@@ -77,17 +74,16 @@ def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str
     with folder.held(), same_threads():
         recipe, types = _with_compute_types(recipe, folder)
         session = setup_rl(recipe)
-        with _run_context(recipe, folder, again) as desk:
-            desk.say(types)
-            _check_images(desk, session)
-            before = _measure_before(desk, session, before)
-            run = _run(desk, session)
-            progress = _finished(desk, run, train(session, run))
-            after = _measure(desk, session, "after", like=before) if before is not None else None
-            if before is not None and after is not None:
-                desk.console.print(_table(recipe, {"before": before, "after": after}))
+        with _run_context(recipe, folder, again) as context:
+            context.say(types)
+            _check_images(context, session)
+            before = _measure_before(context, session, before)
+            run = _run(context, session)
+            progress = _finished(context, run, train(session, run))
+            after = _measure(context, session, "after", like=before) if before is not None else None
+            _print_table(context, {"before": before, "after": after})
             folder.write_json("summary.json", _summary(recipe, folder, progress, {"before": before, "after": after}))
-        _print_next_steps(desk, session, progress)
+        _print_next_steps(context, session, progress)
     return _result(session, folder, before, after)
 
 
@@ -99,18 +95,17 @@ def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[s
     with folder.held(), same_threads():
         recipe, types = _with_compute_types(recipe, folder)
         session = setup_sft(recipe)
-        with _run_context(recipe, folder, again) as desk:
-            desk.say(types)
-            _check_images(desk, session)
-            before = _measure_before(desk, session, before) if recipe.eval.suite.name == "rewards" else None
-            run = _run(desk, session)
-            progress = _finished(desk, run, train_sft(session, run))
-            after = _measure(desk, session, "after", like=before) if recipe.eval.suite.name != "none" else None
+        with _run_context(recipe, folder, again) as context:
+            context.say(types)
+            _check_images(context, session)
+            before = _measure_before(context, session, before) if context.suite and context.suite.before_sft else None
+            run = _run(context, session)
+            progress = _finished(context, run, train_sft(session, run))
+            after = _measure(context, session, "after", like=before)
             measured = {name: table for name, table in (("before", before), ("after", after)) if table is not None}
-            if measured:
-                desk.console.print(_table(recipe, measured))
+            _print_table(context, measured)
             folder.write_json("summary.json", _summary(recipe, folder, progress, {"after": after, **measured}))
-        _print_next_steps(desk, session, progress)
+        _print_next_steps(context, session, progress)
     return _result(session, folder, before, after)
 
 
@@ -123,8 +118,8 @@ def _result(
 
 def run_measurement(recipe: Recipe, folder: RunFolder, again: str) -> None:
     """Measure the recipe's checkpoint as it is: what a merge, which trains nothing, is judged by."""
-    with folder.held(), _run_context(recipe, folder, again) as desk:
-        after = _measure(desk, setup_eval(recipe), "after") if recipe.eval.suite.name != "none" else None
+    with folder.held(), _run_context(recipe, folder, again) as context:
+        after = None if context.suite is None else _measure(context, setup_eval(recipe), "after")
         folder.write_json("summary.json", _summary(recipe, folder, Progress(0, 0.0, {}), {"after": after}))
 
 
@@ -142,7 +137,7 @@ def _run_context(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Run
 
     An error before the first step is done leaves no folder behind; a later one tells the newest checkpoint.
     """
-    console, own = Terminal(), resolve_callbacks(recipe.run.callbacks)
+    console, own, suite = Terminal(), resolve_callbacks(recipe.run.callbacks), resolve_suite(recipe)
     threads = ThreadTuner() if recipe.run.threads is None else None
     folder.create(to_yaml(recipe), starting_weights(recipe))
     (folder.path / "summary.json").unlink(missing_ok=True)  # of a shorter run: this one is not at its end
@@ -151,7 +146,7 @@ def _run_context(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_Run
             callbacks = CallbackList([bar, *own])
             callbacks.on_run_start(recipe, folder.path)
             try:
-                yield _RunContext(recipe, folder, again, console, bar, callbacks, interrupt, threads)
+                yield _RunContext(recipe, folder, again, console, bar, callbacks, suite, interrupt, threads)
             finally:
                 callbacks.on_run_end(*callbacks.last)
     except Stopped:
@@ -179,27 +174,27 @@ def _what_is_saved(folder: RunFolder) -> str:
     return f"(After {done} steps; {saved}.)"
 
 
-def _finished(desk: _RunContext, run: Run, progress: Progress) -> Progress:
+def _finished(context: _RunContext, run: Run, progress: Progress) -> Progress:
     """The progress of a run that is at its end; an interrupted one says how to resume it and exits."""
     if not run.finished:
-        raise Stopped(f"Saved after step {progress.step}. Resume with: {desk.again}")
+        raise Stopped(f"Saved after step {progress.step}. Resume with: {context.again}")
     return progress
 
 
-def _run(desk: _RunContext, session: TrainingSetup) -> Run:
-    """The keeping of the run, with a quick look at held-back items every `eval.every` steps."""
-    looks = {"shapes": _glimpse_of_shapes, "rewards": _glimpse_of_rewards}
-    look = looks.get(desk.recipe.eval.suite.name)
-    measure = None if look is None else lambda: look(session)
-    run = Run(session, desk.folder, desk.callbacks, desk.interrupt, measure, desk.threads)
-    desk.bar.steps = lambda: run.pace.steps
-    desk.callbacks.last = run.first, {}
+def _run(context: _RunContext, session: TrainingSetup) -> Run:
+    """The run in its folder, with a quick evaluation every `eval.every` steps."""
+    suite = context.suite
+    settings = SuiteSettings(session, quick=True)
+    measure = None if suite is None else lambda: _eval_metrics(suite(session.policy, settings))
+    run = Run(session, context.folder, context.callbacks, context.interrupt, measure, context.threads)
+    context.bar.steps = lambda: run.pace.steps
+    context.callbacks.last = run.first, {}
     return run
 
 
-def _check_images(desk: _RunContext, session: TrainingSetup) -> None:
+def _check_images(context: _RunContext, session: TrainingSetup) -> None:
     """Of data that shows what is to be drawn, leave `reconstruction.png`; warn where the image tokenizer loses it."""
-    path = desk.folder.path / RECONSTRUCTION
+    path = context.folder.path / RECONSTRUCTION
     found = None if path.is_file() else reconstruct_sample(session)
     if found is not None:
         try:
@@ -207,107 +202,63 @@ def _check_images(desk: _RunContext, session: TrainingSetup) -> None:
         except OSError as error:
             warnings.warn(f"{str(path)!r} is not saved: {error.strerror or error}.", stacklevel=2)
         if found.is_poor:
-            desk.say(f"{found.warning} See {path}.")
+            context.say(f"{found.warning} See {path}.")
 
 
-def _measure_before(desk: _RunContext, session: TrainingSetup, known: dict[str, Any] | None) -> dict[str, Any] | None:
+def _measure_before(
+    context: _RunContext, session: TrainingSetup, known: dict[str, Any] | None
+) -> dict[str, Any] | None:
     """The measurement before the first step: as this run has made it before, as it is known, or made now.
 
     None without a suite, and where a run goes on that has none.
     """
-    before = desk.folder.read_json("before.json") or known
-    if before is None and desk.recipe.eval.suite.name != "none" and latest_checkpoint(desk.folder.checkpoints) is None:
-        before = _measure(desk, session, "before")
+    before = context.folder.read_json("before.json") or known
+    if before is None and latest_checkpoint(context.folder.checkpoints) is None:
+        before = _measure(context, session, "before")
     if before is not None:
-        desk.folder.write_json("before.json", before)
+        context.folder.write_json("before.json", before)
     return before
 
 
 def _measure(
-    desk: _RunContext, session: TrainingSetup, name: str, like: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Run the suite and leave `<name>.png`. An interruption stops it at once: nothing is lost.
+    context: _RunContext, session: TrainingSetup, name: str, like: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """Run the suite, if there is one, and leave `<name>.png`. An interruption stops it at once: nothing is lost.
 
     On as many items as the measurement `like` that it is compared with, or as `eval` says.
     """
-    recipe = desk.recipe
+    suite = context.suite
+    if suite is None:
+        return None
 
     def tell(done: int, total: int) -> None:
-        if desk.interrupt.asked:
+        if context.interrupt.asked:
             raise KeyboardInterrupt
-        if desk.threads is not None:
-            desk.threads.adapt()
-        desk.bar.items(f"measure {name}", done, total)
+        if context.threads is not None:
+            context.threads.adapt()
+        context.bar.items(f"measure {name}", done, total)
 
-    if recipe.eval.suite.name == "rewards":
-        outcome = evaluate_tracks(session, tell, like)
-    else:
-        settings = recipe.eval if like is None else _like(recipe.eval, like["items"])
-        outcome = evaluate_shapes(session.policy, settings, world_of(recipe), sampling_params(recipe), tell)
-    shown = outcome.samples
-    if shown:
-        grid = make_image_grid(
-            [s.image for s in shown],
-            [s.prompt for s in shown],
-            [s.correct for s in shown],
-            title=f"{name}: first samples" + (", hard prompts first" if recipe.eval.suite.name == "shapes" else ""),
-        )
-        path = desk.folder.path / f"{name}.png"
+    result = suite(session.policy, SuiteSettings(session, same_items_as=like, progress=tell))
+    context.callbacks.on_eval(context.callbacks.last[0], _eval_metrics(result))
+    if result.samples:
+        images, prompts, correct = zip(*result.samples, strict=True)
+        grid = make_image_grid(images, prompts, correct, title=f"{name}: {suite.samples_title}")
+        path = context.folder.path / f"{name}.png"
         try:
             save_image(grid, path)
         except OSError as error:  # the numbers are what counts
             warnings.warn(f"{str(path)!r} is not saved: {error.strerror or error}.", stacklevel=2)
-    return outcome.table
+    return result.table
 
 
-def _like(settings: EvalConfig, items: Mapping[str, int]) -> EvalConfig:
-    """The settings that measure the items of a measurement again, however long that takes."""
-    suite = settings.suite.with_options(held_out_size=items["held_out"])
-    same = {"size": items["test"], "suite": suite, "minutes": None}
-    return settings.model_copy(update=same)
+def _print_table(context: _RunContext, tables: Mapping[str, dict[str, Any] | None]) -> None:
+    evaluated = {heading: table for heading, table in tables.items() if table is not None}
+    if context.suite is not None and evaluated:
+        context.console.print(context.suite.show(evaluated))
 
 
-def _table(recipe: Recipe, columns: Mapping[str, Any]) -> Table:
-    if recipe.eval.suite.name == "rewards":
-        return rewards_table(columns, "Rewards on held-back rows, with 95 % intervals")
-    return suite_table(columns, "On held-back items, strict")
-
-
-def _glimpse_of_rewards(session: TrainingSetup) -> dict[str, float]:
-    """`eval/REWARD` and `eval/REWARD_greedy` on at most 256 rows, under the track's name where it has one."""
-    recipe = session.recipe
-    quick = {
-        "size": min(256, recipe.eval.size),
-        "samples_per_item": min(2, recipe.eval.samples_per_item),
-        "minutes": None,
-    }
-    quickly = recipe.model_copy(update={"eval": recipe.eval.model_copy(update=quick)})
-    numbers: dict[str, float] = {}
-    for track, rewards in evaluate_tracks(replace(session, recipe=quickly)).table.items():
-        prefix = f"eval/{track}/" if recipe.tracks else "eval/"
-        for name, own in rewards.items():
-            known = {f"{prefix}{name}": own["mean"], f"{prefix}{name}_greedy": own["greedy"]}
-            numbers |= {key: value for key, value in known.items() if value is not None}
-    return numbers
-
-
-def _glimpse_of_shapes(session: TrainingSetup) -> dict[str, float]:
-    recipe, policy = session.recipe, session.policy
-    suite = recipe.eval.suite.with_options(held_out_size=32)
-    quick = recipe.eval.model_copy(update={"size": 256, "suite": suite, "samples_per_item": 2, "minutes": None})
-    table = evaluate_shapes(policy, quick, world_of(recipe), sampling_params(recipe)).table
-    return {
-        "eval/draw": table["draw"]["overall"],
-        "eval/answer": table["answer"]["overall"],
-        "eval/draw_greedy": table["greedy"]["draw"]["overall"],
-        "eval/answer_greedy": table["greedy"]["answer"]["overall"],
-    }
-
-
-def world_of(recipe: Recipe) -> dict[str, Any]:
-    """The shapes world's options: those of the first track that trains on the world, else the defaults."""
-    sources = (track.data for track in recipe.resolved_tracks().values())
-    return next((dict(data.options) for data in sources if data.source == "shapes"), {})
+def _eval_metrics(result: SuiteResult) -> dict[str, float]:
+    return {f"eval/{name}": value for name, value in result.metrics.items()}
 
 
 def _summary(
@@ -323,16 +274,16 @@ def _summary(
     }
 
 
-def _print_next_steps(desk: _RunContext, session: TrainingSetup, progress: Progress) -> None:
-    checkpoint, folder = latest_checkpoint(desk.folder.checkpoints), desk.folder.path
+def _print_next_steps(context: _RunContext, session: TrainingSetup, progress: Progress) -> None:
+    checkpoint, folder = latest_checkpoint(context.folder.checkpoints), context.folder.path
     lines = [f"Trained {progress.step} steps in {progress.seconds:.0f} s: {checkpoint}"]
     if (folder / "before.png").is_file():
         lines.append(f"Pictures before and after: {folder / 'before.png'}, {folder / 'after.png'}")
-    shapes = any(track.data.source == "shapes" for track in desk.recipe.resolved_tracks().values())
+    shapes = any(track.data.source == "shapes" for track in context.recipe.resolved_tracks().values())
     if any(track.scenario.acts_making("image") for track in session.tracks):
         prompt = "two red circles" if shapes else "what to draw"
         lines.append(f'Try next: motet sample {shlex.quote(str(folder))} "{prompt}" --n 8 --out grid.png')
     else:
         question = "how many circles?" if shapes else "what to ask"
         lines.append(f'Try next: motet ask {shlex.quote(str(folder))} picture.png "{question}"')
-    desk.say("\n".join(lines))
+    context.say("\n".join(lines))

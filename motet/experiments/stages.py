@@ -17,7 +17,7 @@ from motet.experiments.tables import plan_tables
 from motet.report.resume_check import POLICY, check_resume_compatible
 from motet.report.run_dir import RECIPE, RunFolder
 from motet.report.terminal import Terminal
-from motet.training.setup import build_eval_tracks, build_rl_tracks, build_sft_tracks
+from motet.training.setup import build_eval_tracks, build_rl_tracks, build_sft_tracks, needs_rewards
 from motet.training.signals import Stopped
 from motet.weights.locate import find_damage, resolve_checkpoint, weights_digest
 from motet.weights.merge import merge_folders
@@ -84,7 +84,7 @@ def _preflight(plan: Plan, output: Path, wanted: Collection[str]) -> None:
         try:
             if _finished(stage, _folder_of(plan, stage, output)) is not None:
                 continue
-            if stage.kind != "merge" or stage.recipe.eval.suite.name == "rewards":
+            if stage.kind != "merge" or needs_rewards(stage.recipe):
                 open_tracks[stage.kind](stage.recipe)
         except MotetError as error:
             raise type(error)(f"Stage {stage.name!r}: {error.problem}", fix=error.fix) from error

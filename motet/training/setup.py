@@ -11,9 +11,8 @@ import torch
 
 from motet.config import DataConfig, Recipe, RewardsSuiteOptions, TrackConfig
 from motet.config.options import read_options
-from motet.core.act_kinds import kinds_making
 from motet.core.errors import CheckpointError, ConfigError, MotetError
-from motet.core.protocols import Policy, TrainablePolicy
+from motet.core.protocols import TrainablePolicy
 from motet.core.sampling import Sampling
 from motet.data import ResumableSampler, Rows, has_splits, is_file, open_rows, warn_unused_images
 from motet.policies import load_policy
@@ -24,6 +23,7 @@ from motet.training.advantage_estimators import resolve_advantage
 from motet.training.advantages import check_reward_assignment
 from motet.training.losses import kind_config, resolve_loss, resolve_losses
 from motet.training.optimizer_step import PolicyOptimizer
+from motet.training.suites import resolve_suite
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,6 @@ class TrainingSetup:
 def setup_rl(recipe: Recipe) -> TrainingSetup:
     """Build a run of reinforcement learning; what contradicts itself is refused here, before the first sample."""
     tracks, policy = build_rl_tracks(recipe), _load(recipe)
-    check_suite(recipe.eval.suite.name, policy)
     optimizer = build_optimizer(recipe, policy, trained_act_kinds(tracks, policy))
     return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), optimizer)
 
@@ -174,7 +173,7 @@ def eval_data_config(recipe: Recipe, data: DataConfig) -> DataConfig:
 
 def _check_eval_rows(recipe: Recipe, tracks: Sequence[Track]) -> None:
     """Raise where the suite `rewards` cannot measure a run that trains: no rows to measure on, or those of training."""
-    if recipe.eval.suite.name != "rewards":
+    if not needs_rewards(recipe):
         return
     for track in tracks:
         data = recipe.resolved_tracks()[track.name].data
@@ -198,9 +197,8 @@ def setup_eval(recipe: Recipe) -> TrainingSetup:
 
     A reward that asks for the reference gets the weights that are measured.
     """
-    tracks = build_eval_tracks(recipe) if recipe.eval.suite.name == "rewards" else []
+    tracks = build_eval_tracks(recipe) if needs_rewards(recipe) else []
     policy = _load(recipe)
-    check_suite(recipe.eval.suite.name, policy)
     optimizer = PolicyOptimizer(policy, recipe.optimizer, recipe.run.steps)
     return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), optimizer)
 
@@ -237,7 +235,6 @@ def setup_sft(recipe: Recipe) -> TrainingSetup:
     """
     tracks = build_sft_tracks(recipe)
     policy = _load(recipe)
-    check_suite(recipe.eval.suite.name, policy)
     for name in ("source_dropout", "joint_dropout"):
         if getattr(recipe.sft, name) and "denoising" not in policy.kinds:
             raise ConfigError(
@@ -272,7 +269,7 @@ def build_sft_tracks(recipe: Recipe) -> list[Track]:
     tracks = []
     for number, (name, config) in enumerate(recipe.resolved_tracks().items()):
         key = f"tracks.{name}." if name else ""
-        measured = recipe.eval.suite.name == "rewards"
+        measured = needs_rewards(recipe)
         if measured:
             _require_rewards(name, config, "add rewards to measure with, or set eval.suite to none.")
         scenario = resolve_scenario(config.scenario.name).with_options(config.scenario.options)
@@ -304,14 +301,10 @@ def build_sft_tracks(recipe: Recipe) -> list[Track]:
     return tracks
 
 
-def check_suite(suite: str, policy: Policy) -> None:
-    """Raise ConfigError when the policy cannot play the suite: the shapes suite draws and writes."""
-    if suite == "shapes" and not (kinds_making("text", policy.kinds) and kinds_making("image", policy.kinds)):
-        raise ConfigError(
-            f"eval.suite=shapes asks for pictures and texts, but the policy performs only: "
-            f"{', '.join(sorted(policy.kinds))}.",
-            fix="set eval.suite to rewards or none, or choose a policy that both draws and writes.",
-        )
+def needs_rewards(recipe: Recipe) -> bool:
+    """Whether the recipe's suite evaluates with its rewards."""
+    suite = resolve_suite(recipe)
+    return suite is not None and suite.needs_rewards
 
 
 def trained_act_kinds(tracks: Sequence[Track], policy: TrainablePolicy) -> set[str]:
@@ -333,4 +326,7 @@ def _load(recipe: Recipe) -> TrainablePolicy:
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
     torch.manual_seed(recipe.run.seed)  # new adapters begin at random
-    return load_policy(recipe.policy.path, recipe.policy)
+    suite, policy = resolve_suite(recipe), load_policy(recipe.policy.path, recipe.policy)
+    if suite is not None:
+        suite.check(policy)
+    return policy

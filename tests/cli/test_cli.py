@@ -100,7 +100,7 @@ def test_train_evaluates_before_and_after(trained):
     assert summary["before"].keys() == summary["after"].keys()
     assert all(Image.open(folder / f"{name}.png").width > 500 for name in ("before", "after"))
     assert load_recipe(folder / "recipe.yaml").run.steps == 2
-    for text in ("measure before", "train 2/2", "reward", "On held-back items", "Trained 2 steps", "Try next: motet"):
+    for text in ("measure before", "train 2/2", "reward", "Validation items", "Trained 2 steps", "Try next: motet"):
         assert text in output
     assert not list(folder.glob("*.partial"))
 
@@ -165,7 +165,7 @@ def test_sft(tiny_checkpoint, capsys, tmp_path):
         data={"targets": {"image": "target", "answer": "solution"}}, eval=SUITE, run={"steps": 2},
     )  # fmt: skip
     answer = motet_command(capsys, "sft", recipe, "--output", tmp_path / "run")
-    assert answer.code == 0 and "nll text" in answer.out and "On held-back items" in answer.out
+    assert answer.code == 0 and "nll text" in answer.out and "Validation items" in answer.out
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["steps"] == 2 and summary["after"]["draw"]["overall"] >= 0
 

@@ -210,8 +210,8 @@ def test_periodic_evaluation_does_not_change_training(tiny_checkpoint, tmp_path,
     outcome = type(
         "SuiteResult", (), {"table": quick | {"greedy": quick, "items": {"test": 1, "held_out": 1}}, "samples": []}
     )()
-    monkeypatch.setattr("motet.experiments.single_run.evaluate_shapes", lambda *_, **__: outcome)
-    monkeypatch.setattr("motet.experiments.single_run.suite_table", lambda *_: Table())
+    monkeypatch.setattr("motet.evaluation.suites.evaluate_shapes", lambda *_, **__: outcome)
+    monkeypatch.setattr("motet.evaluation.suites.suite_table", lambda *_: Table())
     for name, every in (("plain", None), ("looked", 2)):
         recipe = parse_recipe(mapping(tiny_checkpoint, eval={**EVAL, "suite": suite, "every": every}))
         run_training(recipe, RunFolder(tmp_path / name, resume=False), "")
@@ -235,9 +235,9 @@ def test_periodic_evaluation_is_logged_per_track(tiny_checkpoint, tmp_path, file
 def test_an_sft_run_on_shapes_is_evaluated_once(tiny_checkpoint, tmp_path, monkeypatch):
     measured = []
     monkeypatch.setattr(
-        "motet.experiments.single_run._measure", lambda desk, session, name, like=None: measured.append(name) or {}
+        "motet.experiments.single_run._measure", lambda context, session, name, like=None: measured.append(name) or {}
     )
-    monkeypatch.setattr("motet.experiments.single_run._table", lambda *_: Table())
+    monkeypatch.setattr("motet.experiments.single_run._print_table", lambda *_: None)
     data = {"targets": {"image": "target", "answer": "solution"}}
     recipe = mapping(tiny_checkpoint, rewards=None, algorithm=None, data=data, eval={"suite": "shapes"})
     recipe["run"]["steps"], recipe["sampling"]["text"]["max_tokens"] = 1, 60

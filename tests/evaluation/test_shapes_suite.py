@@ -191,7 +191,7 @@ def test_an_unsupported_suite_is_rejected_before_training(prepared, tmp_path):
     content["rewards"] = [{"name": f"{REWARDS}spacious"}]
     if prepared is setup_sft:
         content |= {"rewards": [], "data": {**content["data"], "targets": {"answer": "solution"}}}
-    with pytest.raises(ConfigError, match=r"eval\.suite=shapes asks for pictures and texts, but .* only: text\."):
+    with pytest.raises(ConfigError, match=r"eval\.suite=shapes needs images and text, but .* only: text\."):
         prepared(parse_recipe(content))
 
 
