@@ -179,7 +179,7 @@ def compare_metrics(old: dict[str, list[Any]], new: dict[str, list[Any]], *, exa
     lines += [f"{key} is new" for key in sorted(new.keys() - old.keys())]
     shared = sorted(old.keys() & new.keys())
     lengths = sorted({(len(old[key]), len(new[key])) for key in shared if len(old[key]) != len(new[key])})
-    lines += [f"{recorded} steps are recorded, {played} were run" for recorded, played in lengths]
+    lines += [f"{recorded} steps are recorded, {run} were run" for recorded, run in lengths]
     pairs = [
         (step, key, *both)
         for key in shared

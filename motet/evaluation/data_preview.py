@@ -104,8 +104,8 @@ def _open(recipe: Recipe, name: str, config: TrackConfig, split: str | None) -> 
 def _show(recipe: Recipe, policy: Any, track: _OpenTrack, number: int, count: int) -> ShownTrack:
     tasks = [track.rows.task(n) for n in range(count if track.rows.size is None else min(count, track.rows.size))]
     golds = [_golds_of(task, track) for task in tasks]
-    played = [_roll_out(recipe, policy, track, number, task, gold) for task, gold in zip(tasks, golds, strict=True)]
-    groups = [Group(task, (own,)) for task, own in zip(tasks, played, strict=True)]
+    rollouts = [_roll_out(recipe, policy, track, number, task, gold) for task, gold in zip(tasks, golds, strict=True)]
+    groups = [Group(task, (own,)) for task, own in zip(tasks, rollouts, strict=True)]
     scores = score_groups(groups, track.rewards, StepLog(recipe.run.steps, recipe.run.steps))
     rows = [
         ShownRow(
@@ -115,7 +115,7 @@ def _show(recipe: Recipe, policy: Any, track: _OpenTrack, number: int, count: in
             {reward.name: score.values[reward.name][0] for reward in track.rewards},
             score.dropped[0].message if 0 in score.dropped else None,
         )
-        for n, (task, gold, trajectory, score) in enumerate(zip(tasks, golds, played, scores, strict=True))
+        for n, (task, gold, trajectory, score) in enumerate(zip(tasks, golds, rollouts, scores, strict=True))
     ]
     images = [image for task in tasks for image in _images(task)]
     generates_images = bool(track.scenario.acts_making("image"))
@@ -131,10 +131,10 @@ def _roll_out(
     targets = {act: _GOLD_COLUMN.format(act) if act in answers else column for act, column in golds.items()}
     extended = replace(task, columns={**task.columns, **added})
     seed, samplings = recipe.run.seed, sampling_params(recipe)
-    (played,) = encode_demonstrations(
+    (rollout,) = encode_demonstrations(
         policy, track.scenario, [extended], targets, samplings=samplings, seed=seed, track=number
     )
-    return Trajectory(task, played.acts, played.failure)
+    return Trajectory(task, rollout.acts, rollout.failure)
 
 
 def _golds_of(task: Task, track: _OpenTrack) -> dict[str, str]:

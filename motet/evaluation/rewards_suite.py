@@ -74,11 +74,11 @@ def evaluate_tracks(
             if start and time.monotonic() - started > share:
                 break
             tasks = [rows.task(n) for n in range(start, min(size, start + ROWS_PER_BATCH))]
-            played, scores = _roll_out(session, track, tasks, recipe.eval.samples_per_item, sampling_params(recipe))
+            groups, scores = _roll_out(session, track, tasks, recipe.eval.samples_per_item, sampling_params(recipe))
             sampled += scores
             greedy += _roll_out(session, track, tasks, 1, _greedy(recipe))[1]
             if len(samples) < MAX_SAMPLES:
-                samples += _sample_images(played, scores, track.rewards[0])
+                samples += _sample_images(groups, scores, track.rewards[0])
             done += len(tasks)
             progress(done, sum(sizes))
         table[_label(track)] = {

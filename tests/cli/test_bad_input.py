@@ -23,7 +23,7 @@ def lines_of(answer):
     return [line for line in text.splitlines() if line.strip() and not line.startswith(NOISE)]
 
 
-def refused(capsys, tmp_path, recipe, *overrides, command="train", words=(), lines=1):
+def assert_rejected(capsys, tmp_path, recipe, *overrides, command="train", words=(), lines=1):
     """Run a command and check that it fails with a one-line error."""
     out = tmp_path / "runs" / "new"
     answer = motet_command(capsys, command, recipe, *overrides, "--output", out)
@@ -61,7 +61,7 @@ ANSWER = {"scenario": "answer", "rewards": [{"name": f"{REWARDS}spacious"}]}
         (["scenario=no_such_module:mine"], ["scenario", "no_such_module"], 1),
         (["rewards.0.name=reddisch"], ["rewards.name", "'reddisch'"], 1),
         (["rewards.0.acts=[imag]"], ["rewards.acts", "'imag'", "'image'"], 1),
-        (["rewards.0.weight=0"], ["'image'", "no reward speaks for it"], 1),
+        (["rewards.0.weight=0"], ["'image'", "no reward is assigned to it"], 1),
         (["policy.train=[languge_model]"], ["policy.train", "'language_model'"], 1),
         (["data.options.canvas=17"], ["canvas"], 1),
         (["algorithm.num_minibatches=3"], ["algorithm.num_minibatches", "run.prompts_per_step"], 1),
@@ -71,22 +71,26 @@ ANSWER = {"scenario": "answer", "rewards": [{"name": f"{REWARDS}spacious"}]}
 def test_invalid_recipes_are_rejected(tiny_checkpoint, capsys, tmp_path, overrides, words, lines):
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint)
     answer_words = [*words]
-    refused(capsys, tmp_path, recipe, *overrides, words=answer_words, lines=lines)
+    assert_rejected(capsys, tmp_path, recipe, *overrides, words=answer_words, lines=lines)
 
 
 def test_a_missing_recipe(capsys, tmp_path):
     (tmp_path / "recipe.yaml").write_text("")
-    refused(capsys, tmp_path, tmp_path / "recipee.yaml", words=["no recipe", "did you mean", "recipe.yaml"])
-    refused(capsys, tmp_path, tmp_path / "recipe.yaml", words=["is empty"])
+    assert_rejected(capsys, tmp_path, tmp_path / "recipee.yaml", words=["no recipe", "did you mean", "recipe.yaml"])
+    assert_rejected(capsys, tmp_path, tmp_path / "recipe.yaml", words=["is empty"])
 
 
 def test_train_and_sft_check_their_sections(tiny_checkpoint, capsys, tmp_path):
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint)
-    refused(capsys, tmp_path, recipe, command="sft", words=["data.targets names no column for the act 'image'"])
+    assert_rejected(capsys, tmp_path, recipe, command="sft", words=["data.targets names no column for the act 'image'"])
     bare = write_recipe(tmp_path / "bare.yaml", tiny_checkpoint, rewards=None)
-    refused(capsys, tmp_path, bare, words=["names no rewards", "motet sft"])
-    refused(capsys, tmp_path, recipe, "--only", "draw", words=["--only is 'draw'", "one run", "leave it out"])
-    refused(capsys, tmp_path, bare, command="sft", words=["data.targets", "'image'", "data.targets.image=COLUMN"])
+    assert_rejected(capsys, tmp_path, bare, words=["names no rewards", "motet sft"])
+    assert_rejected(
+        capsys, tmp_path, recipe, "--only", "draw", words=["--only is 'draw'", "has no stages", "leave out --only"]
+    )
+    assert_rejected(
+        capsys, tmp_path, bare, command="sft", words=["data.targets", "'image'", "data.targets.image=COLUMN"]
+    )
 
 
 # --- data
@@ -96,7 +100,7 @@ def test_a_missing_column(tiny_checkpoint, capsys, tmp_path):
     data = rows(tmp_path, {"image": "good.png", "qestion": "what?"})
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **ANSWER, data=data)
     words = ["rows.jsonl has no column 'question'", "Did you mean 'qestion'", "data.columns.question="]
-    refused(capsys, tmp_path, recipe, words=words)
+    assert_rejected(capsys, tmp_path, recipe, words=words)
     fine = ["data.columns.question=qestion", "run.steps=1"]
     assert motet_command(capsys, "train", recipe, *fine, "-o", tmp_path / "runs").code == 0
 
@@ -106,19 +110,19 @@ def test_missing_evaluation_rows(tiny_checkpoint, capsys, tmp_path):
     settings = {"data": data, "eval": {"suite": "rewards"}, "policy": {"path": "nowhere"}}
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **ANSWER, **settings)
     # Found before the policy is loaded.
-    refused(capsys, tmp_path, recipe, words=["eval.suite.split='test'", "has no splits", "set eval.suite.data"])
+    assert_rejected(capsys, tmp_path, recipe, words=["eval.suite.split='test'", "has no splits", "set eval.suite.data"])
 
 
 def test_an_unreadable_image(tiny_checkpoint, capsys, tmp_path):
     data = rows(tmp_path, {"image": "broken.png", "question": "what?"})
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **ANSWER, data=data)
-    refused(capsys, tmp_path, recipe, words=["Line 1 of rows.jsonl", "'broken.png'", "cannot be read"])
+    assert_rejected(capsys, tmp_path, recipe, words=["Line 1 of rows.jsonl", "'broken.png'", "cannot be read"])
 
 
 def test_a_prompt_that_is_too_long(tiny_checkpoint, capsys, tmp_path):
     data = rows(tmp_path, {"image": "good.png", "question": "why? " * 200})
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **ANSWER, data=data)
-    refused(capsys, tmp_path, recipe, words=["the model holds 256", "why? why?", "shorten the prompt"])
+    assert_rejected(capsys, tmp_path, recipe, words=["the model holds 256", "why? why?", "shorten the prompt"])
 
 
 # --- rewards
@@ -134,7 +138,7 @@ def test_a_prompt_that_is_too_long(tiny_checkpoint, capsys, tmp_path):
 )
 def test_rewards_that_break_their_contract(tiny_checkpoint, capsys, tmp_path, name, words):
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, rewards=[{"name": REWARDS + name}])
-    refused(capsys, tmp_path, recipe, words=words)
+    assert_rejected(capsys, tmp_path, recipe, words=words)
 
 
 def test_an_existing_empty_folder_stays(tiny_checkpoint, capsys, tmp_path):
@@ -171,16 +175,24 @@ def test_a_failure_during_training_keeps_checkpoints(tiny_checkpoint, capsys, tm
 
 def test_unloadable_checkpoints(tiny_checkpoint, capsys, tmp_path):
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint)
-    refused(capsys, tmp_path, recipe, f"policy.path={tmp_path}/none", words=["no checkpoint at", "none", "check"])
+    assert_rejected(
+        capsys, tmp_path, recipe, f"policy.path={tmp_path}/none", words=["no checkpoint at", "none", "check"]
+    )
     (tmp_path / "empty").mkdir()
-    refused(capsys, tmp_path, recipe, f"policy.path={tmp_path}/empty", words=["empty' holds no config.json"])
+    assert_rejected(capsys, tmp_path, recipe, f"policy.path={tmp_path}/empty", words=["empty' holds no config.json"])
     (tmp_path / "llama").mkdir()
     (tmp_path / "llama" / "config.json").write_text('{"model_type": "llama"}')
-    refused(capsys, tmp_path, recipe, f"policy.path={tmp_path}/llama", words=["'llama' model", "Janus"])
-    shutil.copytree(tiny_checkpoint, tmp_path / "torn")
-    weights = tmp_path / "torn" / "model.safetensors"
+    assert_rejected(capsys, tmp_path, recipe, f"policy.path={tmp_path}/llama", words=["'llama' model", "Janus"])
+    shutil.copytree(tiny_checkpoint, tmp_path / "truncated")
+    weights = tmp_path / "truncated" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    refused(capsys, tmp_path, recipe, f"policy.path={tmp_path}/torn", words=["torn/model.safetensors' cannot be read"])
+    assert_rejected(
+        capsys,
+        tmp_path,
+        recipe,
+        f"policy.path={tmp_path}/truncated",
+        words=["truncated/model.safetensors' cannot be read"],
+    )
     for command in (["sample", tmp_path / "none", "x"], ["eval", tmp_path / "none"], ["ask", tmp_path / "none"]):
         image = [tmp_path / "good.png", "what?"] if command[0] == "ask" else []
         Image.new("RGB", (4, 4)).save(tmp_path / "good.png")
@@ -208,14 +220,14 @@ def test_unusable_output_folders(tiny_checkpoint, capsys, tmp_path):
 
 
 def test_a_read_only_output_folder(tmp_path, monkeypatch):
-    def refuse(*arguments, **settings):
+    def raise_error(*arguments, **settings):
         raise PermissionError(13, "Permission denied")
 
     folder = RunFolder(tmp_path / "run", resume=False)
-    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(Path, "mkdir", raise_error)
     with pytest.raises(RunFolderError, match=r"'.*run' cannot be used: Permission denied"):
         folder.create("")
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(Path, "iterdir", raise_error)
     with pytest.raises(RunFolderError, match=r"cannot be used: Permission denied"):
         RunFolder(tmp_path, resume=False)
 
@@ -270,6 +282,6 @@ def test_a_finished_run_can_be_extended_not_shortened(tiny_checkpoint, capsys, t
 def test_unknown_sampling_option_lists_valid_names(key, value):
     # Bypasses the type checks that only tests have.
     given = SimpleNamespace(**{"guidance": "none", "sde_type": "flow_sde", key: value})
-    with pytest.raises(ConfigError, match=re.escape(f"Sampling({key}={value!r}) is unknown")) as refusal:
+    with pytest.raises(ConfigError, match=re.escape(f"Sampling({key}={value!r}) is unknown")) as caught:
         Sampling.__post_init__(given)
-    assert "use one of" in str(refusal.value) and ("guidance_scale" in str(refusal.value)) == (key == "guidance")
+    assert "use one of" in str(caught.value) and ("guidance_scale" in str(caught.value)) == (key == "guidance")

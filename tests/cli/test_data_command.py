@@ -84,8 +84,8 @@ def test_images_that_cannot_be_written(tiny_checkpoint, tmp_path, capsys):
 
 def test_acts_without_gold_are_sampled(tiny_checkpoint):
     (track,) = preview(parse_recipe(mapping(tiny_checkpoint, data={"size": 3})), 2)
-    (drawing, answer) = track.rows[0].acts
-    assert (drawing.name, drawing.column, drawing.text) == ("image", None, None)
+    (image, answer) = track.rows[0].acts
+    assert (image.name, image.column, image.text) == ("image", None, None)
     assert answer.column == "solution" and answer.text == track.rows[0].columns["solution"]
     assert (
         set(track.rows[0].rewards) == {"reddish", "spacious"}

@@ -286,10 +286,10 @@ IMAGE = "<image_placeholder>"
 WORDS, TOKENS = ("User", "Assistant"), ("<|User|>", "<|Assistant|>")
 CHATS = {
     "turns": ([("user", ["Hi "]), ("assistant", ["Yes?"]), ("user", ["Why"])], ["Hi", "Yes?", "Why"]),
-    "two adjacent pictures": ([("user", [None, None, "Which?"])], [f"{IMAGE}\n{IMAGE}\nWhich?"]),
-    "pictures around": ([("user", [None, "or", None, None])], [f"{IMAGE}\nor\n{IMAGE}\n{IMAGE}"]),
+    "two adjacent images": ([("user", [None, None, "Which?"])], [f"{IMAGE}\n{IMAGE}\nWhich?"]),
+    "images around": ([("user", [None, "or", None, None])], [f"{IMAGE}\nor\n{IMAGE}\n{IMAGE}"]),
     "an empty prompt": ([("user", [""])], [""]),
-    "blanks": ([("user", [" \n"])], [""]),
+    "whitespace": ([("user", [" \n"])], [""]),
     "an empty answer": ([("user", ["a"]), ("assistant", [""]), ("user", ["b"])], ["a", "", "b"]),
 }
 

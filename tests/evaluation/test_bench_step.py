@@ -19,7 +19,7 @@ def test_steps_are_timed_by_phase(tiny_checkpoint, tmp_path, capsys, monkeypatch
     found = json.loads((tmp_path / "o.json").read_text())
     assert found["trajectories"] == 4 and found["images"] == pytest.approx(
         4, rel=1e-3
-    )  # 2 prompts x 2 siblings, a picture each
+    )  # 2 prompts x 2 generations, one image each
     assert {"rollout", "rewards", "learn"} <= found["seconds"].keys()
     assert sum(found["seconds"].values()) == pytest.approx(found["step_seconds"], rel=0.2, abs=0.1)
     assert found["images_per_second"] == pytest.approx(4 / found["step_seconds"], rel=1e-3)

@@ -103,10 +103,10 @@ def test_row_options_need_a_recipe(tiny_checkpoint, capsys, option):
 def test_a_recipe_with_stages_needs_a_stage(tiny_checkpoint, capsys, tmp_path, files):
     plan = a_plan(tmp_path, tiny_checkpoint, files)
     unnamed = motet_command(capsys, "eval", tiny_checkpoint, plan)
-    assert unnamed.code == 2 and "stages taught, played" in unnamed.err and "--stage taught" in unnamed.err
-    wrong = motet_command(capsys, "eval", tiny_checkpoint, plan, "--stage", "plaid")
-    assert wrong.code == 2 and "did you mean 'played'" in wrong.err
-    assert motet_command(capsys, "eval", tiny_checkpoint, plan, "--stage", "played", "eval.size=1").code == 0
+    assert unnamed.code == 2 and "stages supervised, reinforced" in unnamed.err and "--stage supervised" in unnamed.err
+    wrong = motet_command(capsys, "eval", tiny_checkpoint, plan, "--stage", "reinforce")
+    assert wrong.code == 2 and "did you mean 'reinforced'" in wrong.err
+    assert motet_command(capsys, "eval", tiny_checkpoint, plan, "--stage", "reinforced", "eval.size=1").code == 0
 
 
 # --- eval.suite.data of a run
@@ -188,7 +188,7 @@ def test_sft_rejects_rewards_without_the_rewards_suite(tiny_checkpoint, files):
 def a_plan(tmp_path, checkpoint, files):
     shared = content(checkpoint, files[0], eval={**EVAL, "suite": {"name": "rewards", "data": files[1]}})
     shared["run"] = {"steps": 2, "prompts_per_step": 2}
-    stages = {"taught": {"kind": "sft"}, "played": {"from": "taught"}}
+    stages = {"supervised": {"kind": "sft"}, "reinforced": {"from": "supervised"}}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"shared": shared, "stages": stages}, sort_keys=False))
     return tmp_path / "plan.yaml"
 
@@ -197,7 +197,7 @@ def test_stages_share_rewards_with_an_sft_stage(tiny_checkpoint, capsys, tmp_pat
     answer = motet_command(capsys, "train", a_plan(tmp_path, tiny_checkpoint, files), "--output", tmp_path / "out")
     assert answer.code == 0, answer.err
     stages = json.loads((tmp_path / "out" / "summary.json").read_text())["stages"]
-    assert stages["taught"]["before"] != stages["taught"]["after"] == stages["played"]["before"]
+    assert stages["supervised"]["before"] != stages["supervised"]["after"] == stages["reinforced"]["before"]
     assert answer.out.count("measure before") == 1  # where one stage ends the next begins
 
 

@@ -1,4 +1,4 @@
-"""Whether the image tokenizer can show the pictures that a run is to draw: said before training, and only then."""
+"""Reconstruction of target images by the image tokenizer, and the warning before training."""
 
 import json
 
@@ -18,7 +18,7 @@ from tests.policies.unified import save
 from tests.runs import mapping
 
 SHIPPED = "checkpoints/shapes_janus"
-TAUGHT = {"rewards": None, "algorithm": None, "sampling": {"text": {"max_tokens": 60}}}
+SFT = {"rewards": None, "algorithm": None, "sampling": {"text": {"max_tokens": 60}}}
 TARGETS = {"image": "target", "answer": "solution"}
 
 
@@ -61,7 +61,7 @@ def test_other_images_are_not_reconstructed(shipped, images):
 
 
 def test_loss_is_relative_to_the_variance_within_images(shipped, monkeypatch):
-    """A reconstruction in the picture's mean colour loses everything, whatever its PSNR; flat pictures lose nothing."""
+    """A reconstruction in the mean colour of the image loses everything; single-colour images lose nothing."""
     faint = np.full((32, 32, 3), 128, np.uint8)
     faint[:16], faint[16:] = 118, 138
     flat = Image.new("RGB", (32, 32), (128, 128, 128))
@@ -74,7 +74,7 @@ def test_loss_is_relative_to_the_variance_within_images(shipped, monkeypatch):
 
 
 def test_pairs_contain_the_input_of_the_tokenizer(shipped):
-    """Cut to its middle square, as demonstrations are."""
+    """Cropped to the central square, like targets."""
     wide = Image.new("RGB", (96, 32), "red")
     wide.paste("blue", (32, 0, 64, 32))
     ((shown, _),) = shipped.reconstruct([wide])
@@ -95,20 +95,20 @@ def own_rows(folder, images):
     lines = []
     for number, image in enumerate(images):
         image.save(folder / f"{number}.png")
-        lines.append(json.dumps({"prompt": f"word {number}", "picture": f"{number}.png", "image": f"{number}.png"}))
+        lines.append(json.dumps({"prompt": f"word {number}", "target": f"{number}.png", "image": f"{number}.png"}))
     (folder / "rows.jsonl").write_text("\n".join(lines))
     return str(folder / "rows.jsonl")
 
 
-def drawing(checkpoint, source, **changes):
-    data = {"source": source, "options": {}, "targets": {"image": "picture"}}
+def image_recipe(checkpoint, source, **changes):
+    data = {"source": source, "options": {}, "targets": {"image": "target"}}
     return mapping(checkpoint, scenario="text_to_image", data=data, run={"steps": 1}, **changes)
 
 
 @pytest.mark.parametrize("way", ["sft", "rl"])
 def test_a_run_on_other_images_warns_once(tiny_checkpoint, tmp_path, capsys, way):
     source = own_rows(tmp_path / "data", words())
-    content = drawing(tiny_checkpoint, source, **(TAUGHT if way == "sft" else {}))
+    content = image_recipe(tiny_checkpoint, source, **(SFT if way == "sft" else {}))
     if way == "rl":
         content["rewards"], content["algorithm"]["advantage_assignment"] = content["rewards"][:1], "joint"
     run = run_supervised if way == "sft" else run_training
@@ -124,7 +124,7 @@ def test_a_run_on_other_images_warns_once(tiny_checkpoint, tmp_path, capsys, way
 
 def test_images_of_the_world_cause_no_warning(tmp_path, capsys):
     world = {"source": "shapes", "options": {}, "targets": TARGETS}
-    content = mapping(SHIPPED, **TAUGHT, data=world, run={"steps": 1}) | {"data": world}
+    content = mapping(SHIPPED, **SFT, data=world, run={"steps": 1}) | {"data": world}
     run_supervised(parse_recipe(content), RunFolder(tmp_path / "run", resume=False), "")
     assert "Warning" not in capsys.readouterr().out and (tmp_path / "run" / "reconstruction.png").is_file()
 
@@ -136,10 +136,10 @@ def test_a_text_only_scenario_is_not_reconstructed(tiny_checkpoint, tmp_path):
 
 def test_the_images_are_the_targets(tiny_checkpoint):
     """In supervised training the targets, in reinforcement learning what comes with the rows; the cursor stays."""
-    taught = setup_sft(parse_recipe(mapping(tiny_checkpoint, **TAUGHT, data={"targets": TARGETS})))
+    taught = setup_sft(parse_recipe(mapping(tiny_checkpoint, **SFT, data={"targets": TARGETS})))
     (track,) = taught.tracks
     task = track.cursor.rows.task(0)
     assert list(images_to_generate(task, track)) == [task["target"]]
     assert len(reconstruct_sample(taught).pairs) == 16 and track.cursor.drawn == 0
-    (played,) = setup_rl(parse_recipe(mapping(tiny_checkpoint))).tracks
-    assert list(images_to_generate(task, played)) == task.images
+    (track,) = setup_rl(parse_recipe(mapping(tiny_checkpoint))).tracks
+    assert list(images_to_generate(task, track)) == task.images

@@ -1,4 +1,4 @@
-"""The rewards suite: tracks played on held-back rows, row by row."""
+"""The rewards suite: means over validation rows, intervals and samples."""
 
 import statistics
 
@@ -19,22 +19,22 @@ EVAL = {"suite": "rewards", "size": 5, "samples_per_item": 3}
 
 
 def taste(completions, prompt):
-    """Half of the rows are judged: by the length of their prompt."""
+    """Half of the rows are applies: by the length of their prompt."""
     return [None if len(asked) % 2 else float(n) for n, asked in enumerate(prompt)]
 
 
 @pytest.fixture(scope="module")
-def played(tiny_checkpoint):
+def evaluated(tiny_checkpoint):
     content = mapping(tiny_checkpoint, eval=EVAL)
     content["rewards"].append({"name": f"{__file__}:taste"})
     session = setup_rl(parse_recipe(content))
-    told = []
-    return evaluate_tracks(session, lambda done, total: told.append((done, total))), told
+    progress = []
+    return evaluate_tracks(session, lambda done, total: progress.append((done, total))), progress
 
 
-def test_mean_and_interval_are_over_rows(played):
-    (table, told) = played[0].table["generate_and_answer"], played[1]
-    assert list(table) == ["reddish", "spacious", "taste"] and told == [(5, 5)]
+def test_mean_and_interval_are_over_rows(evaluated):
+    (table, progress) = evaluated[0].table["generate_and_answer"], evaluated[1]
+    assert list(table) == ["reddish", "spacious", "taste"] and progress == [(5, 5)]
     for numbers in table.values():
         own = [value for value in numbers["by_row"] if value is not None]
         mean, half = mean_interval(own)
@@ -43,12 +43,12 @@ def test_mean_and_interval_are_over_rows(played):
     assert len(set(table["reddish"]["by_row"])) > 1
 
 
-def test_rows_without_the_reward_have_no_value(played):
-    table = played[0].table["generate_and_answer"]
+def test_rows_without_the_reward_have_no_value(evaluated):
+    table = evaluated[0].table["generate_and_answer"]
     given = [value is not None for value in table["taste"]["by_row"]]
     assert 0 < sum(given) < 5
-    siblings = [(3 * n, 3 * n + 1, 3 * n + 2) for n in range(5)]
-    means = [statistics.fmean(places) if judged else None for places, judged in zip(siblings, given, strict=True)]
+    generations = [(3 * n, 3 * n + 1, 3 * n + 2) for n in range(5)]
+    means = [statistics.fmean(places) if applies else None for places, applies in zip(generations, given, strict=True)]
     assert table["taste"]["by_row"] == means
 
 
@@ -83,9 +83,9 @@ def test_a_split_with_fewer_rows_is_used_completely(tiny_checkpoint, monkeypatch
 
     session = setup_rl(parse_recipe(mapping(tiny_checkpoint, eval=EVAL, data={"size": 4})))
     monkeypatch.setattr("motet.training.setup.open_rows", opened)
-    told = []
-    table = evaluate_tracks(session, lambda done, total: told.append((done, total))).table["generate_and_answer"]
-    assert told == [(3, 3)] and len(table["reddish"]["by_row"]) == 3
+    progress = []
+    table = evaluate_tracks(session, lambda done, total: progress.append((done, total))).table["generate_and_answer"]
+    assert progress == [(3, 3)] and len(table["reddish"]["by_row"]) == 3
 
 
 def test_training_rows_are_not_evaluated(tiny_checkpoint, monkeypatch):

@@ -154,35 +154,35 @@ def unified(tmp_path_factory):
 
 
 @pytest.fixture
-def walked(monkeypatch):
-    """The samplings of all drawings by denoising."""
+def samplings_used(monkeypatch):
+    """The sampling settings of all generated images."""
     seen, act = [], DiffusionPolicy.act
     monkeypatch.setattr(DiffusionPolicy, "act", lambda self, asked, how: seen.append(how) or act(self, asked, how))
     return seen
 
 
-def test_a_diffusion_policy(unified, walked):
-    """Samples take the stochastic steps that it is told, the greedy drawing walks the ODE."""
+def test_a_diffusion_policy(unified, samplings_used):
+    """Samples take the configured stochastic steps, greedy images follow the ODE."""
     few = changed(held_out_size=2, guidance_scale=3.0).model_copy(update={"size": 4, "samples_per_item": 2})
     steps = Sampling(num_steps=3, noise_level=0.5, shift=2.0, guidance="conditional", guidance_scale=7.0)
     outcome = evaluate_shapes(load_policy(unified), few, WORLD, samplings(8, denoising=steps))
     assert list(outcome.table) == ["draw", "answer", "held_out", "greedy", "pass@2", "items", "by_item"]
-    assert [specimen.image.size for specimen in outcome.samples] == [(16, 16)] * 4
+    assert [sample.image.size for sample in outcome.samples] == [(16, 16)] * 4
     sampled = replace(steps, guidance="guided", guidance_scale=3.0)
-    assert walked == [sampled, replace(sampled, temperature=0.0)] * 2
+    assert samplings_used == [sampled, replace(sampled, temperature=0.0)] * 2
 
 
-def test_denoising_settings_of_the_command_and_of_a_run(unified, walked, tmp_path, capsys):
+def test_denoising_settings_of_the_command_and_of_a_run(unified, samplings_used, tmp_path, capsys):
     world = [part for name, value in WORLD.items() for part in ("--world", f"{name}={value}")]
     small = ["--size", 2, "--held-out-size", 2, "--samples-per-item", 1, "--max-tokens", 4]
     answer = motet_command(capsys, "eval", unified, *small, *world, "--num-steps", 2, "--noise-level", 0.3)
     assert answer.code == 0 and "draw: overall" in answer.out
-    assert {(how.num_steps, how.noise_level, how.guidance) for how in walked} == {(2, 0.3, "none")}
-    walked.clear()
+    assert {(how.num_steps, how.noise_level, how.guidance) for how in samplings_used} == {(2, 0.3, "none")}
+    samplings_used.clear()
     evaluated = {"suite": {"name": "shapes", "held_out_size": 2}, "size": 2, "samples_per_item": 1}
     content = mapping(unified, eval=evaluated, sampling={"denoising": {"num_steps": 4, "sde_type": "cps"}})
     run_measurement(parse_recipe(content), RunFolder(tmp_path / "run", resume=False), "")
-    assert {(how.num_steps, how.sde_type) for how in walked} == {(4, "cps")}
+    assert {(how.num_steps, how.sde_type) for how in samplings_used} == {(4, "cps")}
 
 
 @pytest.mark.parametrize("prepared", [setup_rl, setup_eval, setup_sft])
@@ -225,8 +225,8 @@ def test_progress_and_samples():
     rows = items("test", 40)
     hard = [row["prompt"] for row in rows if row["category"] in HARD_CATEGORIES]
     easy = [row["prompt"] for row in rows if row["category"] not in HARD_CATEGORIES]
-    assert hard and easy and [specimen.prompt for specimen in outcome.samples] == hard + easy
-    assert not any(specimen.correct for specimen in outcome.samples)
+    assert hard and easy and [sample.prompt for sample in outcome.samples] == hard + easy
+    assert not any(sample.correct for sample in outcome.samples)
 
 
 def test_images_too_small_for_the_grid_raise():

@@ -1,4 +1,4 @@
-"""Advantages: hand arithmetic, a naive reference in Python floats, and laws about dropped siblings."""
+"""Advantages: hand arithmetic, a naive reference in Python floats, and properties of failed generations."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ batches = st.integers(2, 6).flatmap(
 
 
 def naive(groups: list[list[float]], baseline: Baseline, scale: Scale) -> list[list[float]]:
-    """The definition, sibling by sibling."""
-    everyone = [r for group in groups for r in group if not math.isnan(r)]
+    """The definition, generation by generation."""
+    all_rewards = [r for group in groups for r in group if not math.isnan(r)]
     result = []
     for group in groups:
-        alive = [r for r in group if not math.isnan(r)]
-        teaches = len(alive) > 1 and max(alive) > min(alive)
+        valid = [r for r in group if not math.isnan(r)]
+        teaches = len(valid) > 1 and max(valid) > min(valid)
         row = []
         for g, reward in enumerate(group):
             if math.isnan(reward) or not teaches:
                 row.append(0.0)
                 continue
             others = [r for h, r in enumerate(group) if h != g and not math.isnan(r)]
-            advantage = reward - statistics.fmean(alive if baseline == "grpo" else others)
+            advantage = reward - statistics.fmean(valid if baseline == "grpo" else others)
             if scale != "none":
-                advantage /= statistics.stdev(alive if scale == "group" else everyone) + 1e-4
+                advantage /= statistics.stdev(valid if scale == "group" else all_rewards) + 1e-4
             row.append(advantage)
         result.append(row)
     return result
@@ -132,8 +132,8 @@ def test_equals_the_definition(groups: list[list[float]], baseline: Baseline, sc
         if scale != "batch":
             single: Literal["group", "none"] = scale
             torch.testing.assert_close(group_advantages(torch.tensor(group), baseline=baseline, scale=single), row)
-        alive = [r for r in group if not math.isnan(r)]
-        assert zero_variance(torch.tensor(group)) == (len(set(alive)) < 2)
+        valid = [r for r in group if not math.isnan(r)]
+        assert zero_variance(torch.tensor(group)) == (len(set(valid)) < 2)
 
 
 def test_normalize_separately_by_hand() -> None:

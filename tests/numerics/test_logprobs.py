@@ -336,13 +336,13 @@ def test_logits_stay_within_the_budget() -> None:
     head, hidden, _, actions = states(10)
     seen: list[int] = []
 
-    def watched(rows: Tensor) -> Tensor:
+    def counting_head(rows: Tensor) -> Tensor:
         seen.append(len(rows))
         return head(rows)
 
     saved: list[torch.Size] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.shape) or t, lambda t: t):
-        log_probs, entropies = hidden_log_probs(hidden, watched, actions, logits_budget=3 * V)
+        log_probs, entropies = hidden_log_probs(hidden, counting_head, actions, logits_budget=3 * V)
     assert entropies is None
     assert seen == [1, 3, 3, 3, 1]  # one row to learn V, then chunks of three
     assert all(V not in shape for shape in saved)  # nothing of the size of logits is saved for the backward pass

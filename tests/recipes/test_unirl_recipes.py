@@ -22,7 +22,7 @@ from tests.runs import motet_command
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
 NAMES = ("unirl_zero_t2i", "unirl_zero_cot", "unirl_zero_edit_cycle", "promptrl_flux_geneval", "promptrl_klein_edit")
 GENEVAL = {"tag": "colors", "include": [{"class": "dog", "count": 1, "color": "red"}], "prompt": "a photo of a red dog"}
-EDIT = {"image": "source.png", "prompt": "make it blue", "reverse_prompt": "make it red", "caption": "a red thing",
+EDIT = {"image": "source.png", "prompt": "make it blue", "reverse_prompt": "make it red", "caption": "a red object",
         "target_caption": "a blue object"}  # fmt: skip
 
 
