@@ -64,11 +64,19 @@ def _resolved(path: Path, overrides: list[str]) -> Iterator[str]:
     elif is_plan(path):
         plans = {"": load_plan(path, Path("OUTPUT"), overrides)}
     else:
-        yield to_yaml(load_recipe(path, overrides))
+        yield _checked(load_recipe(path, overrides))
         return
     for strategy, plan in plans.items():
         for stage in plan.stages:
-            yield f"# {f'{strategy}: ' if strategy else ''}{stage.name} ({stage.kind})\n{to_yaml(stage.recipe)}"
+            yield f"# {f'{strategy}: ' if strategy else ''}{stage.name} ({stage.kind})\n{_checked(stage.recipe)}"
+
+
+def _checked(recipe: Recipe) -> str:
+    """The recipe as YAML. Raises ConfigError for options that a loss or an advantage estimator does not have."""
+    from motet.training.losses import check_algorithm
+
+    check_algorithm(recipe.algorithm)
+    return to_yaml(recipe)
 
 
 def doctor() -> None:

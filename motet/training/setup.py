@@ -19,9 +19,8 @@ from motet.policies import load_policy
 from motet.policies.generation.noise import uniforms
 from motet.rewards import BoundReward, bind_policy, check_golds, resolve_all
 from motet.scenarios import Scenario, resolve_scenario
-from motet.training.advantage_estimators import resolve_advantage
 from motet.training.advantages import check_reward_assignment
-from motet.training.losses import kind_config, resolve_loss, resolve_losses
+from motet.training.losses import check_algorithm, kind_config, resolve_loss, resolve_losses
 from motet.training.optimizer_step import PolicyOptimizer
 from motet.training.suites import resolve_suite
 
@@ -107,14 +106,11 @@ def build_rl_tracks(recipe: Recipe) -> list[Track]:
     """
     if recipe.sft.model_fields_set:
         raise ConfigError("The section sft has no effect in `motet train`.", fix="remove it, or use `motet sft`.")
-    resolve_advantage(recipe.algorithm)
+    check_algorithm(recipe.algorithm)
     tracks = []
     for number, (name, config) in enumerate(recipe.resolved_tracks().items()):
         _require_rewards(name, config, "add rewards, or use `motet sft` to imitate data.")
         scenario = resolve_scenario(config.scenario.name).with_options(config.scenario.options)
-        kinds: set[str] = {*scenario.acts.values(), *recipe.algorithm.per_kind}
-        for kind in kinds:
-            resolve_loss(recipe.algorithm, kind)
         rows = open_rows(config.data, scenario.columns, seed=recipe.run.seed)
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
         check_golds(rewards, rows.texts())

@@ -4,9 +4,19 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from motet.training.losses.base import Loss, LossSettings, Needs, Sample
-from motet.training.losses.resolving import LOSSES, kind_config, resolve_loss, resolve_losses
+from motet.training.losses.resolving import LOSSES, check_algorithm, kind_config, resolve_loss, resolve_losses
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["LOSSES", "Loss", "LossSettings", "Needs", "Sample", "kind_config", "resolve_loss", "resolve_losses"]
+__all__ = [
+    "LOSSES",
+    "Loss",
+    "LossSettings",
+    "Needs",
+    "Sample",
+    "check_algorithm",
+    "kind_config",
+    "resolve_loss",
+    "resolve_losses",
+]

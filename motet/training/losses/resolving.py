@@ -11,9 +11,10 @@ from motet.config import AlgorithmConfig, KindConfig, Recipe
 from motet.config.error_messages import to_error
 from motet.config.options import read_options
 from motet.config.problem import Problem
-from motet.core.act_kinds import act_kind
+from motet.core.act_kinds import ACT_KINDS, act_kind
 from motet.core.registry import Registry, registry
 from motet.core.trajectory import ActKind
+from motet.training.advantage_estimators import resolve_advantage
 from motet.training.batches import PackedBatch, Stats
 from motet.training.losses.base import Loss, LossSettings
 
@@ -40,6 +41,13 @@ def resolve_loss(algorithm: AlgorithmConfig, kind: ActKind) -> Loss[Any]:
     if problems := list(settings.problems(key)):
         raise to_error(problems, f"{key}={choice.name}")
     return loss(settings, kind, algorithm.beta if own.beta is None else own.beta, own.weight)
+
+
+def check_algorithm(algorithm: AlgorithmConfig) -> None:
+    """Raise ConfigError for a loss or an advantage estimator that does not exist, or whose options are wrong."""
+    resolve_advantage(algorithm)
+    for kind in ACT_KINDS.entries:
+        resolve_loss(algorithm, kind)
 
 
 def resolve_losses(recipe: Recipe, kinds: Iterable[ActKind]) -> dict[ActKind, Loss[Any]]:

@@ -7,6 +7,7 @@ from motet.core.errors import ConfigError
 from motet.training.advantage_estimators import resolve_advantage
 from motet.training.losses import LOSSES, resolve_loss, resolve_losses
 from motet.training.losses.base import Loss
+from tests.runs import motet_command
 
 BASE = {"policy": {"path": "x"}, "run": {"steps": 1}, "rewards": [{"name": "format"}]}
 
@@ -84,6 +85,14 @@ def test_each_kind_has_the_algorithms_loss_or_its_own():
     assert (made["text"].beta, made["text"].weight) == (0.1, 1.0)
     assert type(made["denoising"]) is LOSSES.find("nft") and made["denoising"].settings.beta == 1.0
     assert (made["denoising"].beta, made["denoising"].weight) == (0.02, 2.0)
+
+
+def test_the_command_that_shows_a_recipe_checks_its_options(capsys, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("policy: {path: x}\nrun: {steps: 1}\nrewards: [{name: format}]\n")
+    answer = motet_command(capsys, "config", tmp_path / "recipe.yaml", "algorithm.loss={name: sapo, epsilon: 0.1}")
+    assert answer.code == 2 and "algorithm.loss.epsilon: the key is unknown" in answer.err
+    keys = motet_command(capsys, "config", "--keys").out
+    assert "algorithm.loss: {name: sapo, ...}" in keys and "temperature_neg  (a number > 0; default 1.05)" in keys
 
 
 def reinforce(batch):
