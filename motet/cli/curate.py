@@ -8,7 +8,7 @@ from rich.table import Table
 
 from motet.core.errors import DataError
 from motet.curation import Curated, curate, read_captions, read_questions, write_rows
-from motet.curation.files import refuse_output
+from motet.curation.files import check_output
 from motet.report.terminal import Terminal, say
 
 
@@ -16,22 +16,22 @@ def run(
     questions: Path, captions: Path, out: Path, *, images: str | None, min_coverage: float, keep_without_entities: bool
 ) -> None:
     """Pair questions with captions, write the rows, and print a summary."""
-    refuse_output(out)
+    check_output(out)
     done = curate(
         read_questions(questions),
         read_captions(captions),
-        floor=min_coverage,
+        min_coverage=min_coverage,
         keep_without_entities=keep_without_entities,
     )
     Terminal().print(_table(done, keep_without_entities))
     if done.without_caption:
         first = done.without_caption[0]
-        say(f"First without a caption: {first.place}, image {first.image!r}.")
+        say(f"First without a caption: {first.source_location}, image {first.image!r}.")
     if done.invalid_gold:
         first = done.invalid_gold[0]
-        say(f"First without a clear option: {first.place}, solution {first.solution!r:.80}.")
+        say(f"First without a clear option: {first.source_location}, solution {first.solution!r:.80}.")
     if not done.rows:
-        fix = "lower --min-coverage." if done.below else "see above why the questions were left out."
+        fix = "lower --min-coverage." if done.num_below else "see above why the questions were left out."
         raise DataError(f"No row is left to write to {str(out)!r}.", fix=fix)
     write_rows(done.rows, out, images)
     say(out)
@@ -41,7 +41,7 @@ def _table(done: Curated, keep: bool) -> Table:
     table = Table(title="Questions paired with captions", show_header=False)
     table.add_row("rows", f"{len(done.rows)}")
     table.add_row("mean coverage", "unknown: no solution has entities" if done.mean is None else f"{done.mean:.3f}")
-    table.add_row("left out", f"{done.below} below --min-coverage")
+    table.add_row("left out", f"{done.num_below} below --min-coverage")
     table.add_row("", f"{done.duplicates} duplicates")
     table.add_row("", f"{len(done.without_caption)} whose image has no caption")
     table.add_row("", f"{len(done.invalid_gold)} whose solution does not match exactly one option")

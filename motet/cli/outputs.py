@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from motet.core.atomic_files import write_whole
+from motet.core.atomic_files import write_atomic
 from motet.core.errors import OutputError
 from motet.report.terminal import Terminal
 
@@ -47,7 +47,7 @@ def write_output(option: str, path: Path, content: bytes) -> None:
         if _is_device(path):
             path.write_bytes(content)
         else:
-            write_whole(path, content)
+            write_atomic(path, content)
     except OSError as error:
         raise OutputError(
             f"{option} {str(path)!r} cannot be written: {error.strerror or error}.",

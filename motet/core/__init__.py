@@ -1,1 +1,1 @@
-"""What everything else speaks of: tasks, conversations, acts, trajectories, protocols, the registry, errors."""
+"""The core types: tasks, conversations, acts, trajectories, protocols, the registry, errors."""

@@ -1,4 +1,4 @@
-"""Files that survive a power cut: written, synced to the disk, and only then given their name. Imports no torch."""
+"""Crash-safe file writes: write, sync to the disk, then rename. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 _FOLDERS_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF, errno.EPERM}
-"""What some network file systems, and Windows, answer when a folder is opened or synced; they order renames alone."""
+"""Errors of some network file systems and of Windows for opening or syncing a folder, which need no sync."""
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, on the disk when this returns. Raises OSError; nothing partial is left then."""
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write and sync a file completely or not at all. Raises OSError, and removes what was written."""
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
@@ -26,26 +26,26 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Add to the end of a file all of `content` or nothing. Raises OSError. Not synced: see `sync`."""
+    """Append all of `content` to a file or nothing. Raises OSError. Not synced: see `sync`."""
     with path.open("ab", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         try:
-            left = memoryview(content)
-            while left:
-                left = left[file.write(left) :]
+            remaining = memoryview(content)
+            while remaining:
+                remaining = remaining[file.write(remaining) :]
         except BaseException:
             file.truncate(size)
             raise
 
 
 def sync(path: Path) -> None:
-    """See that a file's content is on the disk."""
+    """Sync the content of a file to the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """See that the names in a folder are on the disk: files made, renamed or removed there."""
+    """Sync the entries of a folder to the disk: files created, renamed or removed there."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -58,7 +58,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """See that everything below a folder is on the disk, files before the folders that name them."""
+    """Sync everything below a folder to the disk, files before their folders."""
     for place, _, files in os.walk(folder, topdown=False):
         for name in files:
             sync(Path(place) / name)

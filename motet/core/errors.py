@@ -4,10 +4,10 @@
     ├── ConfigError       a recipe or an override is wrong           (names key, value, fix)
     ├── DataError         a dataset row or a file is wrong           (names row, column, fix)
     ├── CheckpointError   a checkpoint cannot be read or written     (names path, fix)
-    ├── RewardError       a reward broke its contract                (names reward, fix)
+    ├── RewardError       a reward violates its contract                (names reward, fix)
     ├── ContextError      a prompt does not fit the model            (names length, limit, fix)
     ├── RunFolderError    the output folder cannot be used           (names folder, fix)
-    ├── OutputError       a file that was asked for cannot be written (names file, fix)
+    ├── OutputError       a requested file cannot be written (names file, fix)
     └── NumericsError     a number that must be finite is not        (names quantity, cause)
 
 A failed *trajectory* is not an error: it is data (`motet.core.trajectory.Failure`).
@@ -18,7 +18,7 @@ from motet.core.printable import printable, without_passwords
 
 
 class MotetError(Exception):
-    """What a user can mend. `fix` says how, in the imperative."""
+    """An error that the user can fix. `problem` says what is wrong, `fix` how to fix it, in the imperative."""
 
     def __init__(self, problem: str, *, fix: str) -> None:
         super().__init__(problem, fix)
@@ -43,7 +43,7 @@ class CheckpointError(MotetError):
 
 
 class RewardError(MotetError):
-    """A reward function broke its contract."""
+    """A reward function violates its contract."""
 
 
 class ContextError(MotetError):
@@ -55,12 +55,12 @@ class RunFolderError(MotetError):
 
 
 class OutputError(MotetError):
-    """A file that was asked for cannot be written."""
+    """A requested file cannot be written."""
 
 
 class NumericsError(MotetError):
     """A number that must be finite is not."""
 
 
-CORRECT_ROW = "correct the row, or put another in its place: a run is resumed only with as many rows as it had."
-"""What to do about a row that a run met."""
+CORRECT_ROW = "correct the row, or replace it: a run is resumed only with as many rows as it had."
+"""The fix for a row of a run."""

@@ -1,4 +1,4 @@
-"""Whatever a dataset or a command calls a picture -> an RGB PIL image. The only place of motet that opens pictures."""
+"""Read every form of an image in datasets and commands as an RGB PIL image. No other module opens images."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from motet.core.errors import DataError
 from motet.core.registry import first_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""Formats that are decoded. Pillow knows more, some of which start other programs (EPS: Ghostscript)."""
+"""Formats that are decoded. Pillow supports more, some of which start other programs (EPS: Ghostscript)."""
 MAX_PIXELS = 50_000_000
-"""Larger pictures are refused before they are decoded: a file of half a megabyte can hold gigabytes of pixels."""
+"""Larger images are rejected before they are decoded: a file of half a megabyte can contain gigabytes of pixels."""
 MAX_ASPECT = 200
-"""Longest side over shortest side. The image processors of Qwen-VL refuse more; no model sees anything in it."""
+"""Longest side over shortest side. The image processors of Qwen-VL reject more."""
 _ORIENTATION = 0x0112  # the EXIF tag
 _BASE64 = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # how PNG, JPEG, GIF and WebP files begin in base64
 
 
 def read_image(value: Any, folder: Path, where: str) -> Image.Image:
-    """One RGB picture from whatever holds it.
+    """Read one RGB image.
 
     `value` is a PIL image, bytes of a file, a path (relative to `folder`), base64, a data URL, or a mapping
     `{"bytes": ..., "path": ...}`. Raises DataError, beginning with `where`, when it cannot be read.
@@ -34,21 +34,21 @@ def read_image(value: Any, folder: Path, where: str) -> Image.Image:
 
 
 def check_image(value: Any, folder: Path, where: str) -> None:
-    """Raise what `read_image` would, as far as the header of a file tells: nothing is decoded."""
+    """Raise what `read_image` would, as far as the file's header shows; nothing is decoded."""
     _read(value, folder, where, decode=False)
 
 
 def image_path(text: str, folder: Path) -> Path:
-    """The file that a path or a `file://` address of a picture means. Raises RuntimeError for an unknown `~user`."""
+    """The file of an image's path or `file://` URL. Raises RuntimeError for an unknown `~user`."""
     return folder / Path(text.removeprefix("file://")).expanduser()
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Upright, 8 bits, and opaque: what is transparent becomes white (diagrams are often black on nothing).
+    """Upright, 8 bits per channel, and opaque: transparent pixels become white (diagrams are often black on nothing).
 
-    Raises ValueError for modes whose values have no fixed white.
+    Raises ValueError for modes without a defined white value.
     """
-    _require_mode(image)
+    _check_mode(image)
     if image.getexif().get(_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
@@ -61,93 +61,93 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _read(value: Any, folder: Path, where: str, *, decode: bool) -> Image.Image:
     if not isinstance(value, Image.Image | str | bytes | dict):
         raise DataError(
-            f"{where}: a picture is a {type(value).__name__}, not an image, bytes, a path or {{'bytes', 'path'}}.",
-            fix="store pictures with datasets' Image feature, or as paths; several per row go to the column `images`.",
+            f"{where}: expected an image, bytes, a path or {{'bytes', 'path'}}, got a {type(value).__name__}.",
+            fix="store images with datasets' Image feature, or as paths; several per row in the column `images`.",
         )
     try:
         if isinstance(value, Image.Image):
-            _require_size(value)
-            return to_rgb(value)  # the same object where nothing is to be changed
-        return _open(_source(value, folder), decode)
+            _check_size(value)
+            return to_rgb(value)  # the same object if nothing changes
+        return _open(_to_source(value, folder), decode)
     except Exception as error:  # PIL's decoders raise nearly anything on broken bytes
-        reason = str(error) if isinstance(error, _Refused) else first_line(error)
+        reason = str(error) if isinstance(error, _InvalidImage) else first_line(error)
         raise DataError(
-            f"{where}: the picture {_name(value)} cannot be read: {reason.rstrip('.')}.",
-            fix=f"correct the picture (paths are taken relative to {folder}).",
+            f"{where}: the image {_describe(value)} cannot be read: {reason.rstrip('.')}.",
+            fix=f"correct the image (paths are taken relative to {folder}).",
         ) from error
 
 
-class _Refused(ValueError):
-    """A reason in motet's own words."""
+class _InvalidImage(ValueError):
+    """The reason why an image is invalid."""
 
 
-def _source(value: str | bytes | dict[str, Any], folder: Path) -> Path | io.BytesIO:
-    """What to open: a regular file, or bytes."""
+def _to_source(value: str | bytes | dict[str, Any], folder: Path) -> Path | io.BytesIO:
+    """The regular file or the bytes to open."""
     content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (None, value)
     content = path if isinstance(path, bytes) else content
     if content is None and not path:
-        raise _Refused("neither bytes nor a path")
+        raise _InvalidImage("neither bytes nor a path")
     if content is None and isinstance(path, str):
-        content = _encoded(path)
+        content = _decode_base64(path)
     if content is not None:
         return io.BytesIO(content)
     text = str(path)
     if text.startswith(("http://", "https://")):
-        raise _Refused("addresses are not fetched; download it and give its path")
+        raise _InvalidImage("URLs are not downloaded; download the image and give its path")
     file = image_path(text, folder)
     if file.exists() and not file.is_file():
-        raise _Refused("it is a folder, a pipe or a device, not a file")
+        raise _InvalidImage("it is a folder, a pipe or a device, not a file")
     return file
 
 
-def _encoded(text: str) -> bytes | None:
+def _decode_base64(text: str) -> bytes | None:
     """The bytes of a data URL or of base64; None for anything else, which is a path."""
     if text.startswith("data:"):
         head, _, text = text.partition(",")
         if not head.endswith(";base64"):
-            raise _Refused("a data URL must be base64: data:image/png;base64,...")
+            raise _InvalidImage("a data URL must be base64: data:image/png;base64,...")
     elif not (text.startswith(_BASE64) and len(text) > 80):
         return None
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except binascii.Error as error:
-        raise _Refused(f"it is not valid base64: {error}") from error
+        raise _InvalidImage(f"it is not valid base64: {error}") from error
 
 
 def _open(source: Path | io.BytesIO, decode: bool) -> Image.Image:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_require_size` is stricter
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_check_size` is stricter
         try:
             opened = Image.open(source, formats=FORMATS)
         except Image.UnidentifiedImageError as error:
-            raise _Refused(f"it is not one of {', '.join(FORMATS)}") from error
+            raise _InvalidImage(f"it is not one of {', '.join(FORMATS)}") from error
         except Image.DecompressionBombError as error:
-            raise _Refused(f"it has more than {MAX_PIXELS:,} pixels; scale it down") from error
+            raise _InvalidImage(f"it has more than {MAX_PIXELS:,} pixels; scale it down") from error
     with opened as image:
-        _require_size(image)
-        _require_mode(image)
+        _check_size(image)
+        _check_mode(image)
         if not decode:
             return image
         image.load()
         return to_rgb(image)
 
 
-def _require_size(image: Image.Image) -> None:
+def _check_size(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise _Refused(f"its {width} x {height} pixels are more than {MAX_PIXELS:,}; scale it down")
+        raise _InvalidImage(f"its {width} x {height} pixels are more than {MAX_PIXELS:,}; scale it down")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise _Refused(
+        raise _InvalidImage(
             f"one side of its {width} x {height} pixels is more than {MAX_ASPECT} times the other; crop or pad it"
         )
 
 
-def _require_mode(image: Image.Image) -> None:
+def _check_mode(image: Image.Image) -> None:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        raise _Refused(f"mode {image.mode} does not say which value is white; save it with 8 bits per channel")
+        raise _InvalidImage(f"mode {image.mode} has no defined white value; save it with 8 bits per channel")
 
 
-def _name(value: Image.Image | str | bytes | dict[str, Any]) -> str:
+def _describe(value: Image.Image | str | bytes | dict[str, Any]) -> str:
     if isinstance(value, Image.Image):
         return f"(a PIL image of mode {value.mode})"
     path = value.get("path") if isinstance(value, dict) else value

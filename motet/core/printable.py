@@ -1,11 +1,11 @@
-"""Text of models, files and users made safe to print: nothing in it commands a terminal, and no password shows."""
+"""Make text of models, files and users safe to print: without terminal control characters and passwords."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-_JOINERS = "\u200c\u200d"  # of Persian words and of emoji: they command nothing
+_JOINERS = "\u200c\u200d"  # used in Persian and in emoji; harmless
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Control and format characters (escape sequences, right-to-left overrides, zero-width ones), lone surrogates, and line
 separators, by their Unicode category."""
@@ -17,7 +17,7 @@ _SECRET = re.compile(
 
 
 def printable(text: str, *, lines: bool = True) -> str:
-    r"""The text with `\x1b`, `\u202e` and the like in place of what is not for the eye.
+    r"""The text with `\x1b`, `\u202e` and the like in place of control characters.
 
     Tabs stay, and line breaks unless `lines` is False. Idempotent.
     """

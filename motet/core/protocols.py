@@ -1,4 +1,4 @@
-"""What motet asks of a policy and of a reward. Anything with these methods takes part; nothing inherits."""
+"""Protocols of policies and rewards: any object with these methods is one; no base class is needed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from motet.core.conversation import Conversation
 from motet.core.trajectory import Act, ActKind, Sampling
 
 RandomKey = tuple[int, ...]
-"""Names one stream of random numbers: (seed, step, task, sibling, act). Equal keys give equal noise in any batch."""
+"""Key of a stream of random numbers: (seed, step, task, generation, act). Equal keys give equal noise in any batch."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One act that a scenario wants: of which kind, in which context, under which name.
+    """A scenario's request for one act.
 
-    `drop_prompt`: a demonstration without its prompt, as in the unconditional branch of guidance;
-    `drop_source_image`: of an edit by denoising, without the picture that it edits.
+    `drop_prompt`: encode a target without its prompt, as in the unconditional branch of guidance; `drop_source_image`:
+    for an edit by denoising, without its source image.
     """
 
     kind: ActKind
@@ -40,7 +40,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Replay:
-    """An act's log-probs under the current weights, with gradient, and what loss terms asked for by name.
+    """An act's log-probs under the current weights, with gradient, and the quantities that losses need, by name.
 
     `extras["entropy"]` is `[N]`; a flow step offers `mean`, `std` and `velocity`.
     """
@@ -51,22 +51,22 @@ class Replay:
 
 @runtime_checkable
 class Policy(Protocol):
-    """A model that acts and can say how likely its acts were."""
+    """A model that generates acts and recomputes their log-probs."""
 
     version: int
-    """Grows by one with every optimizer step; acts remember the version that sampled them."""
+    """Incremented by every optimizer step; acts record the version that sampled them."""
 
     @property
     def kinds(self) -> frozenset[ActKind]:
-        """The kinds of act that this policy can perform."""
+        """The kinds of act that this policy can generate."""
         ...
 
     def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
-        """Perform requests of one kind, in order; identical contexts are prefilled once."""
+        """Generate the acts of requests of one kind, in order; identical contexts are prefilled once."""
         ...
 
     def encode_targets(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
-        """The acts that a dataset demonstrates (text or picture per request), without log-probs: for supervision."""
+        """Encode a dataset's targets (one text or image per request) as acts without log-probs, for SFT."""
         ...
 
     def replay(self, acts: Sequence[Act], needs: Collection[str] = ()) -> list[Replay]:
@@ -74,11 +74,11 @@ class Policy(Protocol):
         ...
 
     def num_tokens(self, act: Act) -> int:
-        """Tokens that replaying the act costs: what micro-batches are budgeted by."""
+        """Number of tokens of a replay of the act, which limits micro-batches."""
         ...
 
     def trainable(self) -> dict[str, Parameter]:
-        """The parameters that train, by name."""
+        """The trainable parameters by name."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -88,21 +88,21 @@ class Policy(Protocol):
 
 @runtime_checkable
 class TrainablePolicy(Policy, Protocol):
-    """A policy that reinforcement learning may update: what the loop asks beyond acting and replaying."""
+    """A policy that reinforcement learning can update."""
 
     autocast: torch.dtype | None
-    """Compute type of forward passes; None: the weights' own. See `motet.training.policy_update` on what it means for
-    old log-probs.
+    """Compute type of forward passes; None: the weights' own. See `motet.training.policy_update` on its effect on old
+    log-probs.
     """
     rollout_autocast: torch.dtype | None
     """Compute type of sampling; None: the weights' own."""
 
     def freeze_reference(self) -> None:
-        """Remember the present weights as the reference of the KL."""
+        """Store the current weights as the reference of the KL."""
         ...
 
     def reference(self) -> AbstractContextManager[None]:
-        """Inside, replay answers with the reference's weights, without gradient."""
+        """Context in which replay uses the reference weights, without gradient."""
         ...
 
 
@@ -110,7 +110,7 @@ class TrainablePolicy(Policy, Protocol):
 class Features:
     """A conversation in the policy's own feature space: the language model's last hidden states, float32.
 
-    `spans[k]` are the positions of the conversation's k-th part (a picture's tokens, a text's tokens), in order.
+    `spans[k]` are the positions of the conversation's k-th part (an image's tokens, a text's tokens), in order.
     """
 
     hidden: Float[Tensor, "T D"]
@@ -119,7 +119,7 @@ class Features:
 
 @runtime_checkable
 class FeaturePolicy(Policy, Protocol):
-    """A policy that shows its features, for rewards that compare within them (token matching)."""
+    """A policy that provides its features, for rewards that compare in feature space (token matching)."""
 
     def features(self, conversations: Sequence[Conversation]) -> list[Features]:
         """Features of each conversation under the current weights, without gradient; one forward pass."""
@@ -128,12 +128,12 @@ class FeaturePolicy(Policy, Protocol):
 
 @runtime_checkable
 class ReconstructingPolicy(Policy, Protocol):
-    """A policy whose drawings come out of an image tokenizer or an autoencoder, and so can be no better than it is."""
+    """A policy that generates images through an image tokenizer or an autoencoder, which limits their quality."""
 
     def reconstruct(self, images: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
-        """Of each picture what the tokenizer is shown (cut and resized to the model's size), and what it makes of it.
+        """Each image as the input of the tokenizer (cropped and resized to the model's size), and its reconstruction.
 
-        RGB, both of one size.
+        Both RGB, of equal size.
         """
         ...
 
@@ -142,8 +142,8 @@ class RewardFunction(Protocol):
     """TRL's reward signature, sync or async.
 
     `prompts` and `completions` are chats, one per trajectory; every dataset column arrives as a keyword argument, a
-    list with one entry per trajectory. None means that the reward does not apply. A function whose signature has a
-    parameter called `policy` receives the policy there, bound once when the run is prepared (`motet.rewards.base`).
+    list with one entry per trajectory. None means that the reward does not apply. A parameter named `policy` receives
+    the policy, bound once before the run (`motet.rewards.base`).
     """
 
     def __call__(

@@ -1,4 +1,4 @@
-"""A task: one dataset row, as a scenario and a reward see it."""
+"""A task: one dataset row for a scenario and its rewards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from motet.core.conversation import Conversation, from_column, user
 from motet.core.errors import ConfigError, DataError
 
 COLUMNS_WITH_IMAGES = ("question", "instruction")
-"""Columns that speak of the row's pictures."""
+"""Columns whose conversations begin with the row's images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,8 +20,8 @@ class Task:
     """One row of data.
 
     `columns` are the dataset's columns, passed to rewards as keyword arguments.
-    `index` identifies the row within the run (it seeds the sampling noise); `generation_index` says which of the G
-    trajectories of the group this is.
+    `index` identifies the row within the run (it seeds the sampling noise); `generation_index` is the index of the
+    trajectory in its group of G.
     """
 
     index: int
@@ -40,41 +40,40 @@ class Task:
             ) from None
 
     def for_generation(self, generation_index: int) -> Task:
-        """This task as sibling number `generation_index` sees it; the conversations are the same objects."""
+        """This task for one generation of the group; the conversations are the same objects."""
         return replace(self, generation_index=generation_index)
 
     @property
     def images(self) -> list[Image.Image]:
-        """The row's input pictures: column `images` (a list) or `image` (one), or none. Raises DataError for both."""
+        """The row's input images: column `images` (a list) or `image` (one), or none. Raises DataError for both."""
         image, images = self.columns.get("image"), self.columns.get("images")
         if image is not None and images:
             raise DataError(
-                f"Row {self.index} has pictures in both `image` and `images`.",
+                f"Row {self.index} has images in both `image` and `images`.",
                 fix="keep one of them; give the other another name with data.columns.NAME=image.",
             )
         return list(images or ([] if image is None else [image]))
 
     @property
     def prompt(self) -> Conversation:
-        """What to draw or to think about: the column `prompt`, a string or chat messages."""
+        """The image prompt: the column `prompt`, a string or chat messages."""
         return self.conversation("prompt")
 
     @property
     def question(self) -> Conversation:
-        """What to answer: the column `question` (a string or chat messages), with the row's pictures."""
+        """The question: the column `question` (a string or chat messages), with the row's images."""
         return self.conversation("question")
 
     @property
     def instruction(self) -> Conversation:
-        """What to change: the column `instruction` (a string or chat messages), with the row's pictures."""
+        """The edit instruction: the column `instruction` (a string or chat messages), with the row's images."""
         return self.conversation("instruction")
 
     def conversation(self, column: str) -> Conversation:
-        """A column as a conversation; one object for all siblings.
+        """A column as a conversation; one object for the whole group.
 
-        The row's pictures go to the places that it has for them. Without places, `question` and `instruction` show
-        them first and other columns do not show them. Raises DataError for what `motet.core.conversation.from_column`
-        does.
+        The row's images replace its placeholders. Without placeholders, `question` and `instruction` begin with the
+        images and other columns have none. Raises DataError as `motet.core.conversation.from_column`.
         """
         if column not in self._conversation_cache:
             self._conversation_cache[column] = from_column(

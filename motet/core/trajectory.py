@@ -1,12 +1,12 @@
-"""Trajectories: conversations some parts of which were acted by the policy.
+"""Trajectories: conversations some of whose assistant turns were sampled from the policy.
 
 An *act* is one uninterrupted generation of the policy: a text, the tokens of an image, or a denoising trajectory. Each
 kind of act (`motet.core.act_kinds`) exposes its actions as one axis `N` with one log-probability each: a text token, an
 image token, and a stochastic denoising step are all actions.
 
 Dimension letters of the whole package:
-    P prompts   G siblings of a prompt   B sequences (acts)   N actions of an act   A actions of all acts, concatenated
-    T tokens    S denoising steps        V vocabulary         D features            C H W channels, height, width
+    P prompts   G generations per prompt   B sequences (acts)   N actions of an act   A actions of all acts
+    T tokens    S denoising steps          V vocabulary         D features            C H W channels, height, width
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ ActKind = str
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
-    """What the model saw of a context, kept so that replay never derives it again.
+    """A context as encoded for the model, stored so that replay uses the same encoding.
 
-    `ids` are the context's token ids (image places hold the image token's id); `pixels` the preprocessed images, as
+    `ids` are the context's token ids (at image positions the image token's id); `pixels` the preprocessed images, as
     the model's vision tower takes them, and `image_sizes` their sizes where it needs them (Qwen-VL: time, height and
     width in patches); `null_ids` the ids of the unconditional branch, None when there was none. Shared by the
     generations of a group.
@@ -44,11 +44,11 @@ class Encoding:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Act:
-    """One uninterrupted generation of the policy: what all kinds share. Kinds derive from `TextAct` or `ImageAct`.
+    """One uninterrupted generation of the policy. Kinds derive from `TextAct` or `ImageAct`.
 
-    `log_probs` are those of the scoring distribution at sampling time, float32, None for an act that a dataset gives.
-    `behaviour_log_probs` are those of the distribution that was really sampled from, where it differs.
-    `trained` False: sampled for its effect, left out of the loss.
+    `log_probs` are the old log-probs, of the scoring distribution at sampling time, float32; None for an act encoded
+    from a dataset. `behaviour_log_probs` are log pi_behaviour, of the distribution that was sampled from, where it
+    differs. `trained` False: left out of the loss.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Act:
 
     @property
     def num_actions(self) -> int:
-        """N."""
+        """The number of actions N."""
         raise NotImplementedError
 
     @property
@@ -80,7 +80,7 @@ class Act:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TextAct(Act):
-    """An act that makes a text. `finished` False: it was cut off at the most tokens that it may have."""
+    """An act that generates a text. `finished` False: it was truncated at max_tokens."""
 
     text: str
     finished: bool
@@ -91,7 +91,7 @@ class TextAct(Act):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageAct(Act):
-    """An act that makes an image."""
+    """An act that generates an image."""
 
     image: Image.Image
 
@@ -117,7 +117,7 @@ class TextTokens(TextAct):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageTokens(ImageAct):
-    """An image generated token by token. `ids` are codebook indices in raster order; `image` is their one decoding."""
+    """An image generated token by token. `ids` are codebook indices in raster order; `image` is their decoding."""
 
     kind: ClassVar[str] = "image"
     ids: Int[Tensor, "N"]
@@ -142,8 +142,8 @@ class DenoisingSteps(ImageAct):
     so replay cannot use another. Latents and log-probs are float32; a step's log-density is averaged over the latent
     dimensions (Flow-GRPO, arXiv 2505.05470), so its clip range sits near 1e-4.
 
-    A demonstrated act (`log_probs` None) is one step from `x_sigma = (1 - sigma) x_0 + sigma noise` to the image
-    `x_0`. Its log-prob is minus the flow-matching loss there: the likelihood of supervised training.
+    An act encoded from a dataset (`log_probs` None) is one step from `x_sigma = (1 - sigma) x_0 + sigma noise` to the
+    image `x_0`. Its log-prob is minus the flow-matching loss there: the likelihood in SFT.
     """
 
     kind: ClassVar[str] = "denoising"
@@ -158,7 +158,7 @@ class DenoisingSteps(ImageAct):
 
 @dataclass(frozen=True, eq=False)
 class Failure:
-    """Why a trajectory has no result: which boundary broke, and what it said."""
+    """Why a trajectory failed: the component that raised, and its message."""
 
     where: Literal["scenario", "policy", "reward"]
     message: str
@@ -166,7 +166,7 @@ class Failure:
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """One sibling's play of a scenario on a task: its acts in order, or the failure that ended it."""
+    """One rollout of a scenario on a task: its acts in order, or the failure that ended it."""
 
     task: Task
     acts: tuple[Act, ...]
@@ -174,7 +174,7 @@ class Trajectory:
 
     @property
     def completion(self) -> list[dict[str, Any]]:
-        """The acts as TRL-style assistant messages: text as a plain string, a picture as one image part."""
+        """The acts as TRL-style assistant messages: text as a plain string, an image as one image part."""
         return completion_of(self.acts)
 
 
@@ -189,23 +189,23 @@ def completion_of(acts: Sequence[Act]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The G siblings of one task."""
+    """The G trajectories of one task."""
 
     task: Task
     trajectories: tuple[Trajectory, ...]
 
     @property
     def valid_indices(self) -> list[int]:
-        """Siblings that did not fail."""
+        """Indices of the trajectories that did not fail."""
         return [g for g, trajectory in enumerate(self.trajectories) if trajectory.failure is None]
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The rewards of one group: for every reward its G values; None where it does not apply or its sibling failed.
+    """The rewards of one group: G values per reward, None where it does not apply or the trajectory failed.
 
-    `dropped` are the siblings without a usable score, with the reason; they carry no gradient and are counted.
-    `logged` is what rewards logged of single siblings: sibling -> reward -> column -> value.
+    `dropped` are the trajectories without a valid score, with the reason; they get no gradient and are counted.
+    `logged` is what rewards logged per trajectory: generation index -> reward -> column -> value.
     """
 
     values: Mapping[str, tuple[float | None, ...]]
@@ -217,7 +217,7 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class ActWithAdvantage:
-    """An act with the advantage that its actions share."""
+    """An act with the advantage of all its actions."""
 
     act: Act
     advantage: float

@@ -1,6 +1,6 @@
-"""Pairs of a question and a caption that covers its solution: how CoRL's training data came about."""
+"""Pair questions with captions that cover their solutions: how CoRL's training data was built."""
 
 from motet.curation.files import read_captions, read_questions, write_rows
-from motet.curation.pairing import Curated, Question, curate
+from motet.curation.pairing import Curated, CurationQuestion, curate
 
-__all__ = ["Curated", "Question", "curate", "read_captions", "read_questions", "write_rows"]
+__all__ = ["Curated", "CurationQuestion", "curate", "read_captions", "read_questions", "write_rows"]

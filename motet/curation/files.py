@@ -1,4 +1,4 @@
-"""Questions and captions from files, and rows into one."""
+"""Read questions and captions from files, and write rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from motet.config import DataConfig
 from motet.core.errors import ConfigError, DataError, RunFolderError
 from motet.core.registry import first_line
-from motet.curation.pairing import Question
+from motet.curation.pairing import CurationQuestion
 from motet.data.sources import Source, open_source
 
 _NAMES = {
@@ -20,27 +20,37 @@ _NAMES = {
     "solution": ("solution", "answer"),
     "caption": ("caption", "captions"),
 }
-"""What is read, and the columns that may hold it; the first that is there counts."""
+"""Field -> the columns that may contain it; the first that exists is used."""
 _LISTS = {"options": ("options", "choices"), "entities": ("entities",)}
 _BATCH = 100
-"""Rows of a parquet file whose pictures are in memory at once."""
+"""Rows of a Parquet file whose images are in memory at the same time."""
 
 
-def read_questions(path: Path) -> list[Question]:
-    """Questions of a .jsonl, .json, .parquet or .csv file, one a row: image, question, solution.
+def read_questions(path: Path) -> list[CurationQuestion]:
+    """Questions of a .jsonl, .json, .parquet or .csv file, one per row: image, question, solution.
 
-    `image_id` and `answer` stand for the first and the last. `options` (or `choices`) is a list of texts, `entities` a
-    list of words to cover. All other columns stay in the rows. Raises DataError, naming the row.
+    `image_id` and `answer` are other names of the first and the last. `options` (or `choices`) is a list of texts,
+    `entities` a list of words to cover. All other columns stay in the rows. Raises DataError, naming the row.
     """
-    source = _open(path)
+    source = _open_nonempty(path)
     taken = {name for names in (*_NAMES.values(), *_LISTS.values()) for name in names} - {"caption", "captions"}
     columns = {what: _column(source, what) for what in ("image", "question", "solution")}
-    found: list[Question] = []
-    for raw, place in _rows(source):
-        text = {what: _text(raw, column, place) for what, column in columns.items()}
-        options, wanted = (_list(raw, names, place) for names in _LISTS.values())
-        others = {name: value for name, value in raw.items() if name not in taken}
-        found.append(Question(text["image"], text["question"], text["solution"], place, options or (), wanted, others))
+    found: list[CurationQuestion] = []
+    for raw, source_location in _rows(source):
+        text = {what: _text(raw, column, source_location) for what, column in columns.items()}
+        options, target_entities = (_list(raw, names, source_location) for names in _LISTS.values())
+        extra_columns = {name: value for name, value in raw.items() if name not in taken}
+        found.append(
+            CurationQuestion(
+                text["image"],
+                text["question"],
+                text["solution"],
+                source_location,
+                options or (),
+                target_entities,
+                extra_columns,
+            )
+        )
     return found
 
 
@@ -49,7 +59,7 @@ def read_captions(path: Path) -> dict[str, list[str]]:
 
     Also COCO's own `captions_train2017.json`. Raises DataError, naming the row.
     """
-    source = _open(path)
+    source = _open_nonempty(path)
     rows, columns = _rows(source), ("image", "caption")
     if source.size == 1 and {"annotations", "images"} <= set(source.columns):
         rows = ((one, f"Annotation {n} of {source.name}") for n, one in enumerate(source.read(0)["annotations"]))
@@ -57,25 +67,28 @@ def read_captions(path: Path) -> dict[str, list[str]]:
     else:
         image, caption = (_column(source, what) for what in columns)
     found: dict[str, list[str]] = {}
-    for raw, place in rows:
+    for raw, source_location in rows:
         value = raw.get(caption)
         texts = value if isinstance(value, list) else [value]
         for text in texts:
             if not isinstance(text, str) or not text.strip():
-                raise DataError(f"{place}, column {caption!r}, holds {text!r:.80}, no text.", fix="mend the row.")
-            own = found.setdefault(_text(raw, image, place), [])
+                raise DataError(
+                    f"{source_location}, column {caption!r}, contains {text!r:.80}, expected a text.",
+                    fix="correct the row.",
+                )
+            own = found.setdefault(_text(raw, image, source_location), [])
             own += [text.strip()] if text.strip() not in own else []
     return found
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], out: Path, images: str | None = None) -> None:
-    """Write rows as .jsonl or .parquet; the file appears whole or not at all.
+    """Write rows as .jsonl or .parquet; the file is written completely or not at all.
 
     `images` is a path with `{image}` where the image's id stands, such as `train2017/{image:0>12}.jpg`: `real_image`
-    becomes that file's path relative to `out`, or in a parquet file the picture itself. None: it stays the id.
-    Raises ConfigError for another kind of file, RunFolderError when `out` exists, DataError for a missing picture.
+    becomes that file's path relative to `out`, or in a parquet file the image itself. None: it remains the id.
+    Raises ConfigError for another file type, RunFolderError when `out` exists, DataError for a missing image.
     """
-    refuse_output(out)
+    check_output(out)
     files = [_image_path(row["real_image"], images) for row in rows]
     partial = out.with_name(f".partial_{out.name}")
     try:
@@ -90,26 +103,26 @@ def write_rows(rows: Sequence[Mapping[str, Any]], out: Path, images: str | None 
         os.replace(partial, out)
     except (OSError, TypeError, ValueError) as error:  # pyarrow's errors are ValueErrors and TypeErrors
         raise DataError(
-            f"{str(out)!r} cannot be written: {first_line(error)}.", fix="mend that, and try again."
+            f"{str(out)!r} cannot be written: {first_line(error)}.", fix="fix the error above and retry."
         ) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def refuse_output(out: Path) -> None:
-    """Raise ConfigError for a file of another kind, RunFolderError for one that exists."""
+def check_output(out: Path) -> None:
+    """Raise ConfigError for another file type, RunFolderError for a file that exists."""
     if out.suffix.lower() not in (".jsonl", ".parquet"):
         raise ConfigError(f"--out {str(out)!r} has an unknown file type.", fix="name a .jsonl or a .parquet file.")
     if out.exists():
         raise RunFolderError(f"{str(out)!r} exists.", fix="name a new file.")
 
 
-def _open(path: Path) -> Source:
+def _open_nonempty(path: Path) -> Source:
     if not path.is_file():
         raise DataError(f"There is no file {str(path)!r}.", fix="give a .jsonl, .json, .parquet or .csv file.")
     source = open_source(DataConfig(source=str(path)), 0, ())
     if not source.size:
-        raise DataError(f"{str(path)!r} holds no rows.", fix="give a file with at least one row.")
+        raise DataError(f"{str(path)!r} has no rows.", fix="give a file with at least one row.")
     return source
 
 
@@ -127,21 +140,27 @@ def _column(source: Source, what: str) -> str:
     )
 
 
-def _text(raw: Mapping[str, Any], column: str, place: str) -> str:
+def _text(raw: Mapping[str, Any], column: str, source_location: str) -> str:
     value = raw.get(column)
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise DataError(f"{place}, column {column!r}, holds {value!r:.80}, no text or number.", fix="mend the row.")
+        raise DataError(
+            f"{source_location}, column {column!r}, contains {value!r:.80}, expected a text or a number.",
+            fix="correct the row.",
+        )
     return str(value).strip()
 
 
-def _list(raw: Mapping[str, Any], names: Sequence[str], place: str) -> tuple[str, ...] | None:
+def _list(raw: Mapping[str, Any], names: Sequence[str], source_location: str) -> tuple[str, ...] | None:
     name = next((name for name in names if raw.get(name) is not None), None)
     if name is None:
         return None
     value = raw[name]
-    if not isinstance(value, list) or not all(isinstance(one, str | int | float) for one in value):
-        raise DataError(f"{place}, column {name!r}, holds {value!r:.80}, no list of texts.", fix="mend the row.")
-    return tuple(str(one) for one in value)
+    if not isinstance(value, list) or not all(isinstance(item, str | int | float) for item in value):
+        raise DataError(
+            f"{source_location}, column {name!r}, contains {value!r:.80}, expected a list of texts.",
+            fix="correct the row.",
+        )
+    return tuple(str(item) for item in value)
 
 
 def _image_path(image: str, template: str | None) -> Path | None:
@@ -151,11 +170,11 @@ def _image_path(image: str, template: str | None) -> Path | None:
         path = Path(template.format(image=image))
     except (KeyError, IndexError, ValueError) as error:
         raise ConfigError(
-            f"--images {template!r} is no path with {{image}}: {first_line(error)}.",
+            f"--images {template!r} is not a path with {{image}}: {first_line(error)}.",
             fix="write something like train2017/{image:0>12}.jpg.",
         ) from error
     if not path.is_file():
-        raise DataError(f"The picture {str(path)!r} does not exist.", fix="correct --images, or get the picture.")
+        raise DataError(f"The image {str(path)!r} does not exist.", fix="correct --images, or get the image.")
     return path
 
 

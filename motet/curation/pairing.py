@@ -1,4 +1,4 @@
-"""Every question gets the caption of its picture that covers most of its solution's entities."""
+"""Pair every question with the caption of its image that covers most entities of its solution."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ _ANSWER = {"MC": "the letter of one option", "OE": "one to three words"}
 
 
 @dataclass(frozen=True)
-class Question:
-    """A question about a picture. `place` says where it stands, for messages; `others` are further columns of its row.
+class CurationQuestion:
+    """A question about an image.
 
-    `wanted` are words that a caption shall cover; None: the entities of the solution.
+    `source_location` names its row in messages; `extra_columns` are the other columns of the row. `target_entities` are
+    words that the caption should cover; None: the entities of the solution.
     """
 
     image: str
     text: str
     solution: str
-    place: str
+    source_location: str
     options: tuple[str, ...] = ()
-    wanted: tuple[str, ...] | None = None
-    others: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    target_entities: tuple[str, ...] | None = None
+    extra_columns: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
 class Curated:
-    """Rows in the columns of x2x_rft_22k, and what happened to the questions that are not among them.
+    """Rows in the columns of x2x_rft_22k, and the questions that were left out.
 
-    `coverages` are those of all pairs, the ones below the floor included. `real_image` of a row is the image's id.
+    `coverages` are those of all pairs, including those below the minimum. `real_image` of a row is the image's id.
     """
 
     rows: list[dict[str, Any]]
     coverages: list[float]
     duplicates: int
-    without_caption: list[Question]
+    without_caption: list[CurationQuestion]
     without_entities: int
-    below: int
-    invalid_gold: list[Question] = field(default_factory=list[Question])
+    num_below: int
+    invalid_gold: list[CurationQuestion] = field(default_factory=list[CurationQuestion])
 
     @property
     def mean(self) -> float | None:
@@ -54,7 +55,7 @@ class Curated:
         return sum(known) / len(known) if known else None
 
     def histogram(self) -> dict[str, int]:
-        """How many pairs have how much of their entities covered, by `BINS`."""
+        """Number of pairs by coverage, in `BINS`."""
         counts = dict.fromkeys(BINS, 0)
         for value in self.coverages:
             counts[_bin(value)] += 1
@@ -62,24 +63,24 @@ class Curated:
 
 
 def curate(
-    questions: Sequence[Question],
+    questions: Sequence[CurationQuestion],
     captions: Mapping[str, Sequence[str]],
     *,
-    floor: float = 0.0,
+    min_coverage: float = 0.0,
     keep_without_entities: bool = True,
 ) -> Curated:
-    """Pair questions with captions; of captions that cover equally much, the first of the file is taken.
+    """Pair questions with captions; of captions with equal coverage the first of the file is used.
 
-    Left out and counted: a question that comes again with the same solution, one whose solution is none of its options
-    or two, one whose picture has no caption, and one whose best caption covers less than `floor`. A solution without
-    entities (a number, yes) has no coverage: its row gets None and the picture's first caption, whatever the floor, or
-    with `keep_without_entities` False is left out.
+    Left out and counted: a question that is repeated with the same solution, one whose solution is not one of its
+    options or two, one whose image has no caption, and one whose best caption covers less than `min_coverage`. A
+    solution without entities (a number, yes) has no coverage: its row gets None and the image's first caption, whatever
+    the minimum, or with `keep_without_entities` False is left out.
 
-    Raises DataError when no question's picture has a caption.
+    Raises DataError when no question's image has a caption.
     """
     done = Curated([], [], 0, [], 0, 0)
     seen: set[tuple[str, str, str]] = set()
-    duplicates = without = below = 0
+    duplicates = without = num_below = 0
     for question in questions:
         key = (question.image, question.text, question.solution)
         duplicates += key in seen
@@ -93,68 +94,68 @@ def curate(
         if not offered:
             done.without_caption.append(question)
             continue
-        wanted = _wanted(question)
-        if not wanted:
+        target_entities = _target_entities(question)
+        if not target_entities:
             without += 1
             if keep_without_entities:
                 done.rows.append(_row(question, offered[0], None))
             continue
-        best = max(offered, key=lambda caption: coverage(wanted, caption))
-        share = coverage(wanted, best)
+        best = max(offered, key=lambda caption: coverage(target_entities, caption))
+        share = coverage(target_entities, best)
         done.coverages.append(share)
-        below += share < floor
-        if share >= floor:
+        num_below += share < min_coverage
+        if share >= min_coverage:
             done.rows.append(_row(question, best, share))
     if done.without_caption and len(done.without_caption) + len(done.invalid_gold) == len(seen):
         raise DataError(
-            f"No question's picture has a caption: questions name {questions[0].image!r}, captions "
+            f"No question's image has a caption: questions name {questions[0].image!r}, captions "
             f"{next(iter(captions), None)!r}.",
-            fix="name pictures alike in both files.",
+            fix="use the same image names in both files.",
         )
-    return Curated(done.rows, done.coverages, duplicates, done.without_caption, without, below, done.invalid_gold)
+    return Curated(done.rows, done.coverages, duplicates, done.without_caption, without, num_below, done.invalid_gold)
 
 
-def _wanted(question: Question) -> frozenset[str]:
-    texts = question.wanted if question.wanted is not None else (_meaning(question),)
+def _target_entities(question: CurationQuestion) -> frozenset[str]:
+    texts = question.target_entities if question.target_entities is not None else (_solution_text(question),)
     return frozenset().union(*map(entities, texts))
 
 
-def _meaning(question: Question) -> str:
-    """The words of the solution: those of the option that it names, if it names one."""
+def _solution_text(question: CurationQuestion) -> str:
+    """The text of the solution: that of its option, if it names one."""
     answer = _answer(question)
     letter = _letter(question)
     return answer if letter is None else _options(question)[ord(letter) - ord("A")]
 
 
-def _answer(question: Question) -> str:
+def _answer(question: CurationQuestion) -> str:
     return extract_answer(question.solution) or question.solution.strip()
 
 
-def _options(question: Question) -> list[str]:
+def _options(question: CurationQuestion) -> list[str]:
     return options_of(question.text, question.options) or []
 
 
-def _letter(question: Question) -> str | None:
+def _letter(question: CurationQuestion) -> str | None:
     options = _options(question)
     return letter_of(_answer(question), options) if options else None
 
 
-def _row(question: Question, caption: str, share: float | None) -> dict[str, Any]:
+def _row(question: CurationQuestion, caption: str, share: float | None) -> dict[str, Any]:
     kind = "OE" if _letter(question) is None else "MC"
-    tagged = extract_answer(question.solution) is not None
+    has_tags = extract_answer(question.solution) is not None
     row = {
         "real_image": question.image,
         "prompt": caption,
         "qa_problem": _problem(question, kind),
-        "qa_solution": question.solution if tagged else f"<answer>{_answer(question)}</answer>",
+        "qa_solution": question.solution if has_tags else f"<answer>{_answer(question)}</answer>",
         "qa_type": kind,
         "concept_coverage": share,
     }
-    return {**question.others, **row}
+    return {**question.extra_columns, **row}
 
 
-def _problem(question: Question, kind: str) -> str:
-    """The question, its options as lines, and what the format reward asks for, unless its text names the tags."""
+def _problem(question: CurationQuestion, kind: str) -> str:
+    """The question, its options as lines, and the required output format, unless its text names the tags."""
     whole = "<answer>" in question.text
     if whole and not question.options:
         return question.text
@@ -164,8 +165,8 @@ def _problem(question: Question, kind: str) -> str:
         lines += ["Options:", *lettered]
     if whole:
         return "\n".join(lines)
-    wish = f"Think first, then give {_ANSWER[kind]}, in this form: <think>...</think><answer>...</answer>"
-    return "\n".join([*lines, "", wish])
+    instruction = f"Think first, then give {_ANSWER[kind]}, in this form: <think>...</think><answer>...</answer>"
+    return "\n".join([*lines, "", instruction])
 
 
 def _bin(value: float) -> str:

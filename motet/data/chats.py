@@ -1,4 +1,4 @@
-"""The pictures that chat messages and the column `images` hold, read: whatever form they were stored in."""
+"""Read the images of chat messages and of the column `images`, in every form in which datasets store them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 from PIL import Image
 
 _KEYS = ("image", "url", "path", "base64")
-"""Where an image part holds its picture: Qwen's and TRL's form, then those of transformers' chat templates."""
+"""Keys of the image in an image part: Qwen's and TRL's form, then those of transformers' chat templates."""
 
 
 def read_images(value: Any, read: Callable[..., Image.Image], where: str) -> list[Image.Image]:
-    """The column `images`: a list of pictures, or one picture alone. `read(value, where=...)` reads one."""
+    """The images of the column `images`: a list, or a single image. `read(value, where=...)` reads one."""
     values = list(value) if isinstance(value, list | tuple) else [value]
     return [read(one, where=f"{where}[{number}]") for number, one in enumerate(values)]
 
 
 def read_chat(chat: Sequence[Any], read: Callable[[Any], Image.Image]) -> list[Any]:
-    """Chat messages in which every image part is `{"type": "image"}`, a place, or has its picture under `image`.
+    """Chat messages in which every image part is `{"type": "image"}`, a placeholder, or has its image under `image`.
 
-    Read are `{"type": "image", "image": ...}` (also `url`, `path`, `base64`) and OpenAI's `{"type": "image_url",
-    "image_url": {"url": ...}}`. Everything else stays as it is: `motet.core.conversation.from_chat` judges it.
+    Accepts `{"type": "image", "image": ...}` (also `url`, `path`, `base64`) and OpenAI's `{"type": "image_url",
+    "image_url": {"url": ...}}`. Everything else is returned unchanged: `from_chat` validates it.
     """
     return [
         {**message, "content": [_part(part, read) for part in message["content"]]}

@@ -1,4 +1,4 @@
-"""A digest of a data set's rows, so that a resumed run can say which of them have changed."""
+"""A digest of a dataset's rows, so that a resumed run can report which of them have changed."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from motet.core.images import image_path
 from motet.data.rows import Rows
 
 BLOCKS = 1000
-"""The most blocks of rows that a digest tells apart: up to a thousand rows, each is a block of its own."""
+"""Maximum number of blocks in a digest: up to a thousand rows, each row is a block."""
 _HEX = 8
 
 
-def digest_of(rows: Rows) -> str | None:
+def digest_rows(rows: Rows) -> str | None:
     """Eight hexadecimal digits per block of rows; None for endless rows and generated ones.
 
-    It covers every column as stored. Pictures count by their path and the size of their file; those that are stored in
-    Parquet files and datasets do not.
+    It covers every column as stored. Images are covered by path and file size; those stored in Parquet files and
+    datasets are not.
     """
     size, digests, block = rows.size, "", hashlib.sha256()
     if size is None or rows.generated:
         return None
     step = _rows_per_block(size)
     for number, (_, row) in enumerate(rows.texts(), start=1):
-        block.update(json.dumps([row, list(_file_sizes(rows, row))], sort_keys=True, default=_stored).encode())
+        block.update(json.dumps([row, list(_file_sizes(rows, row))], sort_keys=True, default=_to_json).encode())
         if number % step == 0 or number == size:
             digests, block = digests + block.hexdigest()[:_HEX], hashlib.sha256()
     return digests
 
 
-def what_changed(then: str, now: str, rows: Rows, size: int) -> str | None:
-    """In words, how the rows differ from the `size` rows of an older digest; None: not at all, or it cannot be told,
-    since the blocks of the two are of different sizes.
+def describe_changes(then: str, now: str, rows: Rows, size: int) -> str | None:
+    """How the rows differ from the `size` rows of an older digest, as text.
 
-    Of another number of rows only the first difference is told.
+    None if they do not differ, or if the blocks of the two digests have different sizes.
+
+    If the number of rows differs, only the first difference is reported.
     """
     step = _rows_per_block(len(rows))
     if _rows_per_block(size) != step:
@@ -66,7 +67,7 @@ def _file_sizes(rows: Rows, row: dict[str, Any]) -> Iterator[int]:
 
 
 def _file_size(value: str, folder: Path) -> int:
-    """In bytes; -1 for what is not the path of a file: base64, an address, a user (`~name`) that does not exist."""
+    """In bytes; -1 for anything but the path of a file: base64, a URL, a user (`~name`) that does not exist."""
     try:
         file = image_path(value, folder)
         return file.stat().st_size if file.is_file() else -1
@@ -74,5 +75,5 @@ def _file_size(value: str, folder: Path) -> int:
         return -1
 
 
-def _stored(value: Any) -> str:
+def _to_json(value: Any) -> str:
     return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else repr(value)

@@ -16,18 +16,18 @@ from motet.core.registry import first_line
 
 _TEXTS = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 SUFFIXES = (*_TEXTS, *(f"{suffix}.gz" for suffix in _TEXTS), ".parquet", ".tar")
-"""Kinds of files, in lower case."""
+"""Supported file types, in lower case."""
 Row = dict[str, Any]
 
 
 def kind_of(path: Path) -> str:
-    """The suffix that says what a file holds: `.jsonl`, `.jsonl.gz`, ..."""
+    """The suffix that determines a file's type: `.jsonl`, `.jsonl.gz`, ..."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
 
 
 def read_rows(path: Path) -> tuple[list[Row], list[str]]:
-    """Rows of a JSON or text file, and where each row stands. Raises DataError naming the line.
+    """Rows of a JSON or text file, and the location of each. Raises DataError naming the line.
 
     JSON: one object per line, one array of objects, or `{"data": [...]}`. Text: one `prompt` per line.
     """
@@ -35,7 +35,7 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
     if kind.startswith(".txt"):
         lines = _lines(data, path.name)
         return [{"prompt": _decoded(line, place)} for place, line in lines], [place for place, _ in lines]
-    whole = _whole(data, path.name) if kind.startswith(".json") and not kind.startswith(".jsonl") else None
+    whole = _read_array(data, path.name) if kind.startswith(".json") and not kind.startswith(".jsonl") else None
     if whole is not None:
         rows, places = whole, [f"Item {number} of {path.name}" for number in range(len(whole))]
     else:
@@ -50,7 +50,7 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
 def read_dataset(path: Path, texts: Collection[str] = (), golds: Collection[str] = ()) -> Any:
     """A `datasets.Dataset` of a CSV, TSV, Parquet or tar file. Raises DataError.
 
-    `texts` are columns that a CSV or TSV file holds as text, whatever they look like, and `golds` those that are text
+    `texts` are columns of a CSV or TSV file that are always read as text, and `golds` those that are read as text
     unless all are numbers; an empty field is null.
     """
     reader = {".parquet": _read_parquet, ".tar": _read_tar}.get(kind_of(path))
@@ -63,7 +63,7 @@ def read_dataset(path: Path, texts: Collection[str] = (), golds: Collection[str]
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    """A file that a library could not read."""
+    """The error for a file that a library could not read."""
     return DataError(f"{path.name} cannot be read: {first_line(error)}.", fix=f"correct the file {path.resolve()}.")
 
 
@@ -76,7 +76,7 @@ def _content(path: Path) -> bytes:
 
 
 def _lines(data: bytes, name: str) -> list[tuple[str, bytes]]:
-    """Lines that are not blank, with where they stand."""
+    """Non-empty lines with their locations."""
     return [(f"Line {n} of {name}", line) for n, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
 
 
@@ -87,8 +87,11 @@ def _decoded(line: bytes, place: str) -> str:
         raise DataError(f"{place} is not valid UTF-8: {first_line(error)}.", fix="save the file in UTF-8.") from error
 
 
-def _whole(data: bytes, name: str) -> list[Any] | None:
-    """The rows of a file that is one array, or one object with the array `data`; None: it has a row per line."""
+def _read_array(data: bytes, name: str) -> list[Any] | None:
+    """The rows of a file that is one array, or one object with the array `data`.
+
+    None for a file with a row per line.
+    """
     if data.lstrip().startswith(b"["):
         return _parse(data, name)
     try:
@@ -112,8 +115,8 @@ def _parse(data: bytes, where: str) -> Any:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise DataError(
-                f"{where} holds {error.object[error.start]!r}, half of a surrogate pair, not a character.",
-                fix="correct or remove it: the text was cut, or decoded as something else than UTF-8.",
+                f"{where} holds {error.object[error.start]!r}, half of a surrogate pair, which is not a character.",
+                fix="correct or remove it: the text was truncated, or not decoded as UTF-8.",
             ) from error
     return value
 
@@ -125,8 +128,10 @@ def _read_parquet(path: Path) -> Any:
 
 
 def _read_csv(path: Path, texts: Collection[str], golds: Collection[str]) -> Any:
-    """A CSV or TSV file with typed columns but for texts and golds: as types, the answer `True` is a boolean and `NA` a
-    null. By pyarrow: pandas, which datasets uses, makes nulls of more words."""
+    """A CSV or TSV file with inferred types except for texts and golds: `True` and `NA` stay text there.
+
+    By pyarrow: pandas, which datasets uses, turns more words into nulls.
+    """
     import pyarrow
     import pyarrow.csv
     from datasets import Dataset
@@ -142,22 +147,22 @@ def _read_csv(path: Path, texts: Collection[str], golds: Collection[str]) -> Any
         settings = pyarrow.csv.ConvertOptions(**convert)
         return pyarrow.csv.read_csv(io.BytesIO(data), parse_options=options, convert_options=settings)
 
-    written = {name: pyarrow.string() for name in header if name in texts or name in golds}
-    kinds = read(include_columns=list(written), null_values=[""]).schema if written else ()
+    text_columns = {name: pyarrow.string() for name in header if name in texts or name in golds}
+    kinds = read(include_columns=list(text_columns), null_values=[""]).schema if text_columns else ()
     numbers = {field.name for field in kinds if str(field.type) in ("int64", "double")} - set(texts)
-    written = {name: kind for name, kind in written.items() if name not in numbers}
-    table = read(column_types=written)
-    for name in written:
+    text_columns = {name: kind for name, kind in text_columns.items() if name not in numbers}
+    table = read(column_types=text_columns)
+    for name in text_columns:
         filled = pyarrow.array([text or None for text in table[name].to_pylist()], pyarrow.string())
         table = table.set_column(table.schema.get_field_index(name), name, filled)
     return Dataset(table)
 
 
 def _read_tar(path: Path) -> Any:
-    """WebDataset's samples: a column per file ending (`png`, `txt`), and per key of their JSON files."""
+    """Samples of a WebDataset: a column per file ending (`png`, `txt`), and per key of their JSON files."""
     from datasets import load_dataset
 
     dataset: Any = load_dataset("webdataset", data_files={"train": str(path)}, split="train").remove_columns("__url__")
-    spread = {name: name.removeprefix("json.") for name in dataset.flatten().column_names if name.startswith("json.")}
-    taken = set(dataset.column_names)
-    return dataset.flatten().rename_columns({old: new for old, new in spread.items() if new not in taken})
+    renamed = {name: name.removeprefix("json.") for name in dataset.flatten().column_names if name.startswith("json.")}
+    existing = set(dataset.column_names)
+    return dataset.flatten().rename_columns({old: new for old, new in renamed.items() if new not in existing})

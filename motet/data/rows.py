@@ -1,4 +1,4 @@
-"""Rows of data, renamed and with their pictures read, as tasks."""
+"""Rows of a dataset as tasks: columns renamed, images read."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from motet.data.chats import read_chat, read_images
 from motet.data.sources import CONVERSATIONS, Source, open_source
 
 CHECK_SECONDS = 30
-"""How long rows are checked before a run begins; 100,000 rows with a picture file each take about 10 s."""
+"""Time limit of the check before a run; 100,000 rows with an image file each take about 10 s."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Random access to the rows of a dataset. `columns` are motet's names; `size` None means endless.
+    """Random access to the rows of a dataset. `columns` are motet's names; `size` None means infinite.
 
-    Pictures in `image_columns` (one each: `image`, demonstrations, columns of that type) and in `image_list_columns`
+    Images in `image_columns` (one each: `image`, SFT targets, columns of image type) and in `image_list_columns`
     (`images`, lists of that type) are RGB PIL images.
     """
 
@@ -44,35 +44,38 @@ class Rows:
 
     @property
     def generated(self) -> bool:
-        """Whether the rows are made as they are asked for, by a seed."""
+        """Whether the rows are generated on access, from a seed."""
         return self.source.generated
 
     def __len__(self) -> int:
         if self.size is None:
-            raise TypeError(f"{self.source.name} is endless: it has no length (`size` is None)")
+            raise TypeError(f"{self.source.name} is infinite: it has no length (`size` is None)")
         return self.size
 
     def __iter__(self) -> Iterator[Task]:
-        """All tasks in the order of the file; without end when the rows are endless."""
+        """All tasks in the order of the file; infinite when the rows are."""
         return (self.task(i) for i in (count() if self.size is None else range(self.size)))
 
     def row(self, i: int) -> dict[str, Any]:
-        """Row i under motet's column names. Raises DataError for an unreadable picture or an unusable prompt."""
-        return self._read(i, _of_row(read_image))
+        """Row i under motet's column names. Raises DataError for an unreadable image or an invalid prompt."""
+        return self._read(i, _with_row_fix(read_image))
 
     def texts(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Every row of finite ones: where it stands, and its columns without pictures that are stored in it."""
+        """The location and the columns of every row, without images stored in the row; nothing for infinite rows."""
         for i, raw in enumerate(islice(self.source.texts(), self.size)):
             yield self.source.place(i), self._renamed(raw)
 
     def task(self, i: int, *, index: int | None = None) -> Task:
-        """Row i as a task; `index` names it within the run (default: i). Raises DataError also for a chat that is not
-        one, or whose places for pictures are not as many as the row's pictures."""
+        """Row i as a task; `index` identifies it within the run (default: i).
+
+        Raises DataError also for an invalid chat, or one whose number of image placeholders differs from the row's
+        images.
+        """
         return self._as_task(i, self.row(i), index)
 
     def check(self, i: int) -> None:
-        """Raise what `task` would, as far as can be told without decoding the pictures."""
-        self._as_task(i, self._read(i, _of_row(_only_look)), None)
+        """Raise what `task` would, as far as possible without decoding the images."""
+        self._as_task(i, self._read(i, _with_row_fix(_check_only)), None)
 
     def _as_task(self, i: int, row: dict[str, Any], index: int | None) -> Task:
         task = Task(index=i if index is None else index, columns=row)
@@ -98,7 +101,7 @@ class Rows:
             where, content = self._where(i, column), row.get(column)
             if not isinstance(content, str | list) or not content:
                 raise DataError(
-                    f"{where}, holds {content!r:.80}, not a text or chat messages.",
+                    f"{where}, contains {content!r:.80}, expected a text or chat messages.",
                     fix=f"fill it in, or map another column with data.columns.{column}=NAME (there is: "
                     f"{', '.join(self.columns)}).",
                 )
@@ -107,8 +110,8 @@ class Rows:
         return row
 
     def _renamed(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        taken = set(self.renames.values())
-        row = {name: value for name, value in raw.items() if name not in taken}
+        renamed = set(self.renames.values())
+        row = {name: value for name, value in raw.items() if name not in renamed}
         return row | {new: raw.get(old) for new, old in self.renames.items()}
 
     def _where(self, i: int, column: str) -> str:
@@ -123,55 +126,57 @@ def open_rows(
     image_columns: Collection[str] = (),
     check: bool = True,
 ) -> Rows:
-    """Open a dataset and see that it has the columns that the scenario and the rewards need.
+    """Open a dataset and check that it has the columns that the scenario and the rewards need.
 
-    `seed` is the shapes world's; `image_columns` are further columns that hold one picture each (demonstrations);
-    `check` False: the rows were checked before.
+    `seed` is the shapes world's; `image_columns` are further columns with one image each (SFT targets);
+    `check` False skips the check of all rows.
     Raises DataError when the data cannot be opened, is empty or lacks a column; ConfigError for contradictory settings.
     """
     images = {"image", *image_columns} - {"images"}
     raw_images = {config.columns.get(column, column) for column in (*images, "images")}
     source = open_source(config, seed, raw_images)
     if source.size == 0:
-        raise DataError(f"data.source={config.source!r} holds no rows.", fix="give a source with at least one row.")
+        raise DataError(f"data.source={config.source!r} has no rows.", fix="give a source with at least one row.")
     for new, old in config.columns.items():
         if old not in source.columns:
             raise DataError(
-                f"data.columns.{new}={old!r} is no column of {source.name}; it has: {', '.join(source.columns)}."
+                f"data.columns.{new}={old!r} is not a column of {source.name}; it has: {', '.join(source.columns)}."
                 f"{did_you_mean(old, source.columns)}",
                 fix=f"set data.columns.{new} to one of them.",
             )
     taken = set(config.columns.values())
     columns = tuple(dict.fromkeys([*(c for c in source.columns if c not in taken), *config.columns]))
-    _require(columns_needed, columns, source)
+    _check_columns(columns_needed, columns, source)
     if config.size is not None and source.size is not None and config.size > source.size:
         raise ConfigError(
             f"data.size={config.size}, but {source.name} has {source.size} rows.",
             fix="lower data.size, or leave it out to use all rows.",
         )
     size = source.size if config.size is None else config.size
-    spoken = frozenset(CONVERSATIONS) & frozenset(columns_needed)
+    conversations = frozenset(CONVERSATIONS) & frozenset(columns_needed)
     lists = {"images"}
     for old, several in source.images.items():
         names = [new for new, renamed in config.columns.items() if renamed == old] or [old]
         (lists if several else images).update(names)
-    rows = Rows(source, columns, size, dict(config.columns), frozenset(images), frozenset(lists - images), spoken)
+    rows = Rows(
+        source, columns, size, dict(config.columns), frozenset(images), frozenset(lists - images), conversations
+    )
     if check and not source.generated:
         check_rows(rows)
     return rows
 
 
 def check_rows(rows: Rows) -> None:
-    """Check every row before a run begins, so that it does not stop hours later. Raises DataError for the first fault.
+    """Check every row before a run, so that it does not stop hours later. Raises DataError for the first invalid row.
 
-    After CHECK_SECONDS the rest is left for the step that meets it, and a line says so.
+    After CHECK_SECONDS the check ends with a message on stderr; the other rows are checked when a step uses them.
     """
-    begin = time.monotonic()
+    start = time.monotonic()
     for i in range(len(rows)):
-        if time.monotonic() - begin > CHECK_SECONDS:
+        if time.monotonic() - start > CHECK_SECONDS:
             text = (
                 f"motet: the first {i:,} of {len(rows):,} rows of {rows.source.name} were checked in {CHECK_SECONDS} s;"
-                " the others are checked when a step meets them."
+                " the others are checked when a step uses them."
             )
             print(printable(text), file=sys.stderr)
             return
@@ -179,42 +184,44 @@ def check_rows(rows: Rows) -> None:
 
 
 def warn_unused_images(rows: Rows, read: Collection[str]) -> None:
-    """A line on stderr where the first row has pictures that no conversation shows. `read` are the columns that the
-    scenario, its demonstrations and the rewards read by name."""
+    """Warn on stderr if the first row has images that no conversation uses.
+
+    `read` are the columns that the scenario, the SFT targets and the rewards name.
+    """
     if rows.generated or not rows.conversations or {"image", "images"} & set(read):
         return
     task = rows.task(0)
     if task.images and not any(task.conversation(column).images for column in rows.conversations):
         columns = " and ".join(sorted(rows.conversations))
         text = (
-            f"motet: the rows of {rows.source.name} have pictures that are not shown: {columns} without a place for "
-            "them. Write <image> where a picture belongs."
+            f"motet: the rows of {rows.source.name} have images that are not used: {columns} has no placeholder "
+            "for them. Write <image> where an image belongs."
         )
         print(printable(text), file=sys.stderr)
 
 
-def _of_row(read: Callable[..., Image.Image]) -> Callable[..., Image.Image]:
-    """The same, with what can be done about a row in the fix of its errors."""
+def _with_row_fix(read: Callable[..., Image.Image]) -> Callable[..., Image.Image]:
+    """The same reader, with the fix for a row added to its errors."""
 
-    def reading(value: Any, folder: Path, where: str) -> Image.Image:
+    def read_with_fix(value: Any, folder: Path, where: str) -> Image.Image:
         try:
             return read(value, folder, where)
         except DataError as error:
             raise DataError(error.problem, fix=f"{error.fix} Or {CORRECT_ROW}") from error
 
-    return reading
+    return read_with_fix
 
 
-def _only_look(value: Any, folder: Path, where: str) -> Image.Image:
+def _check_only(value: Any, folder: Path, where: str) -> Image.Image:
     check_image(value, folder, where)
-    return _BLANK
+    return _PLACEHOLDER
 
 
-_BLANK = Image.new("RGB", (1, 1))
+_PLACEHOLDER = Image.new("RGB", (1, 1))
 
 
-def _require(needed: Collection[str], columns: tuple[str, ...], source: Source) -> None:
-    """`image` and `images` stand for each other, as in `Task.images`."""
+def _check_columns(needed: Collection[str], columns: tuple[str, ...], source: Source) -> None:
+    """Raise DataError for a missing column; `image` and `images` are equivalent, as in `Task.images`."""
     for column in needed:
         either = ("image", "images") if column in ("image", "images") else (column,)
         if not set(either) & set(columns):

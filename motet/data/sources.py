@@ -1,4 +1,4 @@
-"""Where raw rows come from: a registered source, a Python object, a file, a folder saved by datasets, or the hub."""
+"""Sources of raw rows: a registered source, a Python object, a file, a folder saved by datasets, or the hub."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from motet.data.files import SUFFIXES, Row, kind_of, read_dataset, read_rows, un
 from motet.weights.hub import missing_reason
 
 CONVERSATIONS = ("prompt", "question", "instruction", "inverse")
-"""Columns that become conversations: a string or chat messages, never empty in a row that a scenario reads."""
+"""Columns that become conversations: a string or chat messages, never empty in a row that a scenario uses."""
 GOLDS = ("answer", "solution")
-"""Columns that CSV and TSV files hold as text or numbers, besides those of `data.targets`."""
+"""Columns that CSV and TSV files contain as text or numbers, besides those of `data.targets`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
     """Random access to raw rows: their columns as stored, images not yet read.
 
-    `size` None: endless. `folder` is what path strings of images are relative to: that of the file or folder that
-    holds the rows, the current one for a hub id. `place(i)` says where row i stands. `texts()` gives all rows in order
-    without images that are stored in them. `images` are columns that hold images by their type: True for lists.
+    `size` None: infinite. `folder` is what path strings of images are relative to: that of the file or folder with
+    the rows, the current one for a hub id. `place(i)` is the location of row i, for messages. `texts()` are all rows in
+    order, without images stored in them. `images` are columns of image type: True for lists.
     """
 
     name: str
@@ -61,7 +61,7 @@ def is_file(source: str) -> bool:
 
 
 def open_source(config: DataConfig, seed: int, images: Collection[str]) -> Source:
-    """Open `config.source`. `images` are raw columns that hold images: datasets must not decode them itself.
+    """Open `config.source`. `images` are raw columns with images: datasets must not decode them itself.
 
     Raises DataError for what cannot be read, ConfigError for settings that the kind of source does not have.
     """
@@ -97,7 +97,7 @@ def _open_registered(entry: Any, config: DataConfig, seed: int, images: Collecti
     if isinstance(rows, Source):
         return rows
     if not callable(entry):
-        _refuse_options(config, name)
+        _check_no_options(config, name)
     if type(rows).__name__ == "DatasetDict":
         rows = _split_of(rows, config.split, name)
     elif not callable(entry) and config.split != "train":
@@ -165,7 +165,7 @@ def _open_file(path: Path, config: DataConfig, images: Collection[str]) -> Sourc
             f"data.source={str(path)!r} does not exist (looked at {path.resolve()}).{did_you_mean(path.name, near)}",
             fix="give the path of a file, relative to the current folder.",
         )
-    _refuse_options(config, path.name)
+    _check_no_options(config, path.name)
     if config.split != "train":
         raise ConfigError(
             f"data.split={config.split!r}, but the file {path.name} has no splits.",
@@ -179,10 +179,10 @@ def _open_file(path: Path, config: DataConfig, images: Collection[str]) -> Sourc
         return _from_dataset(read_dataset(path, texts, golds), path.name, path.parent, images)
     rows, places = read_rows(path)
     columns = tuple(dict.fromkeys(column for row in rows for column in row))
-    blank = dict.fromkeys(columns)  # a row that lacks a column has None there, as datasets does it
+    empty = dict.fromkeys(columns)  # a row that lacks a column has None there, as datasets does it
 
     def read(i: int) -> Row:
-        return blank | rows[i]
+        return empty | rows[i]
 
     return Source(
         path.name, columns, len(rows), path.parent, read, places.__getitem__, lambda: map(read, range(len(rows)))
@@ -192,7 +192,7 @@ def _open_file(path: Path, config: DataConfig, images: Collection[str]) -> Sourc
 def _open_saved(path: Path, config: DataConfig, images: Collection[str]) -> Source:
     from datasets import DatasetDict, load_from_disk
 
-    _refuse_options(config, path.name)
+    _check_no_options(config, path.name)
     try:
         dataset = load_from_disk(str(path))
     except Exception as error:
@@ -229,7 +229,7 @@ def _open_hub(config: DataConfig, images: Collection[str]) -> Source:
         if option not in HUB_OPTIONS:
             raise ConfigError(
                 f"data.options has an unknown key {option!r}.{did_you_mean(option, HUB_OPTIONS)}",
-                fix=f"of a hub dataset one may set {', '.join(HUB_OPTIONS)}.",
+                fix=f"the options of a hub dataset are {', '.join(HUB_OPTIONS)}.",
             )
     try:
         dataset = datasets.load_dataset(str(local) if local.exists() else name, split=config.split, **config.options)
@@ -243,7 +243,7 @@ def _open_hub(config: DataConfig, images: Collection[str]) -> Source:
 
 
 def _folder(local: Path, options: Mapping[str, Any]) -> Path:
-    """Where paths of images begin: the local folder that was loaded, or that of a local `data_files`."""
+    """The base folder of image paths: the local folder that was loaded, or that of a local `data_files`."""
     if local.is_dir():
         return local
     files = options.get("data_files")
@@ -252,7 +252,7 @@ def _folder(local: Path, options: Mapping[str, Any]) -> Path:
 
 
 def _from_dataset(dataset: Any, name: str, folder: Path, images: Collection[str]) -> Source:
-    """Rows of a `datasets.Dataset`, which memory-maps them. Pictures stay encoded until motet reads them: datasets
+    """Rows of a `datasets.Dataset`, which memory-maps them. Images stay encoded until motet reads them: datasets
     would decode any format that Pillow knows."""
     from datasets import Image, List
 
@@ -281,7 +281,7 @@ def _from_dataset(dataset: Any, name: str, folder: Path, images: Collection[str]
 
 
 def _encoded(feature: Any) -> Any:
-    """A feature of datasets whose images are not decoded, however deep they stand."""
+    """A feature of datasets whose images are not decoded, at any depth."""
     from datasets import Image, LargeList, List
 
     if isinstance(feature, Image):
@@ -291,9 +291,9 @@ def _encoded(feature: Any) -> Any:
     return {key: _encoded(inner) for key, inner in feature.items()} if isinstance(feature, dict) else feature
 
 
-def _refuse_options(config: DataConfig, name: str) -> None:
+def _check_no_options(config: DataConfig, name: str) -> None:
     if config.options:
         raise ConfigError(
-            f"data.options={dict(config.options)} means nothing for {name}.",
+            f"data.options={dict(config.options)} is not supported by {name}.",
             fix="remove data.options: it belongs to the shapes world and to hub datasets.",
         )

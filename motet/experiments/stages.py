@@ -9,7 +9,7 @@ from typing import Any
 
 from motet.config import load_recipe, to_yaml
 from motet.config.stages import Plan, Stage, checkpoint_of
-from motet.core.atomic_files import write_whole
+from motet.core.atomic_files import write_atomic
 from motet.core.errors import CheckpointError, MotetError, RunFolderError
 from motet.experiments.eval_cache import EvalCache, same_eval_settings
 from motet.experiments.single_run import run_measurement, run_supervised, run_training
@@ -69,7 +69,7 @@ def run_plan(
 
 def _write(path: Path, summary: Mapping[str, Any]) -> None:
     try:
-        write_whole(path, (json.dumps(summary, indent=2) + "\n").encode())
+        write_atomic(path, (json.dumps(summary, indent=2) + "\n").encode())
     except OSError as error:
         problem = f"{str(path)!r} cannot be written: {error.strerror or error}."
         raise RunFolderError(problem, fix="free some space there, then --resume: all stages are kept.") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from motet.core.atomic_files import write_whole
+from motet.core.atomic_files import write_atomic
 
 _TILE, _GAP, _CAPTION = 128, 14, 46
 _BACKGROUND, _TEXT, _CORRECT, _WRONG = "#ffffff", "#2b2f36", "#34a254", "#db3a34"
@@ -67,4 +67,4 @@ def save_image(image: Image.Image, path: Path) -> None:
     encoded = io.BytesIO()
     image.save(encoded, format="PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, encoded.getvalue())
+    write_atomic(path, encoded.getvalue())

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from motet.core.atomic_files import append, sync, sync_folder, write_whole
+from motet.core.atomic_files import append, sync, sync_folder, write_atomic
 from motet.core.errors import RunFolderError
 from motet.report.run_lock import LOCK_FILES, Lock
 
@@ -111,7 +111,7 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> None:
         """Write a file atomically and sync it to disk. Raises RunFolderError."""
         with self._writing(name):
-            write_whole(self.path / name, text.encode("utf-8"))
+            write_atomic(self.path / name, text.encode("utf-8"))
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a JSON file atomically and sync it to disk. Raises RunFolderError."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from motet.core.atomic_files import write_whole
+from motet.core.atomic_files import write_atomic
 from motet.core.errors import RunFolderError
 
 LOCK, HOLDER = ".lock", ".holder.json"
@@ -57,7 +57,7 @@ class Lock:
             ) from error
         about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         try:
-            write_whole(self.folder / HOLDER, json.dumps(about).encode())
+            write_atomic(self.folder / HOLDER, json.dumps(about).encode())
         except OSError:  # for example a full disk: the lock works without this file
             (self.folder / HOLDER).unlink(missing_ok=True)
 

@@ -133,7 +133,7 @@ def test_rows_may_hold_images_and_are_checked(tiny_checkpoint, tmp_path):
     rows = [{**row, "image": Image.new("RGB", (16, 16), "red")} for row in ROWS]
     train(tiny_checkpoint, tmp_path / "run", data=rows, steps=2)
     train(tiny_checkpoint, tmp_path / "run", data=[dict(row) for row in rows], steps=3, resume=True)
-    with pytest.raises(DataError, match="Row 1 of rows, column 'question', holds None"):
+    with pytest.raises(DataError, match="Row 1 of rows, column 'question', contains None"):
         train(tiny_checkpoint, tmp_path / "other", data=[ROWS[0], {"answer": "2"}])
     with pytest.raises(DataError, match=r"data.source='python:rows' is \[1, 2\]; expected a list of rows"):
         train(tiny_checkpoint, tmp_path / "other", data=[1, 2])

@@ -1,4 +1,4 @@
-"""Everything that datasets call a picture."""
+"""Everything that datasets call an image."""
 
 import io
 import os
@@ -95,28 +95,28 @@ def test_images_is_a_list(folder):
 
     assert len(read_images(["red.png", {"path": "red.png"}], read, "Row 0")) == 2
     assert len(read_images("red.png", read, "Row 0")) == 1
-    with pytest.raises(DataError, match=r"Row 0\[1\]: the picture 'no.png'"):
+    with pytest.raises(DataError, match=r"Row 0\[1\]: the image 'no.png'"):
         read_images(["red.png", "no.png"], read, "Row 0")
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("gone.png", r"Row 7: the picture 'gone.png' cannot be read: FileNotFoundError"),
-        ("https://host/x.png", r"'https://host/x.png' cannot be read: addresses are not fetched"),
+        ("gone.png", r"Row 7: the image 'gone.png' cannot be read: FileNotFoundError"),
+        ("https://host/x.png", r"'https://host/x.png' cannot be read: URLs are not downloaded"),
         ("iVBORw0KGgo" * 500, r"'iVBORw0KGgo\w*'\.\.\. \(base64\) cannot be read"),
         ("data:image/png;base64,iVBO!", r"cannot be read: it is not valid base64"),
         ("data:image/png,x", r"a data URL must be base64"),
         ("x" * 300 + ".png", r"\.\.\.' cannot be read: OSError"),
-        ({"bytes": b"no picture"}, r"\(bytes\) cannot be read: it is not one of PNG, JPEG"),
+        ({"bytes": b"no image"}, r"\(bytes\) cannot be read: it is not one of PNG, JPEG"),
         ({"bytes": encoded(Image.effect_noise((64, 64), 50))[:200]}, r"\(bytes\) cannot be read: OSError"),
-        ({"path": 5}, r"the picture '5' cannot be read: FileNotFoundError"),
+        ({"path": 5}, r"the image '5' cannot be read: FileNotFoundError"),
         ({}, r"neither bytes nor a path"),
         ("", r"neither bytes nor a path"),
         (".", r"a folder, a pipe or a device"),
-        (["a.png"], r"a picture is a list.*column `images`"),
-        (3, r"a picture is a int"),
-        (Image.fromarray(np.full((2, 2), 40000, np.uint16)), r"mode I;16 does not say which value is white"),
+        (["a.png"], r"expected an image, .*got a list"),
+        (3, r"expected an image, .*got a int"),
+        (Image.fromarray(np.full((2, 2), 40000, np.uint16)), r"mode I;16 has no defined white value"),
     ],
 )
 def test_unreadable(value, message, tmp_path):
@@ -146,7 +146,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 
 def compressed(width, height):
-    """A grey PNG of that size which takes few bytes: what a picture library would decode to width * height."""
+    """A grey PNG of that size which takes few bytes: what an image library would decode to width * height."""
 
     def chunk(kind, content):
         body = kind + content
@@ -178,7 +178,7 @@ def test_the_header_is_checked_without_decoding():
     image = encoded(Image.effect_noise((64, 64), 50))
     check_image(image[: len(image) // 2], Path(), "Row 7")
     for value in (b"nothing", compressed(60_000, 60_000), encoded(Image.new("RGB", (300, 1)))):
-        with pytest.raises(DataError, match="Row 7: the picture"):
+        with pytest.raises(DataError, match="Row 7: the image"):
             check_image(value, Path(), "Row 7")
 
 
@@ -203,11 +203,11 @@ def test_ask_reads_pictures_as_training_does(tmp_path, monkeypatch, capsys):
     for name in ("bomb.png", "deep.png", "none.png"):
         answer = motet_command(capsys, "ask", tmp_path, tmp_path / name, "what?")
         assert answer.code == 2 and len(answer.err.splitlines()) == 1 and name in answer.err, answer
-        assert "correct the picture" in answer.err and "row" not in answer.err.partition("Fix:")[2], answer
+        assert "correct the image" in answer.err and "row" not in answer.err.partition("Fix:")[2], answer
 
 
 def test_rows_say_what_to_do_about_a_picture(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"image": "none.png"}\n')
     with pytest.raises(DataError) as refusal:
         open_rows(DataConfig(source=str(tmp_path / "x.jsonl")), ("image",))
-    assert "correct the picture (paths are" in refusal.value.fix and "as many rows as it had" in refusal.value.fix
+    assert "correct the image (paths are" in refusal.value.fix and "as many rows as it had" in refusal.value.fix

@@ -1,4 +1,4 @@
-"""`motet curate` from files to files, and what it refuses."""
+"""`motet curate` from files to files, and what it rejects."""
 
 import json
 
@@ -49,8 +49,12 @@ def images(tmp_path):
 def test_questions_and_captions(files, tmp_path):
     first, second, third = read_questions(files[0])
     assert (first.image, first.text, first.solution, first.options) == ("9", "What is it?", "a bus", ())
-    assert first.others == {"cls_solution": "<answer>bus</answer>"} and first.wanted is None
-    assert second.options == ("a cat", "a dog") and third.solution == "4" and third.place == "Line 3 of questions.jsonl"
+    assert first.extra_columns == {"cls_solution": "<answer>bus</answer>"} and first.target_entities is None
+    assert (
+        second.options == ("a cat", "a dog")
+        and third.solution == "4"
+        and third.source_location == "Line 3 of questions.jsonl"
+    )
     assert read_captions(files[1]) == {"9": ["a dog", "a bus"], "10": ["two cats"]}
     lists = lines(tmp_path / "lists.jsonl", [{"image": "9", "captions": ["a", "b"]}, {"image": "9", "captions": ["c"]}])
     assert read_captions(lists) == {"9": ["a", "b", "c"]}
@@ -63,7 +67,7 @@ def test_cocos_own_file(files, tmp_path):
     assert read_captions(coco) == read_captions(files[1])
     coco.write_text(json.dumps({"images": images, "annotations": [{"image_id": 9, "caption": ""}]}))
     with pytest.raises(
-        DataError, match=r"Annotation 0 of captions_train2017.json, column 'caption', holds '', no text"
+        DataError, match=r"Annotation 0 of captions_train2017.json, column 'caption', contains '', expected a text"
     ):
         read_captions(coco)
 
@@ -130,7 +134,7 @@ def test_refusals(files, images, tmp_path, capsys):
     assert "000000000010.png' does not exist" in refused(
         questions, captions, "--images", images.replace("{image:0>12}", "000000000010").replace("coco", "nowhere")
     )
-    assert "is no path with {image}" in refused(questions, captions, "--images", "{picture}.jpg")
+    assert "is not a path with {image}" in refused(questions, captions, "--images", "{picture}.jpg")
     only = lines(tmp_path / "only.jsonl", [{"image": 9, "question": "What?", "solution": "the sky"}])
     assert "No row is left" in refused(only, captions, "--min-coverage", 1)
     strangers = lines(tmp_path / "strangers.jsonl", [{"image": "COCO_9", "question": "What?", "solution": "sky"}])
@@ -146,14 +150,20 @@ def test_an_output_that_exists_is_kept(files, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"image": None, "question": "a", "solution": "b"}, "Line 1 of q.jsonl, column 'image', holds None"),
-        ({"image": True, "question": "a", "solution": "b"}, "column 'image', holds True"),
-        ({"image": 1, "question": " ", "solution": "b"}, "column 'question', holds ' '"),
-        ({"image": 1, "question": "a", "solution": ["b"]}, "column 'solution', holds .'b'., no text or number"),
-        ({"image": 1, "question": "a", "solution": "b", "options": "c"}, "column 'options', holds 'c', no list"),
+        ({"image": None, "question": "a", "solution": "b"}, "Line 1 of q.jsonl, column 'image', contains None"),
+        ({"image": True, "question": "a", "solution": "b"}, "column 'image', contains True"),
+        ({"image": 1, "question": " ", "solution": "b"}, "column 'question', contains ' '"),
+        (
+            {"image": 1, "question": "a", "solution": ["b"]},
+            "column 'solution', contains .'b'., expected a text",
+        ),
+        (
+            {"image": 1, "question": "a", "solution": "b", "options": "c"},
+            "column 'options', contains 'c', expected",
+        ),
         (
             {"image": 1, "question": "a", "solution": "b", "entities": [None]},
-            "column 'entities', holds .None., no list",
+            "column 'entities', contains .None., expected",
         ),
     ],
 )

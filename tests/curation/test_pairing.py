@@ -3,12 +3,12 @@
 import pytest
 
 from motet.core.errors import DataError
-from motet.curation import Question, curate
+from motet.curation import CurationQuestion, curate
 from motet.curation.coverage import coverage, entities
 
 
 def question(solution, image="1", text="What is it?", **more):
-    return Question(image, text, solution, "Line 1", **more)
+    return CurationQuestion(image, text, solution, "Line 1", **more)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_entities(text, words):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "caption", "share"),
+    ("text", "caption", "share"),
     [
         ("a red bus and a dog", "a dog beside a bus", 2 / 3),
         ("a red bus and a dog", "red buses", 2 / 3),
@@ -45,8 +45,8 @@ def test_entities(text, words):
         ("red", "a train with a red car", 1),
     ],
 )
-def test_coverage(wanted, caption, share):
-    assert coverage(entities(wanted), caption) == pytest.approx(share)
+def test_coverage(text, caption, share):
+    assert coverage(entities(text), caption) == pytest.approx(share)
 
 
 def test_the_caption_that_covers_most_is_taken():
@@ -89,7 +89,7 @@ def test_counts_mean_and_histogram():
     assert done.coverages == [1, 0.5, 0.25, 0]
     assert done.mean == pytest.approx(1.75 / 4)
     assert done.histogram() == {"none": 1, "up to 1/4": 1, "up to 1/2": 1, "up to 3/4": 0, "below all": 0, "all": 1}
-    assert (done.duplicates, done.without_entities, done.below) == (1, 1, 0)
+    assert (done.duplicates, done.without_entities, done.num_below) == (1, 1, 0)
     assert [q.image for q in done.without_caption] == ["2", "3"]
     assert [row["concept_coverage"] for row in done.rows] == [1, 0.5, 0.25, 0, None]
     assert done.rows[4]["prompt"] == "a bus"
@@ -97,10 +97,10 @@ def test_counts_mean_and_histogram():
 
 def test_the_floor_is_included_and_spares_what_has_no_coverage():
     asked = [question("a bus"), question("a bus and a dog", text="b"), question("a cat", text="c"), question("4")]
-    done = curate(asked, {"1": ["a bus"]}, floor=0.5)
-    assert [row["concept_coverage"] for row in done.rows] == [1, 0.5, None] and done.below == 1
+    done = curate(asked, {"1": ["a bus"]}, min_coverage=0.5)
+    assert [row["concept_coverage"] for row in done.rows] == [1, 0.5, None] and done.num_below == 1
     assert done.coverages == [1, 0.5, 0]
-    done = curate(asked, {"1": ["a bus"]}, floor=0.5, keep_without_entities=False)
+    done = curate(asked, {"1": ["a bus"]}, min_coverage=0.5, keep_without_entities=False)
     assert [row["concept_coverage"] for row in done.rows] == [1, 0.5] and done.without_entities == 1
 
 
@@ -127,7 +127,7 @@ def test_options_may_be_lines_of_the_question():
 
 def test_what_is_whole_stays_as_it_is():
     text, solution = "Which? Write <answer> </answer>.", "<think>I see it.</think><answer>a dog</answer>"
-    (row,) = curate([question(solution, text=text, others={"prompt": "x", "extra": 3})], {"1": ["a dog"]}).rows
+    (row,) = curate([question(solution, text=text, extra_columns={"prompt": "x", "extra": 3})], {"1": ["a dog"]}).rows
     assert (row["qa_problem"], row["qa_solution"], row["extra"], row["prompt"]) == (text, solution, 3, "a dog")
     assert row["concept_coverage"] == 1  # of `a dog` alone
 
@@ -144,12 +144,16 @@ def test_a_solution_that_is_none_of_its_options_is_left_out():
     assert done.invalid_gold == [invalid_gold] and [row["qa_type"] for row in done.rows] == ["OE"]
 
 
-def test_words_to_cover_may_be_given():
-    done = curate([question("pepperoni", wanted=("pizza", "person"))], {"1": ["a cat", "people eat pizza", "pizza"]})
+def test_target_entities_may_be_given():
+    captions = ["a cat", "people eat pizza", "pizza"]
+    done = curate(
+        [question("pepperoni", target_entities=("pizza", "person"))],
+        {"1": captions},
+    )
     assert (done.rows[0]["prompt"], done.rows[0]["concept_coverage"]) == ("people eat pizza", 1)
-    assert curate([question("pepperoni", wanted=())], {"1": ["a cat"]}).without_entities == 1
+    assert curate([question("pepperoni", target_entities=())], {"1": ["a cat"]}).without_entities == 1
 
 
 def test_pictures_that_are_named_otherwise_are_an_error():
-    with pytest.raises(DataError, match="No question's picture has a caption: questions name '9', captions '0009'"):
+    with pytest.raises(DataError, match="No question's image has a caption: questions name '9', captions '0009'"):
         curate([question("a bus", image="9")] * 2, {"0009": ["a bus"]})

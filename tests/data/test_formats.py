@@ -1,4 +1,4 @@
-"""Files as people have them: loaded, or refused with how to convert them."""
+"""Files as people have them: loaded, or rejected with how to convert them."""
 
 import gzip
 import io
@@ -62,7 +62,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_that_load(folder, name, monkeypatch):
-    """Paths of pictures begin beside the file, wherever the run is started."""
+    """Paths of images begin beside the file, wherever the run is started."""
     (folder / name).write_bytes(FILES[name])
     monkeypatch.chdir(folder.parent)
     rows = opened(f"data/{name}")
@@ -96,7 +96,7 @@ def test_samples_of_webdataset(folder):
 
 @pytest.mark.parametrize("source", ["folder", "data_files"])
 def test_paths_of_a_loaded_folder_begin_there(folder, source, monkeypatch):
-    """They were looked for in the current folder, beside which there may be other pictures of the same name."""
+    """They were looked for in the current folder, beside which there may be other images of the same name."""
     (folder / "train.jsonl").write_bytes(jsonl())
     monkeypatch.chdir(folder.parent)
     settings = {"options": {"data_files": "data/train.jsonl"}} if source == "data_files" else {}
@@ -105,7 +105,7 @@ def test_paths_of_a_loaded_folder_begin_there(folder, source, monkeypatch):
             (folder / "pictures" / f"{name}.png").rename(folder / f"{name}.png")
         (folder / "pictures").rmdir()
         (folder / "train.jsonl").write_bytes(jsonl().replace(b"pictures/", b""))
-        for name in COLOURS:  # a folder of data files, not of pictures
+        for name in COLOURS:  # a folder of data files, not of images
             (folder / f"{name}.png").rename(folder / f"{name}.dat")
         (folder / "train.jsonl").write_bytes(jsonl().replace(b"pictures/", b"").replace(b".png", b".dat"))
     rows = opened("data" if source == "folder" else "json", **settings)
@@ -122,7 +122,7 @@ def test_paths_of_a_loaded_folder_begin_there(folder, source, monkeypatch):
                 "images": ["pictures/6.png"],
             },
             {"question": "messages"},
-            "Line 1 of sharegpt.jsonl, column 'question': The chat ends with the assistant's turn",
+            "Line 1 of sharegpt.jsonl, column 'question': The chat ends with an assistant turn",
             'messages[:-1], "answer": messages[-1]',
         ),
         (
@@ -209,7 +209,7 @@ def test_a_corrupt_gzip_is_named(folder):
 
 def test_surrogates_in_raw_bytes_are_named(folder):
     (folder / "rows.jsonl").write_bytes(b'{"question": "a\xed\xa0\xbd"}\n')
-    with pytest.raises(DataError, match=r"Line 1 of rows.jsonl holds .* half of a surrogate pair, not a character"):
+    with pytest.raises(DataError, match=r"Line 1 of rows.jsonl holds .* half of a surrogate pair"):
         opened(folder / "rows.jsonl")
     (folder / "rows.jsonl").write_text('{"question": "한"}\n', encoding="utf-8")
     assert opened(folder / "rows.jsonl").row(0) == {"question": "한"}

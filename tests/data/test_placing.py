@@ -1,4 +1,4 @@
-"""How the pictures of a row reach its question: every form that people's data have, shown in full or refused."""
+"""How the images of a row reach its question: every form that people's data have, shown in full or rejected."""
 
 import base64
 import io
@@ -41,7 +41,7 @@ def opened(folder, row, *needed, **columns):
 
 
 def shown(conversation: Conversation) -> list[list[str]]:
-    """Every message as its role, its texts, and `<a>` where picture a stands."""
+    """Every message as its role, its texts, and `<a>` where image a stands."""
     names = {colour: f"<{name}>" for name, colour in COLOURS.items()}
     return [
         [m.role, *(p.text if hasattr(p, "text") else names[p.image.getpixel((0, 0))] for p in m.parts)]
@@ -156,25 +156,25 @@ def test_rows_of_trl(folder):
     [
         (
             {"images": ["a.png", "b.png", "c.png"], "question": chat(*PARTS)},
-            "2 places for pictures .* the row has 3 pictures",
-            "as many pictures as places",
+            "2 placeholders .* the row has 3 images",
+            "as many images as placeholders",
         ),
-        ({"images": ["a.png"], "question": chat(*PARTS)}, "2 places for pictures .* the row has 1 pictures", ""),
-        ({"images": ["a.png", "b.png"], "question": "<image> what?"}, "1 places .* the row has 2 pictures", ""),
-        ({"question": "<image> what?"}, "1 places .* the row has 0 pictures", ""),
+        ({"images": ["a.png"], "question": chat(*PARTS)}, "2 placeholders .* the row has 1 images", ""),
+        ({"images": ["a.png", "b.png"], "question": "<image> what?"}, "1 placeholders .* the row has 2 images", ""),
+        ({"question": "<image> what?"}, "1 placeholders .* the row has 0 images", ""),
         (
             {"image": "a.png", "question": chat({"type": "image", "image": "a.png"}, TEXT)},
-            "0 places for pictures .* beside 1 of its own, and the row has 1",
+            "0 placeholders .* beside 1 images of its own, but the row has 1",
             "",
         ),
         (
             {"image": "a.png", "images": ["b.png"], "question": "what?"},
-            "pictures in both `image` and `images`",
+            "images in both `image` and `images`",
             "keep one",
         ),
         (
             {"images": ["a.png"], "question": [*chat("<image>what?"), {"role": "assistant", "content": "red"}]},
-            "ends with the assistant's turn",
+            "ends with an assistant turn",
             'question": messages',
         ),
         (
@@ -182,14 +182,18 @@ def test_rows_of_trl(folder):
             "Message 0 is .*, not",
             '"human": "user"',
         ),
-        ({"image": "a.png", "question": [{"role": "system", "content": "short"}]}, "0 places .* the row has 1", ""),
-        ({"question": chat({"type": "video", "video": "x.mp4"}, TEXT)}, "neither text nor a picture", ""),
-        ({"question": chat({"type": "text", "text": None})}, "neither text nor a picture", ""),
-        ({"question": chat({"type": "image", "image": 3}, TEXT)}, "a picture is a int", ""),
-        ({"question": chat({"type": "image", "image": "no.png"}, TEXT)}, "the picture 'no.png' cannot be read", ""),
+        (
+            {"image": "a.png", "question": [{"role": "system", "content": "short"}]},
+            "0 placeholders .* the row has 1",
+            "",
+        ),
+        ({"question": chat({"type": "video", "video": "x.mp4"}, TEXT)}, "not text, nor an image", ""),
+        ({"question": chat({"type": "text", "text": None})}, "not text, nor an image", ""),
+        ({"question": chat({"type": "image", "image": 3}, TEXT)}, "expected an image, .*got a int", ""),
+        ({"question": chat({"type": "image", "image": "no.png"}, TEXT)}, "the image 'no.png' cannot be read", ""),
         (
             {"question": chat({"type": "image_url", "image_url": {"url": "https://host/a.png"}}, TEXT)},
-            "addresses are not fetched",
+            "URLs are not downloaded",
             "",
         ),
         ({"question": ["what?"]}, "Message 0 is 'what\\?', not", ""),
@@ -216,7 +220,7 @@ def test_a_prompt_to_draw_shows_pictures_only_where_it_has_places(folder):
     assert shown(task.prompt) == [["user", "a red thing"]]
     task = opened(folder, {**row, "prompt": "like <image> but blue"}, "prompt").task(0)
     assert shown(task.prompt) == [["user", "like", "<a>", "but blue"]]
-    with pytest.raises(DataError, match="column 'prompt': The text has 2 places"):
+    with pytest.raises(DataError, match="column 'prompt': The text has 2 placeholders"):
         opened(folder, {**row, "prompt": "<image> or <image>"}, "prompt")
 
 
@@ -248,7 +252,7 @@ def test_pictures_stand_where_trl_puts_them(messages):
 def test_a_message_made_in_code_is_read_like_data():
     faded = Image.new("RGBA", (3, 2), (0, 0, 0, 0))
     assert user(faded, "what?").images[0].getpixel((0, 0)) == (255, 255, 255)
-    with pytest.raises(DataError, match="A text holds"):
+    with pytest.raises(DataError, match="A text contains"):
         user("\ud800")
 
 
@@ -276,5 +280,5 @@ def test_pictures_that_nothing_shows_are_told(folder, capsys, scenario, reward, 
     data = {"source": str(folder / "rows.jsonl"), "options": {}}
     own = [{"name": f"{__file__}:{reward}"}]
     build_rl_tracks(parse_recipe(mapping(folder, scenario=scenario, data=data, rewards=own)))
-    lines = [line for line in capsys.readouterr().err.splitlines() if "pictures that are not shown: prompt" in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "images that are not used: prompt" in line]
     assert len(lines) == said

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from motet.config import parse_recipe
-from motet.core.atomic_files import append, write_whole
+from motet.core.atomic_files import append, write_atomic
 from motet.core.errors import CheckpointError, RunFolderError
 from motet.report.run_dir import RunFolder
 from motet.training.checkpoint import Progress, restore, save_checkpoint
@@ -234,14 +234,14 @@ def test_a_run_killed_before_its_recipe_is_written_starts_again(tiny_checkpoint,
 
 
 def test_a_file_is_whole_or_not_at_all(tmp_path, monkeypatch):
-    write_whole(tmp_path / "a", b"one")
+    write_atomic(tmp_path / "a", b"one")
 
     def fail(_):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
         patch.setattr(os, "fsync", fail)
-        write_whole(tmp_path / "a", b"two")
+        write_atomic(tmp_path / "a", b"two")
     assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_bytes() == b"one"
     append(tmp_path / "a", b" two")
     assert (tmp_path / "a").read_bytes() == b"one two"

@@ -351,7 +351,7 @@ def test_later_acts_of_a_demonstration_see_the_earlier_ones():
         ({"anser": "answer"}, ConfigError, r"names the act 'anser'.*Did you mean 'answer'"),
         ({}, ConfigError, r"performs 'answer', but data.targets names no column for it"),
         ({"answer": "solution"}, DataError, r"Row 10 has no column 'solution'"),
-        ({"answer": "nothing"}, DataError, r"Row 10, column 'nothing', holds None, which is not text for 'answer'"),
+        ({"answer": "nothing"}, DataError, r"Row 10, column 'nothing', contains None, which is not text for 'answer'"),
     ],
 )
 def test_demonstrations_that_cannot_be(targets, error, message):
