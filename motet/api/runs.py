@@ -89,9 +89,9 @@ def run_recipe(
 
     folder = RunFolder(output, resume=resume)
     check_resume_compatible(folder, recipe)
-    from motet.experiments.single_run import run_supervised, run_training
+    from motet.experiments.single_run import run_sft, run_training
 
-    return (run_supervised if supervised else run_training)(recipe, folder, resume_command)
+    return (run_sft if supervised else run_training)(recipe, folder, resume_command)
 
 
 def _resume_call(function: str, output: str | PathLike[str]) -> str:

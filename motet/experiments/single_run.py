@@ -1,4 +1,4 @@
-"""Runs from beginning to end: build, measure, train, measure again, and leave a folder that other commands can use."""
+"""A complete run: build, evaluate, train, evaluate again, and write a run folder that other commands can use."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ RECONSTRUCTION = "reconstruction.png"
 
 @dataclass(frozen=True)
 class _RunContext:
-    """Where a run is shown, kept and interrupted; `again` is the command that resumes it."""
+    """The parts that all phases of a run use; `resume_command` is the shell command that resumes it."""
 
     recipe: Recipe
     folder: RunFolder
-    again: str
+    resume_command: str
     console: Terminal
     bar: ProgressBar
     callbacks: CallbackList
@@ -51,14 +51,14 @@ class _RunContext:
     threads: ThreadTuner | None
 
     def say(self, line: str) -> None:
-        """A line for people; an empty one is not worth a line."""
+        """Print a line unless it is empty."""
         if line:
             self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """What a run came to: its folder, the checkpoint it ends with, the evaluations (None: not made), the policy."""
+    """The results of a run: its folder, last checkpoint, evaluations (None if not made), policy and metrics."""
 
     folder: Path
     checkpoint: Path | None
@@ -69,42 +69,44 @@ class RunResult:
     """The lines of `metrics.jsonl`: one per step."""
 
 
-def run_training(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> RunResult:
-    """Evaluate, train by reinforcement learning, evaluate again. `before`: the first evaluation, if it is known."""
+def run_training(
+    recipe: Recipe, folder: RunFolder, resume_command: str, before: dict[str, Any] | None = None
+) -> RunResult:
+    """Evaluate, train with RL, evaluate again. `before`: the first evaluation, if known."""
     with folder.held(), same_threads():
-        recipe, types = _with_compute_types(recipe, folder)
+        recipe, dtype_reason = _with_resolved_dtypes(recipe, folder)
         session = setup_rl(recipe)
-        with _run_context(recipe, folder, again) as context:
-            context.say(types)
+        with _run_context(recipe, folder, resume_command) as context:
+            context.say(dtype_reason)
             _check_images(context, session)
-            before = _measure_before(context, session, before)
+            before = _evaluate_before(context, session, before)
             run = _run(context, session)
-            progress = _finished(context, run, train(session, run))
-            after = _measure(context, session, "after", like=before) if before is not None else None
+            progress = _progress_if_finished(context, run, train(session, run))
+            after = _evaluate(context, session, "after", like=before) if before is not None else None
             _print_table(context, {"before": before, "after": after})
             folder.write_json("summary.json", _summary(recipe, folder, progress, {"before": before, "after": after}))
         _print_next_steps(context, session, progress)
     return _result(session, folder, before, after)
 
 
-def run_supervised(recipe: Recipe, folder: RunFolder, again: str, before: dict[str, Any] | None = None) -> RunResult:
-    """Supervised training with its learning curve, measured at the end; by the suite `rewards` before it as well.
+def run_sft(recipe: Recipe, folder: RunFolder, resume_command: str, before: dict[str, Any] | None = None) -> RunResult:
+    """Supervised fine-tuning, evaluated at the end, and also before it if the suite asks for it.
 
-    `before`: the first measurement, if it is known.
+    `before`: the first evaluation, if known.
     """
     with folder.held(), same_threads():
-        recipe, types = _with_compute_types(recipe, folder)
+        recipe, dtype_reason = _with_resolved_dtypes(recipe, folder)
         session = setup_sft(recipe)
-        with _run_context(recipe, folder, again) as context:
-            context.say(types)
+        with _run_context(recipe, folder, resume_command) as context:
+            context.say(dtype_reason)
             _check_images(context, session)
-            before = _measure_before(context, session, before) if context.suite and context.suite.before_sft else None
+            before = _evaluate_before(context, session, before) if context.suite and context.suite.before_sft else None
             run = _run(context, session)
-            progress = _finished(context, run, train_sft(session, run))
-            after = _measure(context, session, "after", like=before)
-            measured = {name: table for name, table in (("before", before), ("after", after)) if table is not None}
-            _print_table(context, measured)
-            folder.write_json("summary.json", _summary(recipe, folder, progress, {"after": after, **measured}))
+            progress = _progress_if_finished(context, run, train_sft(session, run))
+            after = _evaluate(context, session, "after", like=before)
+            results = {name: table for name, table in (("before", before), ("after", after)) if table is not None}
+            _print_table(context, results)
+            folder.write_json("summary.json", _summary(recipe, folder, progress, {"after": after, **results}))
         _print_next_steps(context, session, progress)
     return _result(session, folder, before, after)
 
@@ -116,68 +118,72 @@ def _result(
     return RunResult(folder.path, newest, before, after, session.policy, folder.read_metrics())
 
 
-def run_measurement(recipe: Recipe, folder: RunFolder, again: str) -> None:
-    """Measure the recipe's checkpoint as it is: what a merge, which trains nothing, is judged by."""
-    with folder.held(), _run_context(recipe, folder, again) as context:
-        after = None if context.suite is None else _measure(context, setup_eval(recipe), "after")
+def run_evaluation(recipe: Recipe, folder: RunFolder, resume_command: str) -> None:
+    """Evaluate the recipe's checkpoint without training, as after a merge."""
+    with folder.held(), _run_context(recipe, folder, resume_command) as context:
+        after = None if context.suite is None else _evaluate(context, setup_eval(recipe), "after")
         folder.write_json("summary.json", _summary(recipe, folder, Progress(0, 0.0, {}), {"after": after}))
 
 
-def _with_compute_types(recipe: Recipe, folder: RunFolder) -> tuple[Recipe, str]:
-    """The recipe with the compute types that `auto` means here, or meant when the run began; and why these."""
+def _with_resolved_dtypes(recipe: Recipe, folder: RunFolder) -> tuple[Recipe, str]:
+    """The recipe with `auto` dtypes resolved for this machine, or as when the run started; and the reason."""
     if is_object_path(recipe.policy.path):
         return recipe, ""
-    opened = LoadSpec.at(resolve_checkpoint(recipe.policy.path), keep_resolved_dtypes(folder, recipe).policy)
-    return recipe.model_copy(update={"policy": opened.settings}), opened.reason
+    spec = LoadSpec.at(resolve_checkpoint(recipe.policy.path), keep_resolved_dtypes(folder, recipe).policy)
+    return recipe.model_copy(update={"policy": spec.settings}), spec.reason
 
 
 @contextmanager
-def _run_context(recipe: Recipe, folder: RunFolder, again: str) -> Iterator[_RunContext]:
-    """The folder made, the bar shown, Ctrl-C caught.
+def _run_context(recipe: Recipe, folder: RunFolder, resume_command: str) -> Iterator[_RunContext]:
+    """Create the folder, show the progress bar and catch Ctrl-C.
 
-    An error before the first step is done leaves no folder behind; a later one tells the newest checkpoint.
+    An error before the first step is finished removes the folder; later errors name the newest checkpoint.
     """
-    console, own, suite = Terminal(), resolve_callbacks(recipe.run.callbacks), resolve_suite(recipe)
+    console, registered, suite = Terminal(), resolve_callbacks(recipe.run.callbacks), resolve_suite(recipe)
     threads = ThreadTuner() if recipe.run.threads is None else None
     folder.create(to_yaml(recipe), starting_weights(recipe))
-    (folder.path / "summary.json").unlink(missing_ok=True)  # of a shorter run: this one is not at its end
+    (folder.path / "summary.json").unlink(missing_ok=True)  # left by a shorter run
     try:
         with ProgressBar(console) as bar, Interrupt() as interrupt:
-            callbacks = CallbackList([bar, *own])
+            callbacks = CallbackList([bar, *registered])
             callbacks.on_run_start(recipe, folder.path)
             try:
-                yield _RunContext(recipe, folder, again, console, bar, callbacks, suite, interrupt, threads)
+                yield _RunContext(recipe, folder, resume_command, console, bar, callbacks, suite, interrupt, threads)
             finally:
                 callbacks.on_run_end(*callbacks.last)
     except Stopped:
         raise
     except KeyboardInterrupt:
-        raise Stopped(f"Stopped. Resume with: {again}") from None
+        raise Stopped(f"Stopped. Resume with: {resume_command}") from None
     except Exception as error:
         if not folder.has_started:
             with suppress(OSError):
                 folder.remove_if_new()
-        elif isinstance(error, NumericsError):  # its fixes change settings that a resume may not
-            again = f"start a new run, from these weights with policy.path={folder.path}."
-            raise NumericsError(f"{error.problem} {_what_is_saved(folder)}", fix=f"{error.fix} Then {again}") from error
+        elif isinstance(error, NumericsError):  # its fixes change settings that a resumed run cannot change
+            resume_command = f"start a new run, from these weights with policy.path={folder.path}."
+            raise NumericsError(
+                f"{error.problem} {_saved_so_far(folder)}", fix=f"{error.fix} Then {resume_command}"
+            ) from error
         elif isinstance(error, MotetError):
-            raise type(error)(f"{error.problem} {_what_is_saved(folder)}", fix=f"{error.fix} Then: {again}") from error
+            raise type(error)(
+                f"{error.problem} {_saved_so_far(folder)}", fix=f"{error.fix} Then: {resume_command}"
+            ) from error
         else:
-            error.add_note(f"{_what_is_saved(folder)} Resume with: {again}")
+            error.add_note(f"{_saved_so_far(folder)} Resume with: {resume_command}")
         raise
 
 
-def _what_is_saved(folder: RunFolder) -> str:
+def _saved_so_far(folder: RunFolder) -> str:
     newest = latest_checkpoint(folder.checkpoints)
     done = len(folder.read_metrics())
     saved = "no checkpoint is saved yet" if newest is None else f"the newest checkpoint is {str(newest)!r}"
     return f"(After {done} steps; {saved}.)"
 
 
-def _finished(context: _RunContext, run: Run, progress: Progress) -> Progress:
-    """The progress of a run that is at its end; an interrupted one says how to resume it and exits."""
+def _progress_if_finished(context: _RunContext, run: Run, progress: Progress) -> Progress:
+    """The progress of a finished run. Raises Stopped, with the resume command, for an interrupted one."""
     if not run.finished:
-        raise Stopped(f"Saved after step {progress.step}. Resume with: {context.again}")
+        raise Stopped(f"Saved after step {progress.step}. Resume with: {context.resume_command}")
     return progress
 
 
@@ -185,60 +191,60 @@ def _run(context: _RunContext, session: TrainingSetup) -> Run:
     """The run in its folder, with a quick evaluation every `eval.every` steps."""
     suite = context.suite
     settings = SuiteSettings(session, quick=True)
-    measure = None if suite is None else lambda: _eval_metrics(suite(session.policy, settings))
-    run = Run(session, context.folder, context.callbacks, context.interrupt, measure, context.threads)
+    quick_eval = None if suite is None else lambda: _eval_metrics(suite(session.policy, settings))
+    run = Run(session, context.folder, context.callbacks, context.interrupt, quick_eval, context.threads)
     context.bar.steps = lambda: run.pace.steps
     context.callbacks.last = run.first, {}
     return run
 
 
 def _check_images(context: _RunContext, session: TrainingSetup) -> None:
-    """Of data that shows what is to be drawn, leave `reconstruction.png`; warn where the image tokenizer loses it."""
+    """Write `reconstruction.png` for data with target images, and warn if the image tokenizer loses too much."""
     path = context.folder.path / RECONSTRUCTION
-    found = None if path.is_file() else reconstruct_sample(session)
-    if found is not None:
+    reconstruction = None if path.is_file() else reconstruct_sample(session)
+    if reconstruction is not None:
         try:
-            save_image(reconstruction_grid(found), path)
+            save_image(reconstruction_grid(reconstruction), path)
         except OSError as error:
             warnings.warn(f"{str(path)!r} is not saved: {error.strerror or error}.", stacklevel=2)
-        if found.is_poor:
-            context.say(f"{found.warning} See {path}.")
+        if reconstruction.is_poor:
+            context.say(f"{reconstruction.warning} See {path}.")
 
 
-def _measure_before(
+def _evaluate_before(
     context: _RunContext, session: TrainingSetup, known: dict[str, Any] | None
 ) -> dict[str, Any] | None:
-    """The measurement before the first step: as this run has made it before, as it is known, or made now.
+    """The evaluation before the first step: read from the run folder, given as `known`, or made now.
 
-    None without a suite, and where a run goes on that has none.
+    None without a suite, or if a run without it is resumed.
     """
     before = context.folder.read_json("before.json") or known
     if before is None and latest_checkpoint(context.folder.checkpoints) is None:
-        before = _measure(context, session, "before")
+        before = _evaluate(context, session, "before")
     if before is not None:
         context.folder.write_json("before.json", before)
     return before
 
 
-def _measure(
+def _evaluate(
     context: _RunContext, session: TrainingSetup, name: str, like: Mapping[str, Any] | None = None
 ) -> dict[str, Any] | None:
-    """Run the suite, if there is one, and leave `<name>.png`. An interruption stops it at once: nothing is lost.
+    """Run the suite, if there is one, and write `<name>.png`. An interruption stops it at once.
 
-    On as many items as the measurement `like` that it is compared with, or as `eval` says.
+    It uses as many items as the evaluation `like`, if given, and as `eval` says otherwise.
     """
     suite = context.suite
     if suite is None:
         return None
 
-    def tell(done: int, total: int) -> None:
+    def on_progress(done: int, total: int) -> None:
         if context.interrupt.asked:
             raise KeyboardInterrupt
         if context.threads is not None:
             context.threads.adapt()
-        context.bar.items(f"measure {name}", done, total)
+        context.bar.items(f"evaluate {name}", done, total)
 
-    result = suite(session.policy, SuiteSettings(session, same_items_as=like, progress=tell))
+    result = suite(session.policy, SuiteSettings(session, same_items_as=like, progress=on_progress))
     context.callbacks.on_eval(context.callbacks.last[0], _eval_metrics(result))
     if result.samples:
         images, prompts, correct = zip(*result.samples, strict=True)
@@ -246,7 +252,7 @@ def _measure(
         path = context.folder.path / f"{name}.png"
         try:
             save_image(grid, path)
-        except OSError as error:  # the numbers are what counts
+        except OSError as error:  # the results are still returned
             warnings.warn(f"{str(path)!r} is not saved: {error.strerror or error}.", stacklevel=2)
     return result.table
 
@@ -262,11 +268,11 @@ def _eval_metrics(result: SuiteResult) -> dict[str, float]:
 
 
 def _summary(
-    recipe: Recipe, folder: RunFolder, progress: Progress, measured: dict[str, dict[str, Any] | None]
+    recipe: Recipe, folder: RunFolder, progress: Progress, results: dict[str, dict[str, Any] | None]
 ) -> dict[str, Any]:
     speeds = [line["images_per_second"] for line in folder.read_metrics() if line.get("images_per_second")]
     return {
-        **measured,
+        **results,
         "seconds": round(progress.seconds, 1),
         "steps": progress.step,
         "images_per_second": round(statistics.fmean(speeds), 1) if speeds else None,
@@ -278,12 +284,12 @@ def _print_next_steps(context: _RunContext, session: TrainingSetup, progress: Pr
     checkpoint, folder = latest_checkpoint(context.folder.checkpoints), context.folder.path
     lines = [f"Trained {progress.step} steps in {progress.seconds:.0f} s: {checkpoint}"]
     if (folder / "before.png").is_file():
-        lines.append(f"Pictures before and after: {folder / 'before.png'}, {folder / 'after.png'}")
+        lines.append(f"Images before and after: {folder / 'before.png'}, {folder / 'after.png'}")
     shapes = any(track.data.source == "shapes" for track in context.recipe.resolved_tracks().values())
     if any(track.scenario.acts_making("image") for track in session.tracks):
-        prompt = "two red circles" if shapes else "what to draw"
+        prompt = "two red circles" if shapes else "YOUR PROMPT"
         lines.append(f'Try next: motet sample {shlex.quote(str(folder))} "{prompt}" --n 8 --out grid.png')
     else:
-        question = "how many circles?" if shapes else "what to ask"
-        lines.append(f'Try next: motet ask {shlex.quote(str(folder))} picture.png "{question}"')
+        question = "how many circles?" if shapes else "YOUR QUESTION"
+        lines.append(f'Try next: motet ask {shlex.quote(str(folder))} image.png "{question}"')
     context.say("\n".join(lines))

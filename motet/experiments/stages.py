@@ -12,7 +12,7 @@ from motet.config.stages import Plan, Stage, checkpoint_of
 from motet.core.atomic_files import write_atomic
 from motet.core.errors import CheckpointError, MotetError, RunFolderError
 from motet.experiments.eval_cache import EvalCache, same_eval_settings
-from motet.experiments.single_run import run_measurement, run_supervised, run_training
+from motet.experiments.single_run import run_evaluation, run_sft, run_training
 from motet.experiments.tables import plan_tables
 from motet.report.resume_check import POLICY, check_resume_compatible
 from motet.report.run_dir import RECIPE, RunFolder
@@ -127,7 +127,7 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, resume_command: str, meas
     for part in stage.start:
         _refuse_damaged(checkpoint_of(plan.stage(part), output), output / part)
     if stage.kind == "sft":
-        run_supervised(stage.recipe, folder, resume_command, measurements.of_start(stage))
+        run_sft(stage.recipe, folder, resume_command, measurements.of_start(stage))
     elif stage.kind == "rl":
         run_training(stage.recipe, folder, resume_command, measurements.of_start(stage))
     else:
@@ -139,7 +139,7 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, resume_command: str, meas
                 base = None if stage.base is None else Path(resolve_checkpoint(stage.base))
                 merge_folders(sources, merged, method=stage.method, base=base)
             folder.resume = True  # what is merged stays, should measuring it fail
-            run_measurement(stage.recipe, folder, resume_command)
+            run_evaluation(stage.recipe, folder, resume_command)
     summary = folder.read_json(SUMMARY)
     assert summary is not None  # each of the three has written it, or raised
     return summary

@@ -100,7 +100,7 @@ def test_train_evaluates_before_and_after(trained):
     assert summary["before"].keys() == summary["after"].keys()
     assert all(Image.open(folder / f"{name}.png").width > 500 for name in ("before", "after"))
     assert load_recipe(folder / "recipe.yaml").run.steps == 2
-    for text in ("measure before", "train 2/2", "reward", "Validation items", "Trained 2 steps", "Try next: motet"):
+    for text in ("evaluate before", "train 2/2", "reward", "Validation items", "Trained 2 steps", "Try next: motet"):
         assert text in output
     assert not list(folder.glob("*.partial"))
 
@@ -135,11 +135,11 @@ def test_a_finished_run_can_be_extended(trained, capsys, tmp_path):
     folder, _ = trained
     shutil.copytree(folder, tmp_path / "run")
     answer = motet_command(capsys, "train", folder / "recipe.yaml", "run.steps=3", "-o", tmp_path / "run", "--resume")
-    assert answer.code == 0 and "train 3/3" in answer.out and "measure before" not in answer.out
+    assert answer.code == 0 and "train 3/3" in answer.out and "evaluate before" not in answer.out
     after = json.loads((tmp_path / "run" / "summary.json").read_text())
     shutil.rmtree(tmp_path / "run" / "checkpoints")  # as if the process had been killed in its first steps
     answer = motet_command(capsys, "train", folder / "recipe.yaml", "run.steps=1", "-o", tmp_path / "run", "--resume")
-    assert answer.code == 0 and "train 1/1" in answer.out and "measure before" not in answer.out
+    assert answer.code == 0 and "train 1/1" in answer.out and "evaluate before" not in answer.out
     assert after["steps"] == 3 and after["before"] == json.loads((folder / "before.json").read_text())
 
 

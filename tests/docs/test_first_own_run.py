@@ -55,7 +55,7 @@ def test_every_command_of_the_page_runs(tmp_path, capsys, monkeypatch):
         if words[1] == "data":
             assert "right of the gold: 1.000 on average" in answer.out and "Warning" not in answer.out
         if words[1] in ("sft", "train"):
-            assert f"Try next: motet ask {words[4]} picture.png" in answer.out  # it does not draw
+            assert f"Try next: motet ask {words[4]} image.png" in answer.out  # no images
     for run, steps in (("sft", 2), ("rl", 1)):
         summary = json.loads((folder / run / "summary.json").read_text())
         assert {"before", "after"} <= summary.keys() and summary["steps"] == steps

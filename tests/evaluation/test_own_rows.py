@@ -9,7 +9,7 @@ from rich.table import Table
 
 from motet.config import load_recipe, parse_recipe
 from motet.core.errors import ConfigError
-from motet.experiments.single_run import run_supervised, run_training
+from motet.experiments.single_run import run_sft, run_training
 from motet.report.run_dir import RunFolder
 from motet.training.setup import setup_rl, setup_sft
 from tests.runs import mapping, metrics, motet_command
@@ -198,7 +198,7 @@ def test_stages_share_rewards_with_an_sft_stage(tiny_checkpoint, capsys, tmp_pat
     assert answer.code == 0, answer.err
     stages = json.loads((tmp_path / "out" / "summary.json").read_text())["stages"]
     assert stages["supervised"]["before"] != stages["supervised"]["after"] == stages["reinforced"]["before"]
-    assert answer.out.count("measure before") == 1  # where one stage ends the next begins
+    assert answer.out.count("evaluate before") == 1  # where one stage ends the next begins
 
 
 # --- while reinforcement learning trains
@@ -235,11 +235,11 @@ def test_periodic_evaluation_is_logged_per_track(tiny_checkpoint, tmp_path, file
 def test_an_sft_run_on_shapes_is_evaluated_once(tiny_checkpoint, tmp_path, monkeypatch):
     measured = []
     monkeypatch.setattr(
-        "motet.experiments.single_run._measure", lambda context, session, name, like=None: measured.append(name) or {}
+        "motet.experiments.single_run._evaluate", lambda context, session, name, like=None: measured.append(name) or {}
     )
     monkeypatch.setattr("motet.experiments.single_run._print_table", lambda *_: None)
     data = {"targets": {"image": "target", "answer": "solution"}}
     recipe = mapping(tiny_checkpoint, rewards=None, algorithm=None, data=data, eval={"suite": "shapes"})
     recipe["run"]["steps"], recipe["sampling"]["text"]["max_tokens"] = 1, 60
-    run_supervised(parse_recipe(recipe), RunFolder(tmp_path / "run", resume=False), "")
+    run_sft(parse_recipe(recipe), RunFolder(tmp_path / "run", resume=False), "")
     assert measured == ["after"]

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from motet.config import parse_recipe
 from motet.evaluation.reconstruction import POOR_LOSS, images_to_generate, reconstruct, reconstruct_sample
-from motet.experiments.single_run import run_supervised, run_training
+from motet.experiments.single_run import run_sft, run_training
 from motet.policies import load_policy
 from motet.report.run_dir import RunFolder
 from motet.rewards.image.psnr import psnr
@@ -111,7 +111,7 @@ def test_a_run_on_other_images_warns_once(tiny_checkpoint, tmp_path, capsys, way
     content = image_recipe(tiny_checkpoint, source, **(SFT if way == "sft" else {}))
     if way == "rl":
         content["rewards"], content["algorithm"]["advantage_assignment"] = content["rewards"][:1], "joint"
-    run = run_supervised if way == "sft" else run_training
+    run = run_sft if way == "sft" else run_training
     run(parse_recipe(content), RunFolder(tmp_path / "run", resume=False), "")
     said = capsys.readouterr().out
     assert said.count("Warning: the frozen image tokenizer loses") == 1 and "8 images" in said
@@ -125,7 +125,7 @@ def test_a_run_on_other_images_warns_once(tiny_checkpoint, tmp_path, capsys, way
 def test_images_of_the_world_cause_no_warning(tmp_path, capsys):
     world = {"source": "shapes", "options": {}, "targets": TARGETS}
     content = mapping(SHIPPED, **SFT, data=world, run={"steps": 1}) | {"data": world}
-    run_supervised(parse_recipe(content), RunFolder(tmp_path / "run", resume=False), "")
+    run_sft(parse_recipe(content), RunFolder(tmp_path / "run", resume=False), "")
     assert "Warning" not in capsys.readouterr().out and (tmp_path / "run" / "reconstruction.png").is_file()
 
 

@@ -11,7 +11,7 @@ from motet.config import Choice, EvalConfig, parse_recipe
 from motet.core.errors import ConfigError
 from motet.core.trajectory import ImageTokens, Sampling
 from motet.evaluation.shapes_suite import ITEMS_PER_BATCH, evaluate_shapes, is_right
-from motet.experiments.single_run import run_measurement
+from motet.experiments.single_run import run_evaluation
 from motet.policies import load_policy
 from motet.policies.diffusion.policy import DiffusionPolicy
 from motet.report.run_dir import RunFolder
@@ -181,7 +181,7 @@ def test_denoising_settings_of_the_command_and_of_a_run(unified, samplings_used,
     samplings_used.clear()
     evaluated = {"suite": {"name": "shapes", "held_out_size": 2}, "size": 2, "samples_per_item": 1}
     content = mapping(unified, eval=evaluated, sampling={"denoising": {"num_steps": 4, "sde_type": "cps"}})
-    run_measurement(parse_recipe(content), RunFolder(tmp_path / "run", resume=False), "")
+    run_evaluation(parse_recipe(content), RunFolder(tmp_path / "run", resume=False), "")
     assert {(how.num_steps, how.sde_type) for how in samplings_used} == {(4, "cps")}
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import motet.training.setup
 from motet.config import parse_recipe
 from motet.core.errors import MotetError
-from motet.experiments.single_run import run_supervised, run_training
+from motet.experiments.single_run import run_sft, run_training
 from motet.report.run_dir import RunFolder
 from motet.weights.locate import checkpoints
 
@@ -33,7 +33,7 @@ CLOCKS = ("time/", "step_time", "seconds", "images_per_second")
 
 def outcome_of(content: dict[str, Any], stage: str, folder: Path) -> Outcome:
     """Run a recipe's mapping in this process (`stage`: train or sft) and look at what it left."""
-    run: Callable[..., None] = {"train": run_training, "sft": run_supervised}[stage]
+    run: Callable[..., None] = {"train": run_training, "sft": run_sft}[stage]
     outcome: Outcome = {}
     try:
         with counted(outcome):
