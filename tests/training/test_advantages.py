@@ -1,4 +1,4 @@
-"""Credit by hand arithmetic. Standard deviations are unbiased (n - 1) and 1e-4 is added to them."""
+"""Advantage assignment by hand arithmetic. Standard deviations are unbiased (n - 1) and 1e-4 is added to them."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The laws of learning: global denominators, ratios, clipping, settings by kind, schedules, what is refused."""
+"""One optimizer step: global denominators, ratios, clipping, settings by kind, schedules, what is rejected."""
 
 import math
 import random
@@ -27,7 +27,7 @@ CLIPPED = ("grpo", "bnpo", "dapo", "dr_grpo", "luspo")
 POLICY_GRADIENT = (*CLIPPED, "cispo", "sapo", "vespo")
 KINDS = ("text", "image")
 BOUND = 1e-4
-"""How far from 1 a float32 ratio may be on policy (law 1)."""
+"""How far from 1 a float32 ratio may be on policy (invariant 1)."""
 
 
 def optimizer(budget=10**9, **settings):
@@ -90,7 +90,7 @@ def same(one, other, rtol):
         )
 
 
-# --- law 4: denominators of the whole step
+# --- invariant 4: denominators of the whole step
 
 
 @pytest.mark.parametrize("level", ["token", "sequence"])
@@ -211,7 +211,7 @@ def test_acts_without_actions_count_and_are_not_replayed():
         PolicyOptimizer(policy, optimizer(), 1).step(StepBatch(acts[1:], [1.0]), losses())
 
 
-# --- law 1: ratios
+# --- invariant 1: ratios
 
 
 def test_ratios_on_policy_are_one(janus, janus_groups):
@@ -241,7 +241,7 @@ def updated(policy, groups, credit=None, step=0, **sections):
     return learner, update(policy, learner, groups, credited(groups) if credit is None else credit, made, step)
 
 
-def test_the_fake_learns():
+def test_the_fake_is_trainable():
     assert isinstance(fake(), TrainablePolicy)
 
 
@@ -266,7 +266,7 @@ def test_ratios_that_start_far_from_one_stop_before_the_weights_move():
 
 @pytest.mark.parametrize("several", [False, True])
 def test_under_autocast_old_log_probs_are_replayed(several):
-    """Law 3: the ratio starts at 1 although sampling and replay disagree, and the gap is reported."""
+    """Invariant 3: the ratio starts at 1 although sampling and replay disagree, and the gap is reported."""
     policy = fake()
     groups = played(policy)
     disturb(policy)  # what bfloat16 does to a replay, exaggerated
@@ -300,7 +300,7 @@ def test_bfloat16_ratios_are_one_and_the_gap_is_bounded(tiny_checkpoint):
         assert stats[f"{kind}/train_rollout_logprob_diff_max"] < 0.05
 
 
-def test_gradients_are_let_go_of_when_learning_is_done():
+def test_gradients_are_freed_after_the_update():
     policy = fake()
     updated(policy, groups := played(policy, P=1, G=1), credited(groups, lambda n: 1.0))
     assert all(parameter.grad is None for parameter in policy.trainable().values())
@@ -418,7 +418,7 @@ def test_the_kl_is_to_the_reference(monkeypatch):
     assert torch.equal(policy.start["image"], start)  # and the reference itself has not moved
 
 
-# --- what is refused
+# --- what is rejected
 
 
 def reject(policy, batch, own, words):
@@ -474,7 +474,7 @@ def test_gradients_are_summed_in_one_order():
     assert seen and all(seen) and not torch.are_deterministic_algorithms_enabled()
 
 
-def test_demonstrated_acts_have_no_ratio():
+def test_acts_from_data_have_no_ratio():
     policy = fake()
     shown = encode_demonstrations(policy, generate_and_answer, [row()], {"image": "target", "answer": "solution"})
     with pytest.raises(ValueError, match="encoded from data, not sampled"):
@@ -490,7 +490,7 @@ def test_a_policy_without_trainable_weights():
         PolicyOptimizer(Frozen(), optimizer(), 1)
 
 
-def test_a_step_without_credited_acts_is_skipped():
+def test_a_step_without_acts_is_skipped():
     policy = fake()
     groups = played(policy)
     learner, stats = updated(policy, groups, [])
@@ -522,7 +522,7 @@ def test_acts_without_advantage_are_not_replayed_and_change_nothing(loss_type):
 
 
 def test_old_log_probs_recomputed_only_for_nonzero_advantage_acts():
-    """Of the others only the first of each name in a group, one of which stands in where a minibatch is silent."""
+    """Of the others only the first of each name in a group: a fallback act is one of these."""
     policy = fake()
     groups = played(policy)
     credit = credited(groups, lambda n: 1.0 if n % 5 == 2 else 0.0)
@@ -590,7 +590,7 @@ def test_fallback_act_depends_on_trainable_parameters():
         assert {kind for kind in KINDS if f"{kind}/ratio" in stats} == shown
 
 
-def test_only_a_run_that_trains_no_kind_of_its_acts_is_refused():
+def test_only_a_run_that_trains_no_kind_of_its_acts_is_rejected():
     policy = half("text")
     policy._logits["image"].requires_grad_(False)
     policy.trainable = lambda: {"drift": policy._drift}  # a part that makes neither
@@ -604,8 +604,8 @@ def test_only_a_run_that_trains_no_kind_of_its_acts_is_refused():
         PolicyOptimizer(policy, optimizer(), 9, kinds=["text"]).step(*supervised(acts["text"]))
 
 
-def test_what_has_learnt_once_is_never_refused():
-    """Whether a part has a say may depend on the row: a vision tower has none where there is no picture."""
+def test_a_run_that_had_a_gradient_is_never_rejected():
+    """Whether a part has a gradient may depend on the row: a vision tower has none where there is no image."""
     policy = half("text")
     acts = {kind: [act for act in acts_of(played(policy)) if act.kind == kind] for kind in KINDS}
     learner = PolicyOptimizer(policy, optimizer(), 9)

@@ -78,6 +78,8 @@ class Loss(ABC, Generic[S]):
 
     Settings: ClassVar[type[Any]] = LossSettings
     """The class of its options, with defaults and limits."""
+    has_kl: ClassVar[bool] = False
+    """Whether it adds a KL with the coefficient `beta` to the reference weights."""
     trains_on_pairs: ClassVar[bool] = False
     """Whether its samples are pairs of a chosen and a rejected act, which a dataset may give too."""
     act_metrics: ClassVar[frozenset[str]] = frozenset()
@@ -99,7 +101,7 @@ class Loss(ABC, Generic[S]):
     @property
     def needs_reference(self) -> bool:
         """Whether the acts are to be replayed under the reference weights."""
-        return self.beta > 0
+        return self.has_kl and self.beta > 0
 
     @property
     def entropy_quantile(self) -> float:

@@ -21,8 +21,6 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from motet.config.problem import Problem
-from motet.config.schema import Recipe
 from motet.core.registry import register
 from motet.core.trajectory import DenoisingSteps
 from motet.numerics.reductions import segment_sum
@@ -58,12 +56,6 @@ class DPO(Loss[DPOSettings]):
         for one in samples:
             labelled.setdefault((one.group, one.act.name), []).append(one)
         return [sample for members in labelled.values() for sample in _pairs(members)]
-
-    def check(self, recipe: Recipe, key: str) -> Iterator[Problem]:
-        if self.beta:
-            place = key.removesuffix(".loss") + ".beta"
-            text = f"adds a KL, but dpo holds {self.kind} acts to the reference itself, by {key}.beta."
-            yield Problem(place, text, f"set the KL coefficient of {self.kind} acts to 0.")
 
     def __call__(self, batch: PackedBatch) -> tuple[Tensor, Stats]:
         """The loss; reports the margin, the share of pairs with a positive one, and both implicit rewards."""

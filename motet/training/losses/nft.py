@@ -53,6 +53,7 @@ class NFT(Loss[NFTSettings]):
     """DiffusionNFT's loss of every final image, renoised; a mean over acts."""
 
     Settings = NFTSettings
+    has_kl = True
 
     @property
     def zero_advantage_has_gradient(self) -> bool:

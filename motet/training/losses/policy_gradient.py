@@ -89,6 +89,7 @@ class PolicyGradientLoss(Loss[S]):
     """
 
     Settings = PolicyGradientSettings
+    has_kl = True
     aggregation: ClassVar[Aggregation]
     """The weights `w_a`."""
 

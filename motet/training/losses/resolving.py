@@ -55,6 +55,12 @@ def resolve_losses(recipe: Recipe, kinds: Iterable[ActKind]) -> dict[ActKind, Lo
     algorithm = recipe.algorithm
     losses: dict[ActKind, Loss[Any]] = {kind: resolve_loss(algorithm, kind) for kind in kinds}
     problems = [problem for kind, loss in losses.items() for problem in loss.check(recipe, _key(algorithm, kind))]
+    for kind, loss in losses.items():
+        if loss.beta and not loss.has_kl:
+            own = algorithm.per_kind.get(kind)
+            key = "algorithm.beta" if own is None or own.beta is None else f"algorithm.per_kind.{kind}.beta"
+            text = f"is {loss.beta:g}, but the loss of {kind} acts has no KL to the reference."
+            problems.append(Problem(key, text, f"set algorithm.per_kind.{kind}.beta to 0, or choose another loss."))
     if algorithm.reference_sync is not None and not any(loss.needs_reference for loss in losses.values()):
         text = "moves the reference, but no loss of this run has one: algorithm.beta is 0."
         problems.append(Problem("algorithm.reference_sync", text, "set algorithm.beta, or remove it."))

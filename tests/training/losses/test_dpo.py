@@ -197,7 +197,7 @@ def test_sampled_images_are_noised_alike():
 
 def test_a_kl_beside_dpo_is_rejected():
     recipe = parse_recipe(BASE, ["algorithm.loss=dpo", "algorithm.beta=0.1"])
-    with pytest.raises(ConfigError, match=r"algorithm\.beta: adds a KL, but dpo holds text acts to the reference"):
+    with pytest.raises(ConfigError, match=r"algorithm\.beta: is 0\.1, but the loss of text acts has no KL"):
         resolve_losses(recipe, ["text"])
 
 

@@ -1,4 +1,4 @@
-"""The policy loss: hand arithmetic, gradients, a per-sequence loop as reference, and the micro-batch law."""
+"""The policy loss: hand arithmetic, gradients, a per-sequence loop as reference, and independence of micro-batches."""
 
 from __future__ import annotations
 
@@ -391,7 +391,7 @@ def test_whole_loss_gradient_by_finite_differences(level: ImportanceSamplingLeve
 def test_any_split_into_microbatches_gives_the_same_gradient(
     lengths: list[int], cuts: list[bool], order: object, loss_type: str, level: ImportanceSamplingLevel
 ) -> None:
-    """Law 4, here: shuffle the acts, cut the batch anywhere, add the parts' losses and gradients."""
+    """Invariant 4: shuffle the acts, cut the batch anywhere, add the parts' losses and gradients."""
     whole, weights = plays(lengths), parameters()
     together = packed_loss(weights, whole, whole, loss_type, level)
     (expected,) = torch.autograd.grad(together, weights)
