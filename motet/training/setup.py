@@ -104,7 +104,7 @@ def build_rl_tracks(recipe: Recipe) -> list[Track]:
 
     Raises ConfigError where they do not fit each other.
     """
-    if recipe.sft.model_fields_set:
+    if recipe.sft != type(recipe.sft)():  # a run folder's recipe.yaml states the defaults
         raise ConfigError("The section sft has no effect in `motet train`.", fix="remove it, or use `motet sft`.")
     check_algorithm(recipe.algorithm)
     tracks = []
