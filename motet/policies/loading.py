@@ -13,7 +13,7 @@ from transformers import JanusConfig
 
 from motet.config import DiffusionConfig, PolicyConfig
 from motet.core.errors import CheckpointError, ConfigError
-from motet.core.registry import first_line, is_object_path
+from motet.core.registry import Registry, first_line, is_object_path, registry
 from motet.policies.emu3 import Emu3Policy
 from motet.policies.emu3.policy import open_emu3
 from motet.policies.generation.policy import LanguageModelPolicy
@@ -44,6 +44,8 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
     opened = LoadSpec.at(resolve_checkpoint(path), settings)
     settings = opened.settings
     model_type = _model_type(opened)
+    if model_type not in _OPENERS:  # a plug-in's, whose opener applies the settings itself
+        return POLICIES.find(model_type)(opened)
     policy = _OPENERS[model_type](opened)
     _check_settings_apply(settings, policy, model_type)
     if config is None:  # the default parts are a language model's: a pipeline has none of them
@@ -236,6 +238,10 @@ _OPENERS: dict[str, Callable[[LoadSpec], Any]] = {
     "diffusers": _pipeline,
 }
 """By the `model_type` of config.json; a folder with model_index.json is a diffusers pipeline."""
+POLICIES: Registry[Callable[[LoadSpec], Any]] = registry("policy")
+"""The same and those of plug-ins: a function of a `LoadSpec` that returns the policy."""
+for _name, _opener in _OPENERS.items():
+    POLICIES.add(_name, _opener)
 
 
 def choose_device(name: str) -> torch.device:
@@ -265,7 +271,7 @@ def _model_type(opened: LoadSpec) -> str:
     if folder.exists() and not (folder / "config.json").is_file():
         raise CheckpointError(f"{preface}{source!r} holds no config.json.", fix="give the folder that holds it.")
     model_type = _config_of(source, preface).get("model_type")
-    if model_type not in _OPENERS:
+    if not isinstance(model_type, str) or POLICIES.get(model_type) is None:
         raise CheckpointError(
             f"{preface}{source!r} is a {model_type!r} model, which motet has no policy for.",
             fix="use a Janus or Janus-Pro checkpoint in transformers format (deepseek-community/Janus-Pro-1B), a "

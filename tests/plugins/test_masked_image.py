@@ -37,7 +37,7 @@ RECIPE = {
     "policy": {"path": "motet_masked_image.policy:build_policy"},
     "scenario": "text_to_image",
     "data": {"source": "rows.jsonl"},
-    "rewards": [{"name": f"{HERE / 'colours.py'}:share_of_named_colour"}],
+    "rewards": [{"name": "share_of_named_colour"}],
     "algorithm": {"num_generations": 8},
     "sampling": {KIND: {"num_steps": 3, "order_noise": 0.5}},
     "optimizer": {"learning_rate": 0.003},

@@ -1,7 +1,8 @@
-"""The act kind `masked_image`, added to motet from outside: importing this package registers it. Imports no torch."""
+"""A plug-in of motet: importing this package registers the kind of act `masked_image` and its `entries`. No torch."""
 
 import motet
 from motet.core.act_kinds import ActKind
+from motet_masked_image import entries as entries
 
 motet.register(
     "act_kind",

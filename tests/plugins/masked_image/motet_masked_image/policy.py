@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
@@ -101,8 +102,9 @@ class MaskedImagePolicy(InteractiveMixin):
         return dict(self.model.named_parameters())
 
     def save(self, folder: Path) -> None:
-        """Write the weights, which `build_policy` loads."""
+        """Write a checkpoint that `motet.load_policy` loads by its `model_type`."""
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps({"model_type": "masked_transformer"}))
         save_file({name: weight.detach() for name, weight in self.model.state_dict().items()}, folder / WEIGHTS)
 
     def freeze_reference(self) -> None:
