@@ -144,7 +144,7 @@ def warm_up_vision(policy: UnifiedPolicy, steps: int, seed: int, options: Any) -
     Position matters: the language model's rotary positions are relative, so "cell b3" can only be found if the features
     contain their position. The linear probes are discarded.
     """
-    model, encoder = policy.reader.model, policy.reader.encoder
+    model, encoder = policy.text_policy.model, policy.text_policy.encoder
     visual = model.model.visual.requires_grad_(True)
     sizes = [len(COLOURS) + 1, len(SHAPES) + 1, options.grid, options.grid]
     width, num_features = model.config.text_config.hidden_size, 1 + len(visual.deepstack_visual_indexes)

@@ -14,7 +14,7 @@ from torch import nn
 
 from motet.core.trajectory import DenoisingSteps, Encoding, Sampling
 from motet.numerics.flow.schedules import linear_sigmas
-from motet.policies.diffusion import guidance_branches, make_flow_matching_pairs, paint, replay_log_probs
+from motet.policies.diffusion import guidance_branches, make_flow_matching_pairs, replay_log_probs, sample_latents
 
 CHANNELS, SIDE, WORDS = 1, 4, 4
 DIMENSIONS = CHANNELS * SIDE * SIDE
@@ -92,19 +92,19 @@ class FlowExpert(nn.Module):
         encoding = encode(request.context)
         times = linear_sigmas(sampling.num_steps, sampling.shift or 1.0)
         shape = (CHANNELS, SIDE, SIDE)
-        painted = paint(self._velocity, [branches(encoding)], [request.key], shape, times, sampling)
+        samples = sample_latents(self._velocity, [branches(encoding)], [request.key], shape, times, sampling)
         return DenoisingSteps(
             name=request.name,
             context=request.context,
             encoding=encoding,
             sampling=sampling,
-            log_probs=painted.log_probs[0],
+            log_probs=samples.log_probs[0],
             trained=request.trained,
             policy_version=self.version,
-            states=painted.states[0],
+            states=samples.states[0],
             times=times,
-            stochastic=painted.stochastic,
-            image=to_image(painted.clean[0]),
+            stochastic=samples.stochastic,
+            image=to_image(samples.clean[0]),
         )
 
     def _velocity(self, x, sigma, encodings):

@@ -86,7 +86,7 @@ def of_kind(acts, kind):
 
 
 def conditions(policy, acts):
-    conditioner = policy.drawer.painter.conditioner
+    conditioner = policy.drawer.generator.conditioner
     return [one.conditions[0] for one in conditioner.branches([act.encoding for act in acts], [Sampling()] * len(acts))]
 
 
@@ -131,14 +131,14 @@ def test_a_picture_is_conditioned_on_hidden_states_of_its_tokens(model):
         ids, codes = act.encoding.context.ids, act.encoding.tokens
         embedded = [janus.get_input_embeddings()(ids), janus.prepare_embeddings_for_image_generation(codes)]
         hidden = janus.model.language_model(inputs_embeds=torch.cat(embedded)[None]).last_hidden_state[:, len(ids) :]
-        embeddings, pooled = policy.bridge.connector(hidden)
+        embeddings, pooled = policy.connector.connector(hidden)
         torch.testing.assert_close(found.embeddings, embeddings[0], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found.pooled, pooled[0], rtol=1e-4, atol=1e-5)
 
 
 def test_places_tell_tokens_apart(model):
     """Without them a connector could not say where in the picture a token stands."""
-    connector = model().bridge.connector
+    connector = model().connector.connector
     states = torch.randn(1, 1, 32).expand(1, 16, 32)
     with torch.no_grad():
         told, _ = connector(states)
@@ -161,7 +161,7 @@ def test_what_a_picture_depends_on(model):
     assert torch.equal(painted("three", first), base)
     for other in (painted("three", second), painted("a star", first), painted("three", first, (1, 1))):
         assert (other - base).abs().max() > 1e-3
-    (act, again) = policy.paint([first], n=2, num_steps=4)
+    (act, again) = policy.decode_with_flow([first], n=2, num_steps=4)
     assert act.num_actions == 0 and act.image.size == (SIDE, SIDE) and not torch.equal(act.states, again.states)
 
 
@@ -175,7 +175,7 @@ def test_a_picture_of_a_dataset_has_the_tokens_of_the_image_tokenizer(model, ima
 def test_missing_image_tokens_raise(model, image):
     policy = model()
     for context in (user("three"), user(image), user("three") + assistant(image) + user("again")):
-        with pytest.raises(ConfigError, match=r"ends with none.*as_image_turn\(act\)"):
+        with pytest.raises(ConfigError, match=r"ends with text.*as_image_turn\(act\)"):
             policy.act([Request("denoising", "d", context, (1,))], PLAIN["denoising"])
 
 
@@ -344,7 +344,7 @@ def test_a_saved_model_loads_as_one_and_in_its_own_libraries(model, tmp_path):
         path=str(tmp_path), diffusion=DiffusionConfig(size=(24, 16)), train=("connector",), device="cpu"
     )
     assert motet.load_policy(tmp_path, larger).generate_images("three")[0].kind == "image"
-    assert motet.load_policy(tmp_path, larger).drawer.painter.shape == (3, 24, 16)
+    assert motet.load_policy(tmp_path, larger).drawer.generator.shape == (3, 24, 16)
 
 
 def test_adapters_on_either_expert(model, checkpoint, tmp_path):
@@ -378,8 +378,8 @@ def test_parts_that_do_not_belong_together(model, tmp_path):
     config = tmp_path / "config.json"
     text = config.read_text()
     for wrong, words in (
-        (('"num_queries": 16', '"num_queries": 15'), "connector.num_queries=15, but the expert beside it has 16"),
-        (('"reads": "tokens"', '"reads": "queries"'), "connector.reads=queries, but the expert beside it has tokens"),
+        (('"num_queries": 16', '"num_queries": 15'), "connector.num_queries=15, but the model beside it has 16"),
+        (('"reads": "tokens"', '"reads": "queries"'), "connector.reads=queries, but the model beside it has tokens"),
     ):
         config.write_text(text.replace(*wrong))
         with pytest.raises(CheckpointError, match=words):

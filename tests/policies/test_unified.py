@@ -16,7 +16,7 @@ from motet.core.conversation import user
 from motet.core.errors import CheckpointError, ConfigError, ContextError
 from motet.core.protocols import Request, TrainablePolicy
 from motet.core.trajectory import Sampling
-from motet.policies.diffusion.guidance import velocity_of
+from motet.policies.diffusion.guidance import guided_velocity
 from motet.policies.unified.conditioner import source_image
 from motet.training.batches import StepBatch
 from motet.training.optimizer_step import PolicyOptimizer
@@ -48,9 +48,9 @@ def test_it_is_a_policy_of_texts_and_drawings():
 def test_a_drawing_walks_the_schedule_of_its_shift():
     policy, asked = build(), drawings(contexts()[:1])
     (plain,), (shifted,) = policy.act(asked, PLAIN), policy.act(asked, replace(PLAIN, shift=3.0))
-    schedule = policy.drawer.painter.denoiser.schedule
+    schedule = policy.drawer.generator.denoiser.schedule
     for act, shift in ((plain, None), (shifted, 3.0)):
-        torch.testing.assert_close(act.times, schedule(4, policy.drawer.painter.shape, shift))
+        torch.testing.assert_close(act.times, schedule(4, policy.drawer.generator.shape, shift))
     assert not torch.allclose(plain.times, shifted.times)
 
 
@@ -88,7 +88,7 @@ def test_guidance_by_hand():
     """`u + i (p - u) + s (c - p)` of three velocities that are asked for one by one."""
     policy = build()
     (act,) = policy.act([Request("denoising", "d", user(IMAGE, "make it blue"), (1,))], GUIDED)
-    conditioner = policy.members["denoising"].painter.conditioner
+    conditioner = policy.members["denoising"].generator.conditioner
     (branches,) = conditioner.branches([act.encoding], [GUIDED])
     whole, image, null = branches.conditions
     assert len(whole.sources) == len(image.sources) == 1 and not null.sources
@@ -96,18 +96,18 @@ def test_guidance_by_hand():
     x, sigma = act.states[:1], act.times[:1]
     c, p, u = (policy.denoiser.velocity(x, sigma, [one]) for one in (whole, image, null))
     expected = u + 1.5 * (p - u) + 2.5 * (c - p)
-    torch.testing.assert_close(velocity_of(policy.denoiser.velocity, x, sigma, [branches]), expected)
+    torch.testing.assert_close(guided_velocity(policy.denoiser.velocity, x, sigma, [branches]), expected)
 
 
 def test_conditions_equal_a_naive_reading():
     """The connector over the language model's hidden states at the queries, context by context."""
     policy = build()
-    encodings = policy.members["denoising"].painter.conditioner.encode(contexts())
-    branches = policy.members["denoising"].painter.conditioner.branches(encodings, [PLAIN] * 4)
+    encodings = policy.members["denoising"].generator.conditioner.encode(contexts())
+    branches = policy.members["denoising"].generator.conditioner.branches(encodings, [PLAIN] * 4)
     for encoding, found in zip(encodings, branches, strict=True):
-        queries = policy.bridge.queries["edit" if encoding.sources else "draw"]
-        hidden = policy.reader.hidden_after([encoding.context], queries)
-        embeddings, pooled = policy.bridge.connector(hidden)
+        queries = policy.connector.queries["edit" if encoding.sources else "draw"]
+        hidden = policy.text_policy.hidden_after([encoding.context], queries)
+        embeddings, pooled = policy.connector.connector(hidden)
         torch.testing.assert_close(found.conditions[0].embeddings, embeddings[0], rtol=1e-4, atol=1e-5)
         assert pooled is None
 
@@ -147,11 +147,13 @@ def test_frozen_conditions_are_computed_once():
     policy.train_parts(["transformer"])
     acts = policy.act(drawings(contexts()), PLAIN)
     calls = []
-    hidden_after = policy.reader.hidden_after
-    policy.reader.hidden_after = lambda *given: calls.append(1) or hidden_after(*given)
+    hidden_after = policy.text_policy.hidden_after
+    policy.text_policy.hidden_after = lambda *given: calls.append(1) or hidden_after(*given)
     policy.replay(acts)
     policy.replay(acts[:2])
-    assert not calls and len(policy.reader.prefixes) == 0  # `act` has read these contexts; only conditions are kept
+    assert (
+        not calls and len(policy.text_policy.prefixes) == 0
+    )  # `act` has read these contexts; only conditions are kept
     policy.train_parts(["queries"])
     policy.replay(acts)
     assert len(calls) == 2  # the drawing's queries, and the edit's
@@ -179,7 +181,7 @@ def test_what_a_frozen_reader_keeps_gives_the_same_drawings_and_gradients(reader
         sum((n + 1) * log_probs.sum() for n, log_probs in enumerate(found)).backward()
         gradients = {name: p.grad for part in ("queries", "connector") for name, p in named(policy, part)}
         assert all(bool(gradient.any()) for gradient in gradients.values())
-        return found, gradients, len(policy.reader.prefixes)
+        return found, gradients, len(policy.text_policy.prefixes)
 
     (found, gradients, kept), (expected, wanted, none) = replayed([]), replayed(["language_model"])
     assert (kept, none) == (4, 0)
@@ -199,7 +201,7 @@ def test_recomputed_readings_run_twice_and_others_once():
         acts = policy.act(drawings(contexts()[:1]), PLAIN)
         if recompute:
             policy.enable_gradient_checkpointing()
-        layer = policy.reader.model.model.language_model.layers[0]
+        layer = policy.text_policy.model.model.language_model.layers[0]
         layer.mlp.register_forward_pre_hook(lambda *given, to=calls: to.append(1))
         policy.replay(acts)[0].log_probs.sum().backward()
         assert len(calls) == passes and "forward" not in vars(layer) and layer.training == recompute
@@ -211,7 +213,7 @@ def test_a_frozen_reader_reads_each_distinct_context_once(batch):
     policy, read = build(rollout_batch=batch), []
     policy.train_parts(["queries", "connector", "transformer"])
     policy.freeze_reference()
-    adapter = policy.reader.adapter
+    adapter = policy.text_policy.adapter
     adapter.embed_prompts = lambda encodings, of=adapter.embed_prompts: read.extend(encodings) or of(encodings)
     acts = policy.act(distinct(), PLAIN)
     with policy.reference():
@@ -221,11 +223,11 @@ def test_a_frozen_reader_reads_each_distinct_context_once(batch):
     learner = PolicyOptimizer(policy, OptimizerConfig(max_tokens_per_microbatch=1), 2)
     for _ in range(2):
         learner.step(batch, losses(config))
-    assert len(read) == 4 == len({id(act.encoding.context) for act in acts}) == len(policy.reader.prefixes)
+    assert len(read) == 4 == len({id(act.encoding.context) for act in acts}) == len(policy.text_policy.prefixes)
     del acts, batch
     read.clear()
     gc.collect()
-    assert len(policy.reader.prefixes) == 0
+    assert len(policy.text_policy.prefixes) == 0
 
 
 def test_what_supervision_reads_once_is_not_kept():
@@ -233,7 +235,7 @@ def test_what_supervision_reads_once_is_not_kept():
     policy.train_parts(["queries", "connector"])
     acts = policy.encode_targets(drawings(contexts()), [IMAGE] * 4)
     PolicyOptimizer(policy, OptimizerConfig(), 1).step(*supervised(acts))
-    assert len(policy.reader.prefixes) == 0
+    assert len(policy.text_policy.prefixes) == 0
 
 
 @pytest.mark.parametrize(
@@ -264,7 +266,7 @@ def test_a_step_of_reinforcement_over_texts_and_drawings_with_a_kl():
         with policy.reference():
             reference = policy.replay(acts, ("mean", "std"))
         stats = learner.step(StepBatch(acts, [1.0, -1.0] * 4, None, reference), losses(config))
-    assert stats["denoising/kl"] > 0 and stats["text/kl"] > 0 and policy.version == 2 == policy.reader.version
+    assert stats["denoising/kl"] > 0 and stats["text/kl"] > 0 and policy.version == 2 == policy.text_policy.version
     assert len(learner.adamw.param_groups) == 3
     assert all((p != before[name]).any() for name, p in policy.trainable().items() if "queries.edit" in name)
 
@@ -289,7 +291,7 @@ def test_blank_demonstrations_are_the_branches_of_guidance():
     ]
     drawing = Request("denoising", "d", user("three"), (1,), drop_prompt=True)
     acts = policy.encode_targets([*asked, drawing], [IMAGE] * 5)
-    branches = policy.members["denoising"].painter.conditioner.branches([act.encoding for act in acts], [PLAIN] * 5)
+    branches = policy.members["denoising"].generator.conditioner.branches([act.encoding for act in acts], [PLAIN] * 5)
     for (prompt, source), found in zip([*ways, (True, True)], branches, strict=True):
         assert bool(found.conditions[0].embeddings.any()) != prompt
         assert bool(found.conditions[0].sources) != source
@@ -305,7 +307,7 @@ def test_saved_parts_load_in_their_own_libraries_and_as_one(tmp_path, family):
     for name, weight in policy.denoiser.transformer.state_dict().items():
         torch.testing.assert_close(theirs.state_dict()[name], weight, rtol=0, atol=0)
     reader = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder / "language_model")
-    assert torch.equal(reader.lm_head.weight, policy.reader.model.lm_head.weight)
+    assert torch.equal(reader.lm_head.weight, policy.text_policy.model.lm_head.weight)
     loaded = motet.load_policy(folder, PolicyConfig(path=str(folder), train=("queries", "transformer"), device="cpu"))
     assert {name.split(".")[0] for name in loaded.trainable()} == {"queries", "transformer"}
     for act, other in zip(*(p.act(drawings(contexts()), GUIDED) for p in (policy, loaded)), strict=True):
@@ -343,26 +345,26 @@ def test_parts_that_do_not_belong_together(tmp_path):
     config = folder / "config.json"
     whole = config.read_text()
     config.write_text(whole.replace('"output_width": 24', '"output_width": 25'))
-    with pytest.raises(CheckpointError, match=r"connector.output_width=25, but the expert beside it has 24"):
+    with pytest.raises(CheckpointError, match=r"connector.output_width=25, but the model beside it has 24"):
         motet.load_policy(folder)
     config.write_text(whole)
     (folder / "bridge.safetensors").write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="is no whole unified model"):
+    with pytest.raises(CheckpointError, match="is not a complete unified checkpoint"):
         motet.load_policy(folder)
     with suppress(FileNotFoundError):
         (folder / "bridge.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="is no whole unified model"):
+    with pytest.raises(CheckpointError, match="is not a complete unified checkpoint"):
         motet.load_policy(folder)
 
 
 def test_the_last_query_has_a_place_too():
     """Unlike an act's last token it is read: contexts must leave room for all of them."""
     policy = build()
-    conditioner, queries = policy.drawer.painter.conditioner, 3
+    conditioner, queries = policy.drawer.generator.conditioner, 3
     (encoding,) = conditioner.encode([user("three")])
-    policy.reader.encoder.max_positions = len(encoding.context.ids) + queries
+    policy.text_policy.encoder.max_positions = len(encoding.context.ids) + queries
     assert conditioner.encode([user("three")])
-    policy.reader.encoder.max_positions -= 1
+    policy.text_policy.encoder.max_positions -= 1
     with pytest.raises(ContextError):
         conditioner.encode([user("three")])
 

@@ -56,7 +56,7 @@ def small(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_word_of_the_world_is_one_token(script: ModuleType, small: Path) -> None:
-    tokenizer = load_policy(small).reader.encoder.tokenizer
+    tokenizer = load_policy(small).text_policy.encoder.tokenizer
     for text in script.corpus(1, 300):  # another seed
         for word in re.findall(r" ?[^\s,.?:<>]+", text):
             assert len(tokenizer(word)["input_ids"]) == 1, word

@@ -12,8 +12,8 @@ from motet.core.errors import ConfigError, NumericsError
 from motet.core.protocols import Replay, Request
 from motet.core.trajectory import ActWithAdvantage, Sampling
 from motet.numerics.flow.steps import log_density, sde_step
-from motet.policies.diffusion import guidance_branches, paint, renoise, replay_log_probs
-from motet.policies.diffusion.guidance import velocity_of
+from motet.policies.diffusion import guidance_branches, renoise, replay_log_probs, sample_latents
+from motet.policies.diffusion.guidance import guided_velocity
 from motet.training.batches import StepBatch
 from motet.training.frozen_replays import replay_frozen
 from motet.training.losses.nft import NFT, NFTSettings, nft_loss, optimality_prob
@@ -57,7 +57,7 @@ def test_a_guided_velocity_is_the_weighted_sum():
     x, sigma = torch.zeros(2, *SHAPE), torch.ones(2)
     guided = guidance_branches(Sampling(guidance="guided", guidance_scale=3.0), 2.0, 1.0)
     alone = guidance_branches(Sampling(), 5.0)
-    velocity = velocity_of(constant, x, sigma, [guided, alone])
+    velocity = guided_velocity(constant, x, sigma, [guided, alone])
     assert velocity[0].unique().item() == pytest.approx(3 * 2.0 - 2 * 1.0)
     assert velocity[1].unique().item() == pytest.approx(5.0)
 
@@ -81,7 +81,7 @@ def test_conditional_guidance_samples_the_mixture_and_scores_the_condition():
     sampling = Sampling(guidance="conditional", guidance_scale=3.0, num_steps=3)
     times = torch.tensor([1.0, 0.7, 0.4, 0.0])
     branches = guidance_branches(sampling, 0.2, 0.1)
-    painted = paint(constant, [branches], [(1, 2)], SHAPE, times, sampling)
+    painted = sample_latents(constant, [branches], [(1, 2)], SHAPE, times, sampling)
     for step in (0, 1):
         x, after = painted.states[:, step], painted.states[:, step + 1]
         for value, found in ((0.2, painted.log_probs), (3 * 0.2 - 2 * 0.1, painted.behaviour_log_probs)):
@@ -93,8 +93,8 @@ def test_conditional_guidance_samples_the_mixture_and_scores_the_condition():
 def test_noise_depends_on_the_key_alone():
     times = torch.tensor([1.0, 0.6, 0.3, 0.0])
     branches = guidance_branches(Sampling(), 0.2)
-    both = paint(constant, [branches] * 2, [(1, 2), (3, 4)], SHAPE, times, STEPS)
-    alone = paint(constant, [branches], [(3, 4)], SHAPE, times, STEPS)
+    both = sample_latents(constant, [branches] * 2, [(1, 2), (3, 4)], SHAPE, times, STEPS)
+    alone = sample_latents(constant, [branches], [(3, 4)], SHAPE, times, STEPS)
     torch.testing.assert_close(both.states[1], alone.states[0], rtol=0, atol=0)
     assert (both.states[0] - both.states[1]).abs().mean() > 0.1
 

@@ -1,4 +1,4 @@
-"""The denoising half of a policy: performs, demonstrates and replays drawings, whatever their conditions come from."""
+"""Samples, encodes and replays diffusion acts, whatever their conditions come from."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from motet.policies.diffusion.guidance import GuidanceBranches
 from motet.policies.diffusion.models import Denoiser
 from motet.policies.diffusion.models.image_tensors import to_pil_images, to_pixels
 from motet.policies.diffusion.replay import make_flow_matching_pairs, replay_log_probs
-from motet.policies.diffusion.sampling import paint
+from motet.policies.diffusion.sampling import sample_latents
 
 
 @runtime_checkable
 class Conditioner(Protocol):
-    """From conversations to what a denoiser is told."""
+    """Encodes conversations into conditions of a denoiser."""
 
     def encode(self, contexts: Sequence[Conversation], guided: bool = False) -> list[Any]:
-        """What acts keep of their contexts; a conversation that occurs again shares its encoding.
+        """The encodings of contexts, which acts keep; equal conversations (the same object) share one.
 
-        `guided`: the null branch will be asked for as well.
+        `guided`: with the unconditional branch as well.
         """
         ...
 
-    def blanked(self, encoding: Any, request: Request) -> Any:
-        """The encoding, made with `guided`, of a demonstration that goes without its prompt, its sources or both."""
+    def drop_conditions(self, encoding: Any, request: Request) -> Any:
+        """An encoding that was made with `guided`, without its prompt, its sources or both as the request says."""
         ...
 
     def branches(self, encodings: Sequence[Any], samplings: Sequence[Sampling]) -> list[GuidanceBranches]:
@@ -39,14 +39,14 @@ class Conditioner(Protocol):
         ...
 
     def num_tokens(self, act: DenoisingSteps) -> int:
-        """Tokens that replaying an act costs: of its context, and of every step and branch."""
+        """Tokens of an act's replay: of its context, and of every step and branch."""
         ...
 
 
 class DiffusionGenerator:
-    """Draws pictures of `height` x `width` pixels with a denoiser, under a conditioner's conditions.
+    """Generates images of `height` x `width` pixels with a denoiser, under a conditioner's conditions.
 
-    `autocast` is the compute type of the transformer and of conditions that are computed anew in every replay, None:
+    `autocast` is the compute type of the transformer and of conditions that are computed in every replay, None:
     the weights' own. Whatever is frozen (text encoders, autoencoder) computes in its own.
     """
 
@@ -64,7 +64,7 @@ class DiffusionGenerator:
 
     @torch.no_grad()
     def act(self, requests: Sequence[Request], sampling: Sampling, batch: int | None, version: int) -> list[Act]:
-        """Perform drawings, at most `batch` at once; identical contexts are read once."""
+        """Generate images, at most `batch` at once; identical contexts are encoded once."""
         encodings = self.conditioner.encode([r.context for r in requests], sampling.guidance != "none")
         size = batch or len(requests) or 1
         return [
@@ -80,36 +80,36 @@ class DiffusionGenerator:
         keys = [request.key for request in requests]
         with self._autocasting():
             branches = self.conditioner.branches(encodings, [sampling] * len(requests))
-            painted = paint(self.denoiser.velocity, branches, keys, self.shape, times, sampling)
-        behaviour = painted.behaviour_log_probs
+            samples = sample_latents(self.denoiser.velocity, branches, keys, self.shape, times, sampling)
+        behaviour = samples.behaviour_log_probs
         return [
             DenoisingSteps(
                 name=request.name,
                 context=request.context,
                 encoding=encodings[n],
                 sampling=sampling,
-                log_probs=painted.log_probs[n].clone(),
+                log_probs=samples.log_probs[n].clone(),
                 behaviour_log_probs=None if behaviour is None else behaviour[n].clone(),
                 trained=request.trained,
                 policy_version=version,
-                states=painted.states[n].clone(),
+                states=samples.states[n].clone(),
                 times=times.cpu(),
-                stochastic=painted.stochastic,
+                stochastic=samples.stochastic,
                 image=image,
             )
-            for n, (request, image) in enumerate(zip(requests, self.denoiser.decode(painted.clean), strict=True))
+            for n, (request, image) in enumerate(zip(requests, self.denoiser.decode(samples.clean), strict=True))
         ]
 
     @torch.no_grad()
     def reconstruct(self, images: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
-        """Of each picture what the autoencoder is shown, cut and resized, and what it makes of it."""
+        """Each image as the autoencoder gets it, cropped and resized, and its reconstruction."""
         shown = to_pil_images(to_pixels(images, self.height, self.width))
         made = [self.denoiser.decode(self.denoiser.encode([one], self.height, self.width))[0] for one in shown]
         return list(zip(shown, made, strict=True))
 
     @torch.no_grad()
     def encode_targets(self, requests: Sequence[Request], images: Sequence[Image.Image]) -> list[Act]:
-        """The acts that demonstrate pictures; see `DenoisingSteps`."""
+        """The acts of a dataset's images; see `DenoisingSteps`."""
         images = [image.convert("RGB") for image in images]
         clean = self.denoiser.encode(images, self.height, self.width)
         steps = make_flow_matching_pairs(clean, [request.key for request in requests])
@@ -118,7 +118,7 @@ class DiffusionGenerator:
             DenoisingSteps(
                 name=request.name,
                 context=request.context,
-                encoding=self.conditioner.blanked(encoding, request)
+                encoding=self.conditioner.drop_conditions(encoding, request)
                 if request.drop_prompt or request.drop_source_image
                 else encoding,
                 sampling=Sampling(),

@@ -16,15 +16,15 @@ from motet.numerics.flow.path import at_least_float32, broadcast_like
 Velocity = Callable[[Float[Tensor, "A *D"], Float[Tensor, "A"], Sequence[Any]], Float[Tensor, "A *D"]]
 """A network: states, their sigmas and a condition for each -> velocities `noise - image`."""
 Rescale = Callable[[Float[Tensor, "A *D"], Float[Tensor, "A *D"]], Float[Tensor, "A *D"]]
-"""A guided velocity, and the conditional one -> the velocity that is walked (Qwen-Image)."""
+"""A guided velocity, and the conditional one -> the velocity that is followed (Qwen-Image)."""
 
 
 @dataclass(frozen=True, eq=False)
 class GuidanceBranches:
-    """What an act's velocity is made of: `sum_k weights[k] v(x, conditions[k])`; the weights add up to 1.
+    """An act's velocity: `sum_k weights[k] v(x, conditions[k])`; the weights add up to 1.
 
     `scored` are the branches of the scoring distribution where it differs from the sampled one (`conditional`).
-    `rescale` is what becomes of the sum, given the first branch's velocity; None: nothing.
+    `rescale` maps the sum and the first branch's velocity to the velocity that is followed; None: the sum itself.
     """
 
     conditions: tuple[Any, ...]
@@ -43,14 +43,14 @@ def guidance_branches(
 ) -> GuidanceBranches:
     """The branches of an act under its guidance.
 
-    `null`: the condition without prompt and source; `image_cond`: with the source picture, without the instruction.
+    `null`: the condition without prompt and source; `image_cond`: with the source image, without the instruction.
     `rescale`: what the model's own pipeline does to a guided velocity (`Denoiser.rescale`).
     Without a source `u + s (c - u)` (Ho & Salimans, arXiv 2207.12598); with one `u + i (p - u) + s (c - p)`, where `i`
     is `image_guidance_scale` (InstructPix2Pix, arXiv 2211.09800, eq. 3).
     """
-    alone = GuidanceBranches((condition,), (1.0,))
+    conditional_only = GuidanceBranches((condition,), (1.0,))
     if sampling.guidance == "none":
-        return alone
+        return conditional_only
     scale, image_scale = sampling.guidance_scale, sampling.image_guidance_scale
     if image_cond is None:
         mixed = ((condition, null), (scale, 1 - scale))
@@ -58,15 +58,15 @@ def guidance_branches(
         mixed = ((condition, image_cond, null), (scale, image_scale - scale, 1 - image_scale))
     kept = [(one, weight) for one, weight in zip(*mixed, strict=True) if weight]
     conditions, weights = (tuple(part) for part in zip(*kept, strict=True))
-    scored = alone if sampling.guidance == "conditional" else None
+    scored = conditional_only if sampling.guidance == "conditional" else None
     return GuidanceBranches(conditions, weights, scored, rescale if scale and len(conditions) > 1 else None)
 
 
-def velocity_of(
+def guided_velocity(
     network: Velocity, x: Float[Tensor, "A *D"], sigma: Float[Tensor, "A"], branches: Sequence[GuidanceBranches]
 ) -> Float[Tensor, "A *D"]:
     """Row a's velocity under `branches[a]`, in float32 at least; all branches of all rows are one batch."""
-    if not branches:  # acts without an action: drawings along the ODE
+    if not branches:  # acts without actions: samples of the ODE
         return at_least_float32(x)
     counts = torch.tensor([len(own.conditions) for own in branches], device=x.device)
     owner = torch.repeat_interleave(torch.arange(len(branches), device=x.device), counts)

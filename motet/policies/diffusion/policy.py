@@ -1,4 +1,4 @@
-"""A policy of drawings alone: a painter with the parts of it that can train."""
+"""An image-only diffusion policy: a diffusion generator with its trainable parts."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ from motet.policies.trainable import ReferenceWeights, check_not_adapted, set_tr
 class DiffusionPolicy(InteractiveMixin):
     """Implements `motet.core.protocols.TrainablePolicy` for denoising acts.
 
-    `parts` are the modules that may train, by the names that `policy.train` uses. `rollout_batch` drawings are made at
-    once, None: as many as are asked for.
+    `parts` are the modules that may train, by the names that `policy.train` uses. `rollout_batch` images are generated
+    at once, None: all of a call.
     """
 
     kinds: frozenset[ActKind] = frozenset({"denoising"})
 
     def __init__(
-        self, painter: DiffusionGenerator, parts: Mapping[str, nn.Module], *, rollout_batch: int | None = None
+        self, generator: DiffusionGenerator, parts: Mapping[str, nn.Module], *, rollout_batch: int | None = None
     ) -> None:
-        self.painter, self.parts = painter, dict(parts)
+        self.generator, self.parts = generator, dict(parts)
         self.rollout_batch = rollout_batch
         self.version = 0
         self._reference: ReferenceWeights | None = None
 
     def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
-        """Draw, in order. A context that several share is encoded and read once."""
+        """Generate images, in the order of the requests. A context that several share is encoded once."""
         _check_kinds(requests)
-        return self.painter.act(requests, sampling, self.rollout_batch, self.version) if requests else []
+        return self.generator.act(requests, sampling, self.rollout_batch, self.version) if requests else []
 
     def encode_targets(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
-        """The acts that demonstrate the targets, which are pictures."""
+        """The acts of the targets, which are images."""
         _check_kinds(requests)
-        return self.painter.encode_targets(requests, targets) if requests else []
+        return self.generator.encode_targets(requests, targets) if requests else []
 
     def reconstruct(self, images: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
-        """Of each picture what the autoencoder is shown, and what it makes of it: see `ReconstructingPolicy`."""
-        return self.painter.reconstruct(images) if images else []
+        """Each image as the autoencoder gets it, and its reconstruction: see `ReconstructingPolicy`."""
+        return self.generator.reconstruct(images) if images else []
 
     def replay(self, acts: Sequence[Act], needs: Collection[str] = ()) -> list[Replay]:
         """Log-probs under the current weights, with gradient; offers what `motet.policies.diffusion.replay_log_probs`
         does.
         """
         _check_kinds(acts)
-        return self.painter.replay([cast(DenoisingSteps, act) for act in acts], needs) if acts else []
+        return self.generator.replay([cast(DenoisingSteps, act) for act in acts], needs) if acts else []
 
     def num_tokens(self, act: Act) -> int:
-        """Tokens that replaying the act costs: those of every step and branch, and of its context."""
-        return self.painter.conditioner.num_tokens(cast(DenoisingSteps, act))
+        """Tokens of the act's replay: those of every step and branch, and of its context."""
+        return self.generator.conditioner.num_tokens(cast(DenoisingSteps, act))
 
     def train_parts(self, names: Sequence[str]) -> None:
         """Choose what trains; everything else is frozen. Raises ConfigError for an unknown part.
@@ -92,7 +92,7 @@ class DiffusionPolicy(InteractiveMixin):
         add_adapters(self.parts["transformer"], rank=config.rank, alpha=config.alpha, target_modules=chosen)
 
     def enable_gradient_checkpointing(self) -> None:
-        """Compute the transformer's activations again in the backward pass instead of keeping them."""
+        """Recompute the transformer's activations in the backward pass instead of keeping them."""
         self.parts["transformer"].enable_gradient_checkpointing()  # type: ignore[operator]  # diffusers' own
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -119,21 +119,21 @@ class DiffusionPolicy(InteractiveMixin):
     @property
     def autocast(self) -> torch.dtype | None:
         """Compute type of forward passes, None: the weights' own."""
-        return self.painter.autocast
+        return self.generator.autocast
 
     @property
     def rollout_autocast(self) -> torch.dtype | None:
-        """Compute type of sampling: a denoising step is sampled by the forward pass that it is learned from."""
-        return self.painter.autocast
+        """Compute type of sampling: a denoising step is sampled by the same forward pass as it is replayed."""
+        return self.generator.autocast
 
     @property
     def device(self) -> torch.device:
         """Where the transformer is."""
-        return self.painter.device
+        return self.generator.device
 
     def save(self, folder: Path) -> None:
         """The denoiser alone, as diffusers loads it; the policy around it saves the rest."""
-        self.painter.denoiser.save(folder)
+        self.generator.denoiser.save(folder)
 
 
 def _check_kinds(items: Sequence[Request] | Sequence[Act]) -> None:

@@ -1,4 +1,4 @@
-"""Scoring denoising steps under the current weights, with gradient: of acts that were sampled or demonstrated."""
+"""Replay denoising acts: their log-probs under the current weights, with gradient."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from motet.core.trajectory import DenoisingSteps
 from motet.numerics.flow.matching import flow_matching_loss, logit_normal_sigmas
 from motet.numerics.flow.path import broadcast_like, interpolate
 from motet.numerics.flow.steps import log_density, sde_step
-from motet.policies.diffusion.guidance import GuidanceBranches, Velocity, velocity_of
+from motet.policies.diffusion.guidance import GuidanceBranches, Velocity, guided_velocity
 from motet.policies.generation.noise import KeyedNormal, uniforms
 
 
@@ -28,7 +28,7 @@ def replay_log_probs(
 ) -> list[Replay]:
     """Log-probs `[N]` of each act's stochastic steps, on the schedule that it stores; one batch of the network.
 
-    Offers `mean` and `velocity` `[N, *D]`, `std`, `sigma` and `sigma_next` `[N]`. A demonstrated act's log-prob is
+    Offers `mean` and `velocity` `[N, *D]`, `std`, `sigma` and `sigma_next` `[N]`. The log-prob of a dataset's act is
     minus its flow-matching loss (`make_flow_matching_pairs`); it offers no `mean` and no `std`.
     """
     taken = [torch.tensor(act.stochastic) for act in acts]
@@ -36,15 +36,15 @@ def replay_log_probs(
     x = torch.cat([act.states[:-1][own] for act, own in zip(acts, taken, strict=True)]).to(device)
     sigma = torch.cat([act.times[:-1][own] for act, own in zip(acts, taken, strict=True)]).to(device)
     each = [own.scoring for own, count in zip(branches, counts, strict=True) for _ in range(count)]
-    velocities = velocity_of(network, x, sigma, each).split(counts)
+    velocities = guided_velocity(network, x, sigma, each).split(counts)
     parts = zip(acts, taken, velocities, x.split(counts), sigma.split(counts), strict=True)
-    return [_scored(act, own, velocity, x, sigma, needs) for act, own, velocity, x, sigma in parts]
+    return [_replay_one(act, own, velocity, x, sigma, needs) for act, own, velocity, x, sigma in parts]
 
 
 def make_flow_matching_pairs(
     clean: Float[Tensor, "B *D"], keys: Sequence[RandomKey], mean: float = 0.0
 ) -> list[tuple[Float[Tensor, "2 *D"], Float[Tensor, "2"]]]:
-    """States and times of a demonstration of each latent: `[x_sigma, x_0]` at `[sigma, 0]`.
+    """States and times of one step to each latent: `[x_sigma, x_0]` at `[sigma, 0]`.
 
     Noise levels are logit-normal around `sigmoid(mean)` (SD3, arXiv 2403.03206, eq. 19); all noise is keyed.
     """
@@ -56,12 +56,12 @@ def make_flow_matching_pairs(
 
 
 def renoise(act: DenoisingSteps, key: RandomKey) -> DenoisingSteps:
-    """The act's final picture as a demonstration of itself, at a noise level and with noise named by the key."""
+    """The act's final image as a flow-matching target, at a noise level and with noise of the key."""
     ((states, times),) = make_flow_matching_pairs(act.states[-1:], [key])
     return replace(act, states=states, times=times, stochastic=(True,), log_probs=None, behaviour_log_probs=None)
 
 
-def _scored(
+def _replay_one(
     act: DenoisingSteps, taken: Tensor, velocity: Tensor, x: Tensor, sigma: Tensor, needs: Collection[str]
 ) -> Replay:
     after = act.states[1:][taken].to(x)

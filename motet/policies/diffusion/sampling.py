@@ -1,4 +1,4 @@
-"""Sampling pictures by denoising: from keyed noise along a schedule, its stochastic steps being the actions."""
+"""Sample latents by denoising: from keyed noise along a schedule, whose stochastic steps are the actions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from motet.core.protocols import RandomKey
 from motet.core.trajectory import Sampling
 from motet.numerics.flow.steps import log_density, ode_step, sample_gaussian, sde_step
 from motet.numerics.flow.windows import stochastic_steps
-from motet.policies.diffusion.guidance import GuidanceBranches, Velocity, velocity_of
+from motet.policies.diffusion.guidance import GuidanceBranches, Velocity, guided_velocity
 from motet.policies.generation.noise import KeyedNormal
 
 
@@ -34,7 +34,7 @@ class DiffusionSamples:
 
 
 @torch.no_grad()
-def paint(
+def sample_latents(
     network: Velocity,
     branches: Sequence[GuidanceBranches],
     keys: Sequence[RandomKey],
@@ -42,29 +42,29 @@ def paint(
     times: Float[Tensor, "S1"],
     sampling: Sampling,
 ) -> DiffusionSamples:
-    """Denoise B latents of one shape along one schedule; latent b draws its noise from `keys[b]` alone.
+    """Denoise B latents of one shape along one schedule; latent b has its noise from `keys[b]` alone.
 
     Raises NumericsError when a state is not finite, ValueError for a window without a step.
     """
-    stochastic = stochastic_of(times, sampling)
+    stochastic = stochastic_mask(times, sampling)
     device = times.device
     noise = KeyedNormal(keys, shape)
     x = noise.next().to(device)
     states, scored, behaviour = [x.cpu()], [], []
     for n, noisy in enumerate(stochastic):
         sigma, after = times[n].expand(len(x)), times[n + 1].expand(len(x))
-        velocity = velocity_of(network, x, sigma, branches)
+        velocity = guided_velocity(network, x, sigma, branches)
         if noisy:
             step = sde_step(x, velocity, sigma, after, sampling.noise_level, sampling.sde_type)
-            following = sample_gaussian(step, noise.next().to(device)).float()
-            log_probs = log_density(following, *step)
+            x_next = sample_gaussian(step, noise.next().to(device)).float()
+            log_probs = log_density(x_next, *step)
             if sampling.guidance == "conditional":
                 behaviour.append(log_probs.cpu())
-                own = velocity_of(network, x, sigma, [b.scoring for b in branches])
+                own = guided_velocity(network, x, sigma, [b.scoring for b in branches])
                 step = sde_step(x, own, sigma, after, sampling.noise_level, sampling.sde_type)
-                log_probs = log_density(following, *step)
+                log_probs = log_density(x_next, *step)
             scored.append(log_probs.cpu())
-            x = following
+            x = x_next
         else:
             x = ode_step(x, velocity, sigma, after).float()
         states.append(x.cpu())
@@ -75,14 +75,14 @@ def paint(
         )
     return DiffusionSamples(
         torch.stack(states, dim=1),
-        _stacked(scored, len(x)),
-        _stacked(behaviour, len(x)) if sampling.guidance == "conditional" else None,
+        _stack_steps(scored, len(x)),
+        _stack_steps(behaviour, len(x)) if sampling.guidance == "conditional" else None,
         stochastic,
         x,
     )
 
 
-def stochastic_of(times: Float[Tensor, "S1"], sampling: Sampling) -> tuple[bool, ...]:
+def stochastic_mask(times: Float[Tensor, "S1"], sampling: Sampling) -> tuple[bool, ...]:
     """Which steps are actions: none at temperature 0 or without noise, else those of the window."""
     if sampling.temperature == 0 or sampling.noise_level == 0:
         return (False,) * (len(times) - 1)
@@ -94,5 +94,5 @@ def stochastic_of(times: Float[Tensor, "S1"], sampling: Sampling) -> tuple[bool,
         raise ConfigError(f"sde_window={sampling.sde_window}: {error}", fix=fix) from None
 
 
-def _stacked(per_step: list[Tensor], rows: int) -> Float[Tensor, "B N"]:
+def _stack_steps(per_step: list[Tensor], rows: int) -> Float[Tensor, "B N"]:
     return torch.stack(per_step, dim=1) if per_step else torch.zeros(rows, 0)

@@ -1,7 +1,8 @@
-"""Small unified models of the real classes: a Qwen3-VL, a SANA with its AutoencoderDC, and the bridge between them.
+"""Small unified models of the real classes: a Qwen3-VL, a SANA with its AutoencoderDC, and the connector between them.
 
-One token of both experts is one square of `vlm.patch * vlm.merge` pixels: what the language model sees there, and what
-the transformer draws there. The weights are random; see `motet.policies.tiny.common` on how they start.
+One token of both models is one square of `vlm.patch * vlm.merge` pixels.
+
+The weights are random; see `motet.policies.tiny.common` on how they start.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from motet.policies.unified.policy import UnifiedPolicy
 
 @dataclass(frozen=True)
 class TinyUnifiedSizes:
-    """Sizes of a tiny unified model. Pictures are squares of `vlm.image` pixels.
+    """Sizes of a tiny unified model. Images are squares of `vlm.image` pixels.
 
-    The autoencoder halves a picture once per entry of `vae_channels` but the last, and its latents have `latent`
+    The autoencoder halves an image once per entry of `vae_channels` but the last, and its latents have `latent`
     channels. `width` is the transformer's, a multiple of 4 and of `heads`; it has `layers` blocks, reads `queries`
     conditions, and its connector has `blocks` blocks with `feed_forward` hidden units.
     """
@@ -67,9 +68,9 @@ def make_tiny_unified(tokenizer: PreTrainedTokenizerFast, sizes: TinyUnifiedSize
         num_heads=sizes.vlm.heads,
         feed_forward=sizes.feed_forward,
     )
-    bridge = QueryConnector(connector, scale=0.5, seed=seed)
-    initialise([bridge.connector])
-    return UnifiedPolicy(VlmPolicy(model, processor), bridge, denoiser, height=side, width=side)
+    connector = QueryConnector(connector, scale=0.5, seed=seed)
+    initialise([connector.connector])
+    return UnifiedPolicy(VlmPolicy(model, processor), connector, denoiser, height=side, width=side)
 
 
 def tiny_sana(sizes: TinyUnifiedSizes, side: int) -> Any:

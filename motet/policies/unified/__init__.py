@@ -1,4 +1,4 @@
-"""A unified model of two experts: a vision-language model whose learned queries condition a diffusion transformer."""
+"""A unified model: a language model whose hidden states condition a diffusion transformer."""
 
 from motet.policies.unified.policy import UnifiedPolicy
 

@@ -1,5 +1,5 @@
 """A unified model's folder: `language_model/` as transformers saves it, `transformer/`, `vae/` and `scheduler/` as
-diffusers does, and between them `bridge.safetensors` with its sizes in `config.json`.
+diffusers does, and between them `connector.safetensors` with its sizes in `config.json`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,23 @@ from motet.policies.unified.connector import ConnectorConfig, QueryConnector
 from motet.weights.safetensors_io import save_tensors
 
 MODEL_TYPE = "motet_unified"
-LANGUAGE, _BRIDGE = "language_model", "bridge.safetensors"
+LANGUAGE, _CONNECTOR = "language_model", "bridge.safetensors"
 
 
-def save_unified(folder: Path, reader: Any, bridge: QueryConnector, denoiser: Denoiser, size: tuple[int, int]) -> None:
+def save_unified(
+    folder: Path, text_policy: Any, connector: QueryConnector, denoiser: Denoiser, size: tuple[int, int]
+) -> None:
     """Write all parts. Raises CheckpointError when they cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        reader.save(folder / LANGUAGE)
+        text_policy.save(folder / LANGUAGE)
         denoiser.save(folder)
-        save_tensors(folder / _BRIDGE, {name: value.detach().cpu() for name, value in bridge.state_dict().items()})
+        save_tensors(
+            folder / _CONNECTOR, {name: value.detach().cpu() for name, value in connector.state_dict().items()}
+        )
         config = {
             "model_type": MODEL_TYPE,
-            "connector": bridge.connector.config.to_dict(),
+            "connector": connector.config.to_dict(),
             "height": size[0],
             "width": size[1],
         }
@@ -45,50 +49,54 @@ def save_unified(folder: Path, reader: Any, bridge: QueryConnector, denoiser: De
 
 
 def open_unified(
-    folder: Path, reader: Any, device: torch.device, settings: DiffusionConfig, dtype: torch.dtype | str = torch.float32
+    folder: Path,
+    text_policy: Any,
+    device: torch.device,
+    settings: DiffusionConfig,
+    dtype: torch.dtype | str = torch.float32,
 ) -> dict[str, Any]:
-    """What `UnifiedPolicy` is made of beside its reader: `bridge`, `denoiser`, `height` and `width`.
+    """The arguments of `UnifiedPolicy` beside its text policy: `connector`, `denoiser`, `height` and `width`.
 
-    `settings` may give another size of pictures than the checkpoint's own. `dtype` is the denoiser's, "auto": as it is
-    stored; the bridge is float32. Raises CheckpointError for a folder in which a part is missing, broken, or of other
-    sizes than its neighbours.
+    `settings` may give another image size than the checkpoint's own. `dtype` is the denoiser's, "auto": as it is
+    stored; the connector is float32. Raises CheckpointError for a folder in which a part is missing, broken, or does
+    not fit the others.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         sizes = ConnectorConfig(**config["connector"])
         height, width = settings.size or (int(config["height"]), int(config["width"]))
-        weights = load_file(str(folder / _BRIDGE))
+        weights = load_file(str(folder / _CONNECTOR))
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise CheckpointError(
-            f"{str(folder)!r} is no whole unified model: {first_line(error)}.",
-            fix=f"give a folder that motet saved, with config.json and {_BRIDGE}.",
+            f"{str(folder)!r} is not a complete unified checkpoint: {first_line(error)}.",
+            fix=f"give a folder that motet saved, with config.json and {_CONNECTOR}.",
         ) from error
     denoiser = open_denoiser(folder, dtype=dtype, device=device, embedded_guidance=settings.embedded_guidance)
-    bridge = QueryConnector(sizes).to(device)
-    _require_fit(folder, sizes, reader, denoiser)
+    connector = QueryConnector(sizes).to(device)
+    _check_parts_fit(folder, sizes, text_policy, denoiser)
     try:
-        bridge.load_state_dict(weights)
+        connector.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{str(folder / _BRIDGE)!r} does not fit config.json: {first_line(error)}.", fix="restore both files."
+            f"{str(folder / _CONNECTOR)!r} does not fit config.json: {first_line(error)}.", fix="restore both files."
         ) from error
-    return {"bridge": bridge, "denoiser": denoiser, "height": height, "width": width}
+    return {"connector": connector, "denoiser": denoiser, "height": height, "width": width}
 
 
-def _require_fit(folder: Path, sizes: ConnectorConfig, reader: Any, denoiser: Denoiser) -> None:
-    """The connector reads what the experts beside it have, and is of their sizes."""
-    draws = "image" in reader.kinds
+def _check_parts_fit(folder: Path, sizes: ConnectorConfig, text_policy: Any, denoiser: Denoiser) -> None:
+    """Check that the connector fits the text policy and the denoiser."""
+    has_image_tokens = "image" in text_policy.kinds
     expected = {
-        "input_width": reader.model.config.text_config.hidden_size,
+        "input_width": text_policy.model.config.text_config.hidden_size,
         "output_width": denoiser.condition_width,
         "pooled_width": denoiser.pooled_width,
-        "reads": "tokens" if draws else "queries",
-        "num_queries": reader.num_image_tokens if draws else sizes.num_queries,
+        "reads": "tokens" if has_image_tokens else "queries",
+        "num_queries": text_policy.num_image_tokens if has_image_tokens else sizes.num_queries,
     }
     for name, value in expected.items():
         if getattr(sizes, name) != value:
             raise CheckpointError(
-                f"{str(folder / 'config.json')!r} says connector.{name}={getattr(sizes, name)}, but the expert beside "
+                f"{str(folder / 'config.json')!r} says connector.{name}={getattr(sizes, name)}, but the model beside "
                 f"it has {value}.",
-                fix="put together the parts of one model.",
+                fix="use the connector that was trained with these models.",
             )

@@ -1,4 +1,4 @@
-"""What a denoising act of a unified model is conditioned on: from a conversation to the denoiser's conditions."""
+"""Conditions of a unified model's denoising acts: from a conversation to the denoiser's conditions."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ from motet.policies.unified.connector import QueryConnector
 
 @dataclass(frozen=True, eq=False)
 class UnifiedConditionEncoding:
-    """What the model saw of the context of a drawing, kept so that replay never derives it again.
+    """The encoding of a denoising act's context, kept so that replay never derives it again.
 
-    `context` is the language model's encoding; `tokens` are the codes of the picture that is painted anew, None where
-    the language model draws none; `sources` are the latents of the picture that is edited, none for a drawing from
-    scratch. `drop_prompt` and `drop_source_image` tell which of both a demonstration goes without, as the branches of
-    guidance do.
+    `context` is the language model's encoding; `tokens` are those of the image that is decoded with flow, None where
+    the language model has no image tokens; `sources` are the latents of the image to edit, none for text-to-image.
+    `drop_prompt` and `drop_source_image` say what is left out, as in the branches of guidance.
     """
 
     context: Any
@@ -40,22 +39,22 @@ class UnifiedConditionEncoding:
 
 
 class ConnectorConditioner:
-    """Runs the language model and the connector; how the language model is read is up to the subclass.
+    """Runs the language model and the connector; a subclass says at which positions.
 
-    The null branch is zeros in place of the connector's words. Where nothing trains on that road, an encoding's
+    The unconditional branch has zeros instead of connector outputs. Where nothing upstream is trainable, an encoding's
     condition is computed once and kept as long as the encoding.
     """
 
-    def __init__(self, reader: Any, bridge: QueryConnector, denoiser: Denoiser, size: tuple[int, int]) -> None:
-        self.reader, self.bridge, self.denoiser, self.size = reader, bridge, denoiser, size
-        self._known: WeakKeyDictionary[UnifiedConditionEncoding, Condition] = WeakKeyDictionary()
+    def __init__(self, text_policy: Any, connector: QueryConnector, denoiser: Denoiser, size: tuple[int, int]) -> None:
+        self.text_policy, self.connector, self.denoiser, self.size = text_policy, connector, denoiser, size
+        self._cache: WeakKeyDictionary[UnifiedConditionEncoding, Condition] = WeakKeyDictionary()
 
     @torch.no_grad()
     def encode(self, contexts: Sequence[Conversation], guided: bool = False) -> list[UnifiedConditionEncoding]:
-        """The language model's encoding and what else a drawing is told of its context, guided or not."""
+        """The language model's encoding, and the source image or image tokens; the same with guidance and without."""
         return encode_unique(contexts, self._encode)
 
-    def blanked(self, encoding: UnifiedConditionEncoding, request: Request) -> UnifiedConditionEncoding:
+    def drop_conditions(self, encoding: UnifiedConditionEncoding, request: Request) -> UnifiedConditionEncoding:
         """Without the prompt, the source, or both, as the request says."""
         return replace(encoding, drop_prompt=request.drop_prompt, drop_source_image=request.drop_source_image)
 
@@ -70,41 +69,40 @@ class ConnectorConditioner:
         ]
 
     def num_tokens(self, act: DenoisingSteps) -> int:
-        """Tokens of the picture for every branch and step, and once those of what is not known of its condition."""
+        """Tokens of the image for every branch and step, and once those of its condition where it is not cached."""
         edits = bool(act.encoding.sources)
         branches = guidance_branches(
-            act.sampling, "whole", "null", "picture alone" if edits else None
+            act.sampling, "conditional", "null", "image only" if edits else None
         ).scoring.conditions
-        reading = 0 if act.encoding in self._known else self._num_uncached_tokens(act.encoding)
+        reading = 0 if act.encoding in self._cache else self._num_uncached_tokens(act.encoding)
         return reading + len(branches) * act.num_actions * self.denoiser.tokens(act.states.shape[1:])
 
     def _encode(self, context: Conversation) -> UnifiedConditionEncoding:
         raise NotImplementedError
 
     def _hidden(self, encodings: Sequence[UnifiedConditionEncoding]) -> Float[Tensor, "B Q D"]:
-        """What the connector reads, with gradient to all that trains."""
+        """Hidden states for the connector, with gradient to all that trains."""
         raise NotImplementedError
 
     def _num_uncached_tokens(self, encoding: UnifiedConditionEncoding) -> int:
-        """Tokens that computing the condition of an encoding costs: of the context, and of what the connector reads."""
-        return len(encoding.context.ids) + self.bridge.connector.config.num_queries
+        """Tokens that the condition of an encoding takes: of the context, and of the connector's input."""
+        return len(encoding.context.ids) + self.connector.config.num_queries
 
     def _conditions(self, encodings: Sequence[UnifiedConditionEncoding]) -> dict[int, Condition]:
         unique = {id(encoding): encoding for encoding in encodings}
-        if self.reader.backbone_trains or self.bridge.trains:
-            self._known.clear()  # of weights that will have moved by the time that they are frozen
-            return self._computed(list(unique.values()))
-        missing = [encoding for encoding in unique.values() if encoding not in self._known]
+        if self.text_policy.backbone_trains or self.connector.trains:
+            self._cache.clear()  # values of trainable weights would be stale once these are frozen
+            return self._compute_conditions(list(unique.values()))
+        missing = [encoding for encoding in unique.values() if encoding not in self._cache]
         with torch.no_grad():
-            for key, condition in self._computed(missing).items():
-                self._known[unique[key]] = condition
-        return {key: self._known[encoding] for key, encoding in unique.items()}
+            for key, condition in self._compute_conditions(missing).items():
+                self._cache[unique[key]] = condition
+        return {key: self._cache[encoding] for key, encoding in unique.items()}
 
-    def _computed(self, encodings: Sequence[UnifiedConditionEncoding]) -> dict[int, Condition]:
+    def _compute_conditions(self, encodings: Sequence[UnifiedConditionEncoding]) -> dict[int, Condition]:
         if not encodings:
             return {}
-        connector = self.bridge.connector
-        embeddings, pooled = connector(self._hidden(encodings).to(connector.project.weight))
+        embeddings, pooled = self.connector(self._hidden(encodings))
         found: dict[int, Condition] = {}
         for n, encoding in enumerate(encodings):
             sources = () if encoding.drop_source_image else encoding.sources
@@ -114,33 +112,33 @@ class ConnectorConditioner:
 
 
 class QueryConditioner(ConnectorConditioner):
-    """Reads learned queries after the whole context: a bank for drawings, another for edits.
+    """Conditions on hidden states at learned queries after the context: one set for text-to-image, another for edits.
 
-    A drawing whose context shows a picture is an edit of the last one.
+    A context with images asks for an edit of the last one.
     """
 
     def _encode(self, context: Conversation) -> UnifiedConditionEncoding:
-        room = self.bridge.connector.config.num_queries + 1  # an act's last token is never read, the last query is
+        room = self.connector.config.num_queries + 1  # an act's last token is never read, the last query is
         image = source_image(context)
         sources = () if image is None else (encode_source(self.denoiser, image, *self.size),)
-        return UnifiedConditionEncoding(self.reader.encoder.encode(context, max_new_tokens=room), sources=sources)
+        return UnifiedConditionEncoding(self.text_policy.encoder.encode(context, max_new_tokens=room), sources=sources)
 
     def _num_uncached_tokens(self, encoding: UnifiedConditionEncoding) -> int:
-        read = encoding.context in self.reader.prefixes
-        return self.bridge.connector.config.num_queries if read else super()._num_uncached_tokens(encoding)
+        read = encoding.context in self.text_policy.prefixes
+        return self.connector.config.num_queries if read else super()._num_uncached_tokens(encoding)
 
     def _hidden(self, encodings: Sequence[UnifiedConditionEncoding]) -> Float[Tensor, "B Q D"]:
         found: dict[int, Tensor] = {}
         for task in ("draw", "edit"):
             own = [encoding for encoding in encodings if bool(encoding.sources) == (task == "edit")]
-            contexts, queries = [encoding.context for encoding in own], self.bridge.queries[task]
-            hidden = self.reader.hidden_after(contexts, queries, self.bridge.trains)
+            contexts, queries = [encoding.context for encoding in own], self.connector.queries[task]
+            hidden = self.text_policy.hidden_after(contexts, queries, self.connector.trains)
             found |= zip(map(id, own), hidden, strict=True)
         return torch.stack([found[id(encoding)] for encoding in encodings])
 
 
 def source_image(conversation: Conversation) -> Image.Image | None:
-    """The picture that a drawing in this context edits: the last one shown, None to draw from scratch."""
+    """The image to edit: the last one in the conversation, None for text-to-image."""
     return conversation.images[-1] if conversation.images else None
 
 

@@ -1,7 +1,7 @@
-"""Between the experts: what of the language model's reading conditions the diffusion transformer, and how.
+"""The connector from hidden states of the language model to conditions of the diffusion transformer.
 
-It reads learned queries that stand behind the context (MetaQuery, arXiv 2504.06256; BLIP3o; UniRL-Zero, arXiv
-2510.17937), or the tokens of a picture that the language model drew (BLIP3o-NEXT).
+It takes learned queries after the context (MetaQuery, arXiv 2504.06256; BLIP3o; UniRL-Zero, arXiv
+2510.17937), or the tokens of an image that the language model generated (BLIP3o-NEXT).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class ConnectorConfig:
     """Sizes. `input_width` is the language model's, `output_width` the denoiser's `condition_width`.
 
     `pooled_width` is the denoiser's, None where it takes no pooled vector. UniRL-Zero's: 256 queries, 12 blocks of
-    width 2048 (the language model's own), 8 heads, feed-forward 4096. `reads` says what is read; of image tokens
-    `num_queries` is their number.
+    width 2048 (the language model's own), 8 heads, feed-forward 4096. `reads` is its input: hidden states at
+    learned queries or at image tokens, of which `num_queries` is the number.
     """
 
     input_width: int
@@ -41,8 +41,8 @@ class ConnectorConfig:
 class Connector(nn.Module):
     """Bidirectional pre-norm blocks over hidden states, then a projection: `[B, Q, D] -> [B, Q, E]`.
 
-    Queries have no positions of their own here: the language model has told them apart. Image tokens get a learned
-    vector for their `place` in the raster, from zero: cross-attention would not know where in the picture they stand.
+    Queries have no positions here: the language model has encoded them already. Image tokens get a learned
+    vector for their `place` in the raster, from zero: cross-attention has no positions.
     """
 
     def __init__(self, config: ConnectorConfig) -> None:
@@ -98,7 +98,7 @@ def new_queries(num_queries: int, width: int, scale: float, generator: torch.Gen
 
 
 class QueryConnector(nn.Module):
-    """What is new between two pretrained experts: a bank of queries per task, unless it reads tokens; the connector."""
+    """The new weights between two pretrained models: a connector, and learned queries unless it takes image tokens."""
 
     def __init__(self, config: ConnectorConfig, *, scale: float = 1.0, seed: int = 0) -> None:
         super().__init__()
@@ -107,6 +107,15 @@ class QueryConnector(nn.Module):
         banks = {task: new_queries(config.num_queries, config.input_width, scale, generator) for task in tasks}
         self.queries = nn.ParameterDict(banks)
         self.connector = Connector(config)
+
+    @property
+    def config(self) -> ConnectorConfig:
+        """The connector's sizes."""
+        return self.connector.config
+
+    def forward(self, hidden: Float[Tensor, "B Q D"]) -> tuple[Float[Tensor, "B Q E"], Float[Tensor, "B P"] | None]:
+        """As `Connector`, in the type of its weights."""
+        return self.connector(hidden.to(self.connector.project.weight))
 
     @property
     def trains(self) -> bool:

@@ -1,4 +1,4 @@
-"""The unified policy: a language model that writes, and conditions a diffusion transformer that draws."""
+"""The unified policy: a language model, and a diffusion transformer that its hidden states condition."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ from motet.policies.unified.tokens import TokenConditioner
 
 
 class UnifiedPolicy(CompositePolicy):
-    """A language model and a diffusion transformer in one. `height` and `width` are those of its pictures, in pixels.
+    """A language model and a diffusion transformer. `height` and `width` are those of generated images, in pixels.
 
-    `reader` is a `VlmPolicy` whose reading of learned queries conditions drawings (UniRL-Zero, arXiv 2510.17937), or a
-    `JanusPolicy`, of whose image tokens the diffusion transformer is the decoder (BLIP3o-NEXT): the bridge says which.
-    The gradient of drawings reaches the language model, where it trains. A drawing whose context shows a picture is an
-    edit of the last one for the former, which sees it, and whose denoiser has its latent; see `TokenConditioner` for
-    the latter.
+    `text_policy` is a `VlmPolicy`, whose hidden states at learned queries condition the denoiser (UniRL-Zero, arXiv
+    2510.17937), or a `JanusPolicy`, of whose image tokens the diffusion transformer is the decoder (BLIP3o-NEXT); the
+    connector says which. The gradient of denoising acts reaches the language model, where it trains. For the former a
+    context with images asks for an edit of the last one; see `TokenConditioner` for the latter.
     """
 
     def __init__(
         self,
-        reader: Any,
-        bridge: QueryConnector,
+        text_policy: Any,
+        connector: QueryConnector,
         denoiser: Denoiser,
         *,
         height: int,
@@ -40,23 +39,25 @@ class UnifiedPolicy(CompositePolicy):
         autocast: torch.dtype | None = None,
         rollout_batch: int | None = None,
     ) -> None:
-        self.reader, self.bridge, self.denoiser, self.size = reader, bridge, denoiser, (height, width)
-        bridge.requires_grad_(False)  # as the experts are, until parts are chosen
-        reads_tokens = bridge.connector.config.reads == "tokens"
-        conditioner = (TokenConditioner if reads_tokens else QueryConditioner)(reader, bridge, denoiser, self.size)
-        painter = DiffusionGenerator(denoiser, conditioner, height, width, autocast)
-        parts = {**bridge.parts, **denoiser.parts}
-        drawer = DiffusionPolicy(painter, parts, rollout_batch=rollout_batch)
-        super().__init__({**dict.fromkeys(reader.kinds, reader), "denoising": drawer})
+        self.text_policy, self.connector, self.denoiser, self.size = text_policy, connector, denoiser, (height, width)
+        connector.requires_grad_(False)  # until parts are chosen, as in both models
+        reads_tokens = connector.config.reads == "tokens"
+        conditioner = (TokenConditioner if reads_tokens else QueryConditioner)(
+            text_policy, connector, denoiser, self.size
+        )
+        generator = DiffusionGenerator(denoiser, conditioner, height, width, autocast)
+        parts = {**connector.parts, **denoiser.parts}
+        image_policy = DiffusionPolicy(generator, parts, rollout_batch=rollout_batch)
+        super().__init__({**dict.fromkeys(text_policy.kinds, text_policy), "denoising": image_policy})
 
-    def paint(self, acts: Sequence[ImageTokens], n: int = 1, *, seed: int = 0, **sampling: Any) -> list[Act]:
-        """Paint what `draw` drew with image tokens anew, `n` pictures of each; keywords as in `Sampling`.
+    def decode_with_flow(self, acts: Sequence[ImageTokens], n: int = 1, *, seed: int = 0, **sampling: Any) -> list[Act]:
+        """Decode generated image tokens with flow, `n` images of each act; keywords as in `Sampling`.
 
-        The ODE is walked unless a `temperature` other than 0 asks for its stochastic steps.
+        Follows the ODE unless a `temperature` other than 0 asks for stochastic steps.
         """
         contexts = [act.context + act.to_conversation() for act in acts]
         return self._ask("denoising", contexts, n, seed, sampling)
 
     def save(self, folder: Path) -> None:
-        """Both experts in the layouts of transformers and diffusers, the bridge as safetensors between them."""
-        save_unified(Path(folder), self.reader, self.bridge, self.denoiser, self.size)
+        """Both models in the layouts of transformers and diffusers, the connector as safetensors beside them."""
+        save_unified(Path(folder), self.text_policy, self.connector, self.denoiser, self.size)

@@ -1,4 +1,4 @@
-"""A flow decoder of image tokens: a Janus draws them, and what it makes of them conditions the painted picture."""
+"""A flow decoder of image tokens: the hidden states of a Janus at its image tokens condition the generated image."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from motet.policies.unified.conditioner import ConnectorConditioner, UnifiedCond
 
 
 class TokenConditioner(ConnectorConditioner):
-    """Reads a drawn picture's tokens after the context that it was drawn in (BLIP3o-NEXT).
+    """Conditions on hidden states at the tokens of an image, after the context that it was generated in (BLIP3o-NEXT).
 
-    The context of a drawing ends with the policy's own picture, which is painted anew. Its tokens are those that it was
-    drawn with, or for a picture from a dataset those that the image tokenizer gives it. The gradient of the drawing
+    The context ends with an image of the policy, which is decoded with flow. Its tokens are those that were sampled, or
+    for an image of a dataset those of the image tokenizer. The gradient of the denoising act
     reaches the language model and the tokens' embeddings, but not which tokens were chosen: that is the image act's.
     """
 
     def _encode(self, context: Conversation) -> UnifiedConditionEncoding:
         before, image = last_image_tokens(context)
         if image.image_token_ids is None:
-            (codes,) = self.reader.encode_images([image.image])
+            (codes,) = self.text_policy.encode_images([image.image])
         else:
             codes = torch.tensor(image.image_token_ids)
         room = len(codes) + 1  # an act's last token is never read, here it is
-        return UnifiedConditionEncoding(self.reader.encoder.encode(before, kind="image", max_new_tokens=room), codes)
+        return UnifiedConditionEncoding(
+            self.text_policy.encoder.encode(before, kind="image", max_new_tokens=room), codes
+        )
 
     def _hidden(self, encodings: Sequence[UnifiedConditionEncoding]) -> Float[Tensor, "B N D"]:
         codes = [encoding.tokens for encoding in encodings if encoding.tokens is not None]
-        return self.reader.hidden_at([encoding.context for encoding in encodings], torch.stack(codes))
+        return self.text_policy.hidden_at([encoding.context for encoding in encodings], torch.stack(codes))
 
 
 def last_image_tokens(context: Conversation) -> tuple[Conversation, ImagePart]:
-    """The picture that a context ends with, and the context that it was drawn in. Raises ConfigError without one."""
+    """The image that a context ends with, and the context before it. Raises ConfigError without one."""
     match context.messages:
         case (*before, Message("assistant", (ImagePart() as image,))):
             return Conversation(tuple(before)), image
     raise ConfigError(
-        "A flow decoder paints the picture that its context ends with, and this context ends with none: "
-        f"{context.text[-60:]!r}.",
-        fix="draw image tokens first, and give GenerateImage a conversation that ends with as_image_turn(act).",
+        f"A flow decoder needs a context that ends with an image, but this one ends with text: {context.text[-60:]!r}.",
+        fix="generate image tokens first, and give GenerateImage a conversation that ends with as_image_turn(act).",
     )

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from motet.core.errors import CheckpointError, ConfigError
 from motet.core.trajectory import Sampling
 from motet.numerics.flow.schedules import linear_sigmas, scheduler_sigmas
-from motet.policies.diffusion import guidance_branches, paint
+from motet.policies.diffusion import guidance_branches, sample_latents
 from motet.policies.diffusion.models import Condition, open_denoiser
-from motet.policies.diffusion.models.packing import packed, unpacked
+from motet.policies.diffusion.models.packing import pack, unpack
 from motet.policies.diffusion.models.source_adapter import ADAPTER_FILE, encode_source
 from motet.policies.generation.noise import KeyedNormal
 from motet.weights.safetensors_io import save_tensors
@@ -80,9 +80,9 @@ def theirs(family, pipeline, noise, condition, null=None, scale=1.0, **more):
         wanted |= {"use_resolution_binning": False, "prompt": None, "negative_prompt": None}
     if family == "kontext":
         wanted |= {"max_area": height * width, "_auto_resize": False}
-    start = packed(noise) if family in ("flux", "kontext", "qwen") else noise
+    start = pack(noise) if family in ("flux", "kontext", "qwen") else noise
     latents, images = (pipeline(latents=start.clone(), output_type=kind, **wanted)[0] for kind in ("latent", "pil"))
-    return (unpacked(latents, noise.shape) if start is not noise else latents), images[0]
+    return (unpack(latents, noise.shape) if start is not noise else latents), images[0]
 
 
 def flow_scheduled(pipeline, family):
@@ -95,7 +95,7 @@ def flow_scheduled(pipeline, family):
 def painted(denoiser, size, conditions, sampling, keys=(KEY,)):
     shape = denoiser.latent_shape(*size)
     times = denoiser.schedule(sampling.num_steps, shape)
-    return paint(denoiser.velocity, conditions, keys, shape, times, sampling)
+    return sample_latents(denoiser.velocity, conditions, keys, shape, times, sampling)
 
 
 def close_images(one, other):
@@ -159,12 +159,12 @@ def test_qwen_image_edit_takes_sources_as_its_pipeline_does():
     condition = condition_for(denoiser, 1, sources=sources)
     x, sigma = KeyedNormal([KEY], shape).next(), torch.tensor([0.7])
     mine = denoiser.velocity(x, sigma, [condition])
-    tokens = torch.cat([packed(one) for one in (x, *(source[None] for source in sources))], dim=1)
+    tokens = torch.cat([pack(one) for one in (x, *(source[None] for source in sources))], dim=1)
     wanted = pipeline.transformer(
         hidden_states=tokens, timestep=sigma, encoder_hidden_states=condition.embeddings[None],
         img_shapes=[[(1, 4, 6)] * 3], return_dict=False,
     )[0]  # fmt: skip
-    torch.testing.assert_close(mine, unpacked(wanted, x.shape))
+    torch.testing.assert_close(mine, unpack(wanted, x.shape))
 
 
 def open_denoiser_of(pipeline):
@@ -254,24 +254,24 @@ def test_dynamic_shifts_at_real_sizes(tokens):
 
 def test_a_linear_shift_is_given_as_it_is():
     """Schedulers of time_shift_type linear take the shift itself, exponential ones its logarithm: the same sigmas."""
-    from motet.policies.diffusion.models.schedule import sigmas_of
+    from motet.policies.diffusion.models.schedule import checkpoint_sigmas
 
     for kind in ("exponential", "linear"):
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type=kind)
-        own = sigmas_of(scheduler, 5, mu=0.7, linear_grid=True)
+        own = checkpoint_sigmas(scheduler, 5, mu=0.7, linear_grid=True)
         scheduler.set_timesteps(sigmas=np.linspace(1, 1 / 5, 5), mu=0.7)
         torch.testing.assert_close(own, scheduler.sigmas, rtol=0, atol=2e-7)
-        asked = sigmas_of(scheduler, 5, mu=0.7, linear_grid=True, shift=2.0)
+        asked = checkpoint_sigmas(scheduler, 5, mu=0.7, linear_grid=True, shift=2.0)
         torch.testing.assert_close(asked, linear_sigmas(5, 2.0), rtol=0, atol=2e-6)
 
 
 def test_every_shift_starts_at_pure_noise():
     """In float32, 0.71 / (1 - 0.29) is 0.99999994, where flow_sde's noise would explode, and 0.54 gives more than 1."""
-    from motet.policies.diffusion.models.schedule import sigmas_of
+    from motet.policies.diffusion.models.schedule import checkpoint_sigmas
 
     for shift in (0.54, 0.58, 0.71, 1.0, 3.0):
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
-        assert float(sigmas_of(scheduler, 7, mu=0.0, linear_grid=False)[0]) == 1.0
+        assert float(checkpoint_sigmas(scheduler, 7, mu=0.0, linear_grid=False)[0]) == 1.0
 
 
 # --- batches
@@ -564,7 +564,7 @@ def test_schedulers_that_are_no_flows_are_refused(folders, tmp_path):
     with pytest.raises(CheckpointError, match="DDIMScheduler"):
         open_denoiser(folder)
     diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True).save_pretrained(folder / "scheduler")
-    with pytest.raises(CheckpointError, match="from noise to picture"):
+    with pytest.raises(CheckpointError, match="from noise to image"):
         open_denoiser(folder).schedule(4, (4, 8, 8))
 
 
@@ -576,9 +576,9 @@ def test_invalid_sizes_raise(folders):
         sd3.latent_shape(16, 68)
     shape = sd3.latent_shape(16, 16)
     x, sigma = torch.randn(1, *shape), torch.tensor([0.5])
-    with pytest.raises(ConfigError, match="edits no pictures"):
+    with pytest.raises(ConfigError, match="does not edit images"):
         sd3.velocity(x, sigma, [condition_for(sd3, 1, sources=[x[0]])])
-    with pytest.raises(ConfigError, match="edits no pictures"):
+    with pytest.raises(ConfigError, match="does not edit images"):
         flux = open_denoiser(folders["flux"])
         flux.velocity(x, sigma, [condition_for(flux, 1, sources=[x[0]])])
     with pytest.raises(ConfigError, match="takes a pooled vector"):

@@ -14,7 +14,7 @@ from motet.core.conversation import Conversation, assistant, user
 from motet.core.errors import CheckpointError, ConfigError, ContextError
 from motet.core.protocols import Replay, Request, TrainablePolicy
 from motet.core.trajectory import Sampling
-from motet.policies.diffusion.models.packing import packed, unpacked
+from motet.policies.diffusion.models.packing import pack, unpack
 from motet.policies.diffusion.pipeline import PipelinePolicy, open_pipeline
 from motet.policies.diffusion.pipeline.prompts import encode_prompt, prompt_of, source_size
 from motet.policies.generation.noise import KeyedNormal
@@ -84,7 +84,7 @@ def test_it_draws_what_the_pipeline_draws(family, folders, policy, scale):
     noise = KeyedNormal([(7, 0, 0)], policy.shape).next()
     assert torch.equal(act.states[0], noise[0]) and act.stochastic == (False,) * 4 and act.num_actions == 0
     asked = {"prompt": "a red cube on a mat", "height": height, "width": width, "num_inference_steps": 4}
-    asked["latents"] = packed(noise) if family in ("flux", "kontext", "qwen") else noise
+    asked["latents"] = pack(noise) if family in ("flux", "kontext", "qwen") else noise
     if family in ("flux", "kontext", "qwen"):
         asked |= {"true_cfg_scale": scale, "negative_prompt": "" if scale > 1 else None}
     else:
@@ -95,7 +95,7 @@ def test_it_draws_what_the_pipeline_draws(family, folders, policy, scale):
     assert np.abs(np.asarray(act.image, int) - np.asarray(wanted, int)).max() <= 1
     if family not in ("klein", "sd3", "sana"):
         latents = pipeline(**asked | {"output_type": "latent"}).images
-        torch.testing.assert_close(act.states[-1:], unpacked(latents, noise.shape), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(act.states[-1:], unpack(latents, noise.shape), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", EDITORS)
@@ -111,7 +111,7 @@ def test_it_edits_what_the_pipeline_edits(folders, family):
     asked = {"image": source, "prompt": "make it blue", "height": size[0], "width": size[1], "num_inference_steps": 4}
     if family == "kontext":
         asked |= {"true_cfg_scale": 2.0, "negative_prompt": "", "max_area": size[0] * size[1], "_auto_resize": False}
-        asked["latents"] = packed(noise)
+        asked["latents"] = pack(noise)
     else:
         asked |= {"guidance_scale": 2.0, "latents": noise}
     wanted = pipeline(**asked).images[0]
@@ -436,7 +436,7 @@ def test_other_pipelines_are_refused(folders, tmp_path):
 
 def test_what_a_pipeline_cannot_do_is_said(folders):
     policy = opened(folders["sd3"], "sd3")
-    with pytest.raises(ConfigError, match="SD3Transformer2DModel edits no pictures"):
+    with pytest.raises(ConfigError, match="SD3Transformer2DModel does not edit images"):
         policy.act(requests(user(image(1, 16, 16), "bluer")), STEPS)
     with pytest.raises(ValueError, match="denoising"):
         policy.act([Request("text", "answer", user("a"), (1,))], STEPS)

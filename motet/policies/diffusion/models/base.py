@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """What one latent is drawn under: embeddings of the prompt, and latents of the pictures that are edited.
+    """The condition of one latent: embeddings of the prompt, and latents of the images to edit.
 
     `mask` says which embeddings count, None: all. `pooled` is the one vector per prompt that some classes take beside
     them (SD3, FLUX).
@@ -32,7 +32,7 @@ class Denoiser(Protocol):
     transformer: nn.Module
     """What trains."""
     vae: nn.Module | None
-    """Pictures <-> latents, frozen; None: latents are pixels in [-1, 1]."""
+    """Images <-> latents, frozen; None: latents are pixels in [-1, 1]."""
     edits: bool
     """Whether conditions may hold sources."""
     rescale: Callable[[Float[Tensor, "B *D"], Float[Tensor, "B *D"]], Float[Tensor, "B *D"]] | None
@@ -56,7 +56,7 @@ class Denoiser(Protocol):
         ...
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Shape of the latent of a picture of this many pixels. Raises ConfigError for a size that does not fit."""
+        """Shape of the latent of an image of this many pixels. Raises ConfigError for a size that does not fit."""
         ...
 
     def schedule(self, num_steps: int, shape: Sequence[int], shift: float | None = None) -> Float[Tensor, "S1"]:
@@ -73,11 +73,11 @@ class Denoiser(Protocol):
         ...
 
     def encode(self, images: Sequence[Image.Image], height: int, width: int) -> Float[Tensor, "B *D"]:
-        """Pictures as latents, scaled as the transformer expects them; deterministic (the posterior's mode)."""
+        """Images as latents, scaled as the transformer expects them; deterministic (the posterior's mode)."""
         ...
 
     def decode(self, latents: Float[Tensor, "B *D"]) -> list[Image.Image]:
-        """Latents as RGB pictures: decoded once to uint8."""
+        """Latents as RGB images: decoded once to uint8."""
         ...
 
     def tokens(self, shape: Sequence[int]) -> int:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from motet.core.errors import CheckpointError, ConfigError
 from motet.policies.diffusion.models.base import Condition
-from motet.policies.diffusion.models.conditions import check_condition, moved, without_masked
+from motet.policies.diffusion.models.conditions import check_condition, drop_masked, to_device_dtype
 from motet.policies.diffusion.models.image_tensors import to_pil_images, to_pixels
 from motet.policies.diffusion.models.lora import without_adapters
-from motet.policies.diffusion.models.schedule import check_scheduler, resolution_mu, sigmas_of
+from motet.policies.diffusion.models.schedule import check_scheduler, checkpoint_sigmas, resolution_mu
 
 
 class DiffusersDenoiser:
@@ -33,10 +33,10 @@ class DiffusersDenoiser:
 
     transformer_class: ClassVar[str]
     linear_grid: ClassVar[bool] = True
-    own_guidance: ClassVar[float] = 3.5
+    default_guidance: ClassVar[float] = 3.5
     can_edit: ClassVar[bool] = False
-    sources_may_differ: ClassVar[bool] = True
-    """Whether a source may have another size than the picture that is drawn."""
+    any_source_size: ClassVar[bool] = True
+    """Whether a source may have another size than the generated image."""
     masks: ClassVar[bool] = False
     """Whether the transformer takes a mask of its text tokens."""
     rescale: Any = None
@@ -47,14 +47,14 @@ class DiffusersDenoiser:
         check_scheduler(scheduler)
         self.transformer, self.vae, self.scheduler = transformer, vae, scheduler
         self.edits = edits and self.can_edit
-        self.embedded_guidance = _guidance(self, embedded_guidance)
+        self.embedded_guidance = _embedded_guidance(self, embedded_guidance)
         self.config = transformer.config
         for part in (transformer, vae):
             if part is not None:
                 part.requires_grad_(False).eval()
         if vae is None and self.latent_channels != 3:
             raise CheckpointError(
-                f"There is no vae/, so latents are RGB pixels, but the {self.transformer_class} draws "
+                f"There is no vae/, so latents are RGB pixels, but the {self.transformer_class} has "
                 f"{self.latent_channels} channels.",
                 fix="add the checkpoint's vae folder.",
             )
@@ -120,15 +120,15 @@ class DiffusersDenoiser:
 
     @property
     def multiple(self) -> int:
-        """Heights and widths of pictures are multiples of this many pixels."""
+        """Heights and widths of images are multiples of this many pixels."""
         return self.compression * self.patch
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """`(C, H, W)` of the latent of a picture. Raises ConfigError for a size that is no multiple of `multiple`."""
+        """`(C, H, W)` of the latent of an image. Raises ConfigError for a size that is not a multiple of `multiple`."""
         for name, pixels in (("height", height), ("width", width)):
             if pixels < 1 or pixels % self.multiple:
                 raise ConfigError(
-                    f"{name}={pixels} does not fit the {self.transformer_class}: it draws multiples of "
+                    f"{name}={pixels} does not fit the {self.transformer_class}: sizes must be multiples of "
                     f"{self.multiple} pixels.",
                     fix=f"use {name}={max(self.multiple, pixels // self.multiple * self.multiple)}.",
                 )
@@ -143,7 +143,7 @@ class DiffusersDenoiser:
         `motet.policies.diffusion.models.schedule`.
         """
         mu = self._mu(num_steps, self.tokens(shape))
-        return sigmas_of(self.scheduler, num_steps, mu=mu, linear_grid=self.linear_grid, shift=shift)
+        return checkpoint_sigmas(self.scheduler, num_steps, mu=mu, linear_grid=self.linear_grid, shift=shift)
 
     def velocity(
         self, x: Float[Tensor, "B *D"], sigma: Float[Tensor, "B"], conditions: Sequence[Condition]
@@ -166,7 +166,7 @@ class DiffusersDenoiser:
 
     @torch.no_grad()
     def encode(self, images: Sequence[Image.Image], height: int, width: int) -> Float[Tensor, "B *D"]:
-        """Pictures as float32 latents where the transformer is: the posterior's mode, shifted and scaled."""
+        """Images as float32 latents where the transformer is: the posterior's mode, shifted and scaled."""
         self.latent_shape(height, width)
         pixels = to_pixels(images, height, width).to(self.device)
         if self.vae is None:
@@ -175,7 +175,7 @@ class DiffusersDenoiser:
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "B *D"]) -> list[Image.Image]:
-        """Latents as RGB pictures: decoded once to uint8."""
+        """Latents as RGB images: decoded once to uint8."""
         if self.vae is None:
             return to_pil_images(latents)
         return to_pil_images(self._to_pixels(latents.to(next(self.vae.parameters()))))
@@ -211,7 +211,7 @@ class DiffusersDenoiser:
         Classes without a mask give text tokens positions at most by order, so what is masked is left out instead.
         """
         check_condition(condition, self.transformer_class, edits=self.edits, takes_pooled=self.pooled_width is not None)
-        return moved(condition if self.masks else without_masked(condition), weight)
+        return to_device_dtype(condition if self.masks else drop_masked(condition), weight)
 
     def _guidance_of(self, sigma: Tensor) -> Tensor | None:
         """The embedded guidance of every row, None where the checkpoint takes none."""
@@ -222,7 +222,7 @@ class DiffusersDenoiser:
         return sigma * self.scheduler.config.num_train_timesteps
 
 
-def _guidance(denoiser: DiffusersDenoiser, asked: float | None) -> float | None:
+def _embedded_guidance(denoiser: DiffusersDenoiser, asked: float | None) -> float | None:
     """The guidance that a distilled checkpoint takes as an input; None for all others. Raises ConfigError for those."""
     embeds = bool(denoiser.transformer.config.get("guidance_embeds", False))
     if asked is not None and not embeds:
@@ -230,7 +230,7 @@ def _guidance(denoiser: DiffusersDenoiser, asked: float | None) -> float | None:
             f"embedded_guidance={asked}: this {denoiser.transformer_class} takes no guidance as an input.",
             fix="remove it, and guide with two branches (sampling.denoising.guidance).",
         )
-    return (denoiser.own_guidance if asked is None else asked) if embeds else None
+    return (denoiser.default_guidance if asked is None else asked) if embeds else None
 
 
 def _strip_local_paths(*folders: Path) -> None:

@@ -17,7 +17,7 @@ def check_condition(condition: Condition, name: str, *, edits: bool, takes_poole
     """Raises ConfigError for sources where the class `name` edits none, and for a pooled vector too many or missing."""
     if condition.sources and not edits:
         raise ConfigError(
-            f"A condition has {len(condition.sources)} sources, but this {name} edits no pictures.",
+            f"A condition has {len(condition.sources)} sources, but this {name} does not edit images.",
             fix="use a checkpoint that edits (FLUX.1-Kontext, FLUX.2, Qwen-Image-Edit), or a SANA or SD3 with a "
             "source_adapter, as scripts/make_unified.py makes one.",
         )
@@ -28,7 +28,7 @@ def check_condition(condition: Condition, name: str, *, edits: bool, takes_poole
         )
 
 
-def moved(condition: Condition, weight: Tensor) -> Condition:
+def to_device_dtype(condition: Condition, weight: Tensor) -> Condition:
     """The condition on the device and in the type of a weight."""
     mask, vector = condition.mask, condition.pooled
     return Condition(
@@ -39,13 +39,13 @@ def moved(condition: Condition, weight: Tensor) -> Condition:
     )
 
 
-def without_masked(condition: Condition) -> Condition:
+def drop_masked(condition: Condition) -> Condition:
     """The condition without the embeddings that do not count."""
     mask = condition.mask
     return condition if mask is None else replace(condition, embeddings=condition.embeddings[mask], mask=None)
 
 
-def padded(conditions: Sequence[Condition]) -> tuple[Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:
+def pad_embeddings(conditions: Sequence[Condition]) -> tuple[Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:
     """Embeddings of any lengths as one batch, zeros behind the shorter ones, and which of them count."""
     longest = max(len(condition.embeddings) for condition in conditions)
     first = conditions[0].embeddings
@@ -59,11 +59,11 @@ def padded(conditions: Sequence[Condition]) -> tuple[Float[Tensor, "B L D"], Boo
     return embeddings, mask
 
 
-def stacked(conditions: Sequence[Condition]) -> Float[Tensor, "B L D"]:
+def stack_embeddings(conditions: Sequence[Condition]) -> Float[Tensor, "B L D"]:
     """Embeddings of one length as one batch."""
     return torch.stack([condition.embeddings for condition in conditions])
 
 
-def pooled(conditions: Sequence[Condition]) -> Float[Tensor, "B E"]:
+def stack_pooled(conditions: Sequence[Condition]) -> Float[Tensor, "B E"]:
     """The pooled vectors of all rows."""
     return torch.stack([condition.pooled for condition in conditions if condition.pooled is not None])

@@ -1,4 +1,4 @@
-"""FLUX.2: `Flux2Transformer2DModel`, dev and klein; both edit any number of source pictures."""
+"""FLUX.2: `Flux2Transformer2DModel`, dev and klein; both edit any number of source images."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from motet.policies.diffusion.models.base import Condition
 from motet.policies.diffusion.models.common import DiffusersDenoiser
-from motet.policies.diffusion.models.conditions import stacked
-from motet.policies.diffusion.models.packing import grid, packed, sources_of, unpacked
+from motet.policies.diffusion.models.conditions import stack_embeddings
+from motet.policies.diffusion.models.packing import batch_sources, pack, position_grid, unpack
 
 SOURCE_DISTANCE = 10
-"""Sources stand at 10, 20, ... on the first axis of positions, the drawing at 0."""
+"""Sources stand at 10, 20, ... on the first axis of positions, the generated image at 0."""
 
 
 class Flux2Denoiser(DiffusersDenoiser):
@@ -26,7 +26,7 @@ class Flux2Denoiser(DiffusersDenoiser):
 
     transformer_class = "Flux2Transformer2DModel"
     can_edit = True
-    own_guidance = 4.0
+    default_guidance = 4.0
 
     @property
     def latent_channels(self) -> int:
@@ -44,18 +44,18 @@ class Flux2Denoiser(DiffusersDenoiser):
         return 1 if self.vae is None else 2 ** len(self.vae.config.block_out_channels)
 
     def _forward(self, x: Tensor, sigma: Tensor, conditions: Sequence[Condition]) -> Tensor:
-        images = [x, *sources_of(conditions)]
-        embeddings = stacked(conditions)
+        images = [x, *batch_sources(conditions)]
+        embeddings = stack_embeddings(conditions)
         side = self.patch
         places = [
-            grid(image.shape[-2] // side, image.shape[-1] // side, first=n * SOURCE_DISTANCE)
+            position_grid(image.shape[-2] // side, image.shape[-1] // side, first=n * SOURCE_DISTANCE)
             for n, image in enumerate(images)
         ]
         of_text = torch.zeros(embeddings.shape[1], 4)
         of_text[:, 3] = torch.arange(embeddings.shape[1])  # the fourth axis counts text tokens
         image_ids = torch.nn.functional.pad(torch.cat(places), (0, 1))
         out = self.transformer(
-            hidden_states=torch.cat([packed(image, side) for image in images], dim=1),
+            hidden_states=torch.cat([pack(image, side) for image in images], dim=1),
             timestep=self._timestep(sigma) / 1000,  # the class multiplies by 1000 itself
             guidance=self._guidance_of(sigma),
             encoder_hidden_states=embeddings,
@@ -63,7 +63,7 @@ class Flux2Denoiser(DiffusersDenoiser):
             img_ids=image_ids.to(x.device),
             return_dict=False,
         )[0]
-        return unpacked(out, x.shape, side)
+        return unpack(out, x.shape, side)
 
     def _mu(self, num_steps: int, num_tokens: int) -> float:
         """The pipeline's `compute_empirical_mu`: two lines fitted for 10 and 200 steps, and between them by steps."""

@@ -1,4 +1,4 @@
-"""Pictures into and out of autoencoders: PIL <-> pixels in [-1, 1]."""
+"""Image tensors of autoencoders: PIL <-> pixels in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 
 def to_pixels(images: Sequence[Image.Image], height: int, width: int) -> Float[Tensor, "B 3 H W"]:
-    """Pictures of any size and mode as RGB in [-1, 1], float32: scaled (Lanczos) to cover the size, centre cut out.
+    """Images of any size and mode as RGB in [-1, 1], float32: scaled (Lanczos) to cover the size, centre cut out.
 
-    A picture of the size's own proportions is scaled as diffusers' `VaeImageProcessor` does; others lose their edges
+    An image of the size's own proportions is scaled as diffusers' `VaeImageProcessor` does; others lose their edges
     instead of being stretched.
     """
     fitted = [ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS) for image in images]

@@ -35,7 +35,7 @@ EDITING = (
     "QwenImageEditPipeline",
     "QwenImageEditPlusPipeline",
 )
-"""Pipelines whose transformer was trained with source pictures."""
+"""Pipelines whose transformer was trained with source images."""
 _FILES = ("model_index.json", "transformer/*", "vae/*", "scheduler/*", ADAPTER_FILE)
 """What a denoiser needs of a repository on the hub."""
 
@@ -63,7 +63,7 @@ def open_denoiser(
 
     Its class is the one that `model_index.json` names, else `transformer/config.json`. Without `vae/` latents are
     pixels, without `scheduler/` the schedule is unshifted. `dtype` "auto" keeps what is stored. `source_adapter` gives
-    SANA or SD3 a place for source pictures; a folder that holds one has it anyway. Raises CheckpointError for a folder
+    SANA or SD3 an adapter for source images; a folder that holds one has it anyway. Raises CheckpointError for a folder
     that is missing, broken or of another class, ConfigError for options that the class does not have.
     """
     library = diffusers_library()
@@ -165,7 +165,9 @@ def _load(model_class: Any, folder: Path, part: str, dtype: torch.dtype | str) -
     stem = "diffusion_pytorch_model" if any((folder / part).glob("diffusion_pytorch_model.*")) else "model"
     require_sizes(folder / part, "config.json", stem)
     try:
-        chosen = dtype if isinstance(dtype, torch.dtype) else dtype_of(folder / part)  # diffusers knows no "auto"
+        chosen = (
+            dtype if isinstance(dtype, torch.dtype) else dtype_of(folder / part)
+        )  # diffusers does not support "auto"
         with suppress_hf_output():
             model, found = model_class.from_pretrained(
                 folder, subfolder=part, output_loading_info=True, torch_dtype=chosen, use_safetensors=True

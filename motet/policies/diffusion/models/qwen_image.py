@@ -1,4 +1,4 @@
-"""Qwen-Image: `QwenImageTransformer2DModel` (arXiv 2508.02324), from text or editing source pictures."""
+"""Qwen-Image: `QwenImageTransformer2DModel` (arXiv 2508.02324), from text or editing source images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 from motet.core.errors import CheckpointError
 from motet.policies.diffusion.models.base import Condition
 from motet.policies.diffusion.models.common import DiffusersDenoiser
-from motet.policies.diffusion.models.conditions import padded
-from motet.policies.diffusion.models.packing import packed, sources_of, unpacked
+from motet.policies.diffusion.models.conditions import pad_embeddings
+from motet.policies.diffusion.models.packing import batch_sources, pack, unpack
 
 
 class QwenImageDenoiser(DiffusersDenoiser):
     """Qwen-Image: latents `[16, H / 8, W / 8]` in patches of 2 x 2; padding of conditions is masked.
 
-    Source latents are tokens behind those of the drawing. Its pipelines scale a guided velocity back to the length of
-    the conditional one, token by token: `rescale`.
+    Source latents are tokens after those of the generated image. Its pipelines scale a guided velocity back to the
+    length of the conditional one, token by token: `rescale`.
     """
 
     transformer_class = "QwenImageTransformer2DModel"
@@ -57,18 +57,18 @@ class QwenImageDenoiser(DiffusersDenoiser):
         return tuple(source.shape for source in condition.sources)  # lengths of texts are padded and masked
 
     def _forward(self, x: Tensor, sigma: Tensor, conditions: Sequence[Condition]) -> Tensor:
-        images = [x, *sources_of(conditions)]
-        embeddings, mask = padded(conditions)
+        images = [x, *batch_sources(conditions)]
+        embeddings, mask = pad_embeddings(conditions)
         shapes = [(1, image.shape[-2] // 2, image.shape[-1] // 2) for image in images]
         out = self.transformer(
-            hidden_states=torch.cat([packed(image) for image in images], dim=1),
+            hidden_states=torch.cat([pack(image) for image in images], dim=1),
             timestep=self._timestep(sigma) / 1000,  # the class multiplies by 1000 itself
             encoder_hidden_states=embeddings,
             encoder_hidden_states_mask=None if bool(mask.all()) else mask,
             img_shapes=[shapes] * len(x),
             return_dict=False,
         )[0]
-        return unpacked(out, x.shape)
+        return unpack(out, x.shape)
 
     def _to_latents(self, pixels: Tensor) -> Tensor:
         mean, std = self._statistics(pixels)
@@ -79,13 +79,13 @@ class QwenImageDenoiser(DiffusersDenoiser):
         return self.vae.decode((latents * std + mean).unsqueeze(2), return_dict=False)[0][:, :, 0]
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the video autoencoder's latents; a picture is its first frame."""
+        """Mean and standard deviation of the video autoencoder's latents; an image is its first frame."""
         mean, std = self.vae.config.latents_mean, self.vae.config.latents_std
         return like.new_tensor(mean).view(1, -1, 1, 1), like.new_tensor(std).view(1, -1, 1, 1)
 
 
 def rescale(guided: Tensor, conditional: Tensor) -> Tensor:
     """Every token of a guided velocity `[B, C, H, W]` with the length that it has in the conditional one."""
-    tokens, wanted = packed(guided), packed(conditional)
+    tokens, wanted = pack(guided), pack(conditional)
     lengths = wanted.norm(dim=-1, keepdim=True) / tokens.norm(dim=-1, keepdim=True)
-    return unpacked(tokens * lengths, guided.shape)
+    return unpack(tokens * lengths, guided.shape)

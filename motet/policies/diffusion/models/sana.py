@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from motet.core.errors import CheckpointError
 from motet.policies.diffusion.models.base import Condition
-from motet.policies.diffusion.models.conditions import padded
+from motet.policies.diffusion.models.conditions import pad_embeddings
 from motet.policies.diffusion.models.source_adapter import DenoiserWithSourceAdapter
 
 
@@ -47,8 +47,8 @@ class SanaDenoiser(DenoiserWithSourceAdapter):
         return None  # lengths are padded and masked, and rows without a source add nothing
 
     def _forward(self, x: Tensor, sigma: Tensor, conditions: Sequence[Condition]) -> Tensor:
-        embeddings, mask = padded(conditions)
-        with self._sources_added(x, conditions):
+        embeddings, mask = pad_embeddings(conditions)
+        with self._adding_sources(x, conditions):
             out = self.transformer(
                 x,
                 encoder_hidden_states=embeddings,

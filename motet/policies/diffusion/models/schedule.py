@@ -1,6 +1,6 @@
-"""The schedule that a checkpoint's `scheduler_config.json` means, walked by motet's own steps.
+"""The schedule that a checkpoint's `scheduler_config.json` means, followed with motet's own steps.
 
-diffusers' `FlowMatchEulerDiscreteScheduler` is asked itself. Another scheduler of a flow (SANA declares
+diffusers' `FlowMatchEulerDiscreteScheduler` computes it itself. Another scheduler of a flow (SANA declares
 `DPMSolverMultistepScheduler`) solves the same ODE with other steps: its `flow_shift` is kept and its solver is not, for
 a stochastic step of a multistep solver has no density of its own.
 """
@@ -26,14 +26,14 @@ def check_scheduler(scheduler: Any) -> None:
     flow = config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
     if name != EULER and not flow:
         raise CheckpointError(
-            f"The checkpoint's scheduler is {name} with prediction_type={config.get('prediction_type')!r}, which is no "
-            "flow matching.",
+            f"The checkpoint's scheduler is {name} with prediction_type={config.get('prediction_type')!r}, which is "
+            "not flow matching.",
             fix=f"use a flow-matching checkpoint: {EULER}, or a solver with use_flow_sigmas.",
         )
 
 
 def resolution_mu(scheduler: Any, num_tokens: int) -> float:
-    """The dynamic shift `mu` that pipelines of SD3, FLUX.1 and Qwen-Image give for a picture of this many tokens."""
+    """The dynamic shift `mu` that pipelines of SD3, FLUX.1 and Qwen-Image give for an image of this many tokens."""
     config = scheduler.config
     shift = dynamic_shift(
         num_tokens,
@@ -45,16 +45,16 @@ def resolution_mu(scheduler: Any, num_tokens: int) -> float:
     return math.log(shift)
 
 
-def sigmas_of(
+def checkpoint_sigmas(
     scheduler: Any, num_steps: int, *, mu: float, linear_grid: bool, shift: float | None = None
 ) -> Float[Tensor, "S1"]:
-    """Sigmas from 1 to 0 as the checkpoint's own pipeline walks them; float32, on the CPU.
+    """Sigmas from 1 to 0 as the checkpoint's own pipeline has them; float32, on the CPU.
 
-    `mu` is the dynamic shift that the pipeline would give for this picture, used where the scheduler asks for one.
+    `mu` is the dynamic shift that the pipeline would give for this image, used where the scheduler asks for one.
     `linear_grid`: the pipeline hands its scheduler `1, 1 - 1/S, ..., 1/S` to shift (FLUX, Qwen-Image) instead of
     leaving the scheduler to its own doubly shifted grid (SD3; `motet.numerics.flow.schedules.scheduler_sigmas`).
-    `shift` replaces the scheduler's own, `e^mu` where it is dynamic. Raises CheckpointError when what comes out is no
-    schedule from noise to picture, ConfigError for too few steps.
+    `shift` replaces the scheduler's own, `e^mu` where it is dynamic. Raises CheckpointError when the result is not
+    a schedule from noise to image, ConfigError for too few steps.
     """
     config = scheduler.config
     if type(scheduler).__name__ != EULER:
@@ -83,7 +83,7 @@ def sigmas_of(
         check_times(sigmas)
     except ValueError as error:
         raise CheckpointError(
-            f"The checkpoint's scheduler does not go from noise to picture: {error}",
-            fix="mend scheduler/scheduler_config.json (invert_sigmas and the like are not supported).",
+            f"The checkpoint's scheduler does not go from noise to image: {error}",
+            fix="correct scheduler/scheduler_config.json (invert_sigmas and the like are not supported).",
         ) from None
     return sigmas

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from motet.core.errors import ConfigError
 from motet.policies.diffusion.models.base import Condition
-from motet.policies.diffusion.models.conditions import pooled, stacked
+from motet.policies.diffusion.models.conditions import stack_embeddings, stack_pooled
 from motet.policies.diffusion.models.source_adapter import DenoiserWithSourceAdapter
 
 
@@ -38,7 +38,7 @@ class Sd3Denoiser(DenoiserWithSourceAdapter):
         if max(height, width) > most:
             raise ConfigError(
                 f"height={height}, width={width}: this SD3Transformer2DModel has positions for {most} x {most} pixels.",
-                fix=f"draw at most {most} pixels.",
+                fix=f"use at most {most} pixels.",
             )
         return shape
 
@@ -46,11 +46,11 @@ class Sd3Denoiser(DenoiserWithSourceAdapter):
         return condition.embeddings.shape  # rows without a source add nothing
 
     def _forward(self, x: Tensor, sigma: Tensor, conditions: Sequence[Condition]) -> Tensor:
-        with self._sources_added(x, conditions):
+        with self._adding_sources(x, conditions):
             return self.transformer(
                 hidden_states=x,
                 timestep=self._timestep(sigma),
-                encoder_hidden_states=stacked(conditions),
-                pooled_projections=pooled(conditions),
+                encoder_hidden_states=stack_embeddings(conditions),
+                pooled_projections=stack_pooled(conditions),
                 return_dict=False,
             )[0]

@@ -1,4 +1,4 @@
-"""Source pictures for transformers that were trained without: the source branch of UniRL-Zero (arXiv 2510.17937)."""
+"""Source images for transformers that were trained without: the source branch of UniRL-Zero (arXiv 2510.17937)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SourceAdapter(nn.Module):
     """What a source latent adds to the patch tokens: a copy of the patch embedding, then a linear layer from zero,
     both float32.
 
-    At its start it adds nothing, so the text-to-picture model is unchanged. Trained, it adds nothing where there is no
+    At its start it adds nothing, so the text-to-image model is unchanged. Trained, it adds nothing where there is no
     source, and sees sources as they are. With `unirl_zero` it does as the code of that name, for weights that were
     trained there: where there is no source it adds what a latent of zeros gives, and noise is mixed into sources. The
     adapter's file says which of both it is (`trained_as` in its metadata).
@@ -56,8 +56,8 @@ class SourceAdapter(nn.Module):
     def shown(self, source: Tensor) -> Tensor:
         """What it sees of a source latent `[C, H, W]`: for `unirl_zero` 0.8 of it and 0.2 of standard normal noise.
 
-        The noise is a function of the latent: all branches, steps, siblings and replays see one source. UniRL-Zero's
-        own draws it once per sampled group.
+        The noise is a function of the latent: all branches, steps, rollouts of the group and replays see one source.
+        UniRL-Zero's own code samples it once per group.
         """
         if not self.unirl_zero:
             return source
@@ -68,12 +68,12 @@ class SourceAdapter(nn.Module):
 
 
 class DenoiserWithSourceAdapter(DiffusersDenoiser):
-    """A class that edits nothing as it was made, and with `source_adapter` does: one source of the latent's own shape,
-    added to the patch tokens.
+    """A text-to-image denoiser that edits if it has a `source_adapter`: one source of the latent's own shape is added
+    to the patch tokens.
     """
 
     can_edit = True
-    sources_may_differ = False
+    any_source_size = False
 
     def __init__(
         self,
@@ -132,10 +132,10 @@ class DenoiserWithSourceAdapter(DiffusersDenoiser):
             save_tensors(Path(folder) / ADAPTER_FILE, state, {_TRAINED_AS: convention})
 
     @contextmanager
-    def _sources_added(self, x: Tensor, conditions: Sequence[Condition]) -> Iterator[None]:
+    def _adding_sources(self, x: Tensor, conditions: Sequence[Condition]) -> Iterator[None]:
         """Inside, the patch embedding of row b also holds what row b's own source adds."""
         adapter = self.source_adapter
-        _require_own_shape(x, conditions)
+        _check_source_shape(x, conditions)
         rows = [row for row, c in enumerate(conditions) if c.sources or (adapter is not None and adapter.unirl_zero)]
         if not rows or adapter is None:
             yield
@@ -156,18 +156,18 @@ class DenoiserWithSourceAdapter(DiffusersDenoiser):
 
 
 def encode_source(denoiser: Any, image: Image.Image, height: int, width: int) -> Tensor:
-    """The latent of a picture as a denoiser is shown it when it edits that picture."""
+    """The latent of an image as the denoiser gets it to edit that image."""
     latent = denoiser.encode([image], height, width)[0]
     adapter = getattr(denoiser, "source_adapter", None)
     return latent if adapter is None else adapter.shown(latent)
 
 
-def _require_own_shape(x: Tensor, conditions: Sequence[Condition]) -> None:
+def _check_source_shape(x: Tensor, conditions: Sequence[Condition]) -> None:
     own = tuple(x.shape[1:])
     for condition in conditions:
         shapes = [tuple(source.shape) for source in condition.sources]
         if shapes and shapes != [own]:
             raise ConfigError(
                 f"The source adapter takes one source of the latent's own shape {own}, not {shapes}.",
-                fix="show one picture, encoded at the drawing's height and width.",
+                fix="give one image, encoded at the generated image's height and width.",
             )

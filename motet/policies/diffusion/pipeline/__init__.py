@@ -1,4 +1,4 @@
-"""Drawing with a whole diffusers pipeline: its frozen text encoders, and its transformer as what acts and learns."""
+"""Image generation with a diffusers pipeline: frozen text encoders, and a transformer that trains."""
 
 from motet.policies.diffusion.pipeline.checkpoint import open_pipeline
 from motet.policies.diffusion.pipeline.conditioner import PipelineEncoding

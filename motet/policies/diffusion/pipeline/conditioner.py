@@ -1,4 +1,4 @@
-"""What a pipeline's drawing is conditioned on: encoded once, kept with the act, near the transformer while in use."""
+"""Conditions of a pipeline's images: encoded once, kept with the act, on the transformer's device while in use."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from motet.core.trajectory import DenoisingSteps, Sampling
 from motet.policies.diffusion import GuidanceBranches, guidance_branches
 from motet.policies.diffusion.models import Condition
 from motet.policies.diffusion.models.common import DiffusersDenoiser
-from motet.policies.diffusion.models.conditions import moved
+from motet.policies.diffusion.models.conditions import to_device_dtype
 from motet.policies.diffusion.pipeline.prompts import encode_prompt, encode_sources, prompt_of
 
 
 @dataclass(frozen=True, eq=False)
 class PipelineEncoding:
-    """What a drawing was conditioned on, on the CPU: kept with the act, so that replay runs no text encoder.
+    """The conditions of an act, on the CPU: kept with the act, so that replay runs no text encoder.
 
     `null` has neither prompt nor sources, `image_cond` the sources alone; both None without guidance, and
     `image_cond` without sources.
@@ -45,7 +45,7 @@ class PromptConditioner:
         """
         if guided and self.pipeline.config.get("is_distilled", False):
             raise ConfigError(
-                f"This {type(self.pipeline).__name__} is distilled, and knows no null prompt.",
+                f"This {type(self.pipeline).__name__} is guidance-distilled: it has no classifier-free guidance.",
                 fix="use sampling.denoising.guidance: none, and no sft.prompt_dropout.",
             )
         texts: dict[str, Condition] = {}
@@ -67,8 +67,8 @@ class PromptConditioner:
             made[id(context)] = PipelineEncoding(replace(texts[prompt], sources=sources), null, image_cond)
         return [made[id(context)] for context in contexts]
 
-    def blanked(self, encoding: PipelineEncoding, request: Request) -> PipelineEncoding:
-        """Without the prompt, the sources, or both, as the request says; where the prompt goes, it was made guided."""
+    def drop_conditions(self, encoding: PipelineEncoding, request: Request) -> PipelineEncoding:
+        """Without the prompt, the sources, or both, as the request says; the former needs `guided`."""
         kept = replace(encoding.conditional, sources=()) if request.drop_source_image else encoding.conditional
         if not request.drop_prompt:
             return PipelineEncoding(kept)
@@ -84,7 +84,7 @@ class PromptConditioner:
             if condition is None:
                 return None
             if id(condition) not in there:
-                there[id(condition)] = moved(condition, weight)
+                there[id(condition)] = to_device_dtype(condition, weight)
             return there[id(condition)]
 
         return [
@@ -99,7 +99,7 @@ class PromptConditioner:
         ]
 
     def num_tokens(self, act: DenoisingSteps) -> int:
-        """Tokens of the picture, its sources and the prompt, for every branch and step."""
+        """Tokens of the image, its sources and the prompt, for every branch and step."""
         encoding: PipelineEncoding = act.encoding
         own = guidance_branches(act.sampling, encoding.conditional, encoding.null, encoding.image_cond)
         tokens = self.denoiser.tokens

@@ -1,4 +1,4 @@
-"""A diffusers pipeline as a policy: it draws by denoising, and its transformer learns."""
+"""A diffusers pipeline as a policy: it generates images by denoising, and its transformer trains."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from motet.policies.diffusion.policy import DiffusionPolicy
 
 
 class PipelinePolicy(DiffusionPolicy):
-    """A text-to-picture or editing pipeline that acts. Implements `motet.core.protocols.TrainablePolicy`.
+    """A text-to-image or editing pipeline. Implements `motet.core.protocols.TrainablePolicy`.
 
-    The prompt of a drawing is the text of its context's last user turn; pictures in the context are what it edits.
-    `height` and `width` are those of drawings, by default the checkpoint's own. `autocast` is the compute type of the
-    transformer; None computes in the weights' own. `rollout_batch` pictures are drawn at once; None: all.
+    The prompt is the text of the context's last user turn; images in the context are the sources of an edit.
+    `height` and `width` are those of generated images, by default the checkpoint's own. `autocast` is the compute
+    type of the transformer; None computes in the weights' own. `rollout_batch` images are generated at once; None: all.
     `folder` holds the files that the pipeline was loaded from: components that never change are copied from there.
     """
 
@@ -45,11 +45,11 @@ class PipelinePolicy(DiffusionPolicy):
         )
         _freeze(pipeline)
         self.pipeline, self.denoiser, self.folder = pipeline, denoiser, folder
-        self.height, self.width = height or _own_side(pipeline), width or _own_side(pipeline)
+        self.height, self.width = height or _default_side(pipeline), width or _default_side(pipeline)
         conditioner = PromptConditioner(pipeline, denoiser, self.height, self.width)
-        painter = DiffusionGenerator(denoiser, conditioner, self.height, self.width, autocast)
-        super().__init__(painter, denoiser.parts, rollout_batch=rollout_batch)
-        self.shape = painter.shape
+        generator = DiffusionGenerator(denoiser, conditioner, self.height, self.width, autocast)
+        super().__init__(generator, denoiser.parts, rollout_batch=rollout_batch)
+        self.shape = generator.shape
 
     def save(self, folder: Path) -> None:
         """A complete pipeline folder that diffusers and `open_pipeline` load; see `save_pipeline`."""
@@ -62,7 +62,7 @@ def _freeze(pipeline: Any) -> None:
             part.requires_grad_(False).eval()
 
 
-def _own_side(pipeline: Any) -> int:
-    """Pixels of the square pictures that the checkpoint was made for."""
+def _default_side(pipeline: Any) -> int:
+    """Height and width in pixels that the checkpoint was trained for."""
     cells = getattr(pipeline, "default_sample_size", None) or pipeline.transformer.config.sample_size
     return int(cells) * int(pipeline.vae_scale_factor)

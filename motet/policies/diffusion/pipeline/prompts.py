@@ -1,4 +1,4 @@
-"""From conversations to conditions: the pipeline's own `encode_prompt`, and the pictures that are edited."""
+"""From conversations to conditions: the pipeline's own `encode_prompt`, and the images to edit."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ PIPELINES = (
     "Flux2KleinPipeline",
     "QwenImagePipeline",
 )
-"""The pipelines whose `encode_prompt` is known here."""
-_PASSED_ON = ("max_sequence_length", "clean_caption", "complex_human_instruction", "text_encoder_out_layers")
+"""The supported pipelines: `encode_prompt` knows their output."""
+_CALL_OPTIONS = ("max_sequence_length", "clean_caption", "complex_human_instruction", "text_encoder_out_layers")
 """Options of `encode_prompt` for which a pipeline's `__call__` has defaults of its own."""
 
 
 def check_pipeline(name: str, source: str) -> None:
-    """Raises CheckpointError for a pipeline class that is not known here."""
+    """Raises CheckpointError for a pipeline class that is not supported."""
     if name not in PIPELINES:
         raise CheckpointError(
-            f"{source!r} is a {name}, which motet cannot draw with.", fix=f"use one of: {', '.join(PIPELINES)}."
+            f"{source!r} is a {name}, which motet does not support.", fix=f"use one of: {', '.join(PIPELINES)}."
         )
 
 
 def prompt_of(context: Conversation) -> str:
-    """What to draw: the text of the last user turn. Raises ContextError where there is none."""
+    """The prompt: the text of the last user turn. Raises ContextError where there is none."""
     for message in reversed(context.messages):
         text = " ".join(part.text for part in message.parts if isinstance(part, Text)).strip()
         if message.role == "user" and text:
             return text
     raise ContextError(
-        "A drawing was asked for without a prompt: no user turn of its context holds text.",
+        "Image generation needs a prompt, but no user turn of the context holds text.",
         fix="give GenerateImage a conversation that ends with the prompt, e.g. user(prompt).",
     )
 
@@ -59,7 +59,7 @@ def encode_prompt(pipeline: Any, prompt: str, *, null: bool = False) -> Conditio
     """
     accepted = inspect.signature(pipeline.encode_prompt).parameters
     called = inspect.signature(pipeline.__call__).parameters
-    options = {name: called[name].default for name in _PASSED_ON if name in accepted and name in called}
+    options = {name: called[name].default for name in _CALL_OPTIONS if name in accepted and name in called}
     if null and "complex_human_instruction" in options:
         options["complex_human_instruction"] = None
     for name in ("prompt_2", "prompt_3"):
@@ -83,9 +83,9 @@ def encode_prompt(pipeline: Any, prompt: str, *, null: bool = False) -> Conditio
 
 
 def source_size(image: Image.Image, height: int, width: int, multiple: int) -> tuple[int, int]:
-    """Height and width that a source is encoded at: its own proportions, the drawing's area, multiples of `multiple`.
+    """Height and width of an encoded source: its own proportions, the generated image's area, multiples of `multiple`.
 
-    A source with the drawing's proportions gets the drawing's size.
+    A source with the generated image's proportions gets its size.
     """
     scale = math.sqrt(height * width / (image.width * image.height))
     rows, columns = (max(1, round(side * scale / multiple)) * multiple for side in (image.height, image.width))
@@ -93,14 +93,14 @@ def source_size(image: Image.Image, height: int, width: int, multiple: int) -> t
 
 
 def encode_sources(denoiser: Any, images: Sequence[Image.Image], height: int, width: int) -> tuple[Tensor, ...]:
-    """Pictures as sources of an edit, on the CPU. Raises ConfigError where the checkpoint edits none."""
+    """Images as sources of an edit, on the CPU. Raises ConfigError where the checkpoint does not edit."""
     if images and not denoiser.edits:
         raise ConfigError(
-            f"The context of a drawing shows a picture, but this {denoiser.transformer_class} edits no pictures.",
+            f"The context holds an image to edit, but this {denoiser.transformer_class} does not edit images.",
             fix="give GenerateImage the prompt alone, or use a checkpoint that edits (FLUX.1-Kontext, FLUX.2).",
         )
     sizes = [
-        source_size(one, height, width, denoiser.multiple) if denoiser.sources_may_differ else (height, width)
+        source_size(one, height, width, denoiser.multiple) if denoiser.any_source_size else (height, width)
         for one in images
     ]
     return tuple(encode_source(denoiser, one, *size).cpu() for one, size in zip(images, sizes, strict=True))

@@ -15,7 +15,7 @@ from motet.weights.hf_output import suppress_hf_output
 
 
 def save_pipeline(folder: Path, pipeline: Any, denoiser: Any, source: Path | None) -> None:
-    """Write a complete folder: the transformer anew, all other components as they were.
+    """Write a complete folder: the trained transformer, and copies of all other components.
 
     Those are copied from `source`, not linked, so that the folder may be moved and changed on its own; without a source
     they are written from memory. With adapters, `transformer/` holds the merged weights in the type of the frozen ones,
