@@ -32,7 +32,7 @@ install-dev: $(VENV)/.dev
 demo: $(VENV)/.core
 	@if [ -e "$(DEMO_OUT)" ]; then n=1; while [ -e "$(DEMO_OUT).$$n" ]; do n=$$((n + 1)); done; \
 	    mv "$(DEMO_OUT)" "$(DEMO_OUT).$$n" && echo "Kept the earlier demo as $(DEMO_OUT).$$n"; fi
-	$(BIN)/motet train recipes/shapes_duet.yaml --output $(DEMO_OUT)
+	$(BIN)/motet train recipes/shapes_demo.yaml --output $(DEMO_OUT)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS)

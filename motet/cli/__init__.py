@@ -1,4 +1,4 @@
-"""Command line: `motet train | sft | pilot | eval | sample | ask | merge | convert | curate | bench | config | data |
+"""Command line: `motet train | sft | sweep | eval | sample | ask | merge | convert | curate | bench | config | data |
 doctor`.
 
 An error that the user can fix is one line on stderr and exit status 2 (MOTET_TRACEBACK=1 shows its traceback); an

@@ -68,11 +68,11 @@ def sft(recipe: RecipePath, output: Output, overrides: Overrides = None, resume:
 
 
 @app.command()
-def pilot(study: RecipePath, output: Output, overrides: Overrides = None, resume: Resume = False) -> None:
+def sweep(path: RecipePath, output: Output, overrides: Overrides = None, resume: Resume = False) -> None:
     """Run several training strategies over seeds and compare them at equal sample budget."""
-    from motet.cli.train import pilot as run
+    from motet.cli.train import sweep as run
 
-    run(study, output, overrides or [], resume)
+    run(path, output, overrides or [], resume)
 
 
 @app.command("eval")

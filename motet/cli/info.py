@@ -11,7 +11,7 @@ from typing import Any
 
 from motet.config import Recipe, load_recipe, to_yaml
 from motet.config.stages import is_plan, load_plan
-from motet.config.sweep import is_pilot, load_sweep
+from motet.config.sweep import is_sweep, load_sweep
 from motet.core.errors import ConfigError
 from motet.core.printable import without_passwords
 from motet.report.terminal import say
@@ -57,10 +57,10 @@ def _options_of_choices() -> Iterator[str]:
 
 
 def _resolved(path: Path, overrides: list[str]) -> Iterator[str]:
-    """The recipe; or those of a plan's stages; or those of a pilot study's strategies under the first seed."""
-    if is_pilot(path):
-        study = load_sweep(path, Path("OUTPUT"), overrides)
-        plans = {name: seeds[study.seeds[0]] for name, seeds in study.plans.items()}
+    """The recipe; or those of a plan's stages; or those of a sweep's strategies under the first seed."""
+    if is_sweep(path):
+        sweep = load_sweep(path, Path("OUTPUT"), overrides)
+        plans = {name: seeds[sweep.seeds[0]] for name, seeds in sweep.plans.items()}
     elif is_plan(path):
         plans = {"": load_plan(path, Path("OUTPUT"), overrides)}
     else:

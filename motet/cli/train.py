@@ -1,4 +1,4 @@
-"""`motet train`, `sft` and `pilot`: recipes are checked before anything heavy is imported."""
+"""`motet train`, `sft` and `sweep`: recipes are checked before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def sft(recipe_path: Path, output: Path, overrides: list[str], resume: bool) -> 
 
 
 @safe_output()
-def pilot(study_path: Path, output: Path, overrides: list[str], resume: bool) -> None:
+def sweep(path: Path, output: Path, overrides: list[str], resume: bool) -> None:
     """Run all strategies with all seeds, skipping finished ones, then compare them."""
-    study = load_sweep(study_path, output, overrides)
-    from motet.experiments.sweep import run_pilot
+    config = load_sweep(path, output, overrides)
+    from motet.experiments.sweep import run_sweep
 
-    run_pilot(study, output, _resume_command("pilot", study_path, output, overrides), resume=resume)
+    run_sweep(config, output, _resume_command("sweep", path, output, overrides), resume=resume)
 
 
 def _resume_command(command: str, recipe: Path, output: Path, overrides: list[str]) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from motet.config.load import read_mapping
-from motet.config.stages import Plan, Stage, check_known, parse_plan, trajectories
+from motet.config.plan import Plan, Stage, check_known, trajectories
+from motet.config.stages import parse_plan
 from motet.core.errors import CheckpointError, ConfigError
 
 MAKERS = {
@@ -102,7 +103,7 @@ def _require_checkpoint(stage: Stage) -> None:
     """A cold start that ships, and is not here: better said before the first stage than hours into the run."""
     path = stage.recipe.policy.path
     for shipped, makers in MAKERS.items():
-        if not stage.start and Path(path).resolve() == Path(shipped).resolve() and not Path(path).exists():
+        if not stage.init_from and Path(path).resolve() == Path(shipped).resolve() and not Path(path).exists():
             raise CheckpointError(
                 f"There is no checkpoint at {path!r}, which stage {stage.name!r} starts from.",
                 fix=f"run from the repository's root, or make it: {makers}; or choose others with --policy.",

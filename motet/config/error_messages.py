@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -20,7 +20,6 @@ from motet.config.keys import (
     unwrap_annotation,
 )
 from motet.config.problem import Problem
-from motet.config.schema import Recipe
 from motet.core.act_kinds import ACT_KINDS
 from motet.core.errors import ConfigError
 
@@ -34,11 +33,14 @@ def to_error(problems: Sequence[Problem], source: str) -> ConfigError:
     return ConfigError(f"{source} has {len(problems)} problems:\n{lines}\n", fix="correct all of these.")
 
 
+M = TypeVar("M", bound=BaseModel, covariant=True)
+
+
 @dataclass(frozen=True)
-class Root:
+class Root(Generic[M]):
     """The section that errors are about, and what comes before its keys in messages, such as `algorithm.loss.`."""
 
-    model: type[BaseModel] = Recipe
+    model: type[M]
     prefix: str = ""
     what: str = "a recipe"
 
@@ -47,14 +49,17 @@ class Root:
         return self.prefix + dotted(path)
 
 
-def from_pydantic(errors: Sequence[Mapping[str, Any]], root: Root = Root()) -> Iterator[Problem]:
+def from_pydantic(errors: Sequence[Mapping[str, Any]], root: Root[BaseModel]) -> Iterator[Problem]:
     """Pydantic's errors in the words of a recipe."""
     unknown_kinds = {tuple(error["loc"][:-1]) for error in errors if error["loc"][-1:] == ("[key]",)}
     for error in errors:
         path = tuple(error["loc"])
         if path[-1:] == ("[key]",):
             path = path[:-1]
-            choices = list(ACT_KINDS.entries)  # the keys that are checked are kinds of act
+            mapping = unwrap_annotation(annotation_at(path[:-1], root.model)[0])[0]
+            keys = get_args(mapping)[0]
+            literals = get_args(keys) if get_origin(keys) is Literal else ACT_KINDS.entries  # else kinds of act
+            choices = [str(choice) for choice in literals]
             close = get_close_matches(str(path[-1]), choices, n=1)
             yield _unknown(root, path, "", [root.key([*path[:-1], name]) for name in close], choices)
         elif any(path[: len(kind)] == kind for kind in unknown_kinds):
@@ -71,7 +76,7 @@ def from_pydantic(errors: Sequence[Mapping[str, Any]], root: Root = Root()) -> I
             yield _type_error(root, path, error["input"])
 
 
-def _unknown(root: Root, path: KeyPath, value: str, meant: Sequence[str], known: Sequence[str]) -> Problem:
+def _unknown(root: Root[BaseModel], path: KeyPath, value: str, meant: Sequence[str], known: Sequence[str]) -> Problem:
     text = f"the key is unknown{value}"
     if meant:
         names = " or ".join(f"'{name}'" for name in meant)
@@ -80,7 +85,7 @@ def _unknown(root: Root, path: KeyPath, value: str, meant: Sequence[str], known:
     return Problem(root.key(path), f"{text}; {where} expects {', '.join(known)}.", "remove it.")
 
 
-def _missing(root: Root, path: KeyPath) -> Iterator[Problem]:
+def _missing(root: Root[BaseModel], path: KeyPath) -> Iterator[Problem]:
     annotation, metadata, field = annotation_at(path, root.model)
     section = as_section(annotation)
     if section is not None:
@@ -95,7 +100,7 @@ def _missing(root: Root, path: KeyPath) -> Iterator[Problem]:
     )
 
 
-def _type_error(root: Root, path: KeyPath, value: Any) -> Problem:
+def _type_error(root: Root[BaseModel], path: KeyPath, value: Any) -> Problem:
     annotation, metadata, field = annotation_at(path, root.model)
     text = f"{show(value)} does not fit; expected {describe(annotation, metadata)}."
     fix = _rewrite(annotation, value)

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from motet.config.choice import Choice
 from motet.config.sampling import SamplingConfig
 from motet.config.schema import Recipe
+from motet.config.section import PartialRecipe
 from motet.core.printable import printable
 
 KeyPath = Sequence[str | int]
@@ -38,6 +39,8 @@ ALIASES_OF_OTHER_FRAMEWORKS = {  # what other frameworks call it
     "reward_weights": "rewards.N.weight",
     "save_steps": "run.save_every",
 }
+_NAMES = {"tracks": "TRACK", "per_kind": "KIND", "stages": "STAGE", "strategies": "STRATEGY"}
+"""What stands for a name below a mapping of sections."""
 _WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _SIGNS = {Gt: ("gt", ">"), Ge: ("ge", ">="), Lt: ("lt", "<"), Le: ("le", "<=")}
 
@@ -81,6 +84,8 @@ def annotation_at(path: KeyPath, model: type[BaseModel] = Recipe) -> tuple[Any, 
         if section is not None:
             field = section.model_fields.get(str(part))
             plugins = section.plugin_sections() if issubclass(section, SamplingConfig) and field is None else {}
+            if field is None and issubclass(section, PartialRecipe):
+                field = Recipe.model_fields.get(str(part))
             if field is None and part not in plugins:
                 return Any, (), None
             annotation, metadata = (plugins[str(part)], ()) if field is None else (field.annotation, field.metadata)
@@ -103,7 +108,9 @@ def describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     arguments = get_args(annotation)
     origin = get_origin(annotation)
     section = as_section(annotation)
-    if section is not None:
+    if section is not None and issubclass(section, PartialRecipe):
+        words = "keys of a recipe"
+    elif section is not None:
         words = f"a section with keys among {', '.join(section.model_fields)}"
     elif is_choice(annotation):
         words = "a name, or {name: NAME, OPTION: VALUE}"
@@ -133,7 +140,7 @@ def walk(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[st
         inside = as_section(annotation)
         key = f"{prefix}{name}"
         if inside is None and origin in (tuple, dict):
-            place = ".N" if origin is tuple else ".TRACK" if name == "tracks" else ".KIND"
+            place = ".N" if origin is tuple else f".{_NAMES.get(name, 'NAME')}"
             inside = as_section(arguments[0] if origin is tuple else arguments[1])
             key += place if inside is not None else ""
         if inside is None:

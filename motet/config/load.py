@@ -1,4 +1,4 @@
-"""Reads a recipe: YAML, overrides, schema, contradictions. Whatever is wrong becomes one ConfigError. No torch."""
+"""Loads recipes: YAML, overrides, schema, cross-field validation. All problems become one ConfigError. No torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from motet.config.choice import Choice, as_mapping
-from motet.config.error_messages import from_pydantic, to_error
+from motet.config.error_messages import Root, from_pydantic, to_error
 from motet.config.keys import annotation_at, is_choice, is_list, show
 from motet.config.problem import Problem
 from motet.config.renamed import renamed_problems
@@ -23,6 +24,7 @@ from motet.config.validation import contradictions, unused_keys
 from motet.config.yaml import Unreadable, from_yaml, to_yaml_text
 from motet.core.errors import ConfigError
 
+T = TypeVar("T", bound=BaseModel)
 _MAX_DEPTH = 20
 _HALF = "holds half of a character (a lone surrogate)."
 _LARGEST = 4_000_000
@@ -47,21 +49,51 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", mapping)
 
 
-def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str], source: str) -> dict[str, Any]:
-    """A plain copy of a mapping, changed by overrides; nothing is checked against the schema."""
+def apply_overrides(
+    mapping: Mapping[str, Any], overrides: Sequence[str], source: str, model: type[BaseModel] = Recipe
+) -> dict[str, Any]:
+    """A plain copy of a mapping with overrides applied; `model` has its keys, but nothing is checked against them."""
     problems: list[Problem] = []
     content = _plain(mapping, "", problems)
-    problems += [problem for override in overrides if (problem := _apply(content, override)) is not None]
+    problems += [problem for override in overrides if (problem := _apply(content, override, model)) is not None]
     content = _plain(content, "", problems)
     if problems:
-        raise to_error([_with_override(problem, overrides) for problem in problems], source)
+        raise config_error(problems, overrides, source)
     return content
+
+
+def read_section(content: Mapping[str, Any], root: Root[T]) -> T | list[Problem]:
+    """A plain mapping as an instance of the root's model, or what is wrong with it."""
+    try:
+        # JSON mode, so that lists become tuples while text never becomes a number.
+        return root.model.model_validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        return list(from_pydantic(cast("list[dict[str, Any]]", error.errors(include_url=False)), root))
+
+
+def read_file(content: Mapping[str, Any], root: Root[T], renamed: Mapping[str, str]) -> T | list[Problem]:
+    """A plain mapping with recipes in it as an instance of the root's model, or what is wrong with it."""
+    problems = list(renamed_problems(content, keys=renamed))
+    for key in content.keys() & Recipe.model_fields.keys() - root.model.model_fields.keys():
+        problems.append(Problem(key, f"is a key of recipes; {root.what} has no such key.", "move it below shared."))
+    return problems or read_section(content, root)
+
+
+def read_recipe(content: Mapping[str, Any]) -> Recipe | list[Problem]:
+    """The recipe of a plain mapping, or everything that is wrong with it."""
+    recipe = list(renamed_problems(content)) or read_section(content, Root(Recipe))
+    return recipe if isinstance(recipe, list) else contradictions(recipe) or recipe
+
+
+def config_error(problems: Sequence[Problem], overrides: Sequence[str], source: str) -> ConfigError:
+    """The problems as one error; those of a value that an override set name the override."""
+    return to_error([_with_override(problem, overrides) for problem in problems], source)
 
 
 def to_yaml(recipe: Recipe) -> str:
     """The recipe with every setting spelled out; `load_recipe` reads an equal one from it.
 
-    Left out is what has no effect under the other settings: given explicitly, it would be refused.
+    Left out is what has no effect under the other settings: given explicitly, it would be rejected.
     """
     problems: list[Problem] = []
     content = _plain(recipe.model_dump(), "", problems)
@@ -83,21 +115,10 @@ def _parse(mapping: Any, overrides: Sequence[str], *, source: str) -> Recipe:
         raise ConfigError(
             f"{source} is {show(mapping)}; expected keys such as policy and run.", fix="write key: value."
         )
-    problems: list[Problem] = []
-    content = _plain(mapping, "", problems)
-    problems += [problem for override in overrides if (problem := _apply(content, override)) is not None]
-    content = _plain(content, "", problems)
-    problems += renamed_problems(content)
-    if not problems:
-        try:
-            # JSON mode, so that lists become tuples while text never becomes a number.
-            recipe = Recipe.model_validate_json(json.dumps(content), strict=True)
-            problems = contradictions(recipe)
-            if not problems:
-                return recipe
-        except ValidationError as error:
-            problems = list(from_pydantic(cast("list[dict[str, Any]]", error.errors(include_url=False))))
-    raise to_error([_with_override(problem, overrides) for problem in problems], source)
+    recipe = read_recipe(apply_overrides(cast("Mapping[str, Any]", mapping), overrides, source))
+    if isinstance(recipe, Recipe):
+        return recipe
+    raise config_error(recipe, overrides, source)
 
 
 # --- plain values
@@ -143,7 +164,7 @@ def _half_character(text: str) -> bool:
 # --- overrides
 
 
-def _apply(content: dict[str, Any], override: str) -> Problem | None:
+def _apply(content: dict[str, Any], override: str, model: type[BaseModel]) -> Problem | None:
     """Set one `a.b.c=value` in place."""
     key, equals, text = override.partition("=")
     path = key.strip().split(".")
@@ -164,17 +185,16 @@ def _apply(content: dict[str, Any], override: str) -> Problem | None:
         index: Any = int(part) if listed else part
         if depth == len(path) - 1:
             place[index] = value
-        elif not listed and is_choice(annotation_at(path[: depth + 1])[0]):
-            place[part] = _choice_at(place, path, depth, value)
+        elif not listed and is_choice(annotation_at(path[: depth + 1], model)[0]):
+            place[part] = _choice_at(place, path, depth, value, annotation_at(path[: depth + 1], model)[2])
         elif not listed and place.get(part) is None:
-            place[part] = [] if is_list(path[: depth + 1]) else {}
+            place[part] = [] if is_list(path[: depth + 1], model) else {}
         place = place[index]
     return None
 
 
-def _choice_at(place: dict[str, Any], path: Sequence[str], depth: int, value: Any) -> Any:
+def _choice_at(place: dict[str, Any], path: Sequence[str], depth: int, value: Any, field: FieldInfo | None) -> Any:
     """The named choice at a depth of a path as a mapping, ready for one of its options or another name to be set."""
-    field = annotation_at(path[: depth + 1])[2]
     default = field.default.name if field is not None and isinstance(field.default, Choice) else None
     chosen = as_mapping(place.get(path[depth], default))
     if chosen is None or (path[depth + 1 :] == ["name"] and dict(chosen).get("name") != value):

@@ -80,6 +80,14 @@ _SCENARIOS = {
     "think_paint": "think_tokens_then_flow",
 }
 
+STAGE_KEYS: dict[str, str] = {"rows": "table", "stages.*.from": "stages.*.init_from"}
+"""The same for files of stages."""
+SWEEP_KEYS: dict[str, str] = {
+    "against": "baseline",
+    "strategies.*.stages.*.from": "strategies.*.stages.*.init_from",
+}
+"""The same for sweeps."""
+
 VALUES: dict[str, dict[str, str]] = {
     "scenario": _SCENARIOS,
     "rewards.*.name": {"picture_qa": "image_qa"},

@@ -1,157 +1,173 @@
-"""A pilot study: strategies, each a plan, over the same seeds on one budget. Imports no torch.
+"""A sweep: strategies, each in stages, over the same seeds on one budget. Imports no torch.
 
 seeds: [0, 1, 2]
-shared: {...}                 what all stages of all strategies have in common
+shared: {...}                 keys that all stages of all strategies have in common
 strategies:
   unified:  {stages: {...}, result: {draw: STAGE, answer: STAGE}}
   separate: {stages: {...}, result: {draw: STAGE, answer: STAGE}}
-  merged:   {stages: separate, result: STAGE}         the stages of another strategy, run once and read otherwise
-against: unified              the strategy that the others are compared with, seed by seed
-budget: equal                 refuse strategies that play more drawings or answers than others; or free
+  merged:   {same_stages_as: separate, result: STAGE}   other stages of the same runs
+baseline: unified             the strategy that the others are compared with, seed by seed
+budget: equal                 an error where strategies generate different numbers of images or answers; or free
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
+from motet.config.error_messages import Root
 from motet.config.keys import show
-from motet.config.load import apply_overrides, read_mapping, read_yaml
+from motet.config.load import apply_overrides, config_error, read_file, read_mapping, read_yaml
+from motet.config.plan import Plan, trajectories
+from motet.config.problem import Problem
+from motet.config.renamed import SWEEP_KEYS
 from motet.config.schema import LONGEST_NAME
-from motet.config.stages import COLUMNS, Plan, parse_plan, section, trajectories
-from motet.core.errors import ConfigError
+from motet.config.stage_builder import PlanBuilder
+from motet.config.stage_files import Row, StrategyConfig, SweepConfig
 from motet.core.printable import printable
 
-KEYS = ("description", "seeds", "shared", "strategies", "against", "budget")
-_PLAYED = {"generate_and_answer": ("text_to_image", "answer")}
-"""What a scenario counts as; any other counts as itself."""
+_COUNTS_AS = {"generate_and_answer": ("text_to_image", "answer")}
+"""Scenarios that a scenario counts as; any other counts as itself."""
 
 
 @dataclass(frozen=True)
 class StrategySweep:
-    """`plans[strategy][seed]` are what is run; `results[strategy]` says which stage a column is read from."""
+    """`plans[strategy][seed]` is what is run; `results[strategy]` maps columns of the comparison to stages."""
 
     description: str
     seeds: tuple[int, ...]
     plans: Mapping[str, Mapping[int, Plan]]
-    results: Mapping[str, Mapping[str, str]]
-    against: str
+    results: Mapping[str, Row]
+    baseline: str
     runs: Mapping[str, str]
-    """Strategy -> the strategy whose runs it reads: itself, or the one whose stages it shares."""
+    """Strategy -> the strategy whose runs it uses: itself, or the one whose stages it shares."""
 
     def folder(self, output: Path, strategy: str, seed: int) -> Path:
-        """Where the runs of a strategy are under one seed."""
+        """The folder of a strategy's runs under one seed."""
         return folder_of(output, self.runs[strategy], seed)
 
     def budget(self, strategy: str) -> dict[str, int]:
         """Rollouts of one seed of a strategy by scenario, in RL; generate_and_answer counts as one of each."""
-        played: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for stage in next(iter(self.plans[strategy].values())).stages:
             if stage.kind == "rl":
                 tracks = stage.recipe.resolved_tracks()
                 for name, count in trajectories(stage.recipe).items():
-                    for act in _PLAYED.get(tracks[name].scenario.name, (tracks[name].scenario.name,)):
-                        played[act] = played.get(act, 0) + count
-        return played
+                    for act in _COUNTS_AS.get(tracks[name].scenario.name, (tracks[name].scenario.name,)):
+                        counts[act] = counts.get(act, 0) + count
+        return counts
 
 
-def is_pilot(path: str | os.PathLike[str]) -> bool:
-    """Whether a YAML file describes a pilot study."""
+def is_sweep(path: str | os.PathLike[str]) -> bool:
+    """Whether a YAML file describes a sweep."""
     content = read_yaml(Path(path))
     return isinstance(content, dict) and "strategies" in content
 
 
 def folder_of(output: Path, strategy: str, seed: int) -> Path:
-    """Where one strategy's plan runs under one seed."""
+    """The folder of one strategy under one seed."""
     return output / strategy / f"seed_{seed}"
 
 
 def load_sweep(path: str | os.PathLike[str], output: Path, overrides: Sequence[str] = ()) -> StrategySweep:
-    """The pilot study in a YAML file, its run folders below `output`. Raises ConfigError for whatever is wrong."""
+    """The sweep in a YAML file, its run folders below `output`. Raises ConfigError for whatever is wrong."""
     source = str(path)
-    content = apply_overrides(read_mapping(Path(path)), overrides, source)
-    for key in content:
-        if key not in KEYS:
-            raise ConfigError(f"{source}: the key {key!r} is unknown.", fix=f"a pilot study has {', '.join(KEYS)}.")
-    seeds, strategies = content.get("seeds"), content.get("strategies")
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in cast("list[Any]", seeds)):
-        raise ConfigError(f"{source}: seeds is {seeds!r}; expected a list of whole numbers.", fix="seeds: [0, 1, 2].")
-    named = section(strategies, f"{source}: strategies")
-    if len(named) < 2:
-        raise ConfigError(f"{source}: expected two or more strategies to compare.", fix="name them in strategies.")
+    content = apply_overrides(read_mapping(Path(path)), overrides, source, SweepConfig)
+    config = read_file(content, Root(SweepConfig, what="a sweep"), SWEEP_KEYS)
+    problems = config if isinstance(config, list) else list(_own_problems(config))
+    if problems or isinstance(config, list):
+        raise config_error(problems, overrides, source)
     plans: dict[str, dict[int, Plan]] = {}
-    results: dict[str, dict[str, str]] = {}
-    runs: dict[str, str] = {}
-    for name, given in named.items():
-        where = f"{source}: strategies.{name}"
-        _require_folder_name(name, where)
-        settings = section(given, where)
-        if set(settings) != {"stages", "result"}:
-            raise ConfigError(f"{where} needs the keys stages and result, and no others.", fix="write both.")
-        stages = settings["stages"]
-        if isinstance(stages, str):
-            if stages not in plans:
-                names = ", ".join(plans) or "a mapping of stages"
-                raise ConfigError(f"{where}.stages is {stages!r}, no strategy before it.", fix=f"write {names}.")
-            plans[name], runs[name] = plans[stages], runs[stages]
+    for name, strategy in config.strategies.items():
+        if strategy.same_stages_as is not None:
+            plans[name] = plans.get(strategy.same_stages_as, {})
         else:
-            shared: Mapping[str, Any] = content.get("shared") or {}
-            runs[name] = name
-            plans[name] = {
-                seed: parse_plan(
-                    {"shared": _seeded(shared, seed), "stages": stages}, folder_of(output, name, seed), source=where
-                )
-                for seed in cast("list[int]", seeds)
-            }
-        results[name] = _result(settings["result"], plans[name][seeds[0]], where)
-    against = content.get("against", next(iter(plans)))
-    if against not in plans:
-        raise ConfigError(f"{source}: against is {against!r}.", fix=f"name one of {', '.join(plans)}.")
-    study = StrategySweep(
-        str(content.get("description", "")), tuple(cast("list[int]", seeds)), plans, results, against, runs
-    )
-    _check_budget(study, content.get("budget", "equal"), source)
-    return study
+            plans[name] = _plans(config, name, strategy, output, problems)
+        stages = [] if problems else [stage.name for stage in plans[name][config.seeds[0]].stages]
+        problems += [] if problems else _result_problems(name, strategy, plans[name][config.seeds[0]], stages)
+    baseline = config.baseline if config.baseline is not None else next(iter(plans))
+    results = {name: strategy.result for name, strategy in config.strategies.items()}
+    runs = {name: strategy.same_stages_as or name for name, strategy in config.strategies.items()}
+    sweep = StrategySweep(config.description, config.seeds, plans, results, baseline, runs)
+    if not problems and config.budget == "equal":
+        problems = list(_budget_problems(sweep))
+    if problems:
+        raise config_error(problems, overrides, source)
+    return sweep
 
 
-def _require_folder_name(name: str, where: str) -> None:
+def _own_problems(config: SweepConfig) -> Iterator[Problem]:
+    """Problems of the sweep's own keys."""
+    if not config.seeds:
+        yield Problem("seeds", "is empty.", "write seeds: [0, 1, 2].")
+    if len(config.strategies) < 2:
+        yield Problem("strategies", "expected two or more strategies to compare.", "add one.")
+    if config.baseline is not None and config.baseline not in config.strategies:
+        close = get_close_matches(config.baseline, config.strategies, n=1) or list(config.strategies)
+        yield Problem("baseline", f"{config.baseline!r} is not a strategy.", f"write one of {', '.join(close)}.")
+    earlier: list[str] = []
+    for name, strategy in config.strategies.items():
+        key, shared = f"strategies.{name}", strategy.same_stages_as
+        if not _is_folder_name(name):
+            fix = f"use letters without / and \\, at most {LONGEST_NAME} bytes."
+            yield Problem(key, f"{show(name)} is used as a folder name.", fix)
+        if shared is not None and strategy.stages:
+            yield Problem(f"{key}.same_stages_as", "has no effect beside stages.", "remove one of them.")
+        elif shared is not None and shared not in earlier:
+            fix = f"write one of {', '.join(earlier)}." if earlier else "write stages."
+            yield Problem(f"{key}.same_stages_as", f"{shared!r} is not an earlier strategy with stages.", fix)
+        elif shared is None:
+            earlier.append(name)
+
+
+def _is_folder_name(name: str) -> bool:
     free = not name.startswith(".") and not set(name) & {"/", "\\"} and printable(name, lines=False) == name
-    if not free or not name.strip() or len(name.encode()) > LONGEST_NAME:
-        fix = f"use words without / and \\, at most {LONGEST_NAME} bytes."
-        raise ConfigError(f"{where}: {show(name)} is a folder's name.", fix=fix)
+    return free and bool(name.strip()) and len(name.encode()) <= LONGEST_NAME
 
 
-def _check_budget(study: StrategySweep, budget: Any, source: str) -> None:
-    if budget not in ("equal", "free"):
-        raise ConfigError(f"{source}: budget is {budget!r}; expected equal or free.", fix="write one of them.")
-    own = study.budget(study.against)
-    for name in study.plans:
-        other = study.budget(name)
-        if budget == "equal" and other != own:
-            one, two = (", ".join(f"{n} {act}" for act, n in sorted(played.items())) for played in (own, other))
-            text = f"a seed of {study.against!r} plays {one}, of {name!r} {two}"
-            raise ConfigError(f"{source}: {text}.", fix="give all as many steps and prompts, or write budget: free.")
+def _plans(
+    config: SweepConfig, name: str, strategy: StrategyConfig, output: Path, problems: list[Problem]
+) -> dict[int, Plan]:
+    """Seed -> the strategy's stages; what is wrong with them is added to the problems, once for all seeds."""
+    plans: dict[int, Plan] = {}
+    for seed in config.seeds:
+        shared = _seeded(config.shared.recipe, seed)
+        builder = PlanBuilder(folder_of(output, name, seed), shared, strategy.stages, f"strategies.{name}.")
+        plans[seed] = Plan("", tuple(builder.build().values()), {})
+        problems += [problem for problem in builder.problems if problem not in problems]
+    return plans
+
+
+def _budget_problems(sweep: StrategySweep) -> Iterator[Problem]:
+    expected = sweep.budget(sweep.baseline)
+    for name in sweep.plans:
+        budget = sweep.budget(name)
+        if budget != expected:
+            one, two = (
+                ", ".join(f"{n} {scenario}" for scenario, n in sorted(counts.items())) for counts in (expected, budget)
+            )
+            text = f"is equal, but a seed of {sweep.baseline!r} generates {one}, of {name!r} {two}."
+            yield Problem("budget", text, "give all the same number of steps and prompts, or set budget to free.")
 
 
 def _seeded(shared: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    return {**shared, "run": {**(shared.get("run") or {}), "seed": seed}}
+    run: Any = shared.get("run") or {}
+    return (
+        {**shared, "run": {**cast("Mapping[str, Any]", run), "seed": seed}} if isinstance(run, Mapping) else {**shared}
+    )
 
 
-def _result(given: Any, plan: Plan, where: str) -> dict[str, str]:
-    """Column -> stage; a single stage stands for all columns."""
-    names = [stage.name for stage in plan.stages]
-    row: dict[str, Any] = dict.fromkeys(COLUMNS, given) if isinstance(given, str) else section(given, f"{where}.result")
-    if not row or set(row) - set(COLUMNS) or set(row.values()) - set(names):
-        raise ConfigError(
-            f"{where}.result is {given!r}.",
-            fix=f"map columns ({', '.join(COLUMNS)}) to stages ({', '.join(names)}).",
-        )
-    for name in dict.fromkeys(row.values()):
-        suite = plan.stage(name).recipe.eval.suite.name
-        if suite != "shapes":
-            text = f"is read from {name!r}, whose eval.suite is {suite}; the columns are those of shapes"
-            raise ConfigError(f"{where}.result {text}.", fix="set eval.suite: shapes.")
-    return row
+def _result_problems(name: str, strategy: StrategyConfig, plan: Plan, stages: Sequence[str]) -> Iterator[Problem]:
+    key = f"strategies.{name}.result"
+    if not strategy.result:
+        yield Problem(key, "is empty.", f"map columns to stages ({', '.join(stages)}).")
+    for stage in dict.fromkeys(strategy.result.values()):
+        if stage not in stages:
+            yield Problem(key, f"{stage!r} is not a stage.", f"write one of {', '.join(stages)}.")
+        elif (suite := plan.stage(stage).recipe.eval.suite.name) != "shapes":
+            text = f"names {stage!r}, whose eval.suite is {suite}; the columns are those of the shapes suite."
+            yield Problem(key, text, "set its eval.suite to shapes.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from motet.config.stages import Plan, Stage, trajectories
+from motet.config.plan import Plan, Stage, trajectories
 from motet.numerics.statistics import paired_interval
 from motet.report.report_table import ReportTable
 from motet.report.tables import signed

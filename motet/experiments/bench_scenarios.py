@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from motet.config.bench_scenarios import folder_of
-from motet.config.stages import Plan
+from motet.config.plan import Plan
 from motet.core.errors import RunFolderError
 from motet.experiments.before_after import BeforeAfter, Comparison, contrasts, contrasts_sheet, gains, gains_sheet
 from motet.experiments.eval_cache import EvalCache

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from motet.config import Recipe
-from motet.config.stages import Stage, checkpoint_of
+from motet.config.plan import Stage, checkpoint_of
 from motet.evaluation.shapes_suite import plain_sampling
 from motet.evaluation.suites import ShapesSuite, world_of
 from motet.shapes.world import TRAIN_SPLIT_OPTIONS

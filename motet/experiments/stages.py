@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from motet.config import load_recipe, to_yaml
-from motet.config.stages import Plan, Stage, checkpoint_of
+from motet.config.plan import Plan, Stage, checkpoint_of
 from motet.core.atomic_files import write_atomic
 from motet.core.errors import CheckpointError, MotetError, RunFolderError
 from motet.experiments.eval_cache import EvalCache, same_eval_settings
@@ -100,7 +100,7 @@ def _folder_of(plan: Plan, stage: Stage, output: Path) -> RunFolder:
 
 def _merged_from(plan: Plan, stage: Stage, output: Path) -> dict[str, str | None]:
     """What a merge begins with: its method, and the weights that it reads."""
-    parts = {f"from {name}": checkpoint_of(plan.stage(name), output) for name in stage.start}
+    parts = {f"from {name}": checkpoint_of(plan.stage(name), output) for name in stage.init_from}
     if stage.base is not None:
         parts["base"] = stage.base
     # Its recipe's own path is where the result will lie.
@@ -124,14 +124,14 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, resume_command: str, meas
     if finished is not None:
         Terminal().print("finished before", highlight=False)
         return finished
-    for part in stage.start:
+    for part in stage.init_from:
         _refuse_damaged(checkpoint_of(plan.stage(part), output), output / part)
     if stage.kind == "sft":
         run_sft(stage.recipe, folder, resume_command, measurements.of_start(stage))
     elif stage.kind == "rl":
         run_training(stage.recipe, folder, resume_command, measurements.of_start(stage))
     else:
-        merged, parts = checkpoint_of(stage, output), [plan.stage(name) for name in stage.start]
+        merged, parts = checkpoint_of(stage, output), [plan.stage(name) for name in stage.init_from]
         with folder.held():
             folder.create(to_yaml(stage.recipe), _merged_from(plan, stage, output))
             if not merged.exists():
@@ -157,7 +157,7 @@ def starts_of(plan: Plan, results: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     seen: list[Stage] = []
     for stage in plan.stages:
-        shapes = stage.recipe.eval.suite.name == "shapes" and not stage.start
+        shapes = stage.recipe.eval.suite.name == "shapes" and not stage.init_from
         before = results[stage.name].get("before") if shapes else None
         if before is not None and not any(same_eval_settings(stage.recipe, other.recipe) for other in seen):
             found["start" if not seen else f"start of {stage.name}"] = before

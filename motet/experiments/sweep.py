@@ -1,4 +1,4 @@
-"""Runs a pilot study and compares its strategies, seed by seed."""
+"""Runs a sweep and compares its strategies, seed by seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from motet.config.stages import COLUMNS
+from motet.config.stage_files import COLUMNS, Row
 from motet.config.sweep import StrategySweep
 from motet.core.errors import ConfigError, RunFolderError
 from motet.experiments.eval_cache import EvalCache
@@ -27,66 +27,66 @@ PLOTTED = ("draw", "answer", "held-out draw", "held-out answer")
 
 @dataclass(frozen=True)
 class Compared:
-    """One strategy on one column, over seeds: the gain on its starting point, and on the strategy compared with."""
+    """One strategy on one column, over seeds: the gain on its starting point, and on the baseline."""
 
     gain: tuple[float, float]
     """Mean and half-width of the 95 % interval."""
     difference: tuple[float, float] | None
-    """The same for the paired difference; None for the strategy compared with."""
+    """The same for the paired difference; None for the baseline."""
     values: tuple[float, ...]
 
 
-def run_pilot(pilot: StrategySweep, output: Path, resume_command: str, *, resume: bool) -> None:
+def run_sweep(sweep: StrategySweep, output: Path, resume_command: str, *, resume: bool) -> None:
     """Every strategy under every seed, all strategies of a seed before the next seed; then the comparison.
 
-    What is finished is skipped, so a study may be gathered over time. Raises as `run_plan` does.
+    What is finished is skipped, so a sweep may be completed over several calls. Raises as `run_plan` does.
     """
     if output.exists() and any(output.iterdir()) and not resume:
-        fix = "add --resume to go on there, or give another --output."
+        fix = "add --resume to continue there, or give another --output."
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
     if find_spec("matplotlib") is None:  # now, not after hours of runs
-        raise ConfigError("The plot of a pilot study needs matplotlib.", fix="pip install 'motet[plots]'.")
+        raise ConfigError("The plot of a sweep needs matplotlib.", fix="pip install 'motet[plots]'.")
     console, measurements = Terminal(), EvalCache()
-    for seed in pilot.seeds:
-        for strategy, plans in pilot.plans.items():
+    for seed in sweep.seeds:
+        for strategy, plans in sweep.plans.items():
             console.rule(f"seed {seed}: {strategy}")
             run_plan(
                 plans[seed],
-                pilot.folder(output, strategy, seed),
+                sweep.folder(output, strategy, seed),
                 resume_command,
                 resume=True,
                 measurements=measurements,
             )
-    compared = compare(pilot, output)
-    console.print(pilot_table(pilot, compared))
-    plot(pilot, compared, output / "pilot.png")
-    console.print(f"Plot: {output / 'pilot.png'}", soft_wrap=True, highlight=False, markup=False)
+    compared = compare(sweep, output)
+    console.print(sweep_table(sweep, compared))
+    plot(sweep, compared, output / "sweep.png")
+    console.print(f"Plot: {output / 'sweep.png'}", soft_wrap=True, highlight=False, markup=False)
 
 
-def compare(pilot: StrategySweep, output: Path) -> dict[str, dict[str, Compared]]:
+def compare(sweep: StrategySweep, output: Path) -> dict[str, dict[str, Compared]]:
     """Strategy -> column -> numbers, from the summaries below `output`."""
     gains: dict[str, dict[str, list[float]]] = {}
     ends: dict[str, dict[str, list[float]]] = {}
-    for strategy in pilot.plans:
-        for seed in pilot.seeds:
-            path = pilot.folder(output, strategy, seed) / SUMMARY
+    for strategy in sweep.plans:
+        for seed in sweep.seeds:
+            path = sweep.folder(output, strategy, seed) / SUMMARY
             summary = json.loads(path.read_text(encoding="utf-8"))
-            for column, (start, end) in _ends(pilot.results[strategy], summary).items():
+            for column, (start, end) in _ends(sweep.results[strategy], summary).items():
                 gains.setdefault(strategy, {}).setdefault(column, []).append(end - start)
                 ends.setdefault(strategy, {}).setdefault(column, []).append(end)
     compared: dict[str, dict[str, Compared]] = {}
     for strategy, columns in gains.items():
         for column, values in columns.items():
-            other = ends[pilot.against].get(column)
+            other = ends[sweep.baseline].get(column)
             paired = None
-            if strategy != pilot.against and other is not None:
+            if strategy != sweep.baseline and other is not None:
                 paired = mean_interval([a - b for a, b in zip(ends[strategy][column], other, strict=True)])
             numbers = Compared(mean_interval(values), paired, tuple(ends[strategy][column]))
             compared.setdefault(strategy, {})[column] = numbers
     return compared
 
 
-def _ends(result: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+def _ends(result: Row, summary: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     found: dict[str, tuple[float, float]] = {}
     for column in COLUMNS:
         stage = result.get(column)
@@ -97,18 +97,18 @@ def _ends(result: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, tu
     return found
 
 
-def pilot_table(pilot: StrategySweep, compared: Mapping[str, Mapping[str, Compared]]) -> Table:
-    """Gains in points with 95 % intervals; below each the paired difference to the strategy compared with."""
-    title = f"Gain in points over {len(pilot.seeds)} seeds (95 % interval); in brackets: difference to {pilot.against}"
+def sweep_table(sweep: StrategySweep, compared: Mapping[str, Mapping[str, Compared]]) -> Table:
+    """Gains in points with 95 % intervals; below each the paired difference to the baseline."""
+    title = f"Gain in points over {len(sweep.seeds)} seeds (95 % interval); in brackets: difference to {sweep.baseline}"
     table = Table(title=title, title_justify="left")
     table.add_column("")
-    table.add_column("played a seed")
+    table.add_column("rollouts per seed")
     for column in COLUMNS:
         table.add_column(column, justify="right")
     for strategy, columns in compared.items():
-        played = ", ".join(f"{count} {name}" for name, count in pilot.budget(strategy).items())
+        counts = ", ".join(f"{count} {name}" for name, count in sweep.budget(strategy).items())
         cells = [_cell(columns[column]) if column in columns else "" for column in COLUMNS]
-        table.add_row(escape(strategy), played, *cells)
+        table.add_row(escape(strategy), counts, *cells)
     return table
 
 
@@ -122,7 +122,7 @@ def _points(interval: tuple[float, float]) -> str:
     return f"{100 * mean:+.1f}" + ("" if math.isinf(half) else f" ± {100 * half:.1f}")
 
 
-def plot(pilot: StrategySweep, compared: Mapping[str, Mapping[str, Compared]], path: Path) -> None:
+def plot(sweep: StrategySweep, compared: Mapping[str, Mapping[str, Compared]], path: Path) -> None:
     """Gains with their intervals, one panel per column, every seed as a dot. Needs matplotlib."""
     import matplotlib
 

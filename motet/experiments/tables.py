@@ -8,7 +8,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from motet.config.stages import COLUMNS, Plan
+from motet.config.plan import Plan
+from motet.config.stage_files import COLUMNS
 from motet.experiments.before_after import contrasts, contrasts_sheet, gains, gains_sheet
 from motet.report.report_table import ReportTable
 
@@ -26,7 +27,7 @@ def plan_tables(plan: Plan, summary: Mapping[str, Any]) -> list[Table | ReportTa
 
 
 def shapes_table(plan: Plan, summary: Mapping[str, Any]) -> Table:
-    """One row per entry of `plan.rows`, under one for each way in which the starting point was measured.
+    """One row per entry of `plan.table`, under one for each way in which the starting point was measured.
 
     Accuracy at temperature 1 on held-back items. A cell is empty where the plan's row names no stage for that column,
     or the stage was not measured.
@@ -38,7 +39,7 @@ def shapes_table(plan: Plan, summary: Mapping[str, Any]) -> Table:
     starts: Mapping[str, Any] = summary["starts"]
     stages = [stage.name for stage in plan.stages if stage.recipe.eval.suite.name == "shapes"]
     measured = {**{name: summary["stages"][name].get("after") for name in stages}, **starts}
-    for label, cells in {**{name: dict.fromkeys(COLUMNS, name) for name in starts}, **plan.rows}.items():
+    for label, cells in {**{name: dict.fromkeys(COLUMNS, name) for name in starts}, **plan.table}.items():
         values = [cell(measured.get(cells.get(column, "")), column) for column in COLUMNS]
         table.add_row(escape(label), *("" if value is None else f"{value:.1%}" for value in values))
     return table

@@ -121,7 +121,7 @@ def test_a_model_without_an_image_tokenizer(tmp_path, capsys):
 
 def test_stages_and_errors(tiny_checkpoint, tmp_path, capsys):
     shared = mapping(tiny_checkpoint, data={"targets": {"image": "target", "answer": "solution"}})
-    stages = {"a": {"kind": "sft"}, "b": {"from": "a"}}
+    stages = {"a": {"kind": "sft"}, "b": {"init_from": "a"}}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"shared": shared, "stages": stages}, sort_keys=False))
     unnamed = motet_command(capsys, "data", tmp_path / "plan.yaml")
     assert unnamed.code == 2 and "--stage a" in unnamed.err

@@ -115,9 +115,9 @@ def test_names_that_no_file_can_have(tmp_path):
     strategy = f"{{stages: {{a: {stage}}}, result: a}}"
     for name in (LONG, "../up", "a/b", '"a\\e[2Jb"'):
         path.write_text(f"stages: {{{name}: {stage}}}")
-        refused(lambda: load_plan(path, tmp_path / "out"), "is a folder's name")
+        refused(lambda: load_plan(path, tmp_path / "out"), "is used as a folder name")
         path.write_text(f"seeds: [0]\nstrategies: {{{name}: {strategy}, b: {strategy}}}")
-        refused(lambda: load_sweep(path, tmp_path / "out"), "is a folder's name")
+        refused(lambda: load_sweep(path, tmp_path / "out"), "is used as a folder name")
 
 
 def test_files_that_are_no_recipes(tmp_path):

@@ -253,11 +253,11 @@ def test_an_unreadable_text_is_refused_with_its_line(tmp_path: Path, text: str, 
 
 
 def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "shapes_duet.yaml").write_text(MINIMAL)
+    (tmp_path / "shapes_demo.yaml").write_text(MINIMAL)
     (tmp_path / "latin.yaml").write_bytes("description: é".encode("latin-1"))
     for name, words in [
-        ("shapes_dutt.yaml", "shapes_duet.yaml'?"),
-        ("shapes_duet", "shapes_duet.yaml'?"),
+        ("shapes_dema.yaml", "shapes_demo.yaml'?"),
+        ("shapes_demo", "shapes_demo.yaml'?"),
         ("zzz", "There is no recipe"),
         ("nowhere/a.yaml", "check the path"),
         ("", "cannot be read: Is a directory"),

@@ -188,7 +188,7 @@ def test_sft_rejects_rewards_without_the_rewards_suite(tiny_checkpoint, files):
 def a_plan(tmp_path, checkpoint, files):
     shared = content(checkpoint, files[0], eval={**EVAL, "suite": {"name": "rewards", "data": files[1]}})
     shared["run"] = {"steps": 2, "prompts_per_step": 2}
-    stages = {"supervised": {"kind": "sft"}, "reinforced": {"from": "supervised"}}
+    stages = {"supervised": {"kind": "sft"}, "reinforced": {"init_from": "supervised"}}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"shared": shared, "stages": stages}, sort_keys=False))
     return tmp_path / "plan.yaml"
 

@@ -6,7 +6,8 @@ import math
 import pytest
 from rich.console import Console
 
-from motet.config.stages import parse_plan, trajectories
+from motet.config.plan import trajectories
+from motet.config.stages import parse_plan
 from motet.core.errors import ConfigError
 from motet.experiments.before_after import contrasts, gains, gains_sheet
 from motet.experiments.tables import plan_tables
@@ -125,16 +126,16 @@ def test_narrow_terminals_hide_columns_and_list_them():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"compare": {"x": ["one"]}}, "compare.x is ['one']; expected two stages"),
-        ({"compare": {"x": ["one", "too"]}}, "expected two stages. Fix: name two of one, two"),
-        ({"compare": {"x": ["one", ["two"]]}}, "expected two stages"),
-        ({"compare": ["one", "two"]}, "expected keys with values"),
+        ({"compare": {"x": ["one"]}}, "compare.x: ['one'] does not fit; expected a list of 2 entries, each text"),
+        ({"compare": {"x": ["one", "too"]}}, "compare.x: 'too' is not a stage. Fix: name two of one, two"),
+        ({"compare": {"x": ["one", ["two"]]}}, "compare.x.1: ['two'] does not fit; expected text"),
+        ({"compare": ["one", "two"]}, "expected a mapping to a list of 2 entries"),
         (
             {"stages": {"one": {}, "two": {"eval": {"suite": "none"}}}},
-            "compare.credit names 'two'; expected a stage of",
+            "compare.credit: names 'two'; expected a stage of",
         ),
-        ({"stages": {"one": {}, "two": {"eval": {"size": 5}}}}, "are not measured on the same rows"),
-        ({"stages": {"one": {}, "two": {"data": {"options": {"max_objects": 2}}}}}, "not measured on the same rows"),
+        ({"stages": {"one": {}, "two": {"eval": {"size": 5}}}}, "are not evaluated on the same rows"),
+        ({"stages": {"one": {}, "two": {"data": {"options": {"max_objects": 2}}}}}, "not evaluated on the same rows"),
     ],
 )
 def test_recipes_without_comparable_rewards_are_rejected(changes, message, tmp_path):

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from motet.config.bench_scenarios import MAKERS, StageFilter, load_bench
-from motet.config.stages import load_plan, trajectories
+from motet.config.plan import trajectories
+from motet.config.stages import load_plan
 from motet.core.errors import CheckpointError, ConfigError
 from motet.data import open_rows
 from motet.rewards import resolve_all
@@ -45,7 +46,7 @@ def test_stages_are_selected_by_scenario_name_and_policy(bench, tmp_path):
     one = load_bench(bench, out, StageFilter((0,), ("drawn", "answer")))
     assert names(one) == {0: ["drawn", "answered"]} and not one[0].compare
     assert names(load_bench(bench, out, StageFilter(policies=("other",)))) == {0: ["answered"]}
-    with_start = load_bench(bench, out, StageFilter(only=("joint",)), ["stages.joint.from=drawn", "compare={}"])
+    with_start = load_bench(bench, out, StageFilter(only=("joint",)), ["stages.joint.init_from=drawn", "compare={}"])
     assert names(with_start) == {0: ["drawn", "joint"]}  # with its dependencies
 
 
@@ -63,7 +64,7 @@ def test_the_budget_counts_trajectories(bench, tmp_path, budget, steps):
         (StageFilter(policies=("janus2",)), [], "--policy is 'janus2'"),
         (StageFilter(only=("drawn",), policies=("other",)), [], "no stage has such a scenario and such a policy"),
         (StageFilter(seeds=()), [], "No seed was given"),
-        (StageFilter(), ["stages.joint.from=drawn", "compare={}"], None),
+        (StageFilter(), ["stages.joint.init_from=drawn", "compare={}"], None),
         (
             StageFilter(),
             ["stages.answered.eval.suite=none"],

@@ -7,7 +7,8 @@ import shutil
 import pytest
 import yaml
 
-from motet.config.stages import checkpoint_of, parse_plan
+from motet.config.plan import checkpoint_of
+from motet.config.stages import parse_plan
 from motet.core.errors import ConfigError
 from motet.experiments.eval_cache import EvalCache
 from motet.experiments.stages import _preflight
@@ -28,11 +29,11 @@ def plan_mapping(checkpoint):
         "stages": {
             "taught": {"kind": "sft", "rewards": [], "data": {"targets": {"image": "target", "answer": "solution"}}},
             "unified": {"scenario": "generate_and_answer"},
-            "draw": {"from": "unified", **TRACKS["draws"]} | {"prompts_per_step": None},
-            "turns": {"from": "unified", "tracks": TRACKS, "run": {"steps_per_track": 1}},
-            "merged": {"kind": "merge", "from": ["draw", "turns"], "base": "unified", "method": "norm"},
+            "draw": {"init_from": "unified", **TRACKS["draws"]} | {"prompts_per_step": None},
+            "turns": {"init_from": "unified", "tracks": TRACKS, "run": {"steps_per_track": 1}},
+            "merged": {"kind": "merge", "init_from": ["draw", "turns"], "base": "unified", "method": "norm"},
         },
-        "rows": {"all": "merged", "each": {"draw": "draw", "answer": "turns"}},
+        "table": {"all": "merged", "each": {"draw": "draw", "answer": "turns"}},
     }
 
 
@@ -54,31 +55,39 @@ def test_a_plan_is_loaded(content, tiny_checkpoint, tmp_path):
     assert checkpoint_of(plan.stage("draw"), tmp_path) == tmp_path / "draw" / "checkpoints" / "step_000007"
     assert plan.stage("merged").base == tmp_path / "unified" / "checkpoints" / "step_000002"
     assert list(plan.stage("turns").recipe.resolved_tracks()) == ["draws", "answers"]
-    assert plan.rows["each"] == {"draw": "draw", "answer": "turns"} and plan.rows["all"]["answer"] == "merged"
+    assert plan.table["each"] == {"draw": "draw", "answer": "turns"} and plan.table["all"]["answer"] == "merged"
 
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["steps"], 3, "the key 'steps' is unknown; a plan has description, shared, stages, rows and compare"),
-        (["stages"], {}, "stages is empty"),
-        (["stages"], [], "stages is []; expected keys with values"),
-        (["stages", "a/b"], {}, "'a/b' is a folder's name"),
-        (["stages", "draw", "kind"], "grpo", "stages.draw.kind is 'grpo'; expected rl, sft, merge"),
-        (["stages", "draw", "from"], "merged", "no earlier stage. Fix: move 'merged' before 'draw'"),
-        (["stages", "draw", "from"], "unifed", "no earlier stage. Fix: write 'unified'"),
-        (["stages", "merged", "from"], ["draw"], "merges 1 stages; expected two or more"),
+        (["steps"], 3, "steps: the key is unknown (its value here is 3); did you mean 'stages'?"),
+        (["stages"], {}, "stages: is empty"),
+        (["stages"], [], "stages: [] does not fit; expected a mapping to keys of a recipe"),
+        (["stages", "a/b"], {}, "'a/b' is used as a folder name"),
+        (["stages", "draw", "kind"], "grpo", "stages.draw.kind: 'grpo' does not fit; expected one of rl, sft, merge"),
+        (["stages", "draw", "init_from"], "merged", "is not an earlier stage. Fix: move 'merged' before 'draw'"),
+        (["stages", "draw", "init_from"], "unifed", "is not an earlier stage. Fix: write 'unified'"),
+        (
+            ["stages", "merged", "init_from"],
+            ["draw"],
+            "stages.merged.init_from: names 1 stages; a merge needs two or more",
+        ),
         (
             ["stages", "merged"],
-            {"kind": "merge", "from": ["draw", "turns", "unified"]},
-            "gaussian merges two stages, not 3",
+            {"kind": "merge", "init_from": ["draw", "turns", "unified"]},
+            "stages.merged.method: is gaussian, which merges two stages, not 3",
         ),
-        (["stages", "merged", "method"], "mean", "stages.merged.method is 'mean'"),
-        (["stages", "merged", "method"], "average", "stages.merged.base: a plain average knows no base"),
-        (["stages", "draw", "method"], "average", "trains from one stage and merges nothing"),
-        (["stages", "draw", "algorithm"], {"betta": 1}, "stages.draw: the recipe: algorithm.betta"),
-        (["rows", "each", "draws"], "draw", "rows.each takes 'draws' from 'draw'"),
-        (["rows", "each", "draw"], "drew", "rows.each takes 'draw' from 'drew'"),
+        (
+            ["stages", "merged", "method"],
+            "mean",
+            "stages.merged.method: 'mean' does not fit; expected one of gaussian, average, norm",
+        ),
+        (["stages", "merged", "method"], "average", "stages.merged.base: has no effect with method average"),
+        (["stages", "draw", "method"], "average", "stages.draw.method: has no effect in a stage of kind rl"),
+        (["stages", "draw", "algorithm"], {"betta": 1}, "stages.draw.algorithm.betta: the key is unknown"),
+        (["table", "each", "draws"], "draw", "table.each.draws: the key is unknown; did you mean 'table.each.draw'?"),
+        (["table", "each", "draw"], "drew", "table.each: 'drew' is not a stage"),
     ],
 )
 def test_invalid_values_are_named(content, tmp_path, path, value, message):
@@ -101,14 +110,14 @@ def test_tracks_take_the_shared_data_where_they_name_none(content, tmp_path):
         and "hard_fraction" not in tracks["answers"].data.options
     )
     content["stages"]["turns"]["tracks"]["draws"] = 3
-    with pytest.raises(ConfigError, match=r"stages\.turns: .*tracks\.draws"):
+    with pytest.raises(ConfigError, match=r"stages\.turns\.tracks\.draws"):
         parse_plan(content, tmp_path)
 
 
 def test_prompt_dropout_of_an_rl_stage_is_rejected_before_anything_runs(tiny_checkpoint, tmp_path):
     content = plan_mapping(tiny_checkpoint)
     content["stages"]["unified"]["sft"] = {"prompt_dropout": 0.1}
-    with pytest.raises(ConfigError, match=r"stages\.unified\.sft has no effect in a stage of kind rl"):
+    with pytest.raises(ConfigError, match=r"stages\.unified\.sft: has no effect in a stage of kind rl"):
         parse_plan(content, tmp_path)
 
 
@@ -203,7 +212,7 @@ def test_eval_cache_distinguishes_scenarios(tiny_checkpoint, tmp_path):
     content["stages"] = {"one": draws, "two": {"scenario": "answer", "rewards": TRACKS["answers"]["rewards"]},
                          "three": {**draws, "algorithm": {"advantage_assignment": "joint"}},
                          "four": {**draws, "sampling": {"image": {"temperature": 0.5}}}}  # fmt: skip
-    del content["rows"]
+    del content["table"]
     plan, measurements = parse_plan(content, tmp_path), EvalCache()
     measurements.add(plan.stage("one"), tmp_path, {"before": {"a": 1}, "after": {"b": 2}})
     known = {stage.name: measurements.of_start(stage) for stage in plan.stages}
@@ -261,7 +270,8 @@ def test_only_runs_stages_with_their_dependencies(finished, capsys, tmp_path):
 
 
 def test_a_part_of_a_plan_contains_its_dependencies(content, tmp_path):
-    content["stages"]["aside"] = {"kind": "merge", "from": ["unified", "turns"], "base": "taught", "method": "norm"}
+    aside = {"kind": "merge", "init_from": ["unified", "turns"], "base": "taught", "method": "norm"}
+    content["stages"]["aside"] = aside
     plan = parse_plan(content, tmp_path)
     assert plan.needed(["turns"], tmp_path) == {"turns", "unified"}
     assert plan.needed(["aside"], tmp_path) == {"aside", "unified", "turns", "taught"}
@@ -290,9 +300,12 @@ def test_a_plan_can_be_moved_with_its_weights(moved, capsys):
 
 def test_a_merge_cannot_change_on_resume(moved, capsys):
     for change, told in (
-        ("stages.merged.method=average", "stages.merged.base: a plain average knows no base"),
-        ("stages.merged={kind: merge, from: [draw, turns], method: average}", "method was 'norm' and is 'average'"),
-        ("stages.merged.from=[draw, unified]", "from unified was None and is 'weights "),
+        ("stages.merged.method=average", "stages.merged.base: has no effect with method average"),
+        (
+            "stages.merged={kind: merge, init_init_from: [draw, turns], method: average}",
+            "method was 'norm' and is 'average'",
+        ),
+        ("stages.merged.init_from=[draw, unified]", "from unified was None and is 'weights "),
         ("stages.merged.base=draw", "base was 'weights "),
     ):
         refused = resumed(capsys, moved, change)
@@ -340,7 +353,7 @@ def test_starts_with_two_evaluation_settings_are_two_rows(tiny_checkpoint, tmp_p
     from motet.experiments.stages import starts_of
 
     content = plan_mapping(tiny_checkpoint)
-    content["stages"]["draw"].pop("from")
+    content["stages"]["draw"].pop("init_from")
     del content["stages"]["draw"]["prompts_per_step"]
     content["stages"]["draw"]["eval"] = {"suite": {"guidance_scale": 2.0}}
     plan = parse_plan(content, tmp_path)

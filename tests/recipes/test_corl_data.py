@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from motet.config import DataConfig, RewardConfig
-from motet.config.stages import Plan, load_plan
+from motet.config.plan import Plan
+from motet.config.stages import load_plan
 from motet.data import open_rows
 from motet.experiments.stages import run_plan
 from motet.policies import load_policy

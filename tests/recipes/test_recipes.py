@@ -51,7 +51,7 @@ def test_the_cold_start_solves_easy_prompts() -> None:
 def test_the_demo_runs_end_to_end(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     small = ["run.steps=2", "eval.size=64", "eval.suite.held_out_size=16", "eval.samples_per_item=2"]
-    command = [sys.executable, "-m", "motet", "train", "recipes/shapes_duet.yaml", *small, "--output", str(out)]
+    command = [sys.executable, "-m", "motet", "train", "recipes/shapes_demo.yaml", *small, "--output", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Try next: motet sample" in done.stdout
