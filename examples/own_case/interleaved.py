@@ -1,4 +1,4 @@
-"""A scenario of your own with four acts: draw, ask yourself what to change, change it, answer about the result."""
+"""A scenario of your own with four acts: generate an image, ask what to change, edit it, answer about the result."""
 
 from motet.scenarios import GenerateImage, GenerateText, last_answer_block_or_text, scenario, user
 
@@ -8,7 +8,7 @@ WISH = "What should be changed? Put one instruction in <answer> </answer> tags."
 
 @scenario("ask_and_edit", acts=ACTS, columns=("prompt", "question"))
 def ask_and_edit(task, *, wish: str = WISH):
-    drawing = yield GenerateImage(task.prompt, name="image")
-    wished = yield GenerateText(user(drawing.image, wish), name="wish")
-    edit = yield GenerateImage(user(drawing.image, last_answer_block_or_text(wished.text)), name="edit")
+    generated = yield GenerateImage(task.prompt, name="image")
+    wish_act = yield GenerateText(user(generated.image, wish), name="wish")
+    edit = yield GenerateImage(user(generated.image, last_answer_block_or_text(wish_act.text)), name="edit")
     yield GenerateText(user(edit.image, task["question"]), name="answer")

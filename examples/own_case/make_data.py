@@ -1,8 +1,8 @@
-"""Make a small data set of your own kind: pictures as PNG files, and questions about them in a JSONL file.
+"""Make a small dataset in your own format: images as PNG files, and questions about them in a JSONL file.
 
     python examples/own_case/make_data.py data/own_case
 
-Put your own pictures and questions in its place: one JSON object per line, the picture's path relative to the file.
+Replace it by your own images and questions: one JSON object per line, with the image's path relative to the file.
 """
 
 import json
@@ -16,14 +16,14 @@ OBJECTS = ["red circle", "blue square", "green triangle", "yellow cross"]
 
 
 def main(folder: Path) -> None:
-    pictures = folder / "pictures"
-    pictures.mkdir(parents=True, exist_ok=True)
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
     with (folder / "questions.jsonl").open("w", encoding="utf-8") as file:
         for number in range(16):
             colour, shape = OBJECTS[number % len(OBJECTS)].split()
             cells = [(number % 4, 0), (0, 3), (3, 2)][: 1 + number % 3]
             scene = Scene(4, tuple(sorted(ShapeInstance(row, column, colour, shape) for row, column in cells)))
-            name = f"pictures/{number:03d}.png"
+            name = f"images/{number:03d}.png"
             render(scene, 32).save(folder / name)
             row = {
                 "image": name,

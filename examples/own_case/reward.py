@@ -8,7 +8,7 @@ COLOURS = {"red": (219, 58, 52), "yellow": (247, 196, 31), "green": (52, 162, 84
 
 
 def names_the_colour(prompts, completions, answer, **columns):
-    """1 if the text says the row's answer, less a little for every word too many; `answer` is a column of the data."""
+    """1 if the text says the row's answer, minus a little for every extra word; `answer` is a column of the data."""
     scores = []
     for completion, gold in zip(completions, answer, strict=True):
         words = completion[-1]["content"].lower().split()  # the last message; its text is a plain string
@@ -17,13 +17,16 @@ def names_the_colour(prompts, completions, answer, **columns):
 
 
 async def colourful(completions, answer, **columns):
-    """How much of the drawing has the asked colour. Async: several such rewards wait for their servers at once."""
+    """The fraction of the image with the requested colour.
+
+    Async: several such rewards wait for their servers at once.
+    """
     await asyncio.sleep(0)  # here you would call a service
-    drawings = [completion[-1]["content"][0]["image"] for completion in completions]  # PIL images
-    return [share(drawing, gold) for drawing, gold in zip(drawings, answer, strict=True)]
+    images = [completion[-1]["content"][0]["image"] for completion in completions]  # PIL images
+    return [fraction(image, gold) for image, gold in zip(images, answer, strict=True)]
 
 
-def share(image, colour):
-    """The share of pixels that are close to a colour."""
+def fraction(image, colour):
+    """The fraction of pixels that are close to a colour."""
     distance = np.asarray(image.convert("RGB"), float) - COLOURS[colour]
     return float(((distance**2).sum(axis=-1) < 80**2).mean())

@@ -26,7 +26,7 @@ NO_ENTITIES = frozenset({"yes", "no", "none", "unk", "unknown", "true", "false",
 
 def entities(text: str) -> frozenset[str]:
     """The nouns and modifiers of a text, without numbers and single letters: `bus` and `red` of `two red buses`."""
-    found = [chunk for chunk in chunks(text) if chunk.kind in ("thing", "quality")]
+    found = [chunk for chunk in chunks(text) if chunk.kind in ("object", "quality")]
     words = [word for chunk in found for word in (chunk.word, *chunk.modifiers) if word]
     return frozenset(PARTICIPLES.get(word, word) for word in words if len(word) > 1) - NO_ENTITIES
 

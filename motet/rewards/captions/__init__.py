@@ -1,1 +1,1 @@
-"""Captions of images: who writes them, and how close they come to a prompt."""
+"""Captions of images: captioning models, and similarity of a caption and a prompt."""

@@ -1,4 +1,4 @@
-"""Who describes an image: BLIP, the policy itself, or an endpoint."""
+"""Captioning models of the reward `cycle`; the policy and endpoints are in `motet.rewards.judge.vqa`."""
 
 from __future__ import annotations
 

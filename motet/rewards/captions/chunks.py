@@ -1,4 +1,4 @@
-"""Caption -> a flat row of chunks: things with their modifiers, relations, verbs, and what separates clauses."""
+"""Parse a caption into a flat list of chunks: objects with modifiers, relations, verbs, and clause separators."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from motet.rewards.captions.lexicon import (
 
 _TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[.,;:!?]")
 _DASH = re.compile(r"—|--+|(?<!\d)–|–(?!\d)|\s-\s|[()\[\]/|•]")
-"""What separates as a comma does."""
-_PARENTHESES = (["thing", "comma"], ["verb", "comma"], ["quality", "comma"])
-"""Before a comma: what a predicate may follow."""
+"""Separators that are treated as commas."""
+_PARENTHESES = (["object", "comma"], ["verb", "comma"], ["quality", "comma"])
+"""Chunks before a comma after which a predicate may follow."""
 _BEGINNINGS = DETERMINERS | NUMBERS.keys() | RELATIONS
-"""Words after which something new begins."""
+"""Words that start a new chunk."""
 _LONGEST = max(map(len, PHRASES))
 
-Kind = Literal["thing", "quality", "relation", "verb", "be", "and", "comma", "clause", "stop"]
+Kind = Literal["object", "quality", "relation", "verb", "be", "and", "comma", "clause", "stop"]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A thing: its head `word`, its `modifiers` and how many it is (None: not said). Of other kinds only the word.
+    """An object: its head `word`, its `modifiers` and its count (None: not given). Other kinds have only the word.
 
-    A quality is what a thing is said to be (`is red and round`): its words are all in `modifiers`.
+    A quality is a predicate of adjectives (`is red and round`): its words are all in `modifiers`.
     """
 
     kind: Kind
@@ -55,17 +55,17 @@ class Chunk:
 
 def chunks(caption: str) -> list[Chunk]:
     """The chunks of a caption, in order."""
-    reader = _Reader()
+    parser = _Parser()
     plain = _DASH.sub(" , ", caption.lower().replace("’", "'").replace("…", "."))
     words = _merged(_TOKEN.findall(plain.replace("t-shirt", "shirt").replace("-", " ")))
     for word, following in zip(words, [*words[1:], "."], strict=False):
-        reader.read(word, following)
-    reader.close()
-    return reader.chunks
+        parser.read(word, following)
+    parser.close()
+    return parser.chunks
 
 
 def _merged(tokens: list[str]) -> list[str]:
-    """Tokens with phrases replaced by what they mean, longest first."""
+    """Tokens with phrases replaced by their meaning, longest first."""
     words: list[str] = []
     place = 0
     while place < len(tokens):
@@ -81,21 +81,27 @@ def _merged(tokens: list[str]) -> list[str]:
     return words
 
 
-class _Reader:
-    """Reads words one by one; an open thing gathers its words until something ends it."""
+class _Parser:
+    """Parses word by word; an open object collects words until it is closed."""
 
     def __init__(self) -> None:
         self.chunks: list[Chunk] = []
         self.words: list[str] = []
         self.count: int | None = None
-        self.begun = False  # by a determiner or a number
+        self.has_determiner = False  # by a determiner or a number
         self.causes = False  # the clause has a verb whose object may do something
-        self.infinitive = False  # `to` stood before
+        self.infinitive = False  # the previous word was `to`
 
     def read(self, word: str, following: str) -> None:
-        if word in IMPERATIVES and not (self.chunks or self.words or self.begun):
+        if word in IMPERATIVES and not (self.chunks or self.words or self.has_determiner):
             return
-        if word == "," and self.words and self.begun and self._only_adjectives() and following not in _BEGINNINGS:
+        if (
+            word == ","
+            and self.words
+            and self.has_determiner
+            and self._only_adjectives()
+            and following not in _BEGINNINGS
+        ):
             return  # `a big, red bus`
         if word == "to" and following in PLAIN:
             self.close()
@@ -113,12 +119,12 @@ class _Reader:
                 self._emit("and")
         elif word in DETERMINERS or word in NUMBERS:
             self.close()
-            self.begun, self.count = True, NUMBERS.get(word)
+            self.has_determiner, self.count = True, NUMBERS.get(word)
         elif word not in FILLERS:
             self._take(word, following)
 
     def _take(self, word: str, following: str) -> None:
-        """A word of an open class: a verb, or a word of the open thing."""
+        """A word of an open class: a verb, or a word of the open object."""
         bare = word in PLAIN and (self.infinitive or (self.causes and bool(self.words) and not self._only_adjectives()))
         verb = word if bare else self._verb(word, following)
         self.infinitive = False
@@ -126,7 +132,7 @@ class _Reader:
             self.words.append(word)
             return
         if bare:
-            self._emit("clause", "that")  # of the thing that stands nearest
+            self._emit("clause", "that")  # of the nearest object
         self._emit("verb", canonical(verb))
         self.causes = verb in CAUSATIVES
 
@@ -134,12 +140,12 @@ class _Reader:
         return all(word in ADJECTIVES for word in self.words)
 
     def close(self) -> None:
-        """End the open thing, if there is one."""
+        """Close the open object, if there is one."""
         if self.words:
             words = [canonical(word) for word in self.words]
-            said = bool(self.chunks) and self.chunks[-1].kind == "be"
-            added = [chunk.kind for chunk in self.chunks[-2:]] == ["thing", "comma"]  # `a dog (brown)`
-            if (said or added) and not self.begun and self._only_adjectives():
+            is_predicate = bool(self.chunks) and self.chunks[-1].kind == "be"
+            added = [chunk.kind for chunk in self.chunks[-2:]] == ["object", "comma"]  # `a dog (brown)`
+            if (is_predicate or added) and not self.has_determiner and self._only_adjectives():
                 self.chunks.append(Chunk("quality", modifiers=tuple(words)))
             else:
                 modifiers = [PARTICIPLES.get(raw, word) for raw, word in zip(self.words, words, strict=True)]
@@ -147,8 +153,8 @@ class _Reader:
                 while head and self.words[head] in AFTER_NOUNS and not self._only_adjectives():
                     head -= 1
                 others = (*modifiers[:head], *modifiers[head + 1 :])
-                self.chunks.append(Chunk("thing", words[head], others, self.count))
-        self.words, self.count, self.begun = [], None, False
+                self.chunks.append(Chunk("object", words[head], others, self.count))
+        self.words, self.count, self.has_determiner = [], None, False
 
     def _emit(self, kind: Kind, word: str = "") -> None:
         self.close()
@@ -157,15 +163,15 @@ class _Reader:
             self.causes = False
 
     def _verb(self, word: str, following: str) -> str | None:
-        """The verb that a word is here: after a thing, or in the place of a predicate; never right after `a`."""
+        """The verb that a word is in this position: after an object, or as a predicate; never right after `a`."""
         named = singular(following) in COMPOUNDS.get(word, ())  # `sailing ship`
         if not self.words:
-            kinds = [chunk.kind for chunk in self.chunks[-2:]] if self.chunks and not self.begun else ["comma"]
+            kinds = [chunk.kind for chunk in self.chunks[-2:]] if self.chunks and not self.has_determiner else ["comma"]
             if kinds in _PARENTHESES and (following in _BEGINNINGS or following in ",.;:!?"):
                 return PARTICIPLES.get(word) or FINITE.get(word)  # `a man, wearing a hat, sits on a bench`
-            predicate = kinds[-1] in ("be", "clause", "thing", "and", "verb")
+            predicate = kinds[-1] in ("be", "clause", "object", "and", "verb")
             return PARTICIPLES.get(word) if predicate and not named else None
-        if self._only_adjectives() or named:  # the thing itself is still to come
+        if self._only_adjectives() or named:  # the noun is still to come
             return None
         if word in NOUN_OR_VERB and following not in _BEGINNINGS - RELATIONS:
             return None

@@ -67,7 +67,7 @@ def unique_by_identity(items: Sequence[T]) -> tuple[list[T], list[int]]:
 
 
 def in_batches(items: Sequence[T], size: int, compute: Callable[[Sequence[T]], Iterable[Any]]) -> list[Any]:
-    """`compute` over at most `size` things at a time, results in order."""
+    """`compute` over at most `size` items at a time, results in order."""
     return [result for start in range(0, len(items), size) for result in compute(items[start : start + size])]
 
 

@@ -1,11 +1,11 @@
-"""Answers in text: where the answer stands, and when two answers are the same."""
+"""Parse answers from text, and compare them in normal form."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-_TAG = re.compile(r"<\s*(?:/\s*)?(?:think|answer)\s*>", re.IGNORECASE)  # never \s* beside \s*: quadratic in blanks
+_TAG = re.compile(r"<\s*(?:/\s*)?(?:think|answer)\s*>", re.IGNORECASE)  # never \s* beside \s*: quadratic in spaces
 _FORMAT = re.compile(r"\s*<think>(?P<thought>.*)</think>\s*<answer>(?P<answer>.*)</answer>\s*", re.DOTALL)
 
 _UNITS = (
@@ -50,7 +50,7 @@ def well_formed(text: str) -> bool:
 
 
 def visible(text: str) -> bool:
-    """Whether there is anything to see: zero-width characters and white space are nothing."""
+    """Whether a text has a visible character: not only zero-width characters and white space."""
     return any(mark.isprintable() and not mark.isspace() for mark in text)
 
 
@@ -59,7 +59,7 @@ def normalise(text: str) -> str:
 
     Case, white space, wrapping quotes, brackets or markup, final punctuation and a leading article do not count;
     number words up to ninety-nine are numerals; `1,000`, `+4`, `04` and `4.0` are 1000, 4, 4 and 4. Nothing else is
-    forgiven: no other words, no rounding, no units. (NFC and not NFKC, which would read `5²` as 52.)
+    normalised: no synonyms, no rounding, no units. (NFC and not NFKC, which would turn `5²` into 52.)
     """
     words = unwrap(text).split(" ")
     if len(words) > 1 and words[0] in ("a", "an", "the"):
@@ -74,7 +74,7 @@ def same_answer(answer: str, gold: str) -> bool:
 
 
 def unwrap(text: str) -> str:
-    """`text` in lower case and single spaces, without what wraps it and without final punctuation."""
+    """`text` in lower case and single spaces, without wrapping marks and final punctuation."""
     text = " ".join(unicodedata.normalize("NFC", text).translate(_SAME).casefold().split())
     while (shorter := _peel(text)) != text:
         text = shorter
@@ -90,7 +90,7 @@ def _peel(text: str) -> str:
 
 
 def _join_numbers(words: list[str]) -> list[str]:
-    """Number words and numerals in their one spelling; `twenty two` is one number."""
+    """Number words and numerals in one spelling; `twenty two` is one number."""
     joined: list[str] = []
     for word in words:
         tens = joined[-1] if joined else ""

@@ -1,8 +1,8 @@
 """Multiple choice: which option an answer chooses.
 
-The rule: an answer chooses when a strict reader would say so, and nothing that a policy could add or repeat may make it
-count for two options. So what surrounds a choice (a lead, a reason, an explanation) is accepted, and a second claim, a
-retraction or a denial makes it no choice.
+The rule: an answer chooses an option when it does so without ambiguity, and nothing that a policy could add or repeat
+may make it count for two options. So a lead, a reason or an explanation around a choice is accepted, and a second
+claim, a retraction or a denial invalidates it.
 """
 
 from __future__ import annotations
@@ -89,13 +89,13 @@ _RETRACTION = re.compile(
     r"|but then|lie|lying)\b|^(?:no|not|nope|is|was|isn't)\b|\?|^[错不否]|或|也许|可能|不对|错了",
     re.IGNORECASE,
 )
-"""What takes a choice back, or doubts it."""
+"""Phrases that retract or doubt a choice."""
 _HEDGE = re.compile(
     r"\b(?:if|unless|whether|suppose|assum\w+|would|could|might|may|claim\w*|sa(?:y|ys|id)|told|think\w*|believ\w+"
     r"|argu\w+|false that|true that|the case)\b|如果|若|认为",
     re.IGNORECASE,
 )
-"""What makes a conclusion somebody else's, or conditional."""
+"""Phrases that make a conclusion conditional or attribute it to others."""
 _DENIAL = re.compile(
     r"\b(?:wrong|incorrect|false|cannot|not|no|nor|neither|unlike|rather than|instead of|rule[sd]? out|exclude[sd]?)\b"
     r"|n't\b|[不非错没]",
@@ -104,7 +104,7 @@ _DENIAL = re.compile(
 _LIST = re.compile(
     r"\b[A-Z](?:(?:, (?:and |or )?| and | or )[A-Z]){1,8}(?= (?:are|were|do|aren't|don't|can|cannot|can't)\b| ?[都均])"
 )
-"""Letters with a verb of their own: `A, C and D are`."""
+"""Lists of letters with a verb: `A, C and D are`."""
 _CLAUSE_END = re.compile(
     r"[,;–—]| [-/]+ |(?<=[a-z]{2}):|\b(?:so|and|therefore|thus|hence|then|while|whereas)\b|所以|因此|故", re.IGNORECASE
 )
@@ -115,16 +115,16 @@ _CONCLUSION = re.compile(
 
 
 def letter_of(gold: str, options: Options) -> str | None:
-    """The letter that a gold answer means: a letter, an option's text, or both (`B. cat`); None when it means none."""
+    """The letter that a gold answer means: a letter, an option's text, or both (`B. cat`); None for any other."""
     return _strict(gold.translate(_ASCII).strip(), options)
 
 
 def chosen_letter(answer: str, options: Options) -> str | None:
-    """The letter of the one option that an answer chooses, None when it chooses none or more than one.
+    """The letter of the one option that an answer chooses, None for no or several options.
 
-    Understood: a letter (`B`, `b.`, `(B)`, full-width too), an option's text, both (`B. cat`), each after a lead (`the
+    Accepted: a letter (`B`, `b.`, `(B)`, full-width too), an option's text, both (`B. cat`), each after a lead (`the
     answer is`, `Ans:`, `答案：`), before a reason (`because A is wrong`) or an explanation in further sentences, or as
-    the conclusion of what stands before it (`..., so the answer is B`). None for anything else.
+    the conclusion of the text before it (`..., so the answer is B`). None for anything else.
     """
     lines = [" ".join(line.lstrip(" #>").split()) for line in answer.translate(_ASCII).splitlines()]
     text = "\n".join(line for line in lines if line)
@@ -135,7 +135,7 @@ def chosen_letter(answer: str, options: Options) -> str | None:
 
 
 def _alone(text: str, options: Options) -> str | None:
-    """The choice of a text that is nothing but one: with leads, and a reason."""
+    """The choice of a text that consists of one, with leads and a reason."""
     bare = text
     while (match := _LOOKING.match(bare) or _LEAD.match(bare)) and match.end():
         bare = bare[match.end() :]
@@ -164,15 +164,15 @@ def _explained(text: str, options: Options) -> str | None:
 
 
 def _supports(rest: str, letter: str, options: Options) -> bool:
-    """Whether sentences after a choice leave it standing: none takes it back, chooses or favours another option."""
+    """Whether the sentences after a choice support it: none retracts it, chooses or favours another option."""
     if rest[0].islower() or (rest.isascii() and len(rest.split()) < 3) or not _leaves(rest, letter, options):
         return False
     letters, normal = _letters(options), [normalise(option) for option in options or ()]
     for sentence in _SENTENCE_END.split(rest):
-        said = _affirmed(sentence)
-        if {m for m in _MENTION.findall(said) if m in letters} - {letter}:
+        statement = _affirmed(sentence)
+        if {m for m in _MENTION.findall(statement) if m in letters} - {letter}:
             return False
-        words = f" {normalise(re.sub(r'[^A-Za-z0-9]+', ' ', said))} "
+        words = f" {normalise(re.sub(r'[^A-Za-z0-9]+', ' ', statement))} "
         named = {letters[n] for n, option in enumerate(normal) if option and f" {option} " in words}
         if named and letter not in named:
             return False
@@ -180,7 +180,7 @@ def _supports(rest: str, letter: str, options: Options) -> bool:
 
 
 def _affirmed(sentence: str) -> str:
-    """A sentence without the clauses that deny something: what those name is not favoured."""
+    """A sentence without its negated clauses, whose options are not favoured."""
     if re.search(r"\bbut\b|\bonly\b", sentence) or not _DENIAL.search(sentence):
         return sentence
     joined = _LIST.sub(lambda found: re.sub(r",? (?:and |or )?", " ", found[0]), sentence)
@@ -201,7 +201,7 @@ def _concluded(text: str, options: Options) -> str | None:
 
 
 def _leaves(text: str, letter: str, options: Options) -> bool:
-    """Whether a text takes a choice back in no way: without a retraction, a denial of it, or a claim of another."""
+    """Whether a text does not contradict a choice: no retraction, denial, or claim of another option."""
     sentences = _SENTENCE_END.split(text)
     if any(_RETRACTION.search(sentence) for sentence in sentences) or _denies(text, letter, options):
         return False
@@ -210,7 +210,7 @@ def _leaves(text: str, letter: str, options: Options) -> bool:
 
 
 def _claims(text: str, options: Options) -> set[str | None]:
-    """The options that a text calls the answer."""
+    """The options that a text claims to be the answer."""
     worded = {_strict(claim, options) for pattern in _WORDED_CLAIMS for claim in pattern.findall(text)} - {None}
     return worded | {claim.upper() for pattern in _CLAIMS for claim in pattern.findall(text)}
 
@@ -232,7 +232,7 @@ def _denies(text: str, letter: str, options: Options) -> bool:
 
 
 def _longest(options: Options) -> int:
-    """How long a choice with its lead may be, in characters."""
+    """Maximum length of a choice with its lead, in characters."""
     return 200 + max((len(option) for option in options or ()), default=0)
 
 

@@ -1,7 +1,7 @@
-"""Built-in rewards that compare text with a gold answer: 1 or 0, nothing between.
+"""Rewards that compare a text answer with a gold answer: 1 or 0.
 
-CoRL (arXiv 2505.17534) describes them so; its released code gives partial credit by word overlap, and 0.9 to an empty
-answer. A row whose gold answer is None gets None: the reward does not apply to it. Of a list of them any is right.
+CoRL (arXiv 2505.17534) describes them so; its released code scores word overlap, and gives 0.9 to an empty answer. A
+row whose gold answer is None gets None: the reward does not apply to it. Of a list any is correct.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def format_(completions: list[Any]) -> RewardValues:
 
 @reward("answer_format")
 def answer_format(completions: list[Any]) -> RewardValues:
-    """Whether the text has exactly one `<answer>` block that holds something; what stands around it is free.
+    """Whether the text has exactly one non-empty `<answer>` block; the text around it does not matter.
 
     For thoughts and rewritten prompts. Not inside a thought, and without another tag in it; UniRL-Zero's code takes any
     block, or none but at the very start (`format` in its two versions).
@@ -53,7 +53,7 @@ def exact_answer(
     values: RewardValues = []
     for n, (completion, gold) in enumerate(zip(completions, answer, strict=True)):
         row = row_options(n, question, options)
-        if options is None or not options[n]:  # lines of the question may be no options at all
+        if options is None or not options[n]:  # lines of the question need not be options
             offered = row is not None and gold is not None and all(letter_of(text, row) for text in gold_texts(gold))
             row = row if offered else None
         judge = _open_ended if row is None else _multiple_choice
@@ -74,9 +74,9 @@ def multiple_choice(
 ) -> RewardValues:
     """Whether the answer chooses the gold option, by letter or by text; see `motet.rewards.text.choice_parsing`.
 
-    A row without options is judged by its letter if its gold answer is one, else the reward does not apply to it. A
-    gold answer that is empty, none of its options, or two, is rejected; with `on_invalid_gold: skip` the reward does
-    not apply to its row: for large sets of others, which no one can fix.
+    A row without options is scored by its letter if its gold answer is one; otherwise the reward does not apply to it.
+    A gold answer that is empty, or does not match exactly one option, is an error; with `on_invalid_gold: skip` the
+    reward does not apply to its row: for large third-party sets.
     """
     check_choice("multiple_choice", "on_invalid_gold", on_invalid_gold, ("error", "skip"))
     values: RewardValues = []
@@ -114,7 +114,7 @@ def last_text(completion: Any, name: str) -> str:
         texts = [part["text"] for part in message["content"] if part.get("type") == "text"]
         if texts:
             return "".join(texts)
-    raise RewardError(f"Reward {name!r} was shown a completion without text.", fix="name a text act in rewards.acts.")
+    raise RewardError(f"Reward {name!r} got a completion without text.", fix="name a text act in rewards.acts.")
 
 
 def _open_ended(completion: Any, gold: Any, _: Sequence[str] | None, answer_tags: Any, name: str) -> float | None:
@@ -147,7 +147,7 @@ def answer_of(completion: Any, answer_tags: Any, name: str) -> str | None:
     """The answer in a completion: its one `<answer>` block, or with `answer_tags` False all of its last text."""
     if not isinstance(answer_tags, bool):
         raise ConfigError(
-            f"rewards.options.answer_tags={answer_tags!r} of {name!r} is no boolean.", fix="use true or false."
+            f"rewards.options.answer_tags={answer_tags!r} of {name!r} must be true or false.", fix="use true or false."
         )
     text = last_text(completion, name)
     return extract_answer(text) if answer_tags else text

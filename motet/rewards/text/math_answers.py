@@ -25,7 +25,7 @@ from motet.rewards.text.exact_match import RewardValues, answer_of
 from motet.rewards.text.gold_check import gold_texts
 
 MEGABYTES = 4096
-"""Memory of the process that compares."""
+"""Memory limit of the worker process, in megabytes."""
 
 
 @reward("math_verify")

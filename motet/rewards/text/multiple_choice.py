@@ -39,7 +39,7 @@ def options_of(question: Any, column: Sequence[Any] | None) -> list[str] | None:
 
 
 def _options_in_line(text: str) -> list[str] | None:
-    """`... (A) cat (B) dog`: what stands between the letters A, B, ... of the last list of them, None without one."""
+    """`... (A) cat (B) dog`: the texts between the letters A, B, ... of the last such list; None without one."""
     marks = list(_MARK.finditer(text))
     begin = max((place for place, mark in enumerate(marks) if mark[1] == "A"), default=len(marks))
     chosen: list[re.Match[str]] = []
@@ -54,7 +54,7 @@ def _options_in_line(text: str) -> list[str] | None:
 
 
 def text_of_question(question: Any) -> str:
-    """The words of a question that is a string or chat messages, one part per line, without `<image>` marks."""
+    """The text of a question that is a string or chat messages, one part per line, without `<image>` placeholders."""
     if isinstance(question, str):
         return question.replace(IMAGE_PLACEHOLDER, "").strip() if IMAGE_PLACEHOLDER in question else question
     texts = []

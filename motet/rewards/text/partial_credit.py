@@ -1,7 +1,7 @@
-"""Rewards for text with values between 0 and 1, as in CoRL's released code, and the choice of a reward by a row's type.
+"""Rewards of text with values between 0 and 1, as in CoRL's released code, and selection of a reward by a row's type.
 
-None of them gives anything for an empty answer. A row whose gold answer is None gets None; of a list of gold answers
-the one that fits best counts.
+All give 0 to an empty answer. A row whose gold answer is None gets None; of a list of gold answers
+the best match counts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 FUZZY_MATCH_THRESHOLD = 0.8
 """Words whose spelling agrees to this share count in part (CoRL's threshold of SequenceMatcher's ratio)."""
 EXTRA_WORDS = 3
-"""How many more words than the class's name a graded answer may have; a list of everything is no answer."""
+"""Maximum number of extra words in a graded answer; rejects answers that enumerate candidates."""
 _EMPTY_WORDS = DETERMINERS | RELATIONS | FILLERS | BE | {"and", "or"}
 
 
@@ -31,8 +31,8 @@ _EMPTY_WORDS = DETERMINERS | RELATIONS | FILLERS | BE | {"and", "or"}
 def format_tags(completions: list[Any]) -> RewardValues:
     """0.125 for each of <think>, </think>, <answer>, </answer> that occurs exactly once: at most 0.5.
 
-    CoRL's released code (`format_tag`). It leads towards `format` and does not replace it: order, junk around the tags
-    and empty blocks do not count here.
+    CoRL's released code (`format_tag`). It is a step towards `format` and does not replace it: it ignores order, text
+    around the tags and empty blocks.
     """
     return [_tags(last_text(c, "format_tags")) if c else None for c in completions]
 
@@ -154,7 +154,7 @@ def class_match(answer: str, gold: str, prompt: str | None = None, *, graded: bo
     """How well an answer names a class: 1 for equal normal forms, 0 otherwise; graded also 0.9 and 0.5.
 
     0.9: one name contains the other as whole words, and the answer is at most three words longer. 0.5: the prompt
-    contains the answer. An answer without a content word (`the`, `of`) gets nothing.
+    contains the answer. An answer without a content word (`the`, `of`) gets 0.
     """
     said, name = normalise(answer).split(), normalise(gold).split()
     if same_answer(answer, gold):
@@ -176,5 +176,5 @@ def _words(text: str) -> set[str]:
 
 
 def _contains(words: Sequence[str], part: Sequence[str]) -> bool:
-    """Whether `part` stands in `words`, one word after another."""
+    """Whether `part` is a contiguous part of `words`."""
     return any(list(words[n : n + len(part)]) == list(part) for n in range(len(words) - len(part) + 1)) and bool(part)

@@ -102,7 +102,7 @@ def test_options_of_a_wrong_type():
 
 def test_a_picture_has_no_text():
     drawing = [{"role": "assistant", "content": [{"type": "image", "image": Image.new("RGB", (2, 2))}]}]
-    with pytest.raises(RewardError, match="'open_ended' was shown a completion without text"):
+    with pytest.raises(RewardError, match="'open_ended' got a completion without text"):
         open_ended([drawing], ["4"])
 
 
