@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from motet.core.act_kinds import act_kind
 from motet.core.conversation import Conversation, user
 from motet.core.errors import MotetError
 from motet.core.protocols import Replay, Request
@@ -45,8 +46,9 @@ def default_samplings(kind: str) -> dict[str, Sampling]:
     A policy may reject any of them but `plain`, with a MotetError.
     """
     chosen = DENOISING_SETTINGS if kind == "denoising" else TOKEN_SETTINGS
-    guided = {} if kind == "text" else GUIDANCE
-    return {name: Sampling(max_tokens=6, num_steps=4, **options) for name, options in (chosen | guided).items()}
+    record = act_kind(kind)
+    guided = {} if record.makes == "text" else GUIDANCE
+    return {name: record.sampling(max_tokens=6, num_steps=4, **options) for name, options in (chosen | guided).items()}
 
 
 def default_contexts() -> list[Conversation]:
@@ -56,7 +58,9 @@ def default_contexts() -> list[Conversation]:
 
 def default_targets(kind: str) -> list[Any]:
     """Two targets of a kind of the dataset: texts, or images of one colour."""
-    return ["red", "a blue one"] if kind == "text" else [Image.new("RGB", (32, 32), name) for name in ("red", "blue")]
+    if act_kind(kind).makes == "text":
+        return ["red", "a blue one"]
+    return [Image.new("RGB", (32, 32), name) for name in ("red", "blue")]
 
 
 class NotChecked(Exception):

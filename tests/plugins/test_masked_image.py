@@ -26,6 +26,7 @@ from motet.core.errors import ConfigError
 from motet.core.protocols import Request, TrainablePolicy
 from motet.core.task import Task
 from motet.scenarios import resolve_scenario
+from motet.testing import check_policy
 from motet.training.losses import resolve_loss
 from motet.training.rollout import encode_demonstrations, rollout
 from motet.training.setup import sampling_params
@@ -61,6 +62,10 @@ def test_sampled_log_probs_are_replayed(changes) -> None:
     for act, replay in zip(acts, replays, strict=True):
         torch.testing.assert_close(replay.log_probs, act.log_probs, rtol=0, atol=1e-5)
         assert replay.log_probs.requires_grad and replay.extras["entropy"].shape == (NUM_TOKENS,)
+
+
+def test_it_keeps_the_contract_of_a_policy() -> None:
+    check_policy(build_policy(), load=load)
 
 
 def test_noise_follows_the_key_and_not_the_batch() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
+from motet.core.act_kinds import ACT_KINDS
 from motet.core.conversation import user
 from motet.core.errors import MotetError
 from motet.core.protocols import Request
@@ -28,7 +29,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], ...]] = {
 def other_kinds_are_rejected(examples: Examples) -> Iterator[Violation]:
     """Requests of a kind that `kinds` does not name are rejected, and so are calls of `act` that mix kinds."""
     kinds: list[Any] = [*examples.kinds]
-    for kind in [known for known in get_args(str) if known not in kinds]:
+    for kind in [known for known in ACT_KINDS.entries if known not in kinds]:
         request = Request(kind, "act", user("a red circle"), (1,))
         yield from _rejects(
             f"act() of a {kind!r} request, a kind that policy.kinds does not name,",

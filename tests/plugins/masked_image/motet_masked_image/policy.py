@@ -19,6 +19,7 @@ from motet.core.errors import ConfigError
 from motet.core.protocols import RandomKey, Replay, Request
 from motet.core.sampling import Sampling
 from motet.core.trajectory import Act
+from motet.numerics.logprobs import scoring_logits
 from motet.policies.interactive import InteractiveMixin
 from motet.policies.trainable import ReferenceWeights
 from motet_masked_image.act import MaskedImage
@@ -45,19 +46,24 @@ class MaskedImagePolicy(InteractiveMixin):
         sampling = _supported(sampling)
         if not requests:
             return []
+        if others := {one.kind for one in requests} - self.kinds:
+            raise ConfigError(f"The policy does not perform {others}.", fix="ask for acts of masked_image.")
         noise = [np.random.Generator(np.random.Philox(np.random.SeedSequence(_words(one.key)))) for one in requests]
         ids = torch.full((len(requests), NUM_TOKENS), MASK)
         steps = torch.zeros_like(ids)
         log_probs = torch.zeros(ids.shape)
         for step in range(sampling.num_steps):
-            logits = self._logits(ids, [one.context.text for one in requests], sampling)
+            logits = self._logits(ids, [_prompt(one) for one in requests], sampling)
             gumbel = torch.from_numpy(np.stack([one.gumbel(size=(NUM_TOKENS, MASK + 1)) for one in noise])).float()
             noisy = logits if sampling.temperature == 0 else logits + gumbel[..., :MASK]
             tokens = noisy.argmax(dim=-1)
             chosen = logits.gather(-1, tokens[..., None]).squeeze(-1)
             left = num_masked(step + 1, sampling)
-            order_noise = sampling.order_noise * left / NUM_TOKENS  # Show-o's annealing
-            confidence = (chosen + order_noise * gumbel[..., MASK]).masked_fill(ids != MASK, -torch.inf)
+            # Of the likeliest token, not of the sampled one as in Show-o: the choice of positions must not change the
+            # distribution of their tokens, which is the scored one. The noise is annealed as there.
+            order_noise = sampling.order_noise * left / NUM_TOKENS if sampling.temperature else 0.0
+            confidence = logits.amax(dim=-1) + order_noise * gumbel[..., MASK]
+            confidence = confidence.masked_fill(ids != MASK, -torch.inf)
             count = num_masked(step, sampling) - left
             unmasked = torch.zeros_like(ids, dtype=torch.bool).scatter_(1, confidence.topk(count).indices, True)
             ids = torch.where(unmasked, tokens, ids)
@@ -87,9 +93,10 @@ class MaskedImagePolicy(InteractiveMixin):
             sampling = _supported(act.sampling)
             seen = torch.arange(sampling.num_steps)[:, None] <= act.steps  # masked at the beginning of a step
             states = torch.where(seen, MASK, act.ids)
-            logits = self._logits(states, [act.context.text] * sampling.num_steps, sampling)
+            logits = self._logits(states, [act.encoding] * sampling.num_steps, sampling)
             own = logits[act.steps, torch.arange(NUM_TOKENS)]  # of each position at the step that un-masks it
-            extras = {"entropy": -(own.exp() * own).sum(dim=-1)} if "entropy" in needs else {}
+            entropy = -(own.exp() * own.masked_fill(own.isinf(), 0.0)).sum(dim=-1)
+            extras = {"entropy": entropy} if "entropy" in needs else {}
             replays.append(Replay(own.gather(-1, act.ids[:, None]).squeeze(-1), extras))
         return replays
 
@@ -117,7 +124,7 @@ class MaskedImagePolicy(InteractiveMixin):
         return self._reference.active()
 
     def _logits(self, ids: Int[Tensor, "B N"], prompts: list[str], sampling: MaskedSampling) -> Float[Tensor, "B N K"]:
-        return torch.log_softmax(self.model(ids, prompts) / sampling.scoring_temperature, dim=-1)
+        return torch.log_softmax(scoring_logits(self.model(ids, prompts), **sampling.scoring), dim=-1)
 
     def _act(
         self, request: Request, sampling: Sampling, ids: Tensor, steps: Tensor, image: Any, log_probs: Tensor | None
@@ -125,7 +132,7 @@ class MaskedImagePolicy(InteractiveMixin):
         return MaskedImage(
             name=request.name,
             context=request.context,
-            encoding=None,
+            encoding=_prompt(request),
             sampling=sampling,
             log_probs=log_probs,
             trained=request.trained,
@@ -163,12 +170,17 @@ def _supported(sampling: Sampling) -> MaskedSampling:
             f"Acts of masked image tokens were asked for with {type(sampling).__name__}.",
             fix='use act_kind("masked_image").sampling().',
         )
-    if sampling.guidance != "none" or sampling.num_steps > NUM_TOKENS:
+    if sampling.guidance != "none" or not 1 <= sampling.num_steps <= NUM_TOKENS:
         raise ConfigError(
-            f"Acts of masked image tokens support no guidance and at most {NUM_TOKENS} steps.",
-            fix="set guidance to none and lower num_steps.",
+            f"Acts of masked image tokens support no guidance, and 1 to {NUM_TOKENS} steps.",
+            fix="set guidance to none, and num_steps to a number that fits.",
         )
     return sampling
+
+
+def _prompt(request: Request) -> str:
+    """What the model is shown of a request: its prompt, or nothing where that is dropped."""
+    return "" if request.drop_prompt else request.context.text
 
 
 def _words(key: RandomKey) -> list[int]:

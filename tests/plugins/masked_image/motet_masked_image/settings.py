@@ -33,7 +33,7 @@ class MaskedSamplingConfig(KindSamplingConfig):
     schedule: Schedule = "cosine"
     """Tokens that are still masked as steps go on; cosine un-masks few at first (MaskGIT, arXiv 2202.04200)."""
     order_noise: NonNegativeFloat = 1.0
-    """Weight of Gumbel noise in the choice of the positions to un-mask; 0 takes those of the most confident tokens."""
+    """Weight of Gumbel noise in the choice of the positions to un-mask; 0 takes the most confident."""
 
     def at(self, step: int = 0, uniform: float = 0.0) -> MaskedSampling:
         return MaskedSampling(
