@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from motet.core.conversation import Conversation
-from motet.core.trajectory import Act, ActKind, Sampling
+from motet.core.trajectory import Act, Sampling
 
 RandomKey = tuple[int, ...]
 """Key of a stream of random numbers: (seed, step, task, generation, act). Equal keys give equal noise in any batch."""
@@ -29,7 +29,7 @@ class Request:
     for an edit by denoising, without its source image.
     """
 
-    kind: ActKind
+    kind: str
     name: str
     context: Conversation
     key: RandomKey
@@ -57,7 +57,7 @@ class Policy(Protocol):
     """Incremented by every optimizer step; acts record the version that sampled them."""
 
     @property
-    def kinds(self) -> frozenset[ActKind]:
+    def kinds(self) -> frozenset[str]:
         """The kinds of act that this policy can generate."""
         ...
 

@@ -23,8 +23,6 @@ from motet.core.conversation import Conversation, ImagePart, Message, assistant
 from motet.core.sampling import Sampling
 from motet.core.task import Task
 
-ActKind = str
-
 
 @dataclass(frozen=True, eq=False)
 class Encoding:

@@ -13,7 +13,7 @@ from torch import nn
 
 from motet.config import LoraConfig
 from motet.core.protocols import Replay, Request
-from motet.core.trajectory import Act, ActKind, Sampling
+from motet.core.trajectory import Act, Sampling
 from motet.policies.interactive import InteractiveMixin
 from motet.policies.trainable import require_parts
 
@@ -25,7 +25,7 @@ class CompositePolicy(InteractiveMixin):
     `members`: which policy performs which kind of act; one policy may perform several.
     """
 
-    def __init__(self, members: Mapping[ActKind, Any]) -> None:
+    def __init__(self, members: Mapping[str, Any]) -> None:
         self.members = dict(members)
         self.kinds = frozenset(self.members)
 

@@ -14,7 +14,7 @@ from torch import nn
 from motet.config import LoraConfig
 from motet.core.errors import ConfigError
 from motet.core.protocols import Replay, Request
-from motet.core.trajectory import Act, ActKind, DenoisingSteps, Sampling
+from motet.core.trajectory import Act, DenoisingSteps, Sampling
 from motet.policies.diffusion.generator import DiffusionGenerator
 from motet.policies.diffusion.models.lora import ATTENTION, add_adapters, has_adapters
 from motet.policies.interactive import InteractiveMixin
@@ -28,7 +28,7 @@ class DiffusionPolicy(InteractiveMixin):
     at once, None: all of a call.
     """
 
-    kinds: frozenset[ActKind] = frozenset({"denoising"})
+    kinds: frozenset[str] = frozenset({"denoising"})
 
     def __init__(
         self, generator: DiffusionGenerator, parts: Mapping[str, nn.Module], *, rollout_batch: int | None = None

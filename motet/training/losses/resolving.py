@@ -13,7 +13,6 @@ from motet.config.options import read_options
 from motet.config.problem import Problem
 from motet.core.act_kinds import ACT_KINDS, act_kind
 from motet.core.registry import Registry, registry
-from motet.core.trajectory import ActKind
 from motet.training.advantage_estimators import resolve_advantage
 from motet.training.batches import PackedBatch, Stats
 from motet.training.losses.base import Loss, LossSettings
@@ -28,7 +27,7 @@ def kind_config(algorithm: AlgorithmConfig, kind: str) -> KindConfig:
     return KindConfig.model_validate({**act_kind(kind).loss, **given})
 
 
-def resolve_loss(algorithm: AlgorithmConfig, kind: ActKind) -> Loss[Any]:
+def resolve_loss(algorithm: AlgorithmConfig, kind: str) -> Loss[Any]:
     """The loss of acts of this kind: that of `algorithm.per_kind`, else `algorithm.loss`.
 
     Raises ConfigError that names the key, for an unknown name and for options that the loss does not accept.
@@ -50,10 +49,10 @@ def check_algorithm(algorithm: AlgorithmConfig) -> None:
         resolve_loss(algorithm, kind)
 
 
-def resolve_losses(recipe: Recipe, kinds: Iterable[ActKind]) -> dict[ActKind, Loss[Any]]:
+def resolve_losses(recipe: Recipe, kinds: Iterable[str]) -> dict[str, Loss[Any]]:
     """The losses of these kinds. Raises ConfigError when one of them contradicts the recipe."""
     algorithm = recipe.algorithm
-    losses: dict[ActKind, Loss[Any]] = {kind: resolve_loss(algorithm, kind) for kind in kinds}
+    losses: dict[str, Loss[Any]] = {kind: resolve_loss(algorithm, kind) for kind in kinds}
     problems = [problem for kind, loss in losses.items() for problem in loss.check(recipe, _key(algorithm, kind))]
     for kind, loss in losses.items():
         if loss.beta and not loss.has_kl:
@@ -69,7 +68,7 @@ def resolve_losses(recipe: Recipe, kinds: Iterable[ActKind]) -> dict[ActKind, Lo
     return losses
 
 
-def _key(algorithm: AlgorithmConfig, kind: ActKind) -> str:
+def _key(algorithm: AlgorithmConfig, kind: str) -> str:
     """Where the loss of a kind is named."""
     return "algorithm.loss" if kind_config(algorithm, kind).loss is None else f"algorithm.per_kind.{kind}.loss"
 
