@@ -77,7 +77,7 @@ def test_photographs_are_turned_upright():
     assert read_image({"bytes": encoded(Image.new("RGB", (4, 2)), exif=exif)}, Path(), "Row 0").size == (2, 4)
 
 
-def test_pictures_that_are_open_already_are_read_as_files_are():
+def test_images_that_are_open_already_are_read_as_files_are():
     """`policy.generate_text(question, [Image.open("turned.jpg")])`."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -127,7 +127,7 @@ def test_unreadable(value, message, tmp_path):
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n%%EOF\n"
 
 
-def test_a_picture_starts_no_other_program(tmp_path, monkeypatch):
+def test_an_image_starts_no_other_program(tmp_path, monkeypatch):
     """Pillow hands EPS files, whatever they are called, to Ghostscript."""
     started = []
     monkeypatch.setattr("subprocess.Popen", lambda *args, **settings: started.append(args))
@@ -182,7 +182,7 @@ def test_the_header_is_checked_without_decoding():
             check_image(value, Path(), "Row 7")
 
 
-def test_ask_reads_pictures_as_training_does(tmp_path, monkeypatch, capsys):
+def test_ask_reads_images_as_training_does(tmp_path, monkeypatch, capsys):
     exif = Image.Exif()
     exif[0x0112] = 6
     (tmp_path / "turned.jpg").write_bytes(encoded(Image.effect_noise((64, 32), 50), "JPEG", exif=exif))
@@ -206,7 +206,7 @@ def test_ask_reads_pictures_as_training_does(tmp_path, monkeypatch, capsys):
         assert "correct the image" in answer.err and "row" not in answer.err.partition("Fix:")[2], answer
 
 
-def test_rows_say_what_to_do_about_a_picture(tmp_path):
+def test_rows_say_what_to_do_about_an_image(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"image": "none.png"}\n')
     with pytest.raises(DataError) as refusal:
         open_rows(DataConfig(source=str(tmp_path / "x.jsonl")), ("image",))

@@ -80,7 +80,7 @@ def _through_printable(call: ast.Call) -> bool:
     return bool(call.args) and ast.unparse(call.args[0]).startswith("printable(")
 
 
-def test_nothing_is_printed_past_the_terminal():
+def test_control_characters_are_escaped():
     """`print` and rich's own Console would let through what they are given."""
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):

@@ -120,7 +120,7 @@ def test_it_says_what_it_did(files, tmp_path, capsys):
     assert "1, left out" in dropped.out and len((tmp_path / "d.jsonl").read_text().splitlines()) == 2
 
 
-def test_refusals(files, images, tmp_path, capsys):
+def test_invalid_arguments_raise(files, images, tmp_path, capsys):
     def refused(*arguments, out="x.jsonl"):
         answer = motet_command(capsys, "curate", *arguments, "--out", tmp_path / out)
         assert answer.code == 2 and not (tmp_path / out).exists() and not list(tmp_path.glob(".partial*"))

@@ -69,7 +69,7 @@ def test_of_equals_the_first_is_taken():
     assert done.rows[0]["prompt"] == "a bus on a street"
 
 
-def test_only_the_pictures_own_captions_count():
+def test_only_the_images_own_captions_count():
     done = curate([question("a bus")], {"2": ["a bus"], "1": ["a dog"]})
     assert (done.rows[0]["prompt"], done.rows[0]["concept_coverage"]) == ("a dog", 0)
 
@@ -125,7 +125,7 @@ def test_options_may_be_lines_of_the_question():
     assert (row["prompt"], row["qa_type"]) == ("cats", "MC") and row["qa_problem"].count("A. a cat") == 1
 
 
-def test_what_is_whole_stays_as_it_is():
+def test_complete_problems_are_unchanged():
     text, solution = "Which? Write <answer> </answer>.", "<think>I see it.</think><answer>a dog</answer>"
     (row,) = curate([question(solution, text=text, extra_columns={"prompt": "x", "extra": 3})], {"1": ["a dog"]}).rows
     assert (row["qa_problem"], row["qa_solution"], row["extra"], row["prompt"]) == (text, solution, 3, "a dog")
@@ -154,6 +154,6 @@ def test_target_entities_may_be_given():
     assert curate([question("pepperoni", target_entities=())], {"1": ["a cat"]}).without_entities == 1
 
 
-def test_pictures_that_are_named_otherwise_are_an_error():
+def test_images_that_are_named_otherwise_are_an_error():
     with pytest.raises(DataError, match="No question's image has a caption: questions name '9', captions '0009'"):
         curate([question("a bus", image="9")] * 2, {"0009": ["a bus"]})

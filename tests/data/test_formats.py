@@ -147,14 +147,14 @@ def test_paths_of_a_loaded_folder_begin_there(folder, source, monkeypatch):
         ),
     ],
 )
-def test_files_that_are_refused(folder, name, content, columns, problem, fix):
+def test_files_that_raise(folder, name, content, columns, problem, fix):
     (folder / name).write_text(json.dumps(content))
     with pytest.raises(DataError, match=problem) as refusal:
         opened(folder / name, columns=columns)
     assert fix in refusal.value.fix
 
 
-def test_pictures_of_datasets_are_not_decoded_by_pillows_choice(folder):
+def test_images_of_datasets_are_not_decoded_by_pillows_choice(folder):
     """Also in columns that motet has no name for, and inside of chats."""
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n%%EOF\n"
     png = (folder / "pictures" / "6.png").read_bytes()

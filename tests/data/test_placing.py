@@ -101,12 +101,12 @@ TEXT = {"type": "text", "text": "what?"}
         ),
     ],
 )
-def test_every_picture_is_shown(folder, row, expected):
+def test_every_image_is_shown(folder, row, expected):
     assert shown(opened(folder, row).task(0).question) == expected
 
 
 @pytest.mark.parametrize("form", ["image", "part", "url part", "base64", "base64 part", "bytes"])
-def test_pictures_inside_the_data_file(folder, form):
+def test_images_inside_the_data_file(folder, form):
     code = encoded(folder, "b")
     match form:
         case "image":
@@ -202,7 +202,7 @@ def test_rows_of_trl(folder):
         ({"question": "x" * 1_000_001}, "A text of 1,000,001 characters, 'xxxx", "shorten"),
     ],
 )
-def test_what_cannot_be_shown_is_refused_by_line(folder, row, problem, fix):
+def test_invalid_images_raise_with_their_line(folder, row, problem, fix):
     with pytest.raises(DataError, match=rf"(?s)Line 1 of rows.jsonl, column 'question'.*{problem}") as refusal:
         opened(folder, row)
     assert fix in refusal.value.fix
@@ -214,7 +214,7 @@ def test_instructions_are_as_questions(folder, scenario):
     assert shown(getattr(opened(folder, row, scenario).task(0), scenario)) == [["user", "<a>", "make it blue"]]
 
 
-def test_a_prompt_to_draw_shows_pictures_only_where_it_has_places(folder):
+def test_a_prompt_to_draw_shows_images_only_where_it_has_places(folder):
     row = {"image": "a.png", "prompt": "a red thing", "question": "what?"}
     task = opened(folder, row, "prompt", "question").task(0)
     assert shown(task.prompt) == [["user", "a red thing"]]
@@ -243,7 +243,7 @@ def test_words_of_a_question_hold_no_marks(folder):
         chat({"type": "image"}, TEXT, {"type": "image"}),
     ],
 )
-def test_pictures_stand_where_trl_puts_them(messages):
+def test_images_stand_where_trl_puts_them(messages):
     trl = pytest.importorskip("trl.data_utils")
     images = [Image.new("RGB", (3, 2), COLOURS[name]) for name in "ab"]
     assert from_chat(messages, images).to_chat() == trl.prepare_multimodal_messages(messages, images)
@@ -274,7 +274,7 @@ def sees_nothing(completions, **columns):
         ("edit", "sees_nothing", "a dog", False),
     ],
 )
-def test_pictures_that_nothing_shows_are_told(folder, capsys, scenario, reward, prompt, said):
+def test_unused_images_are_warned_about(folder, capsys, scenario, reward, prompt, said):
     row = {"prompt": prompt, "question": "what?", "instruction": "turn it", "image": "a.png"}
     (folder / "rows.jsonl").write_text(json.dumps(row) + "\n")
     data = {"source": str(folder / "rows.jsonl"), "options": {}}

@@ -90,7 +90,7 @@ def test_a_rename_of_a_column_that_is_not_there(source):
         opened(source, columns={"question": "promt"})
 
 
-def test_options_of_another_source_are_refused(tmp_path):
+def test_options_of_another_source_raise(tmp_path):
     with pytest.raises(ConfigError, match=r"data.options=\{'grid': 4\} is not supported by"):
         opened(lines(tmp_path / "x.jsonl"), options={"grid": 4})
 
@@ -201,7 +201,7 @@ def test_an_unusable_prompt_names_its_line(tmp_path, prompt):
     assert opened(path).row(1) == {"prompt": prompt}
 
 
-def test_pictures_by_path_lie_beside_the_file(tmp_path, monkeypatch):
+def test_images_by_path_lie_beside_the_file(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     RED.save(tmp_path / "data" / "red.png")
     lines(
@@ -220,7 +220,7 @@ def test_pictures_by_path_lie_beside_the_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["parquet", "saved"])
-def test_pictures_of_datasets(tmp_path, kind):
+def test_images_of_datasets(tmp_path, kind):
     grey = Image.fromarray(np.zeros((2, 2), np.uint8))
     features = datasets.Features({"photo": datasets.Image(), "images": datasets.List(datasets.Image())})
     data = datasets.Dataset.from_dict({"photo": [RED, grey], "images": [[grey, RED], []]}, features=features)
@@ -232,7 +232,7 @@ def test_pictures_of_datasets(tmp_path, kind):
     assert [image.getpixel((0, 0)) for image in list(rows)[1].images] == [(0, 0, 0)]
 
 
-def test_a_broken_picture_of_datasets_names_its_row(tmp_path):
+def test_a_broken_image_of_datasets_names_its_row(tmp_path):
     features = datasets.Features({"photo": datasets.Image()})
     data = datasets.Dataset.from_dict({"photo": [RED, {"bytes": b"x", "path": None}]}, features=features)
     data.save_to_disk(tmp_path / "d")

@@ -58,7 +58,7 @@ def test_resumed_equals_uninterrupted(rows):
     assert [(t.index, t["prompt"]) for t in resumed.next(12)] == rest
 
 
-def test_another_seed_or_size_is_refused(rows, tmp_path):
+def test_another_seed_or_size_raises(rows, tmp_path):
     state = ResumableSampler(rows, 1).state_dict()
     with pytest.raises(CheckpointError, match="data has seed 1, this run's has 2"):
         ResumableSampler(rows, 2).load_state_dict(state)
@@ -67,7 +67,7 @@ def test_another_seed_or_size_is_refused(rows, tmp_path):
         ResumableSampler(fewer, 1).load_state_dict(state)
 
 
-def test_endless_rows_come_in_their_own_order():
+def test_infinite_rows_are_sampled_in_order():
     world = open_rows(DataConfig(source="shapes"), seed=0)
     cursor = ResumableSampler(world, 0)
     assert [t.index for t in cursor.next(2) + cursor.next(2)] == [0, 1, 2, 3]
@@ -141,7 +141,7 @@ def test_the_first_difference_is_not_guessed_between_blocks_of_other_sizes(tmp_p
         ResumableSampler(opened(1001), 1).load_state_dict(state)
 
 
-def test_pictures_in_any_form_have_a_digest(tmp_path):
+def test_images_in_any_form_have_a_digest(tmp_path):
     """Base64 longer than the name of a file may be, a user that does not exist, an address of a file."""
     inline = base64.b64encode(encoded(Image.new("L", (14, 14)), compress_level=0)).decode()
     assert 300 < len(inline) < 500

@@ -19,14 +19,14 @@ WORDS = VOCABULARY.split()
 
 
 def image(colour: str | tuple[int, int, int] = "red", size: tuple[int, int] = (20, 16)) -> Image.Image:
-    """A solid picture with a white corner, not square."""
+    """A solid image with a white corner, not square."""
     canvas = Image.new("RGB", size, colour)
     canvas.paste("white", (0, 0, size[0] // 4, size[1] // 4))
     return canvas
 
 
 def shows(*images: Image.Image) -> list[list[dict[str, Any]]]:
-    """Completions that each drew one picture."""
+    """Completions that each drew one image."""
     return [[{"role": "assistant", "name": "image", "content": [{"type": "image", "image": p}]}] for p in images]
 
 
@@ -59,7 +59,7 @@ def save_bert(folder: Path) -> Path:
 
 
 def save_blip(folder: Path) -> Path:
-    """A random BLIP captioner of pictures 16 pixels wide."""
+    """A random BLIP captioner of images 16 pixels wide."""
     from transformers import BlipConfig, BlipForConditionalGeneration
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
@@ -82,7 +82,7 @@ def save_blip(folder: Path) -> Path:
 
 
 def save_clip(folder: Path) -> Path:
-    """A random CLIP of pictures 16 pixels wide."""
+    """A random CLIP of images 16 pixels wide."""
     from transformers import CLIPConfig, CLIPModel
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 

@@ -1,4 +1,4 @@
-"""From a recipe's reward to a bound function, and what is refused on the way."""
+"""From a recipe's reward to a bound function, and what is rejected on the way."""
 
 import sys
 
@@ -209,7 +209,7 @@ def test_a_parameter_called_policy_receives_the_policy(asks):
     assert not plain.uses_reference
 
 
-def test_a_reward_without_the_parameter_stays_as_it_is():
+def test_a_reward_without_the_parameter_is_unchanged():
     reward = bound("format")
     assert bind_policy([reward], FakePolicy()) == [reward]
 
@@ -219,12 +219,12 @@ def test_scoring_without_the_policy_says_what_is_missing(asks):
         bound(asks + "asks")(prompts=[[]], completions=[[]])
 
 
-def test_the_policy_is_no_option(asks):
+def test_policy_is_not_an_option(asks):
     with pytest.raises(ConfigError, match="has 'policy', which is not an option"):
         bound(asks + "asks", options={"policy": 1})
 
 
-def test_a_judge_that_exits_while_it_is_prepared(tmp_path):
+def test_a_model_reward_that_exits_in_prepare_raises(tmp_path):
     (tmp_path / "exits.py").write_text(
         "import sys\nfrom motet.rewards.base import ModelReward\n"
         "class Exits(ModelReward):\n    def prepare(self, policy): sys.exit(0)\n"
@@ -234,7 +234,7 @@ def test_a_judge_that_exits_while_it_is_prepared(tmp_path):
         bind_policy([bound(f"{tmp_path}/exits.py:Exits")], FakePolicy())
 
 
-def test_a_judge_is_prepared_and_says_what_it_needs(asks):
+def test_a_model_reward_is_prepared_and_declares_its_columns(asks):
     with pytest.raises(RewardError, match="needs column 'real'"):
         bound(asks + "needs_real")
     reward = bound(asks + "needs_real", columns=("real",))
@@ -251,7 +251,7 @@ def test_a_judge_is_prepared_and_says_what_it_needs(asks):
         ("open_ended", "answer_tags", "yes", "True, False"),
     ],
 )
-def test_a_value_that_an_option_cannot_have_is_refused_with_the_recipe(name, option, value, known):
+def test_invalid_option_values_raise(name, option, value, known):
     config = RewardConfig(name=name, options={option: value})
     with pytest.raises(ConfigError, match=f"rewards.options.{option}={value!r} of {name!r} must be one of {known}"):
         resolve(config, {"answer": "text"}, ("question", "answer", "qa_type"))

@@ -42,8 +42,8 @@ def returns(values):
 def fail(groups, p, g, where="scenario"):
     """The same groups with one trajectory failed."""
     lost = Trajectory(groups[p].trajectories[g].task, (), Failure(where, "lost"))
-    siblings = [lost if n == g else t for n, t in enumerate(groups[p].trajectories)]
-    return [Group(group.task, tuple(siblings)) if n == p else group for n, group in enumerate(groups)]
+    trajectories = [lost if n == g else t for n, t in enumerate(groups[p].trajectories)]
+    return [Group(group.task, tuple(trajectories)) if n == p else group for n, group in enumerate(groups)]
 
 
 def test_called_once_with_all_survivors_in_order():
@@ -84,7 +84,7 @@ def test_a_reward_sees_its_own_acts_and_their_context():
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_reward_that_edits_what_it_is_given_changes_nothing_for_others(is_async):
-    """Chats, token ids, columns, input pictures and drawn ones: what the next reward and the run see is as before."""
+    """Chats, token ids, columns, input images and drawn ones: what the next reward and the run see is as before."""
 
     def edit(prompts, completions, completion_ids, completion_images, images, spec, **_):
         for n in range(2):
@@ -118,7 +118,7 @@ def test_a_reward_that_edits_what_it_is_given_changes_nothing_for_others(is_asyn
     assert [image.tobytes() for image in drawn] == before
 
 
-def test_drawn_pictures_alone_are_copies_too():
+def test_generated_images_alone_are_copies_too():
     """Of a function that takes neither completions nor all columns."""
     groups = roll(generate_and_answer, rows=2, G=1)
     drawn = [group.trajectories[0].acts[0].image for group in groups]
@@ -132,8 +132,8 @@ def test_drawn_pictures_alone_are_copies_too():
     assert [image.tobytes() for image in drawn] == before
 
 
-def test_siblings_share_the_copy_of_their_pictures():
-    """Else a step with many siblings would hold each input picture many times."""
+def test_generations_share_the_copy_of_their_images():
+    """Else a step with many generations of a group would hold each input image many times."""
     groups = roll(rows=1, G=4, image=[Image.new("RGB", (2, 2))])
     seen = []
     score_groups(groups, [bind(lambda images, **_: seen.extend(images) or [0.0] * 4)])
@@ -209,12 +209,12 @@ def test_none_for_part_of_a_group_drops_that_part():
     assert list(scores[0].dropped) == [0] and "None for it but not" in scores[0].dropped[0].message
 
 
-def test_a_failed_sibling_is_no_part_of_the_whole_group():
+def test_a_failed_generation_is_no_part_of_the_whole_group():
     scores = score_groups(fail(roll(), 0, 0), [returns([None, 1.0, 2.0])])
     assert list(scores[0].dropped) == [0]
 
 
-def test_no_survivors_calls_nothing():
+def test_without_valid_trajectories_nothing_is_called():
     groups = fail(fail(roll(rows=1), 0, 0), 0, 1, "policy")
     scores = score_groups(groups, [bind(lambda **_: 1 / 0)])
     assert scores[0].values["r"] == (None, None)

@@ -39,7 +39,7 @@ def bound(name, scenario=answer, columns=COLUMNS, **settings):
 
 
 def values(name, groups=None, log=None, **settings):
-    """What a reward says of two siblings that wrote `TEXTS`."""
+    """What a reward says of two generations of a group that wrote `TEXTS`."""
     reward = bound(name, **settings)
     (scores,) = score_groups(roll() if groups is None else groups, [reward], log)
     return list(scores.values[reward.name])
@@ -125,7 +125,7 @@ def test_a_class_is_made_with_the_options():
         ("strings", {}, r"text is completion\[0\]\['content'\]"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(name, settings, message):
+def test_unsupported_arguments_raise(name, settings, message):
     with pytest.raises(RewardError, match=message):
         values(STYLE + name, **settings)
     with pytest.raises(RewardError, match="'one' returned 1 values for 2"):
@@ -168,7 +168,7 @@ def test_a_class_that_exits(tmp_path):
         bound(f"{tmp_path}/exits.py:Exits")
 
 
-def test_a_model_is_refused(tmp_path):
+def test_a_model_raises(tmp_path):
     (tmp_path / "model.py").write_text(
         "from transformers import BertConfig, BertForSequenceClassification as B\n"
         "model = B(BertConfig(hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4))"
@@ -183,10 +183,10 @@ def test_the_state_of_the_training():
     assert values(STYLE + "with_state_max", log=log) == [0.25, 0.25]
 
 
-# --- drawn pictures
+# --- drawn images
 
 
-def test_drawn_pictures_stand_beside_input_pictures(tmp_path):
+def test_generated_images_stand_beside_input_images(tmp_path):
     (tmp_path / "both.py").write_text(
         "seen = []\n"
         "def both(prompts, images, completion_images):\n"
@@ -203,7 +203,7 @@ def test_drawn_pictures_stand_beside_input_pictures(tmp_path):
     assert prompts[0] == [{"role": "user", "content": "a dog"}]
 
 
-def test_a_question_with_a_picture_comes_in_parts(capsys):
+def test_a_question_with_an_image_comes_in_parts(capsys):
     groups = roll(image=Image.new("RGB", (3, 3)))
     assert values(STYLE + "show", groups, columns=(*COLUMNS, "image")) == [1.0, 1.0]
     said = capsys.readouterr().out
@@ -226,7 +226,7 @@ def test_image_tokens_are_among_the_ids_and_denoising_has_none():
     assert values(STYLE + "redness_of_images", steps, scenario=text_to_image)
 
 
-def test_improvement_refuses_a_reward_that_it_cannot_give_tokens():
+def test_improvement_rejects_a_reward_that_needs_token_ids():
     config = RewardConfig(name="improvement", options={"of": STYLE + "with_ids"})
     with pytest.raises(ConfigError, match="needs completion_ids, which"):
         resolve(config, {"draft": "image", "revision": "image"}, ())
@@ -250,7 +250,7 @@ def test_what_is_logged_belongs_to_its_trajectory():
         ("log_metric('mean', 1.0)", r"log_metric\('mean', 1.0\), which is motet's own name"),
     ],
 )
-def test_wrong_logs_are_refused(tmp_path, call, message):
+def test_wrong_logs_raise(tmp_path, call, message):
     (tmp_path / "logs.py").write_text(
         f"def logs(completions, log_extra, log_metric, **kw):\n    {call}\n    return [1.0] * len(completions)"
     )

@@ -61,7 +61,7 @@ def test_rows_are_deterministic_and_have_their_columns(task: str) -> None:
     assert [first.row(i)["scene"] for i in range(9)] != [other.row(i)["scene"] for i in range(9)]
 
 
-def test_the_default_task_is_the_old_one() -> None:
+def test_the_default_task_is_prompts() -> None:
     old, named = ShapesRows("train", 0, {}), ShapesRows("train", 0, {"task": "prompts"})
     assert old.columns == named.columns == COLUMNS
     assert old.row(3)["target"].tobytes() == named.row(3)["target"].tobytes()
@@ -71,7 +71,7 @@ def test_the_default_task_is_the_old_one() -> None:
     ("task", "message"),
     [("edit", "task='edit'.*Did you mean 'edits'"), ("layouts", "renamed to 'layouts'"), (3, "task=3")],
 )
-def test_unknown_tasks_are_refused(task: object, message: str) -> None:
+def test_unknown_tasks_raise(task: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ShapesRows("train", 0, {"task": task})
 
@@ -140,7 +140,7 @@ def answer_of(question: str, scene: Scene) -> str | None:
     return None
 
 
-def test_reasoning_needs_no_picture_and_answers_from_the_description() -> None:
+def test_reasoning_needs_no_image_and_answers_from_the_description() -> None:
     judged = Counter()
     for row in rows("reasoning"):
         described, _, question = row["question"].partition(". ")
@@ -161,7 +161,7 @@ def test_questions_of_reasoning_follow_the_worlds_options() -> None:
     assert all(row["solution"].startswith(f"<think> {row['scene']}, ") for row in made)
 
 
-def test_plans_satisfy_their_prompts_and_are_what_is_drawn() -> None:
+def test_layouts_satisfy_their_prompts_and_match_their_targets() -> None:
     for split in SPLITS:
         for row in rows("layouts", split):
             assert verify_image(row["target"], row["spec"]).correct
@@ -333,12 +333,12 @@ def group(count: int, shape: str, colour: str | None = None) -> dict:
         ([group(1, "circle"), group(1, "cross")], "left of", "c1 red circle", "a cross is missing"),
     ],
 )  # fmt: skip
-def test_mistakes_in_words(groups: list[dict], relation: str | None, scene: str, words: str) -> None:
+def test_describe_mistakes(groups: list[dict], relation: str | None, scene: str, words: str) -> None:
     spec = SPEC | {"groups": groups, "relation": relation}
     assert describe_mistakes(parse_scene(render(parse_description(scene), 32), 4), spec) == words
 
 
-def test_an_unreadable_cell_is_a_mistake_too_and_many_things_are_many() -> None:
+def test_an_unreadable_cell_is_a_mistake_too_and_many_objects_are_many() -> None:
     image = render(parse_description("b2 red circle"), 32)
     image.paste((0, 0, 0), (24, 24, 30, 30))
     spec = SPEC | {"groups": [group(1, "circle", "red")]}
@@ -347,7 +347,7 @@ def test_an_unreadable_cell_is_a_mistake_too_and_many_things_are_many() -> None:
     assert describe_mistakes(parse_scene(render(crowd, 32), 4), spec) == "many red circles instead of one"
 
 
-def test_nothing_is_wrong_exactly_with_correct_pictures() -> None:
+def test_nothing_is_wrong_exactly_with_correct_images() -> None:
     # Every prompt against the drafts of others: far more mistakes at once than are ever planted.
     drafts = rows("drafts")
     parsed = [parse_scene(row["draft"], 4) for row in drafts[:60]]

@@ -51,7 +51,7 @@ def test_templates_are_far_apart() -> None:
     assert distance[~np.eye(len(cells), dtype=bool)].min() > 32
 
 
-def test_a_right_picture_is_right() -> None:
+def test_a_right_image_is_right() -> None:
     assert result(image(ShapeInstance(1, 2, "red", "circle"))).correct
 
 
@@ -61,7 +61,7 @@ def test_small_noise_is_forgiven() -> None:
 
 
 @pytest.mark.parametrize("share", [0.75, 0.5, 0.3])
-def test_pale_and_blended_shapes_are_refused(share: float) -> None:
+def test_pale_and_blended_shapes_raise(share: float) -> None:
     background, drawn = image(), image(ShapeInstance(1, 2, "red", "circle"))
     pale = result(share * drawn + (1 - share) * background)
     assert not pale.correct
@@ -70,7 +70,7 @@ def test_pale_and_blended_shapes_are_refused(share: float) -> None:
     assert "match no known" in pale.reason
 
 
-def test_off_palette_colour_is_refused() -> None:
+def test_off_palette_colour_raises() -> None:
     pixels = image()
     cover = (cell_pixels("circle", "red", 8) != np.array(BACKGROUND)).any(-1)
     pixels[8:16, 16:24][cover] = (255, 140, 0)  # orange is not in the palette
@@ -78,13 +78,13 @@ def test_off_palette_colour_is_refused() -> None:
 
 
 @pytest.mark.parametrize("part", [np.s_[8:12], np.s_[12:16]])
-def test_half_drawn_shape_is_refused(part: slice) -> None:
+def test_half_drawn_shape_raises(part: slice) -> None:
     pixels = image(ShapeInstance(1, 2, "red", "circle"))
     pixels[part] = BACKGROUND
     assert not result(pixels).correct
 
 
-def test_shape_across_two_cells_is_refused() -> None:
+def test_shape_across_two_cells_raises() -> None:
     assert not result(np.roll(image(ShapeInstance(1, 2, "red", "circle")), 4, axis=1)).correct
 
 
@@ -94,7 +94,7 @@ def test_two_halves_do_not_make_a_shape() -> None:
     assert not result(pixels).correct
 
 
-def test_a_small_stray_mark_in_a_large_cell_is_refused() -> None:
+def test_a_small_stray_mark_in_a_large_cell_raises() -> None:
     # 6 x 6 pixels in a cell of 96 x 96 drown in the cell's mean (12 of 16 allowed): the block of 24 x 24 shows them.
     pixels = image(ShapeInstance(1, 2, "red", "circle"), canvas=384)
     pixels[300:306, 4:10] = COLOURS["black"]
@@ -102,14 +102,14 @@ def test_a_small_stray_mark_in_a_large_cell_is_refused() -> None:
 
 
 @pytest.mark.parametrize("canvas", [32, 96, 384])
-def test_a_stray_mark_is_refused_at_any_size(canvas: int) -> None:
+def test_a_stray_mark_raises_at_any_size(canvas: int) -> None:
     pixels = image(ShapeInstance(1, 2, "red", "circle"), canvas=canvas)
     side = max(1, canvas // 4 // 6)
     pixels[canvas - side - 2 : canvas - 2, 2 : 2 + side] = COLOURS["black"]
     assert not result(pixels).correct
 
 
-def test_extra_object_is_refused() -> None:
+def test_extra_object_raises() -> None:
     got = result(image(ShapeInstance(1, 2, "red", "circle"), ShapeInstance(0, 0, "blue", "square")))
     assert not got.correct
     assert got.partial == pytest.approx(0.5)  # one object asked and there, two marks found
@@ -134,7 +134,7 @@ def test_relation_decides_and_halves_the_partial_score() -> None:
         assert got.partial == (1.0 if holds else 0.5)
 
 
-def test_other_picture_sizes() -> None:
+def test_other_image_sizes() -> None:
     wide = Image.new("RGB", (32, 16), BACKGROUND)
     assert len(parse_scene(wide, 4).unreadable) == 16
     assert not verify(parse_scene(Image.new("RGB", (30, 30)), 4), RED_CIRCLE).correct

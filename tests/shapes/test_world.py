@@ -68,7 +68,7 @@ def caption_rows(count: int, **options: float) -> list[dict]:
     return [world.row(i) for i in range(count)]
 
 
-def test_captions_say_what_the_picture_holds() -> None:
+def test_captions_say_what_the_image_holds() -> None:
     for row in caption_rows(COUNT):
         scene = parse_scene(row["image"], 4).scene
         groups = Counter((obj.colour, obj.shape) for obj in scene.objects)
@@ -94,7 +94,7 @@ def test_captions_of_training_name_nothing_held_out_and_are_of_both_sorts_of_sce
     assert COUNT * 0.02 < many < COUNT * 0.2
 
 
-def test_captions_are_asked_for_in_training_alone_and_by_their_share(rows: dict[str, list[dict]]) -> None:
+def test_caption_fraction_changes_training_alone(rows: dict[str, list[dict]]) -> None:
     share = sum(row["kind"] == "caption" for row in caption_rows(COUNT, caption_fraction=0.2)) / COUNT
     assert 0.13 < share < 0.27
     for split in ("test", "held_out"):

@@ -10,7 +10,7 @@ from tests.rewards.judges import image, save_blip
 CPU = torch.device("cpu")
 
 
-def test_blip_describes_each_picture_as_it_would_alone(tmp_path):
+def test_blip_describes_each_image_as_it_would_alone(tmp_path):
     path = str(save_blip(tmp_path))
     captioner = BlipCaptioner.open(path, CPU, key="captioner_path", max_tokens=6, batch_size=2)
     images = [image("red"), image("blue"), image("green", (9, 30))]
@@ -22,7 +22,7 @@ def test_blip_describes_each_picture_as_it_would_alone(tmp_path):
     assert captioner([]) == []
 
 
-def test_blip_reads_the_picture_as_its_processor_says(tmp_path):
+def test_blip_reads_the_image_as_its_processor_says(tmp_path):
     captioner = BlipCaptioner.open(str(save_blip(tmp_path)), CPU, key="k", max_tokens=5, batch_size=4)
     shown = image("blue")
     pixels = captioner.image_processor(images=[shown], return_tensors="pt")["pixel_values"]
@@ -30,6 +30,6 @@ def test_blip_reads_the_picture_as_its_processor_says(tmp_path):
     assert captioner([shown]) == [captioner.tokenizer.decode(ids[0], skip_special_tokens=True)]
 
 
-def test_what_is_no_captioner_is_refused(tmp_path):
+def test_an_invalid_captioner_raises(tmp_path):
     with pytest.raises(ConfigError, match=r"k='.*' cannot be loaded as BlipForConditionalGeneration"):
         BlipCaptioner.open(str(tmp_path), CPU, key="k", max_tokens=5, batch_size=4)

@@ -58,7 +58,7 @@ def test_the_encoder_is_frozen_and_loaded_once(bert, scorer):
     assert BertScore.open(bert, CPU, key="encoder", batch_size=1).model is scorer.model
 
 
-def test_a_model_with_gaps_is_refused(bert, tmp_path):
+def test_a_model_with_gaps_raises(bert, tmp_path):
     from safetensors.torch import load_file, save_file
     from transformers import AutoModel, BertModel
 

@@ -43,7 +43,7 @@ def test_it_is_the_cosine_of_clips_own_embeddings(clip):
     assert len({round(v, 4) for v in wanted}) == 4
 
 
-def test_rows_without_a_prompt_are_not_judged(clip):
+def test_rows_without_a_prompt_get_none(clip):
     assert bound(clip)(prompts=[], completions=shows(IMAGES[0]), prompt=[None]) == [None]
 
 
@@ -56,11 +56,11 @@ def test_rows_without_a_prompt_are_not_judged(clip):
         ({"path": "x", "batch_size": 1.5}, "batch_size=1.5"),
     ],
 )
-def test_wrong_options_are_refused(options, message):
+def test_wrong_options_raise(options, message):
     with pytest.raises(ConfigError, match=message):
         ClipScore(**options)
 
 
-def test_a_path_without_a_model_is_refused_before_the_first_sample():
+def test_a_path_without_a_model_raises_before_the_first_sample():
     with pytest.raises(ConfigError, match=r"rewards.options.path of 'clip_score': There is no model at 'nowhere'"):
         bound("nowhere")

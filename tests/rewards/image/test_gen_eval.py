@@ -123,7 +123,7 @@ def test_relations_forgive_a_tenth_of_the_sizes():
         {"class": "dog", "count": 1, "position": ["beside", 0]},
     ],
 )
-def test_a_clause_that_is_none_is_refused(clause):
+def test_invalid_clauses_raise(clause):
     with pytest.raises(DataError, match=r"is not a valid GenEval clause"):
         clauses([clause])
     assert clauses([{"class": "dog", "count": 1, "color": None, "position": None}]) == [{"class": "dog", "count": 1}]
@@ -170,7 +170,7 @@ def test_every_row_has_its_own_exclusions():
         ),
     ],
 )
-def test_wrong_options_are_refused(options, message):
+def test_wrong_options_raise(options, message):
     with pytest.raises(ConfigError, match=message):
         bound(**options)
 
@@ -195,7 +195,7 @@ def save_detector(folder, classes=80, labels=None):
     return folder
 
 
-def test_the_models_load_and_judge(tmp_path):
+def test_the_models_load_and_score(tmp_path):
     detector, clip = save_detector(tmp_path / "detector"), save_clip(tmp_path / "clip")
     reward = bound(detector=str(detector), clip=str(clip), threshold=0.0, counting_threshold=0.0)
     (reward,) = bind_policy([reward], FakePolicy())
@@ -279,13 +279,13 @@ def test_without_scipy_the_extra_is_named(monkeypatch):
         bind_policy([bound()], FakePolicy())
 
 
-def test_a_detector_of_other_classes_is_refused(tmp_path):
+def test_a_detector_of_other_classes_raises(tmp_path):
     folder = save_detector(tmp_path / "detector", classes=7)
     with pytest.raises(ConfigError, match=r"has 7 classes, expected COCO's 80"):
         Detector.open(str(folder), torch.device("cpu"), key="k", threshold=0.3, batch_size=1)
 
 
-def test_a_detector_whose_classes_are_in_another_order_is_refused(tmp_path):
+def test_a_detector_whose_classes_are_in_another_order_raises(tmp_path):
     swapped = [*LABELS]
     swapped[15], swapped[16] = swapped[16], swapped[15]
     folder = save_detector(tmp_path / "detector", labels=swapped)

@@ -1,4 +1,4 @@
-"""Rewards that compare a drawing with another picture, and those of its size as a JPEG; arithmetic by hand."""
+"""Rewards that compare an image with another image, and those of its size as a JPEG; arithmetic by hand."""
 
 import io
 import math
@@ -19,7 +19,7 @@ COLUMNS = ("image", "caption", "target_caption", "other", "prompt")
 
 
 def acted(**acts):
-    """One completion: pictures or texts by the names of their acts."""
+    """One completion: images or texts by the names of their acts."""
     return [
         {
             "role": "assistant",
@@ -71,7 +71,7 @@ def test_psnr_by_hand():
 def test_which_act_is_compared_with_what():
     one = acted(edit=LIGHTER, caption="x", restored=GREY)
     ask = {"completions": [one], "images": [[GREY]], "other": [LIGHTER]}
-    assert bound("psnr")(**ask) == [60]  # the last picture: restored
+    assert bound("psnr")(**ask) == [60]  # the last image: restored
     assert bound("psnr", act="edit")(**ask) == pytest.approx([DECIBELS])
     assert bound("psnr", act="edit", column="other")(**ask) == [60]
     assert bound("psnr", column="image", act="restored")(**ask) == [60]
@@ -101,12 +101,12 @@ def test_it_sees_the_acts_of_its_options_and_needs_its_column():
         ({"act": "edit", "to": "edit"}, "to='edit' of 'psnr' is the scored act itself"),
     ],
 )
-def test_wrong_options_are_refused(options, message):
+def test_wrong_options_raise(options, message):
     with pytest.raises(ConfigError, match=message):
         bound("psnr", **options)
 
 
-def test_a_column_without_pictures_is_named():
+def test_a_column_without_images_is_named():
     with pytest.raises(DataError, match="column 'other' holds a str"):
         bound("psnr", column="other")(completions=[acted(edit=GREY)], other=["a.png"])
 
@@ -152,7 +152,7 @@ def test_the_direction_of_an_edit_by_clips_own_embeddings(clip):
     assert bound("clip_direction", path=clip, batch_size=1)(**ask)[0] == pytest.approx(wanted, abs=1e-5) == found[0]
 
 
-def test_the_likeness_of_pictures_by_clips_own_embeddings(clip):
+def test_the_similarity_of_images_by_clips_own_embeddings(clip):
     images, _ = embeddings(clip)
     ask = {"completions": [acted(edit=EDITED, restored=SOURCE)], "images": [[SOURCE]]}
     wanted = pytest.approx([float(images[0] @ images[1])], abs=1e-5)

@@ -78,7 +78,7 @@ def test_lpips_equals_the_formula_on_a_small_backbone():
     assert (found > 0.01).all() and lpips(maps[0], maps[0], weights).tolist() == [0.0, 0.0]
 
 
-def test_a_place_without_activation_is_no_nan():
+def test_a_position_without_activation_is_not_nan():
     dead, alive = torch.zeros(1, 2, 1, 1), torch.tensor([[[[3.0]], [[4.0]]]])
     torch.testing.assert_close(lpips([dead], [alive], [torch.tensor([1.0, 2.0])]), torch.tensor([0.36 + 2 * 0.64]))
     assert lpips([dead], [dead], [torch.ones(2)]).item() == 0.0

@@ -28,14 +28,14 @@ def test_pixels_are_squashed_to_the_side():
 
 
 @pytest.mark.parametrize(("name", "distance"), [("mse", mse), ("ssim", lambda a, b: 1 - ssim(a, b))])
-def test_likeness_is_one_less_the_distance(name, distance):
+def test_similarity_is_one_minus_the_distance(name, distance):
     wanted = 1 - distance(to_pixels(REAL, 16, CPU), to_pixels(DRAWN, 16, CPU))
     found = ImageSimilarity(open_distance("cycle", name, None, None, CPU), 16, 2, CPU)(REAL, DRAWN)
     assert found == pytest.approx(wanted.clamp(0, 1).tolist(), abs=1e-6)
     assert len({round(value, 3) for value in found}) == 3
 
 
-def test_a_shared_real_picture_is_resized_once(monkeypatch):
+def test_a_shared_real_image_is_resized_once(monkeypatch):
     resized = []
     monkeypatch.setattr(visual, "to_pixels", lambda p, s, d: resized.append(len(p)) or to_pixels(p, s, d))
     likeness = ImageSimilarity(mse, 16, 8, CPU)
@@ -112,18 +112,18 @@ def test_torchmetrics_is_asked_for_one_number_per_pair(monkeypatch):
         (("mse", None, "w.safetensors", 224), "is set without a backbone"),
     ],
 )
-def test_wrong_options_are_refused(options, message):
+def test_wrong_options_raise(options, message):
     with pytest.raises(ConfigError, match=message):
         check_visual("cycle", *options)
 
 
-def test_lpips_without_its_packages_is_refused_at_load(monkeypatch):
+def test_lpips_without_its_packages_raises_at_load(monkeypatch):
     monkeypatch.setattr(visual, "find_spec", lambda name: None if name == "torchvision" else object())
     with pytest.raises(ConfigError, match=r"needs the package torchvision.*pip install 'motet\[metrics\]'"):
         check_visual("cycle", "lpips", None, None, 224)
 
 
-def test_wrong_weights_are_refused(tmp_path):
+def test_wrong_weights_raise(tmp_path):
     folder, _ = save_resnet(tmp_path)
     save_file({"0": torch.rand(6), "1": torch.rand(9)}, tmp_path / "wrong.safetensors")
     with pytest.raises(ConfigError, match=r"holds .*'1': \(9,\).*expected .*'1': \(8,\)"):

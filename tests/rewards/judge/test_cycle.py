@@ -53,7 +53,7 @@ def test_a_perfect_cycle_is_one():
     assert call(bound(policy), [REAL[0]] * 2, ["a red dog"] * 2, [REAL[0]] * 2) == pytest.approx([1.0, 1.0])
 
 
-def test_the_policy_is_asked_once_for_all_about_the_drawings():
+def test_the_policy_is_asked_once_for_all_about_the_images():
     policy = FakePolicy(writes=lambda request: "a dog")
     call(bound(policy, question="What is it?"))
     ((kind, requests),) = policy.calls
@@ -86,14 +86,14 @@ def test_an_endpoint_describes_and_what_fails_is_nan():
     assert server.seen[0][1]["messages"][0]["content"][1]["text"] == "Describe the picture in one sentence."
 
 
-def test_a_row_without_a_prompt_is_not_judged_and_one_without_a_picture_is_an_error():
+def test_a_row_without_a_prompt_gets_none_and_one_without_an_image_is_an_error():
     reward = bound(FakePolicy(writes=["x"]))
     assert call(reward, prompts=[None, None]) == [None, None]
     with pytest.raises(DataError, match="no real image"):
         reward(prompts=[], completions=shows(DRAWN[0]), prompt=["x"], images=[None])
 
 
-def test_the_real_picture_is_needed_only_by_the_visual_term():
+def test_the_real_image_is_needed_only_by_the_visual_term():
     with pytest.raises(RewardError, match="'cycle' needs column 'images'"):
         bound(columns=("prompt",))
     policy = FakePolicy(writes=["a red dog"])
@@ -116,18 +116,18 @@ def test_the_real_picture_is_needed_only_by_the_visual_term():
         ({"side": 4}, "side=4"),
     ],
 )
-def test_wrong_options_are_refused(options, message):
+def test_wrong_options_raise(options, message):
     with pytest.raises(ConfigError, match=message):
         Cycle(**{"visual": "mse", **options})
 
 
-def test_an_unknown_option_is_refused_when_the_recipe_is_loaded():
+def test_an_unknown_option_raises_when_the_recipe_is_loaded():
     with pytest.raises(ConfigError, match=r"'cycle' has 'captionner'.*Did you mean 'captioner'"):
         bound(captionner="blip")
 
 
 def test_a_step_of_a_tiny_janus_is_scored_whole(janus):
-    """Drawings that the policy sampled, captions that it wrote with its starting weights, token matching beside."""
+    """Images of the policy, captions with its reference weights, and token matching."""
     janus.freeze_reference()
     acts, groups = ("image",), []
     for p, prompt in enumerate(["two red circles", "a blue square"]):

@@ -1,4 +1,4 @@
-"""A judge behind HTTP: what is sent, what is tried again, and what is refused. The server is in this process."""
+"""A judge behind HTTP: what is sent, what is tried again, and what is rejected. The server is in this process."""
 
 import base64
 import io
@@ -27,7 +27,7 @@ def patient(server, **changes):
     return replace(Endpoint(base_url=server.url, model="judge", retries=2, backoff=0.001, timeout=5.0), **changes)
 
 
-def test_the_request_is_a_chat_with_the_picture_as_png(server, monkeypatch):
+def test_the_request_is_a_chat_with_the_image_as_png(server, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", "s3cret")
     replies = ask(patient(server, key_variable="JUDGE_KEY", max_tokens=7), [image("blue")], ["What?"], "cycle")
     assert replies == ["a red dog"]
@@ -181,7 +181,7 @@ def test_a_key_that_is_not_set(server, monkeypatch):
         ({"base_url": "http://x", "model": "m", "key_variable": " "}, "endpoint.key_variable=' '"),
     ],
 )
-def test_a_wrong_endpoint_is_refused(value, message):
+def test_a_wrong_endpoint_raises(value, message):
     with pytest.raises(ConfigError, match=message):
         read_endpoint("cycle", value)
 

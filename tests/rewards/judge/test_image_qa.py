@@ -1,4 +1,4 @@
-"""Questions about the drawing, asked of a scripted policy, of a tiny Janus, and of a server."""
+"""Questions about the generated image, asked of a scripted policy, of a tiny Janus, and of a server."""
 
 import math
 
@@ -22,7 +22,7 @@ def bound(policy, **options):
 
 
 def ask(reward, answers, golds, questions=None, **columns):
-    """Each drawing is asked its question; the policy's script is read off the question's last word."""
+    """Each generated image is asked its question; the policy's script is read off the question's last word."""
     questions = questions or [f"Which? {answer}" for answer in answers]
     images = shows(*(image() for _ in questions))
     return reward(prompts=[], completions=images, question=questions, answer=golds, **columns)
@@ -33,7 +33,7 @@ def parrot():
     return FakePolicy(writes=lambda request: request.context.text.partition("?")[2].strip())
 
 
-def test_the_question_is_asked_about_the_drawing_greedily():
+def test_the_question_is_asked_about_the_image_greedily():
     policy = FakePolicy(writes=lambda request: "<answer>red</answer>")
     shown = image("red")
     reward = bound(policy, max_tokens=50)
@@ -62,11 +62,11 @@ def test_an_object_class_strict_and_graded():
     assert ask(bound(parrot(), compare="graded_class"), answers, golds, **columns) == [1.0, 0.9, 0.5, 0.0, 0.0]
 
 
-def test_rows_without_a_question_or_a_gold_answer_are_not_judged():
+def test_rows_without_a_question_or_a_gold_answer_get_none():
     assert ask(bound(parrot()), ["", ""], ["4", None], questions=[None, "How many? 4"]) == [None, None]
 
 
-def test_a_janus_judges_itself_with_the_weights_that_it_started_from(janus):
+def test_a_janus_answers_with_its_reference_weights(janus):
     janus.freeze_reference()
     reward = bound(janus, weights="reference", max_tokens=6)
     assert reward.uses_reference
@@ -100,17 +100,17 @@ def test_a_server_judges_and_what_it_cannot_judge_is_nan():
         ({"vqa_model": "endpoint"}, "endpoint=None of 'image_qa' is not a mapping"),
     ],
 )
-def test_wrong_options_are_refused(options, message):
+def test_wrong_options_raise(options, message):
     with pytest.raises(ConfigError, match=message):
         ImageQA(**options)
 
 
-def test_a_policy_that_writes_nothing_is_refused():
+def test_a_policy_without_text_raises():
     with pytest.raises(ConfigError, match="does not generate text"):
         bound(FakePolicy(kinds=("image",)))
 
 
-def test_the_picture_is_the_last_one():
+def test_the_image_is_the_last_one():
     policy = FakePolicy(writes=lambda request: "x")
     first, last = Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4))
     completion = shows(first)[0] + shows(last)[0]

@@ -36,14 +36,14 @@ def test_the_last_number_over_the_scale(server):
     assert values[0] == 0.9 and values[3] == 0.2 and all(math.isnan(value) for value in values[1:3])
 
 
-def test_a_number_beyond_the_scale_is_no_score(server):
+def test_a_number_beyond_the_scale_is_nan(server):
     replies = {"a": "Final Score: 5", "b": "Final Score: 8", "c": "Final Score: 5.5", "d": "Final Score: **0**"}
     server.reply = lambda body: replies[body["messages"][0]["content"][-1]["text"][-1]]
     values = bound(server)(completions=shows(*[image()] * 4), prompt=["a", "b", "c", "d"])
     assert values[0] == 1.0 and values[3] == 0.0 and all(math.isnan(value) for value in values[1:3])
 
 
-def test_a_judge_with_another_scale_is_said_so(server):
+def test_scores_beyond_the_scale_raise(server):
     server.reply = lambda body: "Final Score: 8"
     with pytest.raises(RewardError, match=r"got 8; all 2 scores are beyond its scale 5") as caught:
         bound(server)(completions=shows(*[image()] * 2), prompt=["a", "b"])
@@ -56,7 +56,7 @@ def test_one_odd_number_is_not_another_scale(server):
     assert math.isnan(value)
 
 
-def test_blanks_without_a_number_take_no_time(server):
+def test_spaces_without_a_number_take_no_time(server):
     server.reply = lambda body: "Final Score:" + " " * 200_000 + "none"
     began = time.monotonic()
     (value,) = bound(server)(completions=shows(image()), prompt=["a"])
@@ -93,6 +93,6 @@ def test_a_completion_without_the_act_is_not_asked_about(server):
         ({"act": "edit"}, "name the act 'edit'"),
     ],
 )
-def test_wrong_options_are_refused(options, message):
+def test_wrong_options_raise(options, message):
     with pytest.raises(ConfigError, match=message):
         bound(None, **options)

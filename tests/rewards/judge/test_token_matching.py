@@ -69,7 +69,7 @@ def test_the_reference_does_not_drift_and_the_current_weights_do(janus):
     assert max(abs(a - b) for a, b in zip(current(**ask), start, strict=True)) > 1e-3
 
 
-def test_rows_without_a_prompt_or_a_drawing_are_not_judged(janus):
+def test_rows_without_a_prompt_or_an_image_get_none(janus):
     scores = bound(janus, weights="current")(
         prompts=[], completions=[*shows(*IMAGES[:2]), []], prompt=[None, "a cross", "a cross"]
     )
@@ -82,7 +82,7 @@ def test_an_empty_span_matches_nothing():
     torch.testing.assert_close(match([empty, full]), torch.tensor([0.0, 1.0]))
 
 
-def test_a_policy_that_cannot_is_refused():
+def test_a_policy_without_features_raises():
     with pytest.raises(ConfigError, match=r"FakePolicy has no reference\(\)"):
         bound(FakePolicy())
     with pytest.raises(ConfigError, match="FakePolicy has no method"):
@@ -96,7 +96,7 @@ def test_a_policy_that_cannot_is_refused():
         ({"batch_size": 0}, "batch_size=0"),
     ],
 )
-def test_wrong_options_are_refused(options, message):
+def test_wrong_options_raise(options, message):
     with pytest.raises(ConfigError, match=message):
         TokenMatching(**options)
 

@@ -1,4 +1,4 @@
-"""Rewards of edits, cycles, critiques and revisions on pictures of the shapes world, and what they are shown."""
+"""Rewards of edits, cycles, critiques and revisions on images of the shapes world, and what they are shown."""
 
 import asyncio
 import math
@@ -65,7 +65,7 @@ def take(ask, count):
     return {name: values[:count] for name, values in ask.items()}
 
 
-def test_in_a_cycle_each_reward_looks_at_its_own_picture():
+def test_in_a_cycle_each_reward_looks_at_its_own_image():
     ask = columns("edits")
     good = [acted(edit=row["edited"], restored=row["image"]) for row in rows("edits")]
     still = [acted(edit=row["image"], restored=row["image"]) for row in rows("edits")]
@@ -76,7 +76,7 @@ def test_in_a_cycle_each_reward_looks_at_its_own_picture():
     assert back(completions=[acted(edit=row["edited"]) for row in rows("edits")], **ask) == [None] * 12
 
 
-def test_what_was_redrawn_must_be_the_scene_of_the_input():
+def test_a_regenerated_image_must_show_the_scene_of_the_input():
     ask = columns("edits")
     drawn = [acted(caption="x", regenerated=row["image"]) for row in rows("edits")[:6]]
     drawn += [acted(caption="x", regenerated=row["edited"]) for row in rows("edits")[6:]]
@@ -96,7 +96,7 @@ def test_an_act_may_be_matched_with_another_act():
     assert second["image"].size == (32, 32)
 
 
-def test_without_places_the_things_alone_count():
+def test_without_match_cells_only_the_objects_count():
     scene = Scene(
         4,
         (
@@ -122,7 +122,7 @@ def test_without_places_the_things_alone_count():
     assert halfway(**ask)[2] == pytest.approx(0.5 * 2 / 3)
 
 
-def test_pictures_of_another_size_and_grid():
+def test_images_of_another_size_and_grid():
     world = ShapesRows("train", 0, {"task": "edits", "grid": 2, "canvas": 32, "max_objects": 3, "max_count": 3})
     row = world.row(0)
     ask = {

@@ -27,7 +27,7 @@ def drawn(*colours):
 
 @pytest.fixture
 def checker(monkeypatch):
-    """Correct when the picture is of the colour that the spec names; half right otherwise."""
+    """Correct when the image is of the colour that the spec names; half right otherwise."""
 
     def check(image, spec):
         right = image.getpixel((0, 0)) == spec["colour"]
@@ -39,7 +39,7 @@ def checker(monkeypatch):
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
-def test_the_last_picture_is_judged(checker):
+def test_the_last_image_is_scored(checker):
     spec = {"colour": RED}
     assert Shapes()([drawn(RED), drawn(RED, BLUE)], [spec, spec]) == [1.0, 0.0]
 
@@ -49,17 +49,17 @@ def test_partial_mixes(checker):
     assert Shapes(partial=0.4)([drawn(RED), drawn(BLUE)], spec) == pytest.approx([1.0, 0.2])
 
 
-def test_rows_without_a_spec_or_a_drawing_are_not_judged(checker):
+def test_rows_without_a_spec_or_an_image_get_none(checker):
     assert Shapes()([drawn(RED), []], [None, {"colour": RED}]) == [None, None]
 
 
-def test_text_alone_is_refused(checker):
+def test_text_alone_raises(checker):
     with pytest.raises(RewardError, match="without an image"):
         Shapes()([[{"role": "assistant", "content": "red"}]], [{"colour": RED}])
 
 
 @pytest.mark.parametrize("partial", [-0.1, 1.5, True, "much"])
-def test_partial_out_of_range_is_refused_with_the_recipe(partial):
+def test_partial_out_of_range_raises(partial):
     with pytest.raises(ConfigError, match="partial"):
         resolve(RewardConfig(name="shapes", options={"partial": partial}), {"image": "image"}, ["spec"])
 

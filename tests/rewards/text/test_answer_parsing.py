@@ -135,7 +135,7 @@ def test_ill_formed(text):
 
 
 @pytest.mark.parametrize("text", ["<answer><" + " " * 50_000 + "</answer>", "<" + " " * 50_000])
-def test_blanks_in_a_tag_take_no_time(text):
+def test_spaces_in_a_tag_take_no_time(text):
     began = time.monotonic()
     extract_answer(text)
     well_formed(f"<think>{text}</think><answer>4</answer>")

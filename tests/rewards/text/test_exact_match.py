@@ -55,17 +55,17 @@ def test_exact_answer_takes_lines_for_options_only_if_the_gold_is_one_of_them():
     assert exact_answer(tag("Jones", "two"), ["B", "2"], question) == [1.0, 1.0]
 
 
-def test_an_act_that_did_not_happen_is_not_judged():
+def test_an_act_that_did_not_happen_gets_none():
     assert format_([[]]) == exact_answer([[]], ["4"]) == [None]
 
 
 @pytest.mark.parametrize("gold", ["bird", "E", "cat or dog"])
-def test_gold_that_is_no_option(gold):
+def test_gold_that_matches_no_option_raises(gold):
     with pytest.raises(DataError, match=r"not one of the options \['cat', 'dog'\]"):
         multiple_choice(tag("A"), [gold], None, [["cat", "dog"]])
 
 
-def test_gold_that_is_no_option_may_be_skipped():
+def test_invalid_gold_can_be_skipped():
     gold, options = ["bird", "B", None, "dog"], [["cat", "dog"]] * 4
     assert multiple_choice(tag("A", "B", "A", "A"), gold, None, options, on_invalid_gold="skip") == [
         None,
@@ -100,7 +100,7 @@ def test_options_of_a_wrong_type():
         multiple_choice(tag("A"), ["A"], None, ["A, B"])
 
 
-def test_a_picture_has_no_text():
+def test_an_image_has_no_text():
     drawing = [{"role": "assistant", "content": [{"type": "image", "image": Image.new("RGB", (2, 2))}]}]
     with pytest.raises(RewardError, match="'open_ended' got a completion without text"):
         open_ended([drawing], ["4"])

@@ -83,7 +83,7 @@ def test_rewards_without_gold_answers_take_any_column(tmp_path):
     checked(tmp_path, f"{path}:mine", {"answer": True})
 
 
-def test_a_run_is_refused_before_its_policy_is_loaded(tmp_path):
+def test_a_run_raises_before_its_policy_is_loaded(tmp_path):
     from motet.config import parse_recipe
     from motet.training.setup import setup_rl
 

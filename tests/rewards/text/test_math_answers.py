@@ -127,7 +127,7 @@ def test_a_process_that_hangs_or_dies_is_replaced():
     ]  # fmt: skip
 
 
-def test_a_process_that_cannot_start_is_no_verdict():
+def test_a_process_that_cannot_start_raises():
     with pytest.raises(RewardError, match="cannot start its process"):
         Comparer(0.5, [sys.executable, "-c", "raise SystemExit(3)"])("1", "2")
 
@@ -139,6 +139,6 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{"answer_tags": "yes"}, {"timeout": 0}])
-def test_wrong_options_are_refused(options):
+def test_wrong_options_raise(options):
     with pytest.raises(ConfigError, match="of 'math_verify' must be"):
         reward(**options)

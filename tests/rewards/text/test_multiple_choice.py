@@ -310,7 +310,7 @@ def test_an_option_may_sound_like_a_lead_or_a_reason():
     assert chosen_letter("who is right", options) == "C"
 
 
-def test_text_of_two_equal_options_is_no_choice():
+def test_text_of_two_equal_options_chooses_none():
     assert chosen_letter("cat", ["cat", "Cat", "dog"]) is None
 
 

@@ -124,7 +124,7 @@ def test_qa_accuracy_dispatches_by_type():
     assert qa_accuracy(answer_tags("b"), ["dog"], ["MC"], options=[["cat", "dog"]]) == [1.0]
 
 
-def test_qa_accuracy_refuses_what_it_does_not_know():
+def test_qa_accuracy_rejects_unknown_types():
     with pytest.raises(DataError, match="qa_type` holds 'mc'"):
         qa_accuracy(answer_tags("x"), ["x"], ["mc"])
     with pytest.raises(ConfigError, match="open='fuzzy' of 'qa_accuracy' must be one of exact, soft"):
