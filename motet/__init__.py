@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from motet.api.loop import rollout as rollout
     from motet.api.loop import score as score
     from motet.api.loop import update as update
+    from motet.api.runs import evaluate as evaluate
     from motet.api.runs import sft as sft
     from motet.api.runs import train as train
     from motet.config import Recipe as Recipe
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _NAMES = {
     "motet.api.loop": ("Optimizer", "advantages", "rollout", "score", "update"),
-    "motet.api.runs": ("sft", "train"),
+    "motet.api.runs": ("evaluate", "sft", "train"),
     "motet.config": ("Recipe",),
     "motet.core.conversation": ("Conversation",),
     "motet.core.protocols": ("Policy",),
@@ -63,6 +64,7 @@ __all__ = [
     "TextTokens",
     "__version__",
     "advantages",
+    "evaluate",
     "load_policy",
     "register",
     "rollout",

@@ -77,6 +77,34 @@ def sft(
         return run_recipe(made, Path(output), _resume_call("sft", output), resume=resume, supervised=True)
 
 
+def evaluate(
+    policy: Any = None,
+    *,
+    suite: Any = None,
+    scenario: Any = None,
+    data: Any = None,
+    rewards: Any = None,
+    recipe: PathOrRecipe | None = None,
+    **sections: Any,
+) -> dict[str, Any]:
+    """Evaluate a policy with a suite; returns the suite's table, as `before` and `after` of `train` hold it.
+
+    `suite`: a name, a path, a function `f(policy, settings, **options)`, or a mapping {"name": ..., option: value}.
+    None: the suite `rewards`, which rolls out `scenario` on `data` (of a dataset with splits: on `test`) and scores it
+    with `rewards`. Everything else as for `train`; `eval={"size": 64}` limits the number of rows.
+    """
+    given = {"policy": policy, "scenario": scenario, "data": data, "rewards": rewards, "steps": 1, **sections}
+    chosen = suite if suite is not None or recipe is not None else {"name": "rewards", "data": data}
+    if chosen is not None:
+        given["eval"] = {**(sections.get("eval") or {}), "suite": chosen}
+    with python_recipe(recipe, given) as made:
+        from motet.training.setup import setup_eval
+        from motet.training.suites import SuiteSettings, resolve_suite
+
+        setup, found = setup_eval(made), resolve_suite(made)
+        return {} if found is None else found(setup.policy, SuiteSettings(setup)).table
+
+
 def run_recipe(
     recipe: Recipe, output: Path, resume_command: str, *, resume: bool = False, supervised: bool = False
 ) -> RunResult:

@@ -153,6 +153,17 @@ def test_policies_that_are_functions_or_no_policies(tiny_checkpoint, tmp_path, m
         )
 
 
+def test_evaluate(tiny_checkpoint, tmp_path):
+    policy = motet.load_policy(str(tiny_checkpoint))
+    few = {"sampling": {"text": {"max_tokens": 6}}, "eval": {"size": 4, "samples_per_item": 2}}
+    table = motet.evaluate(policy, scenario="answer", data=ROWS, rewards=length, **few)
+    assert table["answer"]["length"]["rows"] == 4 and len(table["answer"]["length"]["by_row"]) == 4
+    assert motet.evaluate(policy, suite=lambda policy, settings: {"kinds": len(policy.kinds)}) == {"kinds": 2.0}
+    suite = {"name": "rewards", "data": ROWS}
+    run = train(tiny_checkpoint, tmp_path / "run", eval={**few["eval"], "suite": suite}, data=ROWS[:2])
+    assert run.before == table
+
+
 def test_names_of_the_package():
     assert set(motet.__all__) == {*motet._MODULES, "__version__"} and dir(motet) == sorted(motet.__all__)
     for name in motet.__all__:
