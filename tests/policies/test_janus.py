@@ -4,7 +4,6 @@ Bounds: float32 sampling and replay agree within 1e-4 in log-probability; under 
 """
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 from motet.config import PolicyConfig
 from motet.core.conversation import Conversation, Message, Text, assistant, user
 from motet.core.errors import CheckpointError, ConfigError, ContextError, DataError
-from motet.core.protocols import Policy, Request
+from motet.core.protocols import Request
 from motet.core.trajectory import Act, Sampling
 from motet.policies import load_policy
 from motet.policies.generation import replay as replay_module
@@ -189,13 +188,6 @@ def mixed_acts(policy: JanusPolicy, contexts: list[Conversation]) -> list[Act]:
     return [acts[k] for k in torch.randperm(len(acts), generator=torch.Generator().manual_seed(0))]
 
 
-def test_mixed_acts_replay_together_as_alone(policy: JanusPolicy, contexts: list[Conversation]) -> None:
-    acts = mixed_acts(policy, contexts)
-    alone = [policy.log_probs([act])[0] for act in acts]
-    assert worst(policy.log_probs(acts), alone) < ATOL
-    assert worst(policy.log_probs(acts), [act.log_probs for act in acts]) < ATOL
-
-
 def test_shared_prefixes_change_neither_log_probs_nor_gradients(
     policy: JanusPolicy, contexts: list[Conversation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,19 +267,6 @@ def test_autocast_stays_near(
 # ---- randomness ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "name"), [("text", "plain"), ("image", "plain"), ("image", "guided")])
-def test_company_in_the_batch_changes_no_sample(
-    policy: JanusPolicy, contexts: list[Conversation], kind: str, name: str
-) -> None:
-    asked = requests(kind, *contexts[: 3 if kind == "text" else 2], n=4)
-    together = policy.act(asked, SAMPLINGS[name])
-    backwards = policy.act(asked[::-1], SAMPLINGS[name])[::-1]
-    alone = [policy.act([one], SAMPLINGS[name])[0] for one in asked]
-    for a, b, c in zip(together, backwards, alone, strict=True):
-        assert a.ids.tolist() == b.ids.tolist() == c.ids.tolist()
-        assert worst([a.log_probs, a.log_probs], [b.log_probs, c.log_probs]) < ATOL
-
-
 @pytest.mark.parametrize(("kind", "name"), [("text", "plain"), ("image", "guided")])
 def test_sampling_in_parts_changes_no_sample(
     fresh: Callable[..., JanusPolicy],
@@ -310,12 +289,6 @@ def test_sampling_in_parts_changes_no_sample(
     assert [act.ids.tolist() for act in parts] == [act.ids.tolist() for act in whole]
     assert worst([act.log_probs for act in parts], [act.log_probs for act in whole]) < ATOL
     assert len({id(act.encoding) for act in parts}) == 2  # siblings still share their prefix in replay
-
-
-def test_the_key_alone_makes_the_sample(policy: JanusPolicy, contexts: list[Conversation]) -> None:
-    one, other = (Request("text", "text", contexts[0], key) for key in [(1, 2, 3), (1, 2, 4)])
-    a, b, c = (policy.act([r], SAMPLINGS["plain"])[0].ids.tolist() for r in (one, one, other))
-    assert a == b != c
 
 
 def test_more_answers_leave_the_first_ones_as_they_were(policy: JanusPolicy) -> None:
@@ -504,47 +477,6 @@ def test_tied_embeddings_train_if_either_part_does(fresh: Callable[..., JanusPol
         assert policy.model.lm_head.weight.requires_grad
 
 
-def test_the_reference_is_where_the_run_started(fresh: Callable[..., JanusPolicy]) -> None:
-    policy = fresh()
-    with pytest.raises(RuntimeError, match="freeze_reference"), policy.reference():
-        pass
-    policy.freeze_reference()
-    acts = policy.generate_text("what?", n=2, max_tokens=6)
-    before = policy.log_probs(acts)
-    with policy.reference():
-        assert worst(policy.log_probs(acts), before) == 0.0  # the KL starts at zero
-    moved = {name: p.detach().clone().add_(0.05) for name, p in policy.trainable().items()}
-    for name, parameter in policy.trainable().items():
-        parameter.data.copy_(moved[name])
-    policy.version += 1
-    after = policy.log_probs(acts)
-    assert worst(after, before) > 0.01
-    moved_acts = policy.generate_text("what?", n=2, max_tokens=6)
-    assert [a.text for a in moved_acts] != [a.text for a in acts]
-    with policy.reference():
-        assert worst(policy.log_probs(acts), before) == 0.0
-        assert [a.text for a in policy.generate_text("what?", n=2, max_tokens=6)] == [a.text for a in acts]
-        assert not policy.replay(acts)[0].log_probs.requires_grad
-    with pytest.raises(KeyError), policy.reference():
-        raise KeyError
-    assert worst(policy.log_probs(acts), after) == 0.0
-    assert all(torch.equal(p, moved[name]) for name, p in policy.trainable().items())
-    assert [a.text for a in policy.generate_text("what?", n=2, max_tokens=6)] == [a.text for a in moved_acts]
-
-
-def test_sampling_follows_every_update(fresh: Callable[..., JanusPolicy]) -> None:
-    policy = fresh()
-    for parts, bump in [(["language_model"], False), (["generation_head"], True)]:
-        policy.train_parts(parts)
-        policy.generate_images("a star")
-        with torch.no_grad():
-            for parameter in policy.trainable().values():
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-        policy.version += bump
-        act = policy.generate_images("a star")[0]
-        assert worst([act.log_probs], policy.log_probs([act])) < ATOL
-
-
 def test_a_stored_bfloat16_checkpoint_computes_in_the_type_it_was_asked_for(
     fresh: Callable[..., JanusPolicy], tmp_path_factory: pytest.TempPathFactory, contexts: list[Conversation]
 ) -> None:
@@ -571,34 +503,6 @@ def test_a_stored_bfloat16_checkpoint_computes_in_the_type_it_was_asked_for(
 
 
 # ---- the contract -------------------------------------------------------------------------------------------------
-
-
-def test_it_is_a_policy(policy: JanusPolicy) -> None:
-    assert isinstance(policy, Policy)
-    for name, member in inspect.getmembers(Policy, inspect.isfunction):
-        if not name.startswith("_"):
-            ours = inspect.signature(getattr(JanusPolicy, name)).parameters
-            assert list(ours) == list(inspect.signature(member).parameters)
-    assert policy.kinds == {"text", "image"}
-
-
-def test_nothing_in_nothing_out(policy: JanusPolicy) -> None:
-    assert policy.act([], Sampling()) == policy.replay([]) == policy.encode_targets([], []) == []
-    assert policy.generate_images([]) == policy.generate_text([]) == policy.log_probs([]) == []
-    assert policy.generate_images("a star", n=0) == []
-
-
-def test_a_call_performs_one_kind(policy: JanusPolicy) -> None:
-    with pytest.raises(ValueError, match="one kind"):
-        policy.act([*requests("text", user("a")), *requests("image", user("a"))], Sampling())
-
-
-def test_acts_remember_what_they_are(policy: JanusPolicy) -> None:
-    context = user("a star")
-    acts = policy.act([Request("image", "sketch", context, (0, g), trained=g == 0) for g in range(2)], Sampling())
-    assert [(a.name, a.trained, a.policy_version) for a in acts] == [("sketch", True, 0), ("sketch", False, 0)]
-    assert acts[0].context is context and acts[0].encoding is acts[1].encoding
-    assert all(a.log_probs.dtype == torch.float32 for a in acts)
 
 
 def test_cost_counts_both_branches(policy: JanusPolicy) -> None:

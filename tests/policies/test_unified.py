@@ -55,20 +55,6 @@ def test_a_drawing_walks_the_schedule_of_its_shift():
 
 
 @pytest.mark.parametrize("family", ["sana", "sd3"])
-@pytest.mark.parametrize("sampling", [PLAIN, GUIDED], ids=["plain", "guided"])
-def test_replay_equals_sampling(family, sampling):
-    """In other batches than it was sampled in, with texts among them."""
-    policy = build(family)
-    acts = policy.act(drawings(contexts()), sampling)
-    texts = policy.act(drawings(contexts()[2:], "text"), Sampling(max_tokens=5))
-    assert acts[0].encoding is acts[1].encoding and acts[0].num_actions == 3
-    for chosen in ([3, 1], [0, 2]):
-        mixed = [acts[chosen[0]], texts[0], acts[chosen[1]], texts[-1]]
-        for act, replay in zip(mixed, policy.replay(mixed), strict=True):
-            torch.testing.assert_close(replay.log_probs, act.log_probs, rtol=0, atol=2e-5)
-
-
-@pytest.mark.parametrize("family", ["sana", "sd3"])
 def test_what_a_drawing_is_conditioned_on(family):
     """Another prompt, another source, another first noise: another picture. The null branch knows none of them."""
     policy = build(family)

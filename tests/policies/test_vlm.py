@@ -4,7 +4,6 @@ Bounds: float32 sampling and replay agree within 1e-5 in log-probability; under 
 """
 
 import dataclasses
-import inspect
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import torch
 from PIL import Image
 
 from motet.core.conversation import Conversation, user
-from motet.core.protocols import Policy, Request, TrainablePolicy
+from motet.core.protocols import Request
 from motet.core.trajectory import Act, Sampling, TextTokens
 from motet.policies.generation import replay as replay_module
 from motet.policies.generation import sampling as sampling_module
@@ -238,16 +237,6 @@ def test_autocast_stays_near(vlm: VlmPolicy, vlm_checkpoint: Path, contexts: lis
 # ---- randomness ---------------------------------------------------------------------------------------------------
 
 
-def test_company_in_the_batch_changes_no_sample(vlm: VlmPolicy, contexts: list[Conversation]) -> None:
-    asked = requests(*contexts, n=4)
-    together = vlm.act(asked, SAMPLINGS["plain"])
-    backwards = vlm.act(asked[::-1], SAMPLINGS["plain"])[::-1]
-    alone = [vlm.act([one], SAMPLINGS["plain"])[0] for one in asked]
-    for a, b, c in zip(together, backwards, alone, strict=True):
-        assert a.ids.tolist() == b.ids.tolist() == c.ids.tolist()
-        assert worst([a.log_probs, a.log_probs], [b.log_probs, c.log_probs]) < ATOL
-
-
 def test_sampling_in_parts_changes_no_sample(
     vlm: VlmPolicy, vlm_checkpoint: Path, contexts: list[Conversation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,12 +254,6 @@ def test_sampling_in_parts_changes_no_sample(
     monkeypatch.undo()
     whole = vlm.act(requests(*contexts[:2], n=4), SAMPLINGS["plain"])
     assert [act.ids.tolist() for act in parts] == [act.ids.tolist() for act in whole]
-
-
-def test_the_key_alone_makes_the_sample(vlm: VlmPolicy, contexts: list[Conversation]) -> None:
-    one, other = (Request("text", "text", contexts[0], key) for key in [(1, 2, 3), (1, 2, 4)])
-    a, b, c = (vlm.act([r], SAMPLINGS["plain"])[0].ids.tolist() for r in (one, one, other))
-    assert a == b != c
 
 
 # ---- supervision and the contract ---------------------------------------------------------------------------------
@@ -294,38 +277,6 @@ def test_demonstrated_text_costs_what_transformers_says(vlm: VlmPolicy, contexts
     ).loss
     assert worst([-vlm.replay([act])[0].log_probs.mean()], [theirs]) < ATOL
     assert theirs.item() > 1.0
-
-
-def test_it_is_a_policy_that_learns(vlm: VlmPolicy) -> None:
-    assert isinstance(vlm, TrainablePolicy)
-    for name, member in inspect.getmembers(TrainablePolicy, inspect.isfunction):
-        if not name.startswith("_"):
-            ours = inspect.signature(getattr(VlmPolicy, name)).parameters
-            assert list(ours) == list(inspect.signature(getattr(Policy, name, member)).parameters)
-    assert vlm.kinds == {"text"} and vlm.device.type == "cpu" and vlm.version == 0
-
-
-def test_nothing_in_nothing_out(vlm: VlmPolicy) -> None:
-    assert vlm.act([], Sampling()) == vlm.replay([]) == vlm.encode_targets([], []) == vlm.generate_text([]) == []
-    empty = vlm.generate_text("what?", max_tokens=0)[0]
-    assert (empty.num_actions, empty.text, empty.finished) == (0, "", False)
-
-
-def test_it_refuses_to_draw(vlm: VlmPolicy, image: Image.Image) -> None:
-    asked = [Request("image", "image", user("a star"), (0,))]
-    with pytest.raises(ValueError, match=r"cannot perform \['image'\]"):
-        vlm.act(asked, Sampling())
-    with pytest.raises(ValueError, match=r"cannot perform \['image'\]"):
-        vlm.encode_targets(asked, [image])
-
-
-def test_acts_remember_what_they_are(vlm: VlmPolicy, contexts: list[Conversation]) -> None:
-    asked = [Request("text", "note", contexts[1], (0, g), trained=g == 0) for g in range(2)]
-    acts = vlm.act(asked, Sampling(max_tokens=3))
-    assert [(a.name, a.trained, a.policy_version) for a in acts] == [("note", True, 0), ("note", False, 0)]
-    assert acts[0].context is contexts[1] and acts[0].encoding is acts[1].encoding
-    assert all(a.log_probs.dtype == torch.float32 for a in acts)
-    assert vlm.num_tokens(acts[0]) == len(acts[0].encoding.ids) + 3
 
 
 def test_the_notebook_door(vlm: VlmPolicy, image: Image.Image) -> None:

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
+from motet.core.errors import ConfigError
 from motet.core.protocols import Replay, Request
 from motet.core.trajectory import Act, Encoding, ImageTokens, Sampling, TextTokens
 from motet.policies.checkpoints import save_checkpoint
@@ -163,14 +164,19 @@ class LanguageModelPolicy(TransformersPolicy):
         save_checkpoint(Path(folder), self.wrapped, self.processor)
 
     def _kind_of(self, requests: Sequence[Request]) -> str:
-        """The one kind of these requests. Raises ValueError for several, or for one that the family cannot perform."""
+        """The one kind of these requests. Raises ConfigError for several, or for one that the family cannot perform."""
         kinds = {request.kind for request in requests}
         others = sorted(kinds - self.kinds)
         if others:
             able = ", ".join(sorted(self.kinds))
-            raise ValueError(f"A {self.encoder.family} policy generates {able}; it cannot perform {others}.")
+            raise ConfigError(
+                f"A {self.encoder.family} policy generates {able}; it cannot perform {others}.",
+                fix="use a scenario whose kinds of act the policy performs, or a policy that performs them.",
+            )
         if len(kinds) > 1:
-            raise ValueError(f"One call performs acts of one kind, not of {sorted(kinds)}.")
+            raise ConfigError(
+                f"One call of act() had requests of kinds {sorted(kinds)}.", fix="call act() once for each kind."
+            )
         return requests[0].kind
 
 

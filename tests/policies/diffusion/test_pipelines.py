@@ -119,21 +119,6 @@ def test_it_edits_what_the_pipeline_edits(folders, family):
     assert len(act.encoding.image_cond.sources) == 1 and act.encoding.null.sources == ()
 
 
-def test_an_act_does_not_depend_on_its_batch(family, policy):
-    if policy.denoiser.edits:
-        shown = [image(n, 24 + 8 * n, 16) for n in (1, 2)]
-        contexts = ["a cube", user(shown[0], "greener"), user(shown[0], shown[1], "both, please"), "a longer prompt"]
-    else:
-        contexts = ["a cube", "a longer prompt, with words", "a cube"]
-    asked = requests(*contexts, siblings=2)
-    together = policy.act(asked, GUIDED)
-    policy.generation_batch_size = 3
-    for act, other in zip(together, policy.act(list(reversed(asked)), GUIDED)[::-1], strict=True):
-        torch.testing.assert_close(act.states, other.states, rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(act.log_probs, other.log_probs, rtol=0, atol=2e-5)
-    assert not torch.allclose(together[0].states[-1], together[1].states[-1])  # siblings differ
-
-
 def test_prompts_are_encoded_once(family, policy, monkeypatch):
     seen = []
     original = type(policy.pipeline).encode_prompt
@@ -169,32 +154,6 @@ def test_sources_keep_their_proportions():
 
 
 # --- replay
-
-
-@pytest.mark.parametrize("guidance", ["none", "guided", "conditional"])
-def test_replay_is_what_was_sampled(family, policy, guidance):
-    """In other batches than it was sampled in: alone, all at once, in another order, and after training began."""
-    sampling = Sampling(
-        num_steps=5, noise_level=0.6, guidance=guidance, guidance_scale=2.5 if guidance != "none" else 1.0
-    )
-    contexts = ["a cube", "a much longer prompt", "a cone"]
-    if policy.denoiser.edits:
-        contexts[1] = user(image(1, 24, 16), "a much longer prompt")
-    policy.train_parts(["transformer"])
-    acts = policy.act(requests(*contexts, siblings=2), sampling)
-    assert all(act.num_actions == 4 == len(act.log_probs) for act in acts)
-    together = policy.replay(acts, ("mean", "std", "velocity"))
-    for n in (0, 3, 5):
-        torch.testing.assert_close(policy.replay([acts[n]])[0].log_probs, acts[n].log_probs, rtol=0, atol=1e-5)
-    turned = policy.replay([acts[4], acts[1]])
-    torch.testing.assert_close(turned[1].log_probs, acts[1].log_probs, rtol=0, atol=1e-5)
-    for act, replayed in zip(acts, together, strict=True):
-        torch.testing.assert_close(replayed.log_probs, act.log_probs, rtol=0, atol=1e-5)
-        assert replayed.log_probs.requires_grad and replayed.extras["mean"].shape == (4, *policy.shape)
-        if guidance == "conditional":
-            assert (act.behaviour_log_probs - act.log_probs).abs().max() > 1e-3
-        else:
-            assert act.behaviour_log_probs is None
 
 
 def test_guidance_changes_what_is_scored(policy):
@@ -438,8 +397,6 @@ def test_what_a_pipeline_cannot_do_is_said(folders):
     policy = opened(folders["sd3"], "sd3")
     with pytest.raises(ConfigError, match="SD3Transformer2DModel does not edit images"):
         policy.act(requests(user(image(1, 16, 16), "bluer")), STEPS)
-    with pytest.raises(ValueError, match="denoising"):
-        policy.act([Request("text", "answer", user("a"), (1,))], STEPS)
     with pytest.raises(ConfigError, match=r"part 'language_model'.*transformer"):
         policy.train_parts(["language_model"])
     with pytest.raises(RuntimeError, match="freeze_reference"), policy.reference():
