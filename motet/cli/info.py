@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from motet.config import Recipe, load_recipe, to_yaml
 from motet.config.stages import is_plan, load_plan
 from motet.config.sweep import is_sweep, load_sweep
@@ -22,7 +24,7 @@ def show_config(recipe: Path | None, overrides: list[str], keys: bool, rewards: 
     if keys:
         from motet.config.keys import explain
 
-        say(explain(Recipe))
+        say(explain(Recipe, _options()))
         for line in _options_of_choices():
             say(line)
     elif rewards:
@@ -54,6 +56,20 @@ def _options_of_choices() -> Iterator[str]:
             settings = getattr(entry, "Settings", None)
             if settings is not None and settings.model_fields:
                 yield f"\n{key}: {{name: {name}, ...}}\n{explain(settings)}"
+
+
+def _options() -> Iterator[tuple[str, str, FieldInfo]]:
+    """The options of all named choices: their keys, the names that they belong to, and their fields."""
+    from motet.config.keys import walk
+    from motet.config.options import walk_options
+    from motet.training.advantage_estimators import ADVANTAGES
+    from motet.training.losses import LOSSES
+
+    yield from walk_options()
+    for key, known in (("algorithm.advantage", ADVANTAGES), ("algorithm.loss", LOSSES)):
+        for name, entry in known.entries.items():
+            for option, field in walk(entry.Settings, f"{key}."):
+                yield option, name, field
 
 
 def _resolved(path: Path, overrides: list[str]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
@@ -149,6 +149,17 @@ def walk(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[st
             yield from walk(inside, f"{key}.")
 
 
+def distinct_keys() -> list[str]:
+    """The keys of a recipe, each section that appears several times (such as `data` of a track) counted once."""
+    keys: dict[tuple[type[BaseModel], str], str] = {}
+    for key, _ in walk():
+        *sections, name = key.split(".")
+        section = as_section(annotation_at(sections)[0]) if sections else Recipe
+        owners = [cls for cls in (section or Recipe).__mro__ if name in vars(cls).get("__annotations__", {})]
+        keys.setdefault((owners[-1], name), key)
+    return list(keys.values())
+
+
 def suggestions(path: KeyPath, model: type[BaseModel] = Recipe) -> list[str]:
     """Keys that an unknown one may have been meant to be: those of its section first, then the same name elsewhere."""
     *parent, wrong = [str(part) for part in path]
@@ -165,13 +176,25 @@ def suggestions(path: KeyPath, model: type[BaseModel] = Recipe) -> list[str]:
     return found
 
 
-def explain(model: type[BaseModel] = Recipe) -> str:
-    """All keys of a recipe (or of one section) with type, default and documentation: `motet config --keys`."""
+def explain(model: type[BaseModel] = Recipe, options: Iterable[tuple[str, str, FieldInfo]] = ()) -> str:
+    """All keys of a recipe (or of one section) with type, default and documentation: `motet config --keys`.
+
+    `options` are those of named choices, `(key, name, field)`: they follow the key of their choice.
+    """
+    known = list(options)
     lines: list[str] = []
     for key, field in walk(model):
-        default = "required" if field.is_required() else f"default {show(field.get_default(call_default_factory=True))}"
-        lines += [f"{key}  ({describe(field.annotation, field.metadata)}; {default})", f"    {field.description or ''}"]
+        lines += _explained(key, field, "")
+        for option, name, inner in known:
+            if option.rpartition(".")[0] == key:
+                lines += _explained(option, inner, f"{name}: ")
     return "\n".join(lines)
+
+
+def _explained(key: str, field: FieldInfo, name: str) -> list[str]:
+    default = "required" if field.is_required() else f"default {show(field.get_default(call_default_factory=True))}"
+    expected = describe(field.annotation, field.metadata)
+    return [f"{key}  ({name}{expected}; {default})", f"    {field.description or ''}"]
 
 
 def show(value: Any) -> str:

@@ -45,8 +45,8 @@ class KindSamplingConfig(Section):
         yield from ()
 
 
-class TextSamplingConfig(KindSamplingConfig):
-    """How text acts are sampled, and so scored: replay uses the same temperature, top-k, top-p and min-p."""
+class TokenSamplingConfig(KindSamplingConfig):
+    """How acts of tokens are sampled, and so scored: replay uses the same temperature, top-k, top-p and min-p."""
 
     temperature: PositiveFloat = 1.0
     """Softmax temperature of sampling, of the log-probs and of their replay."""
@@ -56,6 +56,11 @@ class TextSamplingConfig(KindSamplingConfig):
     """Keep the smallest set of tokens with this mass; None: off."""
     min_p: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Keep the tokens at least this many times as likely as the likeliest; None: off."""
+
+
+class TextSamplingConfig(TokenSamplingConfig):
+    """How text acts are sampled, and so scored."""
+
     max_tokens: PositiveInt = 512
     """Longest completion, the end-of-sequence token included."""
 
@@ -67,17 +72,9 @@ class TextSamplingConfig(KindSamplingConfig):
         return Sampling(self.temperature, self.top_k, self.top_p, max_tokens=self.max_tokens, min_p=self.min_p)
 
 
-class ImageSamplingConfig(KindSamplingConfig):
+class ImageSamplingConfig(TokenSamplingConfig):
     """How acts of image tokens are sampled, and so scored."""
 
-    temperature: PositiveFloat = 1.0
-    """As for text."""
-    top_k: PositiveInt | None = None
-    """As for text."""
-    top_p: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """As for text."""
-    min_p: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """As for text."""
     guidance: Guidance = "none"
     """`guided`: sample and score the mixture; `conditional`: sample it, score the conditional branch (biased)."""
     guidance_scale: PositiveFloat = 5.0

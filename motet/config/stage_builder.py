@@ -14,7 +14,7 @@ from motet.config.load import read_recipe
 from motet.config.plan import Stage, checkpoint_of
 from motet.config.problem import Problem
 from motet.config.renamed import renamed_problems
-from motet.config.schema import LONGEST_NAME, Recipe
+from motet.config.schema import LONGEST_NAME, Recipe, SftConfig
 from motet.config.stage_files import StageConfig
 
 
@@ -84,7 +84,7 @@ class PlanBuilder:
     def _training(self, name: str, config: StageConfig) -> Stage | None:
         start = checkpoint_of(self.stages[config.init_from[0]], self.output) if config.init_from else None
         recipe = self._recipe(name, config, start)
-        if recipe is not None and config.kind == "rl" and recipe.sft.model_fields_set:
+        if recipe is not None and config.kind == "rl" and recipe.sft != SftConfig():
             self._add(f"{name}.sft", "has no effect in a stage of kind rl.", "move it to stages of kind sft.")
         return None if recipe is None else Stage(name, config.kind, config.init_from, recipe)
 

@@ -131,7 +131,7 @@ def test_errors_of_the_last_stage_are_found_before_the_first_runs(content, tmp_p
 
 @pytest.mark.parametrize("kind", ["sft", "rl"])
 def test_missing_splits_are_found_before_the_first_stage_runs(content, tmp_path, capsys, kind):
-    late = {"kind": kind, "scenario": "text_to_image", "eval": {"suite": "rewards", "split": "validation"}}
+    late = {"kind": kind, "scenario": "text_to_image", "eval": {"suite": {"name": "rewards", "split": "validation"}}}
     late |= {"rewards": [{"name": f"{REWARDS}reddish"}], "data": {"source": "shapes", "options": dict(WORLD)}}
     if kind == "sft":
         late["data"]["targets"] = {"image": "target"}
@@ -140,7 +140,7 @@ def test_missing_splits_are_found_before_the_first_stage_runs(content, tmp_path,
     refused = motet_command(capsys, "train", tmp_path / "plan.yaml", "-o", tmp_path / "out")
     assert (
         refused.code == 2
-        and "Stage 'late': eval.suite=rewards measures on eval.suite.split='validation'" in refused.err
+        and "Stage 'late': eval.suite=rewards evaluates on eval.suite.split='validation'" in refused.err
     )
     assert not (tmp_path / "out").exists()
 

@@ -34,33 +34,33 @@ def chosen(width=WIDE, device=CPU, **settings) -> ComputeTypes:
 def test_a_processor_without_bfloat16_units_computes_in_float32(speeds):
     speeds(52.0, 6.0)
     types = chosen()
-    assert (types.learning, types.sampling) == ("none", "none")
+    assert (types.learning, types.sampling) == ("float32", "float32")
     assert "learning in float32: bfloat16 takes 52 times as long" in types.reason
 
 
 def test_a_processor_with_bfloat16_units_uses_them_where_they_are_faster(speeds):
     speeds(0.2, 1.4)
     types = chosen()
-    assert (types.learning, types.sampling) == ("bfloat16", "none")
+    assert (types.learning, types.sampling) == ("bfloat16", "float32")
     assert "learning in bfloat16" in types.reason and "sampling in float32" in types.reason
 
 
 def test_learning_and_sampling_are_chosen_apart(speeds):
     speeds(1.4, 0.2)
     types = chosen()
-    assert (types.learning, types.sampling) == ("none", "bfloat16")
+    assert (types.learning, types.sampling) == ("float32", "bfloat16")
 
 
 def test_narrow_models_are_not_measured(monkeypatch):
     monkeypatch.setattr(precision, "_cpu_ratio", lambda *_: pytest.fail("measured"))
     types = chosen(width=128)
-    assert (types.learning, types.sampling) == ("none", "none") and "128 features" in types.reason
+    assert (types.learning, types.sampling) == ("float32", "float32") and "128 features" in types.reason
 
 
 def test_what_a_recipe_says_holds_and_a_slow_choice_is_told(speeds):
     speeds(52.0, 6.0)
     types = chosen(dtype="bfloat16", rollout_dtype="float32")
-    assert (types.learning, types.sampling) == ("bfloat16", "none")
+    assert (types.learning, types.sampling) == ("bfloat16", "float32")
     assert "as policy.dtype asks, though bfloat16 takes 52 times as long" in types.reason
     assert chosen(dtype="float32", rollout_dtype="float32").reason == ""
 
@@ -69,7 +69,7 @@ def test_what_a_recipe_says_holds_and_a_slow_choice_is_told(speeds):
 def test_on_cuda_bfloat16_where_the_card_has_it(monkeypatch, units):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: units)
     types = chosen(device=torch.device("cuda"))
-    assert (types.learning, types.sampling) == (("bfloat16",) * 2 if units else ("none",) * 2)
+    assert (types.learning, types.sampling) == (("bfloat16",) * 2 if units else ("float32",) * 2)
     assert types.reason.startswith("On cuda: learning and sampling in ")
     forced = chosen(device=torch.device("cuda"), dtype="bfloat16")
     assert forced.sampling == "bfloat16"  # an accelerator samples as it learns
