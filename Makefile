@@ -9,7 +9,7 @@ PYTHON   ?= # interpreter to use; empty: the first suitable of python3, python3.
 
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: help install install-dev demo test test-slow test-lowest mutate check lint lint-format lint-rules lint-types lint-imports format clean
+.PHONY: docs help install install-dev demo test test-slow test-lowest mutate check lint lint-format lint-rules lint-types lint-imports format clean
 
 help:
 	@echo "make install      install motet into $(VENV)"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-slow    run the slow tests"
 	@echo "make test-lowest  run the fast tests with the lowest supported version of every dependency, in $(LOWEST)"
 	@echo "make mutate       mutation testing: plant faults and check that the tests catch them"
+	@echo "make docs         build the documentation site in build/site"
 	@echo "make check        check formatting, lint rules, types and import layers, and run the fast tests"
 	@echo "make format       format the code with ruff"
 	@echo "make clean        remove $(VENV) and caches"
@@ -43,6 +44,11 @@ test-slow: $(VENV)/.dev
 # The newest versions that pyproject.toml allows are in $(VENV), the lowest in $(LOWEST).
 test-lowest: $(LOWEST)/.dev
 	$(LOWEST)/bin/python -m pytest -n $(WORKERS)
+
+# The documentation site; broken links and references are errors.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site is in build/site: python -m http.server --bind 127.0.0.1 --directory build/site"
 
 mutate: $(VENV)/.dev
 	$(BIN)/python scripts/mutate.py --jobs $(WORKERS)

@@ -21,15 +21,15 @@ FEWER = {
 
 def make_folder(folder):
     """The files that the page asks for: its columns, its reward and its recipe."""
-    (folder / "pictures").mkdir(parents=True)
+    (folder / "images").mkdir(parents=True)
     (example,) = re.findall(r"\{.*\}", "".join(blocks(PAGE, "")))
     assert set(json.loads(example)) == {"image", "question", "answer"}
     for split, count in (("train", 8), ("test", 4)):
         rows = []
         for number in range(count):
             colour = COLOURS[number % 4]
-            Image.new("RGB", (64, 64), colour).save(folder / "pictures" / f"{split}{number}.png")
-            row = {"image": f"pictures/{split}{number}.png", "question": "what color is it?", "answer": colour}
+            Image.new("RGB", (64, 64), colour).save(folder / "images" / f"{split}{number}.png")
+            row = {"image": f"images/{split}{number}.png", "question": "what color is it?", "answer": colour}
             rows.append(json.dumps(row) + "\n")
         (folder / f"{split}.jsonl").write_text("".join(rows))
     for name, language in (("reward.py", "python"), ("recipe.yaml", "yaml")):
