@@ -55,11 +55,11 @@ def bench_rewards(
 def bench_scenarios(path: Path, output: Path, choice: StageFilter, overrides: list[str], *, resume: bool) -> None:
     """Run the selected stages over seeds, write `scenarios.json` and `scenarios.md`, and print the tables."""
     plans = load_bench(path, output, choice, overrides)
-    from motet.experiments.bench_scenarios import run_scenarios, sheets
+    from motet.experiments.bench_scenarios import result_tables, run_scenarios
 
     console, tables = Terminal(), []
     for results in run_scenarios(plans, output, _resume_command(path, output, choice, overrides), resume=resume):
-        tables = sheets(results)
+        tables = result_tables(results)
         write_results(output / "scenarios.json", asdict(results))
         text = "\n".join(table.markdown() for table in tables)
         write_output("--output", output / "scenarios.md", text.encode())

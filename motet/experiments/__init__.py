@@ -1,1 +1,1 @@
-"""Runs from beginning to end, and plans: several runs in an order, each going on from what others have left."""
+"""Experiments: single runs with evaluation before and after, stages initialised from each other, sweeps, benchmarks."""

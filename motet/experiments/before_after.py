@@ -1,6 +1,6 @@
-"""What reinforcement learning gained by the suite `rewards`: before, after, and the difference with its interval.
+"""Rewards before and after RL by the suite `rewards`, and their difference with its interval.
 
-Of every track the first reward counts; the others are in the run's `summary.json`. All differences are paired by row.
+Only the first reward of every track is used; the others are in the run's `summary.json`. Differences are paired by row.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class BeforeAfter:
-    """One track of one stage under one seed. `before` and `after` are means over `rows` held-back rows at the
-    training's temperature, `greedy` the means at temperature 0 (before, after)."""
+    """One track of one stage with one seed.
+
+    `before` and `after` are means over `rows` validation rows at the training temperature, `greedy` the means at
+    temperature 0 (before, after).
+    """
 
     stage: str
     scenario: str
     policy: str
     seed: int
-    credit: str
+    advantage_assignment: str
     trajectories: int
     reward: str
     rows: int
@@ -41,7 +44,7 @@ class BeforeAfter:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`one` minus `other` by their first rewards, row by row: with the starting weights, and after training."""
+    """The difference `one - other` of two stages' first rewards, paired by row, before and after training."""
 
     label: str
     one: str
@@ -51,32 +54,32 @@ class Comparison:
     after: Interval | None
 
 
-def gains(plan: Plan, summary: Mapping[str, Any]) -> list[BeforeAfter]:
-    """A gain per track of every stage that the suite `rewards` measured before and after."""
+def before_after_rows(plan: Plan, summary: Mapping[str, Any]) -> list[BeforeAfter]:
+    """One result per track of every stage that the suite `rewards` evaluated before and after training."""
     return [
-        gain
+        row
         for stage in plan.stages
         if stage.kind == "rl" and stage.recipe.eval.suite.name == "rewards"
-        for gain in _of_stage(stage, summary["stages"][stage.name])
+        for row in _of_stage(stage, summary["stages"][stage.name])
     ]
 
 
 def _of_stage(stage: Stage, result: Mapping[str, Any]) -> list[BeforeAfter]:
-    found: list[BeforeAfter] = []
-    recipe, played = stage.recipe, trajectories(stage.recipe)
+    results: list[BeforeAfter] = []
+    recipe, num_trajectories = stage.recipe, trajectories(stage.recipe)
     for (name, track), measured in zip(recipe.resolved_tracks().items(), result["before"], strict=True):
         before, after = result["before"][measured], result["after"][measured]
         reward = next(iter(before))
         one, other = before[reward], after[reward]
         if None in (one["mean"], other["mean"], one["greedy"], other["greedy"]):
-            continue  # it applies to no held-back row: there is nothing to gain, as the stage's own table says
-        gain = BeforeAfter(
+            continue  # the reward does not apply to any validation row
+        row = BeforeAfter(
             stage=f"{stage.name}: {name}" if name else stage.name,
             scenario=track.scenario.name,
             policy=Path(recipe.policy.path).name,
             seed=recipe.run.seed,
-            credit=recipe.algorithm.advantage_assignment,
-            trajectories=played[name],
+            advantage_assignment=recipe.algorithm.advantage_assignment,
+            trajectories=num_trajectories[name],
             reward=reward,
             rows=int(other["rows"]),
             before=one["mean"],
@@ -85,12 +88,12 @@ def _of_stage(stage: Stage, result: Mapping[str, Any]) -> list[BeforeAfter]:
             greedy=(one["greedy"], other["greedy"]),
             seconds=result["seconds"],
         )
-        found.append(gain)
-    return found
+        results.append(row)
+    return results
 
 
-def contrasts(plan: Plan, summary: Mapping[str, Any]) -> list[Comparison]:
-    """What the plan compares."""
+def comparisons(plan: Plan, summary: Mapping[str, Any]) -> list[Comparison]:
+    """The comparisons listed in the plan."""
     return [
         Comparison(label, one.name, other.name, one.recipe.run.seed, *_between(one, other, summary))
         for label, (one, other) in plan.compare.items()
@@ -98,36 +101,36 @@ def contrasts(plan: Plan, summary: Mapping[str, Any]) -> list[Comparison]:
 
 
 def _between(one: Stage, other: Stage, summary: Mapping[str, Any]) -> list[Interval | None]:
-    views = [
+    rows_of_both = [
         [_first(summary["stages"][stage.name][when])["by_row"] for stage in (other, one)]
         for when in ("before", "after")
     ]
-    return [paired_interval(*rows) for rows in views]
+    return [paired_interval(*rows) for rows in rows_of_both]
 
 
 def _first(table: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The numbers of the first reward of the first track."""
+    """The results of the first reward of the first track."""
     return next(iter(next(iter(table.values())).values()))
 
 
-HEADINGS = ("stage", "policy", "seed", "credit", "trajectories", "rows", "before", "after", "difference", "greedy")
+HEADINGS = ("stage", "policy", "seed", "advantage", "trajectories", "rows", "before", "after", "difference", "greedy")
 
 
-def gains_sheet(found: Sequence[BeforeAfter]) -> ReportTable:
-    """One row per gain."""
+def before_after_table(found: Sequence[BeforeAfter]) -> ReportTable:
+    """A table with one row per track, stage and seed."""
     rows = tuple(
         (
-            *(gain.stage, gain.policy, str(gain.seed), gain.credit, str(gain.trajectories), str(gain.rows)),
-            *(f"{gain.before:.3f}", f"{gain.after:.3f}", signed(gain.difference)),
-            f"{gain.greedy[0]:.3f} \u2192 {gain.greedy[1]:.3f}",
+            *(row.stage, row.policy, str(row.seed), row.advantage_assignment, str(row.trajectories), str(row.rows)),
+            *(f"{row.before:.3f}", f"{row.after:.3f}", signed(row.difference)),
+            f"{row.greedy[0]:.3f} \u2192 {row.greedy[1]:.3f}",
         )
-        for gain in found
+        for row in found
     )
-    return ReportTable("First rewards on held-back rows, 95 % intervals paired by row", HEADINGS, rows)
+    return ReportTable("First rewards on validation rows, 95 % intervals paired by row", HEADINGS, rows)
 
 
-def contrasts_sheet(found: Sequence[Comparison]) -> ReportTable:
-    """One row per contrast."""
+def comparisons_table(found: Sequence[Comparison]) -> ReportTable:
+    """A table with one row per comparison."""
     rows = tuple(
         (f"{c.label}: {c.one} \u2212 {c.other}", str(c.seed), signed(c.before), signed(c.after)) for c in found
     )

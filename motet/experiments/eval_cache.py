@@ -1,4 +1,4 @@
-"""What is known of weights: what one stage has measured, no other measures again."""
+"""Cache of evaluation results, keyed by weights digest and evaluation settings."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ Table = dict[str, Any]
 
 
 class EvalCache:
-    """Tables by the weights and the way of measuring, over one plan or several."""
+    """Evaluation results by weights and settings, shared by the stages of one or several plans."""
 
     def __init__(self) -> None:
-        self._known: list[tuple[str, Recipe, Table]] = []
+        self._entries: list[tuple[str, Recipe, Table]] = []
 
     def add(self, stage: Stage, output: Path, result: Mapping[str, Any]) -> None:
-        """What a finished stage of a plan in `output` has measured: where it started, and what it left."""
+        """Add the results of a finished stage in `output`: of its starting weights and of its final weights."""
         for path, table in (
             (stage.recipe.policy.path, result.get("before")),
             (checkpoint_of(stage, output), result.get("after")),
         ):
             if table is not None:
-                self._known.append((_weights(path), stage.recipe, table))
+                self._entries.append((_weights_id(path), stage.recipe, table))
 
-    def of_start(self, stage: Stage) -> Table | None:
-        """A measurement of the weights that the stage starts from, if one was made as the stage would make it."""
-        start = _weights(stage.recipe.policy.path)
-        known = (
+    def for_start(self, stage: Stage) -> Table | None:
+        """A result for the stage's starting weights with the stage's evaluation settings; None if there is none."""
+        start = _weights_id(stage.recipe.policy.path)
+        matching = (
             table
-            for weights, recipe, table in self._known
+            for weights, recipe, table in self._entries
             if weights == start and same_eval_settings(recipe, stage.recipe)
         )
-        return next(known, None)
+        return next(matching, None)
 
 
-def _weights(path: str | Path) -> str:
-    """Their digest: a path may come to hold others. A hub id stands for itself."""
+def _weights_id(path: str | Path) -> str:
+    """The digest of the weights at a path, since its content may change; a hub id itself."""
     return weights_digest(path) or str(path)
 
 
 def same_eval_settings(one: Recipe, other: Recipe) -> bool:
-    """Whether the suite asks both the same of the same weights."""
-    return _asked(one) == _asked(other)
+    """Whether two recipes would give the same evaluation results for the same weights."""
+    return _eval_settings(one) == _eval_settings(other)
 
 
-def _asked(recipe: Recipe) -> list[Any]:
-    """What a measurement depends on beside the weights. Options of the world that tilt training alone do not count."""
+def _eval_settings(recipe: Recipe) -> list[Any]:
+    """The settings that an evaluation depends on, besides the weights; options of the training split do not matter."""
     policy = recipe.policy
     types = (policy.dtype, policy.rollout_dtype)
     how = [recipe.eval, types, policy.diffusion, policy.max_pixels]

@@ -1,4 +1,4 @@
-"""Runs a plan: every stage in its own run folder below one output; what is finished is skipped, the rest resumed."""
+"""Run the stages of a recipe, each in its own run folder; finished stages are skipped, others started or resumed."""
 
 from __future__ import annotations
 
@@ -31,36 +31,36 @@ def run_plan(
     resume_command: str,
     *,
     resume: bool,
-    measurements: EvalCache | None = None,
+    eval_cache: EvalCache | None = None,
     only: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Run the stages in order; returns, and writes to `output/summary.json`, what each of them came to.
+    """Run the stages in order; return the summary of each and write it to `output/summary.json`.
 
-    `resume_command` is the command that goes on; `measurements` are those of earlier plans, and get those of this one.
-    With `only`, those stages and what they go on from are run, and of the others what is finished is told. Raises
-    RunFolderError when the output is in use and `resume` is not given; ConfigError when a stage that was begun had
-    another recipe, or when the data, scenario or rewards of any of them do not fit each other, before the first of them
-    runs; Stopped when the user interrupts.
+    `resume_command` is the shell command that resumes the run. `eval_cache` holds results of earlier stages and gets
+    those of these. With `only`, those stages and their dependencies are run; finished others are included in the
+    summary. Raises RunFolderError if the output is in use and `resume` is not given; ConfigError, before any stage
+    runs, if a started stage had another recipe or if the data, scenario or rewards of a stage do not fit each other;
+    Stopped if the user interrupts.
     """
     wanted = plan.needed(only or [stage.name for stage in plan.stages], output)
     if output.exists() and any(output.iterdir()) and not resume:
-        fix = "add --resume to go on there, or give another --output."
+        fix = "add --resume to continue there, or choose another --output."
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
     _preflight(plan, output, wanted)
     console = Terminal()
     results: dict[str, Any] = {}
-    measurements = measurements or EvalCache()
+    eval_cache = eval_cache or EvalCache()
     for number, stage in enumerate(plan.stages, 1):
-        if stage.name not in wanted and _finished(stage, _folder_of(plan, stage, output)) is None:
+        if stage.name not in wanted and _finished_summary(stage, _folder_of(plan, stage, output)) is None:
             continue
         console.rule(f"{number}/{len(plan.stages)}  {stage.name}", align="left")
         try:
-            results[stage.name] = _run_stage(plan, stage, output, resume_command, measurements)
+            results[stage.name] = _run_stage(plan, stage, output, resume_command, eval_cache)
         except KeyboardInterrupt:
             raise Stopped(f"Stopped in stage {stage.name!r}. Resume with: {resume_command}") from None
-        measurements.add(stage, output, results[stage.name])
+        eval_cache.add(stage, output, results[stage.name])
     plan = plan.part(results)
-    summary = {"description": plan.description, "starts": starts_of(plan, results), "stages": results}
+    summary = {"description": plan.description, "starts": start_results(plan, results), "stages": results}
     for table in plan_tables(plan, summary):
         console.print(table)
     _write(output / SUMMARY, summary)
@@ -72,17 +72,17 @@ def _write(path: Path, summary: Mapping[str, Any]) -> None:
         write_atomic(path, (json.dumps(summary, indent=2) + "\n").encode())
     except OSError as error:
         problem = f"{str(path)!r} cannot be written: {error.strerror or error}."
-        raise RunFolderError(problem, fix="free some space there, then --resume: all stages are kept.") from error
+        raise RunFolderError(problem, fix="free some disk space and use --resume; finished stages are kept.") from error
 
 
 def _preflight(plan: Plan, output: Path, wanted: Collection[str]) -> None:
-    """See that every stage that is wanted can go on or begin: a mistake in the last one shows now, not hours later."""
+    """Check that every wanted stage can be started or resumed, so that a mistake in the last one is found now."""
     open_tracks = {"sft": build_sft_tracks, "rl": build_rl_tracks, "merge": build_eval_tracks}
     for stage in plan.stages:
         if stage.name not in wanted:
             continue
         try:
-            if _finished(stage, _folder_of(plan, stage, output)) is not None:
+            if _finished_summary(stage, _folder_of(plan, stage, output)) is not None:
                 continue
             if stage.kind != "merge" or needs_rewards(stage.recipe):
                 open_tracks[stage.kind](stage.recipe)
@@ -91,75 +91,75 @@ def _preflight(plan: Plan, output: Path, wanted: Collection[str]) -> None:
 
 
 def _folder_of(plan: Plan, stage: Stage, output: Path) -> RunFolder:
-    """The stage's run folder. Raises ConfigError if the stage was begun otherwise than it would go on."""
+    """The stage's run folder. Raises ConfigError if the stage was started with an incompatible recipe."""
     path = output / stage.name
     folder = RunFolder(path, resume=(path / RECIPE).is_file())
-    check_resume_compatible(folder, stage.recipe, _merged_from(plan, stage, output) if stage.kind == "merge" else None)
+    check_resume_compatible(folder, stage.recipe, _merge_inputs(plan, stage, output) if stage.kind == "merge" else None)
     return folder
 
 
-def _merged_from(plan: Plan, stage: Stage, output: Path) -> dict[str, str | None]:
-    """What a merge begins with: its method, and the weights that it reads."""
+def _merge_inputs(plan: Plan, stage: Stage, output: Path) -> dict[str, str | None]:
+    """The method of a merge and the digests of its input weights."""
     parts = {f"from {name}": checkpoint_of(plan.stage(name), output) for name in stage.init_from}
     if stage.base is not None:
         parts["base"] = stage.base
-    # Its recipe's own path is where the result will lie.
+    # The path in its recipe is that of the result.
     return {POLICY: "merged", "method": stage.method, **{key: weights_digest(path) for key, path in parts.items()}}
 
 
-def _finished(stage: Stage, folder: RunFolder) -> dict[str, Any] | None:
-    """The summary of a stage that is done, None if steps are left."""
+def _finished_summary(stage: Stage, folder: RunFolder) -> dict[str, Any] | None:
+    """The summary of a finished stage; None if steps remain."""
     summary = folder.read_json(SUMMARY)
     if summary is None or stage.kind == "merge":
         return summary
     before, now = load_recipe(folder.path / RECIPE).run, stage.recipe.run
-    by_the_clock = now.minutes is not None and (before.steps, before.minutes) == (now.steps, now.minutes)
-    return summary if summary["steps"] == now.steps or by_the_clock else None
+    ended_by_time = now.minutes is not None and (before.steps, before.minutes) == (now.steps, now.minutes)
+    return summary if summary["steps"] == now.steps or ended_by_time else None
 
 
-def _run_stage(plan: Plan, stage: Stage, output: Path, resume_command: str, measurements: EvalCache) -> dict[str, Any]:
-    """The stage's summary: read where it is finished, else what running it comes to."""
+def _run_stage(plan: Plan, stage: Stage, output: Path, resume_command: str, eval_cache: EvalCache) -> dict[str, Any]:
+    """The stage's summary: read if it is finished, otherwise from running it."""
     folder = _folder_of(plan, stage, output)
-    finished = _finished(stage, folder)
+    finished = _finished_summary(stage, folder)
     if finished is not None:
-        Terminal().print("finished before", highlight=False)
+        Terminal().print("already finished, skipped", highlight=False)
         return finished
     for part in stage.init_from:
-        _refuse_damaged(checkpoint_of(plan.stage(part), output), output / part)
+        _check_undamaged(checkpoint_of(plan.stage(part), output), output / part)
     if stage.kind == "sft":
-        run_sft(stage.recipe, folder, resume_command, measurements.of_start(stage))
+        run_sft(stage.recipe, folder, resume_command, eval_cache.for_start(stage))
     elif stage.kind == "rl":
-        run_training(stage.recipe, folder, resume_command, measurements.of_start(stage))
+        run_training(stage.recipe, folder, resume_command, eval_cache.for_start(stage))
     else:
         merged, parts = checkpoint_of(stage, output), [plan.stage(name) for name in stage.init_from]
         with folder.held():
-            folder.create(to_yaml(stage.recipe), _merged_from(plan, stage, output))
+            folder.create(to_yaml(stage.recipe), _merge_inputs(plan, stage, output))
             if not merged.exists():
                 sources = [checkpoint_of(part, output) for part in parts]
                 base = None if stage.base is None else Path(resolve_checkpoint(stage.base))
                 merge_folders(sources, merged, method=stage.method, base=base)
-            folder.resume = True  # what is merged stays, should measuring it fail
+            folder.resume = True  # keep the merged weights if their evaluation fails
             run_evaluation(stage.recipe, folder, resume_command)
     summary = folder.read_json(SUMMARY)
-    assert summary is not None  # each of the three has written it, or raised
+    assert summary is not None  # written by each of the three branches
     return summary
 
 
-def _refuse_damaged(checkpoint: Path, folder: Path) -> None:
-    found = find_damage(checkpoint)
-    if found is not None:
+def _check_undamaged(checkpoint: Path, folder: Path) -> None:
+    damage = find_damage(checkpoint)
+    if damage is not None:
         fix = f"restore the file, or remove {str(folder)!r} to train that stage again."
-        raise CheckpointError(f"{str(checkpoint)!r} cannot be used to start this stage: {found}.", fix=fix)
+        raise CheckpointError(f"{str(checkpoint)!r} cannot be used to start this stage: {damage}.", fix=fix)
 
 
-def starts_of(plan: Plan, results: Mapping[str, Any]) -> dict[str, Any]:
-    """What the shapes suite said of the beginning: the first measurement, and each made otherwise (guidance, say)."""
-    found: dict[str, Any] = {}
+def start_results(plan: Plan, results: Mapping[str, Any]) -> dict[str, Any]:
+    """The shapes suite's results for the starting weights, one per evaluation setting (guidance)."""
+    starts: dict[str, Any] = {}
     seen: list[Stage] = []
     for stage in plan.stages:
         shapes = stage.recipe.eval.suite.name == "shapes" and not stage.init_from
         before = results[stage.name].get("before") if shapes else None
         if before is not None and not any(same_eval_settings(stage.recipe, other.recipe) for other in seen):
-            found["start" if not seen else f"start of {stage.name}"] = before
+            starts["start" if not seen else f"start of {stage.name}"] = before
             seen.append(stage)
-    return found
+    return starts

@@ -1,4 +1,4 @@
-"""Runs a sweep and compares its strategies, seed by seed."""
+"""Run the strategies of a sweep over seeds and compare them."""
 
 from __future__ import annotations
 
@@ -26,27 +26,28 @@ PLOTTED = ("draw", "answer", "held-out draw", "held-out answer")
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One strategy on one column, over seeds: the gain on its starting point, and on the baseline."""
+class SweepResult:
+    """Results of one strategy in one column over seeds."""
 
     gain: tuple[float, float]
-    """Mean and half-width of the 95 % interval."""
+    """Change from the starting weights: mean and half-width of the 95 % interval."""
     difference: tuple[float, float] | None
-    """The same for the paired difference; None for the baseline."""
+    """Paired difference to the baseline, likewise; None for the baseline."""
     values: tuple[float, ...]
+    """The result of each seed."""
 
 
 def run_sweep(sweep: StrategySweep, output: Path, resume_command: str, *, resume: bool) -> None:
-    """Every strategy under every seed, all strategies of a seed before the next seed; then the comparison.
+    """Run every strategy with every seed, all strategies of a seed before the next seed; then compare them.
 
-    What is finished is skipped, so a sweep may be completed over several calls. Raises as `run_plan` does.
+    Finished stages are skipped, so a sweep can be extended later. Raises the errors of `run_plan`.
     """
     if output.exists() and any(output.iterdir()) and not resume:
         fix = "add --resume to continue there, or give another --output."
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
-    if find_spec("matplotlib") is None:  # now, not after hours of runs
+    if find_spec("matplotlib") is None:  # check now, not after hours of runs
         raise ConfigError("The plot of a sweep needs matplotlib.", fix="pip install 'motet[plots]'.")
-    console, measurements = Terminal(), EvalCache()
+    console, eval_cache = Terminal(), EvalCache()
     for seed in sweep.seeds:
         for strategy, plans in sweep.plans.items():
             console.rule(f"seed {seed}: {strategy}")
@@ -55,7 +56,7 @@ def run_sweep(sweep: StrategySweep, output: Path, resume_command: str, *, resume
                 sweep.folder(output, strategy, seed),
                 resume_command,
                 resume=True,
-                measurements=measurements,
+                eval_cache=eval_cache,
             )
     compared = compare(sweep, output)
     console.print(sweep_table(sweep, compared))
@@ -63,8 +64,8 @@ def run_sweep(sweep: StrategySweep, output: Path, resume_command: str, *, resume
     console.print(f"Plot: {output / 'sweep.png'}", soft_wrap=True, highlight=False, markup=False)
 
 
-def compare(sweep: StrategySweep, output: Path) -> dict[str, dict[str, Compared]]:
-    """Strategy -> column -> numbers, from the summaries below `output`."""
+def compare(sweep: StrategySweep, output: Path) -> dict[str, dict[str, SweepResult]]:
+    """Strategy -> column -> results, from the summaries below `output`."""
     gains: dict[str, dict[str, list[float]]] = {}
     ends: dict[str, dict[str, list[float]]] = {}
     for strategy in sweep.plans:
@@ -74,31 +75,31 @@ def compare(sweep: StrategySweep, output: Path) -> dict[str, dict[str, Compared]
             for column, (start, end) in _ends(sweep.results[strategy], summary).items():
                 gains.setdefault(strategy, {}).setdefault(column, []).append(end - start)
                 ends.setdefault(strategy, {}).setdefault(column, []).append(end)
-    compared: dict[str, dict[str, Compared]] = {}
+    compared: dict[str, dict[str, SweepResult]] = {}
     for strategy, columns in gains.items():
         for column, values in columns.items():
             other = ends[sweep.baseline].get(column)
             paired = None
             if strategy != sweep.baseline and other is not None:
                 paired = mean_interval([a - b for a, b in zip(ends[strategy][column], other, strict=True)])
-            numbers = Compared(mean_interval(values), paired, tuple(ends[strategy][column]))
-            compared.setdefault(strategy, {})[column] = numbers
+            result = SweepResult(mean_interval(values), paired, tuple(ends[strategy][column]))
+            compared.setdefault(strategy, {})[column] = result
     return compared
 
 
 def _ends(result: Row, summary: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    found: dict[str, tuple[float, float]] = {}
+    ends: dict[str, tuple[float, float]] = {}
     for column in COLUMNS:
         stage = result.get(column)
         end = cell(summary["stages"][stage].get("after"), column) if stage is not None else None
         start = cell(summary["starts"].get("start"), column)
         if start is not None and end is not None:
-            found[column] = (start, end)
-    return found
+            ends[column] = (start, end)
+    return ends
 
 
-def sweep_table(sweep: StrategySweep, compared: Mapping[str, Mapping[str, Compared]]) -> Table:
-    """Gains in points with 95 % intervals; below each the paired difference to the baseline."""
+def sweep_table(sweep: StrategySweep, compared: Mapping[str, Mapping[str, SweepResult]]) -> Table:
+    """Gains in percentage points with 95 % intervals; in brackets the paired difference to the baseline."""
     title = f"Gain in points over {len(sweep.seeds)} seeds (95 % interval); in brackets: difference to {sweep.baseline}"
     table = Table(title=title, title_justify="left")
     table.add_column("")
@@ -112,18 +113,18 @@ def sweep_table(sweep: StrategySweep, compared: Mapping[str, Mapping[str, Compar
     return table
 
 
-def _cell(numbers: Compared) -> str:
-    text = _points(numbers.gain)
-    return text if numbers.difference is None else f"{text}\n[{_points(numbers.difference)}]".replace("[", "\\[")
+def _cell(result: SweepResult) -> str:
+    text = _points(result.gain)
+    return text if result.difference is None else f"{text}\n[{_points(result.difference)}]".replace("[", "\\[")
 
 
 def _points(interval: tuple[float, float]) -> str:
-    mean, half = interval
-    return f"{100 * mean:+.1f}" + ("" if math.isinf(half) else f" ± {100 * half:.1f}")
+    mean, half_width = interval
+    return f"{100 * mean:+.1f}" + ("" if math.isinf(half_width) else f" ± {100 * half_width:.1f}")
 
 
-def plot(sweep: StrategySweep, compared: Mapping[str, Mapping[str, Compared]], path: Path) -> None:
-    """Gains with their intervals, one panel per column, every seed as a dot. Needs matplotlib."""
+def plot(sweep: StrategySweep, compared: Mapping[str, Mapping[str, SweepResult]], path: Path) -> None:
+    """Plot gains with their intervals, one panel per column and one dot per seed. Needs matplotlib."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -132,17 +133,17 @@ def plot(sweep: StrategySweep, compared: Mapping[str, Mapping[str, Compared]], p
     figure, panels = pyplot.subplots(1, len(PLOTTED), figsize=(3.2 * len(PLOTTED), 3.6), sharey=True)
     names = list(compared)
     for panel, column in zip(panels, PLOTTED, strict=True):
-        for place, name in enumerate(names):
-            numbers = compared[name].get(column)
-            if numbers is None:
+        for position, name in enumerate(names):
+            result = compared[name].get(column)
+            if result is None:
                 continue
-            mean, half = numbers.gain
-            start = sum(numbers.values) / len(numbers.values) - mean
+            mean, half_width = result.gain
+            start = sum(result.values) / len(result.values) - mean
             panel.scatter(
-                [100 * (value - start) for value in numbers.values], [place] * len(numbers.values), s=12, alpha=0.4
+                [100 * (value - start) for value in result.values], [position] * len(result.values), s=12, alpha=0.4
             )
-            error = None if math.isinf(half) else 100 * half
-            panel.errorbar(100 * mean, place, xerr=error, fmt="o", capsize=4, color="black")
+            error = None if math.isinf(half_width) else 100 * half_width
+            panel.errorbar(100 * mean, position, xerr=error, fmt="o", capsize=4, color="black")
         panel.axvline(0, linewidth=0.8, color="grey")
         panel.set_title(column)
         panel.set_xlabel("gain in points")

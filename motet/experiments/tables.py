@@ -1,4 +1,4 @@
-"""The closing tables of a plan: what each of its rows can do, next to where the plan started."""
+"""The result tables of a recipe with stages."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from rich.table import Table
 
 from motet.config.plan import Plan
 from motet.config.stage_files import COLUMNS
-from motet.experiments.before_after import contrasts, contrasts_sheet, gains, gains_sheet
+from motet.experiments.before_after import before_after_rows, before_after_table, comparisons, comparisons_table
 from motet.report.report_table import ReportTable
 
 
 def plan_tables(plan: Plan, summary: Mapping[str, Any]) -> list[Table | ReportTable]:
-    """A table for each suite that measured some of the stages, and one of what the plan compares."""
+    """A table for each suite that evaluated stages, and one of the plan's comparisons."""
     tables: list[Table | ReportTable] = []
     if any(stage.recipe.eval.suite.name == "shapes" for stage in plan.stages):
         tables.append(shapes_table(plan, summary))
-    if gained := gains(plan, summary):
-        tables.append(gains_sheet(gained))
-    if compared := contrasts(plan, summary):
-        tables.append(contrasts_sheet(compared))
+    if gained := before_after_rows(plan, summary):
+        tables.append(before_after_table(gained))
+    if compared := comparisons(plan, summary):
+        tables.append(comparisons_table(compared))
     return tables
 
 
 def shapes_table(plan: Plan, summary: Mapping[str, Any]) -> Table:
-    """One row per entry of `plan.table`, under one for each way in which the starting point was measured.
+    """One row per entry of `plan.table`, below one row per evaluation of the starting weights.
 
-    Accuracy at temperature 1 on held-back items. A cell is empty where the plan's row names no stage for that column,
-    or the stage was not measured.
+    Accuracy at temperature 1 on validation items. A cell is empty if the plan's row has no stage for that column, or
+    the stage was not evaluated.
     """
-    table = Table(title="On held-back items, strict, T=1", title_justify="left")
+    table = Table(title="Validation items, T=1", title_justify="left")
     table.add_column("")
     for column in COLUMNS:
         table.add_column(column, justify="right")
@@ -46,7 +46,7 @@ def shapes_table(plan: Plan, summary: Mapping[str, Any]) -> Table:
 
 
 def cell(measured: Mapping[str, Any] | None, column: str) -> float | None:
-    """The number of a column in a measurement of the shapes suite; None where there is none."""
+    """The value of a column in results of the shapes suite; None if there is none."""
     if measured is None:
         return None
     skill = column.removeprefix("held-out ")

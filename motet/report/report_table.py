@@ -9,11 +9,11 @@ from rich.console import Console, ConsoleOptions
 from rich.markup import escape
 from rich.table import Table
 
-TEXT_COLUMNS = ("stage", "policy", "credit", "reward", "compared")
+TEXT_COLUMNS = ("stage", "policy", "advantage", "reward", "compared")
 """Columns of text: left-aligned and folded in narrow terminals. The others are numbers."""
-HOIST_IF_CONSTANT = ("policy", "seed", "credit", "trajectories", "reward", "rows")
+HOIST_IF_CONSTANT = ("policy", "seed", "advantage", "trajectories", "reward", "rows")
 """Columns that move to a line below the table if all rows have the same value."""
-DROP_WHEN_NARROW = ("rows", "trajectories", "credit", "policy", "greedy")
+DROP_WHEN_NARROW = ("rows", "trajectories", "advantage", "policy", "greedy")
 """Columns that are hidden, in this order, in a terminal too narrow for all of them."""
 
 

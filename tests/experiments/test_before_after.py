@@ -9,7 +9,7 @@ from rich.console import Console
 from motet.config.plan import trajectories
 from motet.config.stages import parse_plan
 from motet.core.errors import ConfigError
-from motet.experiments.before_after import contrasts, gains, gains_sheet
+from motet.experiments.before_after import before_after_rows, before_after_table, comparisons
 from motet.experiments.tables import plan_tables
 from motet.report.report_table import ReportTable
 from tests.experiments.test_tracks import TRACKS
@@ -23,7 +23,7 @@ def content(**stages):
     return {
         "shared": shared,
         "stages": {"one": {}, "two": {"algorithm": {"advantage_assignment": "joint"}}, **stages},
-        "compare": {"credit": ["one", "two"]},
+        "compare": {"assignment": ["one", "two"]},
     }
 
 
@@ -57,16 +57,16 @@ def summary():
 
 
 def test_results_use_the_first_reward(tmp_path):
-    one, two = gains(parse_plan(content(), tmp_path), summary())
-    assert (one.stage, one.scenario, one.policy, one.credit) == ("one", NAME, "start", "factorized")
-    assert (one.reward, one.rows, two.credit, two.trajectories) == ("reddish", 4, "joint", 4 * 2 * 2)
+    one, two = before_after_rows(parse_plan(content(), tmp_path), summary())
+    assert (one.stage, one.scenario, one.policy, one.advantage_assignment) == ("one", NAME, "start", "factorized")
+    assert (one.reward, one.rows, two.advantage_assignment, two.trajectories) == ("reddish", 4, "joint", 4 * 2 * 2)
     assert one.before == 0.5 and one.after == pytest.approx(2.75 / 4) and one.greedy == (0.25, 0.25)
     assert one.difference == pytest.approx((0.25 / 3, 4.303 * 0.14434 / math.sqrt(3)), rel=1e-3)  # 1/4, 0, 0
     assert two.difference[0] == pytest.approx(-0.25)
 
 
 def test_comparisons_are_differences_of_two_stages(tmp_path):
-    (contrast,) = contrasts(parse_plan(content(), tmp_path), summary())
+    (contrast,) = comparisons(parse_plan(content(), tmp_path), summary())
     assert contrast.before == (0.0, 0.0)
     assert contrast.after[0] == pytest.approx((0.25 + 0.25 + 0.5 + 1.0) / 4)
     tables = plan_tables(parse_plan(content(), tmp_path), summary() | {"starts": {}})
@@ -81,7 +81,7 @@ def test_every_track_has_a_result(tmp_path):
     tables = {"draws": {"reddish": rows}, "answers": {"spacious": rows}}
     told = summary()
     told["stages"]["both"] = {"before": tables, "after": tables, "seconds": 1.0}
-    found = gains(plan, told)[2:]
+    found = before_after_rows(plan, told)[2:]
     assert [(gain.stage, gain.scenario, gain.trajectories) for gain in found] == [
         ("both: draws", "draw", 18),
         ("both: answers", "answer", 8),
@@ -95,9 +95,9 @@ def printed(sheet, width):
 
 
 def test_constant_columns_are_moved_below_the_table(tmp_path):
-    sheet = gains_sheet(gains(parse_plan(content(), tmp_path), summary()))
+    sheet = before_after_table(before_after_rows(parse_plan(content(), tmp_path), summary()))
     text = sheet.markdown()
-    assert "| stage | credit | before | after | difference | greedy |" in text
+    assert "| stage | advantage | before | after | difference | greedy |" in text
     assert "| one | factorized | 0.500 | 0.688 | +0.083 \u00b1" in text
     assert text.endswith("\npolicy: start; seed: 0; trajectories: 16; rows: 4\n")
     alone = ReportTable("t", ("stage", "seed"), (("a|b", "1"),)).markdown()
@@ -114,11 +114,11 @@ def test_narrow_terminals_hide_columns_and_list_them():
         "+0.083 \u00b1 0.021",
         "0.250 \u2192 0.250",
     )
-    headings = ("stage", "policy", "credit", "before", "after", "difference", "greedy")
+    headings = ("stage", "policy", "advantage", "before", "after", "difference", "greedy")
     sheet = ReportTable("t", headings, (row, ("b", "other", "factorized", *row[3:])))
     wide, narrow = printed(sheet, 110), printed(sheet, 80)
     assert all(heading in wide for heading in headings) and "hidden columns" not in wide
-    assert "hidden columns: credit, policy " in narrow and "factorized" not in narrow
+    assert "hidden columns: advantage, policy " in narrow and "factorized" not in narrow
     assert all(cell in narrow for cell in (row[0], *row[3:])) and "other" not in narrow
     assert "a_stage" in printed(sheet, 50)  # even if no more columns can be hidden
 
@@ -132,7 +132,7 @@ def test_narrow_terminals_hide_columns_and_list_them():
         ({"compare": ["one", "two"]}, "expected a mapping to a list of 2 entries"),
         (
             {"stages": {"one": {}, "two": {"eval": {"suite": "none"}}}},
-            "compare.credit: names 'two'; expected a stage of",
+            "compare.assignment: names 'two'; expected a stage of",
         ),
         ({"stages": {"one": {}, "two": {"eval": {"size": 5}}}}, "are not evaluated on the same rows"),
         ({"stages": {"one": {}, "two": {"data": {"options": {"max_objects": 2}}}}}, "not evaluated on the same rows"),

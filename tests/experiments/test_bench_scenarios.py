@@ -29,7 +29,7 @@ def bench(tiny_checkpoint, tmp_path):
     stages = {"drawn": ALONE["draws"], "joint": {**ALONE["draws"], "algorithm": {"advantage_assignment": "joint"}},
               "answered": {**ALONE["answers"], "policy": {"path": "elsewhere/other"}}}  # fmt: skip
     path = tmp_path / "bench.yaml"
-    content = {"shared": shared, "stages": stages, "compare": {"credit": ["drawn", "joint"]}}
+    content = {"shared": shared, "stages": stages, "compare": {"assignment": ["drawn", "joint"]}}
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
@@ -41,7 +41,7 @@ def names(plans):
 def test_stages_are_selected_by_scenario_name_and_policy(bench, tmp_path):
     out = tmp_path / "out"
     both = load_bench(bench, out, StageFilter((3, 4), ("text_to_image",)))
-    assert names(both) == {3: ["drawn", "joint"], 4: ["drawn", "joint"]} and list(both[3].compare) == ["credit"]
+    assert names(both) == {3: ["drawn", "joint"], 4: ["drawn", "joint"]} and list(both[3].compare) == ["assignment"]
     assert {stage.recipe.run.seed for stage in both[4].stages} == {4}
     one = load_bench(bench, out, StageFilter((0,), ("drawn", "answer")))
     assert names(one) == {0: ["drawn", "answered"]} and not one[0].compare
@@ -104,21 +104,21 @@ def test_seeds_are_run_and_combined(bench, tmp_path, capsys):
     command = ("bench", "scenarios", "--plan", bench, "-o", out, "--only", "text_to_image", "--budget", 4)
     answer = motet_command(capsys, *command, "--seed", 5)
     assert answer.code == 0, answer.err
-    assert "credit: drawn \u2212 joint" in answer.out and "Means over" not in answer.out
+    assert "assignment: drawn \u2212 joint" in answer.out and "Means over" not in answer.out
     assert (out / "seed_5" / "drawn" / "before.png").is_file()
     assert not (out / "seed_5" / "joint" / "before.png").exists()  # the cached result is used
     refused = motet_command(capsys, *command, "--seed", 5)
     assert refused.code == 2 and "already in use" in refused.err
     more = motet_command(capsys, *command, "--seed", 5, "--seed", 6, "--resume")
     assert more.code == 0, more.err
-    assert more.out.count("finished before") == 2 and "Means over 2 seeds" in more.out
+    assert more.out.count("already finished") == 2 and "Means over 2 seeds" in more.out
     assert not (out / "seed_6" / "drawn" / "before.png").exists()
     found = json.loads((out / "scenarios.json").read_text())
-    assert [(gain["stage"], gain["seed"]) for gain in found["gains"]] == [
+    assert [(gain["stage"], gain["seed"]) for gain in found["rows"]] == [
         ("drawn", 5), ("joint", 5), ("drawn", 6), ("joint", 6)
     ]  # fmt: skip
-    assert {gain["trajectories"] for gain in found["gains"]} == {4}
-    assert len({gain["before"] for gain in found["gains"]}) == 1 and len(found["compared"]) == 2
+    assert {gain["trajectories"] for gain in found["rows"]} == {4}
+    assert len({gain["before"] for gain in found["rows"]}) == 1 and len(found["compared"]) == 2
     text = (out / "scenarios.md").read_text()
     assert "| drawn | 5 | factorized |" in text and "| drawn | 6 | factorized |" in text and "Means over 2" in text
 
@@ -156,7 +156,7 @@ def test_the_shipped_benchmark_compares_equal_budgets():
     assert plan.stage("unified_reasoning").recipe.data.options["task"] == "reasoning"
     assert {"unified_text_to_image", "janus_text_to_image"} <= {stage.name for stage in plan.stages}
     assert [stage.name for stage in plan.compare["the critique"]] == ["unified_reflect", "unified_regenerate"]
-    both = plan.compare["credit of reflection"]
+    both = plan.compare["advantage assignment of reflection"]
     assert {stage.recipe.algorithm.advantage_assignment for stage in both} == {
         "joint",
         "factorized",
@@ -168,7 +168,7 @@ def test_the_shipped_benchmark_compares_equal_budgets():
         check_reward_assignment(scenario, rewards)
         if recipe.scenario.name in ("reflect", "regenerate"):  # evaluated by the revision, not by the draft
             assert rewards[0].name == "shapes" and rewards[0].acts[-1] == "revision"
-    one, other = plan.compare["credit of reflection"]
+    one, other = plan.compare["advantage assignment of reflection"]
     assert one.recipe.rewards == other.recipe.rewards  # compare only the advantage assignment
     assert "improvement" not in [
         reward.name for reward in one.recipe.rewards if reward.weight

@@ -190,18 +190,18 @@ def test_other_evaluation_settings_are_evaluated_again(content, tmp_path):
     plan = parse_plan(
         content, tmp_path, ["stages.draw.eval.size=5", "stages.turns.tracks.draws.data.options.hard_fraction=0.5"]
     )
-    measurements = EvalCache()
-    measurements.add(plan.stage("unified"), tmp_path, {"before": {"a": 1}, "after": {"b": 2}})
-    assert measurements.of_start(plan.stage("turns")) == {"b": 2}  # options of the training split do not matter
-    assert measurements.of_start(plan.stage("draw")) is None
+    eval_cache = EvalCache()
+    eval_cache.add(plan.stage("unified"), tmp_path, {"before": {"a": 1}, "after": {"b": 2}})
+    assert eval_cache.for_start(plan.stage("turns")) == {"b": 2}  # options of the training split do not matter
+    assert eval_cache.for_start(plan.stage("draw")) is None
     slower = parse_plan(content, tmp_path, ["stages.turns.sampling.denoising.num_steps=20"])  # the suite uses it
-    assert measurements.of_start(slower.stage("turns")) is None
-    assert measurements.of_start(plan.stage("unified")) == {"a": 1}
+    assert eval_cache.for_start(slower.stage("turns")) is None
+    assert eval_cache.for_start(plan.stage("unified")) == {"a": 1}
     wider = parse_plan(content, tmp_path, ["stages.turns.tracks.draws.data.options.max_objects=2"])
-    assert measurements.of_start(wider.stage("turns")) is None
+    assert eval_cache.for_start(wider.stage("turns")) is None
     elsewhere = parse_plan(content, tmp_path / "other")
-    assert measurements.of_start(elsewhere.stage("unified")) == {"a": 1}  # the same weights in another plan
-    assert measurements.of_start(elsewhere.stage("turns")) is None
+    assert eval_cache.for_start(elsewhere.stage("unified")) == {"a": 1}  # the same weights in another plan
+    assert eval_cache.for_start(elsewhere.stage("turns")) is None
 
 
 def test_eval_cache_distinguishes_scenarios(tiny_checkpoint, tmp_path):
@@ -213,9 +213,9 @@ def test_eval_cache_distinguishes_scenarios(tiny_checkpoint, tmp_path):
                          "three": {**draws, "algorithm": {"advantage_assignment": "joint"}},
                          "four": {**draws, "sampling": {"image": {"temperature": 0.5}}}}  # fmt: skip
     del content["table"]
-    plan, measurements = parse_plan(content, tmp_path), EvalCache()
-    measurements.add(plan.stage("one"), tmp_path, {"before": {"a": 1}, "after": {"b": 2}})
-    known = {stage.name: measurements.of_start(stage) for stage in plan.stages}
+    plan, eval_cache = parse_plan(content, tmp_path), EvalCache()
+    eval_cache.add(plan.stage("one"), tmp_path, {"before": {"a": 1}, "after": {"b": 2}})
+    known = {stage.name: eval_cache.for_start(stage) for stage in plan.stages}
     assert known == {"one": {"a": 1}, "two": None, "three": {"a": 1}, "four": None}
 
 
@@ -225,7 +225,7 @@ def test_finished_stages_are_skipped(finished, capsys):
     refused = motet_command(capsys, "train", finished / "plan.yaml", "-o", out)
     assert refused.code == 2 and "already in use" in refused.err and "--resume" in refused.err
     again = motet_command(capsys, "train", finished / "plan.yaml", "-o", out, "--resume")
-    assert again.code == 0 and again.out.count("finished before") == 5 and "open-ended" in again.out
+    assert again.code == 0 and again.out.count("already finished") == 5 and "open-ended" in again.out
     assert stamps == {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     changed = motet_command(
         capsys, "train", finished / "plan.yaml", "stages.draw.optimizer.learning_rate=0.1", "-o", out, "--resume"
@@ -245,7 +245,7 @@ def test_killed_stages_are_resumed(finished, capsys, tmp_path):
     shutil.rmtree(out / "merged" / "merged")
     (out / "merged" / "summary.json").unlink()
     answer = motet_command(capsys, "train", tmp_path / "plan.yaml", "-o", out, "--resume")
-    assert answer.code == 0 and answer.out.count("finished before") == 2
+    assert answer.code == 0 and answer.out.count("already finished") == 2
     first, second = (json.loads((f / "summary.json").read_text())["stages"] for f in (finished / "out", out))
     for name in first:
         assert first[name]["after"] == second[name]["after"], name
@@ -295,7 +295,7 @@ def moved(finished, tmp_path):
 
 
 def test_a_plan_can_be_moved_with_its_weights(moved, capsys):
-    assert resumed(capsys, moved).out.count("finished before") == 5
+    assert resumed(capsys, moved).out.count("already finished") == 5
 
 
 def test_a_merge_cannot_change_on_resume(moved, capsys):
@@ -338,7 +338,7 @@ def test_a_finished_stage_can_be_extended_not_shortened(moved, capsys):
     )
     only = ["stages={unified: {scenario: generate_and_answer, run: {steps: 3}}}", "rows={}"]
     grown = resumed(capsys, moved, *only)
-    assert grown.code == 0 and "finished before" not in grown.out, grown.err
+    assert grown.code == 0 and "already finished" not in grown.out, grown.err
     assert (moved / "out" / "unified" / "checkpoints" / "step_000003").is_dir()
     assert json.loads((moved / "out" / "unified" / "summary.json").read_text())["steps"] == 3
 
@@ -350,7 +350,7 @@ def test_dependents_of_an_extended_stage_are_rejected_before_anything_runs(moved
 
 
 def test_starts_with_two_evaluation_settings_are_two_rows(tiny_checkpoint, tmp_path):
-    from motet.experiments.stages import starts_of
+    from motet.experiments.stages import start_results
 
     content = plan_mapping(tiny_checkpoint)
     content["stages"]["draw"].pop("init_from")
@@ -358,5 +358,5 @@ def test_starts_with_two_evaluation_settings_are_two_rows(tiny_checkpoint, tmp_p
     content["stages"]["draw"]["eval"] = {"suite": {"guidance_scale": 2.0}}
     plan = parse_plan(content, tmp_path)
     results = {stage.name: {"before": stage.name} for stage in plan.stages}
-    found = starts_of(plan, results)
+    found = start_results(plan, results)
     assert found["start of draw"] == "draw" and len(found) == 2 and "start" in found

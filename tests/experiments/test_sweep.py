@@ -125,7 +125,7 @@ def test_a_sweep_is_run_and_extended(path, tmp_path, capsys):
     answer = motet_command(capsys, "sweep", path, "seeds=[3]", "-o", out)
     assert answer.code == 0 and "over 1 seeds" in answer.out and (out / "sweep.png").is_file()
     answer = motet_command(capsys, "sweep", path, "-o", out, "--resume")
-    assert answer.code == 0 and answer.out.count("finished before") == 4 and "over 2 seeds" in answer.out
+    assert answer.code == 0 and answer.out.count("already finished") == 4 and "over 2 seeds" in answer.out
 
 
 def test_comparison_by_hand(path, tmp_path):
