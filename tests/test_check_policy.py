@@ -278,3 +278,22 @@ def test_what_does_not_apply_is_not_checked():
     assert "waived: counted elsewhere" in str(report)
     with pytest.raises(ConfigError, match="not clauses"):
         check_policy(policy, waive={"punctuality": "never"})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": -1.0},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"min_p": 2.0},
+        {"max_tokens": 0},
+        {"num_steps": 0},
+        {"noise_level": -1.0},
+        {"sde_type": "cps", "noise_level": 1.5},
+    ],
+)
+def test_impossible_settings_raise(settings):
+    with pytest.raises(ConfigError, match=next(reversed(settings))):
+        Sampling(**settings)
