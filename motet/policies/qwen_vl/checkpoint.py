@@ -58,7 +58,7 @@ def open_vlm(source: str, dtype: torch.dtype | str, max_pixels: int | None = Non
             model_type = PretrainedConfig.get_config_dict(source)[0].get("model_type")
         except Exception as error:  # offline, no such repository, a broken file: each library has its kinds
             raise CheckpointError(
-                f"The config of {source!r} cannot be read: {first_line(error)}",
+                f"{source!r} cannot be loaded: {first_line(error)}",
                 fix="give a hub id, or a folder that transformers saved.",
             ) from error
     if model_type is None:
