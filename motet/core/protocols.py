@@ -15,10 +15,15 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from motet.core.conversation import Conversation
-from motet.core.trajectory import Act, Sampling
+from motet.core.sampling import Sampling
+from motet.core.trajectory import Act, ImageAct, TextAct
 
 RandomKey = tuple[int, ...]
 """Key of a stream of random numbers: (seed, step, task, generation, act). Equal keys give equal noise in any batch."""
+
+
+Prompt = str | Conversation
+"""A user's prompt, or a whole conversation."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,13 @@ class Replay:
 class Policy(Protocol):
     """A model that generates acts and recomputes their log-probs."""
 
-    version: int
-    """Incremented by every optimizer step; acts record the version that sampled them."""
+    @property
+    def version(self) -> int:
+        """Incremented by every optimizer step; acts record the version that sampled them."""
+        ...
+
+    @version.setter
+    def version(self, value: int) -> None: ...
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -90,12 +100,17 @@ class Policy(Protocol):
 class TrainablePolicy(Policy, Protocol):
     """A policy that reinforcement learning can update."""
 
-    autocast: torch.dtype | None
-    """Compute type of forward passes; None: the weights' own. See `motet.training.policy_update` on its effect on old
-    log-probs.
-    """
-    rollout_autocast: torch.dtype | None
-    """Compute type of sampling; None: the weights' own."""
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """Compute type of forward passes; None: the weights' own. See `motet.training.policy_update` on its
+        effect on old log-probs.
+        """
+        ...
+
+    @property
+    def rollout_autocast(self) -> torch.dtype | None:
+        """Compute type of sampling; None: the weights' own."""
+        ...
 
     def freeze_reference(self) -> None:
         """Store the current weights as the reference of the KL."""
@@ -103,6 +118,42 @@ class TrainablePolicy(Policy, Protocol):
 
     def reference(self) -> AbstractContextManager[None]:
         """Context in which replay uses the reference weights, without gradient."""
+        ...
+
+
+@runtime_checkable
+class InteractivePolicy(Policy, Protocol):
+    """A policy that a notebook or the command line can call with plain strings and images."""
+
+    def generate_images(
+        self, prompts: Prompt | Sequence[Prompt], n: int = 1, *, seed: int = 0, **sampling: Any
+    ) -> list[ImageAct]:
+        """`n` images for each prompt, in prompt order; keywords as in `Sampling`."""
+        ...
+
+    def generate_text(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        images: Image.Image | Sequence[Image.Image] | None = None,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        **sampling: Any,
+    ) -> list[TextAct]:
+        """`n` texts for each prompt, in prompt order, each about its image if `images` are given."""
+        ...
+
+    def log_probs(self, acts: Sequence[Act]) -> list[Tensor]:
+        """Log-probs `[N]` of each act under the current weights, without gradient."""
+        ...
+
+
+@runtime_checkable
+class ReadablePolicy(Policy, Protocol):
+    """A policy that shows people its prompts: for `motet data`."""
+
+    def readable_prompt(self, act: Act) -> str:
+        """The context of an act as the model was given it: the template's tokens, and how many an image has."""
         ...
 
 

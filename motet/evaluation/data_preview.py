@@ -14,6 +14,7 @@ from PIL import Image
 
 from motet.config import Recipe, TrackConfig
 from motet.core.errors import DataError
+from motet.core.protocols import Policy, ReadablePolicy
 from motet.core.task import Task
 from motet.core.trajectory import Group, TextAct, Trajectory
 from motet.data import Rows, open_rows
@@ -101,7 +102,7 @@ def _open(recipe: Recipe, name: str, config: TrackConfig, split: str | None) -> 
     return _OpenTrack(name, config, scenario, rows, rewards)
 
 
-def _show(recipe: Recipe, policy: Any, track: _OpenTrack, number: int, count: int) -> ShownTrack:
+def _show(recipe: Recipe, policy: Policy, track: _OpenTrack, number: int, count: int) -> ShownTrack:
     tasks = [track.rows.task(n) for n in range(count if track.rows.size is None else min(count, track.rows.size))]
     golds = [_golds_of(task, track) for task in tasks]
     rollouts = [_roll_out(recipe, policy, track, number, task, gold) for task, gold in zip(tasks, golds, strict=True)]
@@ -123,7 +124,7 @@ def _show(recipe: Recipe, policy: Any, track: _OpenTrack, number: int, count: in
 
 
 def _roll_out(
-    recipe: Recipe, policy: Any, track: _OpenTrack, number: int, task: Task, golds: Mapping[str, str]
+    recipe: Recipe, policy: Policy, track: _OpenTrack, number: int, task: Task, golds: Mapping[str, str]
 ) -> Trajectory:
     """Run the scenario on one row; `golds` maps acts to the columns of their gold."""
     answers = {act: _first(task[column]) for act, column in golds.items() if act not in track.config.data.targets}
@@ -166,6 +167,6 @@ def _images(task: Task) -> list[Image.Image]:
     return [*task.images, *others]
 
 
-def _shown_act(policy: Any, act: Any, column: str | None) -> ShownAct:
-    prompt = policy.as_seen(act) if hasattr(policy, "as_seen") else act.context.text
+def _shown_act(policy: Policy, act: Any, column: str | None) -> ShownAct:
+    prompt = policy.readable_prompt(act) if isinstance(policy, ReadablePolicy) else act.context.text
     return ShownAct(act.name, prompt, act.text if isinstance(act, TextAct) else None, column)

@@ -1,4 +1,4 @@
-"""A notebook's door to a policy: `draw`, `write` and `log_probs`, from plain strings and pictures."""
+"""Calling a policy by hand: `generate_images`, `generate_text` and `log_probs`, from plain strings and images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from torch import Tensor
 from motet.core.act_kinds import Makes, act_kind, kinds_making
 from motet.core.conversation import Conversation, user
 from motet.core.errors import ConfigError, DataError
-from motet.core.protocols import Replay, Request
+from motet.core.protocols import Prompt, Replay, Request
 from motet.core.sampling import Sampling
 from motet.core.trajectory import Act, ImageAct, TextAct
-
-Prompt = str | Conversation
 
 
 class InteractiveMixin:
@@ -31,7 +29,7 @@ class InteractiveMixin:
     def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
         raise NotImplementedError
 
-    def as_seen(self, act: Act) -> str:
+    def readable_prompt(self, act: Act) -> str:
         """What an act's context was to the model, for people to read; here its words alone."""
         return act.context.text
 
@@ -45,7 +43,7 @@ class InteractiveMixin:
 
         A policy that denoises walks the ODE unless a `temperature` other than 0 asks for its stochastic steps.
         """
-        return self._ask(self._kind_making("image"), _listed(prompts), n, seed, sampling)  # type: ignore[return-value]
+        return self._sample(self._kind_making("image"), _listed(prompts), n, seed, sampling)  # type: ignore[return-value]
 
     def generate_text(
         self,
@@ -63,7 +61,7 @@ class InteractiveMixin:
             if len(shown) != len(asked):
                 raise DataError(f"{len(shown)} images for {len(asked)} prompts.", fix="give one image per prompt.")
             asked = [user(i, p) if isinstance(p, str) else user(i) + p for i, p in zip(shown, asked, strict=True)]
-        return self._ask(self._kind_making("text"), asked, n, seed, sampling)  # type: ignore[return-value]
+        return self._sample(self._kind_making("text"), asked, n, seed, sampling)  # type: ignore[return-value]
 
     @torch.no_grad()
     def log_probs(self, acts: Sequence[Act]) -> list[Tensor]:
@@ -80,7 +78,7 @@ class InteractiveMixin:
             )
         return kinds[0]
 
-    def _ask(self, kind: str, prompts: Sequence[Prompt], n: int, seed: int, changes: Mapping[str, Any]) -> list[Act]:
+    def _sample(self, kind: str, prompts: Sequence[Prompt], n: int, seed: int, changes: Mapping[str, Any]) -> list[Act]:
         record = act_kind(kind)
         sampling = record.sampling(**{**record.interactive, **changes})
         contexts = [user(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import JanusConfig
@@ -14,6 +14,13 @@ from transformers import JanusConfig
 from motet.config import DiffusionConfig, PolicyConfig
 from motet.core.errors import CheckpointError, ConfigError
 from motet.core.registry import Registry, first_line, is_object_path, registry
+from motet.policies.composite import (
+    EXPERTS_MODEL_TYPE,
+    LANGUAGE,
+    PIPELINE,
+    CompositePolicy,
+    LanguageModelPlusPipeline,
+)
 from motet.policies.emu3 import Emu3Policy
 from motet.policies.emu3.policy import open_emu3
 from motet.policies.generation.policy import LanguageModelPolicy
@@ -24,12 +31,17 @@ from motet.policies.precision import choose_compute_types, width_of
 from motet.policies.python_policy import python_policy
 from motet.policies.qwen_vl import VlmPolicy
 from motet.policies.qwen_vl.checkpoint import FAMILIES, open_vlm
+from motet.policies.trainable import LoadedPolicy
 from motet.weights.hf_output import suppress_hf_output
 from motet.weights.hub import missing_reason
 from motet.weights.locate import resolve_checkpoint
 
+if TYPE_CHECKING:  # diffusers is an extra
+    from motet.policies.diffusion.pipeline.policy import PipelinePolicy
+    from motet.policies.unified import UnifiedPolicy
 
-def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
+
+def load_policy(path: str | Path, config: PolicyConfig | None = None) -> LoadedPolicy:
     """Load a checkpoint folder, a run folder (its newest checkpoint), a hub id, or a LoRA adapter folder.
 
     Its config.json says which policy it is: Janus, Emu3, Qwen2.5-VL and Qwen3-VL in the transformers layout, diffusers
@@ -39,7 +51,7 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
     ConfigError for settings that it has no use for.
     """
     if is_object_path(str(path)):
-        return python_policy(str(path), config)
+        return cast(LoadedPolicy, python_policy(str(path), config))  # it has what its author gave it
     settings = config or PolicyConfig(path=str(path))
     opened = LoadSpec.at(resolve_checkpoint(path), settings)
     settings = opened.settings
@@ -56,17 +68,17 @@ def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Any:
     return policy
 
 
-def _check_settings_apply(settings: PolicyConfig, policy: Any, model_type: str) -> None:
+def _check_settings_apply(settings: PolicyConfig, policy: LoadedPolicy, model_type: str) -> None:
     """Raise ConfigError for settings of a language model, of a pipeline or of a Qwen-VL where there is none."""
-    diffusion, writer = settings.diffusion, getattr(policy, "writer", policy)
+    diffusion, (text_policy, _) = settings.diffusion, _members(policy)
     if settings.lora is not None and "text" not in policy.kinds:
         raise ConfigError(
             f"policy.lora: a {model_type!r} model has no language model that trains.",
             fix="write policy.diffusion.lora: an adapter on the diffusion transformer.",
         )
-    if settings.max_pixels is not None and not isinstance(writer, VlmPolicy):
+    if settings.max_pixels is not None and not isinstance(text_policy, VlmPolicy):
         raise ConfigError(
-            f"policy.max_pixels={settings.max_pixels} is a Qwen-VL's, and a {model_type!r} model has none.",
+            f"policy.max_pixels={settings.max_pixels} applies to Qwen-VL models only; this is a {model_type!r} model.",
             fix="remove it.",
         )
     if diffusion is not None and diffusion.path is not None and model_type not in FAMILIES:
@@ -81,19 +93,24 @@ def _check_settings_apply(settings: PolicyConfig, policy: Any, model_type: str) 
         )
 
 
-def _select_trainable(policy: Any, settings: PolicyConfig) -> None:
+def _members(policy: LoadedPolicy) -> tuple[LoadedPolicy, LoadedPolicy]:
+    """The policies that generate text and images: the policy itself, where it is not a composite."""
+    return policy.members if isinstance(policy, CompositePolicy) else (policy, policy)
+
+
+def _select_trainable(policy: LoadedPolicy, settings: PolicyConfig) -> None:
     """Put new adapters on the language model and the diffusion transformer, and choose the components that train."""
-    writer, drawer = getattr(policy, "writer", policy), getattr(policy, "drawer", policy)
+    text_policy, image_policy = _members(policy)
     if settings.diffusion is not None and settings.diffusion.lora is not None:
-        drawer.add_lora(settings.diffusion.lora)
-    if settings.lora is not None and not writer.adapted:  # or it was loaded with the checkpoint
-        writer.add_lora(settings.lora)
-    use_adapter_only = writer.adapted and settings.train == _DEFAULT_TRAIN_PARTS
+        image_policy.add_lora(settings.diffusion.lora)
+    if settings.lora is not None and not text_policy.has_lora:  # or it was loaded with the checkpoint
+        text_policy.add_lora(settings.lora)
+    use_adapter_only = text_policy.has_lora and settings.train == _DEFAULT_TRAIN_PARTS
     policy.train_parts(() if use_adapter_only else settings.train)
 
 
 _DEFAULT_TRAIN_PARTS = PolicyConfig.model_fields["train"].default
-"""A language model's weights."""
+"""The default of `policy.train`: a language model's weights."""
 
 
 @dataclass(frozen=True)
@@ -174,34 +191,29 @@ def _language_model(
     return opener
 
 
-def _vlm(opened: LoadSpec) -> Any:
+def _vlm(opened: LoadSpec) -> VlmPolicy:
     model, processor = open_vlm(opened.source, opened.dtype, opened.settings.max_pixels)
-    writer = VlmPolicy(opened.prepare_model(model), processor, **opened.of_tokens)
-    diffusion = opened.settings.diffusion
+    return VlmPolicy(opened.prepare_model(model), processor, **opened.of_tokens)
+
+
+def _vlm_or_with_pipeline(opened: LoadSpec) -> LoadedPolicy:
+    text_policy, diffusion = _vlm(opened), opened.settings.diffusion
     if diffusion is None or diffusion.path is None:
-        return writer
-    return _with_pipeline(writer, diffusion.path, opened)
+        return text_policy
+    return LanguageModelPlusPipeline(text_policy, _pipeline_at(diffusion.path, opened))
 
 
-def _with_pipeline(writer: VlmPolicy, pipeline: str | Path, opened: LoadSpec) -> Any:
-    """A language model with a pipeline."""
-    from motet.policies.experts import ExpertsPolicy
-
-    return ExpertsPolicy(writer, _pipeline_at(pipeline, opened))
-
-
-def _experts(opened: LoadSpec) -> Any:
-    from motet.policies.experts.policy import LANGUAGE, PIPELINE
-
+def _saved_with_pipeline(opened: LoadSpec) -> LanguageModelPlusPipeline:
     folder, plain = Path(opened.source), opened.settings.model_copy(update={"diffusion": None})
-    return _with_pipeline(_vlm(LoadSpec.at(folder / LANGUAGE, plain)), folder / PIPELINE, opened)
+    text_policy = _vlm(LoadSpec.at(folder / LANGUAGE, plain))
+    return LanguageModelPlusPipeline(text_policy, _pipeline_at(folder / PIPELINE, opened))
 
 
-def _pipeline(opened: LoadSpec) -> Any:
+def _pipeline(opened: LoadSpec) -> PipelinePolicy:
     return _pipeline_at(opened.source, opened)
 
 
-def _pipeline_at(source: str | Path, opened: LoadSpec) -> Any:
+def _pipeline_at(source: str | Path, opened: LoadSpec) -> PipelinePolicy:
     from motet.policies.diffusion.pipeline.checkpoint import open_pipeline  # diffusers is an extra
 
     diffusion = opened.settings.diffusion or DiffusionConfig()
@@ -217,28 +229,30 @@ def _pipeline_at(source: str | Path, opened: LoadSpec) -> Any:
     )
 
 
-def _unified(opened: LoadSpec) -> Any:
+def _unified(opened: LoadSpec) -> UnifiedPolicy:
     from motet.policies.unified import UnifiedPolicy
-    from motet.policies.unified.checkpoint import LANGUAGE, open_unified
+    from motet.policies.unified.checkpoint import open_unified
 
     folder, plain = Path(opened.source), opened.settings.model_copy(update={"diffusion": None})
     inner = LoadSpec.at(folder / LANGUAGE, plain)
-    reader = _OPENERS[_model_type(inner)](inner)
+    model_type = _model_type(inner)
+    reader = _vlm(inner) if model_type in FAMILIES else _OPENERS[model_type](inner)
+    assert isinstance(reader, LanguageModelPolicy)
     diffusion = opened.settings.diffusion or DiffusionConfig()
     whole = open_unified(folder, reader, opened.device, diffusion, opened.dtype)
     return UnifiedPolicy(reader, **whole, **opened.common)
 
 
-_OPENERS: dict[str, Callable[[LoadSpec], Any]] = {
+_OPENERS: dict[str, Callable[[LoadSpec], LoadedPolicy]] = {
     "janus": _language_model(JanusPolicy, open_janus),
     "emu3": _language_model(Emu3Policy, open_emu3),
-    **dict.fromkeys(FAMILIES, _vlm),
+    **dict.fromkeys(FAMILIES, _vlm_or_with_pipeline),
     "motet_unified": _unified,
-    "motet_experts": _experts,
+    EXPERTS_MODEL_TYPE: _saved_with_pipeline,
     "diffusers": _pipeline,
 }
 """By the `model_type` of config.json; a folder with model_index.json is a diffusers pipeline."""
-POLICIES: Registry[Callable[[LoadSpec], Any]] = registry("policy")
+POLICIES: Registry[Callable[[LoadSpec], LoadedPolicy]] = registry("policy")
 """The same and those of plug-ins: a function of a `LoadSpec` that returns the policy."""
 for _name, _opener in _OPENERS.items():
     POLICIES.add(_name, _opener)

@@ -4,15 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from motet.config import LoraConfig
 from motet.core.errors import ConfigError
-from motet.core.protocols import TrainablePolicy
+from motet.core.protocols import InteractivePolicy, ReadablePolicy, TrainablePolicy
 from motet.core.registry import did_you_mean
 from motet.policies.versions import enable_activation_checkpointing
+
+
+@runtime_checkable
+class LoadedPolicy(TrainablePolicy, InteractivePolicy, ReadablePolicy, Protocol):
+    """What `motet.load_policy` opens: a policy that can be called by hand, and told which parts of it train."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        ...
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """What can train, by the names that `policy.train` uses."""
+        ...
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether LoRA adapters replace full fine-tuning."""
+        ...
+
+    def train_parts(self, names: Sequence[str]) -> None:
+        """Choose what trains; everything else is frozen. Raises ConfigError for an unknown part."""
+        ...
+
+    def add_lora(self, config: LoraConfig) -> None:
+        """Train adapters on linear layers in place of weights."""
+        ...
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Compute activations again in the backward pass instead of keeping them."""
+        ...
 
 
 def require_parts(parts: Collection[str], chosen: Sequence[str]) -> None:

@@ -52,13 +52,13 @@ class TransformersPolicy(InteractiveMixin):
         self._reference: ReferenceWeights | None = None
         self.model.eval()
 
-    def as_seen(self, act: Act) -> str:
+    def readable_prompt(self, act: Act) -> str:
         """The context of an act as the model read it: the template's tokens, and pictures as how many they are."""
         return self.encoder.readable(act.encoding.ids.tolist())
 
     @property
-    def adapted(self) -> bool:
-        """Whether there are adapters, in place of whose weights they train."""
+    def has_lora(self) -> bool:
+        """Whether LoRA adapters replace full fine-tuning."""
         return self.wrapped is not self.model
 
     @property
@@ -76,7 +76,7 @@ class TransformersPolicy(InteractiveMixin):
 
         Adapters stay as they are, and no part can train beside them: the model is saved as its adapter alone.
         """
-        if self.adapted:
+        if self.has_lora:
             require_parts(self.parts, names)
             check_not_adapted(names, "policy.lora")
             return
@@ -104,13 +104,13 @@ class TransformersPolicy(InteractiveMixin):
         Fresh adapters need no copy: they are switched off. A loaded adapter is copied, because the run starts from it.
         """
         trained = self.trainable()  # nothing, where a loaded adapter is frozen
-        fresh = bool(trained) and self.adapted and is_identity(self.wrapped)
+        fresh = bool(trained) and self.has_lora and is_identity(self.wrapped)
         self._reference = None if fresh else ReferenceWeights(trained)
 
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Inside, the policy answers with the reference's weights, without gradient."""
-        if self._reference is None and not self.adapted:
+        if self._reference is None and not self.has_lora:
             raise RuntimeError("freeze_reference() was never called")
         swapped = self.wrapped.disable_adapter() if self._reference is None else self._reference.active()
         self._sampler = None  # one copy at a time: it is large, and made anew in a moment

@@ -12,8 +12,8 @@ from motet.core.errors import ConfigError
 from motet.core.protocols import Request, TrainablePolicy
 from motet.core.task import Task
 from motet.core.trajectory import ActWithAdvantage, Sampling
+from motet.policies.composite import LanguageModelPlusPipeline
 from motet.policies.diffusion.pipeline.policy import PipelinePolicy
-from motet.policies.experts import ExpertsPolicy
 from motet.scenarios import resolve_scenario
 from motet.training.batches import StepBatch
 from motet.training.optimizer_step import PolicyOptimizer
@@ -46,7 +46,7 @@ def asked(kind, count=2):
 
 def test_a_writer_beside_a_pipeline(folders):
     policy = opened(folders)
-    assert isinstance(policy, ExpertsPolicy) and isinstance(policy, TrainablePolicy)
+    assert isinstance(policy, LanguageModelPlusPipeline) and isinstance(policy, TrainablePolicy)
     assert policy.kinds == {"text", "denoising"} and {"language_model", "transformer"} <= set(policy.parts)
     acts = [*policy.act(asked("denoising"), STEPS), *policy.act(asked("text"), Sampling(max_tokens=4))]
     assert acts[0].image.size == (WIDTH, HEIGHT)
@@ -138,7 +138,7 @@ def test_under_autocast_what_is_frozen_stays_as_stored(folders, tmp_path, stored
     settings = DiffusionConfig(path=str(tmp_path / "pipeline"), size=(HEIGHT, WIDTH), lora=LoraConfig(rank=2))
     config = PolicyConfig(path=str(folders[0]), diffusion=settings, dtype="bfloat16")
     policy = motet.load_policy(folders[0], config)
-    frozen = {p.dtype for part in policy.drawer.pipeline.components.values() if isinstance(part, torch.nn.Module)
+    frozen = {p.dtype for part in policy.image_policy.pipeline.components.values() if isinstance(part, torch.nn.Module)
               for p in part.parameters() if not p.requires_grad}  # fmt: skip
     assert frozen == {stored} and {p.dtype for p in policy.trainable().values()} == {torch.float32}
     with torch.no_grad():
@@ -156,7 +156,7 @@ def test_under_autocast_what_is_frozen_stays_as_stored(folders, tmp_path, stored
     saved = tmp_path / "pair"
     policy.save(saved)
     again = motet.load_policy(saved, PolicyConfig(path=str(saved), dtype="bfloat16"))
-    assert {p.dtype for p in again.drawer.denoiser.transformer.parameters()} == {stored}
+    assert {p.dtype for p in again.image_policy.denoiser.transformer.parameters()} == {stored}
 
 
 def test_a_saved_pair_loads_as_one_and_in_both_libraries(folders, tmp_path):
@@ -173,11 +173,11 @@ def test_a_saved_pair_loads_as_one_and_in_both_libraries(folders, tmp_path):
             diffusion=DiffusionConfig(size=(HEIGHT, WIDTH)),
         ),
     )
-    assert isinstance(again, ExpertsPolicy)
+    assert isinstance(again, LanguageModelPlusPipeline)
     for one, other in zip(*(p.act(asked("denoising"), STEPS) for p in (policy, again)), strict=True):
         torch.testing.assert_close(one.states, other.states, rtol=0, atol=1e-5)
     theirs = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "pair" / "language_model")
-    assert torch.equal(theirs.lm_head.weight, policy.writer.model.lm_head.weight)
+    assert torch.equal(theirs.lm_head.weight, policy.text_policy.model.lm_head.weight)
     StableDiffusion3Pipeline.from_pretrained(tmp_path / "pair" / "pipeline")
 
 
@@ -199,7 +199,7 @@ def test_a_saved_pair_with_an_adapted_writer_loads(folders, tmp_path):
     ("expert", "words"),
     [
         ({"path": "somewhere"}, r"policy.diffusion.path='somewhere': a 'diffusers' model takes no pipeline beside it"),
-        ({"height": 16}, r"policy.diffusion: a 'qwen2_5_vl' model alone has no diffusion transformer"),
+        ({"size": (16, 16)}, r"policy.diffusion: a 'qwen2_5_vl' model alone has no diffusion transformer"),
     ],
 )
 def test_settings_of_a_pipeline_without_a_place_are_refused(folders, expert, words):

@@ -86,7 +86,7 @@ def of_kind(acts, kind):
 
 
 def conditions(policy, acts):
-    conditioner = policy.drawer.generator.conditioner
+    conditioner = policy.image_policy.generator.conditioner
     return [one.conditions[0] for one in conditioner.branches([act.encoding for act in acts], [Sampling()] * len(acts))]
 
 
@@ -126,7 +126,7 @@ def test_a_picture_is_conditioned_on_hidden_states_of_its_tokens(model):
     policy = model("sd3")
     drawings = of_kind([act for trajectory in played(policy, count=3, G=1) for act in trajectory], "denoising")
     assert len({len(act.encoding.context.ids) for act in drawings}) > 1
-    janus = policy.writer.model
+    janus = policy.text_policy.model
     for act, found in zip(drawings, conditions(policy, drawings), strict=True):
         ids, codes = act.encoding.context.ids, act.encoding.tokens
         embedded = [janus.get_input_embeddings()(ids), janus.prepare_embeddings_for_image_generation(codes)]
@@ -169,7 +169,7 @@ def test_a_picture_of_a_dataset_has_the_tokens_of_the_image_tokenizer(model, ima
     policy = model()
     shown = Request("denoising", "d", user("three") + assistant(image), (1,))
     (act,) = policy.act([shown], PLAIN["denoising"])
-    assert torch.equal(act.encoding.tokens, policy.writer.encode_images([image])[0])
+    assert torch.equal(act.encoding.tokens, policy.text_policy.encode_images([image])[0])
 
 
 def test_missing_image_tokens_raise(model, image):
@@ -334,7 +334,7 @@ def test_a_saved_model_loads_as_one_and_in_its_own_libraries(model, tmp_path):
     policy = model("sd3")
     policy.save(tmp_path)
     theirs = JanusForConditionalGeneration.from_pretrained(tmp_path / "language_model")
-    assert torch.equal(theirs.lm_head.weight, policy.writer.model.lm_head.weight)
+    assert torch.equal(theirs.lm_head.weight, policy.text_policy.model.lm_head.weight)
     loaded = motet.load_policy(tmp_path, PolicyConfig(path=str(tmp_path), train=tuple(NEW), device="cpu"))
     assert {name.split(".")[0] for name in loaded.trainable()} == set(NEW)
     for one, other in zip(played(policy, samplings=GUIDED), played(loaded, samplings=GUIDED), strict=True):
@@ -344,7 +344,7 @@ def test_a_saved_model_loads_as_one_and_in_its_own_libraries(model, tmp_path):
         path=str(tmp_path), diffusion=DiffusionConfig(size=(24, 16)), train=("connector",), device="cpu"
     )
     assert motet.load_policy(tmp_path, larger).generate_images("three")[0].kind == "image"
-    assert motet.load_policy(tmp_path, larger).drawer.generator.shape == (3, 24, 16)
+    assert motet.load_policy(tmp_path, larger).image_policy.generator.shape == (3, 24, 16)
 
 
 def test_adapters_on_either_expert(model, checkpoint, tmp_path):

@@ -48,9 +48,9 @@ def test_it_is_a_policy_of_texts_and_drawings():
 def test_a_drawing_walks_the_schedule_of_its_shift():
     policy, asked = build(), drawings(contexts()[:1])
     (plain,), (shifted,) = policy.act(asked, PLAIN), policy.act(asked, replace(PLAIN, shift=3.0))
-    schedule = policy.drawer.generator.denoiser.schedule
+    schedule = policy.image_policy.generator.denoiser.schedule
     for act, shift in ((plain, None), (shifted, 3.0)):
-        torch.testing.assert_close(act.times, schedule(4, policy.drawer.generator.shape, shift))
+        torch.testing.assert_close(act.times, schedule(4, policy.image_policy.generator.shape, shift))
     assert not torch.allclose(plain.times, shifted.times)
 
 
@@ -346,7 +346,7 @@ def test_parts_that_do_not_belong_together(tmp_path):
 def test_the_last_query_has_a_place_too():
     """Unlike an act's last token it is read: contexts must leave room for all of them."""
     policy = build()
-    conditioner, queries = policy.drawer.generator.conditioner, 3
+    conditioner, queries = policy.image_policy.generator.conditioner, 3
     (encoding,) = conditioner.encode([user("three")])
     policy.text_policy.encoder.max_positions = len(encoding.context.ids) + queries
     assert conditioner.encode([user("three")])

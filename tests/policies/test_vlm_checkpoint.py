@@ -76,7 +76,7 @@ def test_the_largest_picture_that_is_read_is_a_setting(vlm_checkpoint: Path, che
     assert 0 < less < seen and less * side**2 <= images * max(
         64, (side * small.encoder.image_processor.merge_size) ** 2
     )
-    with pytest.raises(ConfigError, match="max_pixels=64 is a Qwen-VL's"):
+    with pytest.raises(ConfigError, match="max_pixels=64 applies to Qwen-VL"):
         load_policy(checkpoint, PolicyConfig(path=str(checkpoint), max_pixels=64))
 
 

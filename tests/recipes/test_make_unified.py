@@ -52,6 +52,6 @@ def test_a_janus_with_a_flow_decoder(tmp_path, monkeypatch):
     policy = load_policy(folder)
     assert policy.kinds == {"text", "image", "denoising"} and not {"queries", "source_adapter"} & set(policy.parts)
     (decoded,) = policy.decode_with_flow(policy.generate_images("two red circles"), num_steps=2)
-    assert decoded.image.size == (32, 32) and len(decoded.encoding.tokens) == policy.writer.num_image_tokens
+    assert decoded.image.size == (32, 32) and len(decoded.encoding.tokens) == policy.text_policy.num_image_tokens
     stored = load_policy(language_model).model.state_dict()
-    assert all(torch.equal(value, stored[name]) for name, value in policy.writer.model.state_dict().items())
+    assert all(torch.equal(value, stored[name]) for name, value in policy.text_policy.model.state_dict().items())

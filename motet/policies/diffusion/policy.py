@@ -69,7 +69,7 @@ class DiffusionPolicy(InteractiveMixin):
         Adapters stay as they are, and the transformer's weights cannot train beside them.
         """
         parts = self.parts
-        if self.adapted:
+        if self.has_lora:
             check_not_adapted([name for name in names if name == "transformer"], "policy.diffusion.lora")
             parts = {name: part for name, part in parts.items() if name != "transformer"}
         set_trainable(parts, names)
@@ -77,7 +77,7 @@ class DiffusionPolicy(InteractiveMixin):
             self.parts["transformer"].float()  # what trains is float32, and without autocast all must be of one type
 
     @property
-    def adapted(self) -> bool:
+    def has_lora(self) -> bool:
         """Whether there are adapters in the transformer, in place of whose weights they train."""
         return has_adapters(self.parts["transformer"])
 

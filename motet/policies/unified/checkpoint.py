@@ -16,6 +16,7 @@ from motet.config import DiffusionConfig
 from motet.core.errors import CheckpointError
 from motet.core.registry import first_line
 from motet.policies.diffusion.models import Denoiser, open_denoiser
+from motet.policies.generation.policy import LanguageModelPolicy
 from motet.policies.unified.connector import ConnectorConfig, QueryConnector
 from motet.weights.safetensors_io import save_tensors
 
@@ -24,7 +25,7 @@ LANGUAGE, _CONNECTOR = "language_model", "bridge.safetensors"
 
 
 def save_unified(
-    folder: Path, text_policy: Any, connector: QueryConnector, denoiser: Denoiser, size: tuple[int, int]
+    folder: Path, text_policy: LanguageModelPolicy, connector: QueryConnector, denoiser: Denoiser, size: tuple[int, int]
 ) -> None:
     """Write all parts. Raises CheckpointError when they cannot be written."""
     try:
@@ -50,7 +51,7 @@ def save_unified(
 
 def open_unified(
     folder: Path,
-    text_policy: Any,
+    text_policy: LanguageModelPolicy,
     device: torch.device,
     settings: DiffusionConfig,
     dtype: torch.dtype | str = torch.float32,
@@ -83,7 +84,9 @@ def open_unified(
     return {"connector": connector, "denoiser": denoiser, "height": height, "width": width}
 
 
-def _check_parts_fit(folder: Path, sizes: ConnectorConfig, text_policy: Any, denoiser: Denoiser) -> None:
+def _check_parts_fit(
+    folder: Path, sizes: ConnectorConfig, text_policy: LanguageModelPolicy, denoiser: Denoiser
+) -> None:
     """Check that the connector fits the text policy and the denoiser."""
     has_image_tokens = "image" in text_policy.kinds
     expected = {
@@ -91,7 +94,7 @@ def _check_parts_fit(folder: Path, sizes: ConnectorConfig, text_policy: Any, den
         "output_width": denoiser.condition_width,
         "pooled_width": denoiser.pooled_width,
         "reads": "tokens" if has_image_tokens else "queries",
-        "num_queries": text_policy.num_image_tokens if has_image_tokens else sizes.num_queries,
+        "num_queries": text_policy.adapter.num_image_tokens if has_image_tokens else sizes.num_queries,
     }
     for name, value in expected.items():
         if getattr(sizes, name) != value:

@@ -19,6 +19,8 @@ from motet.policies.diffusion import GuidanceBranches, guidance_branches
 from motet.policies.diffusion.models import Condition, Denoiser
 from motet.policies.diffusion.models.source_adapter import encode_source
 from motet.policies.generation.chat_template import encode_unique
+from motet.policies.generation.policy import LanguageModelPolicy
+from motet.policies.qwen_vl import VlmPolicy
 from motet.policies.unified.connector import QueryConnector
 
 
@@ -45,7 +47,9 @@ class ConnectorConditioner:
     condition is computed once and kept as long as the encoding.
     """
 
-    def __init__(self, text_policy: Any, connector: QueryConnector, denoiser: Denoiser, size: tuple[int, int]) -> None:
+    def __init__(
+        self, text_policy: LanguageModelPolicy, connector: QueryConnector, denoiser: Denoiser, size: tuple[int, int]
+    ) -> None:
         self.text_policy, self.connector, self.denoiser, self.size = text_policy, connector, denoiser, size
         self._cache: WeakKeyDictionary[UnifiedConditionEncoding, Condition] = WeakKeyDictionary()
 
@@ -116,6 +120,8 @@ class QueryConditioner(ConnectorConditioner):
 
     A context with images asks for an edit of the last one.
     """
+
+    text_policy: VlmPolicy
 
     def _encode(self, context: Conversation) -> UnifiedConditionEncoding:
         room = self.connector.config.num_queries + 1  # an act's last token is never read, the last query is

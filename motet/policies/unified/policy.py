@@ -13,6 +13,7 @@ from motet.policies.composite import CompositePolicy
 from motet.policies.diffusion import DiffusionGenerator
 from motet.policies.diffusion.models import Denoiser
 from motet.policies.diffusion.policy import DiffusionPolicy
+from motet.policies.generation.policy import LanguageModelPolicy
 from motet.policies.unified.checkpoint import save_unified
 from motet.policies.unified.conditioner import QueryConditioner
 from motet.policies.unified.connector import QueryConnector
@@ -30,7 +31,7 @@ class UnifiedPolicy(CompositePolicy):
 
     def __init__(
         self,
-        text_policy: Any,
+        text_policy: LanguageModelPolicy,
         connector: QueryConnector,
         denoiser: Denoiser,
         *,
@@ -39,7 +40,7 @@ class UnifiedPolicy(CompositePolicy):
         autocast: torch.dtype | None = None,
         rollout_batch: int | None = None,
     ) -> None:
-        self.text_policy, self.connector, self.denoiser, self.size = text_policy, connector, denoiser, (height, width)
+        self.connector, self.denoiser, self.size = connector, denoiser, (height, width)
         connector.requires_grad_(False)  # until parts are chosen, as in both models
         reads_tokens = connector.config.reads == "tokens"
         conditioner = (TokenConditioner if reads_tokens else QueryConditioner)(
@@ -48,7 +49,7 @@ class UnifiedPolicy(CompositePolicy):
         generator = DiffusionGenerator(denoiser, conditioner, height, width, autocast)
         parts = {**connector.parts, **denoiser.parts}
         image_policy = DiffusionPolicy(generator, parts, rollout_batch=rollout_batch)
-        super().__init__({**dict.fromkeys(text_policy.kinds, text_policy), "denoising": image_policy})
+        super().__init__(text_policy, image_policy)
 
     def decode_with_flow(self, acts: Sequence[ImageTokens], n: int = 1, *, seed: int = 0, **sampling: Any) -> list[Act]:
         """Decode generated image tokens with flow, `n` images of each act; keywords as in `Sampling`.
@@ -56,7 +57,7 @@ class UnifiedPolicy(CompositePolicy):
         Follows the ODE unless a `temperature` other than 0 asks for stochastic steps.
         """
         contexts = [act.context + act.to_conversation() for act in acts]
-        return self._ask("denoising", contexts, n, seed, sampling)
+        return self._sample("denoising", contexts, n, seed, sampling)
 
     def save(self, folder: Path) -> None:
         """Both models in the layouts of transformers and diffusers, the connector as safetensors beside them."""

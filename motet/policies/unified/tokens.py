@@ -10,6 +10,7 @@ from torch import Tensor
 
 from motet.core.conversation import Conversation, ImagePart, Message
 from motet.core.errors import ConfigError
+from motet.policies.janus import JanusPolicy
 from motet.policies.unified.conditioner import ConnectorConditioner, UnifiedConditionEncoding
 
 
@@ -20,6 +21,10 @@ class TokenConditioner(ConnectorConditioner):
     for an image of a dataset those of the image tokenizer. The gradient of the denoising act
     reaches the language model and the tokens' embeddings, but not which tokens were chosen: that is the image act's.
     """
+
+    reader: JanusPolicy
+
+    text_policy: JanusPolicy
 
     def _encode(self, context: Conversation) -> UnifiedConditionEncoding:
         before, image = last_image_tokens(context)

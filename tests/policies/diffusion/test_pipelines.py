@@ -268,7 +268,7 @@ def test_every_target_names_a_layer(folders, targets, said):
     with pytest.raises(ConfigError, match=said) as caught:
         policy.add_lora(LoraConfig(target_modules=targets))
     assert "policy.diffusion.lora.target_modules=" in str(caught.value)
-    assert not policy.adapted
+    assert not policy.has_lora
     policy.add_lora(LoraConfig(target_modules=("to_q", "to_out.0")))
     assert {name.split(".lora_")[0].rpartition(".attn.")[2] for name in policy.trainable()} >= {"to_q", "to_out.0"}
 
