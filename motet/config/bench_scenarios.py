@@ -24,7 +24,7 @@ class StageFilter:
     """What of a plan is run. Empty: all of it.
 
     `only` are names of stages or of scenarios, `policies` names of checkpoint folders. `budget`: trajectories that each
-    stage plays at least, in place of its `run.steps`.
+    stage generates at least, in place of its `run.steps`.
     """
 
     seeds: tuple[int, ...] = (0,)
@@ -86,7 +86,7 @@ def _chosen(plan: Plan, choice: StageFilter, output: Path, source: str) -> Plan:
         and (not choice.policies or policy_of(stage) in choice.policies)
     )
     if not stages:
-        raise ConfigError(f"{source}: no stage has such a scenario and such a policy.", fix="choose fewer, or others.")
+        raise ConfigError(f"{source}: no stage has such a scenario and such a policy.", fix="choose others.")
     return plan.part(plan.needed([stage.name for stage in stages], output))
 
 
@@ -94,7 +94,7 @@ def _require_measured(stage: Stage, source: str) -> None:
     if stage.kind != "rl" or stage.recipe.eval.suite.name != "rewards":
         raise ConfigError(
             f"{source}: stages.{stage.name} is a stage of kind {stage.kind} with eval.suite {stage.recipe.eval.suite}; "
-            "the benchmark compares before and after reinforcement learning by held-back rewards.",
+            "the benchmark compares before and after reinforcement learning by rewards on validation rows.",
             fix="write kind: rl and eval.suite: rewards, or leave the stage out with --only.",
         )
 

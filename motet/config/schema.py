@@ -91,7 +91,7 @@ class DataConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the shapes world (see `motet.shapes.world.WorldOptions`), or a hub dataset's name, revision, ..."""
     targets: dict[str, str] = Field(default_factory=dict)
-    """For `motet sft`: act name -> column of its target, e.g. {drawing: image, answer: solution}."""
+    """For `motet sft`: act name -> column of its target, e.g. {image: image, answer: solution}."""
     rejected: dict[str, str] = Field(default_factory=dict)
     """For `motet sft` with a loss of pairs (dpo): act name -> column of what the target is preferred to."""
 

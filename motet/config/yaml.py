@@ -21,7 +21,7 @@ def from_yaml(text: str) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
-        _refuse_endless(node)
+        _reject_endless(node)
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -47,7 +47,7 @@ def to_yaml_text(content: Any) -> str:
     return text if printable(text) == text else yaml.dump(content, allow_unicode=False, **settings)
 
 
-def _refuse_endless(root: Node) -> None:
+def _reject_endless(root: Node) -> None:
     """Raise for an alias inside of what it stands for, and for aliases and merges that stand for too many values.
 
     Every node is counted once, with all that lies below it wherever it is used: nothing is written out to be counted.
@@ -85,7 +85,7 @@ class Unreadable(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Knows the scalars below and no others; refuses a key that comes twice."""
+    """Resolves the scalars below and no others; rejects duplicate keys."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}  # pyright: ignore[reportIncompatibleVariableOverride]
 

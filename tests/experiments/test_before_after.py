@@ -83,7 +83,7 @@ def test_every_track_has_a_result(tmp_path):
     told["stages"]["both"] = {"before": tables, "after": tables, "seconds": 1.0}
     found = before_after_rows(plan, told)[2:]
     assert [(gain.stage, gain.scenario, gain.trajectories) for gain in found] == [
-        ("both: draws", "draw", 18),
+        ("both: draws", "text_to_image", 18),
         ("both: answers", "answer", 8),
     ]
 

@@ -47,10 +47,10 @@ def test_every_step_runs_every_track(tiny_checkpoint, tmp_path):
 
 
 def test_tracks_alternate(tiny_checkpoint, tmp_path):
-    seen = run_loop(recipe(tiny_checkpoint, turn=2, steps=5), tmp_path / "run")
+    seen = run_loop(recipe(tiny_checkpoint, steps_per_track=2, steps=5), tmp_path / "run")
     assert ["draws/groups" in numbers for numbers in seen] == [True, True, False, False, True]
     assert ["answers/groups" in numbers for numbers in seen] == [False, False, True, True, False]
-    session = setup_rl(recipe(tiny_checkpoint, turn=2, steps=5))
+    session = setup_rl(recipe(tiny_checkpoint, steps_per_track=2, steps=5))
     session.load_data_state(
         {"draws": {"seed": 0, "size": None, "drawn": 9}, "answers": {"seed": 0, "size": None, "drawn": 4}}
     )
@@ -66,7 +66,7 @@ def test_a_failing_track_raises_in_its_first_step(tiny_checkpoint, tmp_path):
 
 
 def test_a_run_with_tracks_resumes_bit_exactly(tiny_checkpoint, tmp_path):
-    own = recipe(tiny_checkpoint, turn=1, steps=4)
+    own = recipe(tiny_checkpoint, steps_per_track=1, steps=4)
     run_loop(own, tmp_path / "whole")
     run_loop(own, tmp_path / "parts", stop_after=1)
     run_loop(own, tmp_path / "parts")
@@ -125,6 +125,6 @@ def test_missing_keys_of_tracks_are_named(tiny_checkpoint):
 
 
 def test_a_recipe_with_tracks_is_saved_and_loaded(tiny_checkpoint, tmp_path):
-    own = recipe(tiny_checkpoint, turn=2)
+    own = recipe(tiny_checkpoint, steps_per_track=2)
     (tmp_path / "recipe.yaml").write_text(to_yaml(own))
     assert load_recipe(tmp_path / "recipe.yaml") == own
