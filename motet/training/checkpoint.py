@@ -2,7 +2,7 @@
 
 The optimizer's state holds the trained weights once more, unrounded: `from_pretrained` may round them to the type that
 the model's config names. No pickle: tensors as safetensors, the rest as JSON. A folder appears whole or not at all.
-Noise is keyed by (seed, step, task, sibling), so a step boundary has no random state of its own: weights, optimizer,
+Noise is keyed by (seed, step, task, generation), so a step boundary has no random state of its own: weights, optimizer,
 data cursor and step are all.
 
 A power cut finds the new checkpoint or the one before it: files and folders are synced before the rename, and the

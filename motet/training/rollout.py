@@ -1,15 +1,15 @@
 """Policy x scenario x tasks -> groups of trajectories.
 
 P x G programs run in lockstep. At every tick all pending requests of a kind go to the policy in one call; the policy
-merges equal contexts, which are the same Conversation object for the siblings of a task.
+merges equal contexts, which are the same Conversation object for all generations of a task.
 
 What stops the run and what is only counted:
 
 - A program that raises anything but a MotetError loses its own trajectory: `Failure("scenario")`.
 - A context that does not fit (ContextError) loses its trajectory, `Failure("policy")`, if the policy's own earlier acts
-  are in it; if not, the data's prompt is too long, which the user has to mend: it propagates.
+  are in it; if not, the data's prompt is too long, which the user has to correct: it propagates.
 - Every other MotetError (a missing column, a misdeclared act, a number that is not finite) propagates, and so does
-  whatever else the policy raises: those are the user's to mend, or bugs.
+  whatever else the policy raises: those are the user's to correct, or bugs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Perform = Callable[[str, Sequence[tuple["_ScenarioExecution", Request]]], list[A
 
 @dataclass(frozen=True, eq=False)
 class RolloutRequest:
-    """What one track brings to a rollout: a scenario and the tasks that it is played on; `track` is its number."""
+    """What one track brings to a rollout: a scenario and its tasks; `track` is its number."""
 
     scenario: Scenario
     tasks: Sequence[Task]
@@ -61,14 +61,14 @@ def rollout(
     `track` other than the first, its number follows the step, so that tracks on the same rows do not share noise.
     Raises ConfigError when the scenario asks for acts that it did not declare or that the policy cannot perform.
     """
-    cast = RolloutRequest(scenario, tasks, track)
-    (groups,) = rollout_tracks(policy, [cast], num_generations, samplings=samplings, seed=seed, step=step)
+    request = RolloutRequest(scenario, tasks, track)
+    (groups,) = rollout_tracks(policy, [request], num_generations, samplings=samplings, seed=seed, step=step)
     return groups
 
 
 def rollout_tracks(
     policy: Policy,
-    casts: Sequence[RolloutRequest],
+    requests: Sequence[RolloutRequest],
     num_generations: int,
     *,
     samplings: Mapping[str, Sampling],
@@ -82,21 +82,21 @@ def rollout_tracks(
             raise ConfigError(f"There is no sampling for acts of kind {kind!r}.", fix=f"pass samplings[{kind!r}].")
         return policy.act([request for _, request in asked], samplings[kind])
 
-    plays = [
+    runs = [
         [
-            _ScenarioExecution(cast.scenario, task.for_generation(g), _key(seed, step, cast.track))
-            for task in cast.tasks
+            _ScenarioExecution(request.scenario, task.for_generation(g), _key(seed, step, request.track))
+            for task in request.tasks
             for g in range(num_generations)
         ]
-        for cast in casts
+        for request in requests
     ]
-    _run([one for own in plays for one in own], policy, perform)
+    _run([one for own in runs for one in own], policy, perform)
     return [
         [
             Group(task, tuple(one.trajectory for one in own[n * num_generations : (n + 1) * num_generations]))
-            for n, task in enumerate(cast.tasks)
+            for n, task in enumerate(request.tasks)
         ]
-        for cast, own in zip(casts, plays, strict=True)
+        for request, own in zip(requests, runs, strict=True)
     ]
 
 
@@ -116,9 +116,9 @@ def encode_demonstrations(
 ) -> list[Trajectory]:
     """Play a scenario once per task with acts that the dataset gives: act `name` is the column `targets[name]`.
 
-    Noise is keyed as in `rollout`. A share `prompt_dropout` of the drawings, chosen by their keys, is shown without its
+    Noise is keyed as in `rollout`. A share `prompt_dropout` of the images, chosen by their keys, is encoded without its
     prompt: the unconditional branch of classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, algorithm 1).
-    Of the edits, drawings whose context shows a picture, further shares go without that, and without both
+    Of the edits, images whose context has an image, further shares go without that, and without both
     (InstructPix2Pix, arXiv 2211.09800, section 3.2.1).
 
     With `samplings` the policy performs what has no target itself.
@@ -143,9 +143,9 @@ def encode_demonstrations(
         shown = [_target(one.task, request, targets) for one, request in asked]
         return policy.encode_targets([_apply_condition_dropout(request, *dropouts) for _, request in asked], shown)
 
-    plays = [_ScenarioExecution(scenario, task, _key(seed, step, track), errors_are_failures=False) for task in tasks]
-    _run(plays, policy, perform)
-    return [one.trajectory for one in plays]
+    runs = [_ScenarioExecution(scenario, task, _key(seed, step, track), errors_are_failures=False) for task in tasks]
+    _run(runs, policy, perform)
+    return [one.trajectory for one in runs]
 
 
 def _key(seed: int, step: int, track: int) -> tuple[int, ...]:
@@ -153,7 +153,7 @@ def _key(seed: int, step: int, track: int) -> tuple[int, ...]:
 
 
 def _apply_condition_dropout(request: Request, prompt: float, source: float, joint: float) -> Request:
-    """The request without its prompt, its source picture, or both, by chance."""
+    """The request without its prompt, its source image, or both, at random."""
     if act_kind(request.kind).makes == "text":
         return request
     chance = np.random.default_rng(request.key).random()
@@ -164,7 +164,7 @@ def _apply_condition_dropout(request: Request, prompt: float, source: float, joi
 
 
 def _target(task: Task, request: Request, targets: Mapping[str, str]) -> Any:
-    """What the row shows for an act: text for a text act, a picture for a drawing."""
+    """What the row shows for an act: text for a text act, an image for an image act."""
     if request.name not in targets:
         raise ConfigError(
             f"The scenario performs {request.name!r}, but data.targets names no column for it.",
@@ -178,7 +178,7 @@ def _target(task: Task, request: Request, targets: Mapping[str, str]) -> Any:
     if not isinstance(value, str if is_text else Image.Image):
         wanted = "text" if is_text else "an image"
         raise DataError(
-            f"Row {task.index}, column {column!r}, holds {value!r:.80}, which is not {wanted} for {request.name!r}.",
+            f"Row {task.index}, column {column!r}, contains {value!r:.80}, which is not {wanted} for {request.name!r}.",
             fix=f"correct the row, or set data.targets.{request.name} to a column that holds {wanted}.",
         )
     return value
@@ -225,7 +225,7 @@ class _ScenarioExecution:
             said = f"{first_line(error)} {_place(error)}"
             if not self.errors_are_failures:
                 raise ConfigError(
-                    f"Scenario {self.scenario.name!r} raised {said} on row {self.task.index}.", fix="mend the scenario."
+                    f"Scenario {self.scenario.name!r} raised {said} on row {self.task.index}.", fix="correct it."
                 ) from error
             self.fail("scenario", said)
             return
@@ -303,12 +303,12 @@ class _ScenarioExecution:
         return kind
 
 
-def _run(plays: Sequence[_ScenarioExecution], policy: Policy, perform: Perform) -> None:
+def _run(runs: Sequence[_ScenarioExecution], policy: Policy, perform: Perform) -> None:
     """Advance all programs in lockstep until every one has ended or failed."""
     try:
-        for one in plays:
+        for one in runs:
             one.advance([])
-        while waiting := [one for one in plays if one.pending]:
+        while waiting := [one for one in runs if one.pending]:
             asked = [(one, request) for one in waiting for request in one.requests(policy.kinds)]
             received: dict[_ScenarioExecution, dict[int, Act]] = {one: {} for one in waiting}
             for kind in ACT_KINDS.entries:
@@ -319,7 +319,7 @@ def _run(plays: Sequence[_ScenarioExecution], policy: Policy, perform: Perform) 
                 if one.failure is None:
                     one.advance([acts[number] for number in sorted(acts)])
     finally:
-        for one in plays:
+        for one in runs:
             one.close()
 
 

@@ -1,4 +1,4 @@
-"""What every run does around its steps: resume, write numbers, save checkpoints, stop when asked to."""
+"""What every run does around its steps: resume, write metrics, save checkpoints, stop when asked to."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from motet.training.threads import ThreadTuner
 from motet.training.time_budget import Pace
 from motet.weights.locate import latest_checkpoint
 
-Measure = Callable[[], dict[str, float]]
-"""A quick look at the policy on held-back items, for the learning curve."""
+Evaluate = Callable[[], dict[str, float]]
+"""A quick evaluation on validation items, for the learning curve."""
 
 
 class Run:
     """The keeping of a run in its folder.
 
     with run:
-        for step, watch in run.steps():
+        for step, timer in run.steps():
             ...
-            run.report(step, numbers)
+            run.report(step, metrics)
 
     An error on the way out of the block saves the last whole step, unless the newest checkpoint is that already.
     """
@@ -40,11 +40,11 @@ class Run:
         folder: RunFolder,
         callbacks: Callback,
         interrupt: Interrupt,
-        measure: Measure | None = None,
+        evaluate: Evaluate | None = None,
         threads: ThreadTuner | None = None,
     ) -> None:
         self.session, self.folder, self.callbacks, self.interrupt = session, folder, callbacks, interrupt
-        self.measure = measure
+        self.evaluate = evaluate
         self.threads = threads  # None: their number stays as it is
         self.progress = self._resume()
         self.first = self._saved = self.progress.step
@@ -52,7 +52,7 @@ class Run:
         self._lines: list[tuple[str, Mapping[str, Any]]] = []  # of `progress`, not written yet
         self.pace = Pace(session.recipe.run, self.first, self.progress.seconds)
         self._saved_at = time.monotonic()
-        self._watch = PhaseTimer()
+        self._timer = PhaseTimer()
         self.finished = self.first >= self.pace.steps
         """Whether no step remains: seen after every step, since the clock can move the end."""
 
@@ -67,7 +67,7 @@ class Run:
             self._rescue()
 
     def steps(self) -> Iterator[tuple[int, PhaseTimer]]:
-        """The steps that remain, each with its stopwatch. After a step a checkpoint is saved if one is due.
+        """The steps that remain, each with its timer. After a step a checkpoint is saved if one is due.
 
         Ends after the last step, or after the step in which an interruption came.
         """
@@ -75,8 +75,8 @@ class Run:
         updates = optimizer.total_steps // self.session.recipe.run.steps
         while not self.finished:
             optimizer.total_steps = updates * self.pace.steps  # where the schedule ends
-            self._watch = PhaseTimer()
-            yield self.progress.step, self._watch
+            self._timer = PhaseTimer()
+            yield self.progress.step, self._timer
             self.pace.step_done()
             self.finished = self.pace.done >= self.pace.steps
             last = self.finished or self.interrupt.asked
@@ -87,31 +87,31 @@ class Run:
             if self.threads is not None:
                 self.threads.adapt()
 
-    def report(self, step: int, numbers: Mapping[str, float], failures: Sequence[Mapping[str, Any]] = ()) -> None:
-        """A step is done: write its numbers, with its times, and its failed trajectories; tell the watcher.
+    def report(self, step: int, metrics: Mapping[str, float], failures: Sequence[Mapping[str, Any]] = ()) -> None:
+        """A step is done: write its metrics, with its times, and its failed trajectories; call the callbacks.
 
-        Every `eval.every` steps the numbers of `measure` are among them; should that raise, the step is done without.
+        Every `eval.every` steps the metrics of `evaluate` are among them; if it raises, the step counts without them.
         """
         every = self.session.recipe.eval.every
-        if self.measure is not None and every is not None and (step + 1) % every == 0:
-            self._note(step, numbers, failures)
-            with self._watch.phase("eval"):
-                measured = self.measure()
-            self.callbacks.on_eval(step + 1, measured)
-            numbers = {**numbers, **measured}
-        numbers = self._note(step, numbers, failures)
+        if self.evaluate is not None and every is not None and (step + 1) % every == 0:
+            self._note(step, metrics, failures)
+            with self._timer.phase("eval"):
+                evaluated = self.evaluate()
+            self.callbacks.on_eval(step + 1, evaluated)
+            metrics = {**metrics, **evaluated}
+        metrics = self._note(step, metrics, failures)
         self._write_lines()
-        self.callbacks.on_step_end(step + 1, numbers)
+        self.callbacks.on_step_end(step + 1, metrics)
 
     def _note(
-        self, step: int, numbers: Mapping[str, float], failures: Sequence[Mapping[str, Any]]
+        self, step: int, metrics: Mapping[str, float], failures: Sequence[Mapping[str, Any]]
     ) -> Mapping[str, float]:
-        """From here on this is the last whole step. Returns its numbers with its times."""
+        """From here on this is the last whole step. Returns its metrics with its times."""
         self.progress = Progress(step + 1, self.pace.seconds, self.session.data_state())
         self._optimizer_steps = self.session.optimizer.num_steps
-        numbers = {**numbers, **self._watch.report(), "seconds": self.progress.seconds}
-        self._lines = [(METRICS, metrics_line(step, numbers)), *((FAILURES, failure) for failure in failures)]
-        return numbers
+        metrics = {**metrics, **self._timer.report(), "seconds": self.progress.seconds}
+        self._lines = [(METRICS, metrics_line(step, metrics)), *((FAILURES, failure) for failure in failures)]
+        return metrics
 
     def _due(self, done: int) -> bool:
         settings = self.session.recipe.run

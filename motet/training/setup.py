@@ -27,10 +27,10 @@ from motet.training.suites import resolve_suite
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """One thing that a run practises. Supervised training only measures with `rewards`, where its suite is `rewards`.
+    """One task of multi-task training. Supervised training uses `rewards` only for evaluation, by the suite `rewards`.
     `targets` are the columns of the acts' targets, empty in reinforcement learning, `rejected` those of rejected acts.
 
-    `number` tells the noise of tracks apart that practise on the same rows.
+    `number` is part of the noise's key, so that tracks on the same rows do not share noise.
     """
 
     number: int
@@ -67,14 +67,14 @@ class TrainingSetup:
         if sorted(state) != sorted(names):
             raise CheckpointError(
                 f"The checkpoint has the tracks {sorted(state)}, this run has {sorted(names)}.",
-                fix="resume with the run's own recipe, or start anew.",
+                fix="resume with the run's own recipe, or start a new run.",
             )
         for track in self.tracks:
             track.cursor.load_state_dict(state[track.name])
 
 
 def setup_rl(recipe: Recipe) -> TrainingSetup:
-    """Build a run of reinforcement learning; what contradicts itself is refused here, before the first sample."""
+    """Build a run of reinforcement learning; contradictions raise here, before the first sample."""
     tracks, policy = build_rl_tracks(recipe), _load(recipe)
     optimizer = build_optimizer(recipe, policy, trained_act_kinds(tracks, policy))
     return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), optimizer)
@@ -100,7 +100,7 @@ def build_optimizer(recipe: Recipe, policy: TrainablePolicy, kinds: Collection[s
 
 
 def build_rl_tracks(recipe: Recipe) -> list[Track]:
-    """What a run of reinforcement learning practises: scenarios, rewards and data, opened and checked, without weights.
+    """The tracks of reinforcement learning: scenarios, rewards and data, opened and checked, without weights.
 
     Raises ConfigError where they do not fit each other.
     """
@@ -131,7 +131,7 @@ def _read_by_name(scenario: Scenario, rewards: Sequence[BoundReward]) -> set[str
 
 
 def eval_rows(recipe: Recipe, track: Track) -> Rows:
-    """The rows on which the suite `rewards` plays a track: all of its `split`, of its `data` if that is given.
+    """The rows on which the suite `rewards` evaluates a track: all of its `split`, of its `data` if that is given.
 
     They were checked when the session was prepared. Raises ConfigError or DataError, naming those keys, where there are
     none.
@@ -158,7 +158,7 @@ def _rewards_suite(recipe: Recipe) -> RewardsSuiteOptions:
 
 
 def eval_data_config(recipe: Recipe, data: DataConfig) -> DataConfig:
-    """The data that the suite `rewards` measures on, of a track that practises on `data`."""
+    """The data that the suite `rewards` evaluates on, for a track that trains on `data`."""
     settings = _rewards_suite(recipe)
     if settings.data is None:
         return data.model_copy(update={"split": settings.split, "size": None})
@@ -168,7 +168,7 @@ def eval_data_config(recipe: Recipe, data: DataConfig) -> DataConfig:
 
 
 def _check_eval_rows(recipe: Recipe, tracks: Sequence[Track]) -> None:
-    """Raise where the suite `rewards` cannot measure a run that trains: no rows to measure on, or those of training."""
+    """Raise where the suite `rewards` cannot evaluate a training run: it has no rows, or those of training."""
     if not needs_rewards(recipe):
         return
     for track in tracks:
@@ -189,9 +189,9 @@ def _place(source: str) -> str:
 
 
 def setup_eval(recipe: Recipe) -> TrainingSetup:
-    """Build a run that only measures: without training data, and without rewards where its suite does not ask for them.
+    """Build a run that only evaluates: without training data, and without rewards if its suite needs none.
 
-    A reward that asks for the reference gets the weights that are measured.
+    A reward that asks for the reference gets the weights that are evaluated.
     """
     tracks = build_eval_tracks(recipe) if needs_rewards(recipe) else []
     policy = _load(recipe)
@@ -200,10 +200,10 @@ def setup_eval(recipe: Recipe) -> TrainingSetup:
 
 
 def build_eval_tracks(recipe: Recipe) -> list[Track]:
-    """What the suite `rewards` plays: scenarios and rewards over held-back rows alone."""
+    """The tracks of the suite `rewards`: scenarios and rewards on validation rows only."""
     tracks = []
     for number, (name, config) in enumerate(recipe.resolved_tracks().items()):
-        _require_rewards(name, config, "add rewards: what the suite `rewards` measures with.")
+        _require_rewards(name, config, "add rewards: what the suite `rewards` evaluates with.")
         scenario = resolve_scenario(config.scenario.name).with_options(config.scenario.options)
         rows = _open_eval_rows(recipe, config.data, scenario)
         rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
@@ -225,7 +225,7 @@ def _bound(tracks: Sequence[Track], policy: TrainablePolicy) -> list[Track]:
 
 
 def setup_sft(recipe: Recipe) -> TrainingSetup:
-    """Build a supervised run. `data.targets` says which column demonstrates each act of the scenario.
+    """Build a supervised run. `data.targets` names the column with the target of each act of the scenario.
 
     Rewards are for measuring, by the suite `rewards`; under another suite they have no part in it.
     """
@@ -234,9 +234,9 @@ def setup_sft(recipe: Recipe) -> TrainingSetup:
     for name in ("source_dropout", "joint_dropout"):
         if getattr(recipe.sft, name) and "denoising" not in policy.kinds:
             raise ConfigError(
-                f"sft.{name}={getattr(recipe.sft, name)} withholds source pictures from denoising, which "
+                f"sft.{name}={getattr(recipe.sft, name)} drops source images from denoising, which "
                 "this policy does not do.",
-                fix="remove it: of image tokens prompt_dropout withholds all.",
+                fix="remove it: for image tokens prompt_dropout drops everything.",
             )
     kinds = {kind for kind in trained_act_kinds(tracks, policy) if kind_config(recipe.algorithm, kind).weight > 0}
     if tracks[0].rejected:
@@ -258,16 +258,16 @@ def _build_pair_optimizer(recipe: Recipe, policy: TrainablePolicy, kinds: Collec
 
 
 def build_sft_tracks(recipe: Recipe) -> list[Track]:
-    """What a supervised run practises: scenarios, and data with their targets, opened and checked, without weights.
+    """The tracks of supervised training: scenarios, and data with targets, opened and checked, without weights.
 
     Raises ConfigError where they do not fit each other.
     """
     tracks = []
     for number, (name, config) in enumerate(recipe.resolved_tracks().items()):
         key = f"tracks.{name}." if name else ""
-        measured = needs_rewards(recipe)
-        if measured:
-            _require_rewards(name, config, "add rewards to measure with, or set eval.suite to none.")
+        with_rewards = needs_rewards(recipe)
+        if with_rewards:
+            _require_rewards(name, config, "add rewards to evaluate with, or set eval.suite to none.")
         scenario = resolve_scenario(config.scenario.name).with_options(config.scenario.options)
         targets = config.data.targets
         for act in scenario.acts:
@@ -287,7 +287,7 @@ def build_sft_tracks(recipe: Recipe) -> list[Track]:
         images = [column for act, column in given if act in scenario.acts_making("image")]
         needed = (*scenario.columns, *targets.values(), *rejected.values())
         rows = open_rows(config.data, needed, seed=recipe.run.seed, image_columns=images)
-        rewards = resolve_all(config.rewards, scenario.acts, rows.columns) if measured else []
+        rewards = resolve_all(config.rewards, scenario.acts, rows.columns) if with_rewards else []
         warn_unused_images(rows, {*targets.values(), *rejected.values(), *_read_by_name(scenario, rewards)})
         cursor = ResumableSampler(rows, recipe.run.seed)
         tracks.append(Track(number, name, scenario, rewards, cursor, config.prompts_per_step, targets, rejected))

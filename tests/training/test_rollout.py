@@ -361,7 +361,7 @@ def test_demonstrations_that_cannot_be(targets, error, message):
 
 
 def test_a_drawing_is_demonstrated_by_a_picture():
-    with pytest.raises(DataError, match="'prompt', holds 'p0', which is not an image for 'image'"):
+    with pytest.raises(DataError, match="'prompt', contains 'p0', which is not an image for 'image'"):
         encode_demonstrations(FakePolicy(), text_to_image, tasks(), {"image": "prompt"})
 
 
