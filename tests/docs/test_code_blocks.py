@@ -9,6 +9,7 @@ whose commands are also run: test_own_case.py, test_first_own_run.py.
 import contextlib
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def with_blocks(language: str) -> list:
 
 def test_every_block_is_of_a_language_that_is_tested() -> None:
     languages = {(page.name, name) for page in PAGES for _, name, _ in BLOCK.findall(page.read_text())}
-    assert {(page, name) for page, name in languages if name not in ("python", "yaml", "bash", "")} == set()
+    assert {(page, name) for page, name in languages if name not in ("python", "yaml", "bash", "toml", "")} == set()
 
 
 @pytest.mark.parametrize("page", with_blocks("python"))
@@ -69,6 +70,11 @@ def test_yaml_is_a_recipe(page: Path, tmp_path) -> None:
         content = {"policy": {"path": "x"}} | content
         content["run"] = {"steps": 1} | content.get("run", {})
         parse_recipe(content)
+
+
+@pytest.mark.parametrize("page", with_blocks("toml"))
+def test_toml_is_parsed(page: Path) -> None:
+    assert all(tomllib.loads(text) for text in blocks(page, "toml"))
 
 
 @pytest.mark.parametrize("page", with_blocks("bash"))
