@@ -5,11 +5,13 @@ import sys
 import pytest
 from PIL import Image
 
+from motet.config import renamed
 from motet.core.conversation import ImagePart, user
 from motet.core.errors import ConfigError
 from motet.core.protocols import Request
 from motet.core.task import Task
 from motet.core.trajectory import Sampling
+from motet.rewards import built_in_rewards
 from motet.scenarios import (
     GenerateImage,
     GenerateText,
@@ -91,6 +93,11 @@ def test_unknown_scenarios_get_a_suggestion():
         match=r"scenario='generate_and_anser' is not a scenario.*answer, .*\. Did you mean 'generate_and_answer'",
     ):
         resolve_scenario("generate_and_anser")
+
+
+def test_renamed_scenarios_and_rewards_exist():
+    assert set(renamed.VALUES["scenario"].values()) <= built_in_scenarios().keys()
+    assert set(renamed.VALUES["rewards.*.name"].values()) <= built_in_rewards().keys()
 
 
 def test_invalid_declarations_raise():
