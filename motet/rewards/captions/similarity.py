@@ -1,4 +1,4 @@
-"""How close captions come to prompts, in [0, 1]: SPICE, BERTScore, or `tuple_f1`, which needs no Java and no model."""
+"""Similarity of captions and prompts in [0, 1]: SPICE, BERTScore, or `tuple_f1`, which needs no Java and no model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from motet.rewards.judge.similarity import greedy_f1
 from motet.rewards.models import load_model, load_processor
 
 Similarity = Callable[[Sequence[str], Sequence[str]], list[float]]
-"""Candidates and references -> one number in [0, 1] for each pair."""
+"""(candidates, references) -> one number in [0, 1] per pair."""
 
 SIMILARITIES = ("tuple_f1", "bertscore", "spice")
 
@@ -35,7 +35,7 @@ class BertScore:
     """BERTScore's F1 over the last hidden states of a text encoder, without its special tokens; negative values are 0.
 
     CoRL's released code takes bert-base-uncased, the last layer, no idf and no rescaling. Each distinct text is encoded
-    once; texts longer than the encoder are cut.
+    once; longer texts than the encoder supports are truncated.
     """
 
     model: Any
@@ -44,7 +44,7 @@ class BertScore:
 
     @classmethod
     def open(cls, path: str, device: torch.device, *, key: str, batch_size: int) -> BertScore:
-        """From a folder or hub id. Raises ConfigError."""
+        """Load from a folder or hub id. Raises ConfigError."""
         from transformers import AutoModel, AutoTokenizer
 
         model = load_model(AutoModel, path, device, key=key, allow_missing_prefix="pooler")
@@ -55,12 +55,12 @@ class BertScore:
         if not candidates:
             return []
         texts = list(dict.fromkeys([*candidates, *references]))
-        place = {text: n for n, text in enumerate(texts)}
+        index = {text: n for n, text in enumerate(texts)}
         states, mask = self._encode(texts)
         scores: list[float] = []
         for start in range(0, len(candidates), self.batch_size):
-            ours = [place[text] for text in candidates[start : start + self.batch_size]]
-            theirs = [place[text] for text in references[start : start + self.batch_size]]
+            ours = [index[text] for text in candidates[start : start + self.batch_size]]
+            theirs = [index[text] for text in references[start : start + self.batch_size]]
             scores += greedy_f1(states[ours], states[theirs], mask[ours], mask[theirs]).clamp(0, 1).tolist()
         return scores
 
@@ -108,9 +108,10 @@ class Spice:
             _, found = self.scorer.compute_score(
                 {n: [text] for n, text in enumerate(references)}, {n: [text] for n, text in enumerate(candidates)}
             )
-        except Exception as error:  # a Java process, temporary files and JSON, each with errors of its own
+        except Exception as error:  # a Java process, temporary files and JSON raise errors of many types
             raise RewardError(
-                f"SPICE failed: {first_line(error)}.", fix="run its Java program by hand, or use rewards.options.text."
+                f"SPICE failed: {first_line(error)}.",
+                fix="run its Java program directly to see the error, or choose another rewards.options.text.",
             ) from error
         scores = [scores["All"]["f"] for scores in found]
         return [0.0 if math.isnan(score) else float(score) for score in scores]  # NaN: a caption without tuples
@@ -118,6 +119,6 @@ class Spice:
 
 def _no_spice(reward: str, what: str, fix: str) -> ConfigError:
     return ConfigError(
-        f"rewards.options.text='spice' of {reward!r} needs {what}, which is not here.",
+        f"rewards.options.text='spice' of {reward!r} needs {what}, which is not installed.",
         fix=f"{fix}; or choose text: tuple_f1, which is built in.",
     )

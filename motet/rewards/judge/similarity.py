@@ -1,4 +1,4 @@
-"""How alike two sets of vectors are when each vector looks for its best partner in the other set."""
+"""Similarity of two sets of vectors by greedy matching of each vector to the best one of the other set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def greedy_matches(
 ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
     """Mean over the first set of the best cosine in the second, and mean over the second of the best in the first.
 
-    Where a mask is False there is no vector: it is neither counted nor chosen. In [-1, 1]; both are 0 where a set is
+    Where a mask is False there is no vector: it is neither counted nor matched. In [-1, 1]; both are 0 where a set is
     empty. Computed in float32.
     """
     if not first.shape[1] or not second.shape[1]:

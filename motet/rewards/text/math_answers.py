@@ -1,7 +1,7 @@
 """Answers that are mathematical expressions, compared by value: the reward `math_verify`.
 
-math-verify guards itself by SIGALRM, which works in the main thread alone and cannot stop a computation inside C. So
-the comparison runs in a process that is stopped from outside, whatever thread a reward is called in.
+math-verify limits its time by SIGALRM, which works only in the main thread and cannot stop a computation inside C. So
+the comparison runs in a worker process that can be killed from any thread.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Comparer:
         self._lock = threading.Lock()
 
     def __call__(self, gold: str, answer: str) -> bool:
-        """Raises RewardError when the process cannot start, which says nothing about the answer."""
+        """Raises RewardError when the process cannot start."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._start()
@@ -96,7 +96,7 @@ class Comparer:
         weakref.finalize(self, _stop, self._process)
         if self._ask("1", "1", 60.0 + self.timeout) is None:  # imports take seconds
             raise RewardError(
-                "Reward 'math_verify' cannot start its process.", fix="try `python -c 'import math_verify'`."
+                "Reward 'math_verify' cannot start its worker process.", fix="try `python -c 'import math_verify'`."
             )
 
     def _ask(self, gold: str, answer: str, timeout: float | None = None) -> str | None:

@@ -118,8 +118,8 @@ def qa_accuracy(
             values += (soft_answer if open == "soft" else open_ended)([completion], [gold], answer_tags=answer_tags)
         else:
             raise DataError(
-                f"The column `qa_type` holds {kind!r}, neither 'MC' nor 'OE'.",
-                fix="correct the column, or use the reward exact_answer, which looks at the row itself.",
+                f"The column `qa_type` holds {kind!r}; must be 'MC' or 'OE'.",
+                fix="correct the column, or use the reward exact_answer, which decides by the row's options.",
             )
     return values
 

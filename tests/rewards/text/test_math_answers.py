@@ -128,7 +128,7 @@ def test_a_process_that_hangs_or_dies_is_replaced():
 
 
 def test_a_process_that_cannot_start_raises():
-    with pytest.raises(RewardError, match="cannot start its process"):
+    with pytest.raises(RewardError, match="cannot start its worker process"):
         Comparer(0.5, [sys.executable, "-c", "raise SystemExit(3)"])("1", "2")
 
 
