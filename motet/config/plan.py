@@ -91,7 +91,7 @@ def trajectories(recipe: Recipe) -> dict[str, int]:
 
 
 def check_known(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Raises ConfigError for the first name that is none of the known, with the nearest of them."""
+    """Raise ConfigError for the first unknown name, with the most similar known one."""
     names = sorted(known)
     for name in given:
         if name not in names:

@@ -39,7 +39,7 @@ class InteractiveMixin:
     def generate_images(
         self, prompts: Prompt | Sequence[Prompt], n: int = 1, *, seed: int = 0, **sampling: Any
     ) -> list[ImageAct]:
-        """Draw `n` pictures for each prompt, in prompt order; each act has `.image`. Keywords as in `Sampling`.
+        """Generate `n` images for each prompt, in prompt order; each act has `.image`. Keywords as in `Sampling`.
 
         A policy that denoises walks the ODE unless a `temperature` other than 0 asks for its stochastic steps.
         """
@@ -54,7 +54,7 @@ class InteractiveMixin:
         seed: int = 0,
         **sampling: Any,
     ) -> list[TextAct]:
-        """Write `n` texts for each prompt, each about its picture if `images` are given; each act has `.text`."""
+        """Generate `n` texts for each prompt, each about its image if `images` are given; each act has `.text`."""
         asked = _listed(prompts)
         if images is not None:
             shown = [images] if isinstance(images, Image.Image) else list(images)

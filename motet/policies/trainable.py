@@ -49,7 +49,7 @@ class LoadedPolicy(TrainablePolicy, InteractivePolicy, ReadablePolicy, Protocol)
 
 
 def require_parts(parts: Collection[str], chosen: Sequence[str]) -> None:
-    """Raise ConfigError for a name that is none of these parts'."""
+    """Raise ConfigError for a name that is not a part's."""
     for name in chosen:
         if name not in parts:
             raise ConfigError(

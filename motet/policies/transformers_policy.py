@@ -53,7 +53,7 @@ class TransformersPolicy(InteractiveMixin):
         self.model.eval()
 
     def readable_prompt(self, act: Act) -> str:
-        """The context of an act as the model read it: the template's tokens, and pictures as how many they are."""
+        """The context of an act as the model read it: the template's tokens, and images as how many they are."""
         return self.encoder.readable(act.encoding.ids.tolist())
 
     @property
@@ -113,7 +113,7 @@ class TransformersPolicy(InteractiveMixin):
         if self._reference is None and not self.has_lora:
             raise RuntimeError("freeze_reference() was never called")
         swapped = self.wrapped.disable_adapter() if self._reference is None else self._reference.active()
-        self._sampler = None  # one copy at a time: it is large, and made anew in a moment
+        self._sampler = None  # one copy at a time: it is large, and made again quickly
         try:
             with swapped, torch.no_grad():
                 yield

@@ -22,7 +22,7 @@ from motet.core.trajectory import Act, DenoisingSteps, Encoding, ImageTokens, Sa
 END = 256
 """The end-of-sequence id; the ids below it are bytes of UTF-8."""
 CODES = 16
-"""Codes of the picture vocabulary; a picture is four times the same one, a solid colour."""
+"""Codes of the image vocabulary; an image is four times the same one, a solid colour."""
 
 
 def number_of(key: RandomKey) -> int:
@@ -36,7 +36,7 @@ def colour_of(code: int) -> tuple[int, int, int]:
 
 
 class FakePolicy:
-    """Writes scripted text and draws solid pictures, and scores both with a unigram model that really trains.
+    """Generates scripted text and solid images, and scores both with a unigram model that really trains.
 
     `writes` is a function of the request, or texts to choose from by the request's key; `draws` a function from the
     request to a code below 16. Without them both follow the key. The log-prob of an action is that of its id under one
@@ -87,7 +87,7 @@ class FakePolicy:
         return [perform(request, encodings[request.context], sampling) for request in requests]
 
     def encode_targets(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
-        """Acts that the dataset gives: text as its bytes, a picture as the code of its colour."""
+        """Acts that the dataset gives: text as its bytes, an image as the code of its colour."""
         encodings, acts = self._encode(requests), []
         for request, target in zip(requests, targets, strict=True):
             shared = self._shared(request, encodings[request.context], Sampling(), None)
@@ -98,7 +98,9 @@ class FakePolicy:
                 code = round(red / 85) + 4 * round(green / 85)
                 acts.append(ImageTokens(ids=torch.full((4,), code), image=target, **shared))
             else:
-                raise ConfigError("FakePolicy cannot transcribe denoising acts.", fix="use kinds text and image.")
+                raise ConfigError(
+                    "FakePolicy cannot encode targets of denoising acts.", fix="use kinds text and image."
+                )
         return acts
 
     def replay(self, acts: Sequence[Act], needs: Collection[str] = ()) -> list[Replay]:

@@ -260,7 +260,7 @@ class _ScenarioExecution:
         program = self.scenario(self.task)
         if not isinstance(program, Generator):
             raise ConfigError(
-                f"Scenario {self.scenario.name!r} returned a {type(program).__name__}: it is no generator function.",
+                f"Scenario {self.scenario.name!r} returned a {type(program).__name__}: not a generator function.",
                 fix="yield requests: `act = yield GenerateText(task.question)`.",
             )
         return program

@@ -351,14 +351,14 @@ def test_a_prompt_that_does_not_fit_is_refused(policy: JanusPolicy) -> None:
 def test_a_template_that_drops_pictures_is_refused(policy: JanusPolicy, image: Image.Image) -> None:
     encoder = ContextEncoder(policy.processor, 160)
     encoder.template = "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}"
-    with pytest.raises(CheckpointError, match="shows 0 of 1 pictures"):
+    with pytest.raises(CheckpointError, match="shows 0 of 1 images"):
         encoder.encode(user(image, "what?"), max_new_tokens=1)
 
 
 def test_a_template_that_refuses_is_a_data_error(policy: JanusPolicy) -> None:
     encoder = ContextEncoder(policy.processor, 160)
     encoder.template = "{{ raise_exception('roles must alternate') }}"
-    with pytest.raises(DataError, match=r"refuses a conversation of user, user: roles must alternate\."):
+    with pytest.raises(DataError, match=r"rejects a conversation of user, user: roles must alternate\."):
         encoder.encode(user("a") + user("b"), max_new_tokens=1)
 
 

@@ -98,7 +98,7 @@ def test_no_chat_template(copy: Path) -> None:
     ("template", "words"),
     [
         ("{% for m in messages %}<|User|>: draw{% endfor %}", "leaves out 1 of 1 texts"),
-        ("{{ raise_exception('no') }}", "refuses a user's prompt"),
+        ("{{ raise_exception('no') }}", "rejects a user's prompt"),
         ("{% for i in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}", "takes more than 0.3 s"),
     ],
 )

@@ -97,10 +97,10 @@ def test_a_strip_is_refused(vlm: VlmPolicy) -> None:
 def test_templates_that_drop_pictures_or_refuse(vlm: VlmPolicy, image: Image.Image) -> None:
     encoder = VlmEncoder(vlm.processor, vlm.model.config)
     encoder.template = "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}"
-    with pytest.raises(CheckpointError, match="shows 0 of 1 pictures"):
+    with pytest.raises(CheckpointError, match="shows 0 of 1 images"):
         encoder.encode(user(image, "what?"), max_new_tokens=1)
     encoder.template = "{{ raise_exception('roles must alternate') }}"
-    with pytest.raises(DataError, match=r"refuses a conversation of user, user: roles must alternate\."):
+    with pytest.raises(DataError, match=r"rejects a conversation of user, user: roles must alternate\."):
         encoder.encode(user("a") + user("b"), max_new_tokens=1)
 
 

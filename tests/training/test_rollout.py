@@ -267,7 +267,7 @@ def test_programs_that_never_act():
 
     with pytest.raises(ConfigError, match="'custom' ended without an act"):
         run(custom(silent))
-    with pytest.raises(ConfigError, match=r"returned a NoneType: it is no generator function"):
+    with pytest.raises(ConfigError, match=r"returned a NoneType: not a generator function"):
         run(custom(lambda task: None))
 
 

@@ -417,7 +417,7 @@ def test_supervision_drops_prompts_of_drawings(tiny_checkpoint, tmp_path, monkey
     for name in ("prompt_dropout", "source_dropout", "joint_dropout"):
         with pytest.raises(ConfigError, match=r"sft has no effect in `motet train`"):
             setup_rl(parse_recipe(mapping(tiny_checkpoint, sft={name: 0.5})))
-    with pytest.raises(ConfigError, match=r"source_dropout=0\.5 withholds source pictures from denoising"):
+    with pytest.raises(ConfigError, match=r"source_dropout=0\.5 drops source images from denoising"):
         setup_sft(parse_recipe(mapping(tiny_checkpoint, **TAUGHT | {"sft": {"source_dropout": 0.5}})))
 
 

@@ -136,7 +136,7 @@ class ChatTemplateEncoder:
     def rendered(self, chat: list[dict[str, Any]]) -> str:
         """The chat in the checkpoint's template, sentinels in the place of texts.
 
-        Raises DataError if it refuses, CheckpointError if it leaves a text out or does not end.
+        Raises DataError if it rejects the conversation, CheckpointError if it leaves a text out or does not end.
         """
         try:
             with time_limit(RENDER_SECONDS):
@@ -151,7 +151,7 @@ class ChatTemplateEncoder:
         except TemplateError as error:
             roles = ", ".join(message["role"] for message in chat)
             raise DataError(
-                f"The checkpoint's chat template refuses a conversation of {roles}: {error}.",
+                f"The checkpoint's chat template rejects a conversation of {roles}: {error}.",
                 fix="use turns that it knows, usually user and assistant in alternation.",
             ) from error
         texts = [part["text"] for message in chat for part in message["content"] if part["type"] == "text"]
@@ -171,7 +171,7 @@ class ChatTemplateEncoder:
             self.rendered([prompt])
         except DataError as error:
             raise CheckpointError(
-                f"The checkpoint's chat template refuses a user's prompt: {error.problem}",
+                f"The checkpoint's chat template rejects a user's prompt: {error.problem}",
                 fix=f"use the chat template that belongs to this {self.family} checkpoint.",
             ) from error
 
@@ -191,11 +191,11 @@ class ChatTemplateEncoder:
         return int(found)
 
     def _pieces(self, rendered: str, image_token: str, num_images: int) -> list[str]:
-        """A rendering cut at its special tokens, which are the odd pieces. CheckpointError if it drops a picture."""
+        """A rendering cut at its special tokens, which are the odd pieces. CheckpointError if it drops an image."""
         pieces = self.special_pattern.split(rendered)
         if pieces.count(image_token) != num_images:
             raise CheckpointError(
-                f"The chat template shows {pieces.count(image_token)} of {num_images} pictures.",
+                f"The chat template shows {pieces.count(image_token)} of {num_images} images.",
                 fix=f"use the chat template that belongs to this {self.family} checkpoint.",
             )
         return pieces
@@ -244,7 +244,7 @@ def encode_unique(conversations: Sequence[Conversation], encode: Callable[[Conve
 
 
 def with_sentinels(conversation: Conversation) -> tuple[list[dict[str, Any]], list[str], list[Image.Image]]:
-    """The chat with every text replaced by its sentinel, the texts, and the pictures in order.
+    """The chat with every text replaced by its sentinel, the texts, and the images in order.
 
     White space around a text stays outside, where the template can strip it.
     """

@@ -87,7 +87,7 @@ def decode(
     stop_ids: Sequence[int] = (),
     separator: Separator | None = None,
 ) -> Decoded:
-    """Continue prefix `rows[b]` for up to N actions, sequence b drawing its n-th action with `uniforms[b, n]`.
+    """Continue prefix `rows[b]` for up to N actions, sequence b sampling its n-th action with `uniforms[b, n]`.
 
     With guidance, `null_rows[b]` is the prefix of sequence b's unconditional branch; both branches go through the
     layers as one batch. A sequence's actions depend on its own prefix and noise only, up to rounding. `head` gets

@@ -30,7 +30,7 @@ class Adapter:
 class FusedLinear:
     """`x -> x W^T + b`. `packed` is W in oneDNN's own order, None where it is not used; `transposed` a view of W.
 
-    `adapters` are kept beside a W that is too coarse for them: in bfloat16 most changes by a young adapter are
+    `adapters` are kept beside a W that is too coarse for them: in bfloat16 most changes by a small adapter are
     smaller than half a step of the number that they are added to.
     """
 

@@ -44,7 +44,7 @@ class FusedLlama:
     """A Llama decoder as flat tensors of one dtype, without its token embedding and its heads.
 
     Weights that need neither a cast nor fusing are shared with the model, so a snapshot is good until the model's next
-    update: `stale` says so, and `decode` refuses a stale one. Take a snapshot per rollout, not per model.
+    update: `stale` says so, and `decode` rejects a stale one. Take a snapshot per rollout, not per model.
     """
 
     layers: tuple[LayerWeights, ...]

@@ -1,7 +1,7 @@
-"""Last hidden states of Janus's language model: of a conversation, whose pictures go through vision tower and aligner,
+"""Last hidden states of Janus's language model: of a conversation, whose images go through vision tower and aligner,
 and at image tokens that it drew.
 
-Where each part lies is read off the encoding: a picture is where the image placeholder's ids stand, a text is where the
+Where each part lies is read off the encoding: an image is where the image placeholder's ids stand, a text is where the
 tokenizer says that its characters went. No position is assumed.
 """
 

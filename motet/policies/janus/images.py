@@ -1,4 +1,4 @@
-"""Pictures into and out of a Janus: PIL to codes, codes to decoded pixels to uint8."""
+"""Images into and out of a Janus: PIL to codes, codes to decoded pixels to uint8."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from transformers.models.janus.image_processing_pil_janus import JanusImageProce
 __all__ = ["ImageProcessor", "decode_images", "encode_images", "reconstructed", "to_pil_images"]
 
 PIXELS_AT_ONCE = 1 << 21
-"""Pixels of one pass through the image tokenizer: 14 pictures of 384 x 384, whose activations are then a few GB."""
+"""Pixels of one pass through the image tokenizer: 14 images of 384 x 384, whose activations are then a few GB."""
 
 
 class ImageProcessor(JanusImageProcessorPil):
-    """transformers' processor, which also knows how DeepSeek's rounds the shorter side of a picture that is not square.
+    """transformers' processor, which also knows how DeepSeek's rounds the shorter side of an image that is not square.
 
     `size_rounding` in preprocessor_config.json: "nearest" is transformers' way, "down" DeepSeek's, with which its
     checkpoints were trained: 500 x 333 pixels become 384 x 255 and not 384 x 256. Saved as the parent class.
@@ -53,18 +53,18 @@ class ImageProcessor(JanusImageProcessorPil):
 
 
 def to_pil_images(decoded: Tensor) -> list[Image.Image]:
-    """Decoded pixels `[B, 3, H, W]` in about [-1, 1] -> RGB pictures; the one place where they become uint8."""
+    """Decoded pixels `[B, 3, H, W]` in about [-1, 1] -> RGB images; the one place where they become uint8."""
     levels = decoded.float().add(1).mul(127.5).round().clamp(0, 255).byte()
     return [Image.fromarray(image) for image in levels.permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def decode_images(model: Any, ids: Tensor) -> list[Image.Image]:
-    """Pictures of codebook indices `[B, N]`."""
+    """Images of codebook indices `[B, N]`."""
     return [p for some in ids.split(_batch(model)) for p in to_pil_images(model.model.vqmodel.decode(some))]
 
 
 def reconstructed(model: Any, processor: Any, images: Sequence[Image.Image]) -> list[tuple[Image.Image, Image.Image]]:
-    """Of each picture what the image tokenizer is shown (cut and resized), and what it makes of it."""
+    """Each image as input of the image tokenizer (cropped and resized), and its reconstruction."""
     starts = range(0, len(images), _batch(model))
     shown = [one for n in starts for one in to_pil_images(_pixels(processor, images[n : n + _batch(model)]))]
     codes = encode_images(model, processor, images).to(model.model.vqmodel.device)
@@ -72,10 +72,10 @@ def reconstructed(model: Any, processor: Any, images: Sequence[Image.Image]) -> 
 
 
 def encode_images(model: Any, processor: Any, images: Sequence[Image.Image]) -> Tensor:
-    """Codebook indices `[B, N]` of pictures, cut to their middle square and resized to the model's own size first.
+    """Codebook indices `[B, N]` of images, cropped to their middle square and resized to the model's own size first.
 
-    Cut, for the processor would pad what is no square with grey bars, as understanding has it: a demonstration of
-    those teaches to draw bars.
+    Cropped, because the processor pads images that are not square with grey bars, as for understanding; as targets
+    these would train the policy to generate bars.
 
     The nearest code is the one of largest cosine, because decoding normalises codes and the image tokenizer was trained
     so (LlamaGen's l2_norm); transformers' `encode` compares unnormalised vectors and finds others.

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL and Qwen3-VL: language models that look at pictures and write."""
+"""Qwen2.5-VL and Qwen3-VL: language models with image input."""
 
 from motet.policies.qwen_vl.policy import VlmPolicy
 

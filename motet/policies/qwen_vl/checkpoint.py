@@ -1,7 +1,7 @@
 """A Qwen-VL checkpoint in and out, in the layout of transformers.
 
 transformers' own processors of these models cannot be constructed without torchvision, which their video processors
-need; a tokenizer beside the PIL image processor is all that text and pictures ask for.
+need; a tokenizer beside the PIL image processor is all that text and images need.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What tiny models of all families start from: a tokenizer made from a corpus, and weights that learn at small width.
 
-transformers' own initialisation (standard deviation 0.02) is far too timid at small width: visual questions then stay
+transformers' own initialisation (standard deviation 0.02) is too small for narrow models: visual questions then stay
 at chance for as long as anyone waits, so linear layers start at 0.7 / sqrt(fan_in).
 """
 

@@ -43,7 +43,7 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class TinySizes:
-    """Sizes of a tiny Janus. Pictures are `image` pixels wide and `image / patch` tokens wide."""
+    """Sizes of a tiny Janus. Images are `image` pixels wide and `image / patch` tokens wide."""
 
     hidden: int = 128
     layers: int = 4
@@ -76,7 +76,7 @@ def tiny_tokenizer(corpus: Iterable[str], vocab_size: int = 1024) -> PreTrainedT
 
 
 def tiny_processor(tokenizer: PreTrainedTokenizerFast, sizes: TinySizes) -> JanusProcessor:
-    """Processor in Janus-Pro's layout; pictures are normalised to [-1, 1]."""
+    """Processor in Janus-Pro's layout; images are normalised to [-1, 1]."""
     image_processor = ImageProcessor(
         size={"height": sizes.image, "width": sizes.image}, image_mean=[0.5] * 3, image_std=[0.5] * 3, min_size=14
     )

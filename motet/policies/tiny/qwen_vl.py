@@ -35,7 +35,7 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class TinyVlmSizes:
-    """Sizes of a tiny Qwen-VL. Square pictures become `image` pixels wide and `image / (patch * merge)` tokens wide.
+    """Sizes of a tiny Qwen-VL. Square images become `image` pixels wide and `image / (patch * merge)` tokens wide.
 
     Others keep their shape and cover about as many pixels. `window` is the side in pixels of Qwen2.5-VL's attention
     windows, which all vision layers but the last keep to; `deepstack` are the vision layers that Qwen3-VL shows to its
@@ -156,7 +156,7 @@ def _vision(family: str, sizes: TinyVlmSizes) -> dict[str, Any]:
 
 
 def _image_processor(sizes: TinyVlmSizes) -> Qwen2VLImageProcessorPil:
-    """Pictures of any shape, resized to about `image`^2 pixels and normalised to [-1, 1]."""
+    """Images of any shape, resized to about `image`^2 pixels and normalised to [-1, 1]."""
     area = sizes.image**2
     return Qwen2VLImageProcessorPil(
         size={"shortest_edge": area, "longest_edge": area},

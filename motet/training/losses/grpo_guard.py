@@ -77,6 +77,6 @@ def step_weights(sigma: Float[Tensor, "A"], sigma_next: Float[Tensor, "A"]) -> F
 
     The gradient of a normalised log-ratio by the velocity is `dmean/dv noise`, and for flow_sde
     `dmean/dv = (1 + a^2 / 2)(sigma_next - sigma)` at every sigma below 1. So with this weight each step pulls equally.
-    It does not equalise dance_sde or cps. Clip before weighting, as the weight is none of the ratio's.
+    It does not equalise dance_sde or cps. Clip before weighting, as the weight does not belong to the ratio.
     """
     return torch.reciprocal(sigma - sigma_next)
