@@ -68,7 +68,8 @@ def _options() -> Iterator[tuple[str, str, FieldInfo]]:
     yield from walk_options()
     for key, known in (("algorithm.advantage", ADVANTAGES), ("algorithm.loss", LOSSES)):
         for name, entry in known.entries.items():
-            for option, field in walk(entry.Settings, f"{key}."):
+            settings = getattr(entry, "Settings", None)  # a plain function has no options
+            for option, field in walk(settings, f"{key}.") if settings is not None else ():
                 yield option, name, field
 
 

@@ -13,6 +13,7 @@ from transformers import JanusConfig
 
 from motet.config import DiffusionConfig, PolicyConfig
 from motet.core.errors import CheckpointError, ConfigError
+from motet.core.protocols import TrainablePolicy
 from motet.core.registry import Registry, first_line, is_object_path, registry
 from motet.policies.composite import (
     EXPERTS_MODEL_TYPE,
@@ -40,8 +41,12 @@ if TYPE_CHECKING:  # diffusers is an extra
     from motet.policies.diffusion.pipeline.policy import PipelinePolicy
     from motet.policies.unified import UnifiedPolicy
 
+    Loaded = LoadedPolicy
+else:
+    Loaded = TrainablePolicy  # all that is asked of a plug-in's policy; motet's own have more
 
-def load_policy(path: str | Path, config: PolicyConfig | None = None) -> LoadedPolicy:
+
+def load_policy(path: str | Path, config: PolicyConfig | None = None) -> Loaded:
     """Load a checkpoint folder, a run folder (its newest checkpoint), a hub id, or a LoRA adapter folder.
 
     Its config.json says which policy it is: Janus, Emu3, Qwen2.5-VL and Qwen3-VL in the transformers layout, diffusers

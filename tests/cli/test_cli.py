@@ -218,7 +218,7 @@ def test_config(tiny_checkpoint, capsys, tmp_path):
     rewards = motet_command(capsys, "config", "--rewards").out.splitlines()
     by_name = {line.split()[0]: line for line in rewards}
     assert {"format", "exact_answer", "shapes"} <= by_name.keys()
-    assert "strict checker" in by_name["shapes"] and "str(" not in "".join(rewards)
+    assert "the shapes world's verifier" in by_name["shapes"] and "str(" not in "".join(rewards)
     assert motet_command(capsys, "config").code == 2
 
 

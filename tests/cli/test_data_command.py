@@ -129,7 +129,7 @@ def test_stages_and_errors(tiny_checkpoint, tmp_path, capsys):
     assert motet_command(capsys, "data", tmp_path / "plan.yaml", "--stage", "a", "--show", 1, *out).code == 0
     recipe = recipe_file(tmp_path, tiny_checkpoint, [f"{REWARDS}spacious"])
     wrong = motet_command(capsys, "data", recipe, "data.columns.question=qestion", *out, "--overwrite")
-    assert wrong.code == 2 and "no column" in wrong.err
+    assert wrong.code == 2 and "is not a column" in wrong.err
 
 
 def shown(tmp_path, checkpoint, rows, scenario="answer", rewards=("never",), **data):
@@ -168,7 +168,7 @@ def test_wrong_golds_and_targets_raise_as_in_a_run(tiny_checkpoint, tmp_path):
     rows = [{"question": "what?", "answer": gold, "words": ["a"]} for gold in ("red", True)]
     with pytest.raises(DataError, match=r"Line 2 of rows.jsonl: The column `answer` holds a bool"):
         shown(tmp_path, tiny_checkpoint, rows, rewards=["open_ended"])
-    with pytest.raises(DataError, match=r"column 'words', holds \['a'\]"):
+    with pytest.raises(DataError, match=r"column 'words', contains \['a'\]"):
         shown(tmp_path, tiny_checkpoint, rows, targets={"answer": "words"})
 
 

@@ -1,14 +1,17 @@
 """Every code block of README.md, CONTRIBUTING.md and docs/: Python runs, YAML is a valid recipe, commands are parsed.
 
-Python blocks of a page run in one namespace, in a folder where the shipped checkpoints are tiny ones. YAML blocks are
+Python blocks of a page run as one program, in a folder where the shipped checkpoints are tiny ones. YAML blocks are
 recipes or parts of one: they are completed and validated. Every `motet` command of shell blocks is parsed by the
 command line, with its options, and its recipe is loaded with its overrides; `make` targets and scripts exist. Pages
 whose commands are also run: test_own_case.py, test_first_own_run.py.
 """
 
 import contextlib
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -42,17 +45,18 @@ def test_every_block_is_of_a_language_that_is_tested() -> None:
 
 
 @pytest.mark.parametrize("page", with_blocks("python"))
-def test_python_runs(page: Path, tiny_checkpoint, tmp_path, monkeypatch) -> None:
+def test_python_runs(page: Path, tiny_checkpoint, tmp_path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "shapes_janus").symlink_to(tiny_checkpoint)
     for name in ("recipes", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
-    monkeypatch.chdir(tmp_path)
-    namespace: dict = {"__name__": "page"}
-    for text in blocks(page, "python"):
-        code = compile(text, str(page), "exec")
-        if page.name not in NOT_A_PROGRAM:
-            exec(code, namespace)
+    program = "\n\n".join(blocks(page, "python"))
+    compile(program, str(page), "exec")
+    if page.name not in NOT_A_PROGRAM:  # in a process of its own, as pages register things
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("page", with_blocks("yaml"))

@@ -140,6 +140,6 @@ def test_the_images_are_the_targets(tiny_checkpoint):
     (track,) = taught.tracks
     task = track.cursor.rows.task(0)
     assert list(images_to_generate(task, track)) == [task["target"]]
-    assert len(reconstruct_sample(taught).pairs) == 16 and track.cursor.drawn == 0
+    assert len(reconstruct_sample(taught).pairs) == 16 and track.cursor.num_consumed == 0
     (track,) = setup_rl(parse_recipe(mapping(tiny_checkpoint))).tracks
     assert list(images_to_generate(task, track)) == task.images

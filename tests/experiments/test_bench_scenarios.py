@@ -70,7 +70,7 @@ def test_the_budget_counts_trajectories(bench, tmp_path, budget, steps):
             ["stages.answered.eval.suite=none"],
             "stages.answered is a stage of kind rl with eval.suite none",
         ),
-        (StageFilter(), ["stages.answered.eval.sizes=3"], "stages.answered: the recipe: eval.sizes"),
+        (StageFilter(), ["stages.answered.eval.sizes=3"], "stages.answered.eval.sizes: the key is unknown"),
     ],
 )
 def test_invalid_values_are_named(bench, tmp_path, choice, overrides, message):

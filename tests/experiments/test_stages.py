@@ -276,7 +276,7 @@ def test_a_part_of_a_plan_contains_its_dependencies(content, tmp_path):
     assert plan.needed(["turns"], tmp_path) == {"turns", "unified"}
     assert plan.needed(["aside"], tmp_path) == {"aside", "unified", "turns", "taught"}
     part = plan.part({"unified", "draw"})
-    assert [stage.name for stage in part.stages] == ["unified", "draw"] and part.rows == {"each": {"draw": "draw"}}
+    assert [stage.name for stage in part.stages] == ["unified", "draw"] and part.table == {"each": {"draw": "draw"}}
 
 
 def resumed(capsys, folder, *overrides):
@@ -302,7 +302,7 @@ def test_a_merge_cannot_change_on_resume(moved, capsys):
     for change, told in (
         ("stages.merged.method=average", "stages.merged.base: has no effect with method average"),
         (
-            "stages.merged={kind: merge, init_init_from: [draw, turns], method: average}",
+            "stages.merged={kind: merge, init_from: [draw, turns], method: average}",
             "method was 'norm' and is 'average'",
         ),
         ("stages.merged.init_from=[draw, unified]", "from unified was None and is 'weights "),
@@ -336,7 +336,7 @@ def test_a_finished_stage_can_be_extended_not_shortened(moved, capsys):
         and "Stage 'unified': run.steps was 2 and is 1, but " in shrunk.err
         and "set run.steps to 2" in shrunk.err
     )
-    only = ["stages={unified: {scenario: generate_and_answer, run: {steps: 3}}}", "rows={}"]
+    only = ["stages={unified: {scenario: generate_and_answer, run: {steps: 3}}}", "table={}"]
     grown = resumed(capsys, moved, *only)
     assert grown.code == 0 and "already finished" not in grown.out, grown.err
     assert (moved / "out" / "unified" / "checkpoints" / "step_000003").is_dir()

@@ -231,7 +231,7 @@ def test_a_grpo_step_trains_text_and_image_acts(folder: Path, tmp_path: Path, lo
     recipe = mapping(
         folder,
         policy={"lora": lora},
-        data={"source": "shapes", "options": {"canvas": 32, "grid": 2, "max_things": 2, "max_count": 2}},
+        data={"source": "shapes", "options": {"canvas": 32, "grid": 2, "max_objects": 2, "max_count": 2}},
         run={"steps": 2},
     )
     seen = run_loop(recipe, tmp_path / "run")

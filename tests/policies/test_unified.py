@@ -74,7 +74,7 @@ def test_guidance_by_hand():
     """`u + i (p - u) + s (c - p)` of three velocities that are asked for one by one."""
     policy = build()
     (act,) = policy.act([Request("denoising", "d", user(IMAGE, "make it blue"), (1,))], GUIDED)
-    conditioner = policy.members["denoising"].generator.conditioner
+    conditioner = policy.image_policy.generator.conditioner
     (branches,) = conditioner.branches([act.encoding], [GUIDED])
     whole, image, null = branches.conditions
     assert len(whole.sources) == len(image.sources) == 1 and not null.sources
@@ -88,8 +88,8 @@ def test_guidance_by_hand():
 def test_conditions_equal_a_naive_reading():
     """The connector over the language model's hidden states at the queries, context by context."""
     policy = build()
-    encodings = policy.members["denoising"].generator.conditioner.encode(contexts())
-    branches = policy.members["denoising"].generator.conditioner.branches(encodings, [PLAIN] * 4)
+    encodings = policy.image_policy.generator.conditioner.encode(contexts())
+    branches = policy.image_policy.generator.conditioner.branches(encodings, [PLAIN] * 4)
     for encoding, found in zip(encodings, branches, strict=True):
         queries = policy.connector.queries["edit" if encoding.sources else "draw"]
         hidden = policy.text_policy.hidden_after([encoding.context], queries)
@@ -277,7 +277,7 @@ def test_blank_demonstrations_are_the_branches_of_guidance():
     ]
     drawing = Request("denoising", "d", user("three"), (1,), drop_prompt=True)
     acts = policy.encode_targets([*asked, drawing], [IMAGE] * 5)
-    branches = policy.members["denoising"].generator.conditioner.branches([act.encoding for act in acts], [PLAIN] * 5)
+    branches = policy.image_policy.generator.conditioner.branches([act.encoding for act in acts], [PLAIN] * 5)
     for (prompt, source), found in zip([*ways, (True, True)], branches, strict=True):
         assert bool(found.conditions[0].embeddings.any()) != prompt
         assert bool(found.conditions[0].sources) != source

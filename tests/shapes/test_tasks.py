@@ -69,7 +69,7 @@ def test_the_default_task_is_prompts() -> None:
 
 @pytest.mark.parametrize(
     ("task", "message"),
-    [("edit", "task='edit'.*Did you mean 'edits'"), ("layouts", "renamed to 'layouts'"), (3, "task=3")],
+    [("edit", "task='edit'.*Did you mean 'edits'"), ("plans", "renamed to"), (3, "task=3")],
 )
 def test_unknown_tasks_raise(task: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -302,7 +302,7 @@ def test_answers_are_balanced(rows: dict[str, list[dict]]) -> None:
         ({"canvas": 30}, "canvas=30"),
         ({"grid": "four"}, "grid"),
         ({"max_objects": 9}, "max_objects=9"),
-        ({"min_objects": 9}, "was renamed to data.options.min_objects"),
+        ({"min_things": 2}, "was renamed to data.options.min_objects"),
         ({"cot_fraction": 1.5}, "cot_fraction=1.5"),
         ({"hard_fraction": -0.1}, "hard_fraction=-0.1"),
         ({"min_objects": 0}, "min_objects=0"),

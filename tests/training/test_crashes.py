@@ -134,7 +134,7 @@ def test_a_flipped_bit_is_refused_by_name_and_the_checkpoint_before_is_named(tin
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
     for path in checkpoints(tmp_path / "run" / "checkpoints"):
         flip(path / "learner.safetensors")
-    with pytest.raises(CheckpointError, match="start the run again"):
+    with pytest.raises(CheckpointError, match="start a new run"):
         run_loop(recipe, tmp_path / "run")
 
 
@@ -183,7 +183,7 @@ def test_a_second_process_is_refused_and_told_who_is_there(other_process, tiny_c
         pass
     (out / "recipe.yaml").write_text(recipe.read_text())
     answer = motet_command(capsys, "train", recipe, "--output", out, "--resume")
-    assert answer.code == 2 and f"pid {other_process.pid}" in answer.err and "Fix: wait for it" in answer.err
+    assert answer.code == 2 and f"pid {other_process.pid}" in answer.err and "Fix: wait for that process" in answer.err
     assert not (out / "metrics.jsonl").exists()
     other_process.kill()
     other_process.wait()

@@ -286,7 +286,7 @@ def test_a_torn_line_of_metrics_is_forgotten(undisturbed, tiny_checkpoint, tmp_p
 
 def test_a_schedule_is_as_long_as_the_optimizer_steps(tiny_checkpoint):
     recipe = parse_recipe(mapping(tiny_checkpoint, **CHANGES))
-    assert setup_rl(recipe).learner.total_steps == 4 * 2 * 2
+    assert setup_rl(recipe).optimizer.total_steps == 4 * 2 * 2
 
 
 # --- checkpoints

@@ -22,7 +22,8 @@ from transformers import (
 from transformers.models.gpt2 import GPT2Config, GPT2Model
 
 from motet.core.errors import CheckpointError, ContextError, NumericsError
-from motet.core.trajectory import Guidance, Sampling
+from motet.core.sampling import Guidance
+from motet.core.trajectory import Sampling
 from motet.numerics.logprobs import sample
 from motet.policies.generation import Decoded, FusedLlama, PromptEmbeddings, decode
 from motet.policies.generation import decode_loop as loop

@@ -107,7 +107,7 @@ def test_torchmetrics_is_asked_for_one_number_per_pair(monkeypatch):
     ("options", "message"),
     [
         (("lpisp", None, None, 224), r"visual='lpisp' of 'cycle' must be one of.*mean 'lpips'"),
-        (("mse", None, None, 10), "side=10 of 'cycle' must be an integer >= 11"),
+        (("mse", None, None, 10), "side=10 of 'cycle' is not a whole number of at least 11"),
         (("lpips", " ", None, 224), "backbone=' ' of 'cycle' is not a path"),
         (("mse", None, "w.safetensors", 224), "is set without a backbone"),
     ],
