@@ -189,6 +189,20 @@ class ReconstructingPolicy(Policy, Protocol):
         ...
 
 
+@runtime_checkable
+class WeightedReward(Protocol):
+    """A reward with its weight and the names of the acts that it is assigned to."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def acts(self) -> tuple[str, ...]: ...
+
+
 class RewardFunction(Protocol):
     """TRL's reward signature, sync or async.
 

@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from PIL import Image
-
 from motet.config import Recipe
 from motet.core.trajectory import Group, ImageAct, Sampling, Scores
+from motet.evaluation.sample_image import SampleImage
 from motet.numerics.statistics import mean_interval
 from motet.rewards import BoundReward, StepLog, score_groups
 from motet.training.rollout import rollout
@@ -24,15 +23,6 @@ from motet.training.setup import Track, TrainingSetup, eval_rows, sampling_param
 
 ROWS_PER_BATCH = 32
 MAX_SAMPLES = 40
-
-
-@dataclass(frozen=True)
-class SampleImage:
-    """A generated image with its prompt, and whether the track's first reward was at least 1."""
-
-    prompt: str
-    image: Image.Image
-    correct: bool
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from PIL import Image
-
 from motet.config import EvalConfig, ShapesSuiteOptions
 from motet.config.options import read_options
 from motet.core.act_kinds import act_kind, kinds_making
@@ -23,6 +21,7 @@ from motet.core.protocols import Policy, Request
 from motet.core.sampling import Sampling
 from motet.core.task import Task
 from motet.core.trajectory import ImageAct, TextAct
+from motet.evaluation.sample_image import SampleImage
 from motet.rewards.text.answer_parsing import extract_answer
 from motet.shapes.verifier import parse_scenes, verify
 from motet.shapes.world import HARD_CATEGORIES, ShapesRows
@@ -30,15 +29,6 @@ from motet.shapes.world import HARD_CATEGORIES, ShapesRows
 Table = dict[str, float]
 ITEMS_PER_BATCH = 32
 MAX_SAMPLES = 40
-
-
-@dataclass(frozen=True)
-class SampleImage:
-    """A generated image with its prompt and whether it is correct, for the image grids."""
-
-    prompt: str
-    image: Image.Image
-    correct: bool
 
 
 @dataclass(frozen=True)

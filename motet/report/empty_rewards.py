@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from motet.core.protocols import WeightedReward
 from motet.core.trajectory import Group, Scores, TextAct
-from motet.report.samples import WeightedReward
 
 STEPS = 5
 """Number of steps after which the warning is given."""

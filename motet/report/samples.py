@@ -5,31 +5,18 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from PIL import Image
 
 from motet.core.errors import RunFolderError
+from motet.core.protocols import WeightedReward
 from motet.core.trajectory import Act, Group, ImageAct, Scores, TextAct
 from motet.report.image_grid import make_image_grid, save_image
 from motet.report.run_dir import RunFolder
 
 GENERATIONS, MAX_IMAGES = 2, 64
 """Generations shown of each prompt, and the most images of one grid."""
-
-
-@runtime_checkable
-class WeightedReward(Protocol):
-    """A reward with its weight and the acts it is assigned to."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def weight(self) -> float: ...
-
-    @property
-    def acts(self) -> tuple[str, ...]: ...
 
 
 def save_samples(

@@ -22,7 +22,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -30,24 +29,11 @@ from torch import Tensor
 
 from motet.config.algorithm import AlgorithmConfig
 from motet.core.errors import ConfigError
+from motet.core.protocols import WeightedReward
 from motet.core.trajectory import ActWithAdvantage, Group, Scores
 from motet.numerics.advantages import zero_variance
 from motet.scenarios import Scenario
 from motet.training.advantage_estimators import AdvantageEstimator, resolve_advantage
-
-
-@runtime_checkable
-class WeightedReward(Protocol):
-    """What advantage assignment needs to know of a reward."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def weight(self) -> float: ...
-
-    @property
-    def acts(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, eq=False)
