@@ -73,7 +73,7 @@ def _key(algorithm: AlgorithmConfig, kind: str) -> str:
     return "algorithm.loss" if kind_config(algorithm, kind).loss is None else f"algorithm.per_kind.{kind}.loss"
 
 
-def _class_of(function: Callable[[PackedBatch], tuple[Tensor, Stats]]) -> type[Loss[Any]]:
+def _class_of(function: Callable[[PackedBatch], tuple[Tensor, Stats]]) -> type[Any]:
     """A loss without options, of a function that takes a batch."""
 
     class FunctionLoss(Loss[LossSettings]):
