@@ -23,7 +23,8 @@ class DeadlineExceeded(TimeoutError):
 def run_on_thread(call: Callable[[], T], limit: float | None = None) -> T:
     """Run `call` on a thread of its own; returns or raises what it does.
 
-    Raises Late after `limit` seconds; Python cannot end a thread, so the work continues, and its result is ignored.
+    Raises DeadlineExceeded after `limit` seconds; Python cannot end a thread, so the work continues and its result is
+    ignored.
     """
     (result,) = run_on_threads(lambda _: call(), [None], 1, limit)
     return result
@@ -32,7 +33,7 @@ def run_on_thread(call: Callable[[], T], limit: float | None = None) -> T:
 def run_on_threads(call: Callable[[U], T], items: Iterable[U], threads: int, limit: float | None = None) -> list[T]:
     """The results of `call` for every item, in order, on at most `threads` threads; raises the first error.
 
-    Raises Late when no item is done for `limit` seconds. After an error no further item is started.
+    Raises DeadlineExceeded when no item is done for `limit` seconds. After an error no further item is started.
     """
     waiting = deque(enumerate(items))
     count = len(waiting)
