@@ -27,8 +27,14 @@ from motet.config.sweep import is_sweep, load_sweep
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
-NOT_A_PROGRAM = {"own-reward.md", "own-scenario.md", "six-scenarios.md"}
-"""Their Python is that of the examples, compared with those files and run in test_own_case.py and test_six_page.py."""
+RUN_ELSEWHERE = {
+    *(
+        "own-reward.md",
+        "own-scenario.md",
+        "six-scenarios.md",
+    ),  # code of the examples: test_own_case.py, test_six_page.py
+    *("python-api.md", "plugins.md", "own-loss.md"),  # test_python_pages.py, test_own_loss.py
+}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -52,7 +58,7 @@ def test_python_runs(page: Path, tiny_checkpoint, tmp_path) -> None:
         (tmp_path / name).symlink_to(ROOT / name)
     program = "\n\n".join(blocks(page, "python"))
     compile(program, str(page), "exec")
-    if page.name not in NOT_A_PROGRAM:  # in a process of its own, as pages register things
+    if page.name not in RUN_ELSEWHERE:  # in a process of its own, as pages register things
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", program]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
