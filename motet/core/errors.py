@@ -8,6 +8,7 @@
     ├── ContextError      a prompt does not fit the model            (names length, limit, fix)
     ├── RunFolderError    the output folder cannot be used           (names folder, fix)
     ├── OutputError       a requested file cannot be written (names file, fix)
+    ├── ProcessError      another process of the run failed or hangs (names rank, phase)
     └── NumericsError     a number that must be finite is not        (names quantity, cause)
 
 A failed *trajectory* is not an error: it is data (`motet.core.trajectory.Failure`).
@@ -56,6 +57,10 @@ class RunFolderError(MotetError):
 
 class OutputError(MotetError):
     """A requested file cannot be written."""
+
+
+class ProcessError(MotetError):
+    """Another process of the run failed, or did not answer in time."""
 
 
 class NumericsError(MotetError):

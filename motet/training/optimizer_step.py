@@ -15,7 +15,8 @@ from torch import Tensor
 
 from motet.config import OptimizerConfig
 from motet.core.errors import ConfigError, NumericsError
-from motet.core.protocols import Policy
+from motet.core.protocols import TrainablePolicy
+from motet.distributed.parallel import Parallel
 from motet.training.batches import Counts, PackedBatch, Stats, StepBatch, count_by_kind
 from motet.training.determinism import deterministic_backward
 from motet.training.losses import Loss
@@ -32,7 +33,15 @@ class PolicyOptimizer:
     gradient is rejected.
     """
 
-    def __init__(self, policy: Policy, config: OptimizerConfig, total_steps: int, kinds: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        policy: TrainablePolicy,
+        config: OptimizerConfig,
+        total_steps: int,
+        kinds: Collection[str] = (),
+        parallel: Parallel | None = None,
+    ) -> None:
+        self.parallel = parallel or Parallel()
         self.policy, self.config, self.total_steps = policy, config, total_steps
         self.num_steps, self.received_gradient, self.reference_moved = 0, False, False
         self._kinds_without_gradient = set(kinds)
@@ -74,7 +83,9 @@ class PolicyOptimizer:
                 break
             replayed += members
             terms: list[Tensor] = []
-            for packed in batch.pack(members, self.policy.replay([batch.acts[n] for n in members], needs)):
+            for packed in batch.pack(
+                members, self.parallel.replay(self.policy, [batch.acts[n] for n in members], needs)
+            ):
                 loss = losses[packed.kind]
                 value, reported = loss(packed)
                 value = loss.weight * value
@@ -110,7 +121,7 @@ class PolicyOptimizer:
 
     def _clip_gradient(self) -> float:
         """Scale the gradient down to the largest norm; returns its norm before that."""
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
+        norm = self.parallel.clip_gradient(self.parameters, self.config.max_grad_norm)
         if not math.isfinite(norm):
             raise NumericsError(
                 f"The gradient norm is {norm}, though the loss is finite.",
@@ -144,7 +155,7 @@ def lr_multiplier(config: OptimizerConfig, step: int, total_steps: int) -> float
     return 1.0
 
 
-def _parameter_groups(policy: Policy, config: OptimizerConfig) -> list[dict[str, Any]]:
+def _parameter_groups(policy: TrainablePolicy, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Parameters by peak rate. A part's name is one of the dotted names of its parameters."""
     groups: dict[str | None, list[torch.nn.Parameter]] = {}
     for name, parameter in policy.trainable().items():
