@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from motet.core.protocols import Replay, TrainablePolicy
 from motet.core.trajectory import Act
@@ -46,6 +46,6 @@ class Parallel:
     def reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """After the last backward pass: every parameter's gradient becomes the sum over the processes."""
 
-    def clip_gradient(self, parameters: Sequence[nn.Parameter], max_norm: float) -> float:
-        """Scale the summed gradient down to a norm; returns its norm before that."""
-        return float(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
+    def clip_gradient(self, parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor | float:
+        """Scale the summed gradient down to a norm; returns its norm before that, which nothing has waited for."""
+        return torch.nn.utils.clip_grad_norm_(parameters, max_norm)

@@ -16,6 +16,8 @@ from motet.core.trajectory import Act
 from motet.numerics.aggregation import StepCounts
 
 Stats = dict[str, float]
+DeviceStats = dict[str, Tensor | float]
+"""Metrics where they were computed, as 0-d tensors: `item()` would wait for the device."""
 Counts = Mapping[str, tuple[int, int]]
 """Acts and actions of each kind."""
 

@@ -7,21 +7,20 @@ Every loss term has its own denominator per kind of act, counted over the whole 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from motet.config import OptimizerConfig
-from motet.core.errors import ConfigError, NumericsError
+from motet.core.errors import ConfigError
 from motet.core.protocols import TrainablePolicy
 from motet.distributed.parallel import Parallel
-from motet.training.batches import Counts, PackedBatch, Stats, StepBatch, count_by_kind
+from motet.training.batches import Stats, StepBatch, count_by_kind
 from motet.training.determinism import deterministic_backward
 from motet.training.losses import Loss
-
-Losses = Mapping[str, Loss[Any]]
+from motet.training.step_metrics import Losses, ScoredActs, fetch_metrics, mean_metrics
 
 
 class PolicyOptimizer:
@@ -60,8 +59,15 @@ class PolicyOptimizer:
         action; the weights are then untouched; ConfigError once no kind of act has a gradient.
         """
         self.adamw.zero_grad(set_to_none=True)
-        stats = self._add_gradients(batch, losses)
-        norm = self._clip_gradient()
+        scored, replayed, has_gradient = self._add_gradients(batch, losses)
+        if not has_gradient:  # another step may have one, as long as any kind of act can have it
+            for parameter in self.parameters:
+                parameter.grad = torch.zeros_like(parameter)
+        clipped_norm = self.parallel.clip_gradient(self.parameters, self.config.max_grad_norm)
+        metrics, norm = fetch_metrics(scored, clipped_norm)  # the only wait for the device
+        counts = count_by_kind(batch.acts[n] for n in replayed)
+        self._require_gradient(has_gradient, counts)
+        stats = mean_metrics(scored, metrics, counts, losses)
         rate = self.learning_rate
         for group, peak in zip(self.adamw.param_groups, self.peak_lrs, strict=True):
             group["lr"] = peak * self._lr_multiplier
@@ -70,12 +76,15 @@ class PolicyOptimizer:
         self.adamw.step()
         return {**stats, "grad_norm": norm, "learning_rate": rate}
 
-    def _add_gradients(self, batch: StepBatch, losses: Losses) -> Stats:
-        """Replay every micro-batch and add its gradient; returns what the losses report."""
+    def _add_gradients(self, batch: StepBatch, losses: Losses) -> tuple[list[ScoredActs], list[int], bool]:
+        """Replay every micro-batch and add its gradient; nothing here waits for the device.
+
+        Returns the losses, the positions of the acts that were replayed, and whether any of them has a gradient.
+        """
         needs = tuple(dict.fromkeys(name for loss in losses.values() for name in _needs(loss, batch)))
         num_tokens = [self.policy.num_tokens(act) if act.num_actions else 0 for act in batch.acts]
         first_fallback = len(batch.acts) - batch.num_fallback
-        totals: Stats = {"loss": 0.0}
+        scored: list[ScoredActs] = []
         replayed: list[int] = []
         has_gradient = False
         for members in batch.micro_batches(num_tokens, self.config.max_tokens_per_microbatch):
@@ -83,30 +92,24 @@ class PolicyOptimizer:
                 break
             replayed += members
             terms: list[Tensor] = []
-            for packed in batch.pack(
-                members, self.parallel.replay(self.policy, [batch.acts[n] for n in members], needs)
-            ):
+            replays = self.parallel.replay(self.policy, [batch.acts[n] for n in members], needs)
+            for packed in batch.pack(members, replays):
                 loss = losses[packed.kind]
                 value, reported = loss(packed)
                 value = loss.weight * value
-                if not torch.isfinite(value):
-                    raise _not_finite(value, packed)
                 if value.requires_grad:  # acts that no trainable parameter made are reported, no more
                     terms.append(value)
-                totals["loss"] += value.item()
-                _add(totals, packed.kind, {"loss": value.item(), **reported})
+                scored.append(ScoredActs.of(loss, value, reported, packed))
             if terms:  # all at once: kinds may share a forward pass, or live on different devices
                 with deterministic_backward(terms[0].device):
                     torch.autograd.backward(terms)
                 has_gradient = True
         if not replayed:
             raise ValueError("an optimizer step needs an act with an action")
-        counts = count_by_kind(batch.acts[n] for n in replayed)
-        self._require_gradient(has_gradient, counts)
-        return _means(totals, counts, losses)
+        return scored, replayed, has_gradient
 
     def _require_gradient(self, has_gradient: bool, replayed: Collection[str]) -> None:
-        """Make a missing gradient zero: another step may have one, as long as any kind of act can have it."""
+        """Raise ConfigError once every kind of act was replayed and none has ever had a gradient."""
         self.received_gradient = self.received_gradient or has_gradient
         if has_gradient:
             return
@@ -116,18 +119,6 @@ class PolicyOptimizer:
                 f"No trainable parameter has a gradient from the acts of this step ({', '.join(replayed)}).",
                 fix="name a part in policy.train that makes them.",
             )
-        for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter)
-
-    def _clip_gradient(self) -> float:
-        """Scale the gradient down to the largest norm; returns its norm before that."""
-        norm = self.parallel.clip_gradient(self.parameters, self.config.max_grad_norm)
-        if not math.isfinite(norm):
-            raise NumericsError(
-                f"The gradient norm is {norm}, though the loss is finite.",
-                fix="lower optimizer.learning_rate, or set policy.dtype to float32.",
-            )
-        return norm
 
     def free_gradients(self) -> None:
         """Free the gradients: the next rollout needs their memory."""
@@ -175,42 +166,3 @@ def _parameter_groups(policy: TrainablePolicy, config: OptimizerConfig) -> list[
 
 def _needs(loss: Loss[Any], batch: StepBatch) -> tuple[str, ...]:
     return loss.needs(with_reference=batch.reference is not None).current
-
-
-def _add(totals: Stats, kind: str, reported: Stats) -> None:
-    for name, value in reported.items():
-        key = f"{kind}/{name}"
-        if name.endswith("_max"):
-            totals[key] = max(totals.get(key, value), value)
-        elif name.endswith("_min"):
-            totals[key] = min(totals.get(key, value), value)
-        else:
-            totals[key] = totals.get(key, 0.0) + value
-
-
-def _means(totals: Stats, counts: Counts, losses: Losses) -> Stats:
-    """Sums as means over the actions or acts of their kind; extremes and losses as they are."""
-    means: Stats = {}
-    by_name: dict[str, tuple[str, tuple[int, int]]] = {kind: (kind, count) for kind, count in counts.items()}
-    for key, total in totals.items():
-        prefix, _, name = key.rpartition("/")
-        if not prefix or name == "loss" or name.endswith(("_max", "_min")):
-            means[key] = total
-        else:
-            kind, (num_acts, num_actions) = by_name[prefix]
-            means[key] = total / (num_acts if name in losses[kind].act_metrics else num_actions)
-    return means
-
-
-def _not_finite(loss: Tensor, batch: PackedBatch) -> NumericsError:
-    names = ", ".join(dict.fromkeys(act.name for act in batch.acts))
-    broken = int((~torch.isfinite(batch.log_probs)).sum())
-    cause = (
-        f"{broken} of {len(batch.log_probs)} replayed log-probs are not finite"
-        if broken
-        else "the replayed log-probs are finite, so an advantage, an old or a reference log-prob is not"
-    )
-    return NumericsError(
-        f"The loss of the {batch.kind} acts ({names}) is {loss.item()}: {cause}.",
-        fix="lower optimizer.learning_rate, and look at this step's samples and rewards.",
-    )

@@ -30,7 +30,7 @@ from motet.config.section import Section
 from motet.core.act_kinds import act_kind
 from motet.core.protocols import RandomKey
 from motet.core.trajectory import Act, DenoisingSteps
-from motet.training.batches import PackedBatch, Stats
+from motet.training.batches import DeviceStats, PackedBatch, Stats
 
 
 class LossSettings(Section):
@@ -124,6 +124,16 @@ class Loss(ABC, Generic[S]):
         """What in a recipe contradicts this loss; `key` is where the loss is named."""
         yield from ()
 
+    def check_reported(self, batch: PackedBatch, reported: Stats) -> None:
+        """Raise NumericsError if the metrics of a micro-batch forbid its update; called before the weights move.
+
+        `batch` has no extras.
+        """
+
     @abstractmethod
-    def __call__(self, batch: PackedBatch) -> tuple[Tensor, Stats]:
-        """The loss of a micro-batch, and metrics: sums over its actions (`act_metrics`: acts), `*_max` and `*_min`."""
+    def __call__(self, batch: PackedBatch) -> tuple[Tensor, DeviceStats]:
+        """The loss of a micro-batch, and metrics: sums over its actions (`act_metrics`: acts), `*_max` and `*_min`.
+
+        Metrics are 0-d tensors on the device of the loss (they are fetched together, once per optimizer step) or plain
+        numbers.
+        """

@@ -25,7 +25,7 @@ from motet.core.registry import register
 from motet.core.trajectory import DenoisingSteps
 from motet.numerics.reductions import segment_sum
 from motet.policies.diffusion import renoise
-from motet.training.batches import PackedBatch, Stats
+from motet.training.batches import DeviceStats, PackedBatch
 from motet.training.losses.base import Loss, LossSettings, Sample
 
 
@@ -57,7 +57,7 @@ class DPO(Loss[DPOSettings]):
             labelled.setdefault((one.group, one.act.name), []).append(one)
         return [sample for members in labelled.values() for sample in _pairs(members)]
 
-    def __call__(self, batch: PackedBatch) -> tuple[Tensor, Stats]:
+    def __call__(self, batch: PackedBatch) -> tuple[Tensor, DeviceStats]:
         """The loss; reports the margin, the share of pairs with a positive one, and both implicit rewards."""
         log_ratios = segment_sum(batch.log_probs - batch.reference(), batch.owner, len(batch.positions))
         rewards = self.settings.beta * log_ratios
@@ -67,7 +67,7 @@ class DPO(Loss[DPOSettings]):
         report["reward_rejected"] = rejected
         loss = dpo_loss(chosen - rejected, self.settings.label_smoothing).sum()
         pairs = batch.counts.num_acts / 2
-        return loss / pairs, {name: 2 * values.detach().sum().item() for name, values in report.items()}
+        return loss / pairs, {name: 2 * values.detach().sum() for name, values in report.items()}
 
 
 def dpo_loss(margins: Float[Tensor, "P"], label_smoothing: float = 0.0) -> Float[Tensor, "P"]:

@@ -31,7 +31,7 @@ from motet.numerics.aggregation import mean_of_acts
 from motet.numerics.flow.path import at_least_float32, broadcast_like, row_mean, target_velocity
 from motet.numerics.flow.penalties import velocity_mse
 from motet.policies.diffusion import renoise
-from motet.training.batches import PackedBatch, Stats
+from motet.training.batches import DeviceStats, PackedBatch
 from motet.training.losses.base import Loss, LossSettings, Needs, Sample
 from motet.training.losses.policy_gradient import next_states
 
@@ -71,8 +71,8 @@ class NFT(Loss[NFTSettings]):
             text = f"nft is a loss of denoising acts, and this one is for {self.kind} acts."
             yield Problem(key, text, "set algorithm.per_kind.denoising.loss to nft in its place.")
 
-    def __call__(self, batch: PackedBatch) -> tuple[Tensor, Stats]:
-        velocity, sigma, report = batch.extras["velocity"], batch.extras["sigma"], Stats()
+    def __call__(self, batch: PackedBatch) -> tuple[Tensor, DeviceStats]:
+        velocity, sigma, report = batch.extras["velocity"], batch.extras["sigma"], DeviceStats()
         clean = next_states(batch)
         noisy = torch.cat([_denoising(act).states[:1] for act in batch.acts]).to(velocity)
         noise = clean + (noisy - clean) / broadcast_like(sigma, clean)
@@ -80,7 +80,7 @@ class NFT(Loss[NFTSettings]):
         per_act = nft_loss(velocity, old, clean, noise, r, beta=self.settings.beta, sigma=sigma)
         if batch.has_reference:
             divergence = velocity_mse(velocity, batch.reference("velocity"))
-            report["kl"] = divergence.detach().sum().item()
+            report["kl"] = divergence.detach().sum()
             per_act = per_act + self.beta * divergence
         return (mean_of_acts(batch.owner, batch.lengths, batch.counts) * per_act).sum(), report
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from motet.config.problem import Problem
 from motet.config.schema import Recipe
 from motet.core.registry import register
-from motet.training.batches import PackedBatch, Stats
+from motet.training.batches import DeviceStats, PackedBatch
 from motet.training.losses.base import Loss, LossSettings
 
 
@@ -25,6 +25,6 @@ class NLLLoss(Loss[LossSettings]):
         text = "nll does not use advantages; it is the loss of supervised training."
         yield Problem(key, text, "choose another loss, or use `motet sft`, where nll needs no naming.")
 
-    def __call__(self, batch: PackedBatch) -> tuple[Tensor, Stats]:
+    def __call__(self, batch: PackedBatch) -> tuple[Tensor, DeviceStats]:
         loss = (-batch.log_probs).sum()
-        return loss / batch.counts.num_actions, {"nll": loss.item()}
+        return loss / batch.counts.num_actions, {"nll": loss.detach()}

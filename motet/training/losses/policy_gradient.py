@@ -25,11 +25,13 @@ from motet.numerics.aggregation import Aggregation
 from motet.numerics.flow.penalties import velocity_mse
 from motet.numerics.kl import KLEstimator, gaussian_kl, kl
 from motet.numerics.ratios import importance_ratios
-from motet.training.batches import PackedBatch, Stats
+from motet.training.batches import DeviceStats, PackedBatch, Stats
 from motet.training.losses.base import Loss, LossSettings, Needs
 
 OF_TOKENS, OF_DENOISING = ("k1", "k2", "k3"), ("gaussian", "velocity_mse")
 """What `kl_estimator` may be. As an option of `algorithm.loss` it concerns the kinds of act that it fits."""
+GAP = "train_rollout_logprob_diff"
+"""The metric of the distance between replayed and sampled log-probs."""
 
 
 class PolicyGradientSettings(LossSettings):
@@ -124,7 +126,7 @@ class PolicyGradientLoss(Loss[S]):
             text = f"is {estimator}, but of {self.kind} acts it must be one of {known}."
             yield Problem(f"{key}.kl_estimator", text, "correct it, or remove it.")
 
-    def __call__(self, batch: PackedBatch) -> tuple[Tensor, Stats]:
+    def __call__(self, batch: PackedBatch) -> tuple[Tensor, DeviceStats]:
         """The loss; reports ratios, clipping, the gap to the sampled log-probs, entropy and KL."""
         report = _gap_report(batch)
         ratios = self.ratios(batch)
@@ -133,23 +135,29 @@ class PolicyGradientLoss(Loss[S]):
         per_action = term.loss * self.step_weights(batch)
         report |= _ratio_report(ratios.detach())
         if term.clipped is not None:
-            report["clip_fraction"] = term.clipped.sum().item()
+            report["clip_fraction"] = term.clipped.sum()
         kept = batch.high_entropy
         if kept is not None:
             per_action = per_action * kept
         if batch.has_reference:
             divergence = self._divergence(batch)
-            report["kl"] = divergence.detach().sum().item()
+            report["kl"] = divergence.detach().sum()
             if self.settings.kl_bias_correction and not self.of_denoising:
                 divergence = ratios * divergence
             per_action = per_action + self.beta * divergence
         loss = (type(self).aggregation(owner, batch.lengths, batch.counts) * per_action).sum()
         entropy = batch.extras.get("entropy")
         if entropy is not None:
-            report["entropy"] = entropy.sum().item()
+            report["entropy"] = entropy.sum()
             if self.settings.entropy_bonus:
                 loss = loss - self.settings.entropy_bonus * _mean_entropy(batch, entropy, kept)
         return loss, report
+
+    def check_reported(self, batch: PackedBatch, reported: Stats) -> None:
+        """Raise NumericsError where replayed log-probs are too far from the sampled ones before the weights move."""
+        bound = batch.step.max_gap
+        if bound is not None and reported[GAP] / len(batch.log_probs) > bound:
+            raise _not_reproduced(batch, bound)
 
     def ratios(self, batch: PackedBatch) -> Float[Tensor, "A"]:
         """The importance ratio of every action."""
@@ -184,18 +192,14 @@ def _mean_entropy(batch: PackedBatch, entropy: Float[Tensor, "A"], kept: Float[T
     return (entropy * kept).sum() / batch.step.high_entropy.counts[batch.kind]
 
 
-def _ratio_report(ratios: Tensor) -> Stats:
-    return {"ratio": ratios.sum().item(), "ratio_max": ratios.max().item(), "ratio_min": ratios.min().item()}
+def _ratio_report(ratios: Tensor) -> DeviceStats:
+    return {"ratio": ratios.sum(), "ratio_max": ratios.max(), "ratio_min": ratios.min()}
 
 
-def _gap_report(batch: PackedBatch) -> Stats:
+def _gap_report(batch: PackedBatch) -> DeviceStats:
     """How far replayed log-probs are from those that sampling computed: on-policy, the error of invariant 1."""
     gap = _log_ratios(batch).abs()
-    report = {"train_rollout_logprob_diff": gap.sum().item(), "train_rollout_logprob_diff_max": gap.max().item()}
-    bound = batch.step.max_gap
-    if bound is not None and report["train_rollout_logprob_diff"] / len(batch.log_probs) > bound:
-        raise _not_reproduced(batch, bound)
-    return report
+    return {GAP: gap.sum(), f"{GAP}_max": gap.max()}
 
 
 def _log_ratios(batch: PackedBatch) -> Float[Tensor, "A"]:

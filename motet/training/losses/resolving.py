@@ -14,7 +14,7 @@ from motet.config.problem import Problem
 from motet.core.act_kinds import ACT_KINDS, act_kind
 from motet.core.registry import Registry, registry
 from motet.training.advantage_estimators import resolve_advantage
-from motet.training.batches import PackedBatch, Stats
+from motet.training.batches import DeviceStats, PackedBatch
 from motet.training.losses.base import Loss, LossSettings
 
 LOSSES: Registry[type[Loss[Any]]] = registry("loss")
@@ -73,11 +73,11 @@ def _key(algorithm: AlgorithmConfig, kind: str) -> str:
     return "algorithm.loss" if kind_config(algorithm, kind).loss is None else f"algorithm.per_kind.{kind}.loss"
 
 
-def _class_of(function: Callable[[PackedBatch], tuple[Tensor, Stats]]) -> type[Any]:
+def _class_of(function: Callable[[PackedBatch], tuple[Tensor, DeviceStats]]) -> type[Any]:
     """A loss without options, of a function that takes a batch."""
 
     class FunctionLoss(Loss[LossSettings]):
-        def __call__(self, batch: PackedBatch) -> tuple[Tensor, Stats]:
+        def __call__(self, batch: PackedBatch) -> tuple[Tensor, DeviceStats]:
             return function(batch)
 
     return FunctionLoss
