@@ -17,7 +17,6 @@ from motet.policies.checkpoints import open_checkpoint
 from motet.policies.emu3.prompt_encoding import Emu3Encoder
 from motet.policies.generation.adapter import LanguageModelAdapter
 from motet.policies.generation.decode_loop import Embed, Head
-from motet.policies.generation.fused_weights import in_dtype
 from motet.policies.generation.policy import ImageTokenPolicy
 
 
@@ -65,10 +64,12 @@ class Emu3Adapter(LanguageModelAdapter):
         """The language head, for images its rows of visual tokens."""
         return self.model.lm_head if kind == "text" else self._visual_head(self.model.lm_head)
 
-    def sampling_modules(self, kind: str, dtype: torch.dtype) -> tuple[Head, Embed]:
+    def sampling_modules(self, kind: str, dtype: torch.dtype, clone: bool = False) -> tuple[Head, Embed]:
         """See `LanguageModelAdapter.sampling_modules`."""
-        head = in_dtype(self.model.lm_head, dtype)
-        return (head, self.embed_tokens) if kind == "text" else (self._visual_head(head), self.embed_image_tokens)
+        head, embed = super().sampling_modules(kind, dtype, clone)
+        if kind == "text":
+            return head, embed
+        return self._visual_head(head), lambda ids: embed(ids + self.first_visual)
 
     def decode_images(self, ids: Int[Tensor, "B N"]) -> list[Image.Image]:
         """RGB images of codebook indices, one after another: their activations are large."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,9 +125,15 @@ class LanguageModelAdapter:
         """Maps hidden states to the logits of the actions of a kind."""
         return self.model.lm_head
 
-    def sampling_modules(self, kind: str, dtype: torch.dtype) -> tuple[Head, Embed]:
-        """Head and embedding of a kind for the fused sampler, which computes in `dtype`."""
-        return in_dtype(self.model.lm_head, dtype), self.embed_tokens
+    def sampling_modules(self, kind: str, dtype: torch.dtype, clone: bool = False) -> tuple[Head, Embed]:
+        """Head and embedding of a kind for the fused sampler, which computes in `dtype`.
+
+        With `clone` they share no weight with the model.
+        """
+        return in_dtype(self.model.lm_head, dtype, clone), self._text_embedding(clone)
+
+    def _text_embedding(self, clone: bool) -> Embed:
+        return copy.deepcopy(self.language_model.embed_tokens) if clone else self.embed_tokens
 
     # ---- image tokenizer --------------------------------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ def prefill(
     cos, sin = snapshot.rotary_tables(capacity)
     angles = cos[positions.flatten()], sin[positions.flatten()]
     allowed = None if bool(mask.all()) else _allowed(mask)
-    hidden = embeddings.to(snapshot.dtype).reshape(-1, width)
+    hidden = embeddings.to(snapshot.norm.dtype).reshape(-1, width)
     caches = []
     for layer in snapshot.layers:
         qkv = _project(snapshot, layer, hidden, *angles).view(num_prefixes, length, -1, snapshot.head_dim)
@@ -115,7 +115,7 @@ def prefill(
 
 def step(snapshot: FusedLlama, cache: Cache, embeddings: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
     """Append one token to every row; returns its hidden state, normed."""
-    hidden = embeddings.to(snapshot.dtype)
+    hidden = embeddings.to(snapshot.norm.dtype)
     rows, heads, kv_heads, head_dim = len(hidden), snapshot.heads, snapshot.kv_heads, snapshot.head_dim
     positions = cache.positions.flatten()
     cos, sin = cache.cos[positions], cache.sin[positions]
@@ -139,7 +139,10 @@ def _project(snapshot: FusedLlama, layer: LayerWeights, hidden: Tensor, cos: Ten
     qkv = layer.qkv(_norm(snapshot, hidden, layer.attention_norm)).view(len(hidden), -1, snapshot.head_dim)
     turned = qkv.narrow(1, 0, snapshot.heads + snapshot.kv_heads)
     rolled = turned.roll(snapshot.head_dim // 2, -1)
-    turned.mul_(cos).addcmul_(rolled, sin)
+    if qkv.dtype == cos.dtype:
+        turned.mul_(cos).addcmul_(rolled, sin)
+    else:  # rounded once, after both products
+        turned.copy_(turned * cos + rolled * sin)
     return qkv
 
 
@@ -171,7 +174,7 @@ def _attend(
 
 
 def _norm(snapshot: FusedLlama, hidden: Tensor, weight: Tensor) -> Tensor:
-    return torch.rms_norm(hidden, weight.shape, weight, snapshot.eps)
+    return torch.rms_norm(hidden, weight.shape, weight, snapshot.eps).to(snapshot.dtype)
 
 
 def _allowed(mask: Bool[Tensor, "U T"]) -> Bool[Tensor, "U 1 T T"]:

@@ -52,7 +52,9 @@ class FusedLinear:
         return self._adapted(self._product(inputs), inputs)
 
     def added_to(self, residual: Float[Tensor, "M O"], inputs: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:
-        """`residual + self(inputs)`."""
+        """`residual + self(inputs)`; a residual in a wider type than the weights is added in its own."""
+        if residual.dtype != self.weight.dtype:
+            return residual + self(inputs)
         return self._adapted(self._sum(residual, inputs), inputs)
 
     def _adapted(self, outputs: Float[Tensor, "M O"], inputs: Float[Tensor, "M I"]) -> Float[Tensor, "M O"]:

@@ -7,9 +7,10 @@ snapshot holds the same function as flat tensors, so that a decode step is littl
 from __future__ import annotations
 
 import copy
+import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -41,12 +42,16 @@ class LayerWeights:
 
 @dataclass(frozen=True, eq=False)
 class FusedLlama:
-    """A Llama decoder as flat tensors of one dtype, without its token embedding and its heads.
+    """A Llama decoder as flat tensors, without its token embedding and its heads.
+
+    Projections, keys and values are of `dtype`. Norms, rotary angles and the residual stream are of at least float32,
+    as they are under autocast when the acts are replayed.
 
     Weights that need neither a cast nor fusing are shared with the model, so a snapshot is good until the model's next
     update: `stale` says so, and `decode` rejects a stale one. Take a snapshot per rollout, not per model.
     """
 
+    dtype: torch.dtype
     layers: tuple[LayerWeights, ...]
     norm: Float[Tensor, "D"]
     eps: float
@@ -58,8 +63,13 @@ class FusedLlama:
     watched: tuple[tuple[Tensor, int], ...]
 
     @classmethod
-    def from_model(cls, language_model: nn.Module, dtype: torch.dtype | None = None) -> FusedLlama:
+    def from_model(
+        cls, language_model: nn.Module, dtype: torch.dtype | None = None, *, clone: bool = False
+    ) -> FusedLlama:
         """Snapshot a Llama decoder (`LLAMAS`), bare or wrapped by peft with LoRA; `dtype` None keeps the model's own.
+
+        `clone` shares no weight with the model. Weights that FSDP2 has gathered (`is_sharded`) are always cloned:
+        resharding frees their storage and leaves their version as it was, so `stale` could not tell.
 
         Raises `CheckpointError` for a model whose output it could not reproduce.
         """
@@ -68,10 +78,12 @@ class FusedLlama:
         attention = model.layers[0].self_attn
         with torch.no_grad():
             target: torch.dtype = dtype or model.norm.weight.dtype
-            layers = tuple(_layer_weights(layer, f"layers.{i}", target) for i, layer in enumerate(model.layers))
+            cast = Cast(target, clone or is_sharded(language_model))
+            layers = tuple(_layer_weights(layer, f"layers.{i}", cast) for i, layer in enumerate(model.layers))
             return cls(
+                dtype=target,
                 layers=layers,
-                norm=_norm_weight(model.norm, "norm", target),
+                norm=_norm_weight(model.norm, "norm", cast),
                 eps=model.config.rms_norm_eps,
                 heads=model.config.num_attention_heads,
                 kv_heads=model.config.num_key_value_heads,
@@ -80,11 +92,6 @@ class FusedLlama:
                 rotary=model.rotary_emb,
                 watched=tuple((parameter, parameter._version) for parameter in language_model.parameters()),
             )
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of every weight, of the cache and of the hidden states."""
-        return self.norm.dtype
 
     @property
     def device(self) -> torch.device:
@@ -97,7 +104,7 @@ class FusedLlama:
         return any(parameter._version != version for parameter, version in self.watched)
 
     def rotary_tables(self, length: int) -> tuple[Float[Tensor, "T 1 E"], Float[Tensor, "T 1 E"]]:
-        """Cosines and signed sines of positions 0 .. length - 1, from the model's own rotary embedding.
+        """Cosines and signed sines of positions 0 .. length - 1 from the rotary embedding, float32 or wider.
 
         `rotate_half(x)` is `roll(x, E / 2)` with its first half negated; the sign is kept in the sine table.
         """
@@ -145,25 +152,46 @@ def _require_reproducible(model: Any) -> None:
         _refuse(f"its rotary embedding turns {width} of {head_dim} dimensions", "use a full rotary embedding.")
 
 
-def _layer_weights(layer: Any, name: str, dtype: torch.dtype) -> LayerWeights:
+@dataclass(frozen=True)
+class Cast:
+    """How the model's weights become a snapshot's: in which type, and whether none may share the model's storage."""
+
+    dtype: torch.dtype
+    clone: bool = False
+
+    def __call__(self, weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """The weight in a type, None: that of the projections."""
+        return weight.detach().to(dtype or self.dtype, copy=self.clone)
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether FSDP2 manages the weights of a module, or of one within it."""
+    if not torch.distributed.is_available():
+        return False
+    from torch.distributed.fsdp import FSDPModule  # only here: it takes a moment to import
+
+    return any(isinstance(part, FSDPModule) for part in module.modules())
+
+
+def _layer_weights(layer: Any, name: str, cast: Cast) -> LayerWeights:
     attention, mlp = layer.self_attn, layer.mlp
     return LayerWeights(
-        attention_norm=_norm_weight(layer.input_layernorm, f"{name}.input_layernorm", dtype),
-        qkv=_fused(attention, ("q_proj", "k_proj", "v_proj"), f"{name}.self_attn", dtype),
-        out=_fused(attention, ("o_proj",), f"{name}.self_attn", dtype),
-        mlp_norm=_norm_weight(layer.post_attention_layernorm, f"{name}.post_attention_layernorm", dtype),
-        gate_up=_fused(mlp, ("gate_proj", "up_proj"), f"{name}.mlp", dtype),
-        down=_fused(mlp, ("down_proj",), f"{name}.mlp", dtype),
+        attention_norm=_norm_weight(layer.input_layernorm, f"{name}.input_layernorm", cast),
+        qkv=_fused(attention, ("q_proj", "k_proj", "v_proj"), f"{name}.self_attn", cast),
+        out=_fused(attention, ("o_proj",), f"{name}.self_attn", cast),
+        mlp_norm=_norm_weight(layer.post_attention_layernorm, f"{name}.post_attention_layernorm", cast),
+        gate_up=_fused(mlp, ("gate_proj", "up_proj"), f"{name}.mlp", cast),
+        down=_fused(mlp, ("down_proj",), f"{name}.mlp", cast),
     )
 
 
-def _norm_weight(norm: nn.Module, name: str, dtype: torch.dtype) -> Tensor:
+def _norm_weight(norm: nn.Module, name: str, cast: Cast) -> Tensor:
     if not isinstance(norm, LlamaRMSNorm | Emu3RMSNorm):
         _refuse(f"{name} is a {type(norm).__name__}", "leave the norms out of the adapter (target linear layers).")
-    return norm.weight.detach().to(dtype)
+    return cast(norm.weight, torch.promote_types(cast.dtype, torch.float32))
 
 
-def _fused(parent: nn.Module, names: Iterable[str], where: str, dtype: torch.dtype) -> FusedLinear:
+def _fused(parent: nn.Module, names: Iterable[str], where: str, cast: Cast) -> FusedLinear:
     """The named linear layers stacked into one; a single one that needs no cast is shared, not copied.
 
     Adapters are merged in float32. A coarser type would swallow them: there they stay beside the weight.
@@ -176,13 +204,13 @@ def _fused(parent: nn.Module, names: Iterable[str], where: str, dtype: torch.dty
         linear = getattr(parent, name)
         base, scaled = _parts(linear, f"{where}.{name}")
         weight, rows = base.weight.detach(), slice(first, first + len(base.weight))
-        if dtype == torch.float32:
+        if cast.dtype == torch.float32:
             for down, up in scaled:
                 weight = weight.float() + up @ down
         else:
-            adapters += [Adapter(rows, down.to(dtype).t(), up.to(dtype).t()) for down, up in scaled]
-        weights.append(weight.to(dtype))
-        biases += [] if base.bias is None else [base.bias.detach().to(dtype)]
+            adapters += [Adapter(rows, cast(down).t(), cast(up).t()) for down, up in scaled]
+        weights.append(cast(weight))
+        biases += [] if base.bias is None else [cast(base.bias)]
         first = rows.stop
     if len(weights) == 1:
         return FusedLinear.of(weights[0], biases[0] if biases else None, adapters)
@@ -210,13 +238,13 @@ def _parts(linear: Any, name: str) -> tuple[nn.Linear, list[tuple[Tensor, Tensor
             continue
         if adapter in getattr(linear, "lora_variant", {}) or getattr(linear, "lora_bias", {}).get(adapter):
             _refuse(f"{name} has a LoRA variant (DoRA, lora_bias, ...)", "use plain LoRA, or merge the adapter.")
-        down, up = (cast("Tensor", part[adapter].weight) for part in (linear.lora_A, linear.lora_B))
+        down, up = (typing.cast("Tensor", part[adapter].weight) for part in (linear.lora_A, linear.lora_B))
         factors.append((down.detach().float(), up.detach().float() * linear.scaling[adapter]))
     return base, factors
 
 
-def in_dtype(module: nn.Module, dtype: torch.dtype) -> Any:
-    """The module itself if its weights are of this type, else a copy that is."""
-    if all(parameter.dtype == dtype for parameter in module.parameters()):
+def in_dtype(module: nn.Module, dtype: torch.dtype, clone: bool = False) -> Any:
+    """The module itself if its weights are of this type and `clone` does not ask for a copy, else a copy that is."""
+    if not clone and all(parameter.dtype == dtype for parameter in module.parameters()):
         return module
     return copy.deepcopy(module).to(dtype).requires_grad_(False)

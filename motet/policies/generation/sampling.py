@@ -14,7 +14,7 @@ from motet.core.trajectory import Encoding, Sampling
 from motet.policies.generation.adapter import LanguageModelAdapter
 from motet.policies.generation.decode_loop import Decoded, Embed, Head, PromptEmbeddings, decode, generate_from_state
 from motet.policies.generation.forward import prefill, without_checkpointing
-from motet.policies.generation.fused_weights import FusedLlama
+from motet.policies.generation.fused_weights import FusedLlama, is_sharded
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +29,10 @@ class FusedModel:
 
     @classmethod
     def from_adapter(cls, adapter: LanguageModelAdapter, dtype: torch.dtype) -> FusedModel:
-        """In a compute type, whatever that of the weights is."""
-        language = FusedLlama.from_model(adapter.language_model, dtype)
-        return cls(language, {kind: adapter.sampling_modules(kind, language.dtype) for kind in adapter.kinds})
+        """In a compute type, whatever that of the weights is; its own copy of weights that FSDP2 shards."""
+        clone = is_sharded(adapter.model)
+        language = FusedLlama.from_model(adapter.language_model, dtype, clone=clone)
+        return cls(language, {kind: adapter.sampling_modules(kind, language.dtype, clone) for kind in adapter.kinds})
 
     def sample(
         self,

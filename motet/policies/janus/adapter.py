@@ -54,15 +54,15 @@ class JanusAdapter(LanguageModelAdapter):
         """The language head, or the generation head over the codebook."""
         return self.model.lm_head if kind == "text" else self.model.model.generation_head
 
-    def sampling_modules(self, kind: str, dtype: torch.dtype) -> tuple[Head, Embed]:
+    def sampling_modules(self, kind: str, dtype: torch.dtype, clone: bool = False) -> tuple[Head, Embed]:
         """See `LanguageModelAdapter.sampling_modules`; the vectors of all image tokens are computed once."""
         if kind == "text":
-            return super().sampling_modules(kind, dtype)
+            return super().sampling_modules(kind, dtype, clone)
         inner = self.model.model
         codes = inner.generation_embeddings.weight.to(dtype)
         with torch.no_grad():
             table = in_dtype(inner.generation_aligner, dtype)(codes)
-        return in_dtype(inner.generation_head, dtype), lambda ids: nn.functional.embedding(ids, table)
+        return in_dtype(inner.generation_head, dtype, clone), lambda ids: nn.functional.embedding(ids, table)
 
     def decode_images(self, ids: Int[Tensor, "B N"]) -> list[Image.Image]:
         """RGB images of codebook indices."""
