@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from motet.report.callbacks import Callback
 from motet.report.run_dir import RunFolder
 from motet.shapes.world import ShapesRows
 from motet.testing import FakePolicy
+from motet.training.remote_rollout import RemoteRollout
 from motet.training.run_loop import Run
 from motet.training.setup import setup_rl, setup_sft
 from motet.training.sft import train_sft
@@ -95,6 +97,12 @@ class RecordingCallback(Callback):
 def run_loop(recipe: Recipe | dict[str, Any], folder: Path, stop_after: int | None = None) -> list[dict[str, float]]:
     """Train in this process, on from the folder's checkpoint if it has one; returns the numbers of the steps played."""
     return _run(setup_rl, train, recipe, folder, stop_after)
+
+
+def run_remote(recipe: dict[str, Any], folder: Path, backend: Any, size: int) -> list[dict[str, float]]:
+    """`run_loop` with its rollouts in actors of a backend."""
+    rollout = RemoteRollout.of(backend, parse_recipe(recipe), size)
+    return _run(setup_rl, partial(train, rollout=rollout), recipe, folder, None)
 
 
 def run_sft(recipe: Recipe | dict[str, Any], folder: Path, stop_after: int | None = None) -> list[dict[str, float]]:

@@ -10,6 +10,7 @@ import typer
 from motet.cli.bench_commands import bench
 from motet.cli.options import Json, Output, Overrides, Overwrite, RecipePath, Resume
 from motet.cli.outputs import IMAGE_FORMATS, check_output
+from motet.cli.ray_options import ActorTimeout, GpusPerActor, RayAddress, RolloutActors, ray_options
 
 app = typer.Typer(
     add_completion=False,
@@ -52,11 +53,17 @@ def train(
     only: Annotated[
         list[str] | None, typer.Option(help="Run only this stage and its dependencies. Repeatable.")
     ] = None,
+    *,
+    ray: RayAddress = None,
+    rollout_actors: RolloutActors = None,
+    gpus_per_actor: GpusPerActor = None,
+    actor_timeout: ActorTimeout = None,
 ) -> None:
     """Train a policy with RL. If RECIPE has several stages, run them in order."""
     from motet.cli.train import train as run
 
-    run(recipe, output, overrides or [], resume, only or ())
+    given = {"rollout_actors": rollout_actors, "gpus_per_actor": gpus_per_actor, "timeout": actor_timeout}
+    run(recipe, output, overrides or [], resume, only or (), ray_options(ray, given))
 
 
 @app.command()

@@ -11,18 +11,32 @@ from motet.config import load_recipe
 from motet.config.stages import is_plan, load_plan
 from motet.config.sweep import load_sweep
 from motet.core.errors import ConfigError
+from motet.distributed.ray_options import RayOptions
+from motet.report.resume_check import check_resume_compatible
+from motet.report.run_dir import RunFolder
 from motet.report.safe_streams import safe_output
 
 
 @safe_output()
-def train(recipe_path: Path, output: Path, overrides: list[str], resume: bool, only: Sequence[str] = ()) -> None:
+def train(
+    recipe_path: Path,
+    output: Path,
+    overrides: list[str],
+    resume: bool,
+    only: Sequence[str] = (),
+    ray: RayOptions | None = None,
+) -> None:
     """Evaluate, train, evaluate again, and print what to try next; with several stages, run them in order.
 
-    `only`: the stages to run, with their dependencies; none: all.
+    `only`: the stages to run, with their dependencies; none: all. `ray`: where to run on Ray.
     """
     selection = [text for name in only for text in ("--only", name)]
+    selection += [] if ray is None else ray.arguments
     resume_command = _resume_command("train", recipe_path, output, [*overrides, *selection])
     if is_plan(recipe_path):
+        if ray is not None:
+            fix = "run each stage with a recipe of its own, or leave out --ray."
+            raise ConfigError(f"--ray does not support {str(recipe_path)!r}, which has stages.", fix=fix)
         plan = load_plan(recipe_path, output, overrides)
         from motet.experiments.stages import run_plan
 
@@ -31,7 +45,15 @@ def train(recipe_path: Path, output: Path, overrides: list[str], resume: bool, o
     if only:
         fix = "leave out --only, or give a recipe with stages."
         raise ConfigError(f"--only is {only[0]!r}, but {str(recipe_path)!r} has no stages.", fix=fix)
-    run_recipe(load_recipe(recipe_path, overrides), output, resume_command, resume=resume)
+    recipe = load_recipe(recipe_path, overrides)
+    if ray is None:
+        run_recipe(recipe, output, resume_command, resume=resume)
+        return
+    folder = RunFolder(output, resume=resume)
+    check_resume_compatible(folder, recipe)
+    from motet.experiments.ray_run import run_on_ray
+
+    run_on_ray(recipe, folder, resume_command, ray)
 
 
 @safe_output()

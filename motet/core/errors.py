@@ -15,6 +15,8 @@ A failed *trajectory* is not an error: it is data (`motet.core.trajectory.Failur
 The command line prints a MotetError as one line and exits with 2. Imports no torch.
 """
 
+from typing import Any
+
 from motet.core.printable import printable, without_passwords
 
 
@@ -26,9 +28,17 @@ class MotetError(Exception):
         self.problem = problem
         self.fix = fix
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it passes from one process to another."""
+        return _rebuild, (type(self), self.problem, self.fix)
+
     def __str__(self) -> str:
         """Both, safe to print: what models, files and users wrote is escaped, passwords in addresses are hidden."""
         return without_passwords(printable(f"{self.problem} Fix: {self.fix}"))
+
+
+def _rebuild(kind: type[MotetError], problem: str, fix: str) -> MotetError:
+    return kind(problem, fix=fix)
 
 
 class ConfigError(MotetError):

@@ -24,13 +24,14 @@ from motet.report.resume_check import keep_resolved_dtypes, starting_weights
 from motet.report.run_dir import RunFolder
 from motet.report.terminal import Terminal
 from motet.training.checkpoint import Progress
+from motet.training.rollout import rollout_tracks
 from motet.training.run_loop import Run
 from motet.training.setup import TrainingSetup, setup_eval, setup_rl, setup_sft
 from motet.training.sft import train_sft
 from motet.training.signals import Interrupt, Stopped
 from motet.training.suites import Suite, SuiteResult, SuiteSettings, resolve_suite
 from motet.training.threads import ThreadTuner, same_threads
-from motet.training.trainer import train
+from motet.training.trainer import Rollout, train
 from motet.weights.locate import latest_checkpoint, resolve_checkpoint
 
 RECONSTRUCTION = "reconstruction.png"
@@ -70,9 +71,13 @@ class RunResult:
 
 
 def run_training(
-    recipe: Recipe, folder: RunFolder, resume_command: str, before: dict[str, Any] | None = None
+    recipe: Recipe,
+    folder: RunFolder,
+    resume_command: str,
+    before: dict[str, Any] | None = None,
+    rollout: Rollout = rollout_tracks,
 ) -> RunResult:
-    """Evaluate, train with RL, evaluate again. `before`: the first evaluation, if known."""
+    """Evaluate, train with RL, evaluate again. `before`: the first evaluation, if known; `rollout`: see `train`."""
     with folder.held(), same_threads():
         recipe, dtype_reason = _with_resolved_dtypes(recipe, folder)
         session = setup_rl(recipe)
@@ -81,7 +86,7 @@ def run_training(
             _check_images(context, session)
             before = _evaluate_before(context, session, before)
             run = _run(context, session)
-            progress = _progress_if_finished(context, run, train(session, run))
+            progress = _progress_if_finished(context, run, train(session, run, rollout))
             after = _evaluate(context, session, "after", like=before) if before is not None else None
             _print_table(context, {"before": before, "after": after})
             folder.write_json("summary.json", _summary(recipe, folder, progress, {"before": before, "after": after}))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from motet.core.errors import ConfigError
+from motet.core.protocols import TrainablePolicy
+from motet.core.sampling import Sampling
 from motet.core.trajectory import Group, Scores
 from motet.report.empty_rewards import STEPS, EmptyRewards
 from motet.report.metrics import PhaseTimer, act_metrics, reward_metrics
@@ -47,9 +50,28 @@ class TrackBatch:
         return [*self.scores, *(scores for _, scores in self.discarded)]
 
 
-def train(session: TrainingSetup, run: Run) -> Progress:
-    """Train until the last step or an interruption. Returns where the run stands."""
-    trainer = _Trainer(session, run)
+@runtime_checkable
+class Rollout(Protocol):
+    """Rolls out requests: `rollout_tracks` in this process, or what does the same elsewhere."""
+
+    def __call__(
+        self,
+        policy: TrainablePolicy,
+        requests: Sequence[RolloutRequest],
+        num_generations: int,
+        *,
+        samplings: Mapping[str, Sampling],
+        seed: int,
+        step: int,
+    ) -> list[list[Group]]: ...
+
+
+def train(session: TrainingSetup, run: Run, rollout: Rollout = rollout_tracks) -> Progress:
+    """Train until the last step or an interruption. Returns where the run stands.
+
+    `rollout` has the signature of `rollout_tracks`, its default, which rolls out in this process.
+    """
+    trainer = _Trainer(session, run, rollout)
     with run:
         for step, timer in run.steps():
             trainer.train_step(step, timer)
@@ -59,8 +81,8 @@ def train(session: TrainingSetup, run: Run) -> Progress:
 class _Trainer:
     """The steps of a run. What a step sampled is kept no longer than the step."""
 
-    def __init__(self, session: TrainingSetup, run: Run) -> None:
-        self.session, self.run, self.recipe = session, run, session.recipe
+    def __init__(self, session: TrainingSetup, run: Run, rollout: Rollout) -> None:
+        self.session, self.run, self.recipe, self.rollout = session, run, session.recipe, rollout
         self.tracks_seen = {track.name for track in session.tracks} if run.first else set[str]()
         self.empty_rewards = EmptyRewards(min(STEPS, self.recipe.run.steps) if not run.first else 0)
 
@@ -96,7 +118,7 @@ class _Trainer:
                 for track, P in zip(tracks, num_prompts, strict=True)
             ]
         with timer.phase("rollout"):
-            sampled = rollout_tracks(
+            sampled = self.rollout(
                 self.session.policy,
                 requests,
                 recipe.algorithm.num_generations,

@@ -1,0 +1,36 @@
+"""The options of `motet train` for Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from motet.core.errors import ConfigError
+from motet.distributed.ray_options import OPTIONS, RayOptions
+
+_PANEL: dict[str, Any] = {"rich_help_panel": "Ray (needs the extra ray)", "show_default": False}
+
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="auto|ADDRESS", help="Run on a new cluster here, or on an existing one.", **_PANEL),
+]
+RolloutActors = Annotated[int | None, typer.Option(min=1, help="Processes that sample; default: 1.", **_PANEL)]
+GpusPerActor = Annotated[
+    float | None, typer.Option(min=0.0, help="Of each of them; below 1 they share; default: 1 if any.", **_PANEL)
+]
+ActorTimeout = Annotated[
+    float | None, typer.Option(min=1.0, help="Seconds that a process may take for its work; default: 1800.", **_PANEL)
+]
+
+
+def ray_options(address: str | None, given: Mapping[str, Any]) -> RayOptions | None:
+    """The options that were given, by the names of `RayOptions`; None without --ray. Raises ConfigError."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if address is not None:
+        return RayOptions(address, **chosen)
+    for option, name in OPTIONS.items():
+        if name in chosen:
+            raise ConfigError(f"{option} has no effect without --ray.", fix="add --ray auto, or leave it out.")
+    return None
