@@ -174,6 +174,9 @@ def _attend(
 
 
 def _norm(snapshot: FusedLlama, hidden: Tensor, weight: Tensor) -> Tensor:
+    if hidden.is_cpu and hidden.dtype == snapshot.dtype == torch.float32:  # the steps of rms_norm, twice as fast
+        inverse = torch.mean(hidden * hidden, -1, keepdim=True).add_(snapshot.eps).rsqrt_()
+        return (hidden * inverse).mul_(weight)
     return torch.rms_norm(hidden, weight.shape, weight, snapshot.eps).to(snapshot.dtype)
 
 
