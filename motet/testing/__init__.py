@@ -2,6 +2,7 @@
 
 from motet.testing.check_policy import check_policy
 from motet.testing.fake_policy import CODES, END, FakePolicy, colour_of, number_of
+from motet.testing.paper_gpu import PaperGPU, paper_gpu
 from motet.testing.report import ClauseResult, PolicyContractError, PolicyReport, Violation
 
 __all__ = [
@@ -9,10 +10,12 @@ __all__ = [
     "END",
     "ClauseResult",
     "FakePolicy",
+    "PaperGPU",
     "PolicyContractError",
     "PolicyReport",
     "Violation",
     "check_policy",
     "colour_of",
     "number_of",
+    "paper_gpu",
 ]
