@@ -20,7 +20,7 @@ from motet.core.trajectory import Act, Sampling
 from motet.policies.diffusion.policy import DiffusionPolicy
 from motet.policies.generation.policy import LanguageModelPolicy
 from motet.policies.interactive import InteractiveMixin
-from motet.policies.trainable import LoadedPolicy, require_parts
+from motet.policies.trainable import LoadedPolicy, ReferenceWeights, require_parts
 
 EXPERTS_MODEL_TYPE = "motet_experts"
 """The `model_type` of a `LanguageModelPlusPipeline` in its config.json."""
@@ -127,6 +127,23 @@ class CompositePolicy(InteractiveMixin):
         """Inside, both members answer with the reference's weights, without gradient."""
         with self.text_policy.reference(), self.image_policy.reference():
             yield
+
+    @property
+    def references(self) -> list[ReferenceWeights]:
+        """Of both members; see `motet.policies.sharding.ShardablePolicy`."""
+        return [*self.text_policy.references, *self.image_policy.references]
+
+    def shard_units(self) -> list[nn.Module]:
+        """Of both members."""
+        return [*self.text_policy.shard_units(), *self.image_policy.shard_units()]
+
+    def pass_key(self, act: Act) -> str:
+        """Acts of one member share their forward passes."""
+        return self.image_policy.pass_key(act) if act.kind == "denoising" else self.text_policy.pass_key(act)
+
+    def free_sampler(self) -> None:
+        """Of the language model."""
+        self.text_policy.free_sampler()
 
     @property
     def device(self) -> torch.device:

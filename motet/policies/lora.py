@@ -13,6 +13,7 @@ from torch import nn
 from motet.config import LoraConfig
 from motet.core.errors import CheckpointError, ConfigError
 from motet.core.registry import did_you_mean, first_line
+from motet.policies.shards import full_data
 from motet.weights.hf_output import suppress_hf_output
 
 
@@ -116,4 +117,4 @@ def attach(model: Any, folder: Path, trains: bool) -> Any:
 
 def is_identity(wrapped: Any) -> bool:
     """Whether the adapters change nothing, as at their start: every B is zero."""
-    return not any(bool(p.detach().any()) for name, p in wrapped.named_parameters() if ".lora_B." in name)
+    return not any(bool(full_data(p).any()) for name, p in wrapped.named_parameters() if ".lora_B." in name)

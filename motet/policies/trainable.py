@@ -13,6 +13,7 @@ from motet.config import LoraConfig
 from motet.core.errors import ConfigError
 from motet.core.protocols import InteractivePolicy, ReadablePolicy, TrainablePolicy
 from motet.core.registry import did_you_mean
+from motet.policies.shards import full_data, is_sharded, local_data
 from motet.policies.versions import enable_activation_checkpointing
 
 
@@ -99,10 +100,15 @@ def mix_into_reference(policy: TrainablePolicy, alpha: float) -> None:
 
     The policy's reference must be a copy of what trains, which adapters' is not.
     """
-    present = {name: parameter.data for name, parameter in policy.trainable().items()}
-    with policy.reference():  # in here the parameters hold the reference's own tensors
+    present = {name: _unswapped(parameter) for name, parameter in policy.trainable().items()}
+    with policy.reference():  # in here the parameters hold the reference's own numbers
         for name, parameter in policy.trainable().items():
-            parameter.data.mul_(1.0 - alpha).add_(present[name], alpha=alpha)
+            local_data(parameter).mul_(1.0 - alpha).add_(present[name], alpha=alpha)
+
+
+def _unswapped(parameter: nn.Parameter) -> Tensor:
+    """The present weights, whatever `ReferenceWeights` puts in their place."""
+    return local_data(parameter).clone() if is_sharded(parameter) else parameter.data
 
 
 def reference_weights(policy: TrainablePolicy) -> dict[str, Tensor]:
@@ -121,22 +127,48 @@ def restore_reference(policy: TrainablePolicy, weights: Mapping[str, Tensor]) ->
 class ReferenceWeights:
     """The weights a run started from, for the KL: a copy of the trainable parameters, swapped in while it is asked.
 
-    `mix_into_reference` writes to the copies.
+    Of sharded parameters the copy is sharded too. `mix_into_reference` writes to the copies.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self.parameters = dict(parameters)
         self.start = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        self._active = False
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Inside, the policy has its starting weights; no gradients."""
-        current = {name: parameter.data for name, parameter in self.parameters.items()}
+        """Inside, the policy has its starting weights, and `start` its present ones; no gradients."""
+        if not self._active:
+            self._swap()
+        outer, self._active = self._active, True
         try:
-            for name, parameter in self.parameters.items():
-                parameter.data = self.start[name]
             with torch.no_grad():
                 yield
         finally:
-            for name, parameter in self.parameters.items():
-                parameter.data = current[name]
+            self._active = outer
+            if not outer:
+                self._swap()
+
+    @contextmanager
+    def gathered(self, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+        """Inside, `active` swaps whole weights: `parameters` stand in the modules instead of the sharded ones.
+
+        A collective, which all processes call at the same time.
+        """
+        sharded = self.parameters, self.start
+        whole = {name: full_data(start) for name, start in self.start.items()}
+        self.parameters, self.start = {name: parameters[name] for name in whole}, whole
+        try:
+            yield
+        finally:
+            self.parameters, self.start = sharded
+
+    def _swap(self) -> None:
+        for name, parameter in self.parameters.items():
+            if is_sharded(parameter):  # in place: see `local_data`
+                present, start = local_data(parameter), local_data(self.start[name])
+                kept = present.clone()
+                present.copy_(start)
+                start.copy_(kept)
+            else:
+                parameter.data, self.start[name] = self.start[name], parameter.data

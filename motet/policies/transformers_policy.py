@@ -107,6 +107,23 @@ class TransformersPolicy(InteractiveMixin):
         fresh = bool(trained) and self.has_lora and is_identity(self.wrapped)
         self._reference = None if fresh else ReferenceWeights(trained)
 
+    @property
+    def references(self) -> list[ReferenceWeights]:
+        """See `motet.policies.sharding.ShardablePolicy`."""
+        return [] if self._reference is None else [self._reference]
+
+    def shard_units(self) -> list[nn.Module]:
+        """The language model's layers; see `motet.policies.sharding.ShardablePolicy`."""
+        return list(self.adapter.language_model.layers)
+
+    def pass_key(self, act: Act) -> str:
+        """All acts go through one forward pass of the language model."""
+        return "language"
+
+    def free_sampler(self) -> None:
+        """Forget what was derived from the present weights in order to sample."""
+        self._sampler = None
+
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Inside, the policy answers with the reference's weights, without gradient."""

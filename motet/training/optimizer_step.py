@@ -60,6 +60,7 @@ class PolicyOptimizer:
         """
         self.adamw.zero_grad(set_to_none=True)
         scored, replayed, has_gradient = self._add_gradients(batch, losses)
+        self.parallel.reduce_gradients(self.parameters)
         if not has_gradient:  # another step may have one, as long as any kind of act can have it
             for parameter in self.parameters:
                 parameter.grad = torch.zeros_like(parameter)

@@ -108,6 +108,23 @@ class DiffusionPolicy(InteractiveMixin):
         """Remember the present weights as the reference of the KL; of adapters these alone are copied."""
         self._reference = ReferenceWeights(self.trainable())
 
+    @property
+    def references(self) -> list[ReferenceWeights]:
+        """See `motet.policies.sharding.ShardablePolicy`."""
+        return [] if self._reference is None else [self._reference]
+
+    def shard_units(self) -> list[nn.Module]:
+        """The transformer's blocks: the members of its lists of modules."""
+        lists = [child for child in self.parts["transformer"].children() if isinstance(child, nn.ModuleList)]
+        return [block for blocks in lists for block in blocks]
+
+    def pass_key(self, act: Act) -> str:
+        """All acts go through the transformer together, in batches of equal shapes."""
+        return "denoising"
+
+    def free_sampler(self) -> None:
+        """Nothing is derived from the weights in order to sample."""
+
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Inside, the policy answers with the reference's weights, without gradient."""

@@ -23,6 +23,7 @@ from motet.core.trajectory import Act, ImageTokens, TextTokens
 from motet.numerics.logprobs import Head, hidden_log_probs
 from motet.policies.generation.adapter import EmbeddedPrompt, LanguageModelAdapter
 from motet.policies.generation.forward import forward_rows, prefill
+from motet.policies.same_passes import from_all_processes
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,7 @@ def replay(adapter: LanguageModelAdapter, acts: Sequence[Act], needs: Collection
     prompts, branches, uncond_of = _branches(adapter, acts)
     language = adapter.language_model
     shares = len(branches) >= 2 * len(prompts) and not language.gradient_checkpointing
+    shares = _shares_everywhere(shares, any(len(branch.actions) for branch in branches))
     states = (_shared_pass if shares else _plain_pass)(language, prompts, branches)
     results: dict[int, Replay] = {}
     for members in group_by_sampling(acts):
@@ -68,6 +70,16 @@ def replay(adapter: LanguageModelAdapter, acts: Sequence[Act], needs: Collection
         scored = score(head, [acts[n] for n in members], hidden, uncond_hidden, "entropy" in needs)
         results |= dict(zip(members, scored, strict=True))
     return [results[n] for n in range(len(acts))]
+
+
+def _shares_everywhere(shares: bool, continues: bool) -> bool:
+    """Whether to share prompts, where all processes of a run must agree on the number of forward passes.
+
+    Sharing takes two, or one if nothing continues the prompts: it needs all processes to want it, and all of them or
+    none to have prompts that are continued.
+    """
+    shares_of, continues_of = zip(*from_all_processes((shares, continues)), strict=True)
+    return all(shares_of) and len({*continues_of}) == 1
 
 
 def _branches(

@@ -21,6 +21,7 @@ from motet.policies.diffusion.models.source_adapter import encode_source
 from motet.policies.generation.chat_template import encode_unique
 from motet.policies.generation.policy import LanguageModelPolicy
 from motet.policies.qwen_vl import VlmPolicy
+from motet.policies.same_passes import from_all_processes
 from motet.policies.unified.connector import QueryConnector
 
 
@@ -134,13 +135,18 @@ class QueryConditioner(ConnectorConditioner):
         return self.connector.config.num_queries if read else super()._num_uncached_tokens(encoding)
 
     def _hidden(self, encodings: Sequence[UnifiedConditionEncoding]) -> Float[Tensor, "B Q D"]:
+        own = {task: [one for one in encodings if bool(one.sources) == (task == "edit")] for task in ("draw", "edit")}
+        everywhere = from_all_processes([task for task in own if own[task]]) if self.text_policy.backbone_trains else []
         found: dict[int, Tensor] = {}
-        for task in ("draw", "edit"):
-            own = [encoding for encoding in encodings if bool(encoding.sources) == (task == "edit")]
-            contexts, queries = [encoding.context for encoding in own], self.connector.queries[task]
+        unweighted: list[Tensor] = []
+        for task, queries in self.connector.queries.items():
+            contexts = [encoding.context for encoding in own[task]]
+            if not contexts and any(task in tasks for tasks in everywhere):  # a pass that another process needs
+                unweighted.append(self.text_policy.hidden_after([encodings[0].context], queries).sum())
             hidden = self.text_policy.hidden_after(contexts, queries, self.connector.trains)
-            found |= zip(map(id, own), hidden, strict=True)
-        return torch.stack([found[id(encoding)] for encoding in encodings])
+            found |= zip(map(id, own[task]), hidden, strict=True)
+        stacked = torch.stack([found[id(encoding)] for encoding in encodings])
+        return stacked + 0.0 * sum(unweighted) if unweighted else stacked
 
 
 def source_image(conversation: Conversation) -> Image.Image | None:

@@ -1,0 +1,192 @@
+"""Weights, gradients and optimizer state sharded over the processes (FSDP2: torch's `fully_shard`).
+
+The layers of transformers are units: each gathers its weights when it starts and frees them when it ends, forwards and
+backwards. All other trainable components, embeddings and heads among them, are gathered for a whole replay (the root).
+Components of which nothing trains are whole in every process. For a rollout everything is gathered once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+
+from motet.core.errors import ConfigError
+from motet.core.protocols import Replay, TrainablePolicy
+from motet.core.trajectory import Act
+from motet.distributed.parallel import Parallel
+from motet.distributed.passes import Pass, agree_on_passes
+from motet.distributed.processes import Processes
+from motet.distributed.root_module import (
+    Output,
+    RootModule,
+    leaves,
+    tensors_of,
+    to_output,
+    to_replays,
+    with_zero_gradients,
+)
+from motet.policies.same_passes import same_passes
+from motet.policies.sharding import ShardablePolicy
+from motet.policies.shards import is_sharded, local_data
+
+_NEEDED = ("set_gradient_divide_factor", "set_force_sum_reduction_for_comms", "set_reshard_after_forward")
+"""Methods of FSDP2 that torch has since 2.8."""
+
+
+class FullySharded(Parallel):
+    """FSDP2 over all processes. A process that is alone has no units: weights are those of a run without, bit for bit.
+
+    (A block with several inputs, as in denoisers, adds up its own gradients to each before it passes them on. Without
+    units they are added in the order of a run without sharding.)
+
+    `gathers_reference`: inside `full_weights` the reference is whole too, for rewards that ask for it.
+    """
+
+    name = "fsdp"
+
+    def __init__(self, processes: Processes | None = None, gathers_reference: bool = False) -> None:
+        super().__init__(processes)
+        self.gathers_reference = gathers_reference
+        self._root: Any = None
+        self._policy: ShardablePolicy
+        self._tied: set[int] = set()  # own parameters of the root that had a zero gradient in this step,
+        self._used: set[int] = set()  # and those that had a gradient
+
+    def prepare(self, policy: TrainablePolicy) -> None:
+        """Shard the policy in place. Raises ConfigError for one that does not say how, and for a torch that cannot."""
+        self._policy = _require_shardable(policy)
+        fsdp = _require_fsdp()
+        components = [part for part in self._policy.parts.values() if any(p.requires_grad for p in part.parameters())]
+        inside = {module for component in components for module in component.modules()}
+        units = [unit for unit in self._policy.shard_units() if unit in inside and self.processes.size > 1]
+        self._root = RootModule(components, units)
+        _require_inside(self._policy, self._root)
+        device = next(self._root.parameters()).device
+        mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        for module in (*units, self._root):
+            sharded: Any = fsdp.fully_shard(module, mesh=mesh)
+            sharded.set_gradient_divide_factor(1.0)  # losses are divided by counts over all processes
+            sharded.set_force_sum_reduction_for_comms(True)  # gloo has no other
+        self._modules: list[Any] = [*units, self._root]
+        self._root(lambda: None)  # torch takes the first module that runs for the root
+        self._root.reshard()
+
+    @contextmanager
+    def full_weights(self, policy: TrainablePolicy) -> Iterator[None]:
+        """Inside, every process has all weights: a rollout, rewards and an evaluation run without any collective."""
+        sharded = dict(self._named_parameters())
+        for module in self._modules:
+            module.unshard()
+        self._root.set_reshard_after_forward(False)
+        try:
+            with ExitStack() as stack:
+                if self.gathers_reference:
+                    now = dict(self._named_parameters())
+                    whole = {id(parameter): now[place] for place, parameter in sharded.items()}
+                    for reference in self._policy.references:
+                        own = {name: whole[id(parameter)] for name, parameter in reference.parameters.items()}
+                        stack.enter_context(reference.gathered(own))
+                yield
+        finally:
+            self._policy.free_sampler()  # it may share memory with weights that are freed now
+            self._root.set_reshard_after_forward(True)
+            self._root.set_reshard_after_forward(False, recurse=False)  # until the backward pass
+            for module in self._modules:
+                module.reshard()
+
+    def agree_on_passes(
+        self, policy: TrainablePolicy, acts: Sequence[Act], micro_batches: Sequence[Sequence[int]]
+    ) -> list[Pass]:
+        return agree_on_passes(self.processes, self._policy, acts, micro_batches)
+
+    def replay(self, policy: TrainablePolicy, acts: Sequence[Act], needs: Collection[str] = ()) -> list[Replay]:
+        with same_passes(self.processes.all_gather):
+            output = self._root(lambda: self._forward(policy, acts, needs))
+        if not torch.is_grad_enabled():  # else the backward pass does
+            self._root.reshard()
+        return to_replays(output)
+
+    def _forward(self, policy: TrainablePolicy, acts: Sequence[Act], needs: Collection[str]) -> Output:
+        """The replays; in all processes a backward pass from them reaches the same parameters of the root."""
+        output = to_output(policy.replay(acts, needs))
+        if not torch.is_grad_enabled():
+            return output
+        reached = leaves(tensors_of(output))
+        if not any(self.processes.all_gather(bool(reached))):
+            return output
+        own = self._root.own_parameters()
+        used = {number for number, parameter in own.items() if parameter in reached}
+        self._used |= used
+        self._tied |= own.keys() - used
+        missing = [parameter for number, parameter in own.items() if number not in used]
+        return with_zero_gradients(output, missing) if missing or not reached else output
+
+    def reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """The backward passes have added up the gradients; what no process used has none, as in a run of one."""
+        self._root.reshard()  # after a replay without a backward pass
+        used = set().union(*self.processes.all_gather(self._used))
+        own = self._root.own_parameters()
+        for number in self._tied - used:
+            own[number].grad = None
+        self._tied, self._used = set(), set()
+
+    def clip_gradient(self, parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
+        own = [parameter for parameter in parameters if parameter.grad is not None]
+        if not all(is_sharded(parameter) for parameter in own):
+            raise RuntimeError("a parameter that trains is not sharded: its gradient would count once per process")
+        shards = [local_data(parameter.grad) for parameter in own if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(shards)
+        if self.processes.size > 1:
+            square = norm.square()
+            self.processes.all_reduce_([square])
+            norm = square.sqrt()
+        scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # as `clip_grad_norm_` computes it
+        for shard in shards:
+            shard.mul_(scale)
+        return norm
+
+    def _named_parameters(self) -> Iterator[tuple[tuple[nn.Module, str], nn.Parameter]]:
+        """Everything sharded, by where it stands: FSDP2 puts other parameters there when it gathers them."""
+        for module in self._root.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                yield (module, name), parameter
+
+
+def _require_shardable(policy: TrainablePolicy) -> ShardablePolicy:
+    if not isinstance(policy, ShardablePolicy):
+        raise ConfigError(
+            f"A {type(policy).__name__} cannot be sharded: it has no `shard_units`.",
+            fix="use --parallel replicas, or give it the methods of motet.policies.sharding.ShardablePolicy.",
+        )
+    return policy
+
+
+def _require_fsdp() -> Any:
+    """The module of FSDP2. Raises ConfigError where torch is too old for what is needed of it."""
+    from torch.distributed import fsdp
+
+    missing = [name for name in _NEEDED if not hasattr(fsdp.FSDPModule, name)]
+    if missing:
+        raise ConfigError(
+            f"--parallel fsdp needs torch 2.8: FSDP2 of torch {torch.__version__} has no {missing[0]}.",
+            fix="install torch 2.8 or newer, or use --parallel replicas.",
+        )
+    return fsdp
+
+
+def _require_inside(policy: ShardablePolicy, root: nn.Module) -> None:
+    """Every trainable parameter is sharded: one that is not would have the gradient of its own process alone."""
+    inside = set(root.parameters())
+    for name, parameter in policy.trainable().items():
+        if parameter not in inside:
+            raise ConfigError(
+                f"The trainable parameter {name!r} is in none of the policy's parts ({', '.join(policy.parts)}), so it "
+                "cannot be sharded.",
+                fix="use --parallel replicas, or make it part of a module in the policy's `parts`.",
+            )
