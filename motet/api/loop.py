@@ -18,7 +18,6 @@ from typing import Any
 
 from motet.api.recipes import python_recipe
 from motet.config import DataConfig
-from motet.core.errors import ConfigError
 from motet.core.protocols import Policy, TrainablePolicy
 from motet.core.registry import bind_objects
 from motet.core.task import Task
@@ -134,17 +133,11 @@ class Optimizer:
 def update(optimizer: Optimizer, groups: Sequence[Group], acts: Sequence[ActWithAdvantage]) -> dict[str, float]:
     """The optimizer steps of one rollout: `groups` as sampled, `acts` among theirs with advantages. Returns metrics.
 
-    Raises ConfigError for acts that the policy sampled before an earlier update.
+    Raises ConfigError for acts that the policy sampled before an earlier update, unless the loss corrects for it
+    (`rollout_is`).
     """
-    recipe, version = optimizer.recipe, optimizer.policy.version
-    for one in acts:
-        if one.act.policy_version != version:
-            raise ConfigError(
-                f"The act {one.act.name!r} was sampled by version {one.act.policy_version} of the policy, which has "
-                f"version {version} now.",
-                fix="call motet.rollout again before every update; for several optimizer steps on one rollout set "
-                "algorithm.num_iterations or algorithm.num_minibatches.",
-            )
-    metrics = policy_update.update(optimizer.policy, optimizer.optimizer, groups, acts, recipe, optimizer.updates)
+    metrics = policy_update.update(
+        optimizer.policy, optimizer.optimizer, groups, acts, optimizer.recipe, optimizer.updates
+    )
     optimizer.updates += 1
     return metrics

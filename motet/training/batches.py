@@ -41,14 +41,14 @@ class HighEntropy:
 class StepBatch:
     """The acts of one optimizer step, and what their losses take beside them; all sequences are indexed as `acts`.
 
-    `old` are replays under the weights that sampled, `reference` replays under the reference weights. With `old` None
-    the replayed log-probs themselves are the old ones: the ratio is 1 and the gradient on-policy.
+    `old` are replays under the weights at the start of the update, `reference` replays under the reference weights.
+    With `old` None the replayed log-probs themselves are the old ones: the ratio is 1 and the gradient on-policy.
     `counts` are the denominators, by default those of `acts`: whoever leaves acts out because they would add nothing to
     the gradient gives the counts of all. The last `num_fallback` acts are replayed only if no act before them had a
     gradient. Acts of one `units` number share a micro-batch; by default every act is alone.
     `max_actions` is the longest act there can be of each kind (Dr. GRPO's constant).
-    `max_gap` is given while the weights are those that sampled: how far the replayed log-probs of a micro-batch may be
-    from the sampled ones, in the mean.
+    `max_logprob_diff` is given in the first step of an update: how far, by kind of act, replayed log-probs may be from
+    the sampled ones, in the mean over the step.
     """
 
     acts: Sequence[Act]
@@ -60,7 +60,7 @@ class StepBatch:
     num_fallback: int = 0
     units: Sequence[int] | None = None
     max_actions: Mapping[str, int] = field(default_factory=dict[str, int])
-    max_gap: float | None = None
+    max_logprob_diff: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @cached_property
     def denominators(self) -> Counts:
@@ -129,11 +129,11 @@ class PackedBatch:
 
     @property
     def old_log_probs(self) -> Float[Tensor, "A"]:
-        """Under the weights that sampled, without gradient."""
+        """Under the weights at the start of the update, without gradient."""
         return self.log_probs.detach() if self.step.old is None else self._gather(self.step.old)
 
     def old(self, name: str) -> Float[Tensor, "A ..."]:
-        """An extra under the weights that sampled; that of this forward pass where it was not replayed before."""
+        """An extra at the start of the update; that of this forward pass where it was not replayed before."""
         old = self.step.old
         if old is None or name not in old[self.positions[0]].extras:
             return self.extras[name].detach()

@@ -1,8 +1,9 @@
-"""Replays without gradient that losses compare with: under the weights that sampled, and under the reference weights.
+"""Replays without gradient that losses compare with: at the start of the update, and under the reference weights.
 
-Old log-probs (invariant 3) are those of sampling when sampling and training both compute in float32. Under autocast a
-replayed log-prob differs from the sampled one by more than the ratio should, so they are replayed with the shapes of
-training: by a pass before the first of several optimizer steps, or, for a single one, by that step's own forward pass.
+Old log-probs (invariant 3) are those of the weights at the start of the update. The sampled ones are those when
+sampling and training both compute in float32 and the acts are of the present version. Else they are replayed with the
+shapes of training: by a pass before the first of several optimizer steps, or, for a single one, by that step's own
+forward pass.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import torch
+from torch import Tensor
 
 from motet.config import Recipe
 from motet.core.protocols import Replay, TrainablePolicy
@@ -17,33 +19,51 @@ from motet.core.trajectory import Act
 from motet.numerics.entropies import highest_entropies
 from motet.training.batches import HighEntropy, count_by_kind, micro_batches
 from motet.training.losses import Sample
+from motet.training.losses.policy_gradient import PolicyGradientLoss
 from motet.training.optimizer_step import Losses
+from motet.training.rollout_gate import MAX_LOGPROB_DIFF
 
 
-def recomputes_old_log_probs(policy: TrainablePolicy) -> bool:
+def recomputes_old_log_probs(policy: TrainablePolicy, acts: Sequence[Act]) -> bool:
     """Whether old log-probs are replayed, by the rule above."""
-    return policy.autocast is not None or policy.rollout_autocast is not None
+    rounds = policy.autocast is not None or policy.rollout_autocast is not None
+    return rounds or any(act.policy_version != policy.version for act in acts)
 
 
 def old_replays(
     policy: TrainablePolicy, samples: Sequence[Sample], chosen: Sequence[int], losses: Losses, recipe: Recipe
-) -> dict[int, Replay] | None:
-    """What ratios start from, by the positions of the chosen samples, by the rule above.
+) -> tuple[dict[int, Replay] | None, bool]:
+    """What ratios start from, by the positions of the chosen samples, and whether it is replayed by the rule above.
 
-    None, and extras left out: those of the step's own forward pass.
+    None, and extras left out: those of the step's own forward pass. Where a loss has `rollout_is`, log-probs that
+    should be reproduced are replayed all the same, and become the old ones if they are further than
+    `MAX_LOGPROB_DIFF` from the sampled ones: a policy may sample with an engine of its own.
     """
-    algorithm, recomputed = recipe.algorithm, recomputes_old_log_probs(policy)
+    algorithm = recipe.algorithm
     acts = [samples[n].act for n in chosen]
+    recomputed = recomputes_old_log_probs(policy, acts)
+    corrected = any(isinstance(loss, PolicyGradientLoss) and loss.corrects_rollouts for loss in losses.values())
     needs = tuple(dict.fromkeys(name for loss in losses.values() for name in loss.needs(with_reference=False).old))
     replays: list[Replay] | None = None
-    if algorithm.num_iterations * algorithm.num_minibatches > 1 and (recomputed or needs):
+    several = algorithm.num_iterations * algorithm.num_minibatches > 1
+    if (several and (recomputed or needs)) or (corrected and not recomputed):
         replays = replay_frozen(policy, acts, recipe.optimizer.max_tokens_per_microbatch, needs)
+        recomputed = recomputed or (corrected and _exceeds_bound(acts, replays))
     if recomputed:
-        return None if replays is None else dict(zip(chosen, replays, strict=True))
+        return (dict(zip(chosen, replays, strict=True)) if replays is not None and several else None), True
     extras = [{}] * len(acts) if replays is None else [replay.extras for replay in replays]
     empty = torch.zeros(0)  # of an act without sampled log-probs, whose loss has no ratio
     sampled = [empty if act.log_probs is None else act.log_probs for act in acts]
-    return {n: Replay(log_probs, own) for n, log_probs, own in zip(chosen, sampled, extras, strict=True)}
+    return {n: Replay(log_probs, own) for n, log_probs, own in zip(chosen, sampled, extras, strict=True)}, False
+
+
+def _exceeds_bound(acts: Sequence[Act], replays: Sequence[Replay]) -> bool:
+    """Whether replayed log-probs of a kind are too far from the sampled ones, in the mean over its actions."""
+    differences: dict[str, list[Tensor]] = {}
+    for act, replay in zip(acts, replays, strict=True):
+        if act.log_probs is not None:
+            differences.setdefault(act.kind, []).append((replay.log_probs - act.log_probs.to(replay.log_probs)).abs())
+    return any(float(torch.cat(own).mean()) > MAX_LOGPROB_DIFF for own in differences.values())
 
 
 def reference_replays(

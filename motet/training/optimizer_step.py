@@ -20,6 +20,7 @@ from motet.distributed.parallel import Parallel
 from motet.training.batches import Stats, StepBatch, count_by_kind
 from motet.training.determinism import deterministic_backward
 from motet.training.losses import Loss
+from motet.training.rollout_gate import check_logprob_diff
 from motet.training.step_metrics import Losses, ScoredActs, fetch_metrics, mean_metrics
 
 
@@ -55,7 +56,8 @@ class PolicyOptimizer:
         """One optimizer step over a batch of acts, each with the loss of its kind; the policy's version grows by one.
 
         Reported sums come back as means over the actions of their kind that were replayed, as `kind/name`; `loss` is
-        the whole loss. Raises NumericsError when a loss or the gradient is not finite, ValueError when no act has an
+        the whole loss. Raises NumericsError when a loss or the gradient is not finite, or replayed log-probs
+        are too far from the sampled ones (`motet.training.rollout_gate`), ValueError when no act has an
         action; the weights are then untouched; ConfigError once no kind of act has a gradient.
         """
         self.adamw.zero_grad(set_to_none=True)
@@ -69,6 +71,7 @@ class PolicyOptimizer:
         counts = count_by_kind(batch.acts[n] for n in replayed)
         self._require_gradient(has_gradient, counts)
         stats = mean_metrics(scored, metrics, counts, losses)
+        check_logprob_diff(stats, batch)
         rate = self.learning_rate
         for group, peak in zip(self.adamw.param_groups, self.peak_lrs, strict=True):
             group["lr"] = peak * self._lr_multiplier

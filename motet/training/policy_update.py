@@ -11,19 +11,10 @@ from motet.core.protocols import Replay, TrainablePolicy
 from motet.core.trajectory import ActWithAdvantage, Group
 from motet.policies.trainable import mix_into_reference
 from motet.training.batches import HighEntropy, Stats, StepBatch, count_by_kind
-from motet.training.frozen_replays import (
-    high_entropy_actions,
-    old_replays,
-    recomputes_old_log_probs,
-    reference_replays,
-)
+from motet.training.frozen_replays import high_entropy_actions, old_replays, reference_replays
 from motet.training.losses import Sample, resolve_loss
 from motet.training.optimizer_step import Losses, PolicyOptimizer
-
-MAX_GAP, MAX_GAP_RECOMPUTED = 0.1, 3.0
-"""The most that replayed log-probs may differ from the sampled ones, in the mean over a micro-batch, before the weights
-move. Where ratios start from the sampled log-probs, more would be ratios that are off by 10 % with no update at work;
-under autocast ratios do not contain the difference, and bfloat16 alone makes some hundredths."""
+from motet.training.rollout_gate import check_versions, max_logprob_diff
 
 
 def update(
@@ -37,10 +28,12 @@ def update(
     """The optimizer steps of one rollout. Where there is no act to train on there is none, and `skipped` is 1.
 
     Ratios, gaps, clipping and entropy are reported over the acts that were replayed. The metric
-    `old_log_probs_recomputed` says by which rule of `motet.training.frozen_replays` ratios start.
+    `old_log_probs_recomputed` says by which rule of `motet.training.frozen_replays` ratios start. Raises ConfigError
+    and NumericsError by the rules of `motet.training.rollout_gate`.
     """
     algorithm, seed, budget = recipe.algorithm, recipe.run.seed, recipe.optimizer.max_tokens_per_microbatch
     losses: Losses = {one.act.kind: resolve_loss(algorithm, one.act.kind) for one in assigned}
+    check_versions((one.act for one in assigned), policy.version, losses, algorithm)
     samples = prepare_samples(groups, assigned, losses, (seed, step))
     trained = [n for n, one in enumerate(samples) if not losses[one.act.kind].is_masked(one.act)]
     if not trained:
@@ -48,16 +41,15 @@ def update(
     reference = reference_replays(policy, samples, trained, losses, budget)
     active = {n for n in trained if reference is not None or needs_replay(samples[n], losses)}
     replayed = sorted(active | set(_fallbacks_of_groups(samples, trained)))
-    old = old_replays(policy, samples, replayed, losses, recipe)
+    old, recomputed = old_replays(policy, samples, replayed, losses, recipe)
     rollout = _Samples(samples, frozenset(trained), active, old, reference, _max_actions(samples, recipe))
-    recomputed = recomputes_old_log_probs(policy)
     stats: list[Stats] = []
     for iteration in range(algorithm.num_iterations):
         for chosen in minibatches([one.group for one in samples], algorithm.num_minibatches, (seed, step, iteration)):
             if kept := [n for n in chosen if n in rollout.trained]:
                 high_entropy = high_entropy_actions(policy, samples, kept, losses, budget)
-                max_gap = None if stats else MAX_GAP_RECOMPUTED if recomputed else MAX_GAP
-                stats.append(optimizer.step(rollout.batch(chosen, high_entropy, max_gap), losses))
+                bounds = {} if stats else max_logprob_diff(losses)
+                stats.append(optimizer.step(rollout.batch(chosen, high_entropy, bounds), losses))
                 _sync_reference(policy, optimizer, algorithm)
     optimizer.free_gradients()
     return {**_merge_stats(stats), "old_log_probs_recomputed": float(recomputed)}
@@ -106,7 +98,7 @@ class _Samples:
     reference: Mapping[int, Replay] | None
     max_actions: Mapping[str, int]
 
-    def batch(self, chosen: Sequence[int], high_entropy: HighEntropy | None, max_gap: float | None) -> StepBatch:
+    def batch(self, chosen: Sequence[int], high_entropy: HighEntropy | None, bounds: Mapping[str, float]) -> StepBatch:
         """The optimizer step over the chosen samples; the masked ones are in its counts alone.
 
         It is taken even if every advantage is zero, so that the optimizer's momentum advances.
@@ -127,7 +119,7 @@ class _Samples:
             num_fallback=len(fallbacks),
             units=[self.samples[n].position for n in members],
             max_actions=self.max_actions,
-            max_gap=max_gap,
+            max_logprob_diff=bounds,
         )
 
 
@@ -180,7 +172,7 @@ def _merge_stats(stats: Sequence[Stats]) -> Stats:
     merged: Stats = {}
     for key in dict.fromkeys(key for one in stats for key in one):
         values = [one[key] for one in stats if key in one]
-        if "train_rollout_logprob_diff" in key:
+        if "/train_rollout_" in key:
             merged[key] = values[0]
         elif key.endswith("_max"):
             merged[key] = max(values)

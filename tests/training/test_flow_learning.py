@@ -308,7 +308,7 @@ def test_a_noise_level_that_rounding_outweighs_stops_before_the_weights_move(lev
         update(policy, learner, groups, credited, recipe, 0)
         return
     with pytest.raises(
-        NumericsError, match=r"on-policy ratios .*noise_level=1e-08.* Fix: raise sampling\.denoising\.noise_level"
+        NumericsError, match=r"replayed log-probs .*noise_level=1e-08.* Fix: raise sampling\.denoising\.noise_level"
     ):
         update(policy, learner, groups, credited, recipe, 0)
     assert learner.num_steps == 0 and all(torch.equal(p, start[name]) for name, p in policy.trainable().items())

@@ -4,7 +4,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from motet.training.losses.base import Loss, LossSettings, Needs, Sample
-from motet.training.losses.resolving import LOSSES, check_algorithm, kind_config, resolve_loss, resolve_losses
+from motet.training.losses.resolving import LOSSES, check_algorithm, kind_config, loss_key, resolve_loss, resolve_losses
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
@@ -17,6 +17,7 @@ __all__ = [
     "Sample",
     "check_algorithm",
     "kind_config",
+    "loss_key",
     "resolve_loss",
     "resolve_losses",
 ]

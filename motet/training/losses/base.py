@@ -30,7 +30,7 @@ from motet.config.section import Section
 from motet.core.act_kinds import act_kind
 from motet.core.protocols import RandomKey
 from motet.core.trajectory import Act, DenoisingSteps
-from motet.training.batches import DeviceStats, PackedBatch, Stats
+from motet.training.batches import DeviceStats, PackedBatch
 
 
 class LossSettings(Section):
@@ -47,7 +47,7 @@ S = TypeVar("S", bound=LossSettings)
 @dataclass(frozen=True)
 class Needs:
     """What a loss asks of replays beside log-probs, by name (`Replay.extras`): of the replay with gradient, of the one
-    under the weights that sampled, and of the one under the reference weights."""
+    at the start of the update, and of the one under the reference weights."""
 
     current: tuple[str, ...] = ()
     old: tuple[str, ...] = ()
@@ -99,6 +99,12 @@ class Loss(ABC, Generic[S]):
         return False
 
     @property
+    def corrects_rollouts(self) -> bool:
+        """Whether it may be given acts of another distribution than the learner's: by importance weights, or because
+        its gradient does not depend on what sampled them."""
+        return False
+
+    @property
     def needs_reference(self) -> bool:
         """Whether the acts are to be replayed under the reference weights."""
         return self.has_kl and self.beta > 0
@@ -123,12 +129,6 @@ class Loss(ABC, Generic[S]):
     def check(self, recipe: Recipe, key: str) -> Iterator[Problem]:
         """What in a recipe contradicts this loss; `key` is where the loss is named."""
         yield from ()
-
-    def check_reported(self, batch: PackedBatch, reported: Stats) -> None:
-        """Raise NumericsError if the metrics of a micro-batch forbid its update; called before the weights move.
-
-        `batch` has no extras.
-        """
 
     @abstractmethod
     def __call__(self, batch: PackedBatch) -> tuple[Tensor, DeviceStats]:

@@ -50,6 +50,10 @@ class DPO(Loss[DPOSettings]):
     def needs_reference(self) -> bool:
         return True
 
+    @property
+    def corrects_rollouts(self) -> bool:
+        return True  # a preference is one whoever sampled the pair
+
     def prepare(self, samples: Sequence[Sample]) -> list[Sample]:
         """The best and the worst generation's acts of every group and name, as pairs."""
         labelled: dict[tuple[int, str], list[Sample]] = {}

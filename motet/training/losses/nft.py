@@ -59,6 +59,10 @@ class NFT(Loss[NFTSettings]):
     def zero_advantage_has_gradient(self) -> bool:
         return True  # r is 1/2
 
+    @property
+    def corrects_rollouts(self) -> bool:
+        return True  # only final images are used
+
     def needs(self, with_reference: bool) -> Needs:
         return Needs(("velocity", "sigma"), old=("velocity",), reference=("velocity",))
 

@@ -19,19 +19,17 @@ from torch import Tensor
 
 from motet.config.problem import Problem
 from motet.config.schema import Recipe
-from motet.core.errors import NumericsError
 from motet.core.trajectory import Act, DenoisingSteps, TextAct
 from motet.numerics.aggregation import Aggregation
 from motet.numerics.flow.penalties import velocity_mse
 from motet.numerics.kl import KLEstimator, gaussian_kl, kl
-from motet.numerics.ratios import importance_ratios
-from motet.training.batches import DeviceStats, PackedBatch, Stats
+from motet.numerics.ratios import importance_ratios, rollout_is_weights
+from motet.training.batches import DeviceStats, PackedBatch
 from motet.training.losses.base import Loss, LossSettings, Needs
+from motet.training.losses.rollout_correction import behaviour_log_probs, mismatch_report, sampled_log_probs
 
 OF_TOKENS, OF_DENOISING = ("k1", "k2", "k3"), ("gaussian", "velocity_mse")
 """What `kl_estimator` may be. As an option of `algorithm.loss` it concerns the kinds of act that it fits."""
-GAP = "train_rollout_logprob_diff"
-"""The metric of the distance between replayed and sampled log-probs."""
 
 
 class PolicyGradientSettings(LossSettings):
@@ -50,6 +48,11 @@ class PolicyGradientSettings(LossSettings):
     """Leave texts that were cut off out of the loss (DAPO); their rewards stay in the advantages."""
     entropy_bonus: NonNegativeFloat = 0.0
     """Coefficient of the mean entropy of all tokens, however the loss is aggregated (TRL's entropy_coef)."""
+    rollout_is: Literal["token", "sequence"] | None = None
+    """Importance weights for what the rollout sampled otherwise than the learner scores: of every action, or of the
+    whole act; None: none, and such rollouts are rejected. verl's names; TRL: token_truncate and sequence_truncate."""
+    rollout_is_threshold: float = Field(default=2.0, ge=1.0)
+    """Where these weights are truncated (verl's name and default); at least 1, the weight of a rollout on policy."""
 
     def problems(self, key: str) -> Iterator[Problem]:
         if self.kl_bias_correction and self.kl_estimator == "k2":
@@ -62,9 +65,10 @@ S = TypeVar("S", bound=PolicyGradientSettings)
 
 @dataclass(frozen=True, eq=False)
 class Actions:
-    """The actions of some whole acts: log-probs now and when they were sampled, ratios, and advantages.
+    """The actions of some whole acts: log-probs now and at the start of the update, ratios, and advantages.
 
     `ratios` have a gradient, the old log-probs have none. `num_acts`: acts in this micro-batch, the B of `owner`.
+    `rollout_weights` are the truncated weights of `rollout_is`, None where it is None.
     """
 
     log_probs: Float[Tensor, "A"]
@@ -73,6 +77,7 @@ class Actions:
     advantages: Float[Tensor, "A"]
     owner: Int[Tensor, "A"]
     num_acts: int
+    rollout_weights: Float[Tensor, "A"] | None = None
 
 
 class PerAction(NamedTuple):
@@ -87,13 +92,15 @@ class PolicyGradientLoss(Loss[S]):
 
     The KL of denoising steps is exact, from the Gaussians' means. Their entropy does not depend on the weights: it has
     no bonus. Under `top_entropy_quantile` the term and the bonus are those of the actions of the highest entropy alone.
-    Raises NumericsError when, before the weights move, replayed log-probs are too far from the sampled ones.
+    The weights of `rollout_is` multiply the term, not the KL and not the bonus, as in TRL and verl.
     """
 
     Settings = PolicyGradientSettings
     has_kl = True
     aggregation: ClassVar[Aggregation]
     """The weights `w_a`."""
+    weighs_own_rollouts: ClassVar[bool] = False
+    """Whether `per_action` has applied the weights of `rollout_is` itself."""
 
     @abstractmethod
     def per_action(self, actions: Actions) -> PerAction:
@@ -106,6 +113,10 @@ class PolicyGradientLoss(Loss[S]):
     @property
     def entropy_quantile(self) -> float:
         return self.settings.top_entropy_quantile
+
+    @property
+    def corrects_rollouts(self) -> bool:
+        return self.settings.rollout_is is not None
 
     def needs(self, with_reference: bool) -> Needs:
         """Entropy is always asked for: it is among the metrics that people look at."""
@@ -128,11 +139,14 @@ class PolicyGradientLoss(Loss[S]):
 
     def __call__(self, batch: PackedBatch) -> tuple[Tensor, DeviceStats]:
         """The loss; reports ratios, clipping, the gap to the sampled log-probs, entropy and KL."""
-        report = _gap_report(batch)
+        weights, report = self._rollout_weights(batch)
         ratios = self.ratios(batch)
         old, owner = batch.old_log_probs, batch.owner
-        term = self.per_action(Actions(batch.log_probs, old, ratios, batch.advantages, owner, len(batch.positions)))
+        actions = Actions(batch.log_probs, old, ratios, batch.advantages, owner, len(batch.positions), weights)
+        term = self.per_action(actions)
         per_action = term.loss * self.step_weights(batch)
+        if weights is not None and not self.weighs_own_rollouts:
+            per_action = per_action * weights
         report |= _ratio_report(ratios.detach())
         if term.clipped is not None:
             report["clip_fraction"] = term.clipped.sum()
@@ -153,12 +167,6 @@ class PolicyGradientLoss(Loss[S]):
                 loss = loss - self.settings.entropy_bonus * _mean_entropy(batch, entropy, kept)
         return loss, report
 
-    def check_reported(self, batch: PackedBatch, reported: Stats) -> None:
-        """Raise NumericsError where replayed log-probs are too far from the sampled ones before the weights move."""
-        bound = batch.step.max_gap
-        if bound is not None and reported[GAP] / len(batch.log_probs) > bound:
-            raise _not_reproduced(batch, bound)
-
     def ratios(self, batch: PackedBatch) -> Float[Tensor, "A"]:
         """The importance ratio of every action."""
         level = self.settings.importance_sampling_level
@@ -167,6 +175,15 @@ class PolicyGradientLoss(Loss[S]):
     def step_weights(self, batch: PackedBatch) -> Float[Tensor, "A"] | float:
         """What the term of each action is multiplied by, after clipping."""
         return 1.0
+
+    def _rollout_weights(self, batch: PackedBatch) -> tuple[Float[Tensor, "A"] | None, DeviceStats]:
+        """The truncated weights of `rollout_is`, and the report on them; with None that on the weights of tokens."""
+        level, threshold = self.settings.rollout_is, self.settings.rollout_is_threshold
+        sampled, num_acts = sampled_log_probs(batch), len(batch.positions)
+        behaviour = behaviour_log_probs(batch, sampled)
+        weights = rollout_is_weights(batch.old_log_probs, behaviour, batch.owner, num_acts, level or "token")
+        report = mismatch_report(batch.log_probs.detach() - sampled, weights, threshold)
+        return None if level is None else weights.clamp(max=threshold), report
 
     def _divergence(self, batch: PackedBatch) -> Float[Tensor, "A"]:
         """KL(policy || reference) of every action, or the velocities' squared distance in its place."""
@@ -194,39 +211,3 @@ def _mean_entropy(batch: PackedBatch, entropy: Float[Tensor, "A"], kept: Float[T
 
 def _ratio_report(ratios: Tensor) -> DeviceStats:
     return {"ratio": ratios.sum(), "ratio_max": ratios.max(), "ratio_min": ratios.min()}
-
-
-def _gap_report(batch: PackedBatch) -> DeviceStats:
-    """How far replayed log-probs are from those that sampling computed: on-policy, the error of invariant 1."""
-    gap = _log_ratios(batch).abs()
-    return {GAP: gap.sum(), f"{GAP}_max": gap.max()}
-
-
-def _log_ratios(batch: PackedBatch) -> Float[Tensor, "A"]:
-    """Replayed minus sampled log-probs."""
-    sampled = torch.cat([sampled_log_probs(act) for act in batch.acts]).to(batch.log_probs)
-    return batch.log_probs.detach() - sampled
-
-
-def _not_reproduced(batch: PackedBatch, bound: float) -> NumericsError:
-    ratios = _log_ratios(batch).exp()
-    names = ", ".join(dict.fromkeys(act.name for act in batch.acts))
-    cause = "sampling and training compute different values"
-    fix = "use one precision for both (policy.dtype)."
-    if isinstance(batch.acts[0], DenoisingSteps):
-        level = batch.acts[0].sampling.noise_level
-        cause = f"rounding may outweigh the noise of sampling.denoising.noise_level={level:g}"
-        fix = "raise sampling.denoising.noise_level; 0.7 is Flow-GRPO's."
-    return NumericsError(
-        f"The on-policy ratios of the {batch.kind} acts ({names}) lie between {ratios.min().item():.3g} and "
-        f"{ratios.max().item():.3g}. They should be 1, their logarithms off by at most {bound:g} in the mean: the "
-        f"weights have not moved since sampling, so {cause}.",
-        fix=fix,
-    )
-
-
-def sampled_log_probs(act: Act) -> Float[Tensor, "N"]:
-    """An act's log-probs at sampling. Raises ValueError for an act that a dataset gives, which has none."""
-    if act.log_probs is None:
-        raise ValueError(f"act {act.name!r} was encoded from data, not sampled: it has no log-probs to compare with")
-    return act.log_probs

@@ -32,7 +32,7 @@ def resolve_loss(algorithm: AlgorithmConfig, kind: str) -> Loss[Any]:
 
     Raises ConfigError that names the key, for an unknown name and for options that the loss does not accept.
     """
-    own, key = kind_config(algorithm, kind), _key(algorithm, kind)
+    own, key = kind_config(algorithm, kind), loss_key(algorithm, kind)
     choice = own.loss or algorithm.loss
     entry: Any = LOSSES.find(choice.name)
     loss: type[Loss[Any]] = entry if isinstance(entry, type) else _class_of(entry)
@@ -53,7 +53,7 @@ def resolve_losses(recipe: Recipe, kinds: Iterable[str]) -> dict[str, Loss[Any]]
     """The losses of these kinds. Raises ConfigError when one of them contradicts the recipe."""
     algorithm = recipe.algorithm
     losses: dict[str, Loss[Any]] = {kind: resolve_loss(algorithm, kind) for kind in kinds}
-    problems = [problem for kind, loss in losses.items() for problem in loss.check(recipe, _key(algorithm, kind))]
+    problems = [problem for kind, loss in losses.items() for problem in loss.check(recipe, loss_key(algorithm, kind))]
     for kind, loss in losses.items():
         if loss.beta and not loss.has_kl:
             own = algorithm.per_kind.get(kind)
@@ -68,7 +68,7 @@ def resolve_losses(recipe: Recipe, kinds: Iterable[str]) -> dict[str, Loss[Any]]
     return losses
 
 
-def _key(algorithm: AlgorithmConfig, kind: str) -> str:
+def loss_key(algorithm: AlgorithmConfig, kind: str) -> str:
     """Where the loss of a kind is named."""
     return "algorithm.loss" if kind_config(algorithm, kind).loss is None else f"algorithm.per_kind.{kind}.loss"
 

@@ -31,7 +31,7 @@ from motet.numerics.aggregation import StepCounts
 from motet.numerics.entropies import highest_entropies
 from motet.numerics.kl import kl
 from motet.numerics.logprobs import hidden_log_probs
-from motet.numerics.ratios import ImportanceSamplingLevel, importance_ratios
+from motet.numerics.ratios import ImportanceSamplingLevel, importance_ratios, rollout_is_weights
 from motet.policies.trainable import mix_into_reference
 from motet.training.losses import LOSSES
 from motet.training.losses.policy_gradient import Actions
@@ -181,6 +181,7 @@ def our_loss(
     options: dict[str, float | None] | None = None,
     entropy_bonus: float = 0.0,
     mask: Tensor | None = None,
+    rollout_weights: Tensor | None = None,
     batch: dict[str, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """The micro-batch's part of the loss over `batch` (default: itself), and which actions were clipped."""
@@ -189,7 +190,7 @@ def our_loss(
     log_probs, entropies = score_packed(model, inputs)
     old = inputs["old_per_token_logps"][taken] if "old_per_token_logps" in inputs else log_probs.detach()
     ratios = importance_ratios(log_probs, old, owner, len(lengths), level)
-    actions = Actions(log_probs, old, ratios, inputs["advantages"][owner], owner, len(lengths))
+    actions = Actions(log_probs, old, ratios, inputs["advantages"][owner], owner, len(lengths), rollout_weights)
     loss = LOSSES.find(loss_type)
     clip = {name: value for name, value in CLIP.items() if name in loss.Settings.model_fields}
     own = loss.Settings.model_construct(**(clip if options is None else options))  # TRL has no limits
@@ -197,6 +198,8 @@ def our_loss(
     per_action, clipped = made.per_action(actions)
     kept = torch.ones_like(per_action) if mask is None else mask.float()
     per_action = per_action * kept
+    if rollout_weights is not None and not made.weighs_own_rollouts:
+        per_action = per_action * rollout_weights
     if beta:
         penalty = kl(log_probs, inputs["ref_per_token_logps"][taken], "k3")
         per_action = per_action + beta * (ratios * penalty if corrected else penalty)
@@ -286,6 +289,39 @@ def test_no_epsilon_is_trls_loss_with_a_clip_range_without_end(trainer: Any, mon
     inputs = off_policy(trainer)
     ours, _ = our_loss(trainer.model, inputs, "grpo", "token", options={"epsilon": None})
     assert_same(trainer.model, ours, trainer._compute_loss(trainer.model, inputs))
+
+
+@pytest.mark.parametrize(
+    ("loss_type", "level"), [("grpo", "token"), ("grpo", "sequence"), ("dapo", "token"), ("cispo", "token"),
+                             ("sapo", "token"), ("vespo", "token")],
+)  # fmt: skip
+def test_rollout_importance_sampling(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch, loss_type: str, level: ImportanceSamplingLevel
+) -> None:
+    """TRL's `token_truncate` and `sequence_truncate` beside a KL, which they do not weigh; 1.1 truncates some."""
+    monkeypatch.setattr(trainer, "loss_type", loss_type)
+    monkeypatch.setattr(trainer, "use_vllm", True)
+    monkeypatch.setattr(trainer, "vllm_importance_sampling_correction", True)
+    monkeypatch.setattr(trainer, "beta", 0.3)
+    inputs, (owner, lengths) = off_policy(trainer), pack(make_inputs())
+    taken, old = inputs["completion_mask"].bool(), inputs["old_per_token_logps"]
+    sampled = old + 0.6 * torch.randn(old.shape, generator=torch.Generator().manual_seed(3))
+    difference = (old - sampled) * inputs["completion_mask"]
+    if level == "sequence":
+        difference = difference.sum(dim=-1, keepdim=True)
+    inputs["importance_sampling_ratio"] = torch.clamp(torch.exp(difference), max=1.1)
+    weights = rollout_is_weights(old[taken], sampled[taken], owner, len(lengths), level)
+    assert 0 < float((weights > 1.1).float().mean()) < 0.95
+    options = {"epsilon_high": EPSILON_HIGH + 1} if loss_type == "cispo" else CLIP if loss_type in LOSS_TYPES else {}
+    monkeypatch.setattr(trainer, "epsilon_high", options.get("epsilon_high", EPSILON_HIGH))
+    theirs = trainer._compute_loss(trainer.model, inputs)
+    ours, _ = our_loss(
+        trainer.model, inputs, loss_type, "token", beta=0.3, options=dict(options),
+        rollout_weights=weights.clamp(max=1.1),
+    )  # fmt: skip
+    assert_same(trainer.model, ours, theirs)
+    without, _ = our_loss(trainer.model, inputs, loss_type, "token", beta=0.3, options=dict(options))
+    assert abs(float(without - ours)) > 1e-3
 
 
 OURS = {
