@@ -106,11 +106,17 @@ def evaluate(
 
 
 def run_recipe(
-    recipe: Recipe, output: Path, resume_command: str, *, resume: bool = False, supervised: bool = False
+    recipe: Recipe,
+    output: Path,
+    resume_command: str,
+    *,
+    resume: bool = False,
+    supervised: bool = False,
+    rollout: Any = None,
 ) -> RunResult:
     """Run a recipe in the folder `output`: what `motet train` and `motet sft` do once they have read it.
 
-    `resume_command`: what goes on with the run, for messages.
+    `resume_command`: what goes on with the run, for messages. `rollout`: see `motet.training.trainer.train`.
     """
     from motet.report.resume_check import check_resume_compatible
     from motet.report.run_dir import RunFolder
@@ -119,7 +125,9 @@ def run_recipe(
     check_resume_compatible(folder, recipe)
     from motet.experiments.single_run import run_sft, run_training
 
-    return (run_sft if supervised else run_training)(recipe, folder, resume_command)
+    if supervised:
+        return run_sft(recipe, folder, resume_command)
+    return run_training(recipe, folder, resume_command, rollout=rollout)
 
 
 def _resume_call(function: str, output: str | PathLike[str]) -> str:

@@ -10,7 +10,7 @@ import typer
 from motet.cli.bench_commands import bench
 from motet.cli.options import Json, Output, Overrides, Overwrite, RecipePath, Resume
 from motet.cli.outputs import IMAGE_FORMATS, check_output
-from motet.cli.ray_options import ActorTimeout, GpusPerActor, RayAddress, RolloutActors, ray_options
+from motet.cli.ray_options import ActorTimeout, GpusPerActor, RayAddress, RolloutActors, TrainWorkers, ray_options
 
 app = typer.Typer(
     add_completion=False,
@@ -55,6 +55,7 @@ def train(
     ] = None,
     *,
     ray: RayAddress = None,
+    train_workers: TrainWorkers = None,
     rollout_actors: RolloutActors = None,
     gpus_per_actor: GpusPerActor = None,
     actor_timeout: ActorTimeout = None,
@@ -62,7 +63,8 @@ def train(
     """Train a policy with RL. If RECIPE has several stages, run them in order."""
     from motet.cli.train import train as run
 
-    given = {"rollout_actors": rollout_actors, "gpus_per_actor": gpus_per_actor, "timeout": actor_timeout}
+    given = {"train_workers": train_workers, "rollout_actors": rollout_actors}
+    given |= {"gpus_per_actor": gpus_per_actor, "timeout": actor_timeout}
     run(recipe, output, overrides or [], resume, only or (), ray_options(ray, given))
 
 

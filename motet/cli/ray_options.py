@@ -16,7 +16,12 @@ RayAddress = Annotated[
     str | None,
     typer.Option("--ray", metavar="auto|ADDRESS", help="Run on a new cluster here, or on an existing one.", **_PANEL),
 ]
-RolloutActors = Annotated[int | None, typer.Option(min=1, help="Processes that sample; default: 1.", **_PANEL)]
+TrainWorkers = Annotated[
+    int | None, typer.Option(min=1, help="Processes that train, restarted when one dies; default: 1.", **_PANEL)
+]
+RolloutActors = Annotated[
+    int | None, typer.Option(min=1, help="Processes that sample, for each of those; default: 1.", **_PANEL)
+]
 GpusPerActor = Annotated[
     float | None, typer.Option(min=0.0, help="Of each of them; below 1 they share; default: 1 if any.", **_PANEL)
 ]

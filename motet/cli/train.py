@@ -49,11 +49,10 @@ def train(
     if ray is None:
         run_recipe(recipe, output, resume_command, resume=resume)
         return
-    folder = RunFolder(output, resume=resume)
-    check_resume_compatible(folder, recipe)
-    from motet.experiments.ray_run import run_on_ray
+    check_resume_compatible(RunFolder(output, resume=resume), recipe)
+    from motet.api.ray_run import run_on_ray
 
-    run_on_ray(recipe, folder, resume_command, ray)
+    run_on_ray(recipe, output, resume_command, ray, resume=resume)
 
 
 @safe_output()

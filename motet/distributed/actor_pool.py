@@ -27,8 +27,11 @@ class ActorDied(Exception):
 class Backend(Protocol):
     """What starts actors and passes calls to them. Actors, references and answers are the backend's own objects."""
 
-    def start(self, make: Callable[[], Any], name: str, num_gpus: float) -> Any:
-        """Start an actor around the object that `make` returns; does not wait for it."""
+    def start(self, make: Callable[[], Any], name: str, num_gpus: float, threads: int = 1) -> Any:
+        """Start an actor around the object that `make` returns; does not wait for it.
+
+        It makes so many calls at once, in threads.
+        """
         ...
 
     def call(self, actor: Any, method: str, *arguments: Any) -> Any:

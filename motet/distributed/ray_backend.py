@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -53,7 +54,7 @@ def ray_cluster(address: str, num_cpus: int) -> Iterator[RayBackend]:
             raise ConfigError(
                 f"--ray {address}: {first_line(error)}", fix="give the address of a running cluster, or auto."
             ) from error
-        yield RayBackend(ray)
+        yield RayBackend()
     finally:
         with suppress(Exception):
             ray.shutdown()
@@ -67,29 +68,38 @@ class _Actor:
     def __init__(self, make: Callable[[], Any], folder: str) -> None:
         self.make, self.folder = make, folder
         self.object: Any = None
+        self.making = threading.Lock()
 
     def call(self, method: str, *arguments: Any) -> Any:
-        if self.object is None:
-            with suppress(OSError):  # on another machine it may be missing: paths are then absolute
-                os.chdir(self.folder)
-            self.object = self.make()
+        with self.making:
+            if self.object is None:
+                with suppress(OSError):  # on another machine it may be missing: paths are then absolute
+                    os.chdir(self.folder)
+                self.object = self.make()
         return getattr(self.object, method)(*arguments)
 
 
 class RayBackend:
     """Actors on the cluster to which this process is connected: see `motet.distributed.actor_pool.Backend`."""
 
-    def __init__(self, ray: Any) -> None:
-        self.ray = ray
+    def __init__(self) -> None:
+        self.ray = import_ray()
+
+    @property
+    def host(self) -> str:
+        """The address of this machine in the cluster."""
+        return self.ray.util.get_node_ip_address()
 
     @property
     def num_gpus(self) -> float:
         """GPUs of the cluster."""
         return float(self.ray.cluster_resources().get("GPU", 0.0))
 
-    def start(self, make: Callable[[], Any], name: str, num_gpus: float) -> Any:
-        options = {"num_cpus": 1, "num_gpus": num_gpus, "max_restarts": 0, "max_task_retries": 0}
-        return self.ray.remote(**options)(_Actor).remote(make, os.getcwd())
+    def start(self, make: Callable[[], Any], name: str, num_gpus: float, threads: int = 1) -> Any:
+        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": num_gpus, "max_restarts": 0, "max_task_retries": 0}
+        options |= {"max_concurrency": threads}
+        title = "".join(word.capitalize() for word in name.split()[:-1])  # what process lists show: ray::RolloutActor
+        return self.ray.remote(**options)(type(title, (_Actor,), {})).remote(make, os.getcwd())
 
     def call(self, actor: Any, method: str, *arguments: Any) -> Any:
         return actor.call.remote(method, *arguments)

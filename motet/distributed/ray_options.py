@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from motet.core.errors import ConfigError
 from motet.distributed.actor_pool import TIMEOUT
 
 
@@ -11,19 +12,35 @@ from motet.distributed.actor_pool import TIMEOUT
 class RayOptions:
     """Where a run's processes are and how many: `address` as `motet.distributed.ray_backend.ray_cluster` takes it.
 
-    `gpus_per_actor`: of each rollout actor; below 1, actors share one. None: 1 where the cluster has GPUs.
-    `timeout`: seconds that an actor may take for one call.
+    Every training worker has `rollout_actors` of its own. `gpus_per_worker`, `gpus_per_actor`: of each training worker
+    and each rollout actor; below 1, actors share one. None: 1 where the cluster has GPUs. `timeout`: seconds that a
+    process may take for one piece of work.
     """
 
     address: str
+    train_workers: int = 1
     rollout_actors: int = 1
     gpus_per_actor: float | None = None
+    gpus_per_worker: float | None = None
     timeout: float = TIMEOUT
 
     @property
     def num_cpus(self) -> int:
         """Logical processors: one for each process."""
-        return self.rollout_actors
+        return self.train_workers * (1 + self.rollout_actors)
+
+    def with_gpus(self, default: float, available: float) -> RayOptions:
+        """The options with GPUs of each process. Raises ConfigError where there are fewer than they need."""
+        own = 1.0 if default else 0.0
+        per_actor = default if self.gpus_per_actor is None else self.gpus_per_actor
+        needed = self.train_workers * (own + self.rollout_actors * per_actor)
+        if needed > available:
+            raise ConfigError(
+                f"{self.train_workers} training workers and {self.train_workers * self.rollout_actors} rollout actors "
+                f"need {needed:g} GPUs; the cluster has {available:g}.",
+                fix="start fewer, or let actors share a GPU: --gpus-per-actor 0.5.",
+            )
+        return replace(self, gpus_per_actor=per_actor, gpus_per_worker=own)
 
     @property
     def arguments(self) -> list[str]:
@@ -37,6 +54,7 @@ class RayOptions:
 
 
 OPTIONS = {
+    "--train-workers": "train_workers",
     "--rollout-actors": "rollout_actors",
     "--gpus-per-actor": "gpus_per_actor",
     "--actor-timeout": "timeout",

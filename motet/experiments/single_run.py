@@ -75,7 +75,7 @@ def run_training(
     folder: RunFolder,
     resume_command: str,
     before: dict[str, Any] | None = None,
-    rollout: Rollout = rollout_tracks,
+    rollout: Rollout | None = None,
 ) -> RunResult:
     """Evaluate, train with RL, evaluate again. `before`: the first evaluation, if known; `rollout`: see `train`."""
     with folder.held(), same_threads():
@@ -86,7 +86,7 @@ def run_training(
             _check_images(context, session)
             before = _evaluate_before(context, session, before)
             run = _run(context, session)
-            progress = _progress_if_finished(context, run, train(session, run, rollout))
+            progress = _progress_if_finished(context, run, train(session, run, rollout or rollout_tracks))
             after = _evaluate(context, session, "after", like=before) if before is not None else None
             _print_table(context, {"before": before, "after": after})
             folder.write_json("summary.json", _summary(recipe, folder, progress, {"before": before, "after": after}))

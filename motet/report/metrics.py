@@ -13,6 +13,9 @@ from motet.core.trajectory import Group, Scores, TextAct
 class PhaseTimer:
     """Seconds per phase of one step."""
 
+    current = "between steps"
+    """The phase that this process is in, for messages."""
+
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._started = time.monotonic()
@@ -20,10 +23,12 @@ class PhaseTimer:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the time spent in the `with` block to a phase."""
-        start = time.monotonic()
+        start, before = time.monotonic(), PhaseTimer.current
+        PhaseTimer.current = name
         try:
             yield
         finally:
+            PhaseTimer.current = before
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
 
     def report(self) -> dict[str, float]:

@@ -37,10 +37,22 @@ class Interrupt:
     signals, it is inert.
     """
 
+    asked_for_all = False
+    """Whether every run of this process is asked to stop: by what started it, where no signal arrives."""
+
     def __init__(self) -> None:
-        self.asked = False
+        self._asked = False
         self._before: dict[int, Any] = {}
         self._end: threading.Timer | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether the run shall finish its step and save."""
+        return self._asked or Interrupt.asked_for_all
+
+    @asked.setter
+    def asked(self, value: bool) -> None:
+        self._asked = value
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():

@@ -40,7 +40,7 @@ class FakeBackend:
     stored: list[Any] = field(default_factory=list)
     num_gpus: float = 0.0
 
-    def start(self, make: Callable[[], Any], name: str, num_gpus: float) -> FakeActor:
+    def start(self, make: Callable[[], Any], name: str, num_gpus: float, threads: int = 1) -> FakeActor:
         self.actors.append(FakeActor(len(self.actors), name, make()))
         return self.actors[-1]
 
