@@ -31,12 +31,10 @@ from motet.distributed.root_module import (
     to_replays,
     with_zero_gradients,
 )
+from motet.distributed.sharded_files import require_torch
 from motet.policies.same_passes import same_passes
 from motet.policies.sharding import ShardablePolicy
-from motet.policies.shards import is_sharded, local_data
-
-_NEEDED = ("set_gradient_divide_factor", "set_force_sum_reduction_for_comms", "set_reshard_after_forward")
-"""Methods of FSDP2 that torch has since 2.8."""
+from motet.policies.shards import full_data, is_sharded, local_data
 
 
 class FullySharded(Parallel):
@@ -49,6 +47,7 @@ class FullySharded(Parallel):
     """
 
     name = "fsdp"
+    saves_alone = False
 
     def __init__(self, processes: Processes | None = None, gathers_reference: bool = False) -> None:
         super().__init__(processes)
@@ -61,7 +60,9 @@ class FullySharded(Parallel):
     def prepare(self, policy: TrainablePolicy) -> None:
         """Shard the policy in place. Raises ConfigError for one that does not say how, and for a torch that cannot."""
         self._policy = _require_shardable(policy)
-        fsdp = _require_fsdp()
+        require_torch("--parallel fsdp")
+        from torch.distributed.fsdp import fully_shard  # a moment to import
+
         components = [part for part in self._policy.parts.values() if any(p.requires_grad for p in part.parameters())]
         inside = {module for component in components for module in component.modules()}
         units = [unit for unit in self._policy.shard_units() if unit in inside and self.processes.size > 1]
@@ -70,7 +71,7 @@ class FullySharded(Parallel):
         device = next(self._root.parameters()).device
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
         for module in (*units, self._root):
-            sharded: Any = fsdp.fully_shard(module, mesh=mesh)
+            sharded: Any = fully_shard(module, mesh=mesh)
             sharded.set_gradient_divide_factor(1.0)  # losses are divided by counts over all processes
             sharded.set_force_sum_reduction_for_comms(True)  # gloo has no other
         self._modules: list[Any] = [*units, self._root]
@@ -99,6 +100,27 @@ class FullySharded(Parallel):
             self._root.set_reshard_after_forward(False, recurse=False)  # until the backward pass
             for module in self._modules:
                 module.reshard()
+
+    @contextmanager
+    def weights_on_main(self, policy: TrainablePolicy) -> Iterator[None]:
+        """Inside, whole weights stand in the main process's modules, on the CPU: `save` and no more.
+
+        Not those of `full_weights`, which FSDP2 takes away from whoever asks for a `state_dict`.
+        """
+        sharded = list(self._named_parameters())
+        whole: dict[nn.Parameter, nn.Parameter] = {}
+        for _, parameter in sharded:
+            if parameter not in whole:  # shared ones stay shared
+                gathered = full_data(parameter)
+                if self.processes.is_main:
+                    whole[parameter] = nn.Parameter(gathered.cpu(), parameter.requires_grad)
+        try:
+            for (module, name), parameter in sharded:
+                setattr(module, name, whole.get(parameter, parameter))
+            yield
+        finally:
+            for (module, name), parameter in sharded:
+                setattr(module, name, parameter)
 
     def agree_on_passes(
         self, policy: TrainablePolicy, acts: Sequence[Act], micro_batches: Sequence[Sequence[int]]
@@ -165,19 +187,6 @@ def _require_shardable(policy: TrainablePolicy) -> ShardablePolicy:
             fix="use --parallel replicas, or give it the methods of motet.policies.sharding.ShardablePolicy.",
         )
     return policy
-
-
-def _require_fsdp() -> Any:
-    """The module of FSDP2. Raises ConfigError where torch is too old for what is needed of it."""
-    from torch.distributed import fsdp
-
-    missing = [name for name in _NEEDED if not hasattr(fsdp.FSDPModule, name)]
-    if missing:
-        raise ConfigError(
-            f"--parallel fsdp needs torch 2.8: FSDP2 of torch {torch.__version__} has no {missing[0]}.",
-            fix="install torch 2.8 or newer, or use --parallel replicas.",
-        )
-    return fsdp
 
 
 def _require_inside(policy: ShardablePolicy, root: nn.Module) -> None:

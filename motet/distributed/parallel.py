@@ -24,9 +24,17 @@ class Parallel:
     def prepare(self, policy: TrainablePolicy) -> None:
         """Called once, after the parts that train are chosen and before the optimizer and the reference are made."""
 
+    saves_alone = True
+    """Whether the main process holds all that a checkpoint does; else all processes save it together."""
+
+    @contextmanager
+    def weights_on_main(self, policy: TrainablePolicy) -> Iterator[None]:
+        """Inside, the main process can save the policy; all processes enter together unless it saves alone."""
+        yield
+
     @contextmanager
     def full_weights(self, policy: TrainablePolicy) -> Iterator[None]:
-        """Inside, the policy can sample, score and be saved without any collective: rollouts, rewards, evaluation."""
+        """Inside, the policy can sample and score without any collective: rollouts, rewards, evaluation."""
         yield
 
     def agree_on_passes(

@@ -121,7 +121,7 @@ def restore_reference(policy: TrainablePolicy, weights: Mapping[str, Tensor]) ->
     """Put `reference_weights` back."""
     with policy.reference():
         for name, parameter in policy.trainable().items():
-            parameter.data.copy_(weights[name])
+            local_data(parameter).copy_(local_data(weights[name]))
 
 
 class ReferenceWeights:

@@ -11,6 +11,8 @@ from pathlib import Path
 from motet.core.errors import CheckpointError
 
 CONFIG, LEARNER, MERGED, TRAINER_STATE = "config.json", "learner.safetensors", "merged", "trainer_state.json"
+LEARNER_SHARDS = "learner"
+"""The folder in place of `LEARNER` where several processes wrote it, each its shards."""
 CHECKSUMS = "SHA256SUMS"
 """Checksums of a checkpoint's files, in the format of `sha256sum -c`."""
 _CONFIGS = (CONFIG, "adapter_config.json", "model_index.json")
@@ -93,7 +95,8 @@ def weights_digest(path: str | Path) -> str | None:
     """
 
     folder = Path(resolve_checkpoint(path))
-    files = sorted(file for file in folder.rglob("*.safetensors") if file.name != LEARNER) if folder.is_dir() else []
+    files = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
+    files = [file for file in files if file.name != LEARNER and file.parent.name != LEARNER_SHARDS]
     if not files:
         return None
     digest = hashlib.sha256()
