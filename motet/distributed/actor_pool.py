@@ -74,7 +74,10 @@ class _Call:
 
 
 class ActorPool:
-    """`size` equal actors, started when they are first needed. `name` is what they do, for messages."""
+    """`size` equal actors, started when they are first needed. `name` is what they do, for messages.
+
+    Their numbers begin with `first`.
+    """
 
     def __init__(
         self,
@@ -83,19 +86,21 @@ class ActorPool:
         size: int,
         *,
         name: str,
+        first: int = 0,
         num_gpus: float = 0.0,
         timeout: float = TIMEOUT,
     ) -> None:
         self.backend, self.make, self.size = backend, make, size
-        self.name, self.num_gpus, self.timeout = name, num_gpus, timeout
+        self.name, self.first, self.num_gpus, self.timeout = name, first, num_gpus, timeout
         self.num_deaths = 0
         """Actors that died so far and were replaced."""
         self._members: list[_Member] = []
+        self._closed = False
 
     def start(self) -> None:
         """Start the actors that are missing."""
         while len(self._members) < self.size:
-            self._members.append(self._start(f"{self.name} actor {len(self._members)}"))
+            self._members.append(self._start(f"{self.name} actor {self.first + len(self._members)}"))
 
     def map(self, method: str, work: Sequence[Any], shared: Any = None) -> list[Any]:
         """`method(work[n], shared)` for every n, in order, each by the next actor that is free.
@@ -127,17 +132,23 @@ class ActorPool:
                         waiting.appendleft(call.number)
                         free.append(self._replace(call.member))
         except BaseException:
-            self.close()  # what still runs would answer to nobody
+            self._end()  # what still runs would answer to nobody
             raise
         return [results[n] for n in range(len(work))]
 
     def close(self) -> None:
-        """End all actors."""
+        """End all actors, and start no others."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
         for member in self._members:
             self.backend.kill(member.actor)
         self._members = []
 
     def _start(self, name: str) -> _Member:
+        if self._closed:
+            raise ProcessError(f"The {self.name} actors were ended.", fix="start none afterwards.")
         return _Member(name, self.backend.start(self.make, name, self.num_gpus))
 
     def _hand_out(

@@ -25,6 +25,9 @@ class ModelReward:
     uses_reference: ClassVar[bool] | bool = False
     """Whether it uses `policy.reference()`: the run then freezes the starting weights even without a KL."""
 
+    needs_policy: ClassVar[bool] | bool = False
+    """Whether `prepare` or a call uses the policy for more than its device: it then runs beside the policy."""
+
     @property
     def required_columns(self) -> tuple[str, ...]:
         """Columns that it requires under its options, besides its signature's parameters without default."""
@@ -114,6 +117,12 @@ class BoundReward:
     def uses_reference(self) -> bool:
         """Whether it uses the policy's reference weights; see `ModelReward`."""
         return isinstance(self.function, ModelReward) and self.function.uses_reference
+
+    @property
+    def needs_policy(self) -> bool:
+        """Whether it must run beside the policy; see `ModelReward`."""
+        own = isinstance(self.function, ModelReward) and self.function.needs_policy
+        return self.takes_policy or self.uses_reference or own
 
     @property
     def requires_answer_tags(self) -> bool:

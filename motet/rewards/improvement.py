@@ -54,7 +54,7 @@ class Improvement(ModelReward):
                 f"needs {', '.join(sorted(unavailable))}, which `improvement` cannot provide",
                 fix=fix,
             )
-        self.uses_reference = self._scorer.uses_reference
+        self.uses_reference, self.needs_policy = self._scorer.uses_reference, self._scorer.needs_policy
 
     @property
     def required_columns(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ SHAPE = "f(prompts, completions, **columns) -> list[float | None]"
 
 
 def resolve_all(
-    configs: Sequence[RewardConfig], scenario_acts: Mapping[str, str], columns: Collection[str]
+    configs: Sequence[RewardConfig], scenario_acts: Mapping[str, str], columns: Collection[str] | None
 ) -> list[BoundReward]:
     """`resolve` each; a repeated name gets a number, so that reports can distinguish them."""
     found: dict[str, BoundReward] = {}

@@ -117,15 +117,15 @@ def _call(reward: BoundReward, trajectories: Sequence[Trajectory], columns: dict
         arguments |= log.arguments(reward.name)
     try:
         if reward.timeout is None:
-            return _as_list(reward(**arguments))
-        return run_on_thread(lambda: _as_list(reward(**arguments)), reward.timeout)
+            return as_list(reward(**arguments))
+        return run_on_thread(lambda: as_list(reward(**arguments)), reward.timeout)
     except MotetError:
         raise
     except (Exception, SystemExit) as error:
-        raise _as_reward_error(reward, error, len(trajectories)) from error
+        raise as_reward_error(reward, error, len(trajectories)) from error
 
 
-def _as_list(result: Any) -> Any:
+def as_list(result: Any) -> Any:
     """The items of a generator as a list, so that its code runs inside the call's error handling."""
     return list(result) if isinstance(result, Iterator) and not isawaitable(result) else result
 
@@ -171,11 +171,11 @@ async def _guard(reward: BoundReward, result: Awaitable[Any], count: int) -> Any
     limit = asyncio.timeout(reward.timeout)
     try:
         async with limit:
-            return _as_list(await result)
+            return as_list(await result)
     except MotetError:
         raise
     except (Exception, SystemExit) as error:
-        raise _as_reward_error(reward, DeadlineExceeded() if limit.expired() else error, count) from error
+        raise as_reward_error(reward, DeadlineExceeded() if limit.expired() else error, count) from error
 
 
 def _gather(asked: Sequence[tuple[BoundReward, Awaitable[Any]]], count: int) -> list[Any]:
@@ -188,10 +188,11 @@ def _gather(asked: Sequence[tuple[BoundReward, Awaitable[Any]]], count: int) -> 
     try:  # a function that blocks without `await` blocks the loop, and its timeout too
         return run_on_thread(lambda: asyncio.run(gather()), slowest.timeout and slowest.timeout + 1.0)
     except DeadlineExceeded as error:
-        raise _as_reward_error(slowest, error, count) from error
+        raise as_reward_error(slowest, error, count) from error
 
 
-def _as_reward_error(reward: BoundReward, error: BaseException, count: int) -> RewardError:
+def as_reward_error(reward: BoundReward, error: BaseException, count: int) -> RewardError:
+    """What a reward raised, or that it took too long, as an error of motet."""
     if isinstance(error, DeadlineExceeded):
         return RewardError(
             f"Reward {reward.name!r} took longer than its timeout of {reward.timeout} s (called with {count} "

@@ -7,9 +7,13 @@ are split into pieces depends on their number and that of the actors alone, neve
 from __future__ import annotations
 
 import math
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -129,14 +133,36 @@ class RolloutWorker:
         return [next(following[track]) for track, _ in piece.tasks]
 
 
+@dataclass(frozen=True)
+class Published:
+    """Weights that actors can be given: their version, and the reference under which they are stored."""
+
+    version: int
+    reference: Any
+
+
+@dataclass(eq=False)
+class PendingRollout:
+    """A rollout that is under way. `seconds`: how long it took."""
+
+    future: Future[list[list[Group]]]
+    seconds: float = 0.0
+
+    def result(self) -> list[list[Group]]:
+        """Wait for the groups. Raises what went wrong."""
+        return self.future.result()
+
+
 class RemoteRollout:
-    """Rolls out as `motet.training.rollout.rollout_tracks` does, in actors."""
+    """Rolls out as `motet.training.rollout.rollout_tracks` does, in actors; one rollout after the other."""
 
     def __init__(
         self, backend: Backend, make: Callable[[], Any], size: int, *, num_gpus: float = 0.0, timeout: float = TIMEOUT
     ) -> None:
         self.pool = ActorPool(backend, make, size, name="rollout", num_gpus=num_gpus, timeout=timeout)
-        self._published: tuple[int, Any] | None = None  # the newest version, and the reference to its snapshot
+        self._newest: Published | None = None
+        self._queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
 
     @classmethod
     def of(cls, backend: Backend, recipe: Recipe, size: int, **settings: Any) -> RemoteRollout:
@@ -154,27 +180,62 @@ class RemoteRollout:
         step: int,
     ) -> list[list[Group]]:
         """The groups of each request, in the order of its tasks, sampled by the policy's present weights."""
-        version, snapshot = self._publish(policy)
+        settings = {"samplings": samplings, "seed": seed, "step": step}
+        return self.start(self.publish(policy), requests, num_generations, **settings).result()
+
+    def start(
+        self,
+        weights: Published,
+        requests: Sequence[RolloutRequest],
+        num_generations: int,
+        *,
+        samplings: Mapping[str, Sampling],
+        seed: int,
+        step: int,
+    ) -> PendingRollout:
+        """The same with published weights, beside whatever this process does next."""
         tasks = [(request.track, task) for request in requests for task in request.tasks]
         size = max(1, math.ceil(len(tasks) / (PIECES_PER_ACTOR * self.pool.size)))
         pieces = [
-            Piece(version, tasks[n : n + size], num_generations, samplings, seed, step)
+            Piece(weights.version, tasks[n : n + size], num_generations, samplings, seed, step)
             for n in range(0, len(tasks), size)
         ]
-        groups = [group for sampled in self.pool.map("roll_out", pieces, snapshot) for group in sampled]
-        _check_versions(groups, version)
-        following = iter(groups)
-        return [[next(following) for _ in request.tasks] for request in requests]
+        pending = PendingRollout(Future())
+
+        def run() -> None:
+            start = time.monotonic()
+            try:
+                sampled = self.pool.map("roll_out", pieces, weights.reference)
+                groups = [group for piece in sampled for group in piece]
+                _check_versions(groups, weights.version)
+                following, pending.seconds = iter(groups), time.monotonic() - start
+                pending.future.set_result([[next(following) for _ in request.tasks] for request in requests])
+            except BaseException as error:  # raised where the result is waited for
+                pending.future.set_exception(error)
+
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, daemon=True)
+            self._thread.start()
+        self._queue.put(run)
+        return pending
+
+    def publish(self, policy: Policy) -> Published:
+        """Store the policy's present weights, once per version."""
+        if self._newest is None or self._newest.version != policy.version:
+            self._newest = self.publish_snapshot(Snapshot.of(policy))
+        return self._newest
+
+    def publish_snapshot(self, snapshot: Snapshot) -> Published:
+        """Store weights of an earlier version."""
+        return Published(snapshot.version, self.pool.backend.put(snapshot))
 
     def close(self) -> None:
         """End the actors."""
         self.pool.close()
 
-    def _publish(self, policy: Policy) -> tuple[int, Any]:
-        """The policy's version and a reference to its snapshot, which is stored once per version."""
-        if self._published is None or self._published[0] != policy.version:
-            self._published = policy.version, self.pool.backend.put(Snapshot.of(policy))
-        return self._published
+    def _work(self) -> None:
+        while True:
+            self._queue.get()()
 
 
 def _check_versions(groups: Sequence[Group], version: int) -> None:

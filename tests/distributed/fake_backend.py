@@ -1,5 +1,6 @@
 """A backend of actors in this process, whose deaths and silences a test plans."""
 
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ class FakeActor:
 
 @dataclass(eq=False)
 class FakeAnswer:
-    """A call that is made when it is asked for."""
+    """A call that is made when it is asked for; what is passed is copied, as between processes."""
 
     actor: FakeActor
     method: str
@@ -46,7 +47,7 @@ class FakeBackend:
 
     def call(self, actor: FakeActor, method: str, *arguments: Any) -> FakeAnswer:
         assert actor.alive
-        self.calls.append(FakeAnswer(actor, method, arguments))
+        self.calls.append(FakeAnswer(actor, method, pickle.loads(pickle.dumps(arguments))))
         return self.calls[-1]
 
     def put(self, value: Any) -> Any:
@@ -61,7 +62,7 @@ class FakeBackend:
         if self.dies(answer.actor, self._before(answer)):
             answer.actor.alive = False
             raise ActorDied("It was killed.")
-        return getattr(answer.actor.object, answer.method)(*answer.arguments)
+        return pickle.loads(pickle.dumps(getattr(answer.actor.object, answer.method)(*answer.arguments)))
 
     def kill(self, actor: FakeActor) -> None:
         actor.alive = False

@@ -1,0 +1,122 @@
+"""Bounded staleness: the rollouts of the next K steps run while the policy learns.
+
+Step t trains on samples of the weights that there were K steps before, of step max(0, t - K): a fixed schedule and no
+race, so that a run is reproducible. With K = 0 it is that of a run without a pipeline. A checkpoint holds the weights
+of the rollouts that are under way, so that a resumed run goes on as the undisturbed one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from motet.config import Recipe
+from motet.core.errors import ConfigError
+from motet.core.protocols import TrainablePolicy
+from motet.core.trajectory import Group
+from motet.training.losses import loss_key, resolve_losses
+from motet.training.remote_rollout import PendingRollout, Published, RemoteRollout, Snapshot
+from motet.training.rollout import RolloutRequest
+from motet.training.setup import sampling_params
+
+ROLLOUT_WEIGHTS = "rollout_weights.safetensors"
+_STALENESS, _VERSIONS = "max_staleness", "versions"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The prompts of a step: a request for each track, its epoch after that, and where all tracks stand then."""
+
+    requests: Sequence[RolloutRequest]
+    epochs: Sequence[float]
+    data_state: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Started:
+    step: int
+    drawn: Drawn
+    snapshot: Snapshot
+    pending: PendingRollout
+
+
+class RolloutPipeline:
+    """Starts the rollouts of a run ahead of their steps. `draw` gives the prompts of a step, called step after step."""
+
+    def __init__(
+        self, rollout: RemoteRollout, recipe: Recipe, max_staleness: int, draw: Callable[[int], Drawn]
+    ) -> None:
+        self.rollout, self.recipe, self.max_staleness, self.draw = rollout, recipe, max_staleness, draw
+        self._started: deque[_Started] = deque()
+
+    def take(self, step: int, policy: TrainablePolicy) -> tuple[Drawn, list[list[Group]], float]:
+        """The prompts and groups of a step, and the seconds that its rollout took; the next rollout is started."""
+        first = self._started[-1].step + 1 if self._started else step
+        steps = range(first, min(step + self.max_staleness + 1, self.recipe.run.steps))
+        if steps:
+            weights, snapshot = self.rollout.publish(policy), Snapshot.of(policy)
+            for one in steps:
+                self._start(one, weights, snapshot)
+        started = self._started.popleft()
+        return started.drawn, started.pending.result(), started.pending.seconds
+
+    def state(self) -> dict[str, Tensor]:
+        """The weights of the rollouts that are under way, for a checkpoint."""
+        versions = [started.snapshot.version for started in self._started]
+        tensors = {_STALENESS: torch.tensor([self.max_staleness]), _VERSIONS: torch.tensor(versions, dtype=torch.long)}
+        for started in self._started:
+            for name, array in started.snapshot.arrays.items():
+                tensors[f"{started.snapshot.version}|{name}"] = torch.from_numpy(array)
+        return tensors
+
+    def resume(self, checkpoint: Path, step: int) -> None:
+        """Start what was under way when the checkpoint was written. Raises ConfigError for another staleness."""
+        tensors = load_file(checkpoint / ROLLOUT_WEIGHTS)
+        known: dict[int, tuple[Published, Snapshot]] = {}
+        for place, version in enumerate(tensors[_VERSIONS].tolist()):
+            if version not in known:
+                prefix = f"{version}|"
+                own = {key.removeprefix(prefix): t.numpy() for key, t in tensors.items() if key.startswith(prefix)}
+                snapshot = Snapshot(version, own)
+                known[version] = self.rollout.publish_snapshot(snapshot), snapshot
+            self._start(step + place, *known[version])
+
+    def _start(self, step: int, weights: Published, snapshot: Snapshot) -> None:
+        drawn, recipe = self.draw(step), self.recipe
+        settings = {"samplings": sampling_params(recipe, step), "seed": recipe.run.seed, "step": step}
+        pending = self.rollout.start(weights, drawn.requests, recipe.algorithm.num_generations, **settings)
+        self._started.append(_Started(step, drawn, snapshot, pending))
+
+
+def check_staleness(recipe: Recipe, kinds: Sequence[str]) -> None:
+    """Raise ConfigError where a run cannot train on samples of older weights."""
+    if recipe.algorithm.dynamic_sampling is not None:
+        raise ConfigError(
+            "algorithm.dynamic_sampling rolls out further prompts when it has seen a step's rewards: not ahead of it.",
+            fix="leave out --max-staleness, or algorithm.dynamic_sampling.",
+        )
+    for kind, loss in resolve_losses(recipe, kinds).items():
+        if not loss.corrects_rollouts:
+            raise ConfigError(
+                f"--max-staleness trains on samples of older weights, and the loss of {kind} acts does not correct for "
+                "that.",
+                fix=f"set {loss_key(recipe.algorithm, kind)}.rollout_is to token, or leave out --max-staleness.",
+            )
+
+
+def check_resumed_staleness(checkpoint: Path, max_staleness: int) -> None:
+    """Raise ConfigError unless the checkpoint's run had this staleness."""
+    path = checkpoint / ROLLOUT_WEIGHTS
+    before = int(load_file(path)[_STALENESS]) if path.is_file() else 0
+    if before != max_staleness:
+        raise ConfigError(
+            f"The run was trained with --max-staleness {before}, not {max_staleness}.",
+            fix=f"resume it with --max-staleness {before}, or start a new run.",
+        )

@@ -1,0 +1,126 @@
+"""Bounded staleness: which weights sample which step, whatever dies, and after a resumption."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from motet.config import parse_recipe
+from motet.core.errors import ConfigError
+from motet.training.remote_rollout import RemoteRollout
+from motet.training.rollout import RolloutRequest
+from motet.training.rollout_pipeline import (
+    ROLLOUT_WEIGHTS,
+    Drawn,
+    RolloutPipeline,
+    check_resumed_staleness,
+    check_staleness,
+)
+from motet.training.setup import setup_rl
+from tests.distributed.fake_backend import FakeBackend
+from tests.runs import mapping
+
+STEPS = 6
+
+
+@pytest.fixture
+def session(tiny_checkpoint):
+    return setup_rl(parse_recipe(mapping(tiny_checkpoint, run={"steps": STEPS})))
+
+
+class Prompts:
+    """Draws the prompts of steps, and remembers of which."""
+
+    def __init__(self, session) -> None:
+        self.session, self.steps = session, []
+
+    def __call__(self, step):
+        self.steps.append(step)
+        track = self.session.tracks[0]
+        request = RolloutRequest(track.scenario, track.cursor.next(1), 0)
+        return Drawn([request], [track.cursor.epoch], self.session.data_state())
+
+
+def learn(policy):
+    """Stands for the update of a step: other weights, under the next version."""
+    with torch.no_grad():
+        for parameter in policy.trainable().values():
+            parameter.mul_(1.1)
+    policy.version += 1
+
+
+def ids(groups):
+    return [act.token_ids.tolist() for group in groups for one in group.trajectories for act in one.acts]
+
+
+def run(session, max_staleness, steps, pipeline=None, backend=None):
+    """The versions and tokens of some steps, and the pipeline after them."""
+    if pipeline is None:
+        rollout = RemoteRollout.of(backend or FakeBackend(), session.recipe, 1)
+        pipeline = RolloutPipeline(rollout, session.recipe, max_staleness, Prompts(session))
+    seen = []
+    for step in steps:
+        drawn, (groups,), _ = pipeline.take(step, session.policy)
+        versions = {act.policy_version for group in groups for one in group.trajectories for act in one.acts}
+        seen.append((drawn.requests[0].tasks[0].index, sorted(versions), ids(groups)))
+        learn(session.policy)
+    return seen, pipeline
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1, 2])
+def test_step_t_has_samples_of_the_weights_before_step_t_minus_k(session, max_staleness):
+    seen, pipeline = run(session, max_staleness, range(STEPS))
+    assert [versions for _, versions, _ in seen] == [[max(0, t - max_staleness)] for t in range(STEPS)]
+    assert pipeline.draw.steps == list(range(STEPS)), "prompts are drawn in the order of steps, and none beyond the end"
+
+
+def test_deaths_change_no_sample(session, tiny_checkpoint):
+    again = setup_rl(session.recipe)
+    expected, _ = run(session, 1, range(4))
+    backend = FakeBackend(dies=lambda actor, calls: calls == 1)
+    got, pipeline = run(again, 1, range(4), backend=backend)
+    assert got == expected
+    assert pipeline.rollout.pool.num_deaths >= 2
+
+
+@pytest.mark.parametrize(("max_staleness", "stop"), [(1, 3), (2, 1), (2, 3)])
+def test_a_resumed_pipeline_goes_on_as_the_undisturbed_one(session, tmp_path, max_staleness, stop):
+    expected, _ = run(session, max_staleness, range(STEPS))
+    first = setup_rl(session.recipe)
+    _, stopped = run(first, max_staleness, range(stop - 1))
+    drawn, _, _ = stopped.take(stop - 1, first.policy)
+    learn(first.policy)
+    save_file(stopped.state(), tmp_path / ROLLOUT_WEIGHTS)
+
+    resumed = setup_rl(session.recipe)
+    for name, parameter in first.policy.trainable().items():
+        resumed.policy.trainable()[name].data.copy_(parameter)
+    resumed.policy.version = first.policy.version
+    resumed.load_data_state(drawn.data_state)
+    rollout = RemoteRollout.of(FakeBackend(), session.recipe, 1)
+    pipeline = RolloutPipeline(rollout, session.recipe, max_staleness, Prompts(resumed))
+    pipeline.resume(tmp_path, stop)
+    got, _ = run(resumed, max_staleness, range(stop, STEPS), pipeline)
+    assert got == expected[stop:]
+
+
+def test_another_staleness_cannot_resume(session, tmp_path):
+    check_resumed_staleness(tmp_path, 0)
+    with pytest.raises(ConfigError, match="with --max-staleness 0, not 1"):
+        check_resumed_staleness(tmp_path, 1)
+    _, pipeline = run(session, 2, range(1))
+    save_file(pipeline.state(), tmp_path / ROLLOUT_WEIGHTS)
+    check_resumed_staleness(tmp_path, 2)
+    with pytest.raises(ConfigError, match="with --max-staleness 2, not 1"):
+        check_resumed_staleness(tmp_path, 1)
+
+
+def test_staleness_needs_losses_that_correct_for_it(session):
+    with pytest.raises(ConfigError, match=r"loss of text acts does not correct.*algorithm.loss.rollout_is to token"):
+        check_staleness(session.recipe, ["text"])
+    corrected = parse_recipe(
+        mapping(session.recipe.policy.path, algorithm={"loss": {"name": "grpo", "rollout_is": "token"}})
+    )
+    check_staleness(corrected, ["text", "image"])
+    dynamic = corrected.model_copy(update={"algorithm": corrected.algorithm.model_copy(update={"dynamic_sampling": 1})})
+    with pytest.raises(ConfigError, match="dynamic_sampling rolls out further prompts"):
+        check_staleness(dynamic, ["text"])
