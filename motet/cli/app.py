@@ -264,6 +264,45 @@ def show_data(
 
 
 @app.command()
+def estimate(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    *,
+    gpus: Annotated[
+        list[int] | None, typer.Option("--gpus", min=1, help="Number of GPUs; default: 1. Repeatable.")
+    ] = None,
+    gpu: Annotated[
+        str, typer.Option("--gpu", help="h100, h200, a100-80gb, a100-40gb, l40s, rtx4090, or cpu (measured here).")
+    ] = "h100",
+    parallel: Annotated[str, typer.Option(help="replicas (all weights on every GPU) or fsdp (sharded).")] = "replicas",
+    stage: Stage = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prompt, template included.")] = 64,
+    text_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Mean tokens of a text; default: half of sampling.text.max_tokens.")
+    ] = None,
+    images_per_row: Annotated[int, typer.Option(min=0, help="Input images of a row, where they are shown.")] = 1,
+    reward_seconds: Annotated[float, typer.Option(min=0.0, help="Seconds to score one trajectory.")] = 0.0,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="JSON of motet bench step for this recipe on one GPU: scales the seconds.")
+    ] = None,
+    json_path: Json = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Memory by part and seconds by phase of a training step, before launch. Exit status 1: it does not fit.
+
+    policy.path may be a folder that holds config.json alone, or the name of a published Janus (Janus-Pro-1B).
+    """
+    check_output("--json", json_path, overwrite=overwrite)
+    from motet.cli.estimate import estimate as run
+
+    lengths = {"prompt": prompt_tokens, "text": text_tokens, "images": images_per_row}
+    options = {"gpus": tuple(gpus or [1]), "gpu": gpu, "parallel": parallel, "lengths": lengths}
+    options |= {"reward_seconds": reward_seconds, "calibrate": calibrate}
+    if not run(recipe, overrides or [], stage, json_path, options):
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor() -> None:
     """Check the installation and run a tiny model end to end."""
     from motet.cli.info import doctor as run

@@ -88,6 +88,22 @@ PRESETS: dict[str, dict[str, Any]] = {
 """The published sizes in DeepSeek's layout with all keys, for folders without a config.json."""
 
 
+def published_config(size: str) -> JanusConfig:
+    """The config of a published size, a name in `PRESETS`; vision tower and image tokenizer are transformers' defaults.
+
+    Its parameters are the published ones but for the tower's pooling head, which transformers does not have.
+    """
+    text = {key: value for key, value in PRESETS[size]["language_config"].items() if key != "model_type"}
+    width = text["hidden_size"]
+    return JanusConfig(
+        text_config=LlamaConfig(**text, tie_word_embeddings=False),
+        vision_config=JanusVisionConfig(projection_dim=width),
+        vq_config=JanusVQVAEConfig(projection_dim=width, image_token_embed_dim=width),
+        dtype="bfloat16",
+        tie_word_embeddings=False,
+    )
+
+
 def to_transformers(source: str, original: Mapping[str, Any], shapes: Shapes, ids: Mapping[str, int]) -> JanusConfig:
     """The config of the model whose tensors, under transformers' names, have these `shapes`.
 

@@ -34,7 +34,7 @@ def test_help_needs_no_torch():
     assert python("-c", code).stdout.strip() == "[]"
     done = python("-m", "motet", "--help")
     assert done.returncode == 0 and done.stderr == ""
-    commands = "train sft sweep eval sample ask merge convert curate bench config data doctor"
+    commands = "train sft sweep eval sample ask merge convert curate bench estimate config data doctor"
     for command in commands.split():
         assert command in done.stdout
 

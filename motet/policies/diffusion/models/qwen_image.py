@@ -59,12 +59,14 @@ class QwenImageDenoiser(DiffusersDenoiser):
     def _forward(self, x: Tensor, sigma: Tensor, conditions: Sequence[Condition]) -> Tensor:
         images = [x, *batch_sources(conditions)]
         embeddings, mask = pad_embeddings(conditions)
+        lengths = {len(condition.embeddings) if condition.mask is None else -1 for condition in conditions}
+        unmasked = (len(lengths) == 1 and -1 not in lengths) or bool(mask.all())  # the former without a sync
         shapes = [(1, image.shape[-2] // 2, image.shape[-1] // 2) for image in images]
         out = self.transformer(
             hidden_states=torch.cat([pack(image) for image in images], dim=1),
             timestep=self._timestep(sigma) / 1000,  # the class multiplies by 1000 itself
             encoder_hidden_states=embeddings,
-            encoder_hidden_states_mask=None if bool(mask.all()) else mask,
+            encoder_hidden_states_mask=None if unmasked else mask,
             img_shapes=[shapes] * len(x),
             return_dict=False,
         )[0]
