@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from motet.api.recipes import python_recipe
 from motet.config import Recipe
+from motet.distributed.environment import launched_by_torchrun
 
 if TYPE_CHECKING:
     from motet.experiments.single_run import RunResult
@@ -45,8 +46,9 @@ def train(
     - `recipe`: a recipe, or its YAML file, that the other arguments change.
     - `sections`: the other sections of a recipe as mappings, e.g. `optimizer={"learning_rate": 1e-5}`.
 
-    `output` is the run folder; `resume=True` goes on with the run there. Raises the errors of `motet.core.errors`, and
-    Stopped when Ctrl-C has ended the run after a whole step, which is saved.
+    `output` is the run folder; `resume=True` goes on with the run there. In a script that `torchrun` starts, its
+    processes share the run as those of `motet train` do. Raises the errors of `motet.core.errors`, and Stopped when
+    Ctrl-C has ended the run after a whole step, which is saved.
     """
     given = {"policy": policy, "scenario": scenario, "data": data, "rewards": rewards, "algorithm": algorithm}
     given |= {"steps": steps, "callbacks": callbacks, **sections}
@@ -113,21 +115,30 @@ def run_recipe(
     resume: bool = False,
     supervised: bool = False,
     rollout: Any = None,
+    parallel: str | None = None,
+    timeout: float | None = None,
 ) -> RunResult:
     """Run a recipe in the folder `output`: what `motet train` and `motet sft` do once they have read it.
 
-    `resume_command`: what goes on with the run, for messages. `rollout`: see `motet.training.trainer.train`.
+    `resume_command`: what goes on with the run, for messages. `rollout`: see `motet.training.trainer.train`. `parallel`
+    and `timeout` as of `motet.distributed.launch.open_parallel`: under `torchrun` every process calls this, and they
+    share the run.
     """
     from motet.report.resume_check import check_resume_compatible
-    from motet.report.run_dir import RunFolder
+    from motet.report.run_dir import FollowerFolder, RunFolder
 
-    folder = RunFolder(output, resume=resume)
-    check_resume_compatible(folder, recipe)
+    if not launched_by_torchrun():  # before torch is imported
+        check_resume_compatible(RunFolder(output, resume=resume), recipe)
+    from motet.distributed.launch import open_parallel
     from motet.experiments.single_run import run_sft, run_training
 
-    if supervised:
-        return run_sft(recipe, folder, resume_command)
-    return run_training(recipe, folder, resume_command, rollout=rollout)
+    with open_parallel(parallel, recipe.policy.device, timeout) as shared:
+        with shared.processes.phase("recipe"):
+            folder = (RunFolder if shared.processes.is_main else FollowerFolder)(output, resume=resume)
+            check_resume_compatible(folder, recipe)
+        if supervised:
+            return run_sft(recipe, folder, resume_command, parallel=shared)
+        return run_training(recipe, folder, resume_command, rollout=rollout, parallel=shared)
 
 
 def _resume_call(function: str, output: str | PathLike[str]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from motet.core.errors import MotetError
 from motet.core.printable import printable, without_passwords
+from motet.distributed.environment import global_rank
 from motet.report.safe_streams import open_standard_streams, safe_output
 from motet.report.terminal import say
 from motet.training.signals import Stopped, end_now, threads_hold
@@ -32,10 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if os.environ.get("MOTET_TRACEBACK"):
             raise
         hint = "" if error.__cause__ is None else " (MOTET_TRACEBACK=1 shows the traceback.)"
-        _say(f"motet: {error}{hint}", error=True)
+        if not error.told:
+            _say(f"{_name()}: {error}{hint}", error=True)
         raise SystemExit(2) from None
     except Stopped as stop:
-        _say(f"\n{without_passwords(str(stop))}")
+        if global_rank() == 0:
+            _say(f"\n{without_passwords(str(stop))}")
         if isinstance(stop.__context__, KeyboardInterrupt) and threads_hold():
             end_now()
         raise SystemExit(130) from None
@@ -49,7 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _one_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> str:
     """A warning without its location in the source."""
     text = without_passwords(printable(" ".join(str(message).split())))
-    return f"motet: {'warning' if category is UserWarning else category.__name__}: {text}\n"
+    return f"{_name()}: {'warning' if category is UserWarning else category.__name__}: {text}\n"
+
+
+def _name() -> str:
+    """Who speaks: with several processes, those that are not the main one say their rank."""
+    return f"motet [rank {global_rank()}]" if global_rank() else "motet"
 
 
 def _say(text: str, *, error: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from motet.cli.bench_commands import bench
-from motet.cli.options import Json, Output, Overrides, Overwrite, RecipePath, Resume
+from motet.cli.options import Json, Output, Overrides, Overwrite, Parallel, RecipePath, Resume, Timeout
 from motet.cli.outputs import IMAGE_FORMATS, check_output
 from motet.cli.ray_options import ActorTimeout, GpusPerActor, RayAddress, RolloutActors, TrainWorkers, ray_options
 
@@ -59,21 +59,34 @@ def train(
     rollout_actors: RolloutActors = None,
     gpus_per_actor: GpusPerActor = None,
     actor_timeout: ActorTimeout = None,
+    parallel: Parallel = None,
+    timeout: Timeout = None,
 ) -> None:
     """Train a policy with RL. If RECIPE has several stages, run them in order."""
+    from motet.cli.train import Launch
     from motet.cli.train import train as run
 
     given = {"train_workers": train_workers, "rollout_actors": rollout_actors}
     given |= {"gpus_per_actor": gpus_per_actor, "timeout": actor_timeout}
-    run(recipe, output, overrides or [], resume, only or (), ray_options(ray, given))
+    launch = Launch(parallel, timeout)
+    run(recipe, output, overrides or [], resume, only or (), ray=ray_options(ray, given), launch=launch)
 
 
 @app.command()
-def sft(recipe: RecipePath, output: Output, overrides: Overrides = None, resume: Resume = False) -> None:
+def sft(
+    recipe: RecipePath,
+    output: Output,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    *,
+    parallel: Parallel = None,
+    timeout: Timeout = None,
+) -> None:
     """Supervised fine-tuning (SFT)."""
+    from motet.cli.train import Launch
     from motet.cli.train import sft as run
 
-    run(recipe, output, overrides or [], resume)
+    run(recipe, output, overrides or [], resume, Launch(parallel, timeout))
 
 
 @app.command()

@@ -5,16 +5,28 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from motet.api.runs import run_recipe
 from motet.config import load_recipe
 from motet.config.stages import is_plan, load_plan
 from motet.config.sweep import load_sweep
 from motet.core.errors import ConfigError
+from motet.distributed.environment import launched_by_torchrun
 from motet.distributed.ray_options import RayOptions
 from motet.report.resume_check import check_resume_compatible
 from motet.report.run_dir import RunFolder
 from motet.report.safe_streams import safe_output
+
+
+class Launch(NamedTuple):
+    """How the processes that torchrun starts share the run, and how many seconds they wait for each other."""
+
+    parallel: str | None = None
+    timeout: float | None = None
+
+
+ALONE = Launch()
 
 
 @safe_output()
@@ -24,7 +36,9 @@ def train(
     overrides: list[str],
     resume: bool,
     only: Sequence[str] = (),
+    *,
     ray: RayOptions | None = None,
+    launch: Launch = ALONE,
 ) -> None:
     """Evaluate, train, evaluate again, and print what to try next; with several stages, run them in order.
 
@@ -37,6 +51,7 @@ def train(
         if ray is not None:
             fix = "run each stage with a recipe of its own, or leave out --ray."
             raise ConfigError(f"--ray does not support {str(recipe_path)!r}, which has stages.", fix=fix)
+        _require_one_process("a recipe with stages")
         plan = load_plan(recipe_path, output, overrides)
         from motet.experiments.stages import run_plan
 
@@ -47,7 +62,7 @@ def train(
         raise ConfigError(f"--only is {only[0]!r}, but {str(recipe_path)!r} has no stages.", fix=fix)
     recipe = load_recipe(recipe_path, overrides)
     if ray is None:
-        run_recipe(recipe, output, resume_command, resume=resume)
+        run_recipe(recipe, output, resume_command, resume=resume, **launch._asdict())
         return
     check_resume_compatible(RunFolder(output, resume=resume), recipe)
     from motet.api.ray_run import run_on_ray
@@ -56,19 +71,29 @@ def train(
 
 
 @safe_output()
-def sft(recipe_path: Path, output: Path, overrides: list[str], resume: bool) -> None:
+def sft(recipe_path: Path, output: Path, overrides: list[str], resume: bool, launch: Launch = ALONE) -> None:
     """Supervised fine-tuning, evaluated with the recipe's suite."""
     resume_command = _resume_command("sft", recipe_path, output, overrides)
-    run_recipe(load_recipe(recipe_path, overrides), output, resume_command, resume=resume, supervised=True)
+    recipe = load_recipe(recipe_path, overrides)
+    run_recipe(recipe, output, resume_command, resume=resume, supervised=True, **launch._asdict())
 
 
 @safe_output()
 def sweep(path: Path, output: Path, overrides: list[str], resume: bool) -> None:
     """Run all strategies with all seeds, skipping finished ones, then compare them."""
+    _require_one_process("a sweep")
     config = load_sweep(path, output, overrides)
     from motet.experiments.sweep import run_sweep
 
     run_sweep(config, output, _resume_command("sweep", path, output, overrides), resume=resume)
+
+
+def _require_one_process(what: str) -> None:
+    if launched_by_torchrun():
+        raise ConfigError(
+            f"torchrun started several processes, and {what} runs in one.",
+            fix="start it without torchrun, or give torchrun one stage at a time as a recipe of its own.",
+        )
 
 
 def _resume_command(command: str, recipe: Path, output: Path, overrides: list[str]) -> str:

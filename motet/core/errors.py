@@ -27,6 +27,8 @@ class MotetError(Exception):
         super().__init__(problem, fix)
         self.problem = problem
         self.fix = fix
+        self.told = False
+        """Whether another process of the run tells the user the same."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """How it passes from one process to another."""

@@ -67,6 +67,13 @@ class Act:
         raise NotImplementedError
 
     @property
+    def behaviour_gap(self) -> float | None:
+        """Mean distance of the log-probs sampled from to those that train, in nats; None where they are the same."""
+        if self.behaviour_log_probs is None or self.log_probs is None:
+            return None
+        return float((self.behaviour_log_probs - self.log_probs).abs().mean())
+
+    @property
     def token_ids(self) -> Int[Tensor, "T"] | None:
         """The ids of its tokens in order; None for an act without tokens."""
         return None

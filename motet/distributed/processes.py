@@ -6,17 +6,14 @@ for it. What passes between processes as Python objects is small, and made by th
 
 from __future__ import annotations
 
-import datetime
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from motet.core.errors import ProcessError
+from motet.distributed.meetings import Meetings, open_store
 
 T = TypeVar("T")
 
@@ -25,6 +22,8 @@ class Processes:
     """One process: rank 0 of 1."""
 
     rank, size = 0, 1
+    step: int | None = None
+    """The step that the run is in, for messages."""
 
     @property
     def is_main(self) -> bool:
@@ -65,49 +64,47 @@ class Processes:
         """A part of a step in which processes work apart. At its end they wait for each other.
 
         An error in one process is raised there, and ends the others with a ProcessError that names its rank and phase.
-        No collective may be called inside.
+        So does a process that does not come within the timeout.
         """
         yield
+
+    def leave(self, error: BaseException | None = None) -> str | None:
+        """The last call of a run, with the error that ended it, if one did. Returns what process 0 tells of its own."""
 
 
 class TorchProcesses(Processes):
     """The processes of a torch.distributed process group, as `torchrun` starts them."""
 
     def __init__(self, timeout: float) -> None:
-        self.rank, self.size, self.timeout = dist.get_rank(), dist.get_world_size(), timeout
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        store = open_store(self.rank, lambda port: self._gather(port)[0])
+        self.meetings = Meetings(store, self.rank, self.size, timeout)
 
     def all_gather(self, value: T) -> list[T]:
-        parts: list[Any] = [None] * self.size
-        dist.all_gather_object(parts, value)
-        return parts
+        with self.meetings.collective("a gather"):
+            return self._gather(value)
 
     def all_reduce_(self, tensors: Sequence[Tensor]) -> None:
-        for tensor in tensors:
-            dist.all_reduce(tensor)
+        with self.meetings.collective("the sum of gradients"):
+            for tensor in tensors:
+                dist.all_reduce(tensor)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        error: BaseException | None = None
+        self.meetings.enter(f"phase {name!r}{'' if self.step is None else f' of step {self.step}'}")
         try:
             yield
-        except Exception as raised:
-            error = raised
-        said = self.all_gather(None if error is None else f"{type(error).__name__}: {error}")
+        except Exception as error:
+            self.meetings.fail(error)
+            raise
+        self.meetings.meet()
+
+    def leave(self, error: BaseException | None = None) -> str | None:
         if error is not None:
-            raise error
-        for rank, text in enumerate(said):
-            if text is not None:
-                raise ProcessError(f"Process {rank} failed in phase {name!r}: {text}", fix="see its own message.")
+            self.meetings.fail(error)
+        return self.meetings.leave(error)
 
-
-def launched_by_torchrun() -> bool:
-    """Whether this process is one of several that `torchrun` or a scheduler started."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def init_processes(device: torch.device, timeout: float = 1800.0) -> Processes:
-    """Join the process group that the environment names (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)."""
-    if not dist.is_initialized():
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))
-    return TorchProcesses(timeout)
+    def _gather(self, value: T) -> list[T]:
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, value)
+        return parts

@@ -11,10 +11,12 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from motet.config import Recipe
 from motet.core.trajectory import Group, ImageAct, Sampling, Scores
+from motet.distributed.shared_groups import share_scores
 from motet.evaluation.sample_image import SampleImage
 from motet.numerics.statistics import mean_interval
 from motet.rewards import BoundReward, StepLog, score_groups
@@ -51,6 +53,8 @@ def evaluate_tracks(
     minutes = recipe.eval.minutes if like is None else None
     share = math.inf if minutes is None else 60 * minutes / len(session.tracks)
     samples: list[SampleImage] = []
+    processes = session.processes
+    per_batch = ROWS_PER_BATCH * processes.size
     sources = [eval_rows(recipe, track) for track in session.tracks]
     sizes = [recipe.eval.size if rows.size is None else min(recipe.eval.size, rows.size) for rows in sources]
     if like is not None:
@@ -61,15 +65,22 @@ def evaluate_tracks(
         greedy: list[Scores] = []
         started = time.monotonic()
         for start in range(0, size, ROWS_PER_BATCH):
-            if start and time.monotonic() - started > share:
+            if start and processes.broadcast(time.monotonic() - started > share):
                 break
-            tasks = [rows.task(n) for n in range(start, min(size, start + ROWS_PER_BATCH))]
-            groups, scores = _roll_out(session, track, tasks, recipe.eval.samples_per_item, sampling_params(recipe))
-            sampled += scores
-            greedy += _roll_out(session, track, tasks, 1, _greedy(recipe))[1]
-            if len(samples) < MAX_SAMPLES:
-                samples += _sample_images(groups, scores, track.rewards[0])
-            done += len(tasks)
+            numbers = range(start, min(size, start + per_batch))
+            with processes.phase("evaluation"):
+                tasks = [rows.task(n) for n in processes.own(numbers)]
+                groups, scores = _roll_out(session, track, tasks, recipe.eval.samples_per_item, sampling_params(recipe))
+                best = _roll_out(session, track, tasks, 1, _greedy(recipe))[1]
+                missing = MAX_SAMPLES if len(samples) < MAX_SAMPLES else 0
+                shown = [
+                    _sample_images([group], [own], track.rewards[0]) if n - start < missing else []
+                    for n, group, own in zip(processes.own(numbers), groups, scores, strict=True)
+                ]
+            sampled += share_scores(processes, scores)
+            greedy += share_scores(processes, best)
+            samples += chain.from_iterable(processes.merge(shown))
+            done += len(numbers)
             progress(done, sum(sizes))
         table[_label(track)] = {
             reward.name: _summary([s.values[reward.name] for s in sampled], [s.values[reward.name] for s in greedy])

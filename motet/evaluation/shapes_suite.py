@@ -21,6 +21,7 @@ from motet.core.protocols import Policy, Request
 from motet.core.sampling import Sampling
 from motet.core.task import Task
 from motet.core.trajectory import ImageAct, TextAct
+from motet.distributed.processes import Processes
 from motet.evaluation.sample_image import SampleImage
 from motet.rewards.text.answer_parsing import extract_answer
 from motet.shapes.verifier import parse_scenes, verify
@@ -45,8 +46,11 @@ def evaluate_shapes(
     options: dict[str, Any],
     samplings: Mapping[str, Sampling],
     progress: Callable[[int, int], None] = lambda done, total: None,
+    processes: Processes | None = None,
 ) -> SuiteResult:
     """Run the suite. `options` are the world's (`data.options`); `progress(done, total)` is called after every batch.
+
+    The `processes` of a run share the items of every batch, and each gets the whole result.
 
     `samplings` are the recipe's, by kind of act; temperature, truncation and guidance are set by the suite. Raises
     ConfigError if the policy's images are too small or not divisible for the world's grid.
@@ -63,20 +67,26 @@ def evaluate_shapes(
     items = dict.fromkeys(sizes, 0)
     samples: dict[bool, list[SampleImage]] = {True: [], False: []}
     done = 0
-    for split, numbers in _batches(sizes):
-        if config.minutes is not None and all(items.values()) and time.monotonic() - started > 60 * config.minutes:
+    processes = processes or Processes()
+    for split, numbers in _batches(sizes, ITEMS_PER_BATCH * processes.size):
+        limited = config.minutes is not None and all(items.values())
+        if processes.broadcast(limited and time.monotonic() - started > 60 * (config.minutes or 0)):
             progress(total, total)
             break
         tasks = [Task(i, rows[split].row(i)) for i in numbers]
         for name, sample_items, kind in (("draw", _generate_images, image_kind), ("answer", _answer, text_kind)):
-            requests = _requests(kind, tasks, config.samples_per_item, config.seed)
-            sampled = sample_items(policy, tasks, requests, plain[kind])
-            requests = _requests(kind, tasks, 1, config.seed)
-            greedy = sample_items(policy, tasks, requests, replace(plain[kind], temperature=0.0))
+            with processes.phase("evaluation"):
+                own = processes.own(tasks)
+                requests = _requests(kind, own, config.samples_per_item, config.seed)
+                sampled = sample_items(policy, own, requests, plain[kind])
+                requests = _requests(kind, own, 1, config.seed)
+                greedy = sample_items(policy, own, requests, replace(plain[kind], temperature=0.0))
+            shown = name == "draw" and split == "test" and len(samples[True]) < MAX_SAMPLES
+            sampled, greedy = _merge(processes, sampled, shown), _merge(processes, greedy, False)
             measured[split][name].add([_labels(name, task) for task in tasks], sampled, greedy)
-            if name == "draw" and split == "test":
-                for task, samples_of_item in zip(tasks, sampled.samples, strict=True):
-                    samples[task["category"] in HARD_CATEGORIES].append(samples_of_item[0])
+            if shown:
+                for task, first in zip(tasks, sampled.samples, strict=True):
+                    samples[task["category"] in HARD_CATEGORIES].append(first)
             done += len(tasks)
             progress(done, total)
         items[split] += len(tasks)
@@ -85,12 +95,10 @@ def evaluate_shapes(
     )
 
 
-def _batches(sizes: Mapping[str, int]) -> list[tuple[str, range]]:
+def _batches(sizes: Mapping[str, int], per_batch: int) -> list[tuple[str, range]]:
     """The items of each split in batches, interleaved so that a time limit cuts both splits alike."""
-    starts = [
-        (start / size, split, start) for split, size in sizes.items() for start in range(0, size, ITEMS_PER_BATCH)
-    ]
-    return [(split, range(start, min(sizes[split], start + ITEMS_PER_BATCH))) for _, split, start in sorted(starts)]
+    starts = [(start / size, split, start) for split, size in sizes.items() for start in range(0, size, per_batch)]
+    return [(split, range(start, min(sizes[split], start + per_batch))) for _, split, start in sorted(starts)]
 
 
 def plain_sampling(sampling: Sampling) -> Sampling:
@@ -105,10 +113,15 @@ def _with_guidance(sampling: Sampling, scale: float) -> Sampling:
 
 @dataclass(frozen=True)
 class _Results:
-    """Correctness per item and sample, and the images."""
+    """Correctness per item and sample, and the first image of each item."""
 
     correct: list[list[bool]]
-    samples: list[list[SampleImage]]
+    samples: list[SampleImage]
+
+
+def _merge(processes: Processes, own: _Results, shown: bool) -> _Results:
+    """The results of all processes, with the images where they are to be shown."""
+    return _Results(processes.merge(own.correct), processes.merge(own.samples) if shown else [])
 
 
 class _Tally:
@@ -170,6 +183,8 @@ def _requests(kind: str, tasks: Sequence[Task], num_samples: int, seed: int) -> 
 def _generate_images(
     policy: Policy, tasks: Sequence[Task], requests: Sequence[Request], sampling: Sampling
 ) -> _Results:
+    if not tasks:
+        return _Results([], [])
     images = [act.image for act in policy.act(requests, sampling) if isinstance(act, ImageAct)]
     num_samples = len(images) // len(tasks)
     grid = int(tasks[0]["spec"]["grid"])
@@ -187,10 +202,13 @@ def _generate_images(
         ]
         for n, task in enumerate(tasks)
     ]
-    return _Results([[s.correct for s in samples_of_item] for samples_of_item in samples], samples)
+    correct = [[s.correct for s in samples_of_item] for samples_of_item in samples]
+    return _Results(correct, [samples_of_item[0] for samples_of_item in samples])
 
 
 def _answer(policy: Policy, tasks: Sequence[Task], requests: Sequence[Request], sampling: Sampling) -> _Results:
+    if not tasks:
+        return _Results([], [])
     texts = [act.text for act in policy.act(requests, sampling) if isinstance(act, TextAct)]
     num_samples = len(texts) // len(tasks)
     correct = [

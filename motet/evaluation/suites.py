@@ -23,6 +23,7 @@ from motet.training.suites import Suite, SuiteResult, SuiteSettings
 class ShapesSuite(Suite):
     """Image generation and question answering in the shapes world."""
 
+    shares_items = True
     before_sft = False
     samples_title = "first samples, hard prompts first"
 
@@ -43,7 +44,9 @@ class ShapesSuite(Suite):
             config = config.model_copy(update={"size": 256, "suite": suite, "samples_per_item": 2, "minutes": None})
         elif settings.same_items_as is not None:
             config = _same_items(config, settings.same_items_as["items"])
-        result = evaluate_shapes(policy, config, world_of(recipe), sampling_params(recipe), settings.progress)
+        result = evaluate_shapes(
+            policy, config, world_of(recipe), sampling_params(recipe), settings.progress, settings.setup.processes
+        )
         table = result.table
         metrics = {
             f"{skill}{suffix}": part[skill]["overall"]
@@ -73,6 +76,7 @@ class RewardsSuite(Suite):
     """Every track with its own rewards, on rows that training does not see."""
 
     needs_rewards = True
+    shares_items = True
 
     def __call__(self, policy: Policy, settings: SuiteSettings) -> SuiteResult:
         """Quick: at most 256 rows and 2 samples each."""

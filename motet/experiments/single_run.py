@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import statistics
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from motet.config import Recipe, to_yaml
 from motet.core.errors import MotetError, NumericsError
 from motet.core.protocols import TrainablePolicy
 from motet.core.registry import is_object_path
+from motet.distributed.parallel import Parallel
+from motet.distributed.processes import Processes
 from motet.evaluation.reconstruction import reconstruct_sample, reconstruction_grid
 from motet.policies.loading import LoadSpec
 from motet.report.callbacks import CallbackList, resolve_callbacks
@@ -29,7 +31,7 @@ from motet.training.run_loop import Run
 from motet.training.setup import TrainingSetup, setup_eval, setup_rl, setup_sft
 from motet.training.sft import train_sft
 from motet.training.signals import Interrupt, Stopped
-from motet.training.suites import Suite, SuiteResult, SuiteSettings, resolve_suite
+from motet.training.suites import Suite, SuiteResult, SuiteSettings, evaluate, resolve_suite
 from motet.training.threads import ThreadTuner, same_threads
 from motet.training.trainer import Rollout, train
 from motet.weights.locate import latest_checkpoint, resolve_checkpoint
@@ -50,6 +52,7 @@ class _RunContext:
     suite: Suite | None
     interrupt: Interrupt
     threads: ThreadTuner | None
+    processes: Processes
 
     def say(self, line: str) -> None:
         """Print a line unless it is empty."""
@@ -76,12 +79,16 @@ def run_training(
     resume_command: str,
     before: dict[str, Any] | None = None,
     rollout: Rollout | None = None,
+    parallel: Parallel | None = None,
 ) -> RunResult:
-    """Evaluate, train with RL, evaluate again. `before`: the first evaluation, if known; `rollout`: see `train`."""
+    """Evaluate, train with RL, evaluate again. `before`: the first evaluation, if known; `rollout`: see `train`.
+
+    `parallel`: how this process shares the run with others; all of them call this function alike.
+    """
     with folder.held(), same_threads():
         recipe, dtype_reason = _with_resolved_dtypes(recipe, folder)
-        session = setup_rl(recipe)
-        with _run_context(recipe, folder, resume_command) as context:
+        session = _setup(setup_rl, recipe, parallel)
+        with _run_context(recipe, folder, resume_command, session.processes) as context:
             context.say(dtype_reason)
             _check_images(context, session)
             before = _evaluate_before(context, session, before)
@@ -94,15 +101,21 @@ def run_training(
     return _result(session, folder, before, after)
 
 
-def run_sft(recipe: Recipe, folder: RunFolder, resume_command: str, before: dict[str, Any] | None = None) -> RunResult:
+def run_sft(
+    recipe: Recipe,
+    folder: RunFolder,
+    resume_command: str,
+    before: dict[str, Any] | None = None,
+    parallel: Parallel | None = None,
+) -> RunResult:
     """Supervised fine-tuning, evaluated at the end, and also before it if the suite asks for it.
 
-    `before`: the first evaluation, if known.
+    `before`: the first evaluation, if known; `parallel` as for `run_training`.
     """
     with folder.held(), same_threads():
         recipe, dtype_reason = _with_resolved_dtypes(recipe, folder)
-        session = setup_sft(recipe)
-        with _run_context(recipe, folder, resume_command) as context:
+        session = _setup(setup_sft, recipe, parallel)
+        with _run_context(recipe, folder, resume_command, session.processes) as context:
             context.say(dtype_reason)
             _check_images(context, session)
             before = _evaluate_before(context, session, before) if context.suite and context.suite.before_sft else None
@@ -116,16 +129,26 @@ def run_sft(recipe: Recipe, folder: RunFolder, resume_command: str, before: dict
     return _result(session, folder, before, after)
 
 
+def _setup(
+    setup: Callable[[Recipe, Parallel], TrainingSetup], recipe: Recipe, parallel: Parallel | None
+) -> TrainingSetup:
+    """The run, set up in every process; an error in one of them is one in all."""
+    parallel = parallel or Parallel()
+    with parallel.processes.phase("setup"):
+        return setup(recipe, parallel)
+
+
 def _result(
     session: TrainingSetup, folder: RunFolder, before: dict[str, Any] | None, after: dict[str, Any] | None
 ) -> RunResult:
-    newest = latest_checkpoint(folder.checkpoints)
+    with session.processes.phase("end"):
+        newest = latest_checkpoint(folder.checkpoints)
     return RunResult(folder.path, newest, before, after, session.policy, folder.read_metrics())
 
 
 def run_evaluation(recipe: Recipe, folder: RunFolder, resume_command: str) -> None:
     """Evaluate the recipe's checkpoint without training, as after a merge."""
-    with folder.held(), _run_context(recipe, folder, resume_command) as context:
+    with folder.held(), _run_context(recipe, folder, resume_command, Processes()) as context:
         after = None if context.suite is None else _evaluate(context, setup_eval(recipe), "after")
         folder.write_json("summary.json", _summary(recipe, folder, Progress(0, 0.0, {}), {"after": after}))
 
@@ -139,21 +162,26 @@ def _with_resolved_dtypes(recipe: Recipe, folder: RunFolder) -> tuple[Recipe, st
 
 
 @contextmanager
-def _run_context(recipe: Recipe, folder: RunFolder, resume_command: str) -> Iterator[_RunContext]:
-    """Create the folder, show the progress bar and catch Ctrl-C.
+def _run_context(recipe: Recipe, folder: RunFolder, resume_command: str, processes: Processes) -> Iterator[_RunContext]:
+    """Create the folder, show the progress bar and catch Ctrl-C; of several processes the main one does.
 
     An error before the first step is finished removes the folder; later errors name the newest checkpoint.
     """
-    console, registered, suite = Terminal(), resolve_callbacks(recipe.run.callbacks), resolve_suite(recipe)
+    console, suite = Terminal(quiet=not processes.is_main), resolve_suite(recipe)
+    registered = resolve_callbacks(recipe.run.callbacks) if processes.is_main else []
     threads = ThreadTuner() if recipe.run.threads is None else None
-    folder.create(to_yaml(recipe), starting_weights(recipe))
-    (folder.path / "summary.json").unlink(missing_ok=True)  # left by a shorter run
+    with processes.phase("folder"):
+        folder.create(to_yaml(recipe), starting_weights(recipe))
+        if processes.is_main:
+            (folder.path / "summary.json").unlink(missing_ok=True)  # left by a shorter run
     try:
         with ProgressBar(console) as bar, Interrupt() as interrupt:
-            callbacks = CallbackList([bar, *registered])
+            callbacks = CallbackList([bar, *registered] if processes.is_main else [])
             callbacks.on_run_start(recipe, folder.path)
             try:
-                yield _RunContext(recipe, folder, resume_command, console, bar, callbacks, suite, interrupt, threads)
+                yield _RunContext(
+                    recipe, folder, resume_command, console, bar, callbacks, suite, interrupt, threads, processes
+                )
             finally:
                 callbacks.on_run_end(*callbacks.last)
     except Stopped:
@@ -196,7 +224,7 @@ def _run(context: _RunContext, session: TrainingSetup) -> Run:
     """The run in its folder, with a quick evaluation every `eval.every` steps."""
     suite = context.suite
     settings = SuiteSettings(session, quick=True)
-    quick_eval = None if suite is None else lambda: _eval_metrics(suite(session.policy, settings))
+    quick_eval = None if suite is None else lambda: _eval_metrics(evaluate(suite, session.policy, settings))
     run = Run(session, context.folder, context.callbacks, context.interrupt, quick_eval, context.threads)
     context.bar.steps = lambda: run.pace.steps
     context.callbacks.last = run.first, {}
@@ -205,8 +233,10 @@ def _run(context: _RunContext, session: TrainingSetup) -> Run:
 
 def _check_images(context: _RunContext, session: TrainingSetup) -> None:
     """Write `reconstruction.png` for data with target images, and warn if the image tokenizer loses too much."""
-    path = context.folder.path / RECONSTRUCTION
-    reconstruction = None if path.is_file() else reconstruct_sample(session)
+    path, reconstruction = context.folder.path / RECONSTRUCTION, None
+    with session.parallel.full_weights(session.policy), context.processes.phase("reconstruction"):
+        if context.processes.is_main and not path.is_file():
+            reconstruction = reconstruct_sample(session)
     if reconstruction is not None:
         try:
             save_image(reconstruction_grid(reconstruction), path)
@@ -223,8 +253,9 @@ def _evaluate_before(
 
     None without a suite, or if a run without it is resumed.
     """
-    before = context.folder.read_json("before.json") or known
-    if before is None and latest_checkpoint(context.folder.checkpoints) is None:
+    processes, checkpoints = context.processes, context.folder.checkpoints
+    before = processes.broadcast(context.folder.read_json("before.json") or known)
+    if before is None and processes.broadcast(latest_checkpoint(checkpoints)) is None:
         before = _evaluate(context, session, "before")
     if before is not None:
         context.folder.write_json("before.json", before)
@@ -243,15 +274,15 @@ def _evaluate(
         return None
 
     def on_progress(done: int, total: int) -> None:
-        if context.interrupt.asked:
+        if context.processes.any(context.interrupt.asked):
             raise KeyboardInterrupt
         if context.threads is not None:
             context.threads.adapt()
         context.bar.items(f"evaluate {name}", done, total)
 
-    result = suite(session.policy, SuiteSettings(session, same_items_as=like, progress=on_progress))
+    result = evaluate(suite, session.policy, SuiteSettings(session, same_items_as=like, progress=on_progress))
     context.callbacks.on_eval(context.callbacks.last[0], _eval_metrics(result))
-    if result.samples:
+    if result.samples and context.processes.is_main:
         images, prompts, correct = zip(*result.samples, strict=True)
         grid = make_image_grid(images, prompts, correct, title=f"{name}: {suite.samples_title}")
         path = context.folder.path / f"{name}.png"

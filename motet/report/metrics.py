@@ -74,11 +74,7 @@ def act_metrics(groups: Sequence[Group], rollout_seconds: float) -> dict[str, fl
         metrics["frac_truncated"] = sum(not act.finished for act in texts) / len(texts)
     if num_images:
         metrics["images_per_second"] = num_images / max(rollout_seconds, 1e-9)
-    gaps = [
-        float((act.behaviour_log_probs - act.log_probs).abs().mean())
-        for act in acts
-        if act.behaviour_log_probs is not None and act.log_probs is not None
-    ]
+    gaps = [gap for act in acts if (gap := act.behaviour_gap) is not None]
     if gaps:  # guidance `conditional`: the sampled distribution differs from the one whose log-probs are trained on
         metrics["behaviour_gap"] = statistics.fmean(gaps)
     return metrics

@@ -186,6 +186,33 @@ class RunFolder:
         )
 
 
+class FollowerFolder(RunFolder):
+    """The run folder in a process that is not the main one: it reads what the main one writes, and writes nothing."""
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        self.path, self.resume = path, resume
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The main process holds the lock."""
+        yield
+
+    def create(self, recipe: str, start: Mapping[str, str | None] | None = None) -> None:
+        """The main process does."""
+
+    def remove_if_new(self) -> None:
+        """The main process does."""
+
+    def write_text(self, name: str, text: str) -> None:
+        """The main process does."""
+
+    def append_line(self, name: str, value: Mapping[str, Any]) -> None:
+        """The main process does."""
+
+    def sync_lines(self) -> None:
+        """The main process does."""
+
+
 def _is_leftover(name: str) -> bool:
     """Whether a process killed before it wrote the recipe may have left a file of this name."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
@@ -19,59 +20,58 @@ GENERATIONS, MAX_IMAGES = 2, 64
 """Generations shown of each prompt, and the most images of one grid."""
 
 
-def save_samples(
-    folder: RunFolder,
-    step: int,
-    groups: Sequence[Group],
-    scores: Sequence[Scores],
-    rewards: Sequence[WeightedReward],
-    track: str = "",
-) -> None:
-    """Write `samples/step_N.png`, images with reward and prompt, and `samples/step_N.jsonl`, texts with both.
+@dataclass(frozen=True)
+class ShownGroup:
+    """What is saved of a group: images with captions, and lines of JSON."""
+
+    images: list[tuple[Image.Image, str]]
+    lines: list[str]
+
+
+def show_group(group: Group, score: Scores, rewards: Sequence[WeightedReward]) -> ShownGroup:
+    """Images with reward and prompt, and texts with both, of the group's first generations.
 
     What rewards logged about a trajectory is added to the lines of its texts, or has its own line if it has no text.
+    """
+    shown = ShownGroup([], [])
+    for generation_index in group.valid_indices[:GENERATIONS]:
+        acts, logged = group.trajectories[generation_index].acts, score.logged.get(generation_index)
+        ids = {"row": group.task.index, "generation": generation_index}
+        extra = {} if logged is None else {"logged": logged}
+        if extra and not any(isinstance(act, TextAct) for act in acts):
+            shown.lines.append(json.dumps(ids | extra, default=str) + "\n")
+        for act in acts:
+            reward = _act_reward(act, score, generation_index, rewards)
+            if isinstance(act, TextAct):
+                line = {"act": act.name, "reward": round(reward, 4), "prompt": act.context.text, "text": act.text}
+                shown.lines.append(json.dumps(ids | line | extra, default=str) + "\n")
+            elif isinstance(act, ImageAct):
+                shown.images.append((act.image, f"{reward:.2f}  {act.context.text}"))
+    return shown
+
+
+def save_samples(folder: RunFolder, step: int, groups: Sequence[ShownGroup], track: str = "") -> None:
+    """Write `samples/step_N.png`, a grid of images, and `samples/step_N.jsonl`.
+
     The name of a track is appended to the file names. A failed write (full disk) is a warning; the run goes on.
     """
     name = f"samples/step_{step:06d}" + (f"_{track}" if track else "")
     try:
-        _write_samples(folder, name, step, groups, scores, rewards)
+        _write_samples(folder, name, step, groups)
     except (OSError, RunFolderError) as error:
         why = error.problem if isinstance(error, RunFolderError) else f"{error.strerror or error}."
         warnings.warn(f"{str(folder.path / name)!r} is not saved: {why}", stacklevel=2)
 
 
-def _write_samples(
-    folder: RunFolder,
-    name: str,
-    step: int,
-    groups: Sequence[Group],
-    scores: Sequence[Scores],
-    rewards: Sequence[WeightedReward],
-) -> None:
-    images: list[Image.Image] = []
-    captions: list[str] = []
-    lines: list[str] = []
-    for group, score in zip(groups, scores, strict=True):
-        for generation_index in group.valid_indices[:GENERATIONS]:
-            acts, logged = group.trajectories[generation_index].acts, score.logged.get(generation_index)
-            ids = {"row": group.task.index, "generation": generation_index}
-            extra = {} if logged is None else {"logged": logged}
-            if extra and not any(isinstance(act, TextAct) for act in acts):
-                lines.append(json.dumps(ids | extra, default=str) + "\n")
-            for act in acts:
-                reward = _act_reward(act, score, generation_index, rewards)
-                if isinstance(act, TextAct):
-                    shown = {"act": act.name, "reward": round(reward, 4), "prompt": act.context.text, "text": act.text}
-                    lines.append(json.dumps(ids | shown | extra, default=str) + "\n")
-                elif isinstance(act, ImageAct):
-                    images.append(act.image)
-                    captions.append(f"{reward:.2f}  {act.context.text}")
+def _write_samples(folder: RunFolder, name: str, step: int, groups: Sequence[ShownGroup]) -> None:
+    images = [image for group in groups for image in group.images][:MAX_IMAGES]
+    lines = [line for group in groups for line in group.lines]
     (folder.path / "samples").mkdir(exist_ok=True)
     if lines:
         folder.write_text(f"{name}.jsonl", "".join(lines))
     if images:
-        first = images[:MAX_IMAGES]
-        grid = make_image_grid(first, captions[:MAX_IMAGES], [None] * len(first), title=f"step {step}")
+        shown, captions = zip(*images, strict=True)
+        grid = make_image_grid(shown, captions, [None] * len(images), title=f"step {step}")
         save_image(grid, folder.path / f"{name}.png")
 
 

@@ -44,8 +44,10 @@ class StepBatch:
     `old` are replays under the weights at the start of the update, `reference` replays under the reference weights.
     With `old` None the replayed log-probs themselves are the old ones: the ratio is 1 and the gradient on-policy.
     `counts` are the denominators, by default those of `acts`: whoever leaves acts out because they would add nothing to
-    the gradient gives the counts of all. The last `num_fallback` acts are replayed only if no act before them had a
-    gradient. Acts of one `units` number share a micro-batch; by default every act is alone.
+    the gradient gives the counts of all, and so does one of several processes, whose batch holds its own acts alone.
+    `fallbacks` are acts that are replayed, one by one, only if no act before them had a gradient: their places in
+    `acts`, None for those of other processes. Acts of one `units` number share a micro-batch; by default every act is
+    alone.
     `max_actions` is the longest act there can be of each kind (Dr. GRPO's constant).
     `max_logprob_diff` is given in the first step of an update: how far, by kind of act, replayed log-probs may be from
     the sampled ones, in the mean over the step.
@@ -57,7 +59,7 @@ class StepBatch:
     reference: Sequence[Replay] | None = None
     high_entropy: HighEntropy | None = None
     counts: Counts | None = None
-    num_fallback: int = 0
+    fallbacks: Sequence[int | None] = ()
     units: Sequence[int] | None = None
     max_actions: Mapping[str, int] = field(default_factory=dict[str, int])
     max_logprob_diff: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -68,14 +70,11 @@ class StepBatch:
         return count_by_kind(self.acts) if self.counts is None else self.counts
 
     def micro_batches(self, num_tokens: Sequence[int], budget: int) -> Iterator[list[int]]:
-        """Positions of the acts that have actions, in micro-batches of at most `budget` tokens; fallback acts alone."""
-        first_fallback = len(self.acts) - self.num_fallback
-        non_empty = [n for n, act in enumerate(self.acts) if act.num_actions]
-        active = [n for n in non_empty if n < first_fallback]
+        """Positions of the acts that have actions, without the fallback acts, at most `budget` tokens at a time."""
+        active = [n for n, act in enumerate(self.acts) if act.num_actions and n not in self.fallbacks]
         units = None if self.units is None else [self.units[n] for n in active]
         for places in micro_batches([num_tokens[n] for n in active], budget, units):
             yield [active[place] for place in places]
-        yield from ([n] for n in non_empty if n >= first_fallback)
 
     def pack(self, chosen: Sequence[int], replays: Sequence[Replay]) -> Iterator[PackedBatch]:
         """Split a replayed micro-batch by kind of act, and concatenate each kind's actions."""
@@ -191,3 +190,13 @@ def count_by_kind(acts: Iterable[Act], masked: Iterable[bool] = ()) -> dict[str,
         number, actions = counts.get(act.kind, (0, 0))
         counts[act.kind] = (number + 1, actions + (0 if hidden else act.num_actions))
     return counts
+
+
+def merge_counts(parts: Iterable[Counts]) -> dict[str, tuple[int, int]]:
+    """The counts of several processes as one."""
+    merged: dict[str, tuple[int, int]] = {}
+    for part in parts:
+        for kind, (num_acts, num_actions) in part.items():
+            acts, actions = merged.get(kind, (0, 0))
+            merged[kind] = (acts + num_acts, actions + num_actions)
+    return merged

@@ -7,7 +7,7 @@ Every loss term has its own denominator per kind of act, counted over the whole 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,11 +17,11 @@ from motet.config import OptimizerConfig
 from motet.core.errors import ConfigError
 from motet.core.protocols import TrainablePolicy
 from motet.distributed.parallel import Parallel
-from motet.training.batches import Stats, StepBatch, count_by_kind
+from motet.training.batches import PackedBatch, Stats, StepBatch, count_by_kind
 from motet.training.determinism import deterministic_backward
 from motet.training.losses import Loss
 from motet.training.rollout_gate import check_logprob_diff
-from motet.training.step_metrics import Losses, ScoredActs, fetch_metrics, mean_metrics
+from motet.training.step_metrics import Losses, ScoredActs, fetch_metrics, mean_metrics, merge_metrics, sum_metrics
 
 
 class PolicyOptimizer:
@@ -67,10 +67,15 @@ class PolicyOptimizer:
             for parameter in self.parameters:
                 parameter.grad = torch.zeros_like(parameter)
         clipped_norm = self.parallel.clip_gradient(self.parameters, self.config.max_grad_norm)
-        metrics, norm = fetch_metrics(scored, clipped_norm)  # the only wait for the device
-        counts = count_by_kind(batch.acts[n] for n in replayed)
+        processes = self.parallel.processes
+        with processes.phase("optimizer step"):
+            metrics, norm = fetch_metrics(scored, clipped_norm)  # the only wait for the device
+        own = sum_metrics(scored, metrics), count_by_kind(batch.acts[n] for n in replayed)
+        totals, counts = merge_metrics(processes.all_gather(own))
+        if not counts:
+            raise ValueError("an optimizer step needs an act with an action")
         self._require_gradient(has_gradient, counts)
-        stats = mean_metrics(scored, metrics, counts, losses)
+        stats = mean_metrics(totals, counts, losses)
         check_logprob_diff(stats, batch)
         rate = self.learning_rate
         for group, peak in zip(self.adamw.param_groups, self.peak_lrs, strict=True):
@@ -87,29 +92,30 @@ class PolicyOptimizer:
         """
         needs = tuple(dict.fromkeys(name for loss in losses.values() for name in _needs(loss, batch)))
         num_tokens = [self.policy.num_tokens(act) if act.num_actions else 0 for act in batch.acts]
-        first_fallback = len(batch.acts) - batch.num_fallback
+        processes = self.parallel.processes
         scored: list[ScoredActs] = []
         replayed: list[int] = []
-        has_gradient = False
-        for members in batch.micro_batches(num_tokens, self.config.max_tokens_per_microbatch):
-            if has_gradient and members[0] >= first_fallback:
-                break
-            replayed += members
-            terms: list[Tensor] = []
-            replays = self.parallel.replay(self.policy, [batch.acts[n] for n in members], needs)
-            for packed in batch.pack(members, replays):
-                loss = losses[packed.kind]
-                value, reported = loss(packed)
-                value = loss.weight * value
-                if value.requires_grad:  # acts that no trainable parameter made are reported, no more
-                    terms.append(value)
-                scored.append(ScoredActs.of(loss, value, reported, packed))
-            if terms:  # all at once: kinds may share a forward pass, or live on different devices
-                with deterministic_backward(terms[0].device):
-                    torch.autograd.backward(terms)
-                has_gradient = True
-        if not replayed:
-            raise ValueError("an optimizer step needs an act with an action")
+
+        def replay(micro_batches: Sequence[Sequence[int]]) -> bool:
+            passes = self.parallel.agree_on_passes(self.policy, batch.acts, micro_batches)
+            received = False
+            with processes.phase("replay"):
+                for acts, members in passes:
+                    replays = self.parallel.replay(self.policy, acts, needs)
+                    if members is None:
+                        terms = [0.0 * one.log_probs.sum() for one in replays if one.log_probs.requires_grad]
+                    else:
+                        replayed.extend(members)
+                        terms = _loss_terms(batch.pack(members, replays), losses, scored)
+                    if terms:  # all at once: kinds may share a forward pass, or live on different devices
+                        with deterministic_backward(terms[0].device):
+                            torch.autograd.backward(terms)
+                        received = received or members is not None
+            return processes.any(received)
+
+        has_gradient = replay(list(batch.micro_batches(num_tokens, self.config.max_tokens_per_microbatch)))
+        for n in batch.fallbacks:
+            has_gradient = has_gradient or replay([] if n is None else [[n]])
         return scored, replayed, has_gradient
 
     def _require_gradient(self, has_gradient: bool, replayed: Collection[str]) -> None:
@@ -170,3 +176,16 @@ def _parameter_groups(policy: TrainablePolicy, config: OptimizerConfig) -> list[
 
 def _needs(loss: Loss[Any], batch: StepBatch) -> tuple[str, ...]:
     return loss.needs(with_reference=batch.reference is not None).current
+
+
+def _loss_terms(packs: Iterable[PackedBatch], losses: Losses, scored: list[ScoredActs]) -> list[Tensor]:
+    """The losses of a micro-batch that have a gradient; adds them and what they report to `scored`."""
+    terms: list[Tensor] = []
+    for packed in packs:
+        loss = losses[packed.kind]
+        value, reported = loss(packed)
+        value = loss.weight * value
+        if value.requires_grad:  # acts that no trainable parameter made are reported, no more
+            terms.append(value)
+        scored.append(ScoredActs.of(loss, value, reported, packed))
+    return terms

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from motet.config import AlgorithmConfig, Recipe
 from motet.core.protocols import Replay, TrainablePolicy
 from motet.core.trajectory import ActWithAdvantage, Group
+from motet.distributed.shared_groups import is_remote
 from motet.policies.trainable import mix_into_reference
 from motet.training.batches import HighEntropy, Stats, StepBatch, count_by_kind
 from motet.training.frozen_replays import high_entropy_actions, old_replays, reference_replays
@@ -27,6 +28,7 @@ def update(
 ) -> Stats:
     """The optimizer steps of one rollout. Where there is no act to train on there is none, and `skipped` is 1.
 
+    With several processes `groups` and `assigned` are those of all of them, and each replays its own acts.
     Ratios, gaps, clipping and entropy are reported over the acts that were replayed. The metric
     `old_log_probs_recomputed` says by which rule of `motet.training.frozen_replays` ratios start. Raises ConfigError
     and NumericsError by the rules of `motet.training.rollout_gate`.
@@ -38,16 +40,17 @@ def update(
     trained = [n for n, one in enumerate(samples) if not losses[one.act.kind].is_masked(one.act)]
     if not trained:
         return {"skipped": 1.0}
-    reference = reference_replays(policy, samples, trained, losses, budget)
+    parallel = optimizer.parallel
+    reference = reference_replays(policy, samples, trained, losses, budget, parallel)
     active = {n for n in trained if reference is not None or needs_replay(samples[n], losses)}
     replayed = sorted(active | set(_fallbacks_of_groups(samples, trained)))
-    old, recomputed = old_replays(policy, samples, replayed, losses, recipe)
+    old, recomputed = old_replays(policy, samples, replayed, losses, recipe, parallel)
     rollout = _Samples(samples, frozenset(trained), active, old, reference, _max_actions(samples, recipe))
     stats: list[Stats] = []
     for iteration in range(algorithm.num_iterations):
         for chosen in minibatches([one.group for one in samples], algorithm.num_minibatches, (seed, step, iteration)):
             if kept := [n for n in chosen if n in rollout.trained]:
-                high_entropy = high_entropy_actions(policy, samples, kept, losses, budget)
+                high_entropy = high_entropy_actions(policy, samples, kept, losses, budget, parallel)
                 bounds = {} if stats else max_logprob_diff(losses)
                 stats.append(optimizer.step(rollout.batch(chosen, high_entropy, bounds), losses))
                 _sync_reference(policy, optimizer, algorithm)
@@ -104,11 +107,12 @@ class _Samples:
         It is taken even if every advantage is zero, so that the optimizer's momentum advances.
         """
         acts = [one.act for one in self.samples]
+        remote = [is_remote(act) for act in acts]
         counts = count_by_kind([acts[n] for n in chosen], [n not in self.trained for n in chosen])
         active = [n for n in chosen if n in self.active]
         labels = [(act.kind, act.name) for act in acts]
         fallbacks = first_of_each_label([n for n in chosen if n in self.trained], labels, active)
-        members = [*active, *fallbacks]
+        members = [n for n in (*active, *fallbacks) if not remote[n]]
         return StepBatch(
             [acts[n] for n in members],
             [self.samples[n].advantage for n in members],
@@ -116,7 +120,7 @@ class _Samples:
             None if self.reference is None else [self.reference[n] for n in members],
             high_entropy=None if high_entropy is None else high_entropy.of(members),
             counts=counts,
-            num_fallback=len(fallbacks),
+            fallbacks=[None if remote[n] else members.index(n) for n in fallbacks],
             units=[self.samples[n].position for n in members],
             max_actions=self.max_actions,
             max_logprob_diff=bounds,

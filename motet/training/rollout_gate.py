@@ -66,10 +66,10 @@ def _has_rollout_is(loss: Loss[Any]) -> bool:
 
 def _not_reproduced(kind: str, bound: float, stats: Stats, acts: list[Act]) -> NumericsError:
     mean, largest = (stats[f"{kind}/train_rollout_logprob_diff{suffix}"] for suffix in ("", "_max"))
-    names = ", ".join(dict.fromkeys(act.name for act in acts))
+    names = ", ".join(dict.fromkeys(act.name for act in acts)) or "of another process"
     cause = "sampling and training compute different values"
     fix = "use one precision for both (policy.dtype, policy.rollout_dtype)"
-    if isinstance(acts[0], DenoisingSteps):
+    if acts and isinstance(acts[0], DenoisingSteps):
         level = acts[0].sampling.noise_level
         cause = f"rounding may outweigh the noise of sampling.denoising.noise_level={level:g}"
         fix = "raise sampling.denoising.noise_level (0.7 is Flow-GRPO's)"

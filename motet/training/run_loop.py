@@ -46,6 +46,7 @@ class Run:
         self.session, self.folder, self.callbacks, self.interrupt = session, folder, callbacks, interrupt
         self.evaluate = evaluate
         self.threads = threads  # None: their number stays as it is
+        self.processes = session.processes
         self.progress = self._resume()
         self.first = self._saved = self.progress.step
         self._optimizer_steps = session.optimizer.num_steps  # optimizer steps at `progress`
@@ -53,7 +54,8 @@ class Run:
         self.pace = Pace(session.recipe.run, self.first, self.progress.seconds)
         self._saved_at = time.monotonic()
         self._timer = PhaseTimer()
-        self.finished = self.first >= self.pace.steps
+        self._num_steps = self.processes.broadcast(self.pace.steps)
+        self.finished = self.first >= self._num_steps
         """Whether no step remains: seen after every step, since the clock can move the end."""
 
     def __enter__(self) -> Run:
@@ -74,18 +76,24 @@ class Run:
         optimizer = self.session.optimizer
         updates = optimizer.total_steps // self.session.recipe.run.steps
         while not self.finished:
-            optimizer.total_steps = updates * self.pace.steps  # where the schedule ends
-            self._timer = PhaseTimer()
+            optimizer.total_steps = updates * self._num_steps  # where the schedule ends
+            self._timer, self.processes.step = PhaseTimer(), self.progress.step
             yield self.progress.step, self._timer
             self.pace.step_done()
-            self.finished = self.pace.done >= self.pace.steps
-            last = self.finished or self.interrupt.asked
-            if last or self._due(self.pace.done):
-                self._save()
+            last, due = self._agree_on_end()
+            if last or due:
+                self._save_together()
             if last:
                 return
             if self.threads is not None:
                 self.threads.adapt()
+
+    def _agree_on_end(self) -> tuple[bool, bool]:
+        """Whether this was the last step, and whether a checkpoint is due: the clock of rank 0 says so for all."""
+        votes = self.processes.all_gather((self.interrupt.asked, self.pace.steps, self._due(self.pace.done)))
+        _, self._num_steps, due = votes[0]
+        self.finished = self.pace.done >= self._num_steps
+        return self.finished or any(asked for asked, _, _ in votes), due
 
     def report(self, step: int, metrics: Mapping[str, float], failures: Sequence[Mapping[str, Any]] = ()) -> None:
         """A step is done: write its metrics, with its times, and its failed trajectories; call the callbacks.
@@ -120,6 +128,13 @@ class Run:
         minutes = (time.monotonic() - self._saved_at) / 60
         return settings.save_minutes is not None and minutes >= settings.save_minutes
 
+    def _save_together(self) -> None:
+        """Save with all processes at one point; rank 0 writes."""
+        parallel = self.session.parallel
+        with parallel.full_weights(self.session.policy), self.processes.phase("checkpoint"):
+            if self.processes.is_main:
+                self._save()
+
     def _save(self) -> None:
         self.folder.sync_lines()
         keep = self.session.recipe.run.keep_checkpoints
@@ -130,7 +145,11 @@ class Run:
 
     def _rescue(self) -> None:
         """Save the last whole step, if it is still in memory: no optimizer step came after it."""
-        if self.progress.step == self._saved or self.session.optimizer.num_steps != self._optimizer_steps:
+        if (
+            not self.processes.is_main
+            or self.progress.step == self._saved
+            or self.session.optimizer.num_steps != self._optimizer_steps
+        ):
             return
         try:
             self._write_lines()
@@ -147,9 +166,10 @@ class Run:
         """Continue the folder's newest checkpoint, if it has one."""
         session = self.session
         progress = Progress(0, 0.0, session.data_state())
-        newest = latest_checkpoint(self.folder.checkpoints)
-        if newest is not None:
-            progress = restore(newest, session.policy, session.optimizer)
-            session.load_data_state(progress.data_state)
-        self.folder.truncate_metrics(progress.step)
+        newest = self.processes.broadcast(latest_checkpoint(self.folder.checkpoints))
+        with self.processes.phase("resume"):
+            if newest is not None:
+                progress = restore(newest, session.policy, session.optimizer)
+                session.load_data_state(progress.data_state)
+            self.folder.truncate_metrics(progress.step)
         return progress

@@ -15,6 +15,8 @@ from motet.core.errors import CheckpointError, ConfigError, MotetError
 from motet.core.protocols import TrainablePolicy
 from motet.core.sampling import Sampling
 from motet.data import ResumableSampler, Rows, has_splits, is_file, open_rows, warn_unused_images
+from motet.distributed.parallel import Parallel
+from motet.distributed.processes import Processes
 from motet.policies import load_policy
 from motet.policies.generation.noise import uniforms
 from motet.rewards import BoundReward, bind_policy, check_golds, resolve_all
@@ -52,6 +54,16 @@ class TrainingSetup:
     tracks: tuple[Track, ...]
     optimizer: PolicyOptimizer
 
+    @property
+    def parallel(self) -> Parallel:
+        """How the processes of the run share its steps."""
+        return self.optimizer.parallel
+
+    @property
+    def processes(self) -> Processes:
+        """The processes of the run."""
+        return self.parallel.processes
+
     def tracks_at(self, step: int) -> Sequence[Track]:
         """The tracks of a step: all of them, or the one whose turn it is."""
         turn = self.recipe.run.steps_per_track
@@ -73,14 +85,16 @@ class TrainingSetup:
             track.cursor.load_state_dict(state[track.name])
 
 
-def setup_rl(recipe: Recipe) -> TrainingSetup:
+def setup_rl(recipe: Recipe, parallel: Parallel | None = None) -> TrainingSetup:
     """Build a run of reinforcement learning; contradictions raise here, before the first sample."""
-    tracks, policy = build_rl_tracks(recipe), _load(recipe)
-    optimizer = build_optimizer(recipe, policy, trained_act_kinds(tracks, policy))
+    tracks, policy = build_rl_tracks(recipe), _load(recipe, parallel)
+    optimizer = build_optimizer(recipe, policy, trained_act_kinds(tracks, policy), parallel)
     return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), optimizer)
 
 
-def build_optimizer(recipe: Recipe, policy: TrainablePolicy, kinds: Collection[str] = ()) -> PolicyOptimizer:
+def build_optimizer(
+    recipe: Recipe, policy: TrainablePolicy, kinds: Collection[str] = (), parallel: Parallel | None = None
+) -> PolicyOptimizer:
     """The optimizer of reinforcement learning; if a loss needs a reference, the policy's present weights become it.
 
     `kinds` are those of the acts to train, by default all of the policy's. Raises ConfigError where a setting does not
@@ -96,7 +110,7 @@ def build_optimizer(recipe: Recipe, policy: TrainablePolicy, kinds: Collection[s
     if any(loss.needs_reference for loss in losses.values()):
         policy.freeze_reference()
     updates = recipe.run.steps * algorithm.num_iterations * algorithm.num_minibatches
-    return PolicyOptimizer(policy, recipe.optimizer, updates, kinds)
+    return PolicyOptimizer(policy, recipe.optimizer, updates, kinds, parallel)
 
 
 def build_rl_tracks(recipe: Recipe) -> list[Track]:
@@ -188,14 +202,14 @@ def _place(source: str) -> str:
     return str(Path(source).expanduser().resolve()) if is_file(source) else source
 
 
-def setup_eval(recipe: Recipe) -> TrainingSetup:
+def setup_eval(recipe: Recipe, parallel: Parallel | None = None) -> TrainingSetup:
     """Build a run that only evaluates: without training data, and without rewards if its suite needs none.
 
     A reward that asks for the reference gets the weights that are evaluated.
     """
     tracks = build_eval_tracks(recipe) if needs_rewards(recipe) else []
-    policy = _load(recipe)
-    optimizer = PolicyOptimizer(policy, recipe.optimizer, recipe.run.steps)
+    policy = _load(recipe, parallel)
+    optimizer = PolicyOptimizer(policy, recipe.optimizer, recipe.run.steps, parallel=parallel)
     return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), optimizer)
 
 
@@ -224,13 +238,13 @@ def _bound(tracks: Sequence[Track], policy: TrainablePolicy) -> list[Track]:
     return [replace(track, rewards=bind_policy(track.rewards, policy)) for track in tracks]
 
 
-def setup_sft(recipe: Recipe) -> TrainingSetup:
+def setup_sft(recipe: Recipe, parallel: Parallel | None = None) -> TrainingSetup:
     """Build a supervised run. `data.targets` names the column with the target of each act of the scenario.
 
     Rewards are for measuring, by the suite `rewards`; under another suite they have no part in it.
     """
     tracks = build_sft_tracks(recipe)
-    policy = _load(recipe)
+    policy = _load(recipe, parallel)
     for name in ("source_dropout", "joint_dropout"):
         if getattr(recipe.sft, name) and "denoising" not in policy.kinds:
             raise ConfigError(
@@ -240,13 +254,15 @@ def setup_sft(recipe: Recipe) -> TrainingSetup:
             )
     kinds = {kind for kind in trained_act_kinds(tracks, policy) if kind_config(recipe.algorithm, kind).weight > 0}
     if tracks[0].rejected:
-        optimizer = _build_pair_optimizer(recipe, policy, kinds)
+        optimizer = _build_pair_optimizer(recipe, policy, kinds, parallel)
     else:
-        optimizer = PolicyOptimizer(policy, recipe.optimizer, recipe.run.steps, kinds)
+        optimizer = PolicyOptimizer(policy, recipe.optimizer, recipe.run.steps, kinds, parallel)
     return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), optimizer)
 
 
-def _build_pair_optimizer(recipe: Recipe, policy: TrainablePolicy, kinds: Collection[str]) -> PolicyOptimizer:
+def _build_pair_optimizer(
+    recipe: Recipe, policy: TrainablePolicy, kinds: Collection[str], parallel: Parallel | None
+) -> PolicyOptimizer:
     """The optimizer of preferences that a dataset gives."""
     for kind in kinds:
         if not resolve_loss(recipe.algorithm, kind).trains_on_pairs:
@@ -254,7 +270,7 @@ def _build_pair_optimizer(recipe: Recipe, policy: TrainablePolicy, kinds: Collec
                 f"data.rejected gives pairs of acts, but the loss of {kind} acts does not train on pairs.",
                 fix="set algorithm.loss to dpo, or remove data.rejected.",
             )
-    return build_optimizer(recipe, policy, kinds)
+    return build_optimizer(recipe, policy, kinds, parallel)
 
 
 def build_sft_tracks(recipe: Recipe) -> list[Track]:
@@ -318,11 +334,13 @@ def sampling_params(recipe: Recipe, step: int = 0) -> dict[str, Sampling]:
     return {kind: settings.at(step, uniform) for kind, settings in recipe.sampling.kinds().items()}
 
 
-def _load(recipe: Recipe) -> TrainablePolicy:
+def _load(recipe: Recipe, parallel: Parallel | None) -> TrainablePolicy:
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
     torch.manual_seed(recipe.run.seed)  # new adapters begin at random
     suite, policy = resolve_suite(recipe), load_policy(recipe.policy.path, recipe.policy)
     if suite is not None:
         suite.check(policy)
+    if parallel is not None:
+        parallel.prepare(policy)
     return policy

@@ -6,12 +6,14 @@ it is `algorithm.loss`, which must be one of pairs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from motet.core.errors import ConfigError
+from motet.core.task import Task
 from motet.core.trajectory import Act, ActWithAdvantage, Group, Trajectory
+from motet.distributed.shared_groups import share_groups
 from motet.report.metrics import PhaseTimer
-from motet.training.batches import Stats, StepBatch
+from motet.training.batches import Counts, Stats, StepBatch, count_by_kind, merge_counts
 from motet.training.losses.base import LossSettings
 from motet.training.losses.nll import NLLLoss
 from motet.training.losses.resolving import kind_config
@@ -33,9 +35,9 @@ def train_sft(session: TrainingSetup, run: Run) -> Progress:
 
 def _likelihood_step(session: TrainingSetup, step: int, timer: PhaseTimer) -> Stats:
     with timer.phase("data"):
-        acts = sft_batch(session, step)
+        acts, counts = sft_batch(session, step)
     with timer.phase("learn"):
-        return session.optimizer.step(StepBatch(acts), nll_losses(session, acts))
+        return session.optimizer.step(StepBatch(acts, counts=counts), nll_losses(session, counts))
 
 
 def _preference_step(session: TrainingSetup, step: int, timer: PhaseTimer) -> Stats:
@@ -45,36 +47,36 @@ def _preference_step(session: TrainingSetup, step: int, timer: PhaseTimer) -> St
         return update(session.policy, session.optimizer, groups, acts, session.recipe, step)
 
 
-def nll_losses(session: TrainingSetup, acts: Sequence[Act]) -> Losses:
+def nll_losses(session: TrainingSetup, kinds: Collection[str]) -> Losses:
     """The negative log-likelihood of each kind of act, with its weight."""
-    kinds: set[str] = {act.kind for act in acts}
     return {kind: NLLLoss(LossSettings(), kind, weight=_weight(session, kind)) for kind in kinds}
 
 
-def sft_batch(session: TrainingSetup, step: int) -> list[Act]:
-    """The target acts of the rows of a step, without those of weight 0, which would only cost time.
+def sft_batch(session: TrainingSetup, step: int) -> tuple[list[Act], Counts]:
+    """The target acts of this process's rows of a step, and the numbers of those of all processes.
 
-    Raises ConfigError when nothing is left.
+    Without acts of weight 0, which would only cost time. Raises ConfigError when nothing is left.
     """
     encoded = [
         trajectory
         for track in session.tracks_at(step)
-        for trajectory in _encode(session, track, step, [track.targets])[0]
+        for trajectory in _encode(session, track, step, [track.targets])[1][0]
     ]
     trained = [act for trajectory in encoded for act in trajectory.acts if act.trained]
-    if not trained:
+    counts = merge_counts(session.processes.all_gather(count_by_kind(trained)))
+    if not counts:
         raise ConfigError("The scenario trains none of its acts.", fix="yield one of them with trained=True.")
-    acts = [act for act in trained if _weight(session, act.kind) > 0]
-    if not acts:
-        kinds = ", ".join(sorted({act.kind for act in trained}))
+    weighted = {kind: count for kind, count in counts.items() if _weight(session, kind) > 0}
+    if not weighted:
+        kinds = ", ".join(sorted(counts))
         raise ConfigError(
             f"algorithm.per_kind gives all acts of the step, {kinds}, the weight 0.", fix="give one of them a weight."
         )
-    return acts
+    return [act for act in trained if act.kind in weighted], weighted
 
 
 def preference_batch(session: TrainingSetup, step: int) -> tuple[list[Group], list[ActWithAdvantage]]:
-    """One group of two trajectories per row, with the targets and with the rejected acts in their place.
+    """One group of two trajectories per row of the step, with the targets and with the rejected acts in their place.
 
     The acts that have a rejected one get the advantages 1 and -1. The other acts of a trajectory are its context.
     """
@@ -82,9 +84,11 @@ def preference_batch(session: TrainingSetup, step: int) -> tuple[list[Group], li
     assigned: list[ActWithAdvantage] = []
     for track in session.tracks_at(step):
         columns = [track.targets, {**track.targets, **track.rejected}]
-        for chosen, rejected in zip(*_encode(session, track, step, columns), strict=True):
-            groups.append(Group(chosen.task, (chosen, rejected)))
-            for advantage, trajectory in ((1.0, chosen), (-1.0, rejected)):
+        tasks, encoded = _encode(session, track, step, columns)
+        own = [Group(chosen.task, (chosen, rejected)) for chosen, rejected in zip(*encoded, strict=True)]
+        for group in share_groups(session.processes, tasks, own):
+            groups.append(group)
+            for advantage, trajectory in zip((1.0, -1.0), group.trajectories, strict=True):
                 acts = [act for act in trajectory.acts if act.trained and act.name in track.rejected]
                 assigned += [ActWithAdvantage(act, advantage) for act in acts]
     return groups, assigned
@@ -92,22 +96,28 @@ def preference_batch(session: TrainingSetup, step: int) -> tuple[list[Group], li
 
 def _encode(
     session: TrainingSetup, track: Track, step: int, columns: Sequence[dict[str, str]]
-) -> list[list[Trajectory]]:
-    """The trajectories of a track's next rows, once for each choice of target columns, with the same noise."""
-    tasks = track.cursor.next(track.prompts)
-    return [
-        encode_demonstrations(
-            session.policy,
-            track.scenario,
-            tasks,
-            targets,
-            seed=session.recipe.run.seed,
-            step=step,
-            track=track.number,
-            **session.recipe.sft.model_dump(),
-        )
-        for targets in columns
-    ]
+) -> tuple[list[Task], list[list[Trajectory]]]:
+    """A track's next rows, and the trajectories of this process's share of them.
+
+    Once for each choice of target columns, with the same noise.
+    """
+    processes = session.processes
+    with session.parallel.full_weights(session.policy), processes.phase("data"):
+        tasks = track.cursor.next(track.prompts)
+        encoded = [
+            encode_demonstrations(
+                session.policy,
+                track.scenario,
+                processes.own(tasks),
+                targets,
+                seed=session.recipe.run.seed,
+                step=step,
+                track=track.number,
+                **session.recipe.sft.model_dump(),
+            )
+            for targets in columns
+        ]
+    return tasks, encoded
 
 
 def _weight(session: TrainingSetup, kind: str) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from motet.core.errors import NumericsError
 from motet.numerics.transfers import fetch
-from motet.training.batches import Counts, DeviceStats, PackedBatch, Stats
+from motet.training.batches import Counts, DeviceStats, PackedBatch, Stats, merge_counts
 from motet.training.losses import Loss
 
 Losses = Mapping[str, Loss[Any]]
@@ -63,31 +63,36 @@ def fetch_metrics(scored: Sequence[ScoredActs], norm: Tensor | float) -> tuple[l
     return metrics, fetched_norm
 
 
-def mean_metrics(scored: Sequence[ScoredActs], metrics: Sequence[Stats], counts: Counts, losses: Losses) -> Stats:
-    """The metrics of the step, as `kind/name`: sums as means over the actions or acts of their kind that were replayed.
-
-    Extremes and losses stay as they are; `loss` is the whole loss.
-    """
+def sum_metrics(scored: Sequence[ScoredActs], metrics: Sequence[Stats]) -> Stats:
+    """The metrics of all micro-batches as `kind/name`: sums and extremes; `loss` is the whole loss."""
     totals: Stats = {"loss": 0.0}
     for one, reported in zip(scored, metrics, strict=True):
         totals["loss"] += reported["loss"]
-        _add(totals, one.batch.kind, reported)
-    return _means(totals, counts, losses)
+        for name, value in reported.items():
+            _add(totals, f"{one.batch.kind}/{name}", value)
+    return totals
 
 
-def _add(totals: Stats, kind: str, reported: Stats) -> None:
-    for name, value in reported.items():
-        key = f"{kind}/{name}"
-        if name.endswith("_max"):
-            totals[key] = max(totals.get(key, value), value)
-        elif name.endswith("_min"):
-            totals[key] = min(totals.get(key, value), value)
-        else:
-            totals[key] = totals.get(key, 0.0) + value
+def merge_metrics(parts: Sequence[tuple[Stats, Counts]]) -> tuple[Stats, dict[str, tuple[int, int]]]:
+    """The `sum_metrics` of all processes as one, and so their numbers of acts and actions."""
+    totals: Stats = {}
+    for part, _ in parts:
+        for name, value in part.items():
+            _add(totals, name, value)
+    return totals, merge_counts(counts for _, counts in parts)
 
 
-def _means(totals: Stats, counts: Counts, losses: Losses) -> Stats:
-    """Sums as means over the actions or acts of their kind; extremes and losses as they are."""
+def _add(totals: Stats, key: str, value: float) -> None:
+    if key.endswith("_max"):
+        totals[key] = max(totals.get(key, value), value)
+    elif key.endswith("_min"):
+        totals[key] = min(totals.get(key, value), value)
+    else:
+        totals[key] = totals.get(key, 0.0) + value
+
+
+def mean_metrics(totals: Stats, counts: Counts, losses: Losses) -> Stats:
+    """Sums as means over the actions or acts of their kind that were replayed; extremes and losses as they are."""
     means: Stats = {}
     by_name: dict[str, tuple[str, tuple[int, int]]] = {kind: (kind, count) for kind, count in counts.items()}
     for key, total in totals.items():

@@ -7,7 +7,7 @@ a table or images of its own. It is registered under a name (`motet.register("su
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -60,6 +60,9 @@ class Suite:
 
     needs_rewards = False
     """Whether it evaluates with the recipe's rewards, on rows of its own: tracks are then set up with them."""
+    shares_items = False
+    """Whether it shares its items among the processes of a run, and gives every process the whole result. Others are
+    called in the main process alone."""
     before_sft = True
     """Whether supervised training evaluates before its first step too."""
     samples_title = "first samples"
@@ -101,6 +104,22 @@ class FunctionSuite(Suite):
             )
         numbers = {str(name): float(value) for name, value in metrics.items()}
         return SuiteResult(dict(numbers), numbers)
+
+
+def evaluate(suite: Suite, policy: Policy, settings: SuiteSettings) -> SuiteResult:
+    """The suite's result, in every process of the run."""
+    processes = settings.setup.processes
+    with settings.setup.parallel.full_weights(settings.setup.policy):
+        if suite.shares_items:
+            return suite(policy, settings)
+        result = None
+        with processes.phase("evaluation"):
+            if processes.is_main:
+                result = suite(policy, replace(settings, progress=_no_progress) if processes.size > 1 else settings)
+        shown = None if result is None else replace(result, samples=())
+        table = processes.broadcast(shown)
+        assert table is not None
+        return result or table
 
 
 def resolve_suite(recipe: Recipe) -> Suite | None:

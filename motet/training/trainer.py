@@ -5,16 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Protocol, runtime_checkable
 
 from motet.core.errors import ConfigError
 from motet.core.protocols import TrainablePolicy
 from motet.core.sampling import Sampling
 from motet.core.trajectory import Group, Scores
+from motet.distributed.shared_groups import is_remote_group, merge_values, share_groups, share_scores
 from motet.report.empty_rewards import STEPS, EmptyRewards
 from motet.report.metrics import PhaseTimer, act_metrics, reward_metrics
 from motet.report.run_dir import WARNINGS
-from motet.report.samples import failure_lines, save_samples
+from motet.report.samples import failure_lines, save_samples, show_group
 from motet.rewards import StepLog, score_groups
 from motet.training.advantages import AssignedAdvantages, assign_advantages
 from motet.training.batches import Stats
@@ -88,13 +90,17 @@ class _Trainer:
 
     def train_step(self, step: int, timer: PhaseTimer) -> None:
         """Roll out, score and assign advantages; update the policy; log."""
-        batches = self._sample(step, timer)
+        with self.session.parallel.full_weights(self.session.policy):
+            batches = self._sample(step, timer)
         self._check_first_step(batches)
         stats = self._update(batches, step, timer)
         self._log(batches, stats, step, timer)
 
     def _sample(self, step: int, timer: PhaseTimer) -> list[TrackBatch]:
-        """The step's groups of each track with scores and advantages; of further prompts under dynamic sampling."""
+        """The step's groups of each track with scores and advantages; of further prompts under dynamic sampling.
+
+        Every process rolls out and scores its own share of the groups, and gets those of all processes.
+        """
         tracks = self.session.tracks_at(step)
         batches = self._rollout(tracks, [track.prompts for track in tracks], step, timer)
         for _ in range(self.recipe.algorithm.dynamic_sampling or 0):
@@ -112,12 +118,16 @@ class _Trainer:
     ) -> list[TrackBatch]:
         """Roll out the next prompts of some tracks together; score them and assign advantages track by track."""
         recipe = self.recipe
-        with timer.phase("data"):
-            requests = [
-                RolloutRequest(track.scenario, track.cursor.next(P), track.number)
-                for track, P in zip(tracks, num_prompts, strict=True)
-            ]
-        with timer.phase("rollout"):
+        processes = self.session.processes
+        with timer.phase("data"), processes.phase("data"):
+            tasks = [track.cursor.next(P) for track, P in zip(tracks, num_prompts, strict=True)]
+        placed = [(number, task) for number, own in enumerate(tasks) for task in own]  # shared out over all tracks
+        mine = processes.own(placed)
+        requests = [
+            RolloutRequest(track.scenario, [task for of, task in mine if of == number], track.number)
+            for number, track in enumerate(tracks)
+        ]
+        with timer.phase("rollout"), processes.phase("rollout"):
             sampled = self.rollout(
                 self.session.policy,
                 requests,
@@ -126,13 +136,21 @@ class _Trainer:
                 seed=recipe.run.seed,
                 step=step,
             )
+        logs = [StepLog(step, recipe.run.steps, track.cursor.epoch) for track in tracks]
+        with timer.phase("rewards"), processes.phase("rewards"):
+            scored = [
+                score_groups(groups, track.rewards, log)
+                for track, groups, log in zip(tracks, sampled, logs, strict=True)
+            ]
+        groups = share_groups(processes, [task for _, task in placed], list(chain(*sampled)))
+        scores = share_scores(processes, list(chain(*scored)))
         batches: list[TrackBatch] = []
-        for track, groups in zip(tracks, sampled, strict=True):
-            log = StepLog(step, recipe.run.steps, track.cursor.epoch)
-            with timer.phase("rewards"):
-                scores = score_groups(groups, track.rewards, log)
-            advantages = assign_advantages(groups, scores, track.rewards, recipe.algorithm)
-            batches.append(TrackBatch(track, groups, scores, log, advantages))
+        for number, (track, log) in enumerate(zip(tracks, logs, strict=True)):
+            own = [n for n, (of, _) in enumerate(placed) if of == number]
+            log.values = merge_values(processes, log.values)
+            batch = [groups[n] for n in own], [scores[n] for n in own]
+            advantages = assign_advantages(*batch, track.rewards, recipe.algorithm)
+            batches.append(TrackBatch(track, *batch, log, advantages))
         return batches
 
     def _replace_groups(self, batch: TrackBatch, further: TrackBatch) -> None:
@@ -170,10 +188,23 @@ class _Trainer:
         for batch in batches:
             track = batch.track
             if (step + 1) % self.recipe.run.log_samples_every == 0:
-                save_samples(run.folder, step + 1, batch.groups, batch.scores, track.rewards, track.name)
+                self._save_samples(step + 1, batch)
             for message in self.empty_rewards.check(track.name, batch.all_groups, batch.all_scores, track.rewards):
                 run.folder.append_line(WARNINGS, {"step": step, "message": message})
-                warnings.warn(message, stacklevel=2)
+                if self.session.processes.is_main:
+                    warnings.warn(message, stacklevel=2)
+
+    def _save_samples(self, step: int, batch: TrackBatch) -> None:
+        """Write samples of the groups of all processes; each process shows its own."""
+        processes, rewards = self.session.processes, batch.track.rewards
+        own = {
+            n: show_group(group, scores, rewards)
+            for n, (group, scores) in enumerate(zip(batch.groups, batch.scores, strict=True))
+            if not is_remote_group(group)
+        }
+        shown = {n: group for part in processes.all_gather(own) for n, group in part.items()}
+        if processes.is_main:
+            save_samples(self.run.folder, step, [shown[n] for n in sorted(shown)], batch.track.name)
 
     def _metrics(self, batch: TrackBatch) -> dict[str, float]:
         """Rewards of all that was rolled out, and the assignment of what is trained on; under the track's name."""

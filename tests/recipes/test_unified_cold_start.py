@@ -90,7 +90,7 @@ def test_every_stage_changes_only_its_trainable_parts(stage: Any, small: Path) -
     session = setup_sft(recipe)
     parts = session.policy.parts
     before = {name: [p.detach().clone() for p in part.parameters()] for name, part in parts.items()}
-    acts = sft_batch(session, 0)
+    acts, _ = sft_batch(session, 0)
     stats = session.optimizer.step(*supervised(acts))
     assert stats["loss"] > 0
     for name, part in parts.items():

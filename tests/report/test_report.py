@@ -15,7 +15,7 @@ from motet.report.image_grid import make_image_grid, save_image
 from motet.report.metrics import PhaseTimer, act_metrics, reward_metrics
 from motet.report.progress import ProgressBar, describe
 from motet.report.run_dir import RunFolder, metrics_line
-from motet.report.samples import failure_lines, save_samples
+from motet.report.samples import failure_lines, save_samples, show_group
 from motet.rewards.base import BoundReward
 from motet.scenarios import generate_and_answer, text_to_image
 from motet.testing import FakePolicy
@@ -117,7 +117,8 @@ def test_act_metrics(group):
 def test_samples_show_prompt_and_reward(group, tmp_path):
     folder = folder_at(tmp_path / "run")
     scores = [Scores({"a": (1.0, 0.5, 0.0), "b": (0.25, None, 0.0)}, {1: Failure("reward", "no value")})]
-    save_samples(folder, 20, [group], scores, [reward("a", 1.0, "answer"), reward("b", 2.0, "image")])
+    rewards = [reward("a", 1.0, "answer"), reward("b", 2.0, "image")]
+    save_samples(folder, 20, [show_group(group, scores[0], rewards)])
     lines = [json.loads(line) for line in (folder.path / "samples" / "step_000020.jsonl").read_text().splitlines()]
     assert [(line["row"], line["generation"], line["reward"]) for line in lines] == [(7, 0, 1.0), (7, 1, 0.5)]
     assert lines[0]["prompt"] == "which?" and lines[0]["text"] == group.trajectories[0].acts[1].text

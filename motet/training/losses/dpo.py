@@ -24,9 +24,9 @@ from torch.nn.functional import logsigmoid
 from motet.core.registry import register
 from motet.core.trajectory import DenoisingSteps
 from motet.numerics.reductions import segment_sum
-from motet.policies.diffusion import renoise
 from motet.training.batches import DeviceStats, PackedBatch
 from motet.training.losses.base import Loss, LossSettings, Sample
+from motet.training.losses.renoising import renoise
 
 
 class DPOSettings(LossSettings):

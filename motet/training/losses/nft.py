@@ -30,10 +30,10 @@ from motet.core.trajectory import DenoisingSteps
 from motet.numerics.aggregation import mean_of_acts
 from motet.numerics.flow.path import at_least_float32, broadcast_like, row_mean, target_velocity
 from motet.numerics.flow.penalties import velocity_mse
-from motet.policies.diffusion import renoise
 from motet.training.batches import DeviceStats, PackedBatch
 from motet.training.losses.base import Loss, LossSettings, Needs, Sample
 from motet.training.losses.policy_gradient import next_states
+from motet.training.losses.renoising import renoise
 
 SMALLEST_SCALE = 1e-5
 """Floor of the adaptive normaliser: the released code's."""
