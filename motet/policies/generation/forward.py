@@ -7,8 +7,7 @@ with the same number on all three axes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from motet.policies.generation.adapter import EmbeddedPrompt
+from motet.policies.generation.shared_prefix import PrefixKeysAndValues, ReadOnlyPrefix
 from motet.policies.versions import read_with_cache
 
 
@@ -44,10 +44,17 @@ class PrefillOutput:
         return self.hidden[torch.arange(len(self.lengths), device=self.lengths.device), self.lengths - 1]
 
     def continued(self, owner: Int[Tensor, "R"]) -> KVCacheContinuation:
-        """R sequences, the r-th of which goes on from prompt `owner[r]`; gradients reach the prompts."""
+        """R sequences, the r-th of which goes on from prompt `owner[r]`, token by token."""
         cache = DynamicCache()
         for number, layer in enumerate(self.cache.layers):
             cache.update(layer.keys[owner], layer.values[owner], number)
+        return self._continuation(cache, owner)
+
+    def extended(self, owner: Int[Tensor, "R"], vectors: Float[Tensor, "R N D"]) -> Float[Tensor, "R N D"]:
+        """Hidden states of N vectors after prompt `owner[r]` for each of R rows; gradients reach the prompts."""
+        return self._continuation(ReadOnlyPrefix(self.cache, owner), owner).extend(vectors)
+
+    def _continuation(self, cache: Any, owner: Int[Tensor, "R"]) -> KVCacheContinuation:
         columns = torch.arange(self.hidden.shape[1], device=owner.device)
         seen = columns < self.lengths[owner].unsqueeze(1) if self.padded else None
         return KVCacheContinuation(self.language, cache, seen, self.next_positions[owner], self.axes)
@@ -101,7 +108,7 @@ class KVCacheContinuation:
 
 def prefill(language: Any, prompts: Sequence[EmbeddedPrompt]) -> PrefillOutput:
     """Encode distinct prompts in one pass and keep their keys and values."""
-    cache = DynamicCache()
+    cache = PrefixKeysAndValues()
     hidden = read_with_cache(language, cache, **_inputs(prompts)).last_hidden_state
     lengths = [len(prompt.vectors) for prompt in prompts]
     following = [prompt.next_position for prompt in prompts]
@@ -121,19 +128,6 @@ def forward_rows(
 ) -> Float[Tensor, "R T D"]:
     """Hidden states of rows, each a prompt followed by vectors; without a cache, so activations may be recomputed."""
     return language(**_inputs(prompts, tails), use_cache=False).last_hidden_state
-
-
-@contextmanager
-def without_checkpointing(language: Any) -> Iterator[None]:
-    """Inside, no layer recomputes its activations: transformers would take the cache from one that does."""
-    recomputing = [m for m in language.modules() if m.training and getattr(m, "gradient_checkpointing", False)]
-    try:
-        for layer in recomputing:
-            layer.training = False
-        yield
-    finally:
-        for layer in recomputing:
-            layer.training = True
 
 
 def _inputs(prompts: Sequence[EmbeddedPrompt], tails: Sequence[Tensor] | None = None) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from motet.core.trajectory import Act, ImageTokens, TextTokens
 from motet.numerics.logprobs import Head, hidden_log_probs
 from motet.policies.generation.adapter import EmbeddedPrompt, LanguageModelAdapter
 from motet.policies.generation.forward import forward_rows, prefill
+from motet.policies.generation.shared_prefix import checkpointing_with_cache
 from motet.policies.same_passes import from_all_processes
 
 
@@ -57,7 +58,7 @@ def replay(adapter: LanguageModelAdapter, acts: Sequence[Act], needs: Collection
     """One pass over all acts (and their unconditional branches); see `Policy.replay`."""
     prompts, branches, uncond_of = _branches(adapter, acts)
     language = adapter.language_model
-    shares = len(branches) >= 2 * len(prompts) and not language.gradient_checkpointing
+    shares = len(branches) >= 2 * len(prompts)
     shares = _shares_everywhere(shares, any(len(branch.actions) for branch in branches))
     states = (_shared_pass if shares else _plain_pass)(language, prompts, branches)
     results: dict[int, Replay] = {}
@@ -113,6 +114,11 @@ def _plain_pass(language: Any, prompts: list[EmbeddedPrompt], branches: list[Bra
 
 def _shared_pass(language: Any, prompts: list[EmbeddedPrompt], branches: list[Branch]) -> HiddenStates:
     """Every prompt once, then every branch's actions over its keys and values."""
+    with checkpointing_with_cache(language):
+        return _prefill_and_extend(language, prompts, branches)
+
+
+def _prefill_and_extend(language: Any, prompts: list[EmbeddedPrompt], branches: list[Branch]) -> HiddenStates:
     prefix = prefill(language, prompts)
     # In the prompts' type: an autocast aligner leaves images coarser than text, and padding takes the first one's.
     dtype = prompts[0].vectors.dtype
@@ -121,7 +127,7 @@ def _shared_pass(language: Any, prompts: list[EmbeddedPrompt], branches: list[Br
     hidden = prefix.hidden.reshape(-1, width)
     if tails.shape[1]:
         owner = torch.tensor([branch.prompt for branch in branches], device=hidden.device)
-        hidden = torch.cat([hidden, prefix.continued(owner).extend(tails).reshape(-1, width)])
+        hidden = torch.cat([hidden, prefix.extended(owner, tails).reshape(-1, width)])
     first = [b.prompt * longest + len(prompts[b.prompt].vectors) - 1 for b in branches]
     rest = [count * longest + n * tails.shape[1] for n in range(len(branches))]
     return HiddenStates(hidden, _predictors(branches, first, rest))

@@ -13,8 +13,9 @@ from torch import Tensor
 from motet.core.trajectory import Encoding, Sampling
 from motet.policies.generation.adapter import LanguageModelAdapter
 from motet.policies.generation.decode_loop import Decoded, Embed, Head, PromptEmbeddings, decode, generate_from_state
-from motet.policies.generation.forward import prefill, without_checkpointing
+from motet.policies.generation.forward import prefill
 from motet.policies.generation.fused_weights import FusedLlama, is_sharded
+from motet.policies.generation.shared_prefix import without_checkpointing
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,10 +6,8 @@ in sampling, by the reference weights, and in every micro-batch of every pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,12 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 from motet.core.trajectory import Encoding
 from motet.policies.generation.adapter import LanguageModelAdapter
-from motet.policies.generation.forward import KVCacheContinuation, PrefillOutput, prefill, without_checkpointing
+from motet.policies.generation.forward import KVCacheContinuation, PrefillOutput, prefill
+from motet.policies.generation.shared_prefix import ReadOnlyPrefix, checkpointing_with_cache, without_checkpointing
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +60,7 @@ class PrefixCache:
         language = self.adapter.language_model
         prefixes = self._read(language, encodings, keep and not torch.is_grad_enabled())
         tail = appended.to(language.embed_tokens.weight).expand(len(encodings), -1, -1)
-        with _checkpointing_with_cache(language):
+        with checkpointing_with_cache(language):
             return _batch_prefixes(language, prefixes).extend(tail)
 
     @torch.no_grad()
@@ -81,16 +79,6 @@ class PrefixCache:
         return [found[encoding] for encoding in encodings]
 
 
-class _ReadOnlyCache(DynamicCache):
-    """A cache that layers look at and do not fill: one that runs again in the backward pass finds it as it was."""
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        layer: Any = self.layers[layer_idx]
-        return torch.cat([layer.keys, key_states], dim=-2), torch.cat([layer.values, value_states], dim=-2)
-
-
 def _split_batch(read: PrefillOutput) -> list[Prefix]:
     """Each context on its own, without the padding of the batch that it was read in."""
     prefixes = []
@@ -105,30 +93,13 @@ def _split_batch(read: PrefillOutput) -> list[Prefix]:
 
 def _batch_prefixes(language: Any, prefixes: Sequence[Prefix]) -> KVCacheContinuation:
     """A row for each context, padded on the right."""
-    cache = _ReadOnlyCache()
+    cache = DynamicCache()
     for number, parts in enumerate(zip(*(prefix.layers for prefix in prefixes), strict=True)):
         keys, values = (pad_sequence(list(part), batch_first=True).transpose(1, 2) for part in zip(*parts, strict=True))
-        DynamicCache.update(cache, keys, values, number)
+        cache.update(keys, values, number)
     device = language.embed_tokens.weight.device
     lengths = torch.tensor([len(prefix.layers[0][0]) for prefix in prefixes], device=device)
     following = torch.tensor([prefix.next_position for prefix in prefixes], device=device)
     columns = torch.arange(int(lengths.max()), device=device)
     seen = columns < lengths.unsqueeze(1) if bool((lengths < lengths.max()).any()) else None
-    return KVCacheContinuation(language, cache, seen, following, prefixes[0].axes)
-
-
-@contextmanager
-def _checkpointing_with_cache(language: Any) -> Iterator[None]:
-    """Inside, layers that recompute their activations do so beside a cache, which transformers would take from them."""
-    layers = [m for m in language.layers if m.training and getattr(m, "gradient_checkpointing", False)]
-    again = partial(
-        checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), without_checkpointing(language))
-    )
-    with without_checkpointing(language):
-        try:
-            for layer in layers:
-                layer.forward = partial(again, layer.forward)
-            yield
-        finally:
-            for layer in layers:
-                del layer.forward
+    return KVCacheContinuation(language, ReadOnlyPrefix(cache), seen, following, prefixes[0].axes)
