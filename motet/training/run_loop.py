@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from motet.core.errors import CheckpointError
+from motet.distributed.parallel import Parallel
 from motet.report.callbacks import Callback
 from motet.report.metrics import PhaseTimer
 from motet.report.run_dir import FAILURES, METRICS, RunFolder, metrics_line
@@ -129,27 +130,29 @@ class Run:
         return settings.save_minutes is not None and minutes >= settings.save_minutes
 
     def _save_together(self) -> None:
-        """Save with all processes at one point; rank 0 writes."""
+        """Save with all processes at one point; each writes what it alone has."""
         parallel = self.session.parallel
-        with parallel.full_weights(self.session.policy), self.processes.phase("checkpoint"):
+        if not parallel.saves_alone:
+            self._save(parallel)
+            return
+        with self.processes.phase("checkpoint"):
             if self.processes.is_main:
                 self._save()
 
-    def _save(self) -> None:
+    def _save(self, parallel: Parallel | None = None) -> None:
         self.folder.sync_lines()
         keep = self.session.recipe.run.keep_checkpoints
         session, progress = self.session, self.progress
-        checkpoint = save_checkpoint(self.folder.checkpoints, session.policy, session.optimizer, progress, keep)
+        folder, optimizer = self.folder.checkpoints, session.optimizer
+        checkpoint = save_checkpoint(folder, session.policy, optimizer, progress, keep, parallel)
         self._saved, self._saved_at = progress.step, time.monotonic()
         self.callbacks.on_checkpoint(progress.step, checkpoint)
 
     def _rescue(self) -> None:
-        """Save the last whole step, if it is still in memory: no optimizer step came after it."""
-        if (
-            not self.processes.is_main
-            or self.progress.step == self._saved
-            or self.session.optimizer.num_steps != self._optimizer_steps
-        ):
+        """Save the last whole step, if it is still in memory of the main process: no optimizer step came after it."""
+        has_all = self.processes.is_main and self.session.parallel.saves_alone
+        in_memory = self.session.optimizer.num_steps == self._optimizer_steps
+        if not has_all or not in_memory or self.progress.step == self._saved:
             return
         try:
             self._write_lines()
@@ -169,7 +172,7 @@ class Run:
         newest = self.processes.broadcast(latest_checkpoint(self.folder.checkpoints))
         with self.processes.phase("resume"):
             if newest is not None:
-                progress = restore(newest, session.policy, session.optimizer)
+                progress = restore(newest, session.policy, session.optimizer, session.parallel)
                 session.load_data_state(progress.data_state)
             self.folder.truncate_metrics(progress.step)
         return progress
