@@ -8,15 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from motet.cli.bench_tables import learner_table, memory_table
 from motet.cli.outputs import show_results, write_output, write_results
 from motet.config import load_recipe
 from motet.config.bench_scenarios import StageFilter, load_bench
 from motet.core.errors import CheckpointError
 from motet.evaluation.bench_rewards import Agreement, audit_rewards
 from motet.evaluation.bench_rollout import bench_rollout as benchmark_sampler
+from motet.evaluation.measuring import describe_machine
 from motet.report.progress import ProgressBar
 from motet.report.terminal import Terminal
 from motet.weights.hub import missing_reason
@@ -38,7 +41,7 @@ def bench_rollout(
             f"{path!r} cannot be benchmarked: {str(error).splitlines()[0]}",
             fix="give a Janus checkpoint, or omit it to use a random model.",
         ) from error
-    show_results(rollout_table(rows), rows, json_path)
+    show_results(rollout_table(rows), {"machine": describe_machine(), "rows": rows}, json_path)
 
 
 def bench_rewards(
@@ -91,6 +94,30 @@ def bench_step(recipe_path: Path, overrides: list[str], steps: int, warmup: int,
     show_results(table, asdict(results), json_path)
 
 
+def bench_learner(
+    tasks: Sequence[str], betas: Sequence[float], shape: Mapping[str, int], repeats: int, json_path: Path | None
+) -> None:
+    """Compare training steps with other systems' and print a row per task and phase."""
+    from motet.evaluation.bench_learner import bench_learner as measure
+    from motet.evaluation.bench_memory import bench_memory
+    from motet.evaluation.bench_models import BenchSizes, StepShape
+
+    kinds = [(task, beta) for task in ("text", "image") if task in tasks for beta in betas]
+    console = Terminal()
+    with ProgressBar(console) as bar:
+        done, total = 0, len(kinds) * (1 + repeats)
+
+        def on_step() -> None:
+            nonlocal done
+            done += 1
+            bar.items("step", done, total)
+
+        rows = [measure(task, StepShape(**shape, beta=beta), BenchSizes(), repeats, on_step) for task, beta in kinds]
+    memory = bench_memory() if "memory" in tasks else []
+    tables = [learner_table(rows)] * bool(rows) + [memory_table(memory)] * bool(memory)
+    show_results(Group(*tables), {"machine": describe_machine(), "steps": rows, "memory": memory}, json_path)
+
+
 def _resume_command(path: Path, output: Path, choice: StageFilter, overrides: Sequence[str]) -> str:
     """The shell command that resumes the benchmark."""
     options = [
@@ -134,13 +161,15 @@ def rollout_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Sequences per second of both sides, the speedup with its extremes, and the overhead over the lower bound."""
     table = Table(title="Sequences per second, same weights and same tokens", title_justify="left")
     table.add_column("task", no_wrap=True)
-    for heading in ("batch", "motet", "trans-\nformers", "speedup", "min", "max", "over-\nhead"):
+    for heading in ("batch", "motet", "trans-\nformers", "speedup", "min", "max", "tar-\nget", "over-\nhead"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         guided = "" if row["guidance_scale"] is None else f", guided {row['guidance_scale']:g}"
         speeds = [f"{row[key]:.1f}" for key in ("per_second", "baseline_per_second")]
-        ratios = [f"{row[key]:.2f}" for key in ("ratio", "ratio_low", "ratio_high", "overhead_ratio")]
-        table.add_row(f"{row['task']}{guided}", str(row["batch"]), *speeds, *ratios)
+        ratios = [f"{row[key]:.2f}" for key in ("ratio", "ratio_low", "ratio_high")]
+        target = "" if row["target"] is None else f"{row['target']:g}"
+        overhead = f"{row['overhead_ratio']:.2f}"
+        table.add_row(f"{row['task']}{guided}", str(row["batch"]), *speeds, *ratios, target, overhead)
     baselines = sorted({row["baseline"] for row in rows})
     table.caption = (
         f"transformers: {', '.join(baselines)}; overhead: our time divided by that of the matrix products alone"

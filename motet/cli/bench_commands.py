@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -89,3 +90,36 @@ def bench_step(
     from motet.cli.bench import bench_step as run
 
     run(recipe, overrides or [], steps, warmup, json_path)
+
+
+class LearnerTask(StrEnum):
+    """What `motet bench learner` measures."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    MEMORY = "memory"
+
+
+@bench.command("learner")
+def bench_learner(
+    *,
+    tasks: Annotated[
+        list[LearnerTask] | None, typer.Option("--task", help="What to measure; default: all. Repeatable.")
+    ] = None,
+    betas: Annotated[
+        list[float] | None, typer.Option("--beta", min=0.0, help="Coefficient of the KL; default: 0. Repeatable.")
+    ] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts per step.")] = 4,
+    generations: Annotated[int, typer.Option(min=2, help="Generations per prompt.")] = 8,
+    prompt_tokens: Annotated[int, typer.Option(min=1, max=1024, help="Tokens per prompt.")] = 64,
+    tokens: Annotated[int, typer.Option(min=1, max=512, help="Tokens per generated text.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="Number of interleaved repetitions.")] = 5,
+    json_path: Json = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Training steps vs TRL's GRPOTrainer (text) and an eager loop (image); memory vs the size of the vocabulary."""
+    check_output("--json", json_path, overwrite=overwrite)
+    from motet.cli.bench import bench_learner as run
+
+    shape = {"prompts": prompts, "generations": generations, "prompt_tokens": prompt_tokens, "tokens": tokens}
+    run(tasks or list(LearnerTask), betas or [0.0], shape, repeats, json_path)

@@ -238,7 +238,7 @@ def test_bench_rollout(tiny_checkpoint, capsys, tmp_path):
         capsys, "bench", "rollout", short, "--batch", 2, "--repeats", 1, "--json", tmp_path / "b.json"
     )
     assert answer.code == 0, answer.err
-    rows = json.loads((tmp_path / "b.json").read_text())
+    rows = json.loads((tmp_path / "b.json").read_text())["rows"]
     assert [row["task"] for row in rows] == ["image", "image", "text"] and all(row["ratio"] > 0 for row in rows)
     assert "image, guided 5" in answer.out and "generate" in answer.out
     nowhere = motet_command(capsys, "bench", "rollout", tmp_path / "nowhere")

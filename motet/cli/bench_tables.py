@@ -1,0 +1,45 @@
+"""Tables of `motet bench learner` and `motet bench scaling`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+
+def learner_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Per task and phase the seconds of both sides and their ratio, with its extremes and its target."""
+    table = Table(title="Seconds of a GRPO step, same weights, prompts and lengths", title_justify="left")
+    table.add_column("task", no_wrap=True)
+    table.add_column("phase", no_wrap=True)
+    for heading in ("motet", "baseline", "ratio", "min", "max", "target"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        kl = f", KL {row['beta']:g}" if row["beta"] else ""
+        for phase, seconds in row["seconds"].items():
+            ratios = row["ratios"][phase]
+            target = row["target"] if phase == "step" else None
+            table.add_row(
+                f"{row['task']}{kl}" if phase == "generate" else "",
+                phase,
+                f"{seconds:.2f}",
+                f"{row['baseline_seconds'][phase]:.2f}",
+                *(f"{ratios[key]:.2f}" for key in ("ratio", "ratio_low", "ratio_high")),
+                "" if target is None else f"{target:g}",
+            )
+    names = {row["task"]: row["baseline"] for row in rows}
+    table.caption = "baselines: " + "; ".join(f"{task}: {escape(name)}" for task, name in names.items())
+    return table
+
+
+def memory_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What scoring actions takes on top of the weights, per vocabulary."""
+    table = Table(title="Memory of log-probs and their gradient, beside the weights", title_justify="left")
+    for heading in ("vocabulary", "GB", "all logits, GB", "seconds"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        figures = (f"{row[key]:.2f}" for key in ("extra_gb", "all_logits_gb", "seconds"))
+        table.add_row(f"{row['vocab']:,}", *figures)
+    return table
