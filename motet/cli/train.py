@@ -51,7 +51,9 @@ def train(
         if ray is not None:
             fix = "run each stage with a recipe of its own, or leave out --ray."
             raise ConfigError(f"--ray does not support {str(recipe_path)!r}, which has stages.", fix=fix)
-        _require_one_process("a recipe with stages")
+        if launched_by_torchrun():
+            fix = "start it without torchrun, or give torchrun one stage at a time as a recipe of its own."
+            raise ConfigError(f"torchrun does not support {str(recipe_path)!r}, which has stages.", fix=fix)
         plan = load_plan(recipe_path, output, overrides)
         from motet.experiments.stages import run_plan
 
@@ -81,19 +83,10 @@ def sft(recipe_path: Path, output: Path, overrides: list[str], resume: bool, lau
 @safe_output()
 def sweep(path: Path, output: Path, overrides: list[str], resume: bool) -> None:
     """Run all strategies with all seeds, skipping finished ones, then compare them."""
-    _require_one_process("a sweep")
     config = load_sweep(path, output, overrides)
     from motet.experiments.sweep import run_sweep
 
     run_sweep(config, output, _resume_command("sweep", path, output, overrides), resume=resume)
-
-
-def _require_one_process(what: str) -> None:
-    if launched_by_torchrun():
-        raise ConfigError(
-            f"torchrun started several processes, and {what} runs in one.",
-            fix="start it without torchrun, or give torchrun one stage at a time as a recipe of its own.",
-        )
 
 
 def _resume_command(command: str, recipe: Path, output: Path, overrides: list[str]) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 import torch.distributed as dist
+from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
 
 from motet.core.errors import ConfigError, MotetError, ProcessError
 from motet.distributed.environment import launched_by_torchrun, local_processes
@@ -17,6 +19,7 @@ from motet.distributed.parallel import Parallel
 from motet.distributed.processes import Processes, TorchProcesses
 from motet.distributed.replicas import Replicas
 
+DISCONNECT_SECONDS = 5.0
 TIMEOUT = 1800.0
 """Seconds that processes wait for the slowest of them."""
 
@@ -35,6 +38,7 @@ def open_parallel(name: str | None = None, device: str = "auto", timeout: float 
         try:
             yield make_parallel(name or "replicas", processes)
         except BaseException as error:
+            _disconnect()
             told = processes.leave(error)
             if isinstance(error, MotetError) and not processes.is_main:
                 error.told = told is not None and (isinstance(error, ProcessError) or str(error) == told)
@@ -61,12 +65,26 @@ def _process_group(device: str, timeout: float) -> Iterator[TorchProcesses]:
         _share_cores()
     if own:
         backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-        for key, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "0")):
-            os.environ.setdefault(key, value)
-        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))
+        alone = {} if launched_by_torchrun() else {"store": HashStore(), "rank": 0, "world_size": 1}
+        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout), **alone)
     yield TorchProcesses(timeout)
     if own:  # not after an error: other processes may be in a collective, and this one then waits for them
         dist.destroy_process_group()
+
+
+def _disconnect() -> None:
+    """End the collectives that other processes wait in, so that they learn of an error of this one.
+
+    In a thread: a backend may wait for them in turn.
+    """
+
+    def end() -> None:
+        with suppress(Exception):
+            dist.destroy_process_group()
+
+    ending = threading.Thread(target=end, daemon=True)
+    ending.start()
+    ending.join(DISCONNECT_SECONDS)
 
 
 def _choose_gpu(device: str) -> None:

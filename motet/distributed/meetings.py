@@ -22,7 +22,7 @@ from motet.core.errors import ProcessError
 T = TypeVar("T")
 
 FAILED, LEFT, GONE = "failed", "left", "gone"
-CONNECT_SECONDS = 60.0
+CONNECT_LIMIT = datetime.timedelta(seconds=60)
 FAREWELL_SECONDS, FAREWELL_AFTER_ERROR = 60.0, 5.0
 """How long process 0, which holds the store, stays for the others at the end."""
 
@@ -46,6 +46,7 @@ class Meetings:
         self.number += 1
         self.enter(f"after {self.phase}")
         if self._ask(lambda: self.store.add(f"here/{number}", 1)) == self.size:
+            self.check()  # someone may have waited too long
             self._ask(lambda: self.store.set(all_here, "1"))
             for key in (f"here/{number - 1}", f"all/{number - 1}"):  # everyone has passed it
                 self._ask(lambda key=key: self.store.delete_key(key))
@@ -108,6 +109,13 @@ class Meetings:
             return None
         return told or None
 
+    def has_ended(self) -> bool:
+        """Whether process 0 has left the run, or cannot be reached."""
+        try:
+            return self._ask(lambda: self.store.check([LEFT]))
+        except ProcessError:
+            return True
+
     def _wait(self, reached: Callable[[], bool], seconds: float) -> bool:
         """Whether it was reached within some seconds."""
         deadline = time.monotonic() + seconds
@@ -143,12 +151,16 @@ class Meetings:
             ) from error
 
 
-def open_store(rank: int, share: Callable[[int], int]) -> Store:
-    """A store of the run's own in process 0; `share` gives rank 0's number, the port, to all processes."""
-    host = os.environ.get("MASTER_ADDR", "127.0.0.1")
-    limit = datetime.timedelta(seconds=CONNECT_SECONDS)
-    if rank == 0:
-        store = TCPStore(host, 0, is_master=True, timeout=limit, wait_for_workers=False)
-        share(store.port)
-        return store
-    return TCPStore(host, share(0), is_master=False, timeout=limit, wait_for_workers=False)
+def host_store() -> tuple[Store, int]:
+    """A store of the run's own in process 0, and its port."""
+    store = TCPStore(_host(), 0, is_master=True, timeout=CONNECT_LIMIT, wait_for_workers=False)
+    return store, store.port
+
+
+def connect_store(port: int) -> Store:
+    """A connection of another process to it."""
+    return TCPStore(_host(), port, is_master=False, timeout=CONNECT_LIMIT, wait_for_workers=False)
+
+
+def _host() -> str:
+    return os.environ.get("MASTER_ADDR", "127.0.0.1")

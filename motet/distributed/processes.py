@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from torch import Tensor
 
-from motet.distributed.meetings import Meetings, open_store
+from motet.distributed.meetings import Meetings, connect_store, host_store
+from motet.distributed.watchdog import Watchdog
 
 T = TypeVar("T")
 
@@ -77,8 +78,11 @@ class TorchProcesses(Processes):
 
     def __init__(self, timeout: float) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        store = open_store(self.rank, lambda port: self._gather(port)[0])
-        self.meetings = Meetings(store, self.rank, self.size, timeout)
+        store, port = host_store() if self.is_main else (None, 0)
+        port = self._gather(port)[0]
+        self.meetings = Meetings(store or connect_store(port), self.rank, self.size, timeout)
+        own = None if self.is_main else Meetings(connect_store(port), self.rank, self.size, timeout)
+        self._watchdog = None if own is None else Watchdog(own)
 
     def all_gather(self, value: T) -> list[T]:
         with self.meetings.collective("a gather"):
@@ -102,7 +106,10 @@ class TorchProcesses(Processes):
     def leave(self, error: BaseException | None = None) -> str | None:
         if error is not None:
             self.meetings.fail(error)
-        return self.meetings.leave(error)
+        told = self.meetings.leave(error)
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        return told
 
     def _gather(self, value: T) -> list[T]:
         parts: list[Any] = [None] * self.size

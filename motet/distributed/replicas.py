@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from motet.core.errors import ConfigError
+from motet.core.protocols import TrainablePolicy
 from motet.distributed.parallel import Parallel
 
 BUCKET_BYTES = 64 * 2**20
@@ -17,6 +19,16 @@ class Replicas(Parallel):
     """The weights stay equal because every process takes the same optimizer step with the same gradient."""
 
     name = "replicas"
+
+    def prepare(self, policy: TrainablePolicy) -> None:
+        """Raise ConfigError unless the weights that train are those of the other processes."""
+        sums = [float(parameter.detach().double().sum()) for parameter in policy.trainable().values()]
+        for rank, others in enumerate(self.processes.all_gather(sums)):
+            if others != sums:
+                raise ConfigError(
+                    f"The weights that train differ between processes {self.processes.rank} and {rank}.",
+                    fix="give all machines the same files at policy.path, and the same version of torch.",
+                )
 
     def reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """The sum, not the mean: losses are sums over actions that are divided by the counts of all processes.

@@ -85,6 +85,7 @@ class Run:
             if last or due:
                 self._save_together()
             if last:
+                self.processes.step = None
                 return
             if self.threads is not None:
                 self.threads.adapt()

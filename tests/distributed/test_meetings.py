@@ -34,7 +34,7 @@ def test_nobody_passes_before_all_are_there():
 
 
 def test_an_error_of_one_ends_the_others_with_its_rank_and_phase():
-    own = meetings(3)
+    own = meetings(3, timeout=3.0)
 
     def work(processes):
         mine = own[processes.rank]

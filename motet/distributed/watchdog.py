@@ -1,0 +1,31 @@
+"""End a process that hangs after the run has failed elsewhere: in a reward that waits, or in a collective."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from motet.distributed.meetings import Meetings
+
+PERIOD, GRACE = 1.0, 5.0
+"""Seconds between two looks, and those that a process has to end by itself."""
+
+
+class Watchdog:
+    """A thread beside the run. `meetings` has a connection of its own: that of the run may be waiting."""
+
+    def __init__(self, meetings: Meetings) -> None:
+        self.meetings = meetings
+        self._left = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def stop(self) -> None:
+        """The process is about to end."""
+        self._left.set()
+
+    def _watch(self) -> None:
+        while not self._left.wait(PERIOD):
+            if self.meetings.has_ended() and not self._left.wait(GRACE):
+                text = f"\nmotet [rank {self.meetings.rank}]: ended while it hung: process 0 has ended the run.\n"
+                os.write(2, text.encode())
+                os._exit(1)
