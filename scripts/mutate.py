@@ -500,6 +500,50 @@ FAULTS = (
         "if True:",
         ("tests/test_check_policy.py::test_impossible_settings_raise",),
     ),
+    Fault(
+        "reference of sharded weights swapped where nobody gathers from",
+        "motet/policies/trainable.py",
+        "if is_sharded(parameter):  # in place",
+        "if False:  # in place",
+        ("tests/distributed/test_fully_sharded.py::test_the_reference_of_sharded_weights_answers_with_its_own",),
+    ),
+    Fault(
+        "each process decides alone whether to share prompts",
+        "motet/policies/generation/replay.py",
+        "return all(shares_of) and len({*continues_of}) == 1",
+        "return shares",
+        ("tests/distributed/test_fully_sharded.py::test_prompts_are_shared_where_all_processes_share_them",),
+    ),
+    Fault(
+        "a denoiser runs as often as its own acts need",
+        "motet/policies/diffusion/models/common.py",
+        "max(from_all_processes(len(groups))) - len(groups)",
+        "0",
+        ("tests/distributed/test_fully_sharded.py::test_a_denoiser_runs_as_often_as_in_the_process_with_most_shapes",),
+    ),
+    Fault(
+        "parameters that this process does not use have no gradient",
+        "motet/distributed/fully_sharded.py",
+        "if missing or not reached else",
+        "if not reached else",
+        ("tests/distributed/test_fully_sharded.py::test_a_parameter_that_only_another_process_uses_takes_part",),
+    ),
+    Fault(
+        "gradient clipped by the norm of one process",
+        "motet/distributed/fully_sharded.py",
+        "self.processes.all_reduce_([square])",
+        "pass",
+        ("tests/distributed/test_fully_sharded.py::test_the_norm_is_that_of_all_shards",),
+    ),
+    Fault(
+        "processes with fewer micro-batches stop early",
+        "motet/distributed/passes.py",
+        "passes += [([filler], None)] * (",
+        "passes += [] * (",
+        (
+            "tests/distributed/test_fully_sharded.py::test_micro_batches_are_the_same_kinds_in_the_same_number_everywhere",
+        ),
+    ),
 )
 
 

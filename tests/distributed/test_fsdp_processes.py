@@ -1,0 +1,74 @@
+"""FSDP2 in two processes, whose acts differ in kind, number and shape: the gradient is that of one process."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from motet.core.conversation import user
+from motet.core.protocols import Request
+from motet.core.trajectory import Act, Sampling
+from motet.distributed.fully_sharded import FullySharded
+from motet.distributed.parallel import Parallel
+from motet.distributed.processes import Processes
+from motet.policies.shards import full_data
+from motet.policies.unified import UnifiedPolicy
+from motet.training.batches import micro_batches
+from tests.distributed.mixed_run import SAMPLING, mixed_policy
+from tests.distributed.spawned import run_in_processes
+from tests.runs import save_tiny_janus
+
+pytestmark = pytest.mark.slow
+
+
+def acts_for(policy: UnifiedPolicy, rank: int) -> list[Act]:
+    """Process 0: two texts that share a prompt, one about an image. Process 1: images and texts of prompts of its own."""
+    if rank == 0:
+        shared = user("draw three red circles")
+        (image,) = policy.text_policy.generate_images("a star")
+        asked = [shared, shared, shared, user(image.image, "what is it?")]
+        return policy.act([Request("text", "t", context, (0, n)) for n, context in enumerate(asked)], SAMPLING["text"])
+    drawn = policy.act([Request("image", "i", user(f"draw {n}"), (1, n)) for n in range(3)], SAMPLING["image"])
+    painted = [Request("denoising", "d", act.context + act.to_conversation(), (2, n)) for n, act in enumerate(drawn)]
+    texts = [Request("text", "t", user(f"hello {'x' * n}"), (3, n)) for n in range(2)]
+    return [*drawn, *policy.act(painted, SAMPLING["denoising"]), *policy.act(texts, Sampling(max_tokens=1))]
+
+
+def gradients(parallel: Parallel, policy: UnifiedPolicy, acts: list[Act], budget: int) -> dict[str, torch.Tensor]:
+    """Of a weighted sum of log-probs; clipped, so that the norm counts too."""
+    batches = list(micro_batches([policy.num_tokens(act) for act in acts], budget))
+    for chosen, members in parallel.agree_on_passes(policy, acts, batches):
+        total = sum(
+            replay.log_probs.sum() * float(act.log_probs.sum().sin())
+            for act, replay in zip(chosen, parallel.replay(policy, chosen))
+        )
+        (total * (0.0 if members is None else 1.0)).backward()
+    parameters = list(policy.trainable().values())
+    parallel.reduce_gradients(parameters)
+    norm = torch.as_tensor(parallel.clip_gradient(parameters, 1.0)).clone()
+    whole = {name: full_data(p.grad) for name, p in policy.trainable().items() if p.grad is not None}
+    return {"norm": norm, **whole}
+
+
+def gradients_of_two(processes: Processes, janus: Path) -> dict[str, torch.Tensor]:
+    policy, parallel = mixed_policy(janus), FullySharded(processes)
+    parallel.prepare(policy)
+    with parallel.full_weights(policy):
+        acts = acts_for(policy, processes.rank)
+    with torch.no_grad():  # a replay without gradient leaves nothing behind
+        for chosen, _ in parallel.agree_on_passes(policy, acts, [list(range(len(acts)))]):
+            parallel.replay(policy, chosen)
+    return gradients(parallel, policy, acts, 200)
+
+
+def test_two_processes_add_up_to_one(tmp_path):
+    janus = save_tiny_janus(tmp_path / "janus")
+    policy = mixed_policy(janus)
+    acts = [*acts_for(policy, 0), *acts_for(policy, 1)]
+    alone = gradients(Parallel(), policy, acts, 10_000)
+    for together in run_in_processes(gradients_of_two, 2, tmp_path / "two", janus):
+        assert together.keys() == alone.keys()
+        for name, gradient in alone.items():
+            torch.testing.assert_close(
+                together[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}"
+            )
