@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 def acts_for(policy: UnifiedPolicy, rank: int) -> list[Act]:
-    """Process 0: two texts that share a prompt, one about an image. Process 1: images and texts of prompts of its own."""
+    """Process 0: texts that share a prompt, one about an image. Process 1: images and texts of prompts of their own."""
     if rank == 0:
         shared = user("draw three red circles")
         (image,) = policy.text_policy.generate_images("a star")
@@ -40,7 +40,7 @@ def gradients(parallel: Parallel, policy: UnifiedPolicy, acts: list[Act], budget
     for chosen, members in parallel.agree_on_passes(policy, acts, batches):
         total = sum(
             replay.log_probs.sum() * float(act.log_probs.sum().sin())
-            for act, replay in zip(chosen, parallel.replay(policy, chosen))
+            for act, replay in zip(chosen, parallel.replay(policy, chosen), strict=True)
         )
         (total * (0.0 if members is None else 1.0)).backward()
     parameters = list(policy.trainable().values())
