@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 
@@ -30,3 +31,18 @@ def fetch(values: Sequence[Tensor | float]) -> list[float]:
         for place, number in zip((n for part in by_dtype.values() for n in part), numbers, strict=True):
             fetched[place] = number
     return fetched
+
+
+def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor on a device, in a type if one is given. From the host it is copied out of pinned memory: nothing waits.
+    MPS has no pinned memory.
+    """
+    tensor = tensor if dtype is None else tensor.to(dtype)
+    if tensor.device.type != "cpu" or device.type in ("cpu", "mps"):
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def index_on(device: torch.device, places: Sequence[int]) -> Int[Tensor, "N"]:
+    """Places as an index tensor on a device."""
+    return to_device(torch.tensor(places, dtype=torch.long), device)

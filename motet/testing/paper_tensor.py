@@ -19,6 +19,7 @@ SYNCS: dict[Any, str] = {
     aten._local_scalar_dense: "item",
     aten.nonzero: "nonzero",
     aten.masked_select: "masked_select",
+    aten.masked_scatter_backward: "masked_select",
     aten.equal: "equal",
     aten.allclose: "allclose",
     aten._unique2: "unique",
@@ -141,7 +142,13 @@ class DispatchMode(TorchDispatchMode):
         return super().__exit__(*failure)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
+        if not torch.is_inference_mode_enabled():
+            return self._run(func, args, dict(kwargs or {}))
+        # In inference mode composite operations arrive whole, and views of a subclass cannot be made.
+        with torch.inference_mode(False), torch.no_grad(), self:
+            return func(*args, **(kwargs or {}))
+
+    def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
         papers = [value for value in tensors if isinstance(value, PaperTensor)]
         on_paper = is_paper(kwargs["device"]) if kwargs.get("device") is not None else bool(papers)
@@ -165,6 +172,8 @@ class DispatchMode(TorchDispatchMode):
 
     def _count_copy(self, to_paper: bool, source: Tensor, non_blocking: bool) -> None:
         from_paper = isinstance(source, PaperTensor)
+        if not source.numel():
+            return
         if from_paper and to_paper:
             self.counters.launched("copy")
         elif from_paper:

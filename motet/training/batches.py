@@ -14,6 +14,7 @@ from torch import Tensor
 from motet.core.protocols import Replay
 from motet.core.trajectory import Act
 from motet.numerics.aggregation import StepCounts
+from motet.numerics.transfers import to_device
 
 Stats = dict[str, float]
 DeviceStats = dict[str, Tensor | float]
@@ -90,8 +91,8 @@ class StepBatch:
                 [chosen[k] for k in places],
                 log_probs,
                 {name: torch.cat([replay.extras[name] for replay in own]) for name in own[0].extras},
-                torch.repeat_interleave(torch.arange(len(places)), lengths).to(log_probs.device),
-                lengths.to(log_probs.device),
+                to_device(torch.repeat_interleave(torch.arange(len(places)), lengths), log_probs.device),
+                to_device(lengths, log_probs.device),
             )
 
 
@@ -121,12 +122,12 @@ class PackedBatch:
         """Acts and actions of this kind in the whole step: what a loss is divided by."""
         return StepCounts(*self.step.denominators[self.kind], self.step.max_actions.get(self.kind))
 
-    @property
+    @cached_property
     def advantages(self) -> Float[Tensor, "A"]:
         """Every action has its act's."""
-        return self.log_probs.new_tensor([self.step.advantages[n] for n in self.positions])[self.owner]
+        return self.like_log_probs(torch.tensor([self.step.advantages[n] for n in self.positions]))[self.owner]
 
-    @property
+    @cached_property
     def old_log_probs(self) -> Float[Tensor, "A"]:
         """Under the weights at the start of the update, without gradient."""
         return self.log_probs.detach() if self.step.old is None else self._gather(self.step.old)
@@ -154,11 +155,15 @@ class PackedBatch:
         selected = self.step.high_entropy
         if selected is None or self.kind not in selected.counts:
             return None
-        return torch.cat([selected.masks[n] for n in self.positions]).to(self.log_probs)
+        return self.like_log_probs(torch.cat([selected.masks[n] for n in self.positions]))
 
     def _gather(self, replays: Sequence[Replay], extra: str | None = None) -> Float[Tensor, "A ..."]:
         own = [replays[n] for n in self.positions]
-        return torch.cat([r.log_probs if extra is None else r.extras[extra] for r in own]).to(self.log_probs)
+        return self.like_log_probs(torch.cat([r.log_probs if extra is None else r.extras[extra] for r in own]))
+
+    def like_log_probs(self, values: Tensor) -> Tensor:
+        """Values in the type of the log-probs, where these are."""
+        return to_device(values, self.log_probs.device, self.log_probs.dtype)
 
 
 def micro_batches(num_tokens: Sequence[int], budget: int, units: Sequence[int] | None = None) -> Iterator[list[int]]:

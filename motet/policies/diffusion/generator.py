@@ -76,11 +76,13 @@ class DiffusionGenerator:
     def _draw(
         self, requests: Sequence[Request], encodings: Sequence[Any], sampling: Sampling, version: int
     ) -> list[Act]:
-        times = self.denoiser.schedule(sampling.num_steps, self.shape, sampling.shift).to(self.device)
+        times = self.denoiser.schedule(sampling.num_steps, self.shape, sampling.shift)
         keys = [request.key for request in requests]
         with self._autocasting():
             branches = self.conditioner.branches(encodings, [sampling] * len(requests))
-            samples = sample_latents(self.denoiser.velocity, branches, keys, self.shape, times, sampling)
+            samples = sample_latents(
+                self.denoiser.velocity, branches, keys, self.shape, times, sampling, device=self.device
+            )
         behaviour = samples.behaviour_log_probs
         return [
             DenoisingSteps(
@@ -93,7 +95,7 @@ class DiffusionGenerator:
                 trained=request.trained,
                 policy_version=version,
                 states=samples.states[n].clone(),
-                times=times.cpu(),
+                times=times,
                 stochastic=samples.stochastic,
                 image=image,
             )

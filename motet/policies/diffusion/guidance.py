@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from motet.core.trajectory import Sampling
 from motet.numerics.flow.path import at_least_float32, broadcast_like
+from motet.numerics.transfers import index_on, to_device
 
 Velocity = Callable[[Float[Tensor, "A *D"], Float[Tensor, "A"], Sequence[Any]], Float[Tensor, "A *D"]]
 """A network: states, their sigmas and a condition for each -> velocities `noise - image`."""
@@ -68,18 +70,20 @@ def guided_velocity(
     """Row a's velocity under `branches[a]`, in float32 at least; all branches of all rows are one batch."""
     if not branches:  # acts without actions: samples of the ODE
         return at_least_float32(x)
-    counts = torch.tensor([len(own.conditions) for own in branches], device=x.device)
-    owner = torch.repeat_interleave(torch.arange(len(branches), device=x.device), counts)
+    owner = index_on(x.device, [n for n, own in enumerate(branches) for _ in own.conditions])
     conditions = [condition for own in branches for condition in own.conditions]
     velocities = at_least_float32(network(x[owner], sigma[owner], conditions))
     if len(conditions) == len(branches):
         return velocities
-    weights = velocities.new_tensor([weight for own in branches for weight in own.weights])
+    weights = to_device(
+        torch.tensor([weight for own in branches for weight in own.weights]), x.device, velocities.dtype
+    )
     mixed = torch.zeros(x.shape, dtype=velocities.dtype, device=x.device)
     mixed = mixed.index_add(0, owner, broadcast_like(weights, velocities) * velocities)
-    first = counts.cumsum(0) - counts
+    first = list(itertools.accumulate((len(own.conditions) for own in branches), initial=0))
     for rescale in dict.fromkeys(own.rescale for own in branches):
         if rescale is not None:
-            rows = torch.tensor([n for n, own in enumerate(branches) if own.rescale is rescale], device=x.device)
-            mixed = mixed.index_copy(0, rows, rescale(mixed[rows], velocities[first[rows]]))
+            own_rows = [n for n, own in enumerate(branches) if own.rescale is rescale]
+            rows, conditional = (index_on(x.device, places) for places in (own_rows, [first[n] for n in own_rows]))
+            mixed = mixed.index_copy(0, rows, rescale(mixed[rows], velocities[conditional]))
     return mixed

@@ -15,6 +15,7 @@ from motet.core.trajectory import DenoisingSteps
 from motet.numerics.flow.matching import flow_matching_loss, logit_normal_sigmas
 from motet.numerics.flow.path import broadcast_like, interpolate
 from motet.numerics.flow.steps import log_density, sde_step
+from motet.numerics.transfers import to_device
 from motet.policies.diffusion.guidance import GuidanceBranches, Velocity, guided_velocity
 from motet.policies.generation.noise import KeyedNormal, uniforms
 
@@ -31,14 +32,16 @@ def replay_log_probs(
     Offers `mean` and `velocity` `[N, *D]`, `std`, `sigma` and `sigma_next` `[N]`. The log-prob of a dataset's act is
     minus its flow-matching loss (`make_flow_matching_pairs`); it offers no `mean` and no `std`.
     """
-    taken = [torch.tensor(act.stochastic) for act in acts]
     counts = [act.num_actions for act in acts]
-    x = torch.cat([act.states[:-1][own] for act, own in zip(acts, taken, strict=True)]).to(device)
-    sigma = torch.cat([act.times[:-1][own] for act, own in zip(acts, taken, strict=True)]).to(device)
+    steps = [
+        (act.states[:-1][taken], act.states[1:][taken], act.times[:-1][taken], act.times[1:][taken])
+        for act, taken in ((act, torch.tensor(act.stochastic)) for act in acts)
+    ]
+    x, after, sigma, sigma_next = (to_device(torch.cat(part), device) for part in zip(*steps, strict=True))
     each = [own.scoring for own, count in zip(branches, counts, strict=True) for _ in range(count)]
     velocities = guided_velocity(network, x, sigma, each).split(counts)
-    parts = zip(acts, taken, velocities, x.split(counts), sigma.split(counts), strict=True)
-    return [_replay_one(act, own, velocity, x, sigma, needs) for act, own, velocity, x, sigma in parts]
+    of_acts = zip(*(part.split(counts) for part in (x, after, sigma, sigma_next)), strict=True)
+    return [_replay_one(*one, needs) for one in zip(acts, velocities, of_acts, strict=True)]
 
 
 def make_flow_matching_pairs(
@@ -62,16 +65,18 @@ def renoise(act: DenoisingSteps, key: RandomKey) -> DenoisingSteps:
 
 
 def _replay_one(
-    act: DenoisingSteps, taken: Tensor, velocity: Tensor, x: Tensor, sigma: Tensor, needs: Collection[str]
+    act: DenoisingSteps,
+    velocity: Tensor,
+    step: tuple[Tensor, Tensor, Tensor, Tensor],
+    needs: Collection[str],
 ) -> Replay:
-    after = act.states[1:][taken].to(x)
-    sigma_next = act.times[1:][taken].to(x)
+    x, after, sigma, sigma_next = step
     offers: dict[str, Any] = {"velocity": velocity, "sigma": sigma, "sigma_next": sigma_next}
     if act.log_probs is None:
         noise = after + (x - after) / broadcast_like(sigma, x)
         log_probs = -flow_matching_loss(velocity, after, noise)
     else:
-        step = sde_step(x, velocity, sigma, sigma_next, act.sampling.noise_level, act.sampling.sde_type)
-        log_probs = log_density(after, *step)
-        offers |= step._asdict()
+        gaussian = sde_step(x, velocity, sigma, sigma_next, act.sampling.noise_level, act.sampling.sde_type)
+        log_probs = log_density(after, *gaussian)
+        offers |= gaussian._asdict()
     return Replay(log_probs, {name: offers[name] for name in needs if name in offers})

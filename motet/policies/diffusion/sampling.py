@@ -14,6 +14,7 @@ from motet.core.protocols import RandomKey
 from motet.core.trajectory import Sampling
 from motet.numerics.flow.steps import log_density, ode_step, sample_gaussian, sde_step
 from motet.numerics.flow.windows import stochastic_steps
+from motet.numerics.transfers import to_device
 from motet.policies.diffusion.guidance import GuidanceBranches, Velocity, guided_velocity
 from motet.policies.generation.noise import KeyedNormal
 
@@ -41,40 +42,44 @@ def sample_latents(
     shape: Sequence[int],
     times: Float[Tensor, "S1"],
     sampling: Sampling,
+    *,
+    device: torch.device | None = None,
 ) -> DiffusionSamples:
     """Denoise B latents of one shape along one schedule; latent b has its noise from `keys[b]` alone.
 
+    The network is on `device`; None: where `times` are.
     Raises NumericsError when a state is not finite, ValueError for a window without a step.
     """
     stochastic = stochastic_mask(times, sampling)
-    device = times.device
+    device = device or times.device
+    sigmas = to_device(times, device)
     noise = KeyedNormal(keys, shape)
-    x = noise.next().to(device)
-    states, scored, behaviour = [x.cpu()], [], []
+    x = to_device(noise.next(), device)
+    states, scored, behaviour = [x], [], []
     for n, noisy in enumerate(stochastic):
-        sigma, after = times[n].expand(len(x)), times[n + 1].expand(len(x))
+        sigma, after = sigmas[n].expand(len(x)), sigmas[n + 1].expand(len(x))
         velocity = guided_velocity(network, x, sigma, branches)
         if noisy:
             step = sde_step(x, velocity, sigma, after, sampling.noise_level, sampling.sde_type)
-            x_next = sample_gaussian(step, noise.next().to(device)).float()
+            x_next = sample_gaussian(step, to_device(noise.next(), device)).float()
             log_probs = log_density(x_next, *step)
             if sampling.guidance == "conditional":
-                behaviour.append(log_probs.cpu())
+                behaviour.append(log_probs)
                 own = guided_velocity(network, x, sigma, [b.scoring for b in branches])
                 step = sde_step(x, own, sigma, after, sampling.noise_level, sampling.sde_type)
                 log_probs = log_density(x_next, *step)
-            scored.append(log_probs.cpu())
+            scored.append(log_probs)
             x = x_next
         else:
             x = ode_step(x, velocity, sigma, after).float()
-        states.append(x.cpu())
+        states.append(x)
     if not bool(x.isfinite().all()):
         raise NumericsError(
             "A denoised latent is not finite.",
             fix="look for NaN in the weights, lower the learning rate, or sample in float32 (policy.dtype).",
         )
     return DiffusionSamples(
-        torch.stack(states, dim=1),
+        torch.stack(states, dim=1).cpu(),
         _stack_steps(scored, len(x)),
         _stack_steps(behaviour, len(x)) if sampling.guidance == "conditional" else None,
         stochastic,
@@ -95,4 +100,4 @@ def stochastic_mask(times: Float[Tensor, "S1"], sampling: Sampling) -> tuple[boo
 
 
 def _stack_steps(per_step: list[Tensor], rows: int) -> Float[Tensor, "B N"]:
-    return torch.stack(per_step, dim=1) if per_step else torch.zeros(rows, 0)
+    return torch.stack(per_step, dim=1).cpu() if per_step else torch.zeros(rows, 0)

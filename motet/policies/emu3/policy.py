@@ -13,6 +13,7 @@ from transformers import Emu3ForConditionalGeneration, Emu3Processor, PreTrained
 from transformers.models.emu3.image_processing_emu3 import Emu3ImageProcessor
 
 from motet.core.errors import CheckpointError
+from motet.numerics.transfers import index_on
 from motet.policies.checkpoints import open_checkpoint
 from motet.policies.emu3.prompt_encoding import Emu3Encoder
 from motet.policies.generation.adapter import LanguageModelAdapter
@@ -58,7 +59,7 @@ class Emu3Adapter(LanguageModelAdapter):
 
     def separator_vector(self) -> Float[Tensor, "1 D"]:
         """The embedding of the end-of-line token."""
-        return self.embed_tokens(torch.tensor([self.model.vocabulary_mapping.eol_token_id], device=self.device))
+        return self.embed_tokens(index_on(self.device, [self.model.vocabulary_mapping.eol_token_id]))
 
     def head(self, kind: str) -> Head:
         """The language head, for images its rows of visual tokens."""

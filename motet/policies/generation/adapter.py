@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
 from motet.core.trajectory import Act, Encoding, ImageTokens, TextTokens
+from motet.numerics.transfers import to_device
 from motet.policies.generation.chat_template import ChatTemplateEncoder
 from motet.policies.generation.decode_loop import Embed, Head, Separator
 from motet.policies.generation.fused_weights import in_dtype
@@ -22,14 +23,14 @@ from motet.policies.generation.fused_weights import in_dtype
 class EmbeddedPrompt:
     """A prompt as input of the language model. What is generated after it starts at `next_position`.
 
-    `positions` are M-RoPE's (time, height, width); None: 0 .. T - 1. `visual` is True at image tokens, and `deep` are
-    what Qwen3-VL adds there to the hidden states of its first layers (DeepStack, arXiv 2406.04334).
+    `positions` are M-RoPE's (time, height, width); None: 0 .. T - 1. `visual` are the places of image tokens, and
+    `deep` what Qwen3-VL adds there to the hidden states of its first layers (DeepStack, arXiv 2406.04334).
     """
 
     vectors: Float[Tensor, "T D"]
     next_position: int
     positions: Int[Tensor, "3 T"] | None = None
-    visual: Bool[Tensor, "T"] | None = None
+    visual: Int[Tensor, "I"] | None = None
     deep: tuple[Float[Tensor, "I D"], ...] = ()
 
 
@@ -82,7 +83,7 @@ class LanguageModelAdapter:
 
     def embed_ids(self, ids: Int[Tensor, "T"]) -> EmbeddedPrompt:
         """A prompt of plain tokens, as the unconditional branch is one."""
-        return EmbeddedPrompt(self.embed_tokens(ids.to(self.device)), len(ids))
+        return EmbeddedPrompt(self.embed_tokens(to_device(ids, self.device)), len(ids))
 
     def embed_tokens(self, ids: Int[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
         """Vectors of text tokens."""
@@ -98,7 +99,7 @@ class LanguageModelAdapter:
         Also the places in them whose hidden states predict the actions but the first.
         """
         assert isinstance(act, TextTokens | ImageTokens)
-        ids = act.ids[:-1].to(self.device)
+        ids = to_device(act.ids[:-1], self.device)
         if not isinstance(act, ImageTokens):
             return self.embed_tokens(ids), range(len(ids))
         vectors, width = self.embed_image_tokens(ids), self.row_width

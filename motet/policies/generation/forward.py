@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
+from motet.numerics.transfers import index_on
 from motet.policies.generation.adapter import EmbeddedPrompt
 from motet.policies.generation.shared_prefix import PrefixKeysAndValues, ReadOnlyPrefix
 from motet.policies.versions import read_with_cache
@@ -89,9 +90,19 @@ class KVCacheContinuation:
             self.language,
             self.cache,
             inputs_embeds=vectors,
-            attention_mask=None if self.seen is None else self.seen.long(),
+            attention_mask=self._mask(count),
             position_ids=positions if self.axes is None else positions.expand(self.axes, -1, -1),
         ).last_hidden_state
+
+    def _mask(self, count: int) -> Tensor | None:
+        """What transformers is told of `seen` for so many new vectors.
+
+        Of a 2D mask it asks, for one vector, whether all columns are seen: a wait for the device per token. A 4D mask
+        it takes as it is.
+        """
+        if self.seen is None or count > 1 or self.language.config._attn_implementation != "sdpa":
+            return None if self.seen is None else self.seen.long()
+        return self.seen[:, None, None]
 
     def step(self, embeddings: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
         """Append one token to every row; returns its hidden state."""
@@ -116,8 +127,8 @@ def prefill(language: Any, prompts: Sequence[EmbeddedPrompt]) -> PrefillOutput:
         language,
         hidden,
         cache,
-        torch.tensor(lengths, device=hidden.device),
-        torch.tensor(following, device=hidden.device),
+        index_on(hidden.device, lengths),
+        index_on(hidden.device, following),
         padded=min(lengths) < max(lengths),
         axes=None if prompts[0].positions is None else len(prompts[0].positions),
     )
@@ -142,12 +153,23 @@ def _inputs(prompts: Sequence[EmbeddedPrompt], tails: Sequence[Tensor] | None = 
             positions.append(torch.cat([prompt.positions, further.expand(len(prompt.positions), -1)], dim=1).T)
     if positions:
         inputs["position_ids"] = pad_sequence(positions, batch_first=True).permute(2, 0, 1)
-    deep = [prompt.deep for prompt in prompts if prompt.deep]
-    if deep:
-        visual = torch.zeros(inputs["inputs_embeds"].shape[:2], dtype=torch.bool, device=rows[0].device)
-        for row, prompt in enumerate(prompts):
-            if prompt.visual is not None:
-                visual[row, : len(prompt.visual)] = prompt.visual
-        inputs["visual_pos_masks"] = visual
-        inputs["deepstack_visual_embeds"] = [torch.cat(layer) for layer in zip(*deep, strict=True)]
+    if any(prompt.deep for prompt in prompts):
+        inputs |= _deepstack_inputs(prompts, inputs["inputs_embeds"])
     return inputs
+
+
+def _deepstack_inputs(prompts: Sequence[EmbeddedPrompt], rows: Float[Tensor, "R T D"]) -> dict[str, Any]:
+    """What is added to the hidden states of the first layers, as one tensor of the size of `rows` per layer.
+
+    transformers indexes hidden states with `visual_pos_masks`, adds, and writes back. With the mask of image tokens it
+    would wait for the device four times a layer; here it is given all rows, and zeros where nothing is added.
+    """
+    count, longest, width = rows.shape
+    holders = [(row, prompt) for row, prompt in enumerate(prompts) if prompt.deep and prompt.visual is not None]
+    places = torch.cat([row * longest + prompt.visual for row, prompt in holders if prompt.visual is not None])
+    layers = (torch.cat(layer).to(rows.dtype) for layer in zip(*(prompt.deep for _, prompt in holders), strict=True))
+    empty = rows.new_zeros(count * longest, width)
+    return {
+        "visual_pos_masks": torch.arange(count, device=rows.device),
+        "deepstack_visual_embeds": [empty.index_copy(0, places, layer).view(rows.shape) for layer in layers],
+    }

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motet.core.protocols import RandomKey
+from motet.numerics.transfers import to_device
 
 
 def uniforms(keys: Sequence[RandomKey], count: int) -> Float[Tensor, "B N"]:
@@ -26,9 +27,9 @@ def action_uniforms(keys: Sequence[RandomKey], count: int, device: torch.device)
     On MPS, which has nothing wider, float32.
     """
     if device.type == "mps":
-        return uniforms(keys, count).to(device)
+        return to_device(uniforms(keys, count), device)
     drawn = [_generator(key).random(count) for key in keys]
-    return torch.from_numpy(np.stack(drawn) if drawn else np.empty((0, count))).to(device)
+    return to_device(torch.from_numpy(np.stack(drawn) if drawn else np.empty((0, count))), device)
 
 
 class KeyedNormal:

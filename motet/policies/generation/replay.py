@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from motet.core.protocols import Replay
 from motet.core.trajectory import Act, ImageTokens, TextTokens
 from motet.numerics.logprobs import Head, hidden_log_probs
+from motet.numerics.transfers import index_on, to_device
 from motet.policies.generation.adapter import EmbeddedPrompt, LanguageModelAdapter
 from motet.policies.generation.forward import forward_rows, prefill
 from motet.policies.generation.shared_prefix import checkpointing_with_cache
@@ -51,7 +52,7 @@ class HiddenStates:
         """
         pairs = zip(branches, num_actions, strict=True)
         rows = [row for branch, count in pairs for row in self.predictors[branch][:count]]
-        return self.hidden[torch.tensor(rows, dtype=torch.long, device=self.hidden.device)]
+        return self.hidden[index_on(self.hidden.device, rows)]
 
 
 def replay(adapter: LanguageModelAdapter, acts: Sequence[Act], needs: Collection[str]) -> list[Replay]:
@@ -126,7 +127,7 @@ def _prefill_and_extend(language: Any, prompts: list[EmbeddedPrompt], branches: 
     count, longest, width = prefix.hidden.shape
     hidden = prefix.hidden.reshape(-1, width)
     if tails.shape[1]:
-        owner = torch.tensor([branch.prompt for branch in branches], device=hidden.device)
+        owner = index_on(hidden.device, [branch.prompt for branch in branches])
         hidden = torch.cat([hidden, prefix.extended(owner, tails).reshape(-1, width)])
     first = [b.prompt * longest + len(prompts[b.prompt].vectors) - 1 for b in branches]
     rest = [count * longest + n * tails.shape[1] for n in range(len(branches))]
@@ -160,7 +161,7 @@ def score(
     log_probs, entropies = hidden_log_probs(
         hidden,
         head,
-        torch.cat([_ids(act) for act in acts]).to(hidden.device),
+        to_device(torch.cat([_ids(act) for act in acts]), hidden.device),
         **sampling.scoring,
         unconditional=uncond_hidden,
         guidance_scale=sampling.guidance_scale,

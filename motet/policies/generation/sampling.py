@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from motet.core.trajectory import Encoding, Sampling
+from motet.numerics.transfers import index_on
 from motet.policies.generation.adapter import LanguageModelAdapter
 from motet.policies.generation.decode_loop import Decoded, Embed, Head, PromptEmbeddings, decode, generate_from_state
 from motet.policies.generation.forward import prefill
@@ -66,7 +67,7 @@ def sample_with_cache(
 ) -> Decoded:
     """Up to N actions after each of B prompts, of which equal ones (the same object) are encoded once; no guidance."""
     unique, rows = distinct(encodings)
-    owner = torch.tensor(rows, device=adapter.device)
+    owner = index_on(adapter.device, rows)
     language = adapter.language_model
     with without_checkpointing(language):
         prefix = prefill(language, adapter.embed_prompts(unique))
@@ -96,14 +97,14 @@ def left_padded(
             assert encoding.null_ids is not None
             of_prompt.append(uncond.setdefault(tuple(encoding.null_ids.tolist()), len(uncond)))
         embedded += [adapter.embed_ids(torch.tensor(ids)).vectors for ids in uncond]
-        null_rows = torch.tensor([len(unique) + of_prompt[place] for place in places], device=device)
+        null_rows = index_on(device, [len(unique) + of_prompt[place] for place in places])
     longest = max(len(e) for e in embedded)
     table = embedded[0].new_zeros(len(embedded), longest, embedded[0].shape[-1])
     mask = torch.zeros(len(embedded), longest, dtype=torch.bool, device=device)
     for row, vectors in enumerate(embedded):
         table[row, longest - len(vectors) :] = vectors
         mask[row, longest - len(vectors) :] = True
-    return PromptEmbeddings(table, mask), torch.tensor(places, device=device), null_rows
+    return PromptEmbeddings(table, mask), index_on(device, places), null_rows
 
 
 def distinct(items: Sequence[Any]) -> tuple[list[Any], list[int]]:

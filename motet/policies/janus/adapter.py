@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from motet.core.errors import CheckpointError
 from motet.core.trajectory import Encoding
+from motet.numerics.transfers import to_device
 from motet.policies.generation.adapter import EmbeddedPrompt, LanguageModelAdapter
 from motet.policies.generation.decode_loop import Embed, Head
 from motet.policies.generation.fused_weights import in_dtype
@@ -38,11 +39,11 @@ class JanusAdapter(LanguageModelAdapter):
         features = self._features(encodings)
         prompts: list[EmbeddedPrompt] = []
         for number, encoding in enumerate(encodings):
-            ids = encoding.ids.to(self.device)
+            ids = to_device(encoding.ids, self.device)
             vectors = self.embed_tokens(ids)
             if number in features:
-                places = (ids == self.encoder.image_id).unsqueeze(-1)
-                vectors = vectors.masked_scatter(places, features[number].to(vectors.dtype))
+                places = to_device((encoding.ids == self.encoder.image_id).nonzero().flatten(), self.device)
+                vectors = vectors.index_copy(0, places, features[number].to(vectors.dtype))
             prompts.append(EmbeddedPrompt(vectors, len(ids)))
         return prompts
 
@@ -82,7 +83,7 @@ class JanusAdapter(LanguageModelAdapter):
         if not holders:
             return {}
         inner = self.model.model
-        pixels = torch.cat([p for _, p in holders]).to(self.device, inner.vision_model.dtype)
+        pixels = to_device(torch.cat([p for _, p in holders]), self.device, inner.vision_model.dtype)
         aligned = inner.aligner(inner.vision_model(pixels).last_hidden_state)
         split = aligned.split([len(p) for _, p in holders])
         return {number: part.flatten(0, 1) for (number, _), part in zip(holders, split, strict=True)}

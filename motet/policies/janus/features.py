@@ -18,6 +18,7 @@ from motet.core.conversation import Conversation, ImagePart
 from motet.core.errors import CheckpointError
 from motet.core.protocols import Features
 from motet.core.trajectory import Encoding
+from motet.numerics.transfers import to_device
 from motet.policies.generation.chat_template import SENTINEL, with_sentinels
 from motet.policies.generation.sampling import distinct
 from motet.policies.janus.adapter import JanusAdapter
@@ -46,7 +47,7 @@ def hidden_at(
     """Hidden states at the image tokens that follow each context, in one pass; rows are padded on the right."""
     unique, places = distinct(encodings)
     prompts = adapter.embed_prompts(unique)
-    generated = adapter.embed_image_tokens(codes.to(adapter.device))
+    generated = adapter.embed_image_tokens(to_device(codes, adapter.device))
     before = [prompts[place].vectors for place in places]
     rows = pad_sequence([torch.cat(pair) for pair in zip(before, generated, strict=True)], batch_first=True)
     hidden: Tensor = adapter.language_model(inputs_embeds=rows, use_cache=False).last_hidden_state

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from motet.core.errors import CheckpointError
 from motet.core.trajectory import Encoding
+from motet.numerics.transfers import to_device
 from motet.policies.generation.adapter import EmbeddedPrompt, LanguageModelAdapter
 from motet.policies.qwen_vl.prompt_encoding import VlmEncoder
+from motet.policies.qwen_vl.vision_inputs import precomputed_vision_inputs
 
 
 class QwenVLAdapter(LanguageModelAdapter):
@@ -31,14 +33,14 @@ class QwenVLAdapter(LanguageModelAdapter):
         features = self._features(encodings)
         prompts: list[EmbeddedPrompt] = []
         for number, encoding in enumerate(encodings):
-            ids = encoding.ids.to(self.device)
-            vectors, visual, deep = self.embed_tokens(ids), ids == self.image_id, ()
+            vectors, deep = self.embed_tokens(to_device(encoding.ids, self.device)), ()
+            visual = to_device((encoding.ids == self.image_id).nonzero().flatten(), self.device)
             if number in features:
                 merged, *deeper = (part.to(vectors.dtype) for part in features[number])
-                vectors, deep = vectors.masked_scatter(visual.unsqueeze(-1), merged), tuple(deeper)
+                vectors, deep = vectors.index_copy(0, visual, merged), tuple(deeper)
             positions = self._positions(encoding)
             following = int(positions.max()) + 1
-            prompts.append(EmbeddedPrompt(vectors, following, positions.to(self.device), visual, deep))
+            prompts.append(EmbeddedPrompt(vectors, following, to_device(positions, self.device), visual, deep))
         return prompts
 
     def _positions(self, encoding: Encoding) -> Int[Tensor, "3 T"]:
@@ -63,9 +65,9 @@ class QwenVLAdapter(LanguageModelAdapter):
         if not holders:
             return {}
         inner = self.model.model
-        pixels = torch.cat([pixels for _, pixels, _ in holders]).to(self.device)
-        grids = torch.cat([grids for _, _, grids in holders if grids is not None]).to(self.device)
-        seen = inner.get_image_features(pixels, grids)
+        pixels = to_device(torch.cat([pixels for _, pixels, _ in holders]), self.device)
+        grids = torch.cat([grids for _, _, grids in holders if grids is not None])
+        seen = inner.get_image_features(pixels, grids, **precomputed_vision_inputs(inner.visual, grids, self.device))
         parts = [seen.pooler_output, *(getattr(seen, "deepstack_features", None) or ())]
         joined = [torch.cat(tuple(part)) if isinstance(part, tuple | list) else part for part in parts]
         merged = inner.visual.spatial_merge_size**2

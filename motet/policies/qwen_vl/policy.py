@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motet.core.trajectory import Encoding
+from motet.numerics.transfers import index_on
 from motet.policies.generation.forward import forward_rows, prefill
 from motet.policies.generation.policy import LanguageModelPolicy
 from motet.policies.generation.sampling import distinct
@@ -46,7 +47,7 @@ class VlmPolicy(LanguageModelPolicy):
                 hidden = self._hidden_after(unique, appended)
             else:
                 hidden = self.prefixes.hidden_after_prefix(unique, appended, keep)
-        return hidden[torch.tensor(places, device=self.device)]
+        return hidden[index_on(self.device, places)]
 
     def _hidden_after(self, encodings: Sequence[Encoding], appended: Float[Tensor, "Q D"]) -> Float[Tensor, "B Q D"]:
         """`hidden_after` with gradient to the contexts too."""

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from motet.core.trajectory import Encoding
+from motet.numerics.transfers import index_on
 from motet.policies.generation.adapter import LanguageModelAdapter
 from motet.policies.generation.forward import KVCacheContinuation, PrefillOutput, prefill
 from motet.policies.generation.shared_prefix import ReadOnlyPrefix, checkpointing_with_cache, without_checkpointing
@@ -98,8 +99,8 @@ def _batch_prefixes(language: Any, prefixes: Sequence[Prefix]) -> KVCacheContinu
         keys, values = (pad_sequence(list(part), batch_first=True).transpose(1, 2) for part in zip(*parts, strict=True))
         cache.update(keys, values, number)
     device = language.embed_tokens.weight.device
-    lengths = torch.tensor([len(prefix.layers[0][0]) for prefix in prefixes], device=device)
-    following = torch.tensor([prefix.next_position for prefix in prefixes], device=device)
-    columns = torch.arange(int(lengths.max()), device=device)
-    seen = columns < lengths.unsqueeze(1) if bool((lengths < lengths.max()).any()) else None
+    lengths = [len(prefix.layers[0][0]) for prefix in prefixes]
+    following = index_on(device, [prefix.next_position for prefix in prefixes])
+    columns = torch.arange(max(lengths), device=device)
+    seen = columns < index_on(device, lengths).unsqueeze(1) if min(lengths) < max(lengths) else None
     return KVCacheContinuation(language, ReadOnlyPrefix(cache), seen, following, prefixes[0].axes)

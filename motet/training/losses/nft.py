@@ -78,7 +78,7 @@ class NFT(Loss[NFTSettings]):
     def __call__(self, batch: PackedBatch) -> tuple[Tensor, DeviceStats]:
         velocity, sigma, report = batch.extras["velocity"], batch.extras["sigma"], DeviceStats()
         clean = next_states(batch)
-        noisy = torch.cat([_denoising(act).states[:1] for act in batch.acts]).to(velocity)
+        noisy = batch.like_log_probs(torch.cat([_denoising(act).states[:1] for act in batch.acts]))
         noise = clean + (noisy - clean) / broadcast_like(sigma, clean)
         r, old = optimality_prob(batch.advantages), batch.old("velocity")
         per_act = nft_loss(velocity, old, clean, noise, r, beta=self.settings.beta, sigma=sigma)

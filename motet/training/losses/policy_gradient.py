@@ -199,7 +199,7 @@ class PolicyGradientLoss(Loss[S]):
 def next_states(batch: PackedBatch) -> Float[Tensor, "A *D"]:
     """Where each stochastic step of some denoising acts went."""
     ends = [act.states[1:][torch.tensor(act.stochastic)] for act in batch.acts if isinstance(act, DenoisingSteps)]
-    return torch.cat(ends).to(batch.log_probs)
+    return batch.like_log_probs(torch.cat(ends))
 
 
 def _mean_entropy(batch: PackedBatch, entropy: Float[Tensor, "A"], kept: Float[Tensor, "A"] | None) -> Tensor:

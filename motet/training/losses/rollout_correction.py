@@ -36,7 +36,7 @@ def mismatch_report(difference: Float[Tensor, "A"], weights: Float[Tensor, "A"],
 
 def sampled_log_probs(batch: PackedBatch) -> Float[Tensor, "A"]:
     """Of the scored distribution at sampling. Raises ValueError for an act that a dataset gives, which has none."""
-    return torch.cat([_log_probs(act) for act in batch.acts]).to(batch.log_probs)
+    return batch.like_log_probs(torch.cat([_log_probs(act) for act in batch.acts]))
 
 
 def behaviour_log_probs(batch: PackedBatch, sampled: Float[Tensor, "A"]) -> Float[Tensor, "A"]:
@@ -45,7 +45,7 @@ def behaviour_log_probs(batch: PackedBatch, sampled: Float[Tensor, "A"]) -> Floa
     if all(act.behaviour_log_probs is None for act in acts):
         return sampled
     own = [_log_probs(act) if act.behaviour_log_probs is None else act.behaviour_log_probs for act in acts]
-    return torch.cat(own).to(batch.log_probs)
+    return batch.like_log_probs(torch.cat(own))
 
 
 def _log_probs(act: Act) -> Float[Tensor, "N"]:

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from motet.core.errors import CheckpointError, ConfigError
+from motet.numerics.transfers import index_on, to_device
 from motet.policies.diffusion.models.base import Condition
 from motet.policies.diffusion.models.conditions import check_condition, drop_masked, to_device_dtype
 from motet.policies.diffusion.models.image_tensors import to_pil_images, to_pixels
@@ -162,17 +163,20 @@ class DiffusersDenoiser:
         missing = max(from_all_processes(len(groups))) - len(groups)
         if len(groups) == 1 and not missing:
             return self._forward(x, sigma, ready)
-        outputs = [self._forward(x[rows], sigma[rows], [ready[n] for n in rows]) for rows in groups.values()]
+        outputs: list[Tensor] = []
+        for rows in groups.values():
+            own = index_on(weight.device, rows)
+            outputs.append(self._forward(x[own], sigma[own], [ready[n] for n in rows]))
         for _ in range(missing):  # passes that another process needs: of the first row, without weight
             outputs[0] = outputs[0] + 0.0 * self._forward(x[:1], sigma[:1], ready[:1]).sum()
-        places = torch.tensor([row for rows in groups.values() for row in rows], device=weight.device)
+        places = index_on(weight.device, [row for rows in groups.values() for row in rows])
         return torch.cat(outputs)[places.argsort()]
 
     @torch.no_grad()
     def encode(self, images: Sequence[Image.Image], height: int, width: int) -> Float[Tensor, "B *D"]:
         """Images as float32 latents where the transformer is: the posterior's mode, shifted and scaled."""
         self.latent_shape(height, width)
-        pixels = to_pixels(images, height, width).to(self.device)
+        pixels = to_device(to_pixels(images, height, width), self.device)
         if self.vae is None:
             return pixels
         return self._to_latents(pixels.to(next(self.vae.parameters()))).float()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from motet.core.errors import CheckpointError, ConfigError
 from motet.core.registry import first_line
+from motet.numerics.transfers import index_on
 from motet.policies.diffusion.models.base import Condition
 from motet.policies.diffusion.models.common import DiffusersDenoiser
 from motet.weights.safetensors_io import save_tensors
@@ -143,9 +144,10 @@ class DenoiserWithSourceAdapter(DiffusersDenoiser):
         sources = [conditions[row].sources[0] if conditions[row].sources else torch.zeros_like(x[row]) for row in rows]
         weight = adapter.project.weight
         added = adapter(torch.stack([source.to(weight) for source in sources]))
+        places = index_on(weight.device, rows)
 
         def add(_module: nn.Module, _inputs: Any, tokens: Tensor) -> Tensor:
-            whole = torch.zeros_like(tokens).index_add(0, torch.tensor(rows, device=tokens.device), added.to(tokens))
+            whole = torch.zeros_like(tokens).index_add(0, places, added.to(tokens))
             return tokens + whole
 
         handle = self.patch_embed.register_forward_hook(add)
