@@ -94,9 +94,9 @@ def modules(policy: Any) -> list[torch.nn.Module]:
 
 
 def requests(kind: str, image: Image.Image | None = None) -> list[Request]:
-    """Two prompts of different lengths, four generations of each."""
+    """Two prompts of different lengths, two generations of each."""
     contexts = [user(text) if image is None else user(image, text) for text in PROMPTS[:2]]
-    return [Request(kind, kind, contexts[n // 4], (0, 0, n // 4, n % 4, 0)) for n in range(8)]
+    return [Request(kind, kind, contexts[n // 2], (0, 0, n // 2, n % 2, 0)) for n in range(4)]
 
 
 def sampled(policy: Any, kind: str, sampling: Sampling, image: Image.Image | None = None) -> list[Act]:
@@ -156,7 +156,7 @@ class Bench:
     def cost(self, path: str, unit: str, lengths: tuple[int, int], work: Callable[[int], Any]) -> Iterator[Cost]:
         """Of the path that `work` runs at a length."""
         first, second = lengths
-        work(first)  # what is made once is not counted
+        work(first)  # what is made once (a sampler's weights, AdamW's state) is not counted
         short = self.count(lambda: work(first))
         long = self.count(lambda: work(second))
         each = Counts(*((b - a) / (second - first) for a, b in zip(short, long, strict=True)))
@@ -165,29 +165,29 @@ class Bench:
 
     def training(self, policy: Any, acts: Sequence[Act]) -> Iterator[Cost]:
         optimized = Optimized(policy, acts)
-        kept = optimized.reference(4)
-        yield from self.cost("replay under the reference", "micro-batch", (2, 4), optimized.reference)
-        yield from self.cost("optimizer step", "micro-batch", (2, 4), lambda n: optimized.step(n, kept))
+        kept = optimized.reference(2)
+        yield from self.cost("replay under the reference", "micro-batch", (1, 2), optimized.reference)
+        yield from self.cost("optimizer step", "micro-batch", (1, 2), lambda n: optimized.step(n, kept))
 
 
 def janus_costs(bench: Bench) -> Iterator[Cost]:
     policies = {16: bench.on_paper(janus(16)), 64: bench.on_paper(janus(32))}
     yield from bench.cost("images, guided", "token", (16, 64), lambda n: sampled(policies[n], "image", GUIDED))
-    yield from bench.cost("texts", "token", (12, 24), lambda n: texts(policies[16], n))
-    yield from bench.training(policies[16], sampled(policies[16], "image", GUIDED) + texts(policies[16], 12))
+    yield from bench.cost("texts", "token", (8, 16), lambda n: texts(policies[16], n))
+    yield from bench.training(policies[16], sampled(policies[16], "image", GUIDED) + texts(policies[16], 8))
 
 
 def emu3_costs(bench: Bench) -> Iterator[Cost]:
     policies = {16: bench.on_paper(emu3(32)), 36: bench.on_paper(emu3(48))}
     yield from bench.cost("images, guided", "token", (16, 36), lambda n: sampled(policies[n], "image", GUIDED))
-    yield from bench.cost("texts", "token", (12, 24), lambda n: texts(policies[16], n))
-    yield from bench.training(policies[16], sampled(policies[16], "image", GUIDED) + texts(policies[16], 12))
+    yield from bench.cost("texts", "token", (8, 16), lambda n: texts(policies[16], n))
+    yield from bench.training(policies[16], sampled(policies[16], "image", GUIDED) + texts(policies[16], 8))
 
 
 def qwen_costs(bench: Bench, family: str) -> Iterator[Cost]:
     policy = bench.on_paper(qwen_vl(family))
-    yield from bench.cost("texts", "token", (12, 24), lambda n: texts(policy, n))
-    yield from bench.training(policy, texts(policy, 12))
+    yield from bench.cost("texts", "token", (8, 16), lambda n: texts(policy, n))
+    yield from bench.training(policy, texts(policy, 8))
 
 
 def unified_costs(bench: Bench) -> Iterator[Cost]:
@@ -196,10 +196,10 @@ def unified_costs(bench: Bench) -> Iterator[Cost]:
     def images(steps: int, source: Image.Image | None = None) -> list[Act]:
         return sampled(policy, "denoising", replace(GUIDED, num_steps=steps), source)
 
-    yield from bench.cost("images, guided", "step", (4, 8), images)
-    yield from bench.cost("edits, guided", "step", (4, 8), lambda n: images(n, SQUARE))
-    yield from bench.cost("texts", "token", (12, 24), lambda n: texts(policy, n))
-    yield from bench.training(policy, images(4) + images(4, SQUARE) + texts(policy, 12))
+    yield from bench.cost("images, guided", "step", (3, 5), images)
+    yield from bench.cost("edits, guided", "step", (3, 5), lambda n: images(n, SQUARE))
+    yield from bench.cost("texts", "token", (8, 16), lambda n: texts(policy, n))
+    yield from bench.training(policy, images(3) + images(3, SQUARE) + texts(policy, 8))
 
 
 MODELS: dict[str, Callable[[Bench], Iterator[Cost]]] = {

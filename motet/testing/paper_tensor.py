@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 DEVICE = torch.device("meta")
 aten: Any = torch.ops.aten
@@ -149,7 +148,7 @@ class DispatchMode(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+        tensors = list(_tensors((*args, *kwargs.values())))
         papers = [value for value in tensors if isinstance(value, PaperTensor)]
         on_paper = is_paper(kwargs["device"]) if kwargs.get("device") is not None else bool(papers)
         if kwargs.get("device") is not None:
@@ -164,11 +163,10 @@ class DispatchMode(TorchDispatchMode):
                 self._count_syncs(func.overloadpacket, args, kwargs)
             if on_paper and _launches(func):
                 self.counters.launched(func.overloadpacket.__name__)
-        inner_args, inner_kwargs = tree_map(lambda v: v.inner if isinstance(v, PaperTensor) else v, (args, kwargs))
         if func is aten._pin_memory.default:
             return _pinned(args[0])
-        result = func(*inner_args, **inner_kwargs)
-        return tree_map(lambda value: _wrapped(value, papers, on_paper), result)
+        result = func(*map(_inner, args), **{name: _inner(value) for name, value in kwargs.items()})
+        return _wrapped(result, papers) if on_paper else result
 
     def _count_copy(self, to_paper: bool, source: Tensor, non_blocking: bool) -> None:
         from_paper = isinstance(source, PaperTensor)
@@ -230,9 +228,27 @@ def _is_view(func: Any) -> bool:
     return any(alias is not None and not alias.is_write for alias in aliases)
 
 
-def _wrapped(value: Any, papers: Sequence[PaperTensor], on_paper: bool) -> Any:
-    """A result as a tensor of the paper GPU; of an operation in place, the tensor that it was given."""
-    if not on_paper or not isinstance(value, Tensor):
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among an operation's arguments, which are in lists at most."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _inner(value: Any) -> Any:
+    """What the CPU computes with, of an argument."""
+    if isinstance(value, PaperTensor):
+        return value.inner
+    return [_inner(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _wrapped(value: Any, papers: Sequence[PaperTensor]) -> Any:
+    """A result as tensors of the paper GPU; of an operation in place, the tensor that it was given."""
+    if isinstance(value, list | tuple):
+        return type(value)(_wrapped(one, papers) for one in value)
+    if not isinstance(value, Tensor):
         return value
     for paper in papers:
         if paper.inner is value:
