@@ -57,7 +57,8 @@ class ReadOnlyPrefix(DynamicCache):
 def _in_compute_type(states: Tensor) -> Tensor:
     """Under autocast in its type, to which attention converts anyhow: rotary embeddings leave keys in float32."""
     device = states.device.type
-    return states.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else states
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return states.to(torch.get_autocast_dtype(device)) if enabled else states
 
 
 @contextmanager

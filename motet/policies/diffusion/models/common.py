@@ -163,14 +163,11 @@ class DiffusersDenoiser:
         missing = max(from_all_processes(len(groups))) - len(groups)
         if len(groups) == 1 and not missing:
             return self._forward(x, sigma, ready)
-        outputs: list[Tensor] = []
-        for rows in groups.values():
-            own = index_on(weight.device, rows)
-            outputs.append(self._forward(x[own], sigma[own], [ready[n] for n in rows]))
+        each = [(index_on(weight.device, rows), [ready[n] for n in rows]) for rows in groups.values()]
+        outputs = [self._forward(x[rows], sigma[rows], own) for rows, own in each]
         for _ in range(missing):  # passes that another process needs: of the first row, without weight
             outputs[0] = outputs[0] + 0.0 * self._forward(x[:1], sigma[:1], ready[:1]).sum()
-        places = index_on(weight.device, [row for rows in groups.values() for row in rows])
-        return torch.cat(outputs)[places.argsort()]
+        return torch.cat(outputs)[torch.cat([rows for rows, _ in each]).argsort()]
 
     @torch.no_grad()
     def encode(self, images: Sequence[Image.Image], height: int, width: int) -> Float[Tensor, "B *D"]:
