@@ -89,6 +89,10 @@ def bench_step(recipe_path: Path, overrides: list[str], steps: int, warmup: int,
         table.add_row(f"{escape(phase)}, s", f"{seconds:.2f}")
     table.add_row("whole step, s", f"{results.step_seconds:.2f}")
     table.add_row("images/s over the whole step", f"{results.images_per_second:.3g}")
+    table.add_row("actions/s over the whole step", f"{results.actions_per_second:.3g}")
+    table.add_row("actions/s of the rollout", f"{results.rollout_actions_per_second:.3g}")
+    for phase, gigabytes in results.peak_gb_by_phase.items():
+        table.add_row(f"peak memory of {escape(phase)}, GB", f"{gigabytes:.2f}")
     table.add_row("peak memory, GB", f"{results.peak_gb:.2f}")
     table.add_row("trainable params, M", f"{results.num_trainable / 1e6:,.1f}")
     show_results(table, asdict(results), json_path)

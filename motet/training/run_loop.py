@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from motet.core.errors import CheckpointError
 from motet.distributed.parallel import Parallel
@@ -32,8 +32,12 @@ class Run:
             ...
             run.report(step, metrics)
 
+    `timer_type` is what times the phases of a step.
+
     An error on the way out of the block saves the last whole step, unless the newest checkpoint is that already.
     """
+
+    timer_type: ClassVar[type[PhaseTimer]] = PhaseTimer
 
     def __init__(
         self,
@@ -54,7 +58,7 @@ class Run:
         self._lines: list[tuple[str, Mapping[str, Any]]] = []  # of `progress`, not written yet
         self.pace = Pace(session.recipe.run, self.first, self.progress.seconds)
         self._saved_at = time.monotonic()
-        self._timer = PhaseTimer()
+        self._timer = self.timer_type()
         self._num_steps = self.processes.broadcast(self.pace.steps)
         self.finished = self.first >= self._num_steps
         """Whether no step remains: seen after every step, since the clock can move the end."""
@@ -78,7 +82,7 @@ class Run:
         updates = optimizer.total_steps // self.session.recipe.run.steps
         while not self.finished:
             optimizer.total_steps = updates * self._num_steps  # where the schedule ends
-            self._timer, self.processes.step = PhaseTimer(), self.progress.step
+            self._timer, self.processes.step = self.timer_type(), self.progress.step
             yield self.progress.step, self._timer
             self.pace.step_done()
             last, due = self._agree_on_end()

@@ -23,4 +23,10 @@ def test_steps_are_timed_by_phase(tiny_checkpoint, tmp_path, capsys, monkeypatch
     assert {"rollout", "rewards", "learn"} <= found["seconds"].keys()
     assert sum(found["seconds"].values()) == pytest.approx(found["step_seconds"], rel=0.2, abs=0.1)
     assert found["images_per_second"] == pytest.approx(4 / found["step_seconds"], rel=1e-3)
+    assert found["actions"]["image"] == 4 * 16 and 0 < found["actions"]["text"] <= 4 * 8  # 16 tokens an image
+    total = sum(found["actions"].values())
+    assert found["actions_per_second"] == pytest.approx(total / found["step_seconds"])
+    assert found["rollout_actions_per_second"] == pytest.approx(total / found["seconds"]["rollout"])
+    assert found["peak_gb_by_phase"].keys() == found["seconds"].keys() and found["machine"]["cores"] >= 1
+    assert 0.01 < max(found["peak_gb_by_phase"].values()) <= found["peak_gb"]
     assert 0.01 < found["peak_gb"] < 100 and found["num_trainable"] > 1000
