@@ -12,14 +12,16 @@ from typing import cast
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
+
+from motet.numerics.linear_head import SMALLEST_BUDGET, is_plain_linear, linear_head_log_probs, logits_budget
 
 Head = Callable[[Tensor], Tensor]
 """Maps hidden states `[A, D]` to logits `[A, V]`: a language model's head."""
 
-LOGITS_BUDGET = 1 << 25
-"""Most logits (float32 elements) that exist at once in `hidden_log_probs`: 128 MiB."""
+LOGITS_BUDGET = SMALLEST_BUDGET
+"""Most logits that exist at once in `hidden_log_probs` on a CPU; on a GPU see `logits_budget`."""
 
 SAMPLING_BLOCK = 256
 """Tokens per block of `sample`."""
@@ -124,27 +126,33 @@ def hidden_log_probs(
     unconditional: Float[Tensor, "A D"] | None = None,
     guidance_scale: float = 1.0,
     with_entropy: bool = False,
-    logits_budget: int = LOGITS_BUDGET,
+    budget: int | None = None,
 ) -> tuple[Float[Tensor, "A"], Float[Tensor, "A"] | None]:
     """Log-probs (and entropies, in nats) of actions from the hidden states that predict them, without full logits.
 
-    Rows go through `head` in chunks of at most `logits_budget` logits. With more than one chunk the backward pass
-    recomputes the logits, so only one chunk of them exists at a time. With `unconditional` (hidden states without the
-    prompt) the distribution after classifier-free guidance is scored. Without `with_entropy` the entropies are None.
+    Rows go through `head` in chunks of at most `budget` logits (None: `logits_budget` of the device). With more than
+    one chunk the backward pass recomputes the logits, so only one chunk of them exists at a time; on a GPU a linear
+    head then casts its weight and adds up its gradient itself (`motet.numerics.linear_head`). With `unconditional`
+    (hidden states without the prompt) the distribution after classifier-free guidance is scored. Without
+    `with_entropy` the entropies are None.
     """
 
-    def score(rows: Tensor, unconditional_rows: Tensor | None, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
-        logits = head(rows).float()
-        if unconditional_rows is not None:
-            logits = guide(logits, head(unconditional_rows).float(), guidance_scale)
+    def score(logits: Tensor, unconditional_logits: Tensor | None, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
+        if unconditional_logits is not None:
+            logits = guide(logits, unconditional_logits, guidance_scale)
         logits = scoring_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, keep=chosen)
         return action_log_probs(logits, chosen), entropy(logits) if with_entropy else None
 
+    def apply(rows: Tensor, unconditional_rows: Tensor | None, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits = head(rows).float()
+        return score(logits, None if unconditional_rows is None else head(unconditional_rows).float(), chosen)
+
     num_actions = hidden.shape[0]
-    vocabulary = _head_width(head, hidden)
-    rows_per_chunk = max(1, logits_budget // vocabulary)
+    rows_per_chunk = max(1, (logits_budget(hidden.device) if budget is None else budget) // _head_width(head, hidden))
     if num_actions <= rows_per_chunk:
-        return score(hidden, unconditional, actions)
+        return apply(hidden, unconditional, actions)
+    if hidden.is_cuda and is_plain_linear(head):
+        return linear_head_log_probs(hidden, unconditional, cast("nn.Linear", head), actions, score, rows_per_chunk)
     log_probs: list[Tensor] = []
     entropies: list[Tensor] = []
     for start in range(0, num_actions, rows_per_chunk):
@@ -152,7 +160,7 @@ def hidden_log_probs(
         unconditional_rows = None if unconditional is None else unconditional[rows]
         part_log_probs, part_entropies = cast(
             "tuple[Tensor, Tensor | None]",
-            checkpoint(score, hidden[rows], unconditional_rows, actions[rows], use_reentrant=False),
+            checkpoint(apply, hidden[rows], unconditional_rows, actions[rows], use_reentrant=False),
         )
         log_probs.append(part_log_probs)
         if part_entropies is not None:
@@ -161,6 +169,8 @@ def hidden_log_probs(
 
 
 def _head_width(head: Head, hidden: Tensor) -> int:
-    """V, found by applying the head to one row, so that any callable can be used."""
+    """V; unless the head is a linear layer, found by applying it to one row, so that any callable can be used."""
+    if is_plain_linear(head):
+        return cast("nn.Linear", head).out_features
     with torch.no_grad():
         return int(head(hidden[:1]).shape[-1]) if len(hidden) else 1

@@ -322,9 +322,7 @@ def test_chunked_equals_unchunked(scoring: dict[str, Any], rows_per_chunk: int) 
     slopes = torch.randn(2, 10, generator=torch.Generator().manual_seed(6))
     results = []
     for budget in (10 * V, rows_per_chunk * V + V - 1):
-        log_probs, entropies = hidden_log_probs(
-            hidden, head, actions, with_entropy=True, logits_budget=budget, **options
-        )
+        log_probs, entropies = hidden_log_probs(hidden, head, actions, with_entropy=True, budget=budget, **options)
         assert entropies is not None
         gradients = torch.autograd.grad((slopes[0] * log_probs + slopes[1] * entropies).sum(), leaves)
         results.append([log_probs, entropies, *gradients])
@@ -342,7 +340,7 @@ def test_logits_stay_within_the_budget() -> None:
 
     saved: list[torch.Size] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.shape) or t, lambda t: t):
-        log_probs, entropies = hidden_log_probs(hidden, counting_head, actions, logits_budget=3 * V)
+        log_probs, entropies = hidden_log_probs(hidden, counting_head, actions, budget=3 * V)
     assert entropies is None
     assert seen == [1, 3, 3, 3, 1]  # one row to learn V, then chunks of three
     assert all(V not in shape for shape in saved)  # nothing of the size of logits is saved for the backward pass
@@ -358,13 +356,13 @@ def test_an_action_excluded_by_rounding_has_a_log_prob(limits: dict[str, Any]) -
     second = logits.topk(2).indices[:, 1]
     exact = logits.topk(2).values.log_softmax(-1)[:, 1]
     for budget in (V, 10 * V):
-        log_probs, _ = hidden_log_probs(hidden, head, second, logits_budget=budget, **limits)
+        log_probs, _ = hidden_log_probs(hidden, head, second, budget=budget, **limits)
         torch.testing.assert_close(log_probs, exact)
 
 
 def test_a_budget_below_one_row_still_takes_one_row() -> None:
     head, hidden, _, actions = states(3)
-    tiny, _ = hidden_log_probs(hidden, head, actions, logits_budget=1)
+    tiny, _ = hidden_log_probs(hidden, head, actions, budget=1)
     torch.testing.assert_close(tiny, hidden_log_probs(hidden, head, actions)[0])
 
 
@@ -394,7 +392,7 @@ def test_replayed_log_probs_equal_sampled_ones(scoring: dict[str, Any]) -> None:
         logits = guide(logits, head(null), scoring["guidance_scale"])
     scored = scoring_logits(logits, **options)
     actions = sample(scored, torch.rand(64, generator=torch.Generator().manual_seed(8)))
-    replayed, _ = hidden_log_probs(hidden, head, actions, logits_budget=7 * V, **split(scoring, null))
+    replayed, _ = hidden_log_probs(hidden, head, actions, budget=7 * V, **split(scoring, null))
     torch.testing.assert_close(replayed, action_log_probs(scored, actions), rtol=1e-5, atol=1e-5)
     mistakes: list[dict[str, Any]] = [
         {"temperature": 0.5},

@@ -164,7 +164,7 @@ def score_packed(model: LlamaForCausalLM, inputs: dict[str, Tensor]) -> tuple[Te
     before = hidden[:, inputs["prompt_ids"].shape[1] - 1 : -1]
     log_probs, entropies = hidden_log_probs(
         before[taken], model.lm_head, inputs["completion_ids"][taken],
-        temperature=TEMPERATURE, with_entropy=True, logits_budget=16 * 7,
+        temperature=TEMPERATURE, with_entropy=True, budget=16 * 7,
     )  # fmt: skip
     assert entropies is not None
     return log_probs, entropies
