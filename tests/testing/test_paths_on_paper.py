@@ -16,7 +16,7 @@ PER_CALL = 16
 """Most syncs of one call of `act`: what comes back from the device, and a few checks."""
 PER_TEXT_TOKEN = 1 / 8
 """Every eighth token the decode loop looks who has finished."""
-fast = ("janus", "unified")
+FAST = ("unified",)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def paper():
 
 
 @pytest.mark.parametrize(
-    "model", [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+    "model", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 )
 def test_syncs_of_every_path(paper, model):
     costs = list(paper.costs([model]))
