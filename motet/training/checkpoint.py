@@ -14,13 +14,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch import Tensor
 
 from motet.core.atomic_files import sync_folder, sync_tree
 from motet.core.errors import CheckpointError
@@ -32,6 +33,7 @@ from motet.training.optimizer_step import PolicyOptimizer
 from motet.weights.locate import (
     LEARNER,
     LEARNER_SHARDS,
+    ROLLOUT_WEIGHTS,
     TRAINER_STATE,
     check_undamaged,
     checkpoints,
@@ -42,11 +44,15 @@ from motet.weights.safetensors_io import save_tensors
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: steps done, seconds of training so far, and where each track stands in its data."""
+    """Where a run stands: steps done, seconds of training so far, and where each track stands in its data.
+
+    `rollout_weights`: older weights of rollouts that are under way (`motet.training.rollout_pipeline`).
+    """
 
     step: int
     seconds: float
     data_state: dict[str, Any]
+    rollout_weights: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 def save_checkpoint(
@@ -95,6 +101,8 @@ def _complete(
     """Write what belongs to a checkpoint beside the policy's weights."""
     if has_all:
         save_tensors(partial / LEARNER, on_cpu(learner_tensors(policy, optimizer)))
+    if progress.rollout_weights:
+        save_tensors(partial / ROLLOUT_WEIGHTS, dict(progress.rollout_weights))
     state = {
         "step": progress.step,
         "seconds": progress.seconds,

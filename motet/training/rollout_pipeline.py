@@ -8,7 +8,7 @@ of the rollouts that are under way, so that a resumed run goes on as the undistu
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,28 @@ from torch import Tensor
 from motet.config import Recipe
 from motet.core.errors import ConfigError
 from motet.core.protocols import TrainablePolicy
+from motet.core.task import Task
 from motet.core.trajectory import Group
+from motet.training.engines import Engines
 from motet.training.losses import loss_key, resolve_losses
 from motet.training.remote_rollout import PendingRollout, Published, RemoteRollout, Snapshot
 from motet.training.rollout import RolloutRequest
 from motet.training.setup import sampling_params
+from motet.weights.locate import ROLLOUT_WEIGHTS, latest_checkpoint
 
-ROLLOUT_WEIGHTS = "rollout_weights.safetensors"
 _STALENESS, _VERSIONS = "max_staleness", "versions"
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """The prompts of a step: a request for each track, its epoch after that, and where all tracks stand then."""
+    """The prompts of a step: this process's requests, one for each track; the prompts of all processes, with the place
+    of their track; each track's epoch after that, and where all tracks stand then.
+    """
 
     requests: Sequence[RolloutRequest]
+    placed: Sequence[tuple[int, Task]]
     epochs: Sequence[float]
-    data_state: Mapping[str, Any]
+    data_state: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,12 @@ class RolloutPipeline:
     ) -> None:
         self.rollout, self.recipe, self.max_staleness, self.draw = rollout, recipe, max_staleness, draw
         self._started: deque[_Started] = deque()
+        self._data_state: dict[str, Any] = {}
+        self.version, self.seconds = 0, 0.0
+        """Of the weights that sampled the step that was taken last, and how long its rollout took."""
 
-    def take(self, step: int, policy: TrainablePolicy) -> tuple[Drawn, list[list[Group]], float]:
-        """The prompts and groups of a step, and the seconds that its rollout took; the next rollout is started."""
+    def take(self, step: int, policy: TrainablePolicy) -> tuple[Drawn, list[list[Group]]]:
+        """The prompts and groups of a step; the next rollout is started with the policy's present weights."""
         first = self._started[-1].step + 1 if self._started else step
         steps = range(first, min(step + self.max_staleness + 1, self.recipe.run.steps))
         if steps:
@@ -65,19 +73,22 @@ class RolloutPipeline:
             for one in steps:
                 self._start(one, weights, snapshot)
         started = self._started.popleft()
-        return started.drawn, started.pending.result(), started.pending.seconds
+        groups = started.pending.result()
+        self._data_state = started.drawn.data_state
+        self.version, self.seconds = started.snapshot.version, started.pending.seconds
+        return started.drawn, groups
 
-    def state(self) -> dict[str, Tensor]:
-        """The weights of the rollouts that are under way, for a checkpoint."""
+    def where(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Where the tracks stood after the step that was taken last, and the weights of the rollouts under way."""
         versions = [started.snapshot.version for started in self._started]
         tensors = {_STALENESS: torch.tensor([self.max_staleness]), _VERSIONS: torch.tensor(versions, dtype=torch.long)}
         for started in self._started:
             for name, array in started.snapshot.arrays.items():
                 tensors[f"{started.snapshot.version}|{name}"] = torch.from_numpy(array)
-        return tensors
+        return self._data_state, tensors
 
     def resume(self, checkpoint: Path, step: int) -> None:
-        """Start what was under way when the checkpoint was written. Raises ConfigError for another staleness."""
+        """Start what was under way when the checkpoint was written."""
         tensors = load_file(checkpoint / ROLLOUT_WEIGHTS)
         known: dict[int, tuple[Published, Snapshot]] = {}
         for place, version in enumerate(tensors[_VERSIONS].tolist()):
@@ -93,6 +104,25 @@ class RolloutPipeline:
         settings = {"samplings": sampling_params(recipe, step), "seed": recipe.run.seed, "step": step}
         pending = self.rollout.start(weights, drawn.requests, recipe.algorithm.num_generations, **settings)
         self._started.append(_Started(step, drawn, snapshot, pending))
+
+
+def open_pipeline(
+    engines: Engines, recipe: Recipe, draw: Callable[[int], Drawn], step: int, folder: Path
+) -> RolloutPipeline | None:
+    """The pipeline of a run that goes on at a step, from the newest checkpoint in a folder; None without staleness.
+
+    Raises ConfigError where the run had another staleness before.
+    """
+    newest = latest_checkpoint(folder) if step else None
+    if newest is not None:
+        check_resumed_staleness(newest, engines.max_staleness)
+    if not engines.max_staleness:
+        return None
+    assert isinstance(engines.rollout, RemoteRollout)
+    pipeline = RolloutPipeline(engines.rollout, recipe, engines.max_staleness, draw)
+    if newest is not None:
+        pipeline.resume(newest, step)
+    return pipeline
 
 
 def check_staleness(recipe: Recipe, kinds: Sequence[str]) -> None:

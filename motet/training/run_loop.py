@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from motet.core.errors import CheckpointError
 from motet.distributed.parallel import Parallel
 from motet.report.callbacks import Callback
@@ -52,6 +54,8 @@ class Run:
         self.evaluate = evaluate
         self.threads = threads  # None: their number stays as it is
         self.processes = session.processes
+        self.where: Callable[[], tuple[dict[str, Any], Mapping[str, Tensor]]] = lambda: (session.data_state(), {})
+        """Where the tracks stand in their data after the step that was done last, and weights of further rollouts."""
         self.progress = self._resume()
         self.first = self._saved = self.progress.step
         self._optimizer_steps = session.optimizer.num_steps  # optimizer steps at `progress`
@@ -121,7 +125,8 @@ class Run:
         self, step: int, metrics: Mapping[str, float], failures: Sequence[Mapping[str, Any]]
     ) -> Mapping[str, float]:
         """From here on this is the last whole step. Returns its metrics with its times."""
-        self.progress = Progress(step + 1, self.pace.seconds, self.session.data_state())
+        data_state, rollout_weights = self.where()
+        self.progress = Progress(step + 1, self.pace.seconds, data_state, rollout_weights)
         self._optimizer_steps = self.session.optimizer.num_steps
         metrics = {**metrics, **self._timer.report(), "seconds": self.progress.seconds}
         self._lines = [(METRICS, metrics_line(step, metrics)), *((FAILURES, failure) for failure in failures)]

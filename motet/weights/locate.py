@@ -11,6 +11,8 @@ from pathlib import Path
 from motet.core.errors import CheckpointError
 
 CONFIG, LEARNER, MERGED, TRAINER_STATE = "config.json", "learner.safetensors", "merged", "trainer_state.json"
+ROLLOUT_WEIGHTS = "rollout_weights.safetensors"
+"""Older weights, of rollouts that were under way (`--max-staleness`)."""
 LEARNER_SHARDS = "learner"
 """The folder in place of `LEARNER` where several processes wrote it, each its shards."""
 CHECKSUMS = "SHA256SUMS"
@@ -96,7 +98,9 @@ def weights_digest(path: str | Path) -> str | None:
 
     folder = Path(resolve_checkpoint(path))
     files = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
-    files = [file for file in files if file.name != LEARNER and file.parent.name != LEARNER_SHARDS]
+    files = [
+        file for file in files if file.name not in (LEARNER, ROLLOUT_WEIGHTS) and file.parent.name != LEARNER_SHARDS
+    ]
     if not files:
         return None
     digest = hashlib.sha256()

@@ -9,13 +9,13 @@ from motet.core.errors import ConfigError
 from motet.training.remote_rollout import RemoteRollout
 from motet.training.rollout import RolloutRequest
 from motet.training.rollout_pipeline import (
-    ROLLOUT_WEIGHTS,
     Drawn,
     RolloutPipeline,
     check_resumed_staleness,
     check_staleness,
 )
 from motet.training.setup import setup_rl
+from motet.weights.locate import ROLLOUT_WEIGHTS
 from tests.distributed.fake_backend import FakeBackend
 from tests.runs import mapping
 
@@ -37,7 +37,8 @@ class Prompts:
         self.steps.append(step)
         track = self.session.tracks[0]
         request = RolloutRequest(track.scenario, track.cursor.next(1), 0)
-        return Drawn([request], [track.cursor.epoch], self.session.data_state())
+        placed = [(0, task) for task in request.tasks]
+        return Drawn([request], placed, [track.cursor.epoch], self.session.data_state())
 
 
 def learn(policy):
@@ -59,7 +60,7 @@ def run(session, max_staleness, steps, pipeline=None, backend=None):
         pipeline = RolloutPipeline(rollout, session.recipe, max_staleness, Prompts(session))
     seen = []
     for step in steps:
-        drawn, (groups,), _ = pipeline.take(step, session.policy)
+        drawn, (groups,) = pipeline.take(step, session.policy)
         versions = {act.policy_version for group in groups for one in group.trajectories for act in one.acts}
         seen.append((drawn.requests[0].tasks[0].index, sorted(versions), ids(groups)))
         learn(session.policy)
@@ -87,15 +88,16 @@ def test_a_resumed_pipeline_goes_on_as_the_undisturbed_one(session, tmp_path, ma
     expected, _ = run(session, max_staleness, range(STEPS))
     first = setup_rl(session.recipe)
     _, stopped = run(first, max_staleness, range(stop - 1))
-    drawn, _, _ = stopped.take(stop - 1, first.policy)
+    stopped.take(stop - 1, first.policy)
     learn(first.policy)
-    save_file(stopped.state(), tmp_path / ROLLOUT_WEIGHTS)
+    data_state, weights = stopped.where()
+    save_file(weights, tmp_path / ROLLOUT_WEIGHTS)
 
     resumed = setup_rl(session.recipe)
     for name, parameter in first.policy.trainable().items():
         resumed.policy.trainable()[name].data.copy_(parameter)
     resumed.policy.version = first.policy.version
-    resumed.load_data_state(drawn.data_state)
+    resumed.load_data_state(data_state)
     rollout = RemoteRollout.of(FakeBackend(), session.recipe, 1)
     pipeline = RolloutPipeline(rollout, session.recipe, max_staleness, Prompts(resumed))
     pipeline.resume(tmp_path, stop)
@@ -108,7 +110,7 @@ def test_another_staleness_cannot_resume(session, tmp_path):
     with pytest.raises(ConfigError, match="with --max-staleness 0, not 1"):
         check_resumed_staleness(tmp_path, 1)
     _, pipeline = run(session, 2, range(1))
-    save_file(pipeline.state(), tmp_path / ROLLOUT_WEIGHTS)
+    save_file(pipeline.where()[1], tmp_path / ROLLOUT_WEIGHTS)
     check_resumed_staleness(tmp_path, 2)
     with pytest.raises(ConfigError, match="with --max-staleness 2, not 1"):
         check_resumed_staleness(tmp_path, 1)
