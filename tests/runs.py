@@ -19,6 +19,7 @@ from motet.report.callbacks import Callback
 from motet.report.run_dir import RunFolder
 from motet.shapes.world import ShapesRows
 from motet.testing import FakePolicy
+from motet.training.engines import Engines
 from motet.training.remote_rollout import RemoteRollout
 from motet.training.run_loop import Run
 from motet.training.setup import setup_rl, setup_sft
@@ -99,10 +100,18 @@ def run_loop(recipe: Recipe | dict[str, Any], folder: Path, stop_after: int | No
     return _run(setup_rl, train, recipe, folder, stop_after)
 
 
-def run_remote(recipe: dict[str, Any], folder: Path, backend: Any, size: int) -> list[dict[str, float]]:
+def run_remote(
+    recipe: dict[str, Any],
+    folder: Path,
+    backend: Any,
+    size: int,
+    *,
+    max_staleness: int = 0,
+    stop_after: int | None = None,
+) -> list[dict[str, float]]:
     """`run_loop` with its rollouts in actors of a backend."""
-    rollout = RemoteRollout.of(backend, parse_recipe(recipe), size)
-    return _run(setup_rl, partial(train, rollout=rollout), recipe, folder, None)
+    engines = Engines(RemoteRollout.of(backend, parse_recipe(recipe), size), max_staleness=max_staleness)
+    return _run(setup_rl, partial(train, engines=engines), recipe, folder, stop_after)
 
 
 def run_sft(recipe: Recipe | dict[str, Any], folder: Path, stop_after: int | None = None) -> list[dict[str, float]]:

@@ -114,13 +114,13 @@ def run_recipe(
     *,
     resume: bool = False,
     supervised: bool = False,
-    rollout: Any = None,
+    make_engines: Any = None,
     parallel: str | None = None,
     timeout: float | None = None,
 ) -> RunResult:
     """Run a recipe in the folder `output`: what `motet train` and `motet sft` do once they have read it.
 
-    `resume_command`: what goes on with the run, for messages. `rollout`: see `motet.training.trainer.train`. `parallel`
+    `resume_command`: what goes on with the run, for messages. `make_engines`: see `run_training`. `parallel`
     and `timeout` as of `motet.distributed.launch.open_parallel`: under `torchrun` every process calls this, and they
     share the run.
     """
@@ -138,7 +138,7 @@ def run_recipe(
             check_resume_compatible(folder, recipe)
         if supervised:
             return run_sft(recipe, folder, resume_command, parallel=shared)
-        return run_training(recipe, folder, resume_command, rollout=rollout, parallel=shared)
+        return run_training(recipe, folder, resume_command, make_engines=make_engines, parallel=shared)
 
 
 def _resume_call(function: str, output: str | PathLike[str]) -> str:

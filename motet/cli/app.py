@@ -10,7 +10,15 @@ import typer
 from motet.cli.bench_commands import bench
 from motet.cli.options import Json, Output, Overrides, Overwrite, Parallel, RecipePath, Resume, Timeout
 from motet.cli.outputs import IMAGE_FORMATS, check_output
-from motet.cli.ray_options import ActorTimeout, GpusPerActor, RayAddress, RolloutActors, TrainWorkers, ray_options
+from motet.cli.ray_options import (
+    GpusPerActor,
+    MaxStaleness,
+    RayAddress,
+    RewardActors,
+    RolloutActors,
+    TrainWorkers,
+    ray_options,
+)
 from motet.core.errors import ConfigError
 from motet.distributed.environment import launched_by_torchrun
 
@@ -65,8 +73,9 @@ def train(
     ray: RayAddress = None,
     train_workers: TrainWorkers = None,
     rollout_actors: RolloutActors = None,
+    reward_actors: RewardActors = None,
+    max_staleness: MaxStaleness = None,
     gpus_per_actor: GpusPerActor = None,
-    actor_timeout: ActorTimeout = None,
     parallel: Parallel = None,
     timeout: Timeout = None,
 ) -> None:
@@ -74,10 +83,10 @@ def train(
     from motet.cli.train import Launch
     from motet.cli.train import train as run
 
-    given = {"train_workers": train_workers, "rollout_actors": rollout_actors}
-    given |= {"gpus_per_actor": gpus_per_actor, "timeout": actor_timeout}
-    launch = Launch(parallel, timeout)
-    run(recipe, output, overrides or [], resume, only or (), ray=ray_options(ray, given), launch=launch)
+    given = {"train_workers": train_workers, "rollout_actors": rollout_actors, "reward_actors": reward_actors}
+    given |= {"max_staleness": max_staleness, "gpus_per_actor": gpus_per_actor}
+    where, launch = ray_options(ray, given, timeout), Launch(parallel, timeout)
+    run(recipe, output, overrides or [], resume, only or (), ray=where, launch=launch)
 
 
 @app.command()

@@ -13,11 +13,11 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Run folder to writ
 Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in that folder.")]
 Parallel = Annotated[
     str | None,
-    typer.Option(help="Under torchrun: how processes share the run, replicas (the default) or fsdp (sharded weights)."),
+    typer.Option(help="Several processes: how they share the run, replicas (the default) or fsdp (sharded weights)."),
 ]
 Timeout = Annotated[
     float | None,
-    typer.Option(min=1.0, help="Under torchrun: seconds that processes wait for the slowest; default: 1800."),
+    typer.Option(min=1.0, help="Several processes: seconds that they wait for the slowest; default: 1800."),
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the results to this JSON file.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing output file.")]

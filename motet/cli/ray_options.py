@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from motet.core.errors import ConfigError
+from motet.distributed.actor_pool import TIMEOUT
 from motet.distributed.ray_options import OPTIONS, RayOptions
 
 _PANEL: dict[str, Any] = {"rich_help_panel": "Ray (needs the extra ray)", "show_default": False}
@@ -22,19 +23,23 @@ TrainWorkers = Annotated[
 RolloutActors = Annotated[
     int | None, typer.Option(min=1, help="Processes that sample, for each of those; default: 1.", **_PANEL)
 ]
+RewardActors = Annotated[
+    int | None, typer.Option(min=0, help="Processes that call rewards, for each of those; default: 0.", **_PANEL)
+]
+MaxStaleness = Annotated[
+    int | None, typer.Option(min=0, help="Steps that rollouts start ahead of the update; default: 0.", **_PANEL)
+]
 GpusPerActor = Annotated[
-    float | None, typer.Option(min=0.0, help="Of each of them; below 1 they share; default: 1 if any.", **_PANEL)
-]
-ActorTimeout = Annotated[
-    float | None, typer.Option(min=1.0, help="Seconds that a process may take for its work; default: 1800.", **_PANEL)
+    float | None,
+    typer.Option(min=0.0, help="Of each rollout or reward actor; below 1 they share; default: 1 if any.", **_PANEL),
 ]
 
 
-def ray_options(address: str | None, given: Mapping[str, Any]) -> RayOptions | None:
+def ray_options(address: str | None, given: Mapping[str, Any], timeout: float | None) -> RayOptions | None:
     """The options that were given, by the names of `RayOptions`; None without --ray. Raises ConfigError."""
     chosen = {name: value for name, value in given.items() if value is not None}
     if address is not None:
-        return RayOptions(address, **chosen)
+        return RayOptions(address, timeout=TIMEOUT if timeout is None else timeout, **chosen)
     for option, name in OPTIONS.items():
         if name in chosen:
             raise ConfigError(f"{option} has no effect without --ray.", fix="add --ray auto, or leave it out.")

@@ -69,7 +69,7 @@ def train(
     check_resume_compatible(RunFolder(output, resume=resume), recipe)
     from motet.api.ray_run import run_on_ray
 
-    run_on_ray(recipe, output, resume_command, ray, resume=resume)
+    run_on_ray(recipe, output, resume_command, ray, resume=resume, parallel=launch.parallel)
 
 
 @safe_output()

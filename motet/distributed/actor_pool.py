@@ -165,7 +165,7 @@ class ActorPool:
         if not ready:
             raise ProcessError(
                 f"The {overdue.member.name} did not answer within {self.timeout:g} s (phase {self.name!r}).",
-                fix="see whether its machine has enough memory and free processors, or raise --actor-timeout.",
+                fix="see whether its machine has enough memory and free processors, or raise --timeout.",
             )
         return ready
 

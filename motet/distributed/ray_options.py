@@ -12,14 +12,16 @@ from motet.distributed.actor_pool import TIMEOUT
 class RayOptions:
     """Where a run's processes are and how many: `address` as `motet.distributed.ray_backend.ray_cluster` takes it.
 
-    Every training worker has `rollout_actors` of its own. `gpus_per_worker`, `gpus_per_actor`: of each training worker
-    and each rollout actor; below 1, actors share one. None: 1 where the cluster has GPUs. `timeout`: seconds that a
-    process may take for one piece of work.
+    Every training worker has actors of its own. Rollouts start `max_staleness` steps ahead. `gpus_per_worker`,
+    `gpus_per_actor`: of each training worker and each of its actors; below 1, actors share one. None: 1 where the
+    cluster has GPUs. `timeout`: seconds that a process may take for one piece of work.
     """
 
     address: str
     train_workers: int = 1
     rollout_actors: int = 1
+    reward_actors: int = 0
+    max_staleness: int = 0
     gpus_per_actor: float | None = None
     gpus_per_worker: float | None = None
     timeout: float = TIMEOUT
@@ -27,16 +29,21 @@ class RayOptions:
     @property
     def num_cpus(self) -> int:
         """Logical processors: one for each process."""
-        return self.train_workers * (1 + self.rollout_actors)
+        return self.train_workers * (1 + self.actors)
+
+    @property
+    def actors(self) -> int:
+        """Of each training worker."""
+        return self.rollout_actors + self.reward_actors
 
     def with_gpus(self, default: float, available: float) -> RayOptions:
         """The options with GPUs of each process. Raises ConfigError where there are fewer than they need."""
         own = 1.0 if default else 0.0
         per_actor = default if self.gpus_per_actor is None else self.gpus_per_actor
-        needed = self.train_workers * (own + self.rollout_actors * per_actor)
+        needed = self.train_workers * (own + self.actors * per_actor)
         if needed > available:
             raise ConfigError(
-                f"{self.train_workers} training workers and {self.train_workers * self.rollout_actors} rollout actors "
+                f"{self.train_workers} training workers and {self.train_workers * self.actors} actors "
                 f"need {needed:g} GPUs; the cluster has {available:g}.",
                 fix="start fewer, or let actors share a GPU: --gpus-per-actor 0.5.",
             )
@@ -56,7 +63,8 @@ class RayOptions:
 OPTIONS = {
     "--train-workers": "train_workers",
     "--rollout-actors": "rollout_actors",
+    "--reward-actors": "reward_actors",
+    "--max-staleness": "max_staleness",
     "--gpus-per-actor": "gpus_per_actor",
-    "--actor-timeout": "timeout",
 }
 """Options of `motet train` beside --ray, and the fields that they set."""

@@ -160,7 +160,7 @@ class Supervisor:
     def _raise_silent(self, member: _Member) -> None:
         raise ProcessError(
             f"The {member.name} has given no sign of life for {self.timeout + GRACE:g} s (phase {member.phase!r}).",
-            fix="see whether its machine still answers, or raise --actor-timeout.",
+            fix="see whether its machine still answers, or raise --timeout.",
         )
 
     def _named(self, member: _Member, death: ActorDied) -> ActorDied:

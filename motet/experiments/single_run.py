@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,15 @@ from motet.report.resume_check import keep_resolved_dtypes, starting_weights
 from motet.report.run_dir import RunFolder
 from motet.report.terminal import Terminal
 from motet.training.checkpoint import Progress
-from motet.training.rollout import rollout_tracks
+from motet.training.engines import LOCAL, Engines
+from motet.training.rollout_pipeline import check_engines
 from motet.training.run_loop import Run
 from motet.training.setup import TrainingSetup, setup_eval, setup_rl, setup_sft
 from motet.training.sft import train_sft
 from motet.training.signals import Interrupt, Stopped
 from motet.training.suites import Suite, SuiteResult, SuiteSettings, evaluate, resolve_suite
 from motet.training.threads import ThreadTuner, same_threads
-from motet.training.trainer import Rollout, train
+from motet.training.trainer import train
 from motet.weights.locate import latest_checkpoint, resolve_checkpoint
 
 RECONSTRUCTION = "reconstruction.png"
@@ -78,22 +80,25 @@ def run_training(
     folder: RunFolder,
     resume_command: str,
     before: dict[str, Any] | None = None,
-    rollout: Rollout | None = None,
+    make_engines: Callable[[Recipe], Engines] | None = None,
     parallel: Parallel | None = None,
 ) -> RunResult:
-    """Evaluate, train with RL, evaluate again. `before`: the first evaluation, if known; `rollout`: see `train`.
+    """Evaluate, train with RL, evaluate again. `before`: the first evaluation, if known.
 
-    `parallel`: how this process shares the run with others; all of them call this function alike.
+    `make_engines`: what computes rollouts and rewards of the recipe, whose dtypes are then resolved. `parallel`: how
+    this process shares the run with others; all of them call this function alike.
     """
     with folder.held(), same_threads():
         recipe, dtype_reason = _with_resolved_dtypes(recipe, folder)
-        session = _setup(setup_rl, recipe, parallel)
+        engines = LOCAL if make_engines is None else make_engines(recipe)
+        session = _setup(partial(setup_rl, place_rewards=engines.place_rewards), recipe, parallel)
+        check_engines(engines, session)
         with _run_context(recipe, folder, resume_command, session.processes) as context:
             context.say(dtype_reason)
             _check_images(context, session)
             before = _evaluate_before(context, session, before)
             run = _run(context, session)
-            progress = _progress_if_finished(context, run, train(session, run, rollout or rollout_tracks))
+            progress = _progress_if_finished(context, run, train(session, run, engines))
             after = _evaluate(context, session, "after", like=before) if before is not None else None
             _print_table(context, {"before": before, "after": after})
             folder.write_json("summary.json", _summary(recipe, folder, progress, {"before": before, "after": after}))

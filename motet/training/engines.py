@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ from motet.core.protocols import TrainablePolicy
 from motet.core.sampling import Sampling
 from motet.core.trajectory import Group
 from motet.training.rollout import RolloutRequest, rollout_tracks
-from motet.training.setup import Track
+from motet.training.setup import PlaceRewards
 
 
 @runtime_checkable
@@ -38,5 +38,9 @@ class Engines:
     """
 
     rollout: Rollout = rollout_tracks
-    place_rewards: Callable[[Sequence[Track]], Sequence[Track]] = tuple
+    place_rewards: PlaceRewards = tuple
     max_staleness: int = 0
+
+
+LOCAL = Engines()
+"""Everything in the run's own process."""

@@ -8,7 +8,7 @@ of the rollouts that are under way, so that a resumed run goes on as the undistu
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from motet.training.engines import Engines
 from motet.training.losses import loss_key, resolve_losses
 from motet.training.remote_rollout import PendingRollout, Published, RemoteRollout, Snapshot
 from motet.training.rollout import RolloutRequest
-from motet.training.setup import sampling_params
+from motet.training.setup import TrainingSetup, sampling_params, trained_act_kinds
 from motet.weights.locate import ROLLOUT_WEIGHTS, latest_checkpoint
 
 _STALENESS, _VERSIONS = "max_staleness", "versions"
@@ -125,7 +125,13 @@ def open_pipeline(
     return pipeline
 
 
-def check_staleness(recipe: Recipe, kinds: Sequence[str]) -> None:
+def check_engines(engines: Engines, session: TrainingSetup) -> None:
+    """Raise ConfigError where a run cannot have the staleness of its engines."""
+    if engines.max_staleness:
+        check_staleness(session.recipe, trained_act_kinds(session.tracks, session.policy))
+
+
+def check_staleness(recipe: Recipe, kinds: Iterable[str]) -> None:
     """Raise ConfigError where a run cannot train on samples of older weights."""
     if recipe.algorithm.dynamic_sampling is not None:
         raise ConfigError(

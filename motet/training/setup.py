@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,10 @@ class Track:
     rejected: dict[str, str] = field(default_factory=dict)
 
 
+PlaceRewards = Callable[[Sequence[Track]], Sequence[Track]]
+"""Replaces rewards of tracks by those that are called elsewhere."""
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingSetup:
     """What a recipe names."""
@@ -85,9 +89,9 @@ class TrainingSetup:
             track.cursor.load_state_dict(state[track.name])
 
 
-def setup_rl(recipe: Recipe, parallel: Parallel | None = None) -> TrainingSetup:
+def setup_rl(recipe: Recipe, parallel: Parallel | None = None, place_rewards: PlaceRewards = tuple) -> TrainingSetup:
     """Build a run of reinforcement learning; contradictions raise here, before the first sample."""
-    tracks, policy = build_rl_tracks(recipe), _load(recipe, parallel)
+    tracks, policy = list(place_rewards(build_rl_tracks(recipe))), _load(recipe, parallel)
     optimizer = build_optimizer(recipe, policy, trained_act_kinds(tracks, policy), parallel)
     return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), optimizer)
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Protocol, runtime_checkable
 
 from motet.core.errors import ConfigError
-from motet.core.protocols import TrainablePolicy
-from motet.core.sampling import Sampling
 from motet.core.trajectory import Group, Scores
 from motet.distributed.shared_groups import is_remote_group, merge_values, share_groups, share_scores
 from motet.report.empty_rewards import STEPS, EmptyRewards
@@ -20,8 +17,10 @@ from motet.report.samples import failure_lines, save_samples, show_group
 from motet.rewards import StepLog, score_groups
 from motet.training.advantages import AssignedAdvantages, assign_advantages
 from motet.training.batches import Stats
+from motet.training.engines import LOCAL, Engines
 from motet.training.policy_update import update
-from motet.training.rollout import RolloutRequest, rollout_tracks
+from motet.training.rollout import RolloutRequest
+from motet.training.rollout_pipeline import Drawn, open_pipeline
 from motet.training.run_loop import Progress, Run
 from motet.training.setup import Track, TrainingSetup, sampling_params
 
@@ -52,28 +51,9 @@ class TrackBatch:
         return [*self.scores, *(scores for _, scores in self.discarded)]
 
 
-@runtime_checkable
-class Rollout(Protocol):
-    """Rolls out requests: `rollout_tracks` in this process, or what does the same elsewhere."""
-
-    def __call__(
-        self,
-        policy: TrainablePolicy,
-        requests: Sequence[RolloutRequest],
-        num_generations: int,
-        *,
-        samplings: Mapping[str, Sampling],
-        seed: int,
-        step: int,
-    ) -> list[list[Group]]: ...
-
-
-def train(session: TrainingSetup, run: Run, rollout: Rollout = rollout_tracks) -> Progress:
-    """Train until the last step or an interruption. Returns where the run stands.
-
-    `rollout` has the signature of `rollout_tracks`, its default, which rolls out in this process.
-    """
-    trainer = _Trainer(session, run, rollout)
+def train(session: TrainingSetup, run: Run, engines: Engines = LOCAL) -> Progress:
+    """Train until the last step or an interruption. Returns where the run stands."""
+    trainer = _Trainer(session, run, engines)
     with run:
         for step, timer in run.steps():
             trainer.train_step(step, timer)
@@ -83,8 +63,11 @@ def train(session: TrainingSetup, run: Run, rollout: Rollout = rollout_tracks) -
 class _Trainer:
     """The steps of a run. What a step sampled is kept no longer than the step."""
 
-    def __init__(self, session: TrainingSetup, run: Run, rollout: Rollout) -> None:
-        self.session, self.run, self.recipe, self.rollout = session, run, session.recipe, rollout
+    def __init__(self, session: TrainingSetup, run: Run, engines: Engines) -> None:
+        self.session, self.run, self.recipe, self.rollout = session, run, session.recipe, engines.rollout
+        self.pipeline = open_pipeline(engines, session.recipe, self._draw_step, run.first, run.folder.checkpoints)
+        if self.pipeline is not None:
+            run.where = self.pipeline.where
         self.tracks_seen = {track.name for track in session.tracks} if run.first else set[str]()
         self.empty_rewards = EmptyRewards(min(STEPS, self.recipe.run.steps) if not run.first else 0)
 
@@ -102,7 +85,12 @@ class _Trainer:
         Every process rolls out and scores its own share of the groups, and gets those of all processes.
         """
         tracks = self.session.tracks_at(step)
-        batches = self._rollout(tracks, [track.prompts for track in tracks], step, timer)
+        if self.pipeline is None:
+            batches = self._rollout(tracks, [track.prompts for track in tracks], step, timer)
+        else:
+            with timer.phase("rollout"), self.session.processes.phase("rollout"):
+                drawn, sampled = self.pipeline.take(step, self.session.policy)
+            batches = self._score(tracks, drawn, sampled, step, timer)
         for _ in range(self.recipe.algorithm.dynamic_sampling or 0):
             flat = [batch for batch in batches if not all(batch.advantages.has_variance)]
             if not flat:
@@ -117,26 +105,41 @@ class _Trainer:
         self, tracks: Sequence[Track], num_prompts: Sequence[int], step: int, timer: PhaseTimer
     ) -> list[TrackBatch]:
         """Roll out the next prompts of some tracks together; score them and assign advantages track by track."""
-        recipe = self.recipe
-        processes = self.session.processes
+        recipe, processes = self.recipe, self.session.processes
         with timer.phase("data"), processes.phase("data"):
-            tasks = [track.cursor.next(P) for track, P in zip(tracks, num_prompts, strict=True)]
-        placed = [(number, task) for number, own in enumerate(tasks) for task in own]  # shared out over all tracks
-        mine = processes.own(placed)
-        requests = [
-            RolloutRequest(track.scenario, [task for of, task in mine if of == number], track.number)
-            for number, track in enumerate(tracks)
-        ]
+            drawn = self._draw(tracks, num_prompts)
         with timer.phase("rollout"), processes.phase("rollout"):
             sampled = self.rollout(
                 self.session.policy,
-                requests,
+                drawn.requests,
                 recipe.algorithm.num_generations,
                 samplings=sampling_params(recipe, step),
                 seed=recipe.run.seed,
                 step=step,
             )
-        logs = [StepLog(step, recipe.run.steps, track.cursor.epoch) for track in tracks]
+        return self._score(tracks, drawn, sampled, step, timer)
+
+    def _draw_step(self, step: int) -> Drawn:
+        tracks = self.session.tracks_at(step)
+        return self._draw(tracks, [track.prompts for track in tracks])
+
+    def _draw(self, tracks: Sequence[Track], num_prompts: Sequence[int]) -> Drawn:
+        """The next prompts of some tracks, and this process's share of them."""
+        tasks = [track.cursor.next(P) for track, P in zip(tracks, num_prompts, strict=True)]
+        placed = [(number, task) for number, own in enumerate(tasks) for task in own]  # shared out over all tracks
+        mine = self.session.processes.own(placed)
+        requests = [
+            RolloutRequest(track.scenario, [task for of, task in mine if of == number], track.number)
+            for number, track in enumerate(tracks)
+        ]
+        return Drawn(requests, placed, [track.cursor.epoch for track in tracks], self.session.data_state())
+
+    def _score(
+        self, tracks: Sequence[Track], drawn: Drawn, sampled: list[list[Group]], step: int, timer: PhaseTimer
+    ) -> list[TrackBatch]:
+        """Score this process's groups, share all of them, and assign advantages."""
+        recipe, processes, placed = self.recipe, self.session.processes, drawn.placed
+        logs = [StepLog(step, recipe.run.steps, epoch) for epoch in drawn.epochs]
         with timer.phase("rewards"), processes.phase("rewards"):
             scored = [
                 score_groups(groups, track.rewards, log)
@@ -171,14 +174,19 @@ class _Trainer:
     def _update(self, batches: Sequence[TrackBatch], step: int, timer: PhaseTimer) -> Stats:
         groups = [group for batch in batches for group in batch.groups]
         acts = [act for batch in batches for act in batch.advantages.acts]
+        lag: Stats = {}
+        if self.pipeline is not None:
+            lag = {"policy_version_lag": float(self.session.policy.version - self.pipeline.version)}
         with timer.phase("learn"):
-            return update(self.session.policy, self.session.optimizer, groups, acts, self.recipe, step)
+            stats = update(self.session.policy, self.session.optimizer, groups, acts, self.recipe, step)
+        return {**stats, **lag}
 
     def _log(self, batches: Sequence[TrackBatch], stats: Stats, step: int, timer: PhaseTimer) -> None:
         run = self.run
         metrics = {key: value for batch in batches for key, value in self._metrics(batch).items()}
         groups = [group for batch in batches for group in batch.all_groups]
-        metrics |= {**act_metrics(groups, timer.seconds["rollout"]), **stats}
+        seconds = timer.seconds["rollout"] if self.pipeline is None else self.pipeline.seconds
+        metrics |= {**act_metrics(groups, seconds), **stats}
         failures = [
             line
             for batch in batches

@@ -17,7 +17,7 @@ from motet.training.rollout_pipeline import (
 from motet.training.setup import setup_rl
 from motet.weights.locate import ROLLOUT_WEIGHTS
 from tests.distributed.fake_backend import FakeBackend
-from tests.runs import mapping
+from tests.runs import mapping, metrics, run_remote
 
 STEPS = 6
 
@@ -103,6 +103,29 @@ def test_a_resumed_pipeline_goes_on_as_the_undisturbed_one(session, tmp_path, ma
     pipeline.resume(tmp_path, stop)
     got, _ = run(resumed, max_staleness, range(stop, STEPS), pipeline)
     assert got == expected[stop:]
+
+
+CORRECTED = {"algorithm": {"loss": {"name": "grpo", "rollout_is": "token"}}, "run": {"steps": 5}}
+
+
+def test_a_run_that_is_stopped_and_whose_actors_die_equals_the_undisturbed_one(tiny_checkpoint, tmp_path):
+    recipe = mapping(tiny_checkpoint, **CORRECTED)
+    dies = FakeBackend(dies=lambda actor, calls: calls == 2)
+    run_remote(recipe, tmp_path / "undisturbed", FakeBackend(), 2, max_staleness=2)
+    run_remote(recipe, tmp_path / "stopped", dies, 2, max_staleness=2, stop_after=3)
+    assert len(metrics(tmp_path / "stopped")) == 3
+    run_remote(recipe, tmp_path / "stopped", dies, 2, max_staleness=2)
+    assert any(not actor.alive for actor in dies.actors)
+    got = metrics(tmp_path / "stopped")
+    assert got == metrics(tmp_path / "undisturbed")
+    assert [line["policy_version_lag"] for line in got] == [0.0, 1.0, 2.0, 2.0, 2.0]
+
+
+def test_a_run_needs_the_staleness_that_it_had(tiny_checkpoint, tmp_path):
+    recipe = mapping(tiny_checkpoint, **CORRECTED)
+    run_remote(recipe, tmp_path / "run", FakeBackend(), 1, max_staleness=1, stop_after=1)
+    with pytest.raises(ConfigError, match="with --max-staleness 1, not 0"):
+        run_remote(recipe, tmp_path / "run", FakeBackend(), 1)
 
 
 def test_another_staleness_cannot_resume(session, tmp_path):
