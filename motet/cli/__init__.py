@@ -8,12 +8,13 @@ interruption is status 130. Heavy libraries are imported only when a command run
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 
-from motet.core.errors import MotetError
+from motet.core.errors import ConfigError, MotetError
 from motet.core.printable import printable, without_passwords
-from motet.distributed.environment import global_rank
+from motet.distributed.environment import global_rank, launched_by_torchrun
 from motet.report.safe_streams import open_standard_streams, safe_output
 from motet.report.terminal import say
 from motet.training.signals import Stopped, end_now, threads_hold
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     open_standard_streams()
     warnings.formatwarning = _one_line
     try:
+        _require_one_process(sys.argv[1:] if arguments is None else arguments)
         from motet.cli.app import app
 
         raise SystemExit(app(arguments, standalone_mode=True))
@@ -47,6 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if threads_hold():
             end_now()
         raise SystemExit(130) from None
+
+
+def _require_one_process(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for a command that several processes cannot share."""
+    command = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if launched_by_torchrun() and command not in ("train", "sft", None):
+        raise ConfigError(
+            f"torchrun started several processes, and `motet {command}` runs in one.",
+            fix="start it without torchrun; `motet train` and `motet sft` are for several processes.",
+        )
 
 
 def _one_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> str:

@@ -19,8 +19,6 @@ from motet.cli.ray_options import (
     TrainWorkers,
     ray_options,
 )
-from motet.core.errors import ConfigError
-from motet.distributed.environment import launched_by_torchrun
 
 app = typer.Typer(
     add_completion=False,
@@ -47,17 +45,11 @@ def _version(requested: bool | None) -> bool:
 
 @app.callback()
 def motet(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """RL post-training of unified multimodal models (understanding and generation)."""
-    if launched_by_torchrun() and context.invoked_subcommand not in ("train", "sft"):
-        raise ConfigError(
-            f"torchrun started several processes, and `motet {context.invoked_subcommand}` runs in one.",
-            fix="start it without torchrun; `motet train` and `motet sft` are for several processes.",
-        )
 
 
 @app.command()
