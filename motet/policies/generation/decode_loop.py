@@ -99,10 +99,12 @@ def decode(
     if snapshot.stale:
         raise RuntimeError("The model changed after this snapshot was taken; take a new one.")
     if 0 in uniforms.shape:
-        return _empty(uniforms, sampling)
+        return empty_decoded(uniforms, sampling)
     num_columns = uniforms.shape[1] - 1  # the last action is never fed back
     num_columns += num_columns // separator.every if separator else 0
-    _check_context_length(snapshot, prefixes, num_columns)
+    if not bool(prefixes.mask[:, -1].all()):
+        raise ValueError("Prefixes must be padded on the left: the last column of the mask is not all True.")
+    check_context_length(int(prefixes.mask.sum(dim=1).max()), uniforms.shape[1], num_columns, snapshot.max_positions)
     branches = torch.stack([rows, null_rows] if guided and null_rows is not None else [rows], dim=1)
     capacity = prefixes.embeddings.shape[1] + num_columns
     with torch.inference_mode():
@@ -135,7 +137,7 @@ def generate_from_state(
     Sequence b ends after the first of `stop_ids` that it samples. `state` is used up.
     """
     if 0 in uniforms.shape:
-        return _empty(uniforms, sampling)
+        return empty_decoded(uniforms, sampling)
     with torch.inference_mode():
         loop = _DecodeLoop(hidden, state, head=head, embed=embed, uniforms=uniforms, sampling=sampling)
         loop.stop_ids = torch.tensor(stop_ids, dtype=torch.long, device=hidden.device) if stop_ids else None
@@ -210,7 +212,7 @@ class _DecodeLoop:
         """Draw action n of every slot and write it down."""
         logits = self.head(self.hidden).float()
         logits = logits.view(-1, self.num_branches, logits.shape[-1])
-        tokens, log_probs, behaviour = _choose(logits, self.uniforms[n, self.slots], self.sampling)
+        tokens, log_probs, behaviour = choose_actions(logits, self.uniforms[n, self.slots], self.sampling)
         self.ids[n, self.slots] = tokens
         self.log_probs[n, self.slots] = log_probs
         if self.behaviour is not None:
@@ -239,19 +241,18 @@ class _DecodeLoop:
             lengths = torch.where(stops.any(dim=0), stops.argmax(dim=0) + 1, lengths)
         beyond = torch.arange(self.num_actions, device=lengths.device)[:, None] >= lengths
         log_probs = self.log_probs.masked_fill_(beyond, 0.0)
-        if not bool(log_probs.isfinite().all()):
-            raise NumericsError(
-                "Log-probs of sampled tokens are not finite: the model's logits are NaN or infinite.",
-                fix="look for NaN in the weights, lower the learning rate, or set policy.rollout_dtype to float32.",
-            )
+        check_finite(log_probs)
         behaviour = None if self.behaviour is None else self.behaviour.masked_fill_(beyond, 0.0).t()
         return Decoded(self.ids.masked_fill_(beyond, 0).t(), log_probs.t(), behaviour, lengths)
 
 
-def _choose(
+def choose_actions(
     logits: Float[Tensor, "S F V"], uniforms: Float[Tensor, "S"], sampling: Sampling
 ) -> tuple[Int[Tensor, "S"], Float[Tensor, "S"], Float[Tensor, "S"]]:
-    """One action per slot, its log-prob in the scoring distribution, and in the one that it was drawn from."""
+    """One action per slot from the logits of its F branches.
+
+    Also its log-prob in the scoring distribution, and in the one that it was drawn from.
+    """
     conditional = logits[:, 0]
     mixture = conditional if logits.shape[1] == 1 else guide(conditional, logits[:, 1], sampling.guidance_scale)
     drawn = scoring_logits(mixture, **sampling.scoring)
@@ -264,19 +265,26 @@ def _choose(
     return tokens, action_log_probs(own, tokens), behaviour
 
 
-def _check_context_length(snapshot: FusedLlama, prefixes: PromptEmbeddings, num_columns: int) -> None:
-    if not bool(prefixes.mask[:, -1].all()):
-        raise ValueError("Prefixes must be padded on the left: the last column of the mask is not all True.")
-    longest = int(prefixes.mask.sum(dim=1).max())
-    if longest + num_columns > snapshot.max_positions:
+def check_context_length(longest: int, num_actions: int, num_columns: int, max_positions: int) -> None:
+    """Raise ContextError for a prompt after which `num_columns` positions do not fit."""
+    if longest + num_columns > max_positions:
         raise ContextError(
-            f"A prompt of {longest} tokens and {num_columns + 1} new ones exceed the model's "
-            f"{snapshot.max_positions} positions.",
-            fix=f"shorten the prompt, or sample at most {max(0, snapshot.max_positions + 1 - longest)} tokens.",
+            f"A prompt of {longest} tokens and {num_actions} new ones exceed the model's {max_positions} positions.",
+            fix=f"shorten the prompt, or sample at most {max(0, max_positions + 1 - longest)} tokens.",
         )
 
 
-def _empty(uniforms: Float[Tensor, "B N"], sampling: Sampling) -> Decoded:
+def check_finite(log_probs: Float[Tensor, "*B"]) -> None:
+    """Raise NumericsError for log-probs of sampled tokens that are NaN or infinite."""
+    if not bool(log_probs.isfinite().all()):
+        raise NumericsError(
+            "Log-probs of sampled tokens are not finite: the model's logits are NaN or infinite.",
+            fix="look for NaN in the weights, lower the learning rate, or set policy.rollout_dtype to float32.",
+        )
+
+
+def empty_decoded(uniforms: Float[Tensor, "B N"], sampling: Sampling) -> Decoded:
+    """What no sequences, or sequences of no actions, become."""
     ids = torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
     zeros = torch.zeros(uniforms.shape, device=uniforms.device)
     behaviour = zeros.clone() if sampling.guidance == "conditional" else None

@@ -88,7 +88,7 @@ def prefill(
     hidden = embeddings.to(snapshot.norm.dtype).reshape(-1, width)
     caches = []
     for layer in snapshot.layers:
-        qkv = _project(snapshot, layer, hidden, *angles).view(num_prefixes, length, -1, snapshot.head_dim)
+        qkv = project(snapshot, layer, hidden, *angles).view(num_prefixes, length, -1, snapshot.head_dim)
         queries, keys_values = qkv.transpose(1, 2).tensor_split([snapshot.heads], dim=1)
         keys, values = keys_values.chunk(2, dim=1)
         cache = keys.new_empty(2, *rows.shape, snapshot.kv_heads, capacity, snapshot.head_dim)
@@ -106,8 +106,8 @@ def prefill(
             is_causal=allowed is None and queries.shape[2] > 1,
             enable_gqa=snapshot.kv_heads < snapshot.heads,
         )
-        hidden = _finish(snapshot, layer, hidden, mixed.transpose(1, 2).flatten(0, 1).flatten(1))
-    hidden = _norm(snapshot, hidden, snapshot.norm)
+        hidden = finish(snapshot, layer, hidden, mixed.transpose(1, 2).flatten(0, 1).flatten(1))
+    hidden = rms_norm(snapshot, hidden, snapshot.norm)
     bias = None if allowed is None else _bias(mask[rows], snapshot, capacity)
     cache = Cache(caches, bias, positions[rows, -1] + 1, cos, sin, prefix_length=length, column=length)
     return hidden[rows.flatten()], cache
@@ -122,34 +122,37 @@ def step(snapshot: FusedLlama, cache: Cache, embeddings: Float[Tensor, "R D"]) -
     filled = cache.column + 1
     bias = None if cache.bias is None else cache.bias.view(rows * kv_heads, 1, -1)
     for layer, memory in zip(snapshot.layers, cache.layers, strict=True):
-        qkv = _project(snapshot, layer, hidden, cos, sin)
+        qkv = project(snapshot, layer, hidden, cos, sin)
         memory.slots.select(3, cache.column).copy_(qkv.narrow(1, heads, 2 * kv_heads).view(rows, 2, kv_heads, head_dim))
         # The queries that share a key/value head are the rows of one small matrix.
         queries = qkv.narrow(1, 0, heads).reshape(rows * kv_heads, -1, head_dim)
         keys, values = memory.keys.narrow(2, 0, filled), memory.values.narrow(1, 0, filled)
         mixed = _attend(queries, keys, values, bias, cache.prefix_length)
-        hidden = _finish(snapshot, layer, hidden, mixed.view(rows, -1))
+        hidden = finish(snapshot, layer, hidden, mixed.view(rows, -1))
     cache.positions = cache.positions + 1
     cache.column = filled
-    return _norm(snapshot, hidden, snapshot.norm)
+    return rms_norm(snapshot, hidden, snapshot.norm)
 
 
-def _project(snapshot: FusedLlama, layer: LayerWeights, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def project(snapshot: FusedLlama, layer: LayerWeights, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Queries, keys and values `[M, H + 2K, E]` of hidden states `[M, D]`; the first two turned to their positions."""
-    qkv = layer.qkv(_norm(snapshot, hidden, layer.attention_norm)).view(len(hidden), -1, snapshot.head_dim)
+    qkv = layer.qkv(rms_norm(snapshot, hidden, layer.attention_norm)).view(len(hidden), -1, snapshot.head_dim)
     turned = qkv.narrow(1, 0, snapshot.heads + snapshot.kv_heads)
-    rolled = turned.roll(snapshot.head_dim // 2, -1)
-    if qkv.dtype == cos.dtype:
+    if layer.qk_norm is None and qkv.dtype == cos.dtype:
+        rolled = turned.roll(snapshot.head_dim // 2, -1)
         turned.mul_(cos).addcmul_(rolled, sin)
-    else:  # rounded once, after both products
-        turned.copy_(turned * cos + rolled * sin)
+        return qkv
+    wide = turned.to(cos.dtype)
+    if layer.qk_norm is not None:
+        wide = torch.rms_norm(wide, (snapshot.head_dim,), None, snapshot.eps) * layer.qk_norm
+    turned.copy_(wide * cos + wide.roll(snapshot.head_dim // 2, -1) * sin)  # rounded once, after both products
     return qkv
 
 
-def _finish(snapshot: FusedLlama, layer: LayerWeights, hidden: Tensor, mixed: Tensor) -> Tensor:
+def finish(snapshot: FusedLlama, layer: LayerWeights, hidden: Tensor, mixed: Tensor) -> Tensor:
     """The rest of a layer after attention: output projection, MLP and both residuals, `[M, D]`."""
     hidden = layer.out.added_to(hidden, mixed)
-    gate, up = layer.gate_up(_norm(snapshot, hidden, layer.mlp_norm)).chunk(2, dim=-1)
+    gate, up = layer.gate_up(rms_norm(snapshot, hidden, layer.mlp_norm)).chunk(2, dim=-1)
     return layer.down.added_to(hidden, F.silu(gate).mul_(up))
 
 
@@ -173,7 +176,7 @@ def _attend(
     return F.scaled_dot_product_attention(queries[:, None], keys[:, None], values[:, None], attn_mask=mask)[:, 0]
 
 
-def _norm(snapshot: FusedLlama, hidden: Tensor, weight: Tensor) -> Tensor:
+def rms_norm(snapshot: FusedLlama, hidden: Tensor, weight: Tensor) -> Tensor:
     if hidden.is_cpu and hidden.dtype == snapshot.dtype == torch.float32:  # the steps of rms_norm, twice as fast
         inverse = torch.mean(hidden * hidden, -1, keepdim=True).add_(snapshot.eps).rsqrt_()
         return (hidden * inverse).mul_(weight)

@@ -1,4 +1,4 @@
-"""An inference copy of a Llama language model: fused projections, LoRA merged where that is exact, one dtype.
+"""An inference copy of a Llama-like language model: fused projections, LoRA merged where that is exact, one dtype.
 
 A training module pays for its generality at every token: one call per projection, hooks, adapters beside the weights. A
 snapshot holds the same function as flat tensors, so that a decode step is little more than its matrix products.
@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers.models.emu3.modeling_emu3 import Emu3RMSNorm, Emu3TextModel
-from transformers.models.llama.modeling_llama import LlamaModel, LlamaRMSNorm
+from transformers.models.emu3.modeling_emu3 import Emu3TextModel
+from transformers.models.llama.modeling_llama import LlamaModel
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
 
 from motet.core.errors import CheckpointError
 from motet.policies.generation.fused_linear import Adapter, FusedLinear
 
-LLAMAS = (LlamaModel, Emu3TextModel)
-"""Decoders that compute what Llama's does, under the same names."""
+LLAMAS = (LlamaModel, Emu3TextModel, Qwen2_5_VLTextModel, Qwen3VLTextModel)
+"""Decoders that compute what Llama's does, under the same names; Qwen3 also norms each query and key."""
 
 PRECOMPUTABLE_ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary embeddings whose angles depend on the position alone: `dynamic` and `longrope` also look at the length."""
@@ -30,10 +32,14 @@ PRECOMPUTABLE_ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
 
 @dataclass(frozen=True, eq=False)
 class LayerWeights:
-    """One decoder layer. H heads, K key/value heads, E width of a head, D features, I width of the MLP."""
+    """One decoder layer. H heads, K key/value heads, E width of a head, D features, I width of the MLP.
+
+    `qk_norm` are the weights of the norms of each query and each key (J = H + K), None where there are none.
+    """
 
     attention_norm: Float[Tensor, "D"]
     qkv: FusedLinear  # D -> (H + 2 K) E
+    qk_norm: Float[Tensor, "J E"] | None
     out: FusedLinear  # H E -> D
     mlp_norm: Float[Tensor, "D"]
     gate_up: FusedLinear  # D -> 2 I
@@ -108,10 +114,14 @@ class FusedLlama:
 
         `rotate_half(x)` is `roll(x, E / 2)` with its first half negated; the sign is kept in the sine table.
         """
-        positions = torch.arange(length, device=self.device)[None]
+        cos, sin = self.angles(torch.arange(length, device=self.device)[None])
+        return cos[0], sin[0]
+
+    def angles(self, positions: Int[Tensor, "*A U T"]) -> tuple[Float[Tensor, "U T 1 E"], Float[Tensor, "U T 1 E"]]:
+        """Cosines and signed sines of positions; of M-RoPE's on three axes A, or of the same on all of them."""
         cos, sin = self.rotary(self.norm, positions)
         half = self.head_dim // 2
-        return cos[0].unsqueeze(1), torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1).unsqueeze(1)
+        return cos.unsqueeze(2), torch.cat((-sin[..., :half], sin[..., half:]), dim=-1).unsqueeze(2)
 
 
 def _refuse(what: str, fix: str) -> NoReturn:
@@ -127,8 +137,8 @@ def _unwrap(language_model: nn.Module) -> Any:
         model = model.get_base_model()
     if not isinstance(model, LLAMAS):
         _refuse(
-            f"it is a {type(model).__name__}, not a LlamaModel",
-            "pass the decoder of a Llama-based checkpoint (of Janus: model.model.language_model).",
+            f"it is a {type(model).__name__}, not a {' or '.join(kind.__name__ for kind in LLAMAS)}",
+            "pass the decoder of such a checkpoint (of Janus: model.model.language_model).",
         )
     return model
 
@@ -178,6 +188,7 @@ def _layer_weights(layer: Any, name: str, cast: Cast) -> LayerWeights:
     return LayerWeights(
         attention_norm=_norm_weight(layer.input_layernorm, f"{name}.input_layernorm", cast),
         qkv=_fused(attention, ("q_proj", "k_proj", "v_proj"), f"{name}.self_attn", cast),
+        qk_norm=_qk_norm(attention, f"{name}.self_attn", cast),
         out=_fused(attention, ("o_proj",), f"{name}.self_attn", cast),
         mlp_norm=_norm_weight(layer.post_attention_layernorm, f"{name}.post_attention_layernorm", cast),
         gate_up=_fused(mlp, ("gate_proj", "up_proj"), f"{name}.mlp", cast),
@@ -185,8 +196,18 @@ def _layer_weights(layer: Any, name: str, cast: Cast) -> LayerWeights:
     )
 
 
-def _norm_weight(norm: nn.Module, name: str, cast: Cast) -> Tensor:
-    if not isinstance(norm, LlamaRMSNorm | Emu3RMSNorm):
+def _qk_norm(attention: Any, name: str, cast: Cast) -> Tensor | None:
+    """One row of weights per query head, then one per key head."""
+    if not hasattr(attention, "q_norm"):
+        return None
+    config = attention.config
+    counts = {"q_norm": config.num_attention_heads, "k_norm": config.num_key_value_heads}
+    each = [_norm_weight(getattr(attention, n), f"{name}.{n}", cast).expand(count, -1) for n, count in counts.items()]
+    return torch.cat(each)
+
+
+def _norm_weight(norm: Any, name: str, cast: Cast) -> Tensor:
+    if not type(norm).__name__.endswith("RMSNorm"):
         _refuse(f"{name} is a {type(norm).__name__}", "leave the norms out of the adapter (target linear layers).")
     return cast(norm.weight, torch.promote_types(cast.dtype, torch.float32))
 

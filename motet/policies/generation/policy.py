@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace as replaced
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -22,7 +22,10 @@ from motet.policies.generation.decode_loop import Decoded
 from motet.policies.generation.noise import action_uniforms
 from motet.policies.generation.replay import replay
 from motet.policies.generation.sampling import FusedModel, left_padded, sample_with_cache
+from motet.policies.generation.static_sampler import StaticSampler
 from motet.policies.transformers_policy import TransformersPolicy
+
+SamplerT = TypeVar("SamplerT", FusedModel, StaticSampler)
 
 
 class LanguageModelPolicy(TransformersPolicy):
@@ -30,7 +33,7 @@ class LanguageModelPolicy(TransformersPolicy):
 
     A family is a subclass that names its `adapter_type`. `autocast` is the compute type of replay, `rollout_autocast`
     that of sampling; None computes in the weights' own. `rollout_batch` sequences are sampled at once (guidance doubles
-    each); None: as many as are asked for.
+    each); None: as many as are asked for. `static_cache` chooses the static engine, None: on CUDA (see decision 0008).
     """
 
     adapter_type: type[LanguageModelAdapter]
@@ -43,12 +46,14 @@ class LanguageModelPolicy(TransformersPolicy):
         autocast: torch.dtype | None = None,
         rollout_autocast: torch.dtype | None = None,
         rollout_batch: int | None = None,
+        static_cache: bool | None = None,
     ) -> None:
         super().__init__(model, autocast=autocast, rollout_autocast=rollout_autocast, rollout_batch=rollout_batch)
         self.processor = processor
         self.adapter = self.adapter_type(self.model, processor)
         self.encoder = self.adapter.encoder
         self.kinds = self.adapter.kinds
+        self.static_cache = static_cache
 
     # ---- acting -----------------------------------------------------------------------------------------------------
 
@@ -70,7 +75,9 @@ class LanguageModelPolicy(TransformersPolicy):
             kind=kind,
             with_null=sampling.guidance != "none",
         )
-        size = self.rollout_batch or len(requests)
+        # Texts end at different lengths: there the static engine fills its slots as they become free.
+        together = kind == "text" and self._uses_static_cache
+        size = len(requests) if together else self.rollout_batch or len(requests)
         return [
             act
             for n in range(0, len(requests), size)
@@ -93,21 +100,40 @@ class LanguageModelPolicy(TransformersPolicy):
         return [ImageTokens(ids=ids.clone(), image=image, **own) for ids, image, own in each]
 
     def _decode(self, encodings: Sequence[Encoding], kind: str, uniforms: Tensor, sampling: Sampling) -> Decoded:
+        if self._uses_static_cache:
+            return self._current(self._static_sampler).sample(
+                self.adapter,
+                encodings,
+                kind,
+                uniforms,
+                sampling,
+                slots=self.rollout_batch,
+                autocasting=self._rollout_autocasting,
+            )
         if not self.adapter.fused:
             with self._rollout_autocasting():
                 return sample_with_cache(self.adapter, encodings, kind, uniforms, sampling)
         with self._rollout_autocasting():
             prompts = left_padded(self.adapter, encodings)
-        return self._fused_model().sample(self.adapter, prompts, kind, uniforms, sampling)
+        return self._current(self._fused_model).sample(self.adapter, prompts, kind, uniforms, sampling)
 
-    def _fused_model(self) -> FusedModel:
-        """The fused sampler of the present weights."""
+    @property
+    def _uses_static_cache(self) -> bool:
+        return self.device.type == "cuda" if self.static_cache is None else self.static_cache
+
+    def _current(self, build: Callable[[], SamplerT]) -> SamplerT:
+        """The sampler of the present weights, built where there is none yet."""
         known = self._sampler  # of which version, and the sampler
         if known is None or known[0] != self.version or known[1].language.stale:
             self._sampler = None  # free the old one first
-            fused = FusedModel.from_adapter(self.adapter, self.rollout_autocast or torch.float32)
-            known = self._sampler = (self.version, fused)
+            known = self._sampler = (self.version, build())
         return known[1]
+
+    def _fused_model(self) -> FusedModel:
+        return FusedModel.from_adapter(self.adapter, self.rollout_autocast or torch.float32)
+
+    def _static_sampler(self) -> StaticSampler:
+        return StaticSampler(self._fused_model())
 
     # ---- training ---------------------------------------------------------------------------------------------------
 

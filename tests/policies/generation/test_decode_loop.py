@@ -345,8 +345,8 @@ def test_a_row_does_not_depend_on_its_company(janus: JanusForConditionalGenerati
 def test_each_prefix_is_read_once(janus: JanusForConditionalGeneration, monkeypatch: pytest.MonkeyPatch) -> None:
     ids, mask = padded_prompts()
     lengths: list[int] = []
-    project = layers._project
-    monkeypatch.setattr(layers, "_project", lambda *a: lengths.append(len(a[2])) or project(*a))
+    project = layers.project
+    monkeypatch.setattr(layers, "project", lambda *a: lengths.append(len(a[2])) or project(*a))
     draw(janus, ids, mask, Sampling(guidance="guided", guidance_scale=2.0), torch.tensor([0, 0, 0, 1, 1, 1, 2, 3, 4]))
     assert lengths == [ids.numel() * 2] * 2 + [2 * 9] * 2 * (IMAGE_TOKENS - 1)  # and the last token is not fed back
 

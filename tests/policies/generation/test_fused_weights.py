@@ -25,13 +25,13 @@ def test_residual_and_rotary_angles_are_float32_beside_bfloat16_weights(
     policy: JanusPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshot = FusedLlama.from_model(policy.adapter.language_model, torch.bfloat16)
-    finish, seen = layers._finish, set()
+    finish, seen = layers.finish, set()
 
     def recorded(*arguments: torch.Tensor) -> torch.Tensor:
         seen.add((arguments[2].dtype, finish(*arguments).dtype))
         return finish(*arguments)
 
-    monkeypatch.setattr(layers, "_finish", recorded)
+    monkeypatch.setattr(layers, "finish", recorded)
     embeddings = torch.randn(2, 5, len(snapshot.norm))
     mask, rows = torch.ones(2, 5, dtype=torch.bool), torch.tensor([[0], [1]])
     with torch.no_grad():
