@@ -124,8 +124,7 @@ def _language_model(model_type: str, config: Any, settings: PolicyConfig, dtype:
     size = _language_size(model_type, model, settings)
     size = replace(size, attention=attention, trains=bool(adapters or below & set(chosen)), adapters=adapters)
     layers = tuple(sum(p.numel() for p in layer.parameters()) for layer in language.layers)
-    outside = sum(size.parameters for size in sizes.values()) - sum(layers)
-    return ModelSize(model_type, sizes, size, None, (*layers, outside))
+    return ModelSize(model_type, sizes, size, None, {"language_model": layers})
 
 
 def language_parts(model: Any) -> dict[str, nn.Module]:

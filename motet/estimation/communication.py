@@ -10,7 +10,7 @@ from __future__ import annotations
 from motet.estimation.efficiency import Efficiency
 from motet.estimation.hardware import Device
 from motet.estimation.memory import Settings
-from motet.estimation.model_size import FLOAT32, ModelSize, element_size
+from motet.estimation.model_size import FLOAT32, ModelSize
 
 LATENCY = 20e-6
 """Seconds to start one collective over all ranks: NCCL's on one machine are about half, on many twice that."""
@@ -39,17 +39,23 @@ def learn_seconds(
     """Communication of the phase `learn` that computation does not hide.
 
     `replicas`: one all-reduce of float32 gradients per optimizer step, after the last backward pass, so nothing hides
-    it. `fsdp`: in every one of `passes` forward and backward passes two all-gathers of the weights in the compute type
-    and a reduce-scatter of float32 gradients, prefetched one layer ahead: hidden by up to `overlap` of the `computing`
-    seconds.
+    it. `fsdp`: in every one of `passes` forward and backward passes two all-gathers of the weights as they are
+    stored and a reduce-scatter of float32 gradients, prefetched one layer ahead: hidden by up to `overlap` of the
+    `computing` seconds.
     """
     if settings.ranks <= 1:
         return 0.0
     if settings.parallel == "replicas":
         steps = settings.iterations * settings.minibatches
         return steps * all_reduce_seconds(float(FLOAT32 * size.trainable), settings.ranks, device, efficiency)
-    gathered = float(element_size(settings.dtype) * size.parameters)
-    each = 2 * gather_seconds(gathered, settings.ranks, device, efficiency)
+    each = 2 * gather_seconds(float(size.sharded_bytes), settings.ranks, device, efficiency)
     each += gather_seconds(float(FLOAT32 * size.trainable), settings.ranks, device, efficiency)
-    latency = 3 * LATENCY * len(size.layers)
+    latency = 3 * LATENCY * sum(len(size.units[name]) for name in size.units if size.parts[name].sharded)
     return max(0.0, passes * (each + latency) - efficiency.overlap * computing)
+
+
+def rollout_seconds(size: ModelSize, settings: Settings, device: Device, efficiency: Efficiency) -> float:
+    """`fsdp` gathers all that is sharded once for every rollout."""
+    if settings.parallel != "fsdp":
+        return 0.0
+    return gather_seconds(float(size.sharded_bytes), settings.ranks, device, efficiency)

@@ -100,11 +100,9 @@ def unified_size(
 
 def joined(text: ModelSize, image: ModelSize) -> ModelSize:
     """A language model and a denoiser as one policy."""
-    *text_layers, text_rest = text.layers
-    *image_layers, image_rest = image.layers
-    layers = (*text_layers, *image_layers, text_rest + image_rest)
+    units = {**text.units, **image.units}
     parts = {**text.parts, **image.parts}
-    return ModelSize(f"{text.family} + {image.family}", parts, text.language, image.denoiser, layers, text.notes)
+    return ModelSize(f"{text.family} + {image.family}", parts, text.language, image.denoiser, units, text.notes)
 
 
 def _denoiser(library: Any, folder: Path, scheduler: Any) -> DiffusersDenoiser:
@@ -199,8 +197,7 @@ def _sized(
         latent_elements=torch.Size(shape).numel(),
         trains=trains or bool(adapters),
     )
-    rest = sum(part.parameters for part in parts.values()) - sum(blocks)
-    return ModelSize(denoiser.transformer_class, parts, None, size, (*blocks, rest))
+    return ModelSize(denoiser.transformer_class, parts, None, size, {"transformer": tuple(blocks)})
 
 
 def _pooled(denoiser: DiffusersDenoiser) -> torch.Tensor | None:

@@ -1,7 +1,8 @@
 """Memory of one rank by phase and by what holds it.
 
-`replicas`: every rank holds all weights. `fsdp`: weights, gradients, moments and reference are sharded over R ranks
-(FSDP2's `fully_shard`, every layer a unit of its own and a root for the rest, resharded after forward passes).
+`replicas`: every rank holds all weights. `fsdp` (`motet.distributed.fully_sharded`): weights, gradients, moments and
+reference of the parts that train are sharded over R ranks; layers are units, gathered one after the other and freed
+again, the rest is gathered for a whole replay, and all of it for a rollout.
 """
 
 from __future__ import annotations
@@ -79,12 +80,14 @@ def held_all_the_time(size: ModelSize, settings: Settings) -> dict[str, float]:
     """
     shards = settings.ranks if settings.parallel == "fsdp" else 1
     trainable = size.trainable
+    frozen = {True: 0, False: 0}  # by whether they are sharded
+    for part in size.parts.values():
+        frozen[part.sharded] += part.bytes - FLOAT32 * part.trainable
     adapters_only = all(not part.trains for part in size.parts.values())
     copy = trainable if settings.has_reference and not adapters_only else 0
-    frozen = sum(part.bytes - FLOAT32 * part.trainable for part in size.parts.values())
     return {
         "trainable weights": FLOAT32 * trainable / shards,
-        "frozen weights": frozen / shards,
+        "frozen weights": frozen[True] / shards + frozen[False],
         "AdamW moments": 2 * FLOAT32 * trainable / shards,
         "reference": FLOAT32 * copy / shards,
     }
@@ -110,7 +113,7 @@ def _rollout(size: ModelSize, loads: Sequence[ActLoad], settings: Settings) -> d
         at_once = min(batches["image"], max(1, PIXELS_AT_ONCE // max(1, language.image_pixels)))
         found["image decoding"] = at_once * language.decode_bytes
     if settings.parallel == "fsdp":
-        found["gathered layers"] = 2.0 * FLOAT32 * max(size.layers, default=0)
+        found["gathered weights"] = float(size.sharded_bytes)
     return found
 
 
@@ -143,13 +146,10 @@ def _learn(size: ModelSize, loads: Sequence[ActLoad], settings: Settings) -> dic
         largest = max(passes, key=lambda one: sum(one.values()))
         found |= largest
     if settings.parallel == "fsdp":
-        # The current unit and the one prefetched in the compute type, the root's throughout, and the gradient of the
-        # unit that is being reduced in float32.
-        *layers, root = size.layers or (0,)
-        unit = max(layers, default=0)
-        gathered = element_size(settings.dtype) * (2 * unit + root) + FLOAT32 * max(unit, root)
-        found["gathered layers"] = float(gathered)
-        found["weight casts"] = 0.0  # FSDP gathers in the compute type
+        # The root, the unit that computes and the one that is prefetched; the gradients of root and unit on their way.
+        gathered = size.root_bytes + 2 * size.unit_bytes
+        trains = any(part.trains for part in size.parts.values())
+        found["gathered weights"] = float(gathered + (size.root_bytes + size.unit_bytes if trains else 0))
     return found
 
 

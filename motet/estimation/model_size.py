@@ -35,6 +35,11 @@ class PartSize:
         return self.adapters + (self.parameters if self.trains else 0)
 
     @property
+    def sharded(self) -> bool:
+        """Whether FSDP shards it: a part is, as a whole, once anything of it trains."""
+        return self.trainable > 0
+
+    @property
     def bytes(self) -> int:
         """Of the weights in memory."""
         return FLOAT32 * self.trainable + (0 if self.trains else self.stored * self.parameters)
@@ -120,15 +125,17 @@ class DenoiserSize:
 
 @dataclass(frozen=True)
 class ModelSize:
-    """A policy's parts by name, and its two models where it has them. `layers` are the parameters of the units that
-    FSDP gathers one after the other: every decoder layer or transformer block, and the rest.
+    """A policy's parts by name, and its two models where it has them.
+
+    `units` are the parameters of the decoder layers or transformer blocks of a part, by its name: FSDP gathers one
+    after the other, and the rest of what it shards, the root, for a whole forward and backward pass.
     """
 
     family: str
     parts: Mapping[str, PartSize]
     language: LanguageSize | None
     denoiser: DenoiserSize | None
-    layers: tuple[int, ...] = ()
+    units: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, "tuple[int, ...]"])
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -140,6 +147,31 @@ class ModelSize:
     def trainable(self) -> int:
         """Those with gradient and moments."""
         return sum(part.trainable for part in self.parts.values())
+
+    @property
+    def sharded_bytes(self) -> int:
+        """Weights that FSDP shards."""
+        return sum(part.bytes for part in self.parts.values() if part.sharded)
+
+    @property
+    def unit_bytes(self) -> int:
+        """The largest unit of what is sharded."""
+        of_parts = [
+            max(self.units[name], default=0) * (FLOAT32 if part.trains else part.stored)
+            for name, part in self.parts.items()
+            if part.sharded and name in self.units
+        ]
+        return max(of_parts, default=0)
+
+    @property
+    def root_bytes(self) -> int:
+        """What is sharded and in no unit."""
+        in_units = sum(
+            sum(self.units[name]) * (FLOAT32 if part.trains else part.stored)
+            for name, part in self.parts.items()
+            if part.sharded and name in self.units
+        )
+        return max(0, self.sharded_bytes - in_units)
 
     @property
     def kinds(self) -> frozenset[str]:

@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from motet.estimation.communication import learn_seconds
+from motet.estimation.communication import learn_seconds, rollout_seconds
 from motet.estimation.memory import Settings
 from motet.estimation.model_size import ModelSize
 from motet.estimation.step_time import (
@@ -93,7 +93,9 @@ def simulate(
         computing = max(rank.learn for rank in ranks)
         steps_taken = settings.iterations * settings.minibatches
         fixed = steps_taken * optimizer_seconds(size, settings, machine) * scale.get("learn", 1.0)
-        joined = learn_seconds(size, settings, machine.device, machine.efficiency, computing, passes(loads, settings))
+        joined = rollout_seconds(size, settings, machine.device, machine.efficiency) + learn_seconds(
+            size, settings, machine.device, machine.efficiency, computing, passes(loads, settings)
+        )
         whole = sum(slowest) + fixed + joined
         busy = sum(rank.total for rank in ranks) / settings.ranks + fixed
         idle = (settings.ranks - len(ranks)) * sum(slowest) / settings.ranks

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from motet.estimation.activations import TokenCounts
 from motet.estimation.communication import learn_seconds as communication_seconds
+from motet.estimation.communication import rollout_seconds
 from motet.estimation.efficiency import Efficiency
 from motet.estimation.hardware import Device
 from motet.estimation.memory import Settings, replay_tokens, rows_of_micro_batch
@@ -83,6 +84,9 @@ def step_time(
         # Read in float32 where weights train, written in the sampler's type.
         copied = size.language.products + size.language.text_head + size.language.image_head
         rollout["sampler's copy"] = machine.copies(float(copied * (FLOAT32 + element_size(settings.rollout_dtype))))
+    gathering = rollout_seconds(size, settings, machine.device, machine.efficiency)
+    if gathering:
+        rollout["gathering weights"] = gathering
     steps = settings.iterations * settings.minibatches
     learn["optimizer"] = steps * optimizer_seconds(size, settings, machine)
     computing = learn.get("forward", 0.0) + learn.get("backward", 0.0)

@@ -113,19 +113,21 @@ def test_the_cache_and_the_sampler_take_what_is_said(tmp_path) -> None:
 def model(trainable: int, layers: int = 4) -> ModelSize:
     language = LanguageSize(layers, 512, 8, 8, 64, 1024, 1000, 512_000)
     part = PartSize(trainable, trains=True)
-    return ModelSize(
-        "janus", {"language_model": part, "lm_head": PartSize(0)}, language, None, (trainable // 4,) * 4 + (0,)
-    )
+    units = {"language_model": (trainable // 5,) * 4}  # and as much again in the root
+    return ModelSize("janus", {"language_model": part, "vision": PartSize(10_000)}, language, None, units)
 
 
-def test_fsdp_divides_what_is_held_and_gathers_layers() -> None:
-    size = model(4_000_000)
-    alone = memory(size, [LOAD], replace(SETTINGS, ranks=8)).phases["learn"]
-    sharded = memory(size, [LOAD], replace(SETTINGS, ranks=8, parallel="fsdp")).phases["learn"]
+def test_fsdp_divides_what_is_held_and_gathers_units() -> None:
+    size = model(5_000_000)
+    alone = memory(size, [LOAD], replace(SETTINGS, ranks=8)).phases
+    sharded = memory(size, [LOAD], replace(SETTINGS, ranks=8, parallel="fsdp")).phases
     for part in ("trainable weights", "gradients", "AdamW moments"):
-        assert sharded[part] * 8 == alone[part]
-    assert sharded["activations"] == alone["activations"]
-    assert sharded["gathered layers"] == 4 * 2 * 1_000_000 + 4 * 1_000_000
+        assert sharded["learn"][part] * 8 == alone["learn"][part]
+    for part in ("frozen weights", "activations"):
+        assert sharded["learn"][part] == alone["learn"][part]
+    root = unit = 4 * 1_000_000
+    assert sharded["learn"]["gathered weights"] == (root + 2 * unit) + (root + unit)
+    assert sharded["rollout"]["gathered weights"] == 4 * 5_000_000
 
 
 def test_smaller_batches_and_checkpointing_take_less() -> None:

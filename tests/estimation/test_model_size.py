@@ -56,8 +56,9 @@ def test_parts_of_a_config_are_those_of_the_loaded_policy(family, tmp_path) -> N
     ]
     assert size.language.products == sum(products)
     assert size.kinds == policy.kinds
-    assert size.layers[0] == sum(p.numel() for p in policy.adapter.language_model.layers[0].parameters())
-    assert sum(size.layers) == size.parameters
+    layers = policy.adapter.language_model.layers
+    assert size.units["language_model"] == tuple(sum(p.numel() for p in layer.parameters()) for layer in layers)
+    assert size.root_bytes == size.sharded_bytes - 4 * sum(size.units["language_model"])
 
 
 def test_adapters_are_counted_as_peft_makes_them(tmp_path) -> None:

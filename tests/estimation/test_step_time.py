@@ -20,7 +20,7 @@ SIZE = ModelSize(
     {"language_model": PartSize(LANGUAGE.products, trains=True), "lm_head": PartSize(LANGUAGE.text_head, trains=True)},
     LANGUAGE,
     None,
-    (LANGUAGE.layer_products,) * 24,
+    {"language_model": (LANGUAGE.layer_products,) * 24},
 )
 SETTINGS = Settings(1, "replicas", "bfloat16", "bfloat16", 16384, None, False, False)
 TEXT = ActLoad("", "answer", "text", 16, 8, 100, 0, 256, 256, 256.0)
