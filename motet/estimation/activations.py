@@ -60,35 +60,42 @@ def layer_bytes(size: LanguageSize, dtype: str, tokens: TokenCounts) -> int:
     return tokens.queries * (norms + inputs + mlp + queries) + tokens.keys * keys + tokens.scores * scores
 
 
-def language_bytes(size: LanguageSize, dtype: str, tokens: TokenCounts, *, checkpointing: bool) -> int:
-    """What the decoder keeps: all layers; with gradient checkpointing each layer's float32 input, 4 D per token, and
-    one layer's activations while it is computed again. Then the last norm: its input and output, 2 D + 1 of float32.
+@dataclass(frozen=True)
+class Kept:
+    """Bytes of activations, and of copies of trainable weights in the compute type."""
 
-    A frozen decoder with adapters keeps slightly less, as its norms keep no normed values; nothing is kept below the
-    first gradient (`trains` False).
+    activations: int
+    casts: int
+
+
+def language_bytes(
+    size: LanguageSize, dtype: str, tokens: TokenCounts, *, checkpointing: bool, cast: int = 0
+) -> tuple[Kept, Kept]:
+    """What the decoder keeps when its forward pass ends, and at most during the backward pass.
+
+    That is all layers, and the last norm's input and output, 2 D + 1 of float32 per token; under autocast also a copy
+    of the `cast` parameters that train, 2 bytes each, which forward and backward pass share. With gradient
+    checkpointing the forward pass keeps each layer's float32 input, 4 D per token, and autocast's copies live until it
+    ends; the backward pass makes one layer's activations and copies again. A frozen decoder with adapters keeps
+    slightly less, as its norms keep no normed values; below the first gradient (`trains` False) nothing is kept.
     """
+    copies = BFLOAT16 * cast if dtype == "bfloat16" else 0
     if not size.trains:
-        return 0
-    one = layer_bytes(size, dtype, tokens)
-    layers = size.layers * FLOAT32 * size.width * tokens.queries + one if checkpointing else size.layers * one
-    return layers + tokens.queries * FLOAT32 * (2 * size.width + 1)
+        return Kept(0, 0), Kept(0, 0)
+    one, last = layer_bytes(size, dtype, tokens), tokens.queries * FLOAT32 * (2 * size.width + 1)
+    if not checkpointing:
+        kept = Kept(size.layers * one + last, copies)
+        return kept, kept
+    inputs = size.layers * FLOAT32 * size.width * tokens.queries + last
+    return Kept(inputs, copies), Kept(inputs + one, copies // size.layers)
 
 
-def cast_bytes(products: int, dtype: str) -> int:
-    """Copies of trainable weights in the compute type: autocast keeps each for forward and backward pass, 2 bytes per
-    parameter of a linear layer; with checkpointing they are made again layer by layer, but autocast's cache holds them
-    until the forward pass ends.
+def logits_bytes(actions: int, vocabulary: int, dtype: str, *, guided: bool = False) -> tuple[int, int]:
+    """Logits of one chunk of `hidden_log_probs`, of at most LOGITS_BUDGET of them: in its forward and backward pass.
+
+    Per logit, forward: the head's output in float32, 4, under autocast also in bfloat16, 2, of both branches with
+    guidance. Backward: these, their gradients, as many again, and the softmax in the gradient of the log-sum, 4.
     """
-    return BFLOAT16 * products if dtype == "bfloat16" else 0
-
-
-def logits_bytes(actions: int, vocabulary: int, dtype: str, *, guided: bool = False) -> int:
-    """Logits of one chunk of `hidden_log_probs` in its backward pass, of at most LOGITS_BUDGET logits.
-
-    Per logit: the head's output e, its float32 copy 4, their gradients e + 4, and the softmax in the gradient of the
-    log-sum 4; guidance has a second branch of outputs and copies.
-    """
-    element = element_size(dtype)
     chunk = min(actions * vocabulary, max(LOGITS_BUDGET, vocabulary))
-    branch = 2 * (element + FLOAT32)
-    return chunk * (branch * (2 if guided else 1) + FLOAT32)
+    forward = chunk * (FLOAT32 + (BFLOAT16 if dtype == "bfloat16" else 0)) * (2 if guided else 1)
+    return forward, 2 * forward + FLOAT32 * chunk

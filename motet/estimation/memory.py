@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from motet.estimation.activations import TokenCounts, cast_bytes, language_bytes, logits_bytes
+from motet.estimation.activations import TokenCounts, language_bytes, logits_bytes
 from motet.estimation.hardware import GIB
-from motet.estimation.model_size import FLOAT32, LanguageSize, ModelSize, element_size
+from motet.estimation.model_size import BFLOAT16, FLOAT32, LanguageSize, ModelSize, element_size
 from motet.estimation.workload import ActLoad
 from motet.policies.janus.images import PIXELS_AT_ONCE
 
@@ -138,19 +138,29 @@ def cache_bytes(language: LanguageSize, rows: int, length: int, dtype: str) -> i
 
 
 def _learn(size: ModelSize, loads: Sequence[ActLoad], settings: Settings) -> dict[str, float]:
-    """Gradients, and activations of the largest micro-batch."""
+    """Gradients, and the largest of three moments of the largest micro-batch: the end of its forward pass, the backward
+    pass of the head, and that of the layers. Gradients of earlier micro-batches are there in all.
+    """
     shards = settings.ranks if settings.parallel == "fsdp" else 1
-    found = {"gradients": FLOAT32 * size.trainable / shards}
-    passes = [micro_batch(size, load, settings) for load in loads if load.trained]
-    if passes:
-        largest = max(passes, key=lambda one: sum(one.values()))
-        found |= largest
-    if settings.parallel == "fsdp":
-        # The root, the unit that computes and the one that is prefetched; the gradients of root and unit on their way.
-        gathered = size.root_bytes + 2 * size.unit_bytes
-        trains = any(part.trains for part in size.parts.values())
-        found["gathered weights"] = float(gathered + (size.root_bytes + size.unit_bytes if trains else 0))
-    return found
+    moments: list[dict[str, float]] = [{}]
+    for load in loads:
+        if load.trained:
+            of_load = micro_batch(size, load, settings)
+            if settings.parallel == "fsdp":
+                _add_gathered(size, *of_load)
+            moments += of_load
+    largest = max(moments, key=lambda one: sum(one.values()))
+    return {"gradients": FLOAT32 * size.trainable / shards, **largest}
+
+
+def _add_gathered(size: ModelSize, *moments: dict[str, float]) -> None:
+    """What FSDP adds to the moments of a micro-batch: the root, the unit that computes and the one that is prefetched;
+    in backward passes the gradients of the root and of a unit before they are sharded.
+    """
+    for number, moment in enumerate(moments):
+        moment["gathered weights"] = float(size.root_bytes + 2 * size.unit_bytes)
+        if number and any(part.trains for part in size.parts.values()):
+            moment["whole gradients"] = float(size.root_bytes + (size.unit_bytes if number == 2 else 0))
 
 
 def rows_of_micro_batch(load: ActLoad, settings: Settings) -> int:
@@ -167,32 +177,41 @@ def replay_tokens(load: ActLoad, acts: int, *, checkpointing: bool) -> TokenCoun
     return TokenCounts.of_rows(rows, load.context + load.positions)
 
 
-def micro_batch(size: ModelSize, load: ActLoad, settings: Settings) -> dict[str, float]:
-    """Activations, casts of weights and logits of the largest micro-batch of an act."""
-    acts = rows_of_micro_batch(load, settings)
-    language, denoiser = size.language, size.denoiser
-    found = {"activations": 0.0, "weight casts": 0.0, "logits chunk": 0.0}
+def micro_batch(size: ModelSize, load: ActLoad, settings: Settings) -> list[dict[str, float]]:
+    """Activations, casts and logits of the largest micro-batch of an act, at the three moments of `_learn`."""
     if load.kind == "denoising":
-        assert denoiser is not None
-        if denoiser.trains or denoiser.conditioned_on:
-            found["activations"] = acts * load.replayed * load.actions * denoiser.saved
-            found["weight casts"] = denoiser.casts
-        if denoiser.conditioned_on and language is not None and language.trains:
-            tokens = TokenCounts.of_rows(acts, load.context)
-            found["activations"] += language_bytes(
-                language, settings.dtype, tokens, checkpointing=settings.checkpointing
-            )
-        return found
+        return _micro_batch_of_denoising(size, load, settings)
+    acts, language = rows_of_micro_batch(load, settings), size.language
     assert language is not None
-    tokens = replay_tokens(load, acts, checkpointing=settings.checkpointing)
-    kept = language_bytes(language, settings.dtype, tokens, checkpointing=settings.checkpointing)
+    checkpointing, dtype = settings.checkpointing, settings.dtype
+    tokens = replay_tokens(load, acts, checkpointing=checkpointing)
+    layers = language.products if size.parts["language_model"].trains else language.adapters
+    kept, again = language_bytes(language, dtype, tokens, checkpointing=checkpointing, cast=layers)
+    head_trains = load.kind == "text" and "lm_head" in size.parts and size.parts["lm_head"].trains
+    head = BFLOAT16 * language.text_head if head_trains and dtype == "bfloat16" else 0
     predicting = FLOAT32 * acts * load.replayed * load.actions * language.width
-    found["activations"] = float(kept + predicting)
-    trained = language.products if size.parts["language_model"].trains else language.adapters
-    found["weight casts"] = float(cast_bytes(trained, settings.dtype))
-    logits = logits_bytes(acts * load.actions, language.logits(load.kind), settings.dtype, guided=load.replayed > 1)
-    found["logits chunk"] = float(logits)
-    return found
+    vocabulary, guided = language.logits(load.kind), load.replayed > 1
+    forward_logits, backward_logits = logits_bytes(acts * load.actions, vocabulary, dtype, guided=guided)
+    casts = (kept.casts + head, (0 if checkpointing else kept.casts) + head, again.casts)
+    activations = (kept.activations + predicting,) * 2 + (again.activations,)
+    return [
+        {"activations": float(held), "weight casts": float(cast), "logits chunk": float(logits)}
+        for held, cast, logits in zip(activations, casts, (forward_logits, backward_logits, 0), strict=True)
+    ]
+
+
+def _micro_batch_of_denoising(size: ModelSize, load: ActLoad, settings: Settings) -> list[dict[str, float]]:
+    acts, language, denoiser = rows_of_micro_batch(load, settings), size.language, size.denoiser
+    assert denoiser is not None
+    kept = {"activations": 0.0, "weight casts": 0.0}
+    if denoiser.trains or denoiser.conditioned_on:
+        kept["activations"] = acts * load.replayed * load.actions * denoiser.saved
+        kept["weight casts"] = denoiser.casts
+    if denoiser.conditioned_on and language is not None:
+        tokens = TokenCounts.of_rows(acts, load.context)
+        _, below = language_bytes(language, settings.dtype, tokens, checkpointing=settings.checkpointing)
+        kept["activations"] += below.activations
+    return [dict(kept) for _ in range(3)]
 
 
 def _sampled_at_once(loads: Sequence[ActLoad], kind: str, settings: Settings) -> int:

@@ -69,8 +69,11 @@ def test_checkpointing_keeps_inputs_of_layers() -> None:
     size, tokens = size_of(model, "flash", False), TokenCounts.of_rows(B, T)
     enable_gradient_checkpointing(model)
     measured = kept(model, "float32")
-    expected = language_bytes(size, "float32", tokens, checkpointing=True) - layer_bytes(size, "float32", tokens)
-    assert expected == pytest.approx(measured, rel=0.05)  # the rotary tables, which all layers share, are left out
+    forward, backward = language_bytes(size, "float32", tokens, checkpointing=True)
+    assert backward.activations - forward.activations == layer_bytes(size, "float32", tokens)
+    assert forward.activations == pytest.approx(
+        measured, rel=0.05
+    )  # the rotary tables, which all layers share, are left out
 
 
 def test_weights_gradients_and_moments_are_those_of_an_optimizer(tmp_path) -> None:
@@ -123,10 +126,10 @@ def test_fsdp_divides_what_is_held_and_gathers_units() -> None:
     sharded = memory(size, [LOAD], replace(SETTINGS, ranks=8, parallel="fsdp")).phases
     for part in ("trainable weights", "gradients", "AdamW moments"):
         assert sharded["learn"][part] * 8 == alone["learn"][part]
-    for part in ("frozen weights", "activations"):
-        assert sharded["learn"][part] == alone["learn"][part]
+    assert sharded["learn"]["frozen weights"] == alone["learn"]["frozen weights"] == 40_000
     root = unit = 4 * 1_000_000
-    assert sharded["learn"]["gathered weights"] == (root + 2 * unit) + (root + unit)
+    assert sharded["learn"]["gathered weights"] == root + 2 * unit
+    assert sharded["learn"]["whole gradients"] in (root, root + unit)
     assert sharded["rollout"]["gathered weights"] == 4 * 5_000_000
 
 
