@@ -20,6 +20,7 @@ from motet.core.trajectory import Act
 from motet.distributed.parallel import Parallel
 from motet.distributed.shared_groups import is_remote
 from motet.numerics.entropies import highest_entropies
+from motet.numerics.transfers import fetch, to_device
 from motet.training.batches import HighEntropy, count_by_kind, micro_batches
 from motet.training.losses import Sample
 from motet.training.losses.policy_gradient import PolicyGradientLoss
@@ -73,11 +74,12 @@ def old_replays(
 def _exceeds_bound(acts: Sequence[Act], replays: Sequence[Replay], parallel: Parallel) -> bool:
     """Whether replayed log-probs of a kind are too far from the sampled ones, in the mean over all its actions."""
     sums: dict[str, tuple[float, int]] = {}
-    for act, replay in zip(acts, replays, strict=True):
-        if act.log_probs is not None:
-            difference = float((replay.log_probs - act.log_probs.to(replay.log_probs)).abs().sum())
-            total, count = sums.get(act.kind, (0.0, 0))
-            sums[act.kind] = total + difference, count + act.num_actions
+    sampled = [(act, act.log_probs, one.log_probs) for act, one in zip(acts, replays, strict=True)]
+    pairs = [(act, before, now) for act, before, now in sampled if before is not None]
+    differences = fetch([(now - to_device(before, now.device, now.dtype)).abs().sum() for _, before, now in pairs])
+    for (act, _, _), difference in zip(pairs, differences, strict=True):
+        total, count = sums.get(act.kind, (0.0, 0))
+        sums[act.kind] = total + difference, count + act.num_actions
     merged = parallel.processes.all_gather(sums)
     for kind in {kind for part in merged for kind in part}:
         parts = [part[kind] for part in merged if kind in part]
@@ -139,9 +141,10 @@ def _entropies(
     """The entropy of every action, of the acts of all processes, by position; acts without one are left out."""
     own = {n: act for n, act in acts.items() if not is_remote(act)}
     replays = replay_frozen(policy, list(own.values()), budget, ("entropy",), parallel)
-    found = {
-        n: replay.extras["entropy"].cpu() for n, replay in zip(own, replays, strict=True) if "entropy" in replay.extras
-    }
+    on_device = {n: one.extras["entropy"] for n, one in zip(own, replays, strict=True) if "entropy" in one.extras}
+    lengths = [len(entropy) for entropy in on_device.values()]
+    entropies = torch.cat([*on_device.values()]).cpu().split(lengths) if on_device else ()
+    found = {n: entropy.clone() for n, entropy in zip(on_device, entropies, strict=True)}
     return {n: entropy for part in parallel.processes.all_gather(found) for n, entropy in part.items()}
 
 
