@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from motet.cli.bench_tables import learner_table, memory_table
+from motet.cli.bench_tables import learner_table, memory_table, scaling_table
 from motet.cli.outputs import show_results, write_output, write_results
 from motet.config import load_recipe
 from motet.config.bench_scenarios import StageFilter, load_bench
@@ -120,6 +120,22 @@ def bench_learner(
     memory = bench_memory() if "memory" in tasks else []
     tables = [learner_table(rows)] * bool(rows) + [memory_table(memory)] * bool(memory)
     show_results(Group(*tables), {"machine": describe_machine(), "steps": rows, "memory": memory}, json_path)
+
+
+def bench_scaling(repeats: int, json_path: Path | None, plot: Path | None, table: Path | None) -> None:
+    """Measure every point, print the table, and write JSON, picture and Markdown."""
+    from motet.evaluation.bench_scaling import bench_scaling as measure
+    from motet.evaluation.bench_scaling import doublings
+    from motet.evaluation.scaling_plot import plot_scaling, scaling_markdown
+
+    with ProgressBar(Terminal()) as bar:
+        rows = measure(repeats, on_point=lambda done, total: bar.items("point", done, total))
+    results = {"machine": describe_machine(), "rows": rows, "doubling_generations": doublings(rows, "generations")}
+    show_results(scaling_table(rows), results, json_path)
+    if table is not None:
+        write_output("--table", table, scaling_markdown(rows).encode())
+    if plot is not None:
+        plot_scaling(rows, plot)
 
 
 def _resume_command(path: Path, output: Path, choice: StageFilter, overrides: Sequence[str]) -> str:

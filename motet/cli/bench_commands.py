@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from motet.cli.options import Json, Overrides, Overwrite, RecipePath, Resume
 from motet.cli.outputs import check_output
+from motet.core.errors import ConfigError
 
 bench = typer.Typer(no_args_is_help=True, help="Benchmarks of speed, rewards and scenarios.")
 
@@ -123,3 +125,22 @@ def bench_learner(
 
     shape = {"prompts": prompts, "generations": generations, "prompt_tokens": prompt_tokens, "tokens": tokens}
     run(tasks or list(LearnerTask), betas or [0.0], shape, repeats, json_path)
+
+
+@bench.command("scaling")
+def bench_scaling(
+    *,
+    repeats: Annotated[int, typer.Option(min=1, help="Number of timed steps per point.")] = 3,
+    plot: Annotated[Path | None, typer.Option(help="Picture of the curves to write (.svg or .png).")] = None,
+    table: Annotated[Path | None, typer.Option(help="Markdown table to write.")] = None,
+    json_path: Json = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Time and memory of a step vs group size, prompts, image tokens and prompt length."""
+    for option, path in (("--json", json_path), ("--plot", plot), ("--table", table)):
+        check_output(option, path, overwrite=overwrite)
+    if plot is not None and find_spec("matplotlib") is None:  # now, not after all points
+        raise ConfigError("--plot needs matplotlib.", fix="pip install 'motet[plots]'.")
+    from motet.cli.bench import bench_scaling as run
+
+    run(repeats, json_path, plot, table)

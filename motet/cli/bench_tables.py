@@ -8,6 +8,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from motet.evaluation.bench_scaling import doublings
+from motet.evaluation.scaling_plot import TITLES
+
 
 def learner_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Per task and phase the seconds of both sides and their ratio, with its extremes and its target."""
@@ -42,4 +45,21 @@ def memory_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         figures = (f"{row[key]:.2f}" for key in ("extra_gb", "all_logits_gb", "seconds"))
         table.add_row(f"{row['vocab']:,}", *figures)
+    return table
+
+
+def scaling_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Seconds and memory per point, and how much longer a step of twice as many generations takes."""
+    table = Table(title="A training step on images, one quantity varied at a time", title_justify="left")
+    table.add_column("varies", no_wrap=True)
+    for heading in ("value", "generate,\ns", "learn,\ns", "step,\ns", "step,\nGB", "peak,\nGB", "matmul\nshare"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        times = [f"{row['seconds'][phase]:.2f}" for phase in ("generate", "learn", "step")]
+        memory = [f"{row[key]:.2f}" for key in ("step_gb", "peak_gb")]
+        table.add_row(
+            TITLES.get(row["axis"], row["axis"]), str(row["value"]), *times, *memory, f"{row['matmul_share']:.0%}"
+        )
+    growth = ", ".join(f"{value}: {factor:.2f}" for value, factor in doublings(rows, "generations").items())
+    table.caption = f"Time of a step over that of half as many generations (target: below 2): {growth}"
     return table

@@ -107,3 +107,20 @@ def in_new_process(function: Callable[..., T], *arguments: Any) -> T:
 
 def _set_threads(count: int) -> None:
     torch.set_num_threads(count)
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, size: int | None = None) -> float:
+    """Operations per second (a multiply-add counts as 2) of large square matrix products; the fastest of some."""
+    size = size or (8192 if device.type == "cuda" else 1024)
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    seconds = [measure_seconds(lambda: left @ right, device) for _ in range(8)]
+    return 2 * size**3 / min(seconds[1:])
+
+
+def memory_bandwidth(device: torch.device, num_bytes: int | None = None) -> float:
+    """Bytes per second that a large copy reads and writes; the fastest of some."""
+    num_bytes = num_bytes or (1 << 32 if device.type == "cuda" else 1 << 28)
+    source = torch.zeros(num_bytes, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    seconds = [measure_seconds(lambda: target.copy_(source), device) for _ in range(8)]
+    return 2 * num_bytes / min(seconds[1:])
