@@ -27,9 +27,10 @@ TRAIN = ["language_model", "lm_head", "generation_head", "vision_model", "connec
 SAMPLING = {"text": Sampling(max_tokens=4), "image": Sampling(), "denoising": Sampling(num_steps=4, noise_level=0.7)}
 
 
-def mixed_policy(janus: Path, train: list[str] = TRAIN) -> UnifiedPolicy:
+def mixed_policy(janus: Path, train: list[str] = TRAIN, dtype: str = "float32") -> UnifiedPolicy:
     """The same model at every call: a saved tiny Janus, and a denoiser over its image tokens."""
-    reader = load_policy(janus, PolicyConfig(path=str(janus), device="cpu"))
+    types = {"dtype": dtype, "rollout_dtype": dtype}
+    reader = load_policy(janus, PolicyConfig.model_validate({"path": str(janus), "device": "cpu", **types}))
     assert isinstance(reader, JanusPolicy)
     denoiser = build_denoiser(transformer("sana"), None, FlowMatchEulerDiscreteScheduler(shift=1.0))
     sizes = ConnectorConfig(
@@ -43,7 +44,7 @@ def mixed_policy(janus: Path, train: list[str] = TRAIN) -> UnifiedPolicy:
         for name, weight in denoiser.transformer.named_parameters():
             if "scale_shift_table" not in name and weight.ndim > 1:
                 weight.normal_(std=0.2)
-    policy = UnifiedPolicy(reader, connector, denoiser, height=SIDE, width=SIDE)
+    policy = UnifiedPolicy(reader, connector, denoiser, height=SIDE, width=SIDE, autocast=reader.autocast)
     policy.train_parts(train)
     return policy
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.distributed.fsdp import FSDPModule
 
+from motet.config import LoraConfig
 from motet.core.errors import ConfigError
 from motet.distributed.fully_sharded import FullySharded
 from motet.distributed.parallel import Parallel
@@ -48,20 +49,49 @@ def test_one_process_is_bitwise_a_run_without_sharding(janus):
             assert torch.equal(full_data(sharded_state[key]), value), (name, key)
 
 
-def test_units_change_nothing_for_a_language_model(janus):
-    plain, sharded = mixed_policy(janus), mixed_policy(janus)
-    gradients = []
-    for policy, parallel in ((plain, Parallel()), (sharded, FullySharded(OneOfTwo()))):
-        parallel.prepare(policy)
-        with parallel.full_weights(policy):
-            acts = [act for act in acts_of(roll_out(policy, [0, 1], 0)) if act.kind != "denoising"]
-        sum(replay.log_probs.sum() for replay in parallel.replay(policy, acts)).backward()
-        parallel.reduce_gradients([])
-        gradients.append(
-            {name: None if p.grad is None else full_data(p.grad) for name, p in policy.trainable().items()}
-        )
+def gradients(policy, parallel, kinds):
+    """Of the log-probs of acts of these kinds."""
+    parallel.prepare(policy)
+    with parallel.full_weights(policy):
+        acts = [act for act in acts_of(roll_out(policy, [0, 1], 0)) if act.kind in kinds]
+    sum(replay.log_probs.sum() for replay in parallel.replay(policy, acts)).backward()
+    parallel.reduce_gradients([])
+    return {name: full_data(p.grad) for name, p in policy.trainable().items() if p.grad is not None}
+
+
+def checkpointed(janus):
+    policy = mixed_policy(janus)
+    policy.enable_gradient_checkpointing()
+    return policy
+
+
+def under_autocast(janus):
+    return mixed_policy(janus, dtype="bfloat16")
+
+
+def with_adapters(janus):
+    """New ones, beside weights that are stored in bfloat16."""
+    policy = mixed_policy(janus, [], dtype="bfloat16")
+    policy.text_policy.model.to(torch.bfloat16)
+    policy.add_lora(LoraConfig(rank=2))
+    return policy
+
+
+@pytest.mark.parametrize("made", [mixed_policy, checkpointed, under_autocast, with_adapters])
+def test_units_change_nothing_for_a_language_model(janus, made):
+    plain, sharded, kinds = made(janus), made(janus), ("text", "image")
+    expected = gradients(plain, Parallel(), kinds)
+    found = gradients(sharded, FullySharded(OneOfTwo()), kinds)
     assert isinstance(sharded.text_policy.adapter.language_model.layers[1], FSDPModule)
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0)
+    assert len(expected) > 10
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("made", [mixed_policy, checkpointed])
+def test_units_of_a_denoiser_change_rounding_alone(janus, made):
+    expected, found = (gradients(made(janus), p, ("denoising",)) for p in (Parallel(), FullySharded(OneOfTwo())))
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
 def test_the_reference_of_sharded_weights_answers_with_its_own(janus):
