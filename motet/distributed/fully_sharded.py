@@ -42,18 +42,16 @@ class FullySharded(Parallel):
 
     (A block with several inputs, as in denoisers, adds up its own gradients to each before it passes them on. Without
     units they are added in the order of a run without sharding.)
-
-    `gathers_reference`: inside `full_weights` the reference is whole too, for rewards that ask for it.
     """
 
     name = "fsdp"
     saves_alone = False
 
-    def __init__(self, processes: Processes | None = None, gathers_reference: bool = False) -> None:
+    def __init__(self, processes: Processes | None = None) -> None:
         super().__init__(processes)
-        self.gathers_reference = gathers_reference
         self._root: Any = None
         self._policy: ShardablePolicy
+        self._gathered = False
         self._tied: set[int] = set()  # own parameters of the root that had a zero gradient in this step,
         self._used: set[int] = set()  # and those that had a gradient
 
@@ -63,6 +61,8 @@ class FullySharded(Parallel):
         require_torch("--parallel fsdp")
         from torch.distributed.fsdp import fully_shard  # a moment to import
 
+        if not self._policy.trainable():
+            raise ConfigError("The policy has no trainable parameters.", fix="name parts in policy.train.")
         components = [part for part in self._policy.parts.values() if any(p.requires_grad for p in part.parameters())]
         inside = {module for component in components for module in component.modules()}
         units = [unit for unit in self._policy.shard_units() if unit in inside and self.processes.size > 1]
@@ -81,9 +81,13 @@ class FullySharded(Parallel):
     @contextmanager
     def full_weights(self, policy: TrainablePolicy) -> Iterator[None]:
         """Inside, every process has all weights: a rollout, rewards and an evaluation run without any collective."""
+        if self._gathered:
+            yield
+            return
         sharded = dict(self._named_parameters())
         for module in self._modules:
             module.unshard()
+        self._gathered = True
         self._root.set_reshard_after_forward(False)
         try:
             with ExitStack() as stack:
@@ -95,6 +99,7 @@ class FullySharded(Parallel):
                         stack.enter_context(reference.gathered(own))
                 yield
         finally:
+            self._gathered = False
             self._policy.free_sampler()  # it may share memory with weights that are freed now
             self._root.set_reshard_after_forward(True)
             self._root.set_reshard_after_forward(False, recurse=False)  # until the backward pass

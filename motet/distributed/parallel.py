@@ -24,6 +24,8 @@ class Parallel:
     def prepare(self, policy: TrainablePolicy) -> None:
         """Called once, after the parts that train are chosen and before the optimizer and the reference are made."""
 
+    gathers_reference = False
+    """Whether the reference is whole inside `full_weights`, for rewards that ask it."""
     saves_alone = True
     """Whether the main process holds all that a checkpoint does; else all processes save it together."""
 

@@ -100,6 +100,9 @@ class TorchProcesses(Processes):
             yield
         except Exception as error:
             self.meetings.fail(error)
+            _hang_up()
+            if isinstance(error, RuntimeError):  # a collective that another process has left
+                self.meetings.check()
             raise
         self.meetings.meet()
 
@@ -115,3 +118,12 @@ class TorchProcesses(Processes):
         parts: list[Any] = [None] * self.size
         dist.all_gather_object(parts, value)
         return parts
+
+
+def _hang_up() -> None:
+    """After an error: others may wait for this process in a collective of sharded weights, which then fails at once.
+
+    With NCCL it fails after the timeout.
+    """
+    if dist.is_initialized() and dist.get_backend() == "gloo":
+        dist.destroy_process_group()

@@ -93,7 +93,7 @@ def setup_rl(recipe: Recipe, parallel: Parallel | None = None, place_rewards: Pl
     """Build a run of reinforcement learning; contradictions raise here, before the first sample."""
     tracks, policy = list(place_rewards(build_rl_tracks(recipe))), _load(recipe, parallel)
     optimizer = build_optimizer(recipe, policy, trained_act_kinds(tracks, policy), parallel)
-    return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), optimizer)
+    return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy, optimizer.parallel)), optimizer)
 
 
 def build_optimizer(
@@ -151,8 +151,7 @@ def _read_by_name(scenario: Scenario, rewards: Sequence[BoundReward]) -> set[str
 def eval_rows(recipe: Recipe, track: Track) -> Rows:
     """The rows on which the suite `rewards` evaluates a track: all of its `split`, of its `data` if that is given.
 
-    They were checked when the session was prepared. Raises ConfigError or DataError, naming those keys, where there are
-    none.
+    They were checked when the session was prepared. Raises ConfigError or DataError where there are none.
     """
     return _open_eval_rows(recipe, recipe.resolved_tracks()[track.name].data, track.scenario, check=False)
 
@@ -214,7 +213,7 @@ def setup_eval(recipe: Recipe, parallel: Parallel | None = None) -> TrainingSetu
     tracks = build_eval_tracks(recipe) if needs_rewards(recipe) else []
     policy = _load(recipe, parallel)
     optimizer = PolicyOptimizer(policy, recipe.optimizer, recipe.run.steps, parallel=parallel)
-    return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), optimizer)
+    return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy, optimizer.parallel)), optimizer)
 
 
 def build_eval_tracks(recipe: Recipe) -> list[Track]:
@@ -235,10 +234,11 @@ def _require_rewards(name: str, config: TrackConfig, fix: str) -> None:
         raise ConfigError(f"{f'The track {name!r}' if name else 'The recipe'} names no rewards.", fix=fix)
 
 
-def _bound(tracks: Sequence[Track], policy: TrainablePolicy) -> list[Track]:
+def _bound(tracks: Sequence[Track], policy: TrainablePolicy, parallel: Parallel) -> list[Track]:
     """The tracks with rewards that are ready to score this policy, and the reference frozen if any of them asks it."""
     if any(reward.uses_reference for track in tracks for reward in track.rewards):
         policy.freeze_reference()
+        parallel.gathers_reference = True
     return [replace(track, rewards=bind_policy(track.rewards, policy)) for track in tracks]
 
 
@@ -261,7 +261,7 @@ def setup_sft(recipe: Recipe, parallel: Parallel | None = None) -> TrainingSetup
         optimizer = _build_pair_optimizer(recipe, policy, kinds, parallel)
     else:
         optimizer = PolicyOptimizer(policy, recipe.optimizer, recipe.run.steps, kinds, parallel)
-    return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy)), optimizer)
+    return TrainingSetup(recipe, policy, tuple(_bound(tracks, policy, optimizer.parallel)), optimizer)
 
 
 def _build_pair_optimizer(

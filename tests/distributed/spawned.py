@@ -30,4 +30,5 @@ def _run(rank: int, function: Callable[..., Any], size: int, folder: Path, argum
     limit = datetime.timedelta(seconds=SECONDS)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=limit)
     torch.save(function(TorchProcesses(SECONDS), *arguments), folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,6 +1,7 @@
 """FSDP2 in two processes, whose acts differ in kind, number and shape: the gradient is that of one process."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def gradients(parallel: Parallel, policy: UnifiedPolicy, acts: list[Act], budget
     return {"norm": norm, **whole}
 
 
-def gradients_of_two(processes: Processes, janus: Path) -> dict[str, torch.Tensor]:
+def gradients_of_two(processes: Processes, janus: Path) -> dict[str, Any]:
     policy, parallel = mixed_policy(janus), FullySharded(processes)
     parallel.prepare(policy)
     with parallel.full_weights(policy):
@@ -58,7 +59,20 @@ def gradients_of_two(processes: Processes, janus: Path) -> dict[str, torch.Tenso
     with torch.no_grad():  # a replay without gradient leaves nothing behind
         for chosen, _ in parallel.agree_on_passes(policy, acts, [list(range(len(acts)))]):
             parallel.replay(policy, chosen)
-    return gradients(parallel, policy, acts, 200)
+    return {**gradients(parallel, policy, acts, 200), "error": error_of_another(processes, parallel, policy)}
+
+
+def error_of_another(processes: Processes, parallel: Parallel, policy: UnifiedPolicy) -> str:
+    """What process 0 raises when process 1 fails while both should gather weights."""
+    try:
+        with processes.phase("replay"):
+            if processes.rank == 1:
+                raise OSError("out of paper")
+            with parallel.full_weights(policy):
+                pass
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def test_two_processes_add_up_to_one(tmp_path):
@@ -66,8 +80,11 @@ def test_two_processes_add_up_to_one(tmp_path):
     policy = mixed_policy(janus)
     acts = [*acts_for(policy, 0), *acts_for(policy, 1)]
     alone = gradients(Parallel(), policy, acts, 10_000)
-    for together in run_in_processes(gradients_of_two, 2, tmp_path / "two", janus):
-        assert together.keys() == alone.keys()
+    results = run_in_processes(gradients_of_two, 2, tmp_path / "two", janus)
+    assert results[0]["error"].startswith("ProcessError: Process 1 failed in phase 'replay'")
+    assert "out of paper" in results[0]["error"] and results[1]["error"] == "OSError: out of paper"
+    for together in results:
+        assert together.keys() - alone.keys() == {"error"}
         for name, gradient in alone.items():
             torch.testing.assert_close(
                 together[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}"

@@ -126,7 +126,8 @@ def test_the_reference_of_sharded_weights_answers_with_its_own(janus):
 
 
 def test_rewards_ask_the_whole_reference_during_a_rollout(janus):
-    policy, parallel = mixed_policy(janus), FullySharded(OneOfTwo(), gathers_reference=True)
+    policy, parallel = mixed_policy(janus), FullySharded(OneOfTwo())
+    parallel.gathers_reference = True  # as setup finds of the rewards
     parallel.prepare(policy)
     policy.freeze_reference()
     with parallel.full_weights(policy):
@@ -136,7 +137,8 @@ def test_rewards_ask_the_whole_reference_during_a_rollout(janus):
         for parameter in policy.trainable().values():
             local_data(parameter).mul_(1.1)
     with parallel.full_weights(policy):
-        moved = policy.log_probs(acts)
+        with parallel.full_weights(policy):  # an evaluation inside
+            moved = policy.log_probs(acts)
         with policy.reference():
             asked = policy.log_probs(acts)
         again = policy.log_probs(acts)
