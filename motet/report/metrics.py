@@ -7,11 +7,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import torch
+
 from motet.core.trajectory import Group, Scores, TextAct
 
 
+def wait_for_device() -> None:
+    """Wait until the present GPU has done what it was given; nothing to do where none is in use."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 class PhaseTimer:
-    """Seconds per phase of one step."""
+    """Seconds per phase of one step, with the work that a phase left to a GPU."""
 
     current = "between steps"
     """The phase that this process is in, for messages."""
@@ -27,6 +35,7 @@ class PhaseTimer:
         PhaseTimer.current = name
         try:
             yield
+            wait_for_device()  # kernels are queued: their time would count as the next phase's
         finally:
             PhaseTimer.current = before
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start

@@ -72,11 +72,13 @@ class StoredLearner:
         if references:
             restore_reference(policy, references)
             optimizer.reference_moved = True
+        fused = optimizer.adamw.defaults["fused"]  # its kernel reads the step number from the device too
         for name, parameter in parameters.items():
             local_data(parameter).copy_(local_data(stored[name].pop(_WEIGHT)))
             if stored[name]:
                 optimizer.adamw.state[parameter] = {
-                    key: value if key == _STEP else value.to(parameter.device) for key, value in stored[name].items()
+                    key: value if key == _STEP and not fused else value.to(parameter.device)
+                    for key, value in stored[name].items()
                 }
 
     def _read(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

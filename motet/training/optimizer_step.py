@@ -50,7 +50,7 @@ class PolicyOptimizer:
             raise ConfigError("The policy has no trainable parameters.", fix="name parts in policy.train.")
         groups = _parameter_groups(policy, config)
         self.peak_lrs = [group["lr"] for group in groups]
-        self.adamw = torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay)
+        self.adamw = _adamw(groups, self.parameters, config)
 
     def step(self, batch: StepBatch, losses: Losses) -> Stats:
         """One optimizer step over a batch of acts, each with the loss of its kind; the policy's version grows by one.
@@ -154,6 +154,15 @@ def lr_multiplier(config: OptimizerConfig, step: int, total_steps: int) -> float
     if config.schedule == "cosine":
         return 0.5 * (1.0 + math.cos(math.pi * done))
     return 1.0
+
+
+def _adamw(
+    groups: list[dict[str, Any]], parameters: Sequence[torch.nn.Parameter], config: OptimizerConfig
+) -> torch.optim.AdamW:
+    """On a GPU fused: one kernel that updates in place, sharded parameters too. torch's default there makes temporaries
+    of the size of the weights, 6.6 GB for 1.65 billion parameters."""
+    fused = True if all(parameter.is_cuda for parameter in parameters) else None
+    return torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay, fused=fused)
 
 
 def _parameter_groups(policy: TrainablePolicy, config: OptimizerConfig) -> list[dict[str, Any]]:

@@ -210,3 +210,26 @@ def test_the_phase_timer_adds_up():
     report = timer.report()
 
     assert report.keys() == {"time/a", "step_time"} and 0 < report["time/a"] <= report["step_time"]
+
+
+def test_a_phase_waits_for_the_work_that_it_left_to_a_gpu(monkeypatch):
+    clock, queued = [0.0], [0.0]
+
+    def wait():
+        clock[0], queued[0] = clock[0] + queued[0], 0.0
+
+    monkeypatch.setattr("motet.report.metrics.wait_for_device", wait)
+    monkeypatch.setattr("motet.report.metrics.time.monotonic", lambda: clock[0])
+    timer = PhaseTimer()
+    with timer.phase("rollout"):
+        clock[0] += 1.0
+        queued[0] = 5.0
+    with timer.phase("learn"):
+        clock[0] += 2.0
+    assert timer.report() == {"time/rollout": 6.0, "time/learn": 2.0, "step_time": 8.0}
+
+
+def test_without_a_gpu_there_is_nothing_to_wait_for(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: pytest.fail("no GPU is in use"))
+    with PhaseTimer().phase("learn"):
+        pass
