@@ -48,8 +48,17 @@ class Report:
     """Titles of processes that outlived the run."""
 
 
-def run_on_ray(recipe: Path, output: Path, kills: Sequence[Kill] = (), arguments: Sequence[str] = ()) -> Report:
-    """Run `motet train RECIPE --output OUTPUT --ray auto ARGUMENTS`, and kill as planned."""
+def run_on_ray(
+    recipe: Path,
+    output: Path,
+    kills: Sequence[Kill] = (),
+    arguments: Sequence[str] = (),
+    interrupt_after: int | None = None,
+) -> Report:
+    """Run `motet train RECIPE --output OUTPUT --ray auto ARGUMENTS`, and kill as planned.
+
+    `interrupt_after`: press Ctrl-C once so many steps are done.
+    """
     command = [sys.executable, "-m", "motet", "train", str(recipe), "--output", str(output), "--ray", "auto"]
     report, start, seen = Report(), time.monotonic(), dict[int, str]()
     with tempfile.TemporaryFile("w+") as log:
@@ -59,13 +68,17 @@ def run_on_ray(recipe: Path, output: Path, kills: Sequence[Kill] = (), arguments
                 while process.poll() is None and len(read_metrics(output)) <= kill.after_step:
                     time.sleep(0.01)
                 time.sleep(kill.delay)
-                found = [pid for pid, title in descendants(process.pid).items() if f"ray::{kill.title}" in title]
-                for pid in found[:1]:
-                    os.kill(pid, signal.SIGKILL)
+                while process.poll() is None and not (found := find(process.pid, kill.title)):
+                    time.sleep(0.01)  # what the last kill ended is not there again yet
+                if process.poll() is None:
+                    os.kill(found[0], signal.SIGKILL)
                     report.killed += 1
             while process.poll() is None:
                 seen |= descendants(process.pid)
-                time.sleep(0.2)
+                if interrupt_after is not None and len(read_metrics(output)) >= interrupt_after:
+                    process.send_signal(signal.SIGINT)
+                    interrupt_after = None
+                time.sleep(0.01 if interrupt_after else 0.2)
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -75,6 +88,11 @@ def run_on_ray(recipe: Path, output: Path, kills: Sequence[Kill] = (), arguments
     report.status, report.seconds = process.returncode, time.monotonic() - start
     report.left = [title for pid, title in seen.items() if "ray" in title and is_alive(pid, title)]
     return report
+
+
+def find(root: int, title: str) -> list[int]:
+    """Processes of Ray with this title below one."""
+    return [pid for pid, line in descendants(root).items() if f"ray::{title}" in line]
 
 
 def descendants(root: int) -> dict[int, str]:

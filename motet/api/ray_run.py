@@ -47,7 +47,7 @@ def run_on_ray(
     """
     folder = RunFolder(output, resume=resume)
     with ray_cluster(options.address, options.num_cpus) as backend, Interrupt() as interrupt:
-        options = options.with_gpus(_gpus_per_process(recipe, backend), backend.num_gpus)
+        options = options.with_gpus(backend.num_gpus if recipe.policy.device in ("auto", "cuda") else 0.0)
         job = TrainingJob(recipe, output.absolute(), resume_command, options, parallel, warnings.formatwarning)
         supervisor = Supervisor(
             backend,
@@ -65,10 +65,6 @@ def run_on_ray(
             raise Stopped(f"Stopped. Resume with: {resume_command}") from None
     if stopped is not None:
         raise Stopped(stopped)
-
-
-def _gpus_per_process(recipe: Recipe, backend: RayBackend) -> float:
-    return float(backend.num_gpus > 0 and recipe.policy.device in ("auto", "cuda"))
 
 
 def _steps_saved(folder: RunFolder) -> int:

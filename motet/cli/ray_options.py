@@ -31,7 +31,7 @@ MaxStaleness = Annotated[
 ]
 GpusPerActor = Annotated[
     float | None,
-    typer.Option(min=0.0, help="Of each rollout or reward actor; below 1 they share; default: 1 if any.", **_PANEL),
+    typer.Option(min=0.0, help="Of each rollout or reward actor; below 1 they share; default: equal parts.", **_PANEL),
 ]
 
 

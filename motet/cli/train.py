@@ -45,7 +45,8 @@ def train(
     `only`: the stages to run, with their dependencies; none: all. `ray`: where to run on Ray.
     """
     selection = [text for name in only for text in ("--only", name)]
-    selection += [] if ray is None else ray.arguments
+    if ray is not None:
+        selection += [*ray.arguments, *(("--parallel", launch.parallel) if launch.parallel else ())]
     resume_command = _resume_command("train", recipe_path, output, [*overrides, *selection])
     if is_plan(recipe_path):
         if ray is not None:
