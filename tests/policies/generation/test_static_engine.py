@@ -23,16 +23,18 @@ from motet.core.protocols import Request
 from motet.core.trajectory import Act, Sampling
 from motet.policies import load_policy
 from motet.policies.emu3 import Emu3Policy
-from motet.policies.generation import cuda_graphs, static_engine, static_prefill
+from motet.policies.generation import cuda_graphs, decode, static_engine, static_prefill
 from motet.policies.generation.policy import LanguageModelPolicy
+from motet.policies.generation.sampling import left_padded
 from motet.policies.generation.static_cache import StaticCache
 from motet.policies.generation.static_engine import FinishedFlags, StaticEngine
-from motet.policies.generation.static_sampler import StaticSampler
+from motet.policies.generation.static_sampler import StaticSampler, decode_static
 from motet.policies.generation.static_step import SlotState
 from motet.policies.janus import JanusPolicy
 from motet.policies.janus.adapter import JanusAdapter
 from motet.policies.qwen_vl import VlmPolicy
 from motet.policies.tiny.emu3 import make_tiny_emu3
+from motet.testing import paper_gpu
 from tests.policies.teacher import sound_transformers
 from tests.policies.vlms import conversations, generated, open_policy, requests, teacher_forced, worst
 
@@ -166,6 +168,21 @@ def test_bfloat16_sampling_under_guidance_stays_near_its_replay() -> None:
     assert float((differences.exp() - 1).abs().gt(0.2).float().mean()) < 0.033
 
 
+@pytest.mark.parametrize("guided", [False, True], ids=["unguided", "guided"])
+def test_decode_static_is_decode(policy: JanusPolicy, guided: bool) -> None:
+    sampling = Sampling(**(GUIDED if guided else {}))
+    encodings = policy.encoder.encode_all([user(p) for p in PROMPTS], max_new_tokens=16, kind="image", with_null=guided)
+    prefixes, rows, null_rows = left_padded(policy.adapter, [encodings[n] for n in (0, 1, 1, 2)])
+    fused = policy._fused_model()
+    head, embed = fused.modules["image"]
+    settings = {"head": head, "embed": embed, "uniforms": torch.rand(4, 16), "sampling": sampling}
+    theirs = decode(fused.language, prefixes, rows, null_rows, **settings)
+    for slots in (None, 3):
+        ours = decode_static(fused.language, prefixes, rows, null_rows, slots=slots, **settings)
+        assert torch.equal(ours.ids, theirs.ids) and torch.equal(ours.lengths, theirs.lengths)
+        torch.testing.assert_close(ours.log_probs, theirs.log_probs, atol=ATOL, rtol=0)
+
+
 # ---- slots ----------------------------------------------------------------------------------------------------------
 
 
@@ -248,6 +265,28 @@ def test_flags_of_an_earlier_occupant_are_not_believed(policy: JanusPolicy) -> N
         engine = sampler.engines["text"][1]
     engine.occupants = {0: static_engine.Occupant(9, 5)}
     assert not engine._holds(0, 7) and engine._holds(0, 9) and not engine._holds(1, 8)
+
+
+def test_the_host_waits_for_no_token(fresh: Callable[..., JanusPolicy], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted on the GPU on paper: every 8 steps it asks who has finished, which a real GPU answers beside the steps."""
+    monkeypatch.setattr(JanusAdapter, "stop_ids", property(lambda _: (10**6,)))  # nothing ends a text
+    policy = fresh()
+    with paper_gpu() as gpu:
+        gpu.move(policy.model)
+        policy.model.set_attn_implementation("sdpa")
+
+        def syncs(kind: str, max_tokens: int = 16) -> dict[str, int]:
+            gpu.clear()
+            policy.act(asked(kind, 2), Sampling(max_tokens=max_tokens, **(GUIDED if kind == "image" else {})))
+            return {event.where: count for event, count in gpu.syncs.items()}
+
+        with through(policy):
+            syncs("text")  # the engine is made
+            short, long = syncs("text", 8), syncs("text", 40)
+            assert {place: n - short.get(place, 0) for place, n in long.items() if n != short.get(place, 0)} == {
+                next(place for place in long if "static_engine" in place): 4
+            }
+            assert not [place for place in syncs("image") if "static_" in place]
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------
