@@ -146,6 +146,7 @@ class Bench:
             self.gpu.move(module)
             if hasattr(module, "set_attn_implementation"):
                 module.set_attn_implementation("sdpa")  # as on a GPU
+        getattr(policy, "text_policy", policy).static_cache = True  # as on CUDA
         return policy
 
     def count(self, work: Callable[[], Any]) -> Counts:

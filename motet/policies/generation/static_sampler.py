@@ -12,6 +12,7 @@ from torch import Tensor
 
 from motet.core.errors import NumericsError
 from motet.core.trajectory import Encoding, Sampling
+from motet.numerics.transfers import index_on
 from motet.policies.generation.adapter import EmbeddedPrompt, LanguageModelAdapter
 from motet.policies.generation.decode_loop import (
     Decoded,
@@ -98,7 +99,7 @@ class StaticSampler:
         key = (slots, capacity, uniforms.shape[1], uniforms.dtype, sampling)
         known = self.engines.pop(kind, None)
         if known is None or known[0] != key:
-            stops = torch.tensor(adapter.stop_ids, device=uniforms.device) if kind == "text" else None
+            stops = index_on(uniforms.device, adapter.stop_ids) if kind == "text" else None
             model = StepModel(self.language, *self.model.modules[kind], sampling, stops)
             rows = slots * (1 if sampling.guidance == "none" else 2)
             known = (
@@ -189,7 +190,7 @@ def decode_static(
     storage = torch.zeros(
         cache_shape(snapshot, num_rows, capacity).numel(), dtype=snapshot.dtype, device=uniforms.device
     )
-    stops = torch.tensor(stop_ids, device=uniforms.device) if stop_ids else None
+    stops = index_on(uniforms.device, stop_ids) if stop_ids else None
     engine = StaticEngine(
         StepModel(snapshot, head, embed, sampling, stops),
         StaticCache.over(snapshot, storage, num_rows, capacity),

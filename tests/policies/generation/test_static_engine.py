@@ -176,6 +176,7 @@ def test_decode_static_is_decode(policy: JanusPolicy, guided: bool) -> None:
     fused = policy._fused_model()
     head, embed = fused.modules["image"]
     settings = {"head": head, "embed": embed, "uniforms": torch.rand(4, 16), "sampling": sampling}
+    settings["stop_ids"] = tuple(range(12))  # what follows them is 0
     theirs = decode(fused.language, prefixes, rows, null_rows, **settings)
     for slots in (None, 3):
         ours = decode_static(fused.language, prefixes, rows, null_rows, slots=slots, **settings)
@@ -268,7 +269,7 @@ def test_flags_of_an_earlier_occupant_are_not_believed(policy: JanusPolicy) -> N
 
 
 def test_the_host_waits_for_no_token(fresh: Callable[..., JanusPolicy], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted on the GPU on paper: every 8 steps it asks who has finished, which a real GPU answers beside the steps."""
+    """Counted on the GPU on paper. Every 8 steps it asks who has finished; a real GPU answers beside the steps."""
     monkeypatch.setattr(JanusAdapter, "stop_ids", property(lambda _: (10**6,)))  # nothing ends a text
     policy = fresh()
     with paper_gpu() as gpu:
