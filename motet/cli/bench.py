@@ -27,7 +27,12 @@ from motet.weights.locate import resolve_checkpoint
 
 
 def bench_rollout(
-    checkpoint: str | None, batch_sizes: Sequence[int], guidance_scale: float, repeats: int, json_path: Path | None
+    checkpoint: str | None,
+    batch_sizes: Sequence[int],
+    guidance_scale: float,
+    repeats: int,
+    json_path: Path | None,
+    **where: Any,
 ) -> None:
     """Compare our sampler with transformers' and print a row per task and batch size."""
     path = None if checkpoint is None else resolve_checkpoint(checkpoint)
@@ -35,7 +40,7 @@ def bench_rollout(
     if missing is not None:
         raise CheckpointError(missing, fix="give a Janus checkpoint, or omit it to use a random model.")
     try:
-        rows = benchmark_sampler(path, batch_sizes, guidance_scale, repeats)
+        rows = benchmark_sampler(path, batch_sizes, guidance_scale, repeats, **where)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path!r} cannot be benchmarked: {str(error).splitlines()[0]}",

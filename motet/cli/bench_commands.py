@@ -16,6 +16,20 @@ from motet.core.errors import ConfigError
 bench = typer.Typer(no_args_is_help=True, help="Benchmarks of speed, rewards and scenarios.")
 
 
+class Device(StrEnum):
+    """Where `motet bench rollout` runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Engine(StrEnum):
+    """The samplers of motet: see docs/decisions/0008."""
+
+    EAGER = "eager"
+    STATIC = "static"
+
+
 @bench.command("rollout")
 def bench_rollout(
     checkpoint: Annotated[
@@ -24,6 +38,9 @@ def bench_rollout(
     batch_sizes: Annotated[list[int] | None, typer.Option("--batch", help="Batch size. Repeatable.")] = None,
     guidance_scale: Annotated[float, typer.Option(min=1.0, help="Guidance scale of the image benchmark.")] = 5.0,
     repeats: Annotated[int, typer.Option(min=1, help="Number of interleaved repetitions.")] = 5,
+    *,
+    device: Annotated[Device, typer.Option(help="Where both sides run.")] = Device.CPU,
+    engine: Annotated[Engine | None, typer.Option(help="Our sampler; default: static on cuda, eager on cpu.")] = None,
     json_path: Json = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -31,7 +48,7 @@ def bench_rollout(
     check_output("--json", json_path, overwrite=overwrite)
     from motet.cli.bench import bench_rollout as run
 
-    run(checkpoint, batch_sizes or [16, 64], guidance_scale, repeats, json_path)
+    run(checkpoint, batch_sizes or [16, 64], guidance_scale, repeats, json_path, device=device, engine=engine)
 
 
 @bench.command("rewards")

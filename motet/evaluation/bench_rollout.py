@@ -19,6 +19,7 @@ from transformers import DynamicCache, GenerationConfig, JanusConfig, JanusForCo
 
 from motet.core.errors import NumericsError
 from motet.core.trajectory import Sampling
+from motet.evaluation.bench_static import sample_static
 from motet.evaluation.measuring import measure_seconds, ratio_fields
 from motet.policies.generation.decode_loop import PromptEmbeddings, decode
 from motet.policies.generation.fused_weights import FusedLlama
@@ -50,16 +51,21 @@ def bench_rollout(
     batch_sizes: Sequence[int] = (16, 64),
     guidance_scale: float = 5.0,
     repeats: int = 5,
+    *,
     seed: int = 0,
     device: str = "cpu",
+    engine: str | None = None,
 ) -> list[dict[str, Any]]:
     """Compare our sampler with transformers; one row per task and batch size.
 
     Tasks: guided images and texts against `generate`; unguided images, which `generate` does not support, against a
     loop over transformers' modules. `per_second` counts sequences; `ratio` is the median speedup over the repeats, with
     its extremes; `overhead_ratio` our time divided by the lower bound; `ties` the number of sequences that diverge
-    where logits are equal. `policy_path` None: a tiny random model. Raises NumericsError if tokens differ otherwise.
+    where logits are equal. `policy_path` None: a tiny random model. `engine`: `eager` or `static`; None: what policies
+    use on this device. Raises NumericsError if tokens differ otherwise.
     """
+    engine = engine or ("static" if torch.device(device).type == "cuda" else "eager")
+    sample = partial(_sample, static=engine == "static")
     if policy_path is None:
         model: Any = reference_model(seed)
     else:
@@ -72,17 +78,24 @@ def bench_rollout(
             image_prompts, text_prompts = (
                 make_prompts(model, batch, length, seed) for length in (IMAGE_PROMPT, TEXT_PROMPT)
             )
-            rows.append(_compare(model, "image", image_prompts, guidance_scale, repeats))
-            rows.append(_compare(model, "image", image_prompts, None, repeats))
-            rows.append(_compare(model, "text", text_prompts, None, repeats))
+            rows.append(_compare(model, "image", image_prompts, guidance_scale, sample, repeats))
+            rows.append(_compare(model, "image", image_prompts, None, sample, repeats))
+            rows.append(_compare(model, "text", text_prompts, None, sample, repeats))
     return rows
 
 
-def _compare(model: Any, task: str, prompts: Prompts, guidance_scale: float | None, repeats: int) -> dict[str, Any]:
+def _compare(
+    model: Any,
+    task: str,
+    prompts: Prompts,
+    guidance_scale: float | None,
+    sample: Callable[..., Tensor],
+    repeats: int,
+) -> dict[str, Any]:
     """Time our sampler, the baseline and the lower bound in turns."""
     baseline = _generate if task == "text" or guidance_scale is not None else _module_loop
     runners: list[Callable[[], Any]] = [
-        lambda: _sample(model, task, prompts, guidance_scale),
+        lambda: sample(model, task, prompts, guidance_scale),
         lambda: baseline(model, task, prompts, guidance_scale),
         _matmul_lower_bound(model, task, prompts, guidance_scale),
     ]
@@ -109,8 +122,19 @@ def _compare(model: Any, task: str, prompts: Prompts, guidance_scale: float | No
 # --- the three runners
 
 
-def _sample(model: Any, task: str, prompts: Prompts, guidance_scale: float | None) -> Int[Tensor, "B N"]:
+def _sample(
+    model: Any, task: str, prompts: Prompts, guidance_scale: float | None, static: bool = False
+) -> Int[Tensor, "B N"]:
     """Our sampler, including the work after a weight update: fusing weights and embedding all image tokens."""
+    embed, head, count = _embed_head_and_length(model, task)
+    uniforms = torch.zeros(len(prompts.ids), count, device=prompts.ids.device)
+    sampling = Sampling(
+        temperature=0.0,
+        guidance="none" if guidance_scale is None else "guided",
+        guidance_scale=guidance_scale or 1.0,
+    )
+    if static:
+        return sample_static(model, task, prompts, uniforms, sampling)
     snapshot = FusedLlama.from_model(model.model.language_model)
     ids, mask, uncond_rows = prompts.ids, prompts.mask, None
     batch = len(ids)
@@ -119,7 +143,6 @@ def _sample(model: Any, task: str, prompts: Prompts, guidance_scale: float | Non
         first = [int((uncond_rows == n).nonzero()[0]) for n in range(int(uncond_rows.max()) + 1)]
         ids, mask = torch.cat([ids, prompts.uncond_ids[first]]), torch.cat([mask, mask[first]])
         uncond_rows = uncond_rows + batch
-    embed, head, count = _embed_head_and_length(model, task)
     if task == "image":
         table = embed(torch.arange(model.model.vqmodel.config.num_embeddings, device=ids.device))
         embed = partial(nn.functional.embedding, weight=table)
@@ -130,12 +153,8 @@ def _sample(model: Any, task: str, prompts: Prompts, guidance_scale: float | Non
         uncond_rows,
         head=head,
         embed=embed,
-        uniforms=torch.zeros(batch, count, device=ids.device),
-        sampling=Sampling(
-            temperature=0.0,
-            guidance="none" if guidance_scale is None else "guided",
-            guidance_scale=guidance_scale or 1.0,
-        ),
+        uniforms=uniforms,
+        sampling=sampling,
     )
     return decoded.ids
 

@@ -27,10 +27,19 @@ optimizer step by this share of their norm: AdamW's first step divides gradients
 
 
 def check_equality(check: Check) -> dict[str, Any]:
-    """Sampled tokens, replayed log-probs and one update, on the device and on the CPU."""
+    """Sampled tokens, replayed log-probs and one update, on the device and on the CPU.
+
+    The device's policy samples by the static engine, the CPU's by the eager one, as they do by default.
+    """
     source = check.root / "checkpoints" / "shapes_janus"
     torch.backends.cudnn.allow_tf32 = False  # convolutions may use it by default; products may not
     cpu, other = (_load(str(source), device) for device in ("cpu", str(check.device)))
+    other.static_cache = True
+    return compare_policies(cpu, other)
+
+
+def compare_policies(cpu: Any, other: Any) -> dict[str, Any]:
+    """What two policies of the same weights sample, replay and learn; both are changed by an optimizer step."""
     sampled = {f"{kind}_{how}": (_sample(cpu, kind, how), _sample(other, kind, how)) for kind, how in _WAYS}
     same = {name: _share_same(*pair) for name, pair in sampled.items()}
     acts = [act for name, (ours, _) in sampled.items() for act in ours if name.endswith("noise")]

@@ -241,6 +241,8 @@ def test_bench_rollout(tiny_checkpoint, capsys, tmp_path):
     rows = json.loads((tmp_path / "b.json").read_text())["rows"]
     assert [row["task"] for row in rows] == ["image", "image", "text"] and all(row["ratio"] > 0 for row in rows)
     assert "image, guided 5" in answer.out and "generate" in answer.out
+    static = motet_command(capsys, "bench", "rollout", short, "--batch", 3, "--repeats", 1, "--engine", "static")
+    assert static.code == 0, static.err  # the same tokens as transformers' too
     nowhere = motet_command(capsys, "bench", "rollout", tmp_path / "nowhere")
     assert nowhere.code == 2 and "nowhere" in nowhere.err and len(nowhere.err.splitlines()) == 1
 

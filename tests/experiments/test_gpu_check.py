@@ -9,9 +9,12 @@ import torch
 
 from motet.core.errors import ConfigError
 from motet.experiments import gpu_check as module
+from motet.experiments import gpu_equality
 from motet.experiments.gpu_check import gpu_check, require_device
 from motet.experiments.gpu_equality import check_equality
 from motet.experiments.gpu_parts import SIZES, Check, vendor_figures
+from motet.testing.paper_gpu import paper_gpu
+from tests.runs import save_tiny_janus
 
 ROOT = Path(__file__).parent.parent.parent
 CPU = torch.device("cpu")
@@ -40,11 +43,11 @@ def test_a_part_that_fails_is_noted_and_the_next_one_runs(tmp_path, monkeypatch)
 
 
 def test_equality_sees_other_weights(tmp_path, monkeypatch):
-    check = Check(CPU, SIZES["tiny"], tmp_path, ROOT)
+    root = tmp_path / "root"
+    save_tiny_janus(root / "checkpoints" / "shapes_janus")
+    check = Check(CPU, SIZES["tiny"], tmp_path, root)
     same = check_equality(check)
     assert same["passed"] and same["largest_log_prob_difference"] == same["relative_difference_of_update"] == 0
-    from motet.experiments import gpu_equality
-
     loaded = []
 
     def load(source, device):
@@ -58,6 +61,18 @@ def test_equality_sees_other_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_equality, "_load", load)
     other = check_equality(check)
     assert not other["passed"] and other["largest_log_prob_difference"] > 1e-3
+
+
+@pytest.mark.slow
+def test_a_gpu_on_paper_equals_the_cpu(tmp_path):
+    """No part of the comparison mixes devices."""
+    source = str(save_tiny_janus(tmp_path / "janus"))
+    cpu, other = (gpu_equality._load(source, "cpu") for _ in range(2))
+    with paper_gpu() as gpu:
+        gpu.move(other.model)
+        found = gpu_equality.compare_policies(cpu, other)
+    assert found["passed"], found
+    assert gpu.num_launches > 1000
 
 
 def test_cards_are_known_by_name(monkeypatch):
