@@ -20,6 +20,8 @@ from motet.distributed.processes import Processes, TorchProcesses
 from motet.distributed.replicas import Replicas
 
 DISCONNECT_SECONDS = 5.0
+BACKSTOP_SECONDS = 60.0
+"""Collectives wait longer than meetings, which can tell who is late."""
 TIMEOUT = 1800.0
 """Seconds that processes wait for the slowest of them."""
 
@@ -66,7 +68,8 @@ def _process_group(device: str, timeout: float) -> Iterator[TorchProcesses]:
     if own:
         backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
         alone = {} if launched_by_torchrun() else {"store": HashStore(), "rank": 0, "world_size": 1}
-        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout), **alone)
+        limit = datetime.timedelta(seconds=timeout + BACKSTOP_SECONDS)
+        dist.init_process_group(backend, timeout=limit, **alone)
     yield TorchProcesses(timeout)
     if own:  # not after an error: other processes may be in a collective, and this one then waits for them
         dist.destroy_process_group()

@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 FAILED, LEFT, GONE = "failed", "left", "gone"
 CONNECT_LIMIT = datetime.timedelta(seconds=60)
+SIGNS_OF_LOSS = ("timed out waiting", "connection closed", "reset by peer", "broken pipe", "pair closure", "nccl")
+"""Parts of the messages of collectives that one process did not join."""
 FAREWELL_SECONDS, FAREWELL_AFTER_ERROR = 60.0, 5.0
 """How long process 0, which holds the store, stays for the others at the end."""
 
@@ -32,7 +34,7 @@ class Meetings:
 
     def __init__(self, store: Store, rank: int, size: int, timeout: float) -> None:
         self.store, self.rank, self.size, self.timeout = store, rank, size, timeout
-        self.number, self.phase = 0, "start"
+        self.number, self.phase = 0, "at the start"
         self._main_is_late = False
 
     def enter(self, phase: str) -> None:
@@ -44,7 +46,7 @@ class Meetings:
         """Wait for all processes. Raises ProcessError where one has failed, or does not come within the timeout."""
         number, all_here = self.number, f"all/{self.number}"
         self.number += 1
-        self.enter(f"after {self.phase}")
+        self.enter(f"after {self.phase.removeprefix('in ')}")
         if self._ask(lambda: self.store.add(f"here/{number}", 1)) == self.size:
             self.check()  # someone may have waited too long
             self._ask(lambda: self.store.set(all_here, "1"))
@@ -62,8 +64,7 @@ class Meetings:
         """Raise ProcessError if another process has failed."""
         failure = self.failure
         if failure is not None and failure[0] != self.rank:
-            rank, phase, text = failure
-            raise ProcessError(f"Process {rank} failed in {phase}: {text}", fix="see its own message.")
+            raise _failed(*failure)
 
     @property
     def failure(self) -> tuple[int, str, str] | None:
@@ -79,16 +80,29 @@ class Meetings:
         self._ask(lambda: self.store.compare_set(FAILED, "", told))
 
     @contextmanager
-    def collective(self, name: str) -> Iterator[None]:
-        """Around a collective: what it raises when a process is gone, as a ProcessError."""
+    def collective(self) -> Iterator[None]:
+        """Around a collective: what it raises when a process is gone or late, as a ProcessError."""
         try:
             yield
         except RuntimeError as error:
-            self.check()
-            raise ProcessError(
-                f"Process {self.rank} lost the others in {name} after {self.phase}: {str(error).splitlines()[0]}",
-                fix="see the messages of the other processes; resume from the newest checkpoint.",
-            ) from error
+            explained = self.explain(error)
+            if explained is None:
+                raise
+            raise explained from error
+
+    def explain(self, error: RuntimeError) -> ProcessError | None:
+        """What a collective's error means; None for an error of another sort, unless another process has failed."""
+        failure = self.failure
+        if failure is not None and failure[0] != self.rank:
+            return _failed(*failure)
+        text = str(error).lower()
+        if not any(sign in text for sign in SIGNS_OF_LOSS):
+            return None
+        others = ", ".join(f"process {rank} {phase}" for rank, (_, phase) in self._phases() if rank != self.rank)
+        return ProcessError(
+            f"Process {self.rank} lost the others {self.phase}: {str(error).splitlines()[0]} (Last seen: {others}.)",
+            fix="see the messages of the other processes; resume from the newest checkpoint.",
+        )
 
     def leave(self, error: BaseException | None) -> str | None:
         """The end of a run. After an error the others wait until rank 0 has saved the last whole step.
@@ -126,13 +140,7 @@ class Meetings:
         return True
 
     def _late(self, number: int) -> ProcessError:
-        late: list[str] = []
-        for rank in range(self.size):
-            key = f"phase/{rank}"
-            known = self._ask(lambda key=key: self.store.get(key) if self.store.check([key]) else b"[0, 'start']")
-            at, phase = json.loads(known)
-            if at <= number:
-                late.append(f"process {rank} in {phase}")
+        late = [f"process {rank} {phase}" for rank, (at, phase) in self._phases() if at <= number]
         self._main_is_late = any(text.startswith("process 0 ") for text in late)
         error = ProcessError(
             f"{', '.join(late).capitalize()} did not finish within {self.timeout:g} s of the others.",
@@ -140,6 +148,13 @@ class Meetings:
         )
         self.fail(error)
         return error
+
+    def _phases(self) -> Iterator[tuple[int, tuple[int, str]]]:
+        """Of every process: the number of its next meeting, and what it does until then."""
+        for rank in range(self.size):
+            key = f"phase/{rank}"
+            known = self._ask(lambda key=key: self.store.check([key]))
+            yield rank, tuple(json.loads(self._ask(lambda key=key: self.store.get(key)))) if known else (0, "starting")
 
     def _ask(self, call: Callable[[], T]) -> T:
         try:
@@ -149,6 +164,10 @@ class Meetings:
                 f"Process {self.rank} lost the connection to process 0, after {self.phase}.",
                 fix="see the message of process 0.",
             ) from error
+
+
+def _failed(rank: int, phase: str, text: str) -> ProcessError:
+    return ProcessError(f"Process {rank} failed {phase}: {text}", fix="see its own message.")
 
 
 def host_store() -> tuple[Store, int]:

@@ -85,19 +85,20 @@ class TorchProcesses(Processes):
         self._watchdog = None if own is None else Watchdog(own)
 
     def all_gather(self, value: T) -> list[T]:
-        with self.meetings.collective("a gather"):
+        with self.meetings.collective():
             return self._gather(value)
 
     def all_reduce_(self, tensors: Sequence[Tensor]) -> None:
-        with self.meetings.collective("the sum of gradients"):
+        with self.meetings.collective():
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        self.meetings.enter(f"phase {name!r}{'' if self.step is None else f' of step {self.step}'}")
+        self.meetings.enter(f"in phase {name!r}{'' if self.step is None else f' of step {self.step}'}")
         try:
-            yield
+            with self.meetings.collective():  # replays of sharded weights have some
+                yield
         except Exception as error:
             self.meetings.fail(error)
             _hang_up()

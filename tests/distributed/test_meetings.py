@@ -38,7 +38,7 @@ def test_an_error_of_one_ends_the_others_with_its_rank_and_phase():
 
     def work(processes):
         mine = own[processes.rank]
-        mine.enter("phase 'rewards' of step 17")
+        mine.enter("in phase 'rewards' of step 17")
         if processes.rank == 2:
             mine.fail(RewardError("Reward 'r' raised.", fix="correct it."))
             return "failed"
@@ -54,8 +54,8 @@ def test_an_error_of_one_ends_the_others_with_its_rank_and_phase():
 
 def test_a_process_that_hangs_is_named_with_its_phase():
     first, second = meetings(2, timeout=0.2)
-    second.enter("phase 'rewards' of step 3")
-    first.enter("phase 'rollout' of step 3")
+    second.enter("in phase 'rewards' of step 3")
+    first.enter("in phase 'rollout' of step 3")
     with pytest.raises(ProcessError, match=r"Process 1 in phase 'rewards' of step 3 did not finish within 0.2 s"):
         first.meet()
     with pytest.raises(ProcessError, match="Process 0 failed"):  # it comes too late
@@ -77,3 +77,18 @@ def test_the_others_leave_after_process_0_has_saved():
         return told, list(saved)
 
     assert in_threads(2, work) == [None, ("Process 1 failed. Fix: f", [True])]
+
+
+def test_errors_of_collectives_tell_who_is_missing():
+    first, second = meetings(2)
+    second.enter("in phase 'replay' of step 4")
+    first.enter("in phase 'replay' of step 4")
+    lost = RuntimeError("[gloo/transport/tcp] Timed out waiting 4000ms for recv operation to complete")
+    with pytest.raises(ProcessError, match=r"Process 0 lost .* \(Last seen: process 1 in phase"), first.collective():
+        raise lost
+    with pytest.raises(RuntimeError, match="shapes"), first.collective():
+        raise RuntimeError("shapes cannot be multiplied")  # of its own
+    second.fail(RewardError("down.", fix="wait."))
+    failed = "Process 1 failed in phase 'replay' of step 4: RewardError: down"
+    with pytest.raises(ProcessError, match=failed), first.collective():
+        raise RuntimeError("Connection closed by peer")
