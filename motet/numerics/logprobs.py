@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
+from motet.numerics.liger import liger_log_probs, uses_liger
 from motet.numerics.linear_head import SMALLEST_BUDGET, is_plain_linear, linear_head_log_probs, logits_budget
 
 Head = Callable[[Tensor], Tensor]
@@ -132,7 +133,8 @@ def hidden_log_probs(
 
     Rows go through `head` in chunks of at most `budget` logits (None: `logits_budget` of the device). With more than
     one chunk the backward pass recomputes the logits, so only one chunk of them exists at a time; on a GPU a linear
-    head then casts its weight and adds up its gradient itself (`motet.numerics.linear_head`). With `unconditional`
+    head then casts its weight and adds up its gradient itself (`motet.numerics.linear_head`), or Liger's kernel does
+    where it is installed and knows the distribution (`motet.numerics.liger`). With `unconditional`
     (hidden states without the prompt) the distribution after classifier-free guidance is scored. Without
     `with_entropy` the entropies are None.
     """
@@ -147,6 +149,9 @@ def hidden_log_probs(
         logits = head(rows).float()
         return score(logits, None if unconditional_rows is None else head(unconditional_rows).float(), chosen)
 
+    plain = all(limit is None for limit in (unconditional, top_k, top_p, min_p)) and not with_entropy
+    if hidden.is_cuda and plain and is_plain_linear(head) and len(hidden) and uses_liger():
+        return liger_log_probs(hidden, cast("nn.Linear", head), actions, temperature), None
     num_actions = hidden.shape[0]
     rows_per_chunk = max(1, (logits_budget(hidden.device) if budget is None else budget) // _head_width(head, hidden))
     if num_actions <= rows_per_chunk:

@@ -27,6 +27,7 @@ from motet.policies.emu3.policy import open_emu3
 from motet.policies.generation.policy import LanguageModelPolicy
 from motet.policies.janus import JanusPolicy
 from motet.policies.janus.checkpoint import open_janus
+from motet.policies.liger_choice import describe_liger
 from motet.policies.lora import attach, base_model_of
 from motet.policies.precision import choose_compute_types, width_of
 from motet.policies.python_policy import python_policy
@@ -140,7 +141,8 @@ class LoadSpec:
         source = base_model_of(folder) if adapter else str(path)
         device = choose_device(settings.device)
         types = choose_compute_types(settings, device, width_of(source))
-        return cls(source, folder if adapter else None, types.applied_to(settings), device, types.reason)
+        reason = f"{types.reason} {describe_liger(device)}".strip()
+        return cls(source, folder if adapter else None, types.applied_to(settings), device, reason)
 
     @property
     def autocast(self) -> torch.dtype | None:
