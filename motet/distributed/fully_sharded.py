@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +17,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
+from motet.config import PolicyConfig
 from motet.core.errors import ConfigError
 from motet.core.protocols import Replay, TrainablePolicy
 from motet.core.trajectory import Act
+from motet.distributed.missing_weights import MissingWeights
 from motet.distributed.parallel import Parallel
 from motet.distributed.passes import Pass, agree_on_passes
 from motet.distributed.processes import Processes
@@ -32,6 +35,7 @@ from motet.distributed.root_module import (
     with_zero_gradients,
 )
 from motet.distributed.sharded_files import require_torch
+from motet.policies.meta_loading import loading_without_weights
 from motet.policies.same_passes import same_passes
 from motet.policies.sharding import ShardablePolicy
 from motet.policies.shards import full_data, is_sharded, local_data
@@ -55,6 +59,17 @@ class FullySharded(Parallel):
         self._tied: set[int] = set()  # own parameters of the root that had a zero gradient in this step,
         self._used: set[int] = set()  # and those that had a gradient
 
+    def load_policy(self, config: PolicyConfig) -> TrainablePolicy:
+        """The main process reads the weights of a language model, and `prepare` sends them to the others.
+
+        Not where there are adapters: every process reads those, and the weights that they go with.
+        """
+        adapted = config.lora is not None or (Path(config.path) / "adapter_config.json").is_file()
+        if self.processes.is_main or adapted:
+            return super().load_policy(config)
+        with loading_without_weights():
+            return super().load_policy(config)
+
     def prepare(self, policy: TrainablePolicy) -> None:
         """Shard the policy in place. Raises ConfigError for one that does not say how, and for a torch that cannot."""
         self._policy = _require_shardable(policy)
@@ -68,13 +83,15 @@ class FullySharded(Parallel):
         units = [unit for unit in self._policy.shard_units() if unit in inside and self.processes.size > 1]
         self._root = RootModule(components, units)
         _require_inside(self._policy, self._root)
-        device = next(self._root.parameters()).device
-        mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        device = self.processes.broadcast(next(self._root.parameters()).device.type)
+        mesh = init_device_mesh(device, (dist.get_world_size(),))
+        missing = MissingWeights(self.processes, self._policy.parts.values())
         for module in (*units, self._root):
             sharded: Any = fully_shard(module, mesh=mesh)
             sharded.set_gradient_divide_factor(1.0)  # losses are divided by counts over all processes
             sharded.set_force_sum_reduction_for_comms(True)  # gloo has no other
         self._modules: list[Any] = [*units, self._root]
+        missing.send(self._root, device)
         self._root(lambda: None)  # torch takes the first module that runs for the root
         self._root.reshard()
 

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from motet.config import PolicyConfig
 from motet.core.protocols import Replay, TrainablePolicy
 from motet.core.trajectory import Act
 from motet.distributed.processes import Processes
+from motet.policies import load_policy
 
 
 class Parallel:
@@ -20,6 +22,10 @@ class Parallel:
 
     def __init__(self, processes: Processes | None = None) -> None:
         self.processes = processes or Processes()
+
+    def load_policy(self, config: PolicyConfig) -> TrainablePolicy:
+        """`motet.load_policy` of a recipe's section; `prepare` follows."""
+        return load_policy(config.path, config)
 
     def prepare(self, policy: TrainablePolicy) -> None:
         """Called once, after the parts that train are chosen and before the optimizer and the reference are made."""

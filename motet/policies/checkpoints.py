@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from motet.core.errors import CheckpointError
 from motet.core.registry import first_line
+from motet.policies.meta_loading import loads_without_weights
 from motet.weights.hf_output import suppress_hf_output
 from motet.weights.safetensors_io import StoredWeights, read_json
 
@@ -28,7 +29,8 @@ def load_model(kind: Any, source: str, dtype: torch.dtype | str) -> tuple[Any, M
     Raises CheckpointError for a config of far more than the folder's weights, else whatever the libraries below raise.
     """
     require_sizes(Path(source), "config.json", "model")
-    return kind.from_pretrained(source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
+    place = {"device_map": "meta"} if loads_without_weights() else {}
+    return kind.from_pretrained(source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **place)
 
 
 def open_checkpoint(

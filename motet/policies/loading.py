@@ -29,6 +29,7 @@ from motet.policies.janus import JanusPolicy
 from motet.policies.janus.checkpoint import open_janus
 from motet.policies.liger_choice import describe_liger
 from motet.policies.lora import attach, base_model_of
+from motet.policies.meta_loading import loads_without_weights
 from motet.policies.precision import choose_compute_types, width_of
 from motet.policies.python_policy import python_policy
 from motet.policies.qwen_vl import VlmPolicy
@@ -161,7 +162,8 @@ class LoadSpec:
 
     def prepare_model(self, model: Any) -> Any:
         """The model on its device, with the adapter attached: to train, unless `policy.train` alone says what does."""
-        model.to(self.device)
+        if not loads_without_weights():
+            model.to(self.device)
         if self.device.type == "cpu":  # torch's fused attention is slow backwards on CPUs: half of a training step
             model.set_attn_implementation("eager")
         if self.adapter is None:

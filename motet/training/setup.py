@@ -17,7 +17,6 @@ from motet.core.sampling import Sampling
 from motet.data import ResumableSampler, Rows, has_splits, is_file, open_rows, warn_unused_images
 from motet.distributed.parallel import Parallel
 from motet.distributed.processes import Processes
-from motet.policies import load_policy
 from motet.policies.generation.noise import uniforms
 from motet.rewards import BoundReward, bind_policy, check_golds, resolve_all
 from motet.scenarios import Scenario, resolve_scenario
@@ -342,7 +341,7 @@ def _load(recipe: Recipe, parallel: Parallel | None) -> TrainablePolicy:
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
     torch.manual_seed(recipe.run.seed)  # new adapters begin at random
-    suite, policy = resolve_suite(recipe), load_policy(recipe.policy.path, recipe.policy)
+    suite, policy = resolve_suite(recipe), (parallel or Parallel()).load_policy(recipe.policy)
     if suite is not None:
         suite.check(policy)
     if parallel is not None:

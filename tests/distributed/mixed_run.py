@@ -11,7 +11,6 @@ from motet.config import OptimizerConfig, PolicyConfig
 from motet.core.task import Task
 from motet.core.trajectory import Act, Group, Sampling
 from motet.distributed.parallel import Parallel
-from motet.policies import load_policy
 from motet.policies.diffusion.models import build_denoiser
 from motet.policies.janus import JanusPolicy
 from motet.policies.unified import UnifiedPolicy
@@ -27,10 +26,13 @@ TRAIN = ["language_model", "lm_head", "generation_head", "vision_model", "connec
 SAMPLING = {"text": Sampling(max_tokens=4), "image": Sampling(), "denoising": Sampling(num_steps=4, noise_level=0.7)}
 
 
-def mixed_policy(janus: Path, train: list[str] = TRAIN, dtype: str = "float32") -> UnifiedPolicy:
+def mixed_policy(
+    janus: Path, train: list[str] = TRAIN, dtype: str = "float32", parallel: Parallel | None = None
+) -> UnifiedPolicy:
     """The same model at every call: a saved tiny Janus, and a denoiser over its image tokens."""
     types = {"dtype": dtype, "rollout_dtype": dtype}
-    reader = load_policy(janus, PolicyConfig.model_validate({"path": str(janus), "device": "cpu", **types}))
+    config = PolicyConfig.model_validate({"path": str(janus), "device": "cpu", **types})
+    reader = (parallel or Parallel()).load_policy(config)
     assert isinstance(reader, JanusPolicy)
     denoiser = build_denoiser(transformer("sana"), None, FlowMatchEulerDiscreteScheduler(shift=1.0))
     sizes = ConnectorConfig(

@@ -1,11 +1,13 @@
 """FSDP2 in two processes, whose acts differ in kind, number and shape: the gradient is that of one process."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from motet.config import PolicyConfig
 from motet.core.conversation import user
 from motet.core.protocols import Request
 from motet.core.trajectory import Act, Sampling
@@ -17,7 +19,7 @@ from motet.policies.unified import UnifiedPolicy
 from motet.training.batches import micro_batches
 from tests.distributed.mixed_run import SAMPLING, mixed_policy
 from tests.distributed.spawned import run_in_processes
-from tests.runs import save_tiny_janus
+from tests.runs import SIZES, save_tiny_janus
 
 pytestmark = pytest.mark.slow
 
@@ -51,15 +53,32 @@ def gradients(parallel: Parallel, policy: UnifiedPolicy, acts: list[Act], budget
     return {"norm": norm, **whole}
 
 
-def gradients_of_two(processes: Processes, janus: Path) -> dict[str, Any]:
-    policy, parallel = mixed_policy(janus), FullySharded(processes)
+def peak_of_loading(parallel: Parallel, folder: Path) -> float:
+    """By how many megabytes the most memory that this process ever had grows when a policy is opened."""
+    before = peak_memory()
+    parallel.load_policy(PolicyConfig(path=str(folder), device="cpu", dtype="float32", rollout_dtype="float32"))
+    return peak_memory() - before
+
+
+def peak_memory() -> float:
+    """Of this process, in megabytes, from what Linux says: `getrusage` counts the process that started this one too."""
+    (line,) = (one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
+def gradients_of_two(processes: Processes, janus: Path, large: Path) -> dict[str, Any]:
+    parallel = FullySharded(processes)
+    megabytes = peak_of_loading(parallel, large)
+    policy = mixed_policy(janus, parallel=parallel)
+    assert policy.text_policy.model.lm_head.weight.is_meta == (not processes.is_main)
     parallel.prepare(policy)
     with parallel.full_weights(policy):
         acts = acts_for(policy, processes.rank)
     with torch.no_grad():  # a replay without gradient leaves nothing behind
         for chosen, _ in parallel.agree_on_passes(policy, acts, [list(range(len(acts)))]):
             parallel.replay(policy, chosen)
-    return {**gradients(parallel, policy, acts, 200), "error": error_of_another(processes, parallel, policy)}
+    found = gradients(parallel, policy, acts, 200)
+    return {**found, "error": error_of_another(processes, parallel, policy), "megabytes": megabytes}
 
 
 def error_of_another(processes: Processes, parallel: Parallel, policy: UnifiedPolicy) -> str:
@@ -77,14 +96,18 @@ def error_of_another(processes: Processes, parallel: Parallel, policy: UnifiedPo
 
 def test_two_processes_add_up_to_one(tmp_path):
     janus = save_tiny_janus(tmp_path / "janus")
+    sizes = replace(SIZES, hidden=768, layers=6, heads=4, intermediate=2048)
+    large = save_tiny_janus(tmp_path / "large", dtype=torch.bfloat16, sizes=sizes)
     policy = mixed_policy(janus)
     acts = [*acts_for(policy, 0), *acts_for(policy, 1)]
     alone = gradients(Parallel(), policy, acts, 10_000)
-    results = run_in_processes(gradients_of_two, 2, tmp_path / "two", janus)
+    results = run_in_processes(gradients_of_two, 2, tmp_path / "two", janus, large)
     assert results[0]["error"].startswith("ProcessError: Process 1 failed in phase 'replay'")
     assert "out of paper" in results[0]["error"] and results[1]["error"] == "OSError: out of paper"
+    weights = 2 * (large / "model.safetensors").stat().st_size / 2**20  # stored in bfloat16, read as float32
+    assert results[0]["megabytes"] > weights > 150 and results[1]["megabytes"] < 0.5 * results[0]["megabytes"]
     for together in results:
-        assert together.keys() - alone.keys() == {"error"}
+        assert together.keys() - alone.keys() == {"error", "megabytes"}
         for name, gradient in alone.items():
             torch.testing.assert_close(
                 together[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}"
