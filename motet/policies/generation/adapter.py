@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
-from motet.core.trajectory import Act, Encoding, ImageTokens, TextTokens
+from motet.core.trajectory import Act, Encoding, ImageTokens
 from motet.numerics.transfers import to_device
 from motet.policies.generation.chat_template import ChatTemplateEncoder
 from motet.policies.generation.decode_loop import Embed, Head, Separator
@@ -93,13 +93,12 @@ class LanguageModelAdapter:
         """Vectors of the actions of image acts."""
         raise NotImplementedError
 
-    def embed_actions(self, act: Act) -> tuple[Float[Tensor, "M D"], Sequence[int]]:
-        """Vectors of an act's actions but the last, which predicts nothing, separators included.
+    def embed_actions(self, act: Act, ids: Int[Tensor, "N"]) -> tuple[Float[Tensor, "M D"], Sequence[int]]:
+        """Vectors of an act's actions but the last, which predicts nothing, separators included; `ids` on the device.
 
         Also the places in them whose hidden states predict the actions but the first.
         """
-        assert isinstance(act, TextTokens | ImageTokens)
-        ids = to_device(act.ids[:-1], self.device)
+        ids = ids[:-1]
         if not isinstance(act, ImageTokens):
             return self.embed_tokens(ids), range(len(ids))
         vectors, width = self.embed_image_tokens(ids), self.row_width

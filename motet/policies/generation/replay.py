@@ -91,7 +91,9 @@ def _branches(
     unique = {id(act.encoding): act.encoding for act in acts}
     place = {key: number for number, key in enumerate(unique)}
     prompts = adapter.embed_prompts(list(unique.values()))
-    branches = [Branch(place[id(act.encoding)], *adapter.embed_actions(act)) for act in acts]
+    ids = to_device(torch.cat([_ids(act) for act in acts]), adapter.device).split([act.num_actions for act in acts])
+    embedded = [adapter.embed_actions(act, own) for act, own in zip(acts, ids, strict=True)]
+    branches = [Branch(place[id(act.encoding)], *own) for act, own in zip(acts, embedded, strict=True)]
     uncond_of: dict[int, int] = {}
     uncond_prompts: dict[tuple[int, ...], int] = {}
     for number, act in enumerate(acts):
