@@ -24,7 +24,8 @@ class PrefixKeysAndValues(DynamicCache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        keys, values = _in_compute_type(key_states), _in_compute_type(value_states)
+        # Contiguous, as in transformers' caches: products round by the layout of what they multiply.
+        keys, values = (_in_compute_type(states).contiguous() for states in (key_states, value_states))
         if layer_idx == len(self.layers):
             with torch.no_grad():
                 super().update(keys[..., :0, :], values[..., :0, :], layer_idx)  # makes the layer, without a copy
