@@ -154,9 +154,9 @@ class DispatchMode(TorchDispatchMode):
         if kwargs.get("device") is not None:
             kwargs["device"] = torch.device("cpu")
         if func is aten._to_copy.default:
-            self._count_copy(on_paper, args[0], kwargs.get("non_blocking", False))
+            self._count_copy(on_paper, args[0], None, kwargs.get("non_blocking", False))
         elif func is aten.copy_.default:
-            self._count_copy(isinstance(args[0], PaperTensor), args[1], any(args[2:]))
+            self._count_copy(isinstance(args[0], PaperTensor), args[1], args[0], any(args[2:]))
         else:
             if papers:
                 _reject_mixed(func, args, [value for value in tensors if not isinstance(value, PaperTensor)])
@@ -168,17 +168,18 @@ class DispatchMode(TorchDispatchMode):
         result = func(*map(_inner, args), **{name: _inner(value) for name, value in kwargs.items()})
         return _wrapped(result, papers) if on_paper else result
 
-    def _count_copy(self, to_paper: bool, source: Tensor, non_blocking: bool) -> None:
+    def _count_copy(self, to_paper: bool, source: Tensor, target: Tensor | None, non_blocking: bool) -> None:
+        """Of a source, into a target where it is written to; only pinned memory is copied beside other work."""
         from_paper = isinstance(source, PaperTensor)
-        if not source.numel():
-            return
         if from_paper and to_paper:
             self.counters.launched("copy")
-        elif from_paper:
-            self.counters.synced("copy to the host")
-        elif to_paper:
-            pinned = getattr(source, "pinned_on_paper", False)
-            self.counters.copied("copy to the device", waits=not (pinned and non_blocking))
+        elif (from_paper or to_paper) and source.numel():
+            pinned = getattr(source if to_paper else target, "pinned_on_paper", False)
+            waits = not (pinned and non_blocking)
+            if to_paper:
+                self.counters.copied("copy to the device", waits)
+            elif waits:
+                self.counters.synced("copy to the host")
 
     def _count_syncs(self, packet: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         """Of an operation with a tensor of the paper GPU."""

@@ -38,6 +38,7 @@ SYNCS = {
     "repeat_interleave": lambda x: x.repeat_interleave(torch.ones_like(x, dtype=torch.long)),
     "copy to the host": lambda x: x.cpu(),
     "copy to the host in place": lambda x: torch.zeros(3).copy_(x),
+    "copy to the host unpinned": lambda x: torch.zeros(3).copy_(x, non_blocking=True),
     "copy to the device": lambda x: torch.ones(3).to(x.device),
     "copy to the device of numbers": lambda x: torch.tensor([1.0, 2.0], device=x.device),
     "copy to the device of new numbers": lambda x: x.new_tensor([1.0, 2.0]),
@@ -67,6 +68,8 @@ def test_what_a_gpu_does_alone_is_no_sync(gpu):
     y[y > 100] = 0.0
     torch.cat([y, y.new_zeros(2), torch.zeros_like(x)]).split([4, 5])
     assert gpu.num_syncs == gpu.num_copies == 0
+    pinned.copy_(x, non_blocking=True)
+    assert gpu.num_syncs == 0
     pinned.to(gpu.device, non_blocking=True)
     assert (gpu.num_syncs, gpu.num_copies) == (0, 1)
 

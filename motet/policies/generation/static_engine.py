@@ -141,7 +141,8 @@ class FinishedFlags:
 
     def __init__(self, slots: int, device: torch.device) -> None:
         cuda = device.type == "cuda"
-        self.host: Bool[Tensor, "S"] = torch.zeros(slots, dtype=torch.bool, pin_memory=cuda)
+        host = torch.zeros(slots, dtype=torch.bool)
+        self.host: Bool[Tensor, "S"] = host if device.type in ("cpu", "mps") else host.pin_memory()
         self.event: Any = torch.cuda.Event() if cuda else None
         self.sequences: dict[int, int] = {}
 
