@@ -63,8 +63,7 @@ class Run:
         self.pace = Pace(session.recipe.run, self.first, self.progress.seconds)
         self._saved_at = time.monotonic()
         self._timer = self.timer_type()
-        self._num_steps = self.processes.broadcast(self.pace.steps)
-        self.finished = self.first >= self._num_steps
+        self.finished = self.first >= self.processes.broadcast(self.pace.steps)
         """Whether no step remains: seen after every step, since the clock can move the end."""
 
     def __enter__(self) -> Run:
@@ -85,7 +84,8 @@ class Run:
         optimizer = self.session.optimizer
         updates = optimizer.total_steps // self.session.recipe.run.steps
         while not self.finished:
-            optimizer.total_steps = updates * self._num_steps  # where the schedule ends
+            # Where the schedule ends, by the clock of rank 0.
+            optimizer.total_steps = updates * self.processes.broadcast(self.pace.steps)
             self._timer, self.processes.step = self.timer_type(), self.progress.step
             yield self.progress.step, self._timer
             self.pace.step_done()
@@ -101,8 +101,8 @@ class Run:
     def _agree_on_end(self) -> tuple[bool, bool]:
         """Whether this was the last step, and whether a checkpoint is due: the clock of rank 0 says so for all."""
         votes = self.processes.all_gather((self.interrupt.asked, self.pace.steps, self._due(self.pace.done)))
-        _, self._num_steps, due = votes[0]
-        self.finished = self.pace.done >= self._num_steps
+        _, num_steps, due = votes[0]
+        self.finished = self.pace.done >= num_steps
         return self.finished or any(asked for asked, _, _ in votes), due
 
     def report(self, step: int, metrics: Mapping[str, float], failures: Sequence[Mapping[str, Any]] = ()) -> None:
