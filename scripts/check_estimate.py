@@ -122,6 +122,8 @@ def compare(policy: Any, size: ModelSize, settings: Settings) -> tuple[list[Row]
         of_seconds.append((f"rollout of {kind}s", act_seconds(size, load, settings, machine), taken))
         if kind == "image":
             copied = sum(linear.weight.nbytes for linear in fused_layers(policy))
+            if settings.rollout_dtype == "bfloat16":  # heads are copied too
+                copied += 2 * (language.text_head + language.image_head)
             of_bytes.append(("sampler's layers", float(snapshot_bytes(size, settings)), float(copied)))
         frozen = kept_bytes(lambda acts=acts: policy.replay(acts), policy.model.parameters(), "float32")
         forward, *_ = micro_batch(size, load, settings)

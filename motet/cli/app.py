@@ -305,7 +305,7 @@ def estimate(
     images_per_row: Annotated[int, typer.Option(min=0, help="Input images of a row, where they are shown.")] = 1,
     reward_seconds: Annotated[float, typer.Option(min=0.0, help="Seconds to score one trajectory.")] = 0.0,
     calibrate: Annotated[
-        Path | None, typer.Option(help="JSON of motet bench step for this recipe on one GPU: scales the seconds.")
+        Path | None, typer.Option(help="JSON of motet bench step or gpu_check.sh for this recipe on one GPU.")
     ] = None,
     json_path: Json = None,
     overwrite: Overwrite = False,

@@ -45,14 +45,18 @@ class MeasuredRun:
     peak_gb: float
 
 
-def measured_run(path: Path) -> MeasuredRun:
-    """The run in a file of `motet bench step --json` (`motet.evaluation.bench_step.StepTimes`). Raises ConfigError."""
-    fix = "give a file that motet bench step RECIPE --json FILE wrote."
+def measured_run(path: Path, with_texts: bool) -> MeasuredRun:
+    """The run in a file of `motet bench step --json` (`motet.evaluation.bench_step.StepTimes`), or that of the two runs
+    in a file of `scripts/gpu_check.sh` that has texts or not. Raises ConfigError.
+    """
+    fix = "give a file that motet bench step RECIPE --json FILE or scripts/gpu_check.sh wrote."
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"--calibrate {str(path)!r} cannot be read: {error}.", fix=fix) from None
     try:
+        if "parts" in content:  # of scripts/gpu_check.sh
+            content = content["parts"]["steps"]["images_and_texts" if with_texts else "images"]
         seconds = {phase: float(content["seconds"][phase]) for phase in ("rollout", "learn")}
         run = MeasuredRun(
             seconds, int(content["num_trainable"]), int(content["trajectories"]), float(content["peak_gb"])

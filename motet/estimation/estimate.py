@@ -168,7 +168,7 @@ class _Job:
         path = self.launch.calibrate
         if path is None:
             return machine
-        run = measured_run(path)
+        run = measured_run(path, any(load.kind == "text" for load in loads))
         trajectories = sum({load.track: load.count for load in loads}.values())
         if (run.num_trainable, run.trajectories) != (self.size.trainable, trajectories):
             raise ConfigError(

@@ -82,6 +82,8 @@ def test_a_measured_run_scales_the_phases(tmp_path) -> None:
     file.write_text(json.dumps(bench))
     found = estimate(recipe, Launch(calibrate=file)).results[0].time.seconds
     assert found == pytest.approx({**measured, "rewards": 0.0})
+    file.write_text(json.dumps({"parts": {"steps": {"images": {}, "images_and_texts": bench}}}))  # gpu_check.sh's
+    assert estimate(recipe, Launch(calibrate=file)).results[0].time.seconds == found
     file.write_text(json.dumps({**bench, "trajectories": 16}))
     with pytest.raises(ConfigError, match="16 trajectories per step; this recipe has 1,652,656,128 and 32"):
         estimate(recipe, Launch(calibrate=file))
