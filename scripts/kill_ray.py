@@ -64,13 +64,15 @@ def run_on_ray(
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen([*command, *arguments], stdout=log, stderr=subprocess.STDOUT)
         try:
+            before = 0  # steps that were done at the last kill: the next one comes after a step of the restarted run
             for kill in kills:
-                while process.poll() is None and len(read_metrics(output)) <= kill.after_step:
+                while process.poll() is None and len(read_metrics(output)) <= max(kill.after_step, before):
                     time.sleep(0.01)
                 time.sleep(kill.delay)
                 while process.poll() is None and not (found := find(process.pid, kill.title)):
                     time.sleep(0.01)  # what the last kill ended is not there again yet
                 if process.poll() is None:
+                    before = len(read_metrics(output))
                     os.kill(found[0], signal.SIGKILL)
                     report.killed += 1
             while process.poll() is None:

@@ -19,14 +19,16 @@ def recipe(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(recipe):
-    run_on_ray(recipe, recipe.parent / "undisturbed")
+    report = run_on_ray(recipe, recipe.parent / "undisturbed")
+    assert report.status == 0, report.output
     return metrics(recipe.parent / "undisturbed")
 
 
 @pytest.mark.parametrize("title", ["RolloutActor", "TrainingWorker"])
 def test_a_killed_process_changes_nothing(recipe, undisturbed, tmp_path, title):
     report = run_on_ray(recipe, tmp_path / "run", kills=[Kill(title, after_step=1)])
-    assert report.killed == 1
+    assert report.killed == 1, report.output
+    assert report.left == []
     assert metrics(tmp_path / "run") == undisturbed
 
 
