@@ -46,8 +46,9 @@ def bench_scaling(
     """One row per axis and value, everything else as in `base`.
 
     `seconds` are medians over the repeats; `peak_gb` the process's peak memory during the steps, `step_gb` what it is
-    above the memory between steps. `matmul_share` is the arithmetic of training (6 operations per weight of the layers
-    and the head and per token) over what the machine's matrix products do in the time that training takes.
+    above that of the loaded model: activations, gradients, moments and caches.`matmul_share` is the
+    arithmetic of training (6 operations per weight of the layers and the head and per token) over what the machine's
+    matrix products do in the time that training takes.
     """
     base = base or ScalingPoint()
     points = [(axis, value, replace(base, **{axis: value})) for axis, values in axes.items() for value in values]
@@ -67,9 +68,9 @@ def _measure(point: ScalingPoint, sizes: BenchSizes, repeats: int) -> dict[str, 
     shape = StepShape(point.prompts, point.generations, point.prompt_tokens)
     policy = make_policy(sizes)
     step = MotetStep(policy, "image", shape)
-    step()
     reset_peak_memory(policy.device)
-    resting = peak_memory(policy.device)
+    loaded = peak_memory(policy.device)
+    step()
     times = [step() for _ in range(repeats)]
     peak = peak_memory(policy.device)
     seconds = {phase: statistics.median(one[phase] for one in times) for phase in times[0]}
@@ -80,7 +81,7 @@ def _measure(point: ScalingPoint, sizes: BenchSizes, repeats: int) -> dict[str, 
         "step_seconds_low": min(one["step"] for one in times),
         "step_seconds_high": max(one["step"] for one in times),
         "peak_gb": peak / 1e9,
-        "step_gb": (peak - resting) / 1e9,
+        "step_gb": (peak - loaded) / 1e9,
         "matmul_share": 6 * _matmul_weights(sizes) * tokens / seconds["learn"] / limit,
     }
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 TITLES = {
-    "generations": "generations per prompt",
-    "prompts": "prompts per step",
-    "image_tokens": "tokens per image",
-    "prompt_tokens": "tokens per prompt",
+    "generations": "generations",
+    "prompts": "prompts",
+    "image_tokens": "image tokens",
+    "prompt_tokens": "prompt tokens",
 }
 PHASES = ("step", "generate", "learn")
 
@@ -36,7 +36,7 @@ def plot_scaling(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 panel.set_xlim(left=0)
                 panel.set_ylim(bottom=0)
         panels[0, 0].set_ylabel("seconds per step")
-        panels[1, 0].set_ylabel("GB above the memory\nbetween steps")
+        panels[1, 0].set_ylabel("GB above the\nloaded model")
         panels[0, 0].legend(frameon=False)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 

@@ -222,7 +222,7 @@ def _checkpoint(check: Check) -> str:
     return str(target)
 
 
-def _metrics(check: Check, arguments: Sequence[str], folder: Path) -> list[dict[str, float]]:
+def _metrics(check: Check, arguments: Sequence[str], folder: Path) -> list[dict[str, Any]]:
     """The metrics that a training run leaves in its folder."""
     _require_success(_python(check, arguments), " ".join(arguments[:4]))
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
