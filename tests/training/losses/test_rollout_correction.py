@@ -46,8 +46,6 @@ def test_weights_have_no_gradient():
 
 # --- the expected gradient, by enumeration --------------------------------------------------------------------------
 
-LETTERS = 3  # of the vocabulary; the others are excluded by top_k
-
 
 def outcomes(policy, length):
     """All texts of so many letters, with their log-probs under a policy, as one that sampled them would have them."""
