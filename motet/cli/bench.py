@@ -108,7 +108,7 @@ def bench_learner(
 ) -> None:
     """Compare training steps with other systems' and print a row per task and phase."""
     from motet.evaluation.bench_learner import bench_learner as measure
-    from motet.evaluation.bench_memory import bench_memory
+    from motet.evaluation.bench_logprobs import bench_logprob_memory
     from motet.evaluation.bench_models import BenchSizes, StepShape
 
     kinds = [(task, beta) for task in ("text", "image") if task in tasks for beta in betas]
@@ -122,7 +122,7 @@ def bench_learner(
             bar.items("step", done, total)
 
         rows = [measure(task, StepShape(**shape, beta=beta), BenchSizes(), repeats, on_step) for task, beta in kinds]
-    memory = bench_memory() if "memory" in tasks else []
+    memory = [asdict(row) for row in bench_logprob_memory()] if "memory" in tasks else []
     tables = [learner_table(rows)] * bool(rows) + [memory_table(memory)] * bool(memory)
     show_results(Group(*tables), {"machine": describe_machine(), "steps": rows, "memory": memory}, json_path)
 

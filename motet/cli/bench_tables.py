@@ -38,13 +38,13 @@ def learner_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def memory_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """What scoring actions takes on top of the weights, per vocabulary."""
-    table = Table(title="Memory of log-probs and their gradient, beside the weights", title_justify="left")
-    for heading in ("vocabulary", "GB", "all logits, GB", "seconds"):
+    """What log-probs and their gradient take per vocabulary."""
+    table = Table(title="Memory of log-probs and their gradient, MB", title_justify="left")
+    for heading in ("vocabulary", "peak", "gradient of the head", "the rest", "all logits"):
         table.add_column(heading, justify="right")
     for row in rows:
-        figures = (f"{row[key]:.2f}" for key in ("extra_gb", "all_logits_gb", "seconds"))
-        table.add_row(f"{row['vocab']:,}", *figures)
+        figures = (f"{row[key]:.1f}" for key in ("peak_mb", "head_mb", "rest_mb", "all_logits_mb"))
+        table.add_row(f"{row['vocabulary']:,}", *figures)
     return table
 
 

@@ -1,19 +1,20 @@
 """`motet bench learner`: whole steps beside other systems', and the learner's memory against the vocabulary."""
 
+import importlib
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
 
 from motet.evaluation.bench_eager import EagerSteps
 from motet.evaluation.bench_learner import MotetStep, bench_learner
-from motet.evaluation.bench_memory import bench_memory
+from motet.evaluation.bench_logprobs import LogProbMemory
 from motet.evaluation.bench_models import BenchSizes, StepShape, make_policy
 from motet.evaluation.measuring import peak_memory, ratio_fields, reset_peak_memory
 from tests.runs import motet_command
 
 SIZES = BenchSizes(hidden=32, layers=2, heads=2, intermediate=64, vocab=512, image_side=4, codes=32)
-MEMORY_KEYS = ("vocab", "num_actions", "extra_gb", "all_logits_gb", "seconds")
 SHAPE = StepShape(prompts=2, generations=3, prompt_tokens=6, tokens=5, learning_rate=1e-3)
 
 
@@ -61,24 +62,18 @@ def test_a_step_beside_trl(beta):
     assert row["baseline_mean_length"] == pytest.approx(row["mean_length"], rel=0.5)
 
 
-@pytest.mark.slow
-def test_memory_is_measured_per_vocabulary():
-    small, large = bench_memory((64, 1024), num_actions=1024)
-    assert (small["vocab"], large["vocab"]) == (64, 1024)
-    assert large["all_logits_gb"] == pytest.approx(16 * small["all_logits_gb"])
-    assert 0 <= small["extra_gb"] < large["extra_gb"] < 0.1  # both below the budget of logits: all at once
-
-
 def test_the_command_writes_every_task(capsys, tmp_path, monkeypatch):
+    importlib.import_module("motet.cli.bench")  # before sizes are replaced
     monkeypatch.setattr("motet.evaluation.bench_models.BenchSizes", lambda: SIZES)
-    monkeypatch.setattr("motet.evaluation.bench_memory.bench_memory", lambda: [dict.fromkeys(MEMORY_KEYS, 1)])
+    memory = LogProbMemory(1000, 0.1, 4.0, 1.0, 3.0, 9.0)
+    monkeypatch.setattr("motet.evaluation.bench_logprobs.bench_logprob_memory", lambda: [memory])
     options = ("--prompts", 2, "--generations", 2, "--prompt-tokens", 6, "--repeats", 1, "--json", tmp_path / "l.json")
     answer = motet_command(capsys, "bench", "learner", "--task", "image", "--task", "memory", *options)
     assert answer.code == 0, answer.err
     assert "eager loop" in answer.out and "vocabulary" in answer.out
     found = json.loads((tmp_path / "l.json").read_text())
     assert found["machine"]["threads"] == torch.get_num_threads() and found["machine"]["processor"]
-    assert [row["task"] for row in found["steps"]] == ["image"] and found["memory"] == [dict.fromkeys(MEMORY_KEYS, 1)]
+    assert [row["task"] for row in found["steps"]] == ["image"] and found["memory"] == [asdict(memory)]
 
 
 def test_ratios_are_of_pairs():
