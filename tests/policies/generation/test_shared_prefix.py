@@ -81,7 +81,9 @@ def test_under_autocast_keys_and_values_are_kept_in_its_type(recompute):
     for enabled, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled), checkpointing_with_cache(model):
             layers = prefill(model, inputs()[1]).cache.layers
-        assert {part.dtype for layer in layers for part in (layer.keys, layer.values)} == {dtype}
+        parts = [part for layer in layers for part in (layer.keys, layer.values)]
+        assert {part.dtype for part in parts} == {dtype}
+        assert all(part.is_contiguous() for part in parts)  # as in transformers' cache: other strides round otherwise
 
 
 def test_the_type_of_keys_changes_no_number(monkeypatch):
