@@ -94,6 +94,7 @@ def run_training(
         session = _setup(partial(setup_rl, place_rewards=engines.place_rewards), recipe, parallel)
         check_engines(engines, session)
         with _run_context(recipe, folder, resume_command, session.processes) as context:
+            context.say(_describe_processes(session.parallel))
             context.say(dtype_reason)
             _check_images(context, session)
             before = _evaluate_before(context, session, before)
@@ -121,6 +122,7 @@ def run_sft(
         recipe, dtype_reason = _with_resolved_dtypes(recipe, folder)
         session = _setup(setup_sft, recipe, parallel)
         with _run_context(recipe, folder, resume_command, session.processes) as context:
+            context.say(_describe_processes(session.parallel))
             context.say(dtype_reason)
             _check_images(context, session)
             before = _evaluate_before(context, session, before) if context.suite and context.suite.before_sft else None
@@ -156,6 +158,12 @@ def run_evaluation(recipe: Recipe, folder: RunFolder, resume_command: str) -> No
     with folder.held(), _run_context(recipe, folder, resume_command, Processes()) as context:
         after = None if context.suite is None else _evaluate(context, setup_eval(recipe), "after")
         folder.write_json("summary.json", _summary(recipe, folder, Progress(0, 0.0, {}), {"after": after}))
+
+
+def _describe_processes(parallel: Parallel) -> str:
+    """Of a run that several processes share."""
+    size = parallel.processes.size
+    return f"{size} processes share each step: --parallel {parallel.name}." if size > 1 else ""
 
 
 def _with_resolved_dtypes(recipe: Recipe, folder: RunFolder) -> tuple[Recipe, str]:
