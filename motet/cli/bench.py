@@ -128,7 +128,7 @@ def bench_learner(
 
 
 def bench_scaling(repeats: int, json_path: Path | None, plot: Path | None, table: Path | None) -> None:
-    """Measure every point, print the table, and write JSON, picture and Markdown."""
+    """Measure every point, print the table, and write JSON, plot and Markdown."""
     from motet.evaluation.bench_scaling import bench_scaling as measure
     from motet.evaluation.bench_scaling import doublings
     from motet.evaluation.scaling_plot import plot_scaling, scaling_markdown

@@ -148,7 +148,7 @@ def bench_learner(
 def bench_scaling(
     *,
     repeats: Annotated[int, typer.Option(min=1, help="Number of timed steps per point.")] = 3,
-    plot: Annotated[Path | None, typer.Option(help="Picture of the curves to write (.svg or .png).")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Plot of the curves to write (.svg or .png).")] = None,
     table: Annotated[Path | None, typer.Option(help="Markdown table to write.")] = None,
     json_path: Json = None,
     overwrite: Overwrite = False,

@@ -72,5 +72,5 @@ def _as_checkpoint_error(folder: Path, verb: str, fix: str) -> Iterator[None]:
 
     try:
         yield
-    except (Exception, CheckpointException) as error:  # the latter, of several processes, is no Exception
+    except (Exception, CheckpointException) as error:  # the latter, of several processes, is not an Exception
         raise CheckpointError(f"{str(folder)!r} cannot be {verb}: {first_line(error)}", fix=fix) from error

@@ -1,4 +1,4 @@
-"""The curves of `motet bench scaling` as a picture and as a Markdown table."""
+"""The curves of `motet bench scaling` as a plot and as a Markdown table."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
     python -m motet.experiments.gpu_check --output runs/cpu --device cpu --size tiny    # the same parts on a CPU
 
 Run in a checkout, whose tests and checkpoints it uses. Writes into the output folder only. Parts do not depend on each
-other: one that fails is noted with its error, and the next one runs. The JSON is written anew after every part.
+other: one that fails is noted with its error, and the next one runs. The JSON is written again after every part.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from motet.core.errors import ConfigError, MotetError
+from motet.core.printable import printable
 from motet.experiments.gpu_equality import check_equality
 from motet.experiments.gpu_parts import SIZES, Check, describe_install, run_gpu_tests, run_torchrun, time_steps
 
@@ -45,14 +46,14 @@ def gpu_check(output: Path, device: str, size: str, parts: Sequence[str] = tuple
     check.folder.mkdir(parents=True)
     results: dict[str, Any] = {"size": size, "device": device, "parts": {}}
     for name in parts:
-        print(f"{name} ...", flush=True)
+        print(printable(f"{name} ..."), flush=True)
         started = time.monotonic()
         found = _run(PARTS[name], check)
         results["parts"][name] = {**found, "seconds_taken": time.monotonic() - started}
         results["passed"] = all(part["passed"] is not False for part in results["parts"].values())
         (output / RESULT).write_text(json.dumps(results, indent=2, default=str) + "\n", encoding="utf-8")
         said = {True: "passed", False: "FAILED", None: "does not apply"}[found["passed"]]
-        print(f"{name}: {said}{': ' + found['error'] if 'error' in found else ''}", flush=True)
+        print(printable(f"{name}: {said}{': ' + found['error'] if 'error' in found else ''}"), flush=True)
     return results
 
 
@@ -104,9 +105,9 @@ def main() -> None:
     try:
         results = gpu_check(arguments.output, arguments.device, arguments.size, arguments.part or list(PARTS))
     except ConfigError as error:
-        print(f"gpu_check: {error}", file=sys.stderr)
+        print(printable(f"gpu_check: {error}"), file=sys.stderr)
         raise SystemExit(2) from None
-    print(f"Send back {arguments.output / RESULT}")
+    print(printable(f"Send back {arguments.output / RESULT}"))
     raise SystemExit(0 if results["passed"] else 1)
 
 

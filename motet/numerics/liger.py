@@ -1,7 +1,8 @@
 """Log-probs by Liger's fused linear cross entropy (Hsu et al., arXiv 2410.10989), where that is exactly what is asked.
 
 The package `liger-kernel` computes `-log softmax(W h)[action]` of every row in chunks with a Triton kernel, and its
-gradient. It needs a GPU. It knows no top-k, top-p, min-p, guidance or entropy; those go through motet's own chunks.
+gradient. It needs a GPU. It does not support top-k, top-p, min-p, guidance or entropy: those go through motet's own
+chunks.
 """
 
 from __future__ import annotations

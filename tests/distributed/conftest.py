@@ -7,9 +7,11 @@ import torch
 import torch.distributed as dist
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def process_group() -> Iterator[None]:
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()
+    torch.set_num_threads(threads)

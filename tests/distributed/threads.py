@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from motet.config import parse_recipe
+from motet.config import PolicyConfig, parse_recipe
+from motet.core.protocols import TrainablePolicy
 from motet.distributed.parallel import Parallel
 from motet.distributed.processes import Processes
 from motet.distributed.replicas import Replicas
@@ -23,6 +24,8 @@ from motet.training.trainer import train
 from tests.runs import RecordingCallback
 
 T = TypeVar("T")
+_LOADING = threading.Lock()
+"""transformers replaces methods of its classes while it loads; two threads at once would leave them replaced."""
 Ran = tuple[TrainingSetup, list[dict[str, float]]]
 """A run's session, and the metrics of its steps."""
 
@@ -32,6 +35,14 @@ class _Table:
 
     def __init__(self, size: int) -> None:
         self.barrier, self.values = threading.Barrier(size, timeout=60), [None] * size
+
+
+class ThreadReplicas(Replicas):
+    """Loads its policy while no other thread does."""
+
+    def load_policy(self, config: PolicyConfig) -> TrainablePolicy:
+        with _LOADING:
+            return super().load_policy(config)
 
 
 class ThreadProcesses(Processes):
@@ -67,13 +78,15 @@ def in_threads(size: int, call: Callable[[ThreadProcesses], T]) -> list[T]:
             errors[rank] = error
             table.barrier.abort()
 
-    deterministic = torch.are_deterministic_algorithms_enabled()  # a global setting that runs put back, each its own
+    settings: Any = torch.utils.deterministic  # global settings that runs put back, each its own
+    deterministic, filling = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(size)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     torch.use_deterministic_algorithms(deterministic)
+    settings.fill_uninitialized_memory = filling
     for error in sorted((e for e in errors if e), key=lambda e: isinstance(e, threading.BrokenBarrierError)):
         raise error
     return results
@@ -89,7 +102,9 @@ def run_in_threads(
         own = (RunFolder if processes.is_main else FollowerFolder)(folder, resume=resume)
         processes.all_gather(None)  # before any of them writes
         last = processes.rank == size - 1
-        return run(content, own, Replicas(processes), supervised=supervised, stop_after=stop_after if last else None)
+        return run(
+            content, own, ThreadReplicas(processes), supervised=supervised, stop_after=stop_after if last else None
+        )
 
     return in_threads(size, work)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import motet.training.setup
+import motet.distributed.parallel
 from motet.config import parse_recipe
 from motet.core.errors import MotetError
 from motet.experiments.single_run import run_sft, run_training
@@ -46,7 +46,7 @@ def outcome_of(content: dict[str, Any], stage: str, folder: Path) -> Outcome:
 @contextmanager
 def counted(outcome: Outcome) -> Iterator[None]:
     """Count the policy's calls and the products of linear layers; note the threads that are asked for."""
-    linear, load_policy = torch.nn.functional.linear, motet.training.setup.load_policy
+    linear, load_policy = torch.nn.functional.linear, motet.distributed.parallel.load_policy
     work = {"work/linear_calls": 0, "work/linear_rows": 0, "work/act_calls": 0, "work/replay_calls": 0}
 
     def counting_linear(x: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
@@ -63,7 +63,7 @@ def counted(outcome: Outcome) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "linear", counting_linear)
         patch.setattr(torch, "set_num_threads", lambda count: outcome.setdefault("work/threads", count))
-        patch.setattr(motet.training.setup, "load_policy", counting_policy)
+        patch.setattr(motet.distributed.parallel, "load_policy", counting_policy)
         yield
     outcome.update(work)
 

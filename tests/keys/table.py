@@ -34,6 +34,7 @@ REJECTED = {"answer": "question"}
 SAPO = {"algorithm.loss": "sapo", **OFF_POLICY}
 VESPO = {"algorithm.loss": "vespo", **OFF_POLICY}
 SYNCED = {"algorithm.beta": 0.1, "algorithm.reference_sync.every": 1}
+CONDITIONAL = {"sampling.image.guidance": "conditional"}  # sampled from another distribution than the scored one
 GUIDED = {"sampling.image.guidance": "guided"}
 FLOW_GUIDED = {"sampling.denoising.guidance": "guided", "sampling.denoising.guidance_scale": 2.0}
 WINDOW = {"sampling.denoising.sde_window.size": 1, "sampling.denoising.sde_window.steps_per_position": 1}
@@ -96,6 +97,10 @@ TABLE: dict[str, Shows] = {
     "algorithm.loss": Shows("weights", "bnpo", given=LONG),
     "algorithm.loss.importance_sampling_level": Shows("weights", "sequence", given=OFF_POLICY),
     "algorithm.loss.epsilon": Shows("metrics/text/clip_fraction", 1e-6, given=OFF_POLICY),
+    "algorithm.loss.rollout_is": Shows("weights", "token", given=CONDITIONAL),
+    "algorithm.loss.rollout_is_threshold": Shows(
+        "metrics/image/rollout_is_truncated", 1.0, given={"algorithm.loss.rollout_is": "token", **CONDITIONAL}
+    ),
     "algorithm.loss.epsilon_high": Shows("metrics/text/clip_fraction", 0.3, given=TIGHT),
     "algorithm.loss.delta": Shows("metrics/image/clip_fraction", 1.00001, given=TIGHT),
     "algorithm.loss.temperature_pos": Shows("weights", 5.0, given=SAPO),

@@ -245,8 +245,11 @@ GUARD = "loss={name: grpo_guard, epsilon: 1.0e-4}"
     [
         ["algorithm.per_kind.denoising={loss: nft}"],
         [f"algorithm.per_kind.denoising.{GUARD}"],
-        [f"algorithm.per_kind.denoising.{GUARD}", "algorithm.num_iterations=2"],
-        ["algorithm.per_kind.denoising={loss: nft, beta: 0.01}", "algorithm.num_iterations=2"],
+        pytest.param([f"algorithm.per_kind.denoising.{GUARD}", "algorithm.num_iterations=2"], marks=pytest.mark.slow),
+        pytest.param(
+            ["algorithm.per_kind.denoising={loss: nft, beta: 0.01}", "algorithm.num_iterations=2"],
+            marks=pytest.mark.slow,
+        ),
         ["sampling.denoising.sde_window.size=2"],
     ],
 )

@@ -269,7 +269,7 @@ def test_flags_of_an_earlier_occupant_are_not_believed(policy: JanusPolicy) -> N
 
 
 def test_the_host_waits_for_no_token(fresh: Callable[..., JanusPolicy], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted on the GPU on paper. Every 8 steps it asks who has finished; a real GPU answers beside the steps."""
+    """Counted on the GPU on paper, where a copy to pinned memory, as of the flags every 8 steps, makes nobody wait."""
     monkeypatch.setattr(JanusAdapter, "stop_ids", property(lambda _: (10**6,)))  # nothing ends a text
     policy = fresh()
     with paper_gpu() as gpu:
@@ -283,10 +283,7 @@ def test_the_host_waits_for_no_token(fresh: Callable[..., JanusPolicy], monkeypa
 
         with through(policy):
             syncs("text")  # the engine is made
-            short, long = syncs("text", 8), syncs("text", 40)
-            assert {place: n - short.get(place, 0) for place, n in long.items() if n != short.get(place, 0)} == {
-                next(place for place in long if "static_engine" in place): 4
-            }
+            assert syncs("text", 40) == syncs("text", 8)
             assert not [place for place in syncs("image") if "static_" in place]
 
 
