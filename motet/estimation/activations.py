@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from motet.estimation.model_size import BFLOAT16, FLOAT32, LanguageSize, element_size
-from motet.numerics.logprobs import LOGITS_BUDGET
 
 
 @dataclass(frozen=True)
@@ -90,12 +89,12 @@ def language_bytes(
     return Kept(inputs, copies), Kept(inputs + one, copies // size.layers)
 
 
-def logits_bytes(actions: int, vocabulary: int, dtype: str, *, guided: bool = False) -> tuple[int, int]:
-    """Logits of one chunk of `hidden_log_probs`, of at most LOGITS_BUDGET of them: in its forward and backward pass.
+def logits_bytes(actions: int, vocabulary: int, dtype: str, budget: int, *, guided: bool = False) -> tuple[int, int]:
+    """Logits of one chunk of `hidden_log_probs`, of at most `budget` of them: in its forward and backward pass.
 
     Per logit, forward: the head's output in float32, 4, under autocast also in bfloat16, 2, of both branches with
     guidance. Backward: these, their gradients, as many again, and the softmax in the gradient of the log-sum, 4.
     """
-    chunk = min(actions * vocabulary, max(LOGITS_BUDGET, vocabulary))
+    chunk = min(actions * vocabulary, max(budget, vocabulary))
     forward = chunk * (FLOAT32 + (BFLOAT16 if dtype == "bfloat16" else 0)) * (2 if guided else 1)
     return forward, 2 * forward + FLOAT32 * chunk

@@ -19,6 +19,8 @@ from motet.estimation.model_size import ModelSize
 from motet.estimation.simulate import Simulated, simulate, with_groups
 from motet.estimation.step_time import Machine, StepTime, step_time
 from motet.estimation.workload import ActLoad, Lengths, workload
+from motet.numerics.linear_head import budget_of_memory
+from motet.numerics.logprobs import LOGITS_BUDGET
 from motet.policies.precision import choose_compute_types, width_of
 from motet.training.losses import resolve_losses
 
@@ -160,6 +162,9 @@ class _Job:
             has_reference=any(loss.needs_reference for loss in losses.values()),
             iterations=algorithm.num_iterations,
             minibatches=algorithm.num_minibatches,
+            logits_budget=LOGITS_BUDGET
+            if self.launch.gpu.lower() == CPU
+            else budget_of_memory(int(self.device.memory)),
         )
 
     def calibrated(self, loads: Sequence[ActLoad]) -> Machine:

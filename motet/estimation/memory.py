@@ -16,6 +16,7 @@ from motet.estimation.activations import TokenCounts, language_bytes, logits_byt
 from motet.estimation.hardware import GIB
 from motet.estimation.model_size import BFLOAT16, FLOAT32, LanguageSize, ModelSize, element_size
 from motet.estimation.workload import ActLoad
+from motet.numerics.logprobs import LOGITS_BUDGET
 from motet.policies.janus.images import PIXELS_AT_ONCE
 
 Parallel = Literal["replicas", "fsdp"]
@@ -31,6 +32,7 @@ class Settings:
     """What of a recipe and a launch the arithmetic needs. `dtype` is training's compute type, `rollout_dtype`
     sampling's; `budget` is optimizer.max_tokens_per_microbatch; `generation_batch` None: all of a step at once.
     `passes` are optimizer steps per rollout, `iterations` passes over it; `has_reference`: a KL needs one.
+    `logits_budget`: most logits at once, by default those of a CPU.
     """
 
     ranks: int
@@ -43,6 +45,7 @@ class Settings:
     has_reference: bool
     iterations: int = 1
     minibatches: int = 1
+    logits_budget: int = LOGITS_BUDGET
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,9 @@ def micro_batch(size: ModelSize, load: ActLoad, settings: Settings) -> list[dict
     head = BFLOAT16 * language.text_head if head_trains and dtype == "bfloat16" else 0
     predicting = FLOAT32 * acts * load.replayed * load.actions * language.width
     vocabulary, guided = language.logits(load.kind), load.replayed > 1
-    forward_logits, backward_logits = logits_bytes(acts * load.actions, vocabulary, dtype, guided=guided)
+    forward_logits, backward_logits = logits_bytes(
+        acts * load.actions, vocabulary, dtype, settings.logits_budget, guided=guided
+    )
     casts = (kept.casts + head, (0 if checkpointing else kept.casts) + head, again.casts)
     activations = (kept.activations + predicting,) * 2 + (again.activations,)
     return [

@@ -19,7 +19,6 @@ from motet.estimation.hardware import Device
 from motet.estimation.memory import Settings, replay_tokens, rows_of_micro_batch
 from motet.estimation.model_size import FLOAT32, DenoiserSize, LanguageSize, ModelSize, element_size
 from motet.estimation.workload import ActLoad
-from motet.numerics.logprobs import LOGITS_BUDGET
 
 
 @dataclass(frozen=True)
@@ -230,7 +229,7 @@ def replay_flops(size: ModelSize, load: ActLoad, settings: Settings) -> tuple[fl
     below = ((2 * products if full else products) + 2 * attention) if language.trains else 0.0
     again = layers if settings.checkpointing and language.trains else 0.0
     head_trains = size.parts["lm_head"].trains and load.kind == "text"
-    chunks = acts * load.actions * language.logits(load.kind) > LOGITS_BUDGET
+    chunks = acts * load.actions * language.logits(load.kind) > settings.logits_budget
     of_head = head * ((2 if head_trains else 1) + (1 if chunks else 0))  # more than one chunk is computed again
     return layers + images + head, below + again + of_head
 

@@ -11,7 +11,7 @@ from motet.config import PolicyConfig
 from motet.core.conversation import user
 from motet.core.protocols import Request
 from motet.core.sampling import Sampling
-from motet.estimation.activations import TokenCounts, language_bytes, layer_bytes
+from motet.estimation.activations import TokenCounts, language_bytes, layer_bytes, logits_bytes
 from motet.estimation.building import model_size
 from motet.estimation.counting import kept_bytes
 from motet.estimation.memory import Settings, cache_bytes, held_all_the_time, memory, replay_tokens, snapshot_bytes
@@ -150,3 +150,9 @@ def test_shared_prompts_are_computed_once() -> None:
     alone = replay_tokens(LOAD, 16, checkpointing=True)
     assert (shared.queries, alone.queries) == (2 * 30 + 16 * 20, 16 * 50)
     assert shared.keys == 2 * 30 + 16 * 50
+
+
+def test_more_logits_at_once_take_more_memory() -> None:
+    """A GPU takes larger chunks than a CPU: 12 bytes per logit forward and backward in float32, of at most `budget`."""
+    assert logits_bytes(4, 100, "float32", 10**6) == (4 * 400, 12 * 400)
+    assert logits_bytes(4, 100, "float32", 200) == (4 * 200, 12 * 200)
