@@ -1,6 +1,7 @@
 """Actors in real processes of Ray: killed, hanging, raising; nothing is left behind."""
 
 import os
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +23,19 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def backend():
     before = set(descendants(os.getpid()))
-    folders = set(Path("/tmp").glob("motet_ray_*"))
-    with ray_cluster("auto", 3) as backend:
-        yield backend
+    made: list[Path] = []  # by this process: other tests may run clusters at the same time
+
+    def make_folder(*args, **kwargs):
+        made.append(Path(mkdtemp(*args, **kwargs)))
+        return str(made[-1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        mkdtemp = tempfile.mkdtemp
+        patch.setattr(tempfile, "mkdtemp", make_folder)
+        with ray_cluster("auto", 3) as backend:
+            yield backend
     assert not {pid for pid in descendants(os.getpid()) if pid not in before}
-    assert set(Path("/tmp").glob("motet_ray_*")) <= folders
+    assert not [folder for folder in made if folder.name.startswith("motet_ray_") and folder.exists()]
 
 
 def pool(backend, size=2, timeout=60.0):
