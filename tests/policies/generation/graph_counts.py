@@ -32,7 +32,9 @@ def main(folder: str, kind: str) -> dict[str, Any]:
     assert isinstance(policy, JanusPolicy)
     guided = {"guidance": "guided", "guidance_scale": 3.0} if kind == "image" else {}
     contexts = [user("two red circles"), user("a blue star left of a green square")]
-    asked = [Request(kind, kind, context, (0, i, g)) for i, context in enumerate(contexts) for g in range(3)]
+    asked = [
+        Request(kind, kind, context, (0, i, g)) for i, context in enumerate(contexts) for g in range(4)
+    ]  # two full batches of images
     found: dict[str, Any] = {"same tokens": True, "graphs": [], "buckets": [], "steps": 0}
     for bucket in (64, 8 if kind == "image" else 16):  # images are short
         before, widths = len(graphs), set()
