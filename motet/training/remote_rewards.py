@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import isawaitable
@@ -107,7 +108,7 @@ class _DeviceOnly:
 class RemoteReward:
     """The function of a reward that an actor calls. `lock`: an actor has one call at a time."""
 
-    def __init__(self, pool: ActorPool, lock: threading.Lock, track: int, reward: BoundReward) -> None:
+    def __init__(self, pool: ActorPool, lock: AbstractContextManager[Any], track: int, reward: BoundReward) -> None:
         self.pool, self.lock, self.track, self.reward = pool, lock, track, reward
 
     async def __call__(self, **arguments: Any) -> Any:

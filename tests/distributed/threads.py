@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import torch
 from torch import Tensor
 
-from motet.config import PolicyConfig, parse_recipe
-from motet.core.protocols import TrainablePolicy
+from motet.config import parse_recipe
+from motet.distributed import parallel as parallel_module
 from motet.distributed.parallel import Parallel
 from motet.distributed.processes import Processes
 from motet.distributed.replicas import Replicas
+from motet.policies import load_policy
 from motet.report.run_dir import FollowerFolder, RunFolder
 from motet.training.run_loop import Run
 from motet.training.setup import TrainingSetup, setup_rl, setup_sft
@@ -35,14 +37,6 @@ class _Table:
 
     def __init__(self, size: int) -> None:
         self.barrier, self.values = threading.Barrier(size, timeout=60), [None] * size
-
-
-class ThreadReplicas(Replicas):
-    """Loads its policy while no other thread does."""
-
-    def load_policy(self, config: PolicyConfig) -> TrainablePolicy:
-        with _LOADING:
-            return super().load_policy(config)
 
 
 class ThreadProcesses(Processes):
@@ -67,6 +61,11 @@ class ThreadProcesses(Processes):
             self.reduced += 1
 
 
+def _load_alone(*args: Any) -> Any:
+    with _LOADING:
+        return load_policy(*args)
+
+
 def in_threads(size: int, call: Callable[[ThreadProcesses], T]) -> list[T]:
     """What `call` returns in each of `size` threads; raises the first error, by rank."""
     table, results, errors = _Table(size), [None] * size, [None] * size
@@ -81,10 +80,12 @@ def in_threads(size: int, call: Callable[[ThreadProcesses], T]) -> list[T]:
     settings: Any = torch.utils.deterministic  # global settings that runs put back, each its own
     deterministic, filling = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel_module, "load_policy", _load_alone)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     torch.use_deterministic_algorithms(deterministic)
     settings.fill_uninitialized_memory = filling
     for error in sorted((e for e in errors if e), key=lambda e: isinstance(e, threading.BrokenBarrierError)):
@@ -102,9 +103,7 @@ def run_in_threads(
         own = (RunFolder if processes.is_main else FollowerFolder)(folder, resume=resume)
         processes.all_gather(None)  # before any of them writes
         last = processes.rank == size - 1
-        return run(
-            content, own, ThreadReplicas(processes), supervised=supervised, stop_after=stop_after if last else None
-        )
+        return run(content, own, Replicas(processes), supervised=supervised, stop_after=stop_after if last else None)
 
     return in_threads(size, work)
 
