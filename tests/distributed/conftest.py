@@ -6,9 +6,16 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from motet.core.errors import ConfigError
+from motet.distributed.sharded_files import require_torch
+
 
 @pytest.fixture(scope="module")
 def process_group() -> Iterator[None]:
+    try:
+        require_torch("--parallel fsdp")
+    except ConfigError as error:
+        pytest.skip(error.problem)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
