@@ -139,8 +139,8 @@ FAULTS = (
     Fault(
         "several processes: groups rolled out by another process than their owner",
         "motet/training/trainer.py",
-        "mine = processes.own(placed)",
-        "mine = placed[processes.size - 1 - processes.rank :: processes.size]",
+        "mine = self.session.processes.own(placed)",
+        "mine = placed[self.session.processes.size - 1 - self.session.processes.rank :: self.session.processes.size]",
         ("tests/distributed/test_replicas.py::test_a_shared_run_is_the_run_of_one_process",),
     ),
     Fault(
@@ -312,8 +312,8 @@ FAULTS = (
     Fault(
         "denoising steps replayed at the next step's sigma",
         "motet/policies/diffusion/replay.py",
-        "act.times[:-1][own]",
-        "act.times[1:][own]",
+        "act.times[:-1][taken], act.times[1:][taken]",
+        "act.times[1:][taken], act.times[1:][taken]",
         ("tests/training/test_denoising.py::test_replay_equals_sampling_and_the_ratio_is_one",),
     ),
     Fault(
@@ -328,8 +328,8 @@ FAULTS = (
     Fault(
         "drawings conditioned by the queries of edits",
         "motet/policies/unified/conditioner.py",
-        'bool(encoding.sources) == (task == "edit")',
-        'bool(encoding.sources) != (task == "edit")',
+        'bool(one.sources) == (task == "edit")',
+        'bool(one.sources) != (task == "edit")',
         ("tests/policies/test_unified.py::test_conditions_equal_a_naive_reading",),
     ),
     Fault(
@@ -432,7 +432,7 @@ FAULTS = (
     ),
     Fault(
         "optimizer moments left out of a checkpoint",
-        "motet/training/checkpoint.py",
+        "motet/training/learner_state.py",
         "{_WEIGHT: parameter, **optimizer.adamw.state.get(parameter, {})}",
         "{_WEIGHT: parameter}",
         ("tests/training/test_trainer.py::test_two_steps_and_two_more_are_four",),
