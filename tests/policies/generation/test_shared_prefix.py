@@ -57,7 +57,7 @@ def test_recomputed_layers_give_the_same_hidden_states_and_gradients():
     assert len(plain[1]) == len(recomputed[1]) > 9 * LAYERS
     for ours, other, apart in zip(plain[1], recomputed[1], separate[1], strict=True):
         torch.testing.assert_close(other, ours, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(apart, ours, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(apart, ours, rtol=1e-4, atol=3e-5)
 
 
 def test_recomputed_layers_keep_less():
