@@ -71,6 +71,14 @@ def test_nothing_loads_pickles() -> None:
     assert [error for path in SOURCES for error in pickle_errors(str(path.relative_to(ROOT)), path.read_text())] == []
 
 
+def test_tests_and_scripts_load_no_pickles() -> None:
+    """They may write one, to see that a value can be sent to another process."""
+    files = [path for path in tracked() if path.suffix == ".py" and path not in SOURCES]
+    calls = [(path, node) for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    loads = ("pickle.load", "pickle.loads", "pickle.Unpickler")
+    assert [path for path, node in calls if isinstance(node, ast.Call) and ast.unparse(node.func) in loads] == []
+
+
 def test_the_readme_is_short_and_names_every_package() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}

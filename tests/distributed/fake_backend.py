@@ -1,11 +1,18 @@
 """A backend of actors in this process, whose deaths and silences a test plans."""
 
+import copy
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from motet.distributed.actor_pool import ActorDied
+
+
+def sent(value: Any) -> Any:
+    """What another process would get: a copy, of what can be serialised. Nothing is ever loaded from a pickle."""
+    pickle.dumps(value)
+    return copy.deepcopy(value)
 
 
 @dataclass(eq=False)
@@ -47,7 +54,7 @@ class FakeBackend:
 
     def call(self, actor: FakeActor, method: str, *arguments: Any) -> FakeAnswer:
         assert actor.alive
-        self.calls.append(FakeAnswer(actor, method, pickle.loads(pickle.dumps(arguments))))
+        self.calls.append(FakeAnswer(actor, method, sent(arguments)))
         return self.calls[-1]
 
     def put(self, value: Any) -> Any:
@@ -62,7 +69,7 @@ class FakeBackend:
         if self.dies(answer.actor, self._before(answer)):
             answer.actor.alive = False
             raise ActorDied("It was killed.")
-        return pickle.loads(pickle.dumps(getattr(answer.actor.object, answer.method)(*answer.arguments)))
+        return sent(getattr(answer.actor.object, answer.method)(*answer.arguments))
 
     def kill(self, actor: FakeActor) -> None:
         actor.alive = False

@@ -1,12 +1,10 @@
 """Work of actors that die, hang or raise: done again, or an error that names the actor and the phase."""
 
-import pickle
-
 import pytest
 
 from motet.core.errors import ConfigError, ProcessError
 from motet.distributed.actor_pool import MAX_DEATHS, ActorPool
-from tests.distributed.fake_backend import FakeBackend
+from tests.distributed.fake_backend import FakeBackend, sent
 
 
 class Doubler:
@@ -80,6 +78,6 @@ def test_an_error_of_an_actor_is_raised_here():
 
 
 def test_errors_pass_between_processes():
-    error = pickle.loads(pickle.dumps(ConfigError("It is wrong.", fix="correct it.")))
+    error = sent(ConfigError("It is wrong.", fix="correct it."))
     assert isinstance(error, ConfigError)
     assert (error.problem, error.fix) == ("It is wrong.", "correct it.")

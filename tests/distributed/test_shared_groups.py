@@ -12,6 +12,7 @@ from motet.scenarios import answer, text_to_image
 from motet.testing import FakePolicy
 from motet.training.losses.renoising import renoise
 from motet.training.rollout import rollout
+from tests.distributed.fake_backend import sent
 from tests.distributed.threads import in_threads
 
 SAMPLINGS = {"text": Sampling(max_tokens=6), "image": Sampling(), "denoising": Sampling(num_steps=3)}
@@ -27,7 +28,7 @@ def groups(scenario, rows, kinds=("text", "image")):
 
 def test_a_text_of_another_process():
     (act,) = groups(answer, tasks(1))[0].trajectories[0].acts
-    remote = remote_act(pickle.loads(pickle.dumps(summarize(act))))
+    remote = remote_act(sent(summarize(act)))
     assert isinstance(remote, TextTokens) and isinstance(remote, TextAct) and is_remote(remote) and not is_remote(act)
     for name in ("name", "kind", "num_actions", "text", "finished", "trained", "policy_version", "sampling"):
         assert getattr(remote, name) == getattr(act, name), name
