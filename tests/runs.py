@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -110,8 +110,9 @@ def run_remote(
     stop_after: int | None = None,
 ) -> list[dict[str, float]]:
     """`run_loop` with its rollouts in actors of a backend."""
-    engines = Engines(RemoteRollout.of(backend, parse_recipe(recipe), size), max_staleness=max_staleness)
-    return _run(setup_rl, partial(train, engines=engines), recipe, folder, stop_after)
+    with closing(RemoteRollout.of(backend, parse_recipe(recipe), size)) as rollout:
+        engines = Engines(rollout, max_staleness=max_staleness)
+        return _run(setup_rl, partial(train, engines=engines), recipe, folder, stop_after)
 
 
 def run_sft(recipe: Recipe | dict[str, Any], folder: Path, stop_after: int | None = None) -> list[dict[str, float]]:

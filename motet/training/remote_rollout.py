@@ -33,6 +33,8 @@ from motet.training.rollout import RolloutRequest, rollout_tracks
 
 PIECES_PER_ACTOR = 2
 """Pieces into which a rollout is split for each actor: more balance better, fewer make larger batches."""
+CLOSING = 60.0
+"""Seconds to wait for the work that is under way when the actors end; it fails at once unless something hangs."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class RemoteRollout:
     ) -> None:
         self.pool = ActorPool(backend, make, size, name="rollout", num_gpus=num_gpus, timeout=timeout)
         self._newest: Published | None = None
-        self._queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     @classmethod
@@ -230,12 +232,15 @@ class RemoteRollout:
         return Published(snapshot.version, self.pool.backend.put(snapshot))
 
     def close(self) -> None:
-        """End the actors."""
+        """End the actors, and the thread that waits for them: Python aborts where one computes while it ends."""
         self.pool.close()
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(CLOSING)
 
     def _work(self) -> None:
-        while True:
-            self._queue.get()()
+        while (run := self._queue.get()) is not None:
+            run()
 
 
 def _check_versions(groups: Sequence[Group], version: int) -> None:

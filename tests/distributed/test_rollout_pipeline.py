@@ -27,6 +27,22 @@ def session(tiny_checkpoint):
     return setup_rl(parse_recipe(mapping(tiny_checkpoint, run={"steps": STEPS})))
 
 
+@pytest.fixture(autouse=True)
+def closed_rollouts(monkeypatch):
+    """Every rollout of a test is closed after it, also one with work under way."""
+    made, of = [], RemoteRollout.of
+
+    def remembered(*args, **settings):
+        made.append(of(*args, **settings))
+        return made[-1]
+
+    monkeypatch.setattr(RemoteRollout, "of", remembered)
+    yield
+    for rollout in made:
+        rollout.close()
+        assert rollout._thread is None or not rollout._thread.is_alive()
+
+
 class Prompts:
     """Draws the prompts of steps, and remembers of which."""
 
