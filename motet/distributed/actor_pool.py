@@ -6,6 +6,7 @@ The pool knows Ray only by the small interface `Backend` (`ray_backend.py`), so 
 from __future__ import annotations
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -179,6 +180,8 @@ class ActorPool:
 
     def _replace(self, dead: _Member) -> _Member:
         self.num_deaths += 1
+        said = f"{dead.name} died: it is replaced, and its work is done again (death {self.num_deaths} of this run)."
+        warnings.warn(said, stacklevel=2)
         self.backend.kill(dead.actor)
         fresh = self._start(dead.name)
         self._members[self._members.index(dead)] = fresh

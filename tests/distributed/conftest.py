@@ -22,3 +22,10 @@ def process_group() -> Iterator[None]:
     yield
     dist.destroy_process_group()
     torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In these tests actors die on purpose, and motet warns of each."""
+    for item in items:
+        if "tests/distributed/" in item.nodeid:
+            item.add_marker(pytest.mark.filterwarnings("ignore:.*it is replaced, and its work is done again"))

@@ -44,7 +44,8 @@ def test_each_actor_gets_the_shared_value_once_per_call_of_map():
 def test_the_work_of_a_dead_actor_is_done_by_its_replacement():
     backend = FakeBackend(dies=lambda actor, calls: actor.number == 1 and calls == 1)
     doublers = pool(backend)
-    assert doublers.map("double", range(6), "w") == [(2 * n, "w") for n in range(6)]
+    with pytest.warns(UserWarning, match=r"rollout actor 1 died: it is replaced.* \(death 1 of this run\)"):
+        assert doublers.map("double", range(6), "w") == [(2 * n, "w") for n in range(6)]
     assert [actor.name for actor in backend.actors] == ["rollout actor 0", "rollout actor 1", "rollout actor 1"]
     assert doublers.num_deaths == 1
 
