@@ -194,7 +194,6 @@ def _sized(
         saved_per_block=of_block,
         casts=kept.casts if trains else 0.0,  # frozen weights are stored in the compute type
         decode_flops=vae_flops,
-        latent_elements=torch.Size(shape).numel(),
         trains=trains or bool(adapters),
     )
     return ModelSize(denoiser.transformer_class, parts, None, size, {"transformer": tuple(blocks)})

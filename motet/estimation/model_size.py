@@ -106,9 +106,9 @@ class DenoiserSize:
 
     `tokens` are the image's, `condition_tokens` the condition's. `flops` is one evaluation's forward pass. `saved` are
     the bytes per row that it keeps for the backward pass, `saved_per_block` those of one block, `casts` those of its
-    weights in the compute type, once. `decode_flops` is the autoencoder's, per image. `latent_elements` is the size of
-    a latent. `conditioned_on`: positions of the language model that are computed for each condition (learned queries,
-    or image tokens).
+    weights in the compute type, once. `decode_flops` is the autoencoder's, per image.
+    `conditioned_on`: positions of the language model that are computed for each condition (learned queries, or image
+    tokens).
     """
 
     tokens: int
@@ -118,7 +118,6 @@ class DenoiserSize:
     saved_per_block: float
     casts: float
     decode_flops: float
-    latent_elements: int
     trains: bool
     conditioned_on: int = 0
 

@@ -6,7 +6,7 @@ holds is then known, whatever the scenario. How long texts are is not, so `Lengt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,14 +105,12 @@ def workload(recipe: Recipe, size: ModelSize, lengths: Lengths) -> list[ActLoad]
     loads: list[ActLoad] = []
     for name, track in recipe.resolved_tracks().items():
         scenario = resolve_scenario(track.scenario.name).with_options(track.scenario.options)
-        shown = list(_requests(scenario, size, lengths))
-        loads += [_load(one, shown, recipe, size, lengths, (name, track)) for one in shown]
+        loads += [_load(one, recipe, size, lengths, (name, track)) for one in _requests(scenario, size, lengths)]
     return loads
 
 
 def _load(
     one: _Shown,
-    all_shown: Sequence[_Shown],
     recipe: Recipe,
     size: ModelSize,
     lengths: Lengths,

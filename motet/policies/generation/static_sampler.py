@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from motet.core.errors import NumericsError
@@ -16,10 +16,6 @@ from motet.numerics.transfers import index_on
 from motet.policies.generation.adapter import EmbeddedPrompt, LanguageModelAdapter
 from motet.policies.generation.decode_loop import (
     Decoded,
-    Embed,
-    Head,
-    PromptEmbeddings,
-    Separator,
     check_context_length,
     check_finite,
     empty_decoded,
@@ -36,14 +32,13 @@ class StaticSampler:
     """Samples from one set of fused weights; on CUDA with one captured graph per length of the cache that is read.
 
     Engines of different kinds of act share the storage of their caches, and are kept from call to call where shapes and
-    settings are the same. `compiled` puts decode steps through `torch.compile` first, which fuses their small kernels
-    and takes up to a minute for each bucket. Good until the model's next update: new weights mean a new sampler, whose
-    graphs are captured again, because during training the memory of cache and graphs is worth more than the capture.
+    settings are the same. `step` is `decode_step`, or what `torch.compile` makes of it. Good until the model's next
+    update: new weights mean a new sampler, whose graphs are captured again, because during training the memory of
+    cache and graphs is worth more than the capture.
     """
 
-    def __init__(self, model: FusedModel, *, compiled: bool = False, bucket: int = BUCKET) -> None:
-        self.model, self.bucket = model, bucket
-        self.step: DecodeStep = torch.compile(decode_step, fullgraph=True, dynamic=False) if compiled else decode_step
+    def __init__(self, model: FusedModel, *, step: DecodeStep = decode_step, bucket: int = BUCKET) -> None:
+        self.model, self.step, self.bucket = model, step, bucket
         self.storage: Tensor | None = None
         self.engines: dict[str, tuple[Hashable, StaticEngine]] = {}
 
@@ -160,47 +155,3 @@ class _Contexts:
         with self.autocasting():
             embedded = iter(self.adapter.embed_prompts(encodings) if encodings else ())
             return [next(embedded) if isinstance(p, Encoding) else self.adapter.embed_ids(p) for p in chosen]
-
-
-def decode_static(
-    snapshot: FusedLlama,
-    prefixes: PromptEmbeddings,
-    rows: Int[Tensor, "B"],
-    null_rows: Int[Tensor, "B"] | None,
-    *,
-    head: Head,
-    embed: Embed,
-    uniforms: Float[Tensor, "B N"],
-    sampling: Sampling,
-    stop_ids: Sequence[int] = (),
-    separator: Separator | None = None,
-    slots: int | None = None,
-    step: DecodeStep = decode_step,
-) -> Decoded:
-    """As `motet.policies.generation.decode`, through a static engine of its own, `slots` sequences at once.
-
-    On CUDA its graphs are captured in this call: time a second run of a `StaticSampler` for the speed of replays.
-    """
-    branches = [rows] if null_rows is None or sampling.guidance == "none" else [rows, null_rows]
-    keys: list[tuple[Hashable, ...]] = list(zip(*(part.tolist() for part in branches), strict=True))
-    lengths = prefixes.mask.sum(dim=1).tolist()
-    count, num_actions = min(slots or len(rows), len(rows)), uniforms.shape[1]
-    columns = max(lengths) + num_actions + (num_actions // separator.every if separator else 0)
-    capacity, num_rows = -(-columns // BUCKET) * BUCKET, count * len(branches)
-    storage = torch.zeros(
-        cache_shape(snapshot, num_rows, capacity).numel(), dtype=snapshot.dtype, device=uniforms.device
-    )
-    stops = index_on(uniforms.device, stop_ids) if stop_ids else None
-    engine = StaticEngine(
-        StepModel(snapshot, head, embed, sampling, stops),
-        StaticCache.over(snapshot, storage, num_rows, capacity),
-        SlotState.empty(count, num_actions, uniforms),
-        separator=separator,
-        step=step,
-    )
-
-    def embed_contexts(wanted: Sequence[Any]) -> list[EmbeddedPrompt]:
-        vectors = [prefixes.embeddings[row][prefixes.mask[row]] for row in wanted]
-        return [EmbeddedPrompt(own, len(own)) for own in vectors]
-
-    return engine.run(ContextStore(snapshot, [key for own in keys for key in own], embed_contexts), keys, uniforms)

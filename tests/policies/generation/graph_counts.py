@@ -41,8 +41,7 @@ def main(folder: str, kind: str) -> dict[str, Any]:
         for _ in range(2):
             policy.static_cache, policy.rollout_batch = False, None
             theirs = policy.act(asked, Sampling(max_tokens=27, **guided))
-            sampler = StaticSampler(policy._fused_model(), bucket=bucket)
-            sampler.step = step
+            sampler = StaticSampler(policy._fused_model(), step=step, bucket=bucket)
             policy.static_cache, policy.rollout_batch, policy._sampler = True, 4, (policy.version, sampler)
             ours = policy.act(asked, Sampling(max_tokens=27, **guided))
             pairs = zip(ours, theirs, strict=True)

@@ -28,13 +28,14 @@ from motet.policies.generation.policy import LanguageModelPolicy
 from motet.policies.generation.sampling import left_padded
 from motet.policies.generation.static_cache import StaticCache
 from motet.policies.generation.static_engine import FinishedFlags, StaticEngine
-from motet.policies.generation.static_sampler import StaticSampler, decode_static
+from motet.policies.generation.static_sampler import StaticSampler
 from motet.policies.generation.static_step import SlotState
 from motet.policies.janus import JanusPolicy
 from motet.policies.janus.adapter import JanusAdapter
 from motet.policies.qwen_vl import VlmPolicy
 from motet.policies.tiny.emu3 import make_tiny_emu3
 from motet.testing import paper_gpu
+from tests.policies.generation.static_decoding import decode_static
 from tests.policies.teacher import sound_transformers
 from tests.policies.vlms import conversations, generated, open_policy, requests, teacher_forced, worst
 
