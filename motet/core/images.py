@@ -24,18 +24,25 @@ _ORIENTATION = 0x0112  # the EXIF tag
 _BASE64 = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # how PNG, JPEG, GIF and WebP files begin in base64
 
 
+class OversizedImage(DataError):
+    """An image has too many pixels."""
+
+
 def read_image(value: Any, folder: Path, where: str) -> Image.Image:
     """Read one RGB image.
 
     `value` is a PIL image, bytes of a file, a path (relative to `folder`), base64, a data URL, or a mapping
     `{"bytes": ..., "path": ...}`. Raises DataError, beginning with `where`, when it cannot be read.
     """
-    return _read(value, folder, where, decode=True)
+    return _read(value, folder, where, MAX_PIXELS, decode=True)
 
 
-def check_image(value: Any, folder: Path, where: str) -> None:
-    """Raise what `read_image` would, as far as the file's header shows; nothing is decoded."""
-    _read(value, folder, where, decode=False)
+def check_image(value: Any, folder: Path, where: str, max_pixels: int = MAX_PIXELS) -> None:
+    """Raise what `read_image` would, as far as the file's header shows; nothing is decoded.
+
+    Raises OversizedImage for more than `max_pixels`.
+    """
+    _read(value, folder, where, max_pixels, decode=False)
 
 
 def image_path(text: str, folder: Path) -> Path:
@@ -58,7 +65,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _read(value: Any, folder: Path, where: str, *, decode: bool) -> Image.Image:
+def _read(value: Any, folder: Path, where: str, max_pixels: int, *, decode: bool) -> Image.Image:
     if not isinstance(value, Image.Image | str | bytes | dict):
         raise DataError(
             f"{where}: expected an image, bytes, a path or {{'bytes', 'path'}}, got a {type(value).__name__}.",
@@ -66,12 +73,13 @@ def _read(value: Any, folder: Path, where: str, *, decode: bool) -> Image.Image:
         )
     try:
         if isinstance(value, Image.Image):
-            _check_size(value)
+            _check_size(value, max_pixels)
             return to_rgb(value)  # the same object if nothing changes
-        return _open(_to_source(value, folder), decode)
+        return _open(_to_source(value, folder), max_pixels, decode)
     except Exception as error:  # PIL's decoders raise nearly anything on broken bytes
         reason = str(error) if isinstance(error, _InvalidImage) else first_line(error)
-        raise DataError(
+        kind = OversizedImage if isinstance(error, _TooManyPixels) else DataError
+        raise kind(
             f"{where}: the image {_describe(value)} cannot be read: {reason.rstrip('.')}.",
             fix=f"correct the image (paths are taken relative to {folder}).",
         ) from error
@@ -79,6 +87,10 @@ def _read(value: Any, folder: Path, where: str, *, decode: bool) -> Image.Image:
 
 class _InvalidImage(ValueError):
     """The reason why an image is invalid."""
+
+
+class _TooManyPixels(_InvalidImage):
+    """It has more pixels than the limit."""
 
 
 def _to_source(value: str | bytes | dict[str, Any], folder: Path) -> Path | io.BytesIO:
@@ -114,7 +126,7 @@ def _decode_base64(text: str) -> bytes | None:
         raise _InvalidImage(f"it is not valid base64: {error}") from error
 
 
-def _open(source: Path | io.BytesIO, decode: bool) -> Image.Image:
+def _open(source: Path | io.BytesIO, max_pixels: int, decode: bool) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_check_size` is stricter
         try:
@@ -122,9 +134,9 @@ def _open(source: Path | io.BytesIO, decode: bool) -> Image.Image:
         except Image.UnidentifiedImageError as error:
             raise _InvalidImage(f"it is not one of {', '.join(FORMATS)}") from error
         except Image.DecompressionBombError as error:
-            raise _InvalidImage(f"it has more than {MAX_PIXELS:,} pixels; scale it down") from error
+            raise _TooManyPixels(f"it has more than {max_pixels:,} pixels; scale it down") from error
     with opened as image:
-        _check_size(image)
+        _check_size(image, max_pixels)
         _check_mode(image)
         if not decode:
             return image
@@ -132,10 +144,10 @@ def _open(source: Path | io.BytesIO, decode: bool) -> Image.Image:
         return to_rgb(image)
 
 
-def _check_size(image: Image.Image) -> None:
+def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _InvalidImage(f"its {width} x {height} pixels are more than {MAX_PIXELS:,}; scale it down")
+    if width * height > max_pixels:
+        raise _TooManyPixels(f"its {width} x {height} pixels are more than {max_pixels:,}; scale it down")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise _InvalidImage(
             f"one side of its {width} x {height} pixels is more than {MAX_ASPECT} times the other; crop or pad it"

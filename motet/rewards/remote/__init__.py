@@ -1,0 +1,1 @@
+"""Rewards over HTTP: the protocol that reward services and their clients share."""
