@@ -8,6 +8,7 @@ dtype of its uniforms.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
@@ -177,5 +178,14 @@ def _head_width(head: Head, hidden: Tensor) -> int:
     """V; unless the head is a linear layer, found by applying it to one row, so that any callable can be used."""
     if is_plain_linear(head):
         return cast("nn.Linear", head).out_features
-    with torch.no_grad():
-        return int(head(hidden[:1]).shape[-1]) if len(hidden) else 1
+    if not len(hidden):
+        return 1
+    with torch.no_grad(), _without_cached_casts(hidden.device.type):
+        return int(head(hidden[:1]).shape[-1])
+
+
+def _without_cached_casts(device: str) -> AbstractContextManager[object]:
+    """Autocast as it is, but nothing kept: torch 2.6 keeps casts made without gradient, and the scores would use them."""
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return nullcontext()
+    return torch.autocast(device, torch.get_autocast_dtype(device), cache_enabled=False)

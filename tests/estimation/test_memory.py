@@ -57,6 +57,8 @@ def kept(model, dtype: str) -> float:
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize(("kind", "kv_heads"), [("llama", 4), ("llama", 2), ("qwen3", 2)])
 def test_a_layer_keeps_what_the_arithmetic_says(kind, kv_heads, attention, dtype) -> None:
+    if torch.__version__.startswith("2.6.") and attention == "sdpa" and kv_heads < 4:
+        pytest.skip("on a CPU, torch 2.6 computes attention with grouped keys without its fused kernel")
     one, two = (decoder(kind, layers, kv_heads, attention) for layers in (1, 2))
     size = size_of(two, "eager" if attention == "eager" else "flash", kind == "qwen3")
     casts = 2 * size.layer_products if dtype == "bfloat16" else 0

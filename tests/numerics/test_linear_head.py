@@ -83,6 +83,16 @@ def test_under_autocast_it_is_as_near_as_chunks_of_autograd(
         assert float((one - reference).norm()) < 1.05 * float((other - reference).norm()) + 1e-6
 
 
+@pytest.mark.parametrize("budget", [3 * V, ROWS * V])
+def test_a_head_that_is_no_linear_layer_trains_under_autocast(budget: int) -> None:
+    """torch 2.6 caches the casts of a forward pass without gradient, and would use them for the scores."""
+    linear, hidden, _, actions = states()
+    head = nn.Sequential(linear)
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden_log_probs(hidden, head, actions, budget=budget)[0].sum().backward()
+    assert linear.weight.grad is not None and bool(linear.weight.grad.abs().sum() > 0)
+
+
 def test_the_weight_is_cast_once_per_pass(on_gpu: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     casts: list[torch.Size] = []
     own = linear_head._to
