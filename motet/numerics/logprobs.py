@@ -185,7 +185,7 @@ def _head_width(head: Head, hidden: Tensor) -> int:
 
 
 def _without_cached_casts(device: str) -> AbstractContextManager[object]:
-    """Autocast as it is, but nothing kept: torch 2.6 keeps casts made without gradient, and the scores would use them."""
+    """Autocast as it is, with no cast kept: the scores would use casts without gradient that torch 2.6 keeps."""
     if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return nullcontext()
     return torch.autocast(device, torch.get_autocast_dtype(device), cache_enabled=False)
