@@ -18,10 +18,18 @@ PHASES = ("step", "generate", "learn")
 def plot_scaling(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw seconds and memory against every axis. Needs matplotlib."""
     import matplotlib as mpl
+
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "motet"}):
+        scaling_figure(rows).savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def scaling_figure(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """The plot as a figure of matplotlib."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     axes = list(dict.fromkeys(row["axis"] for row in rows))
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "motet", "font.size": 8}):
+    with mpl.rc_context({"font.size": 8}):
         figure = Figure(figsize=(2.6 * len(axes), 4.2), layout="constrained")
         panels: Any = figure.subplots(2, len(axes), sharey="row", squeeze=False)
         for column, axis in enumerate(axes):
@@ -32,13 +40,13 @@ def plot_scaling(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 top.plot(values, [row["seconds"][phase] for row in own], marker="o", markersize=3, label=phase)
             bottom.plot(values, [row["step_gb"] for row in own], marker="o", markersize=3, color="tab:red")
             bottom.set_xlabel(TITLES.get(axis, axis))
-            for panel in (top, bottom):
-                panel.set_xlim(left=0)
-                panel.set_ylim(bottom=0)
         panels[0, 0].set_ylabel("seconds per step")
         panels[1, 0].set_ylabel("GB above the\nloaded model")
         panels[0, 0].legend(frameon=False)
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        for panel in panels.flat:  # last: a limit that is set ends the scaling of its axis, which a row shares
+            panel.set_xlim(left=0)
+            panel.set_ylim(bottom=0)
+    return figure
 
 
 def scaling_markdown(rows: Sequence[Mapping[str, Any]]) -> str:

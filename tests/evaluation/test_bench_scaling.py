@@ -9,7 +9,7 @@ import pytest
 from motet.evaluation import bench_scaling as scaling
 from motet.evaluation.bench_models import BenchSizes
 from motet.evaluation.measuring import matmul_rate, memory_bandwidth
-from motet.evaluation.scaling_plot import TITLES, scaling_markdown
+from motet.evaluation.scaling_plot import TITLES, scaling_figure, scaling_markdown
 from tests.runs import motet_command
 
 SIZES = BenchSizes(hidden=32, layers=1, heads=2, intermediate=64, vocab=512, codes=32)
@@ -34,6 +34,22 @@ def test_every_point_is_measured_once(in_this_process):
     for row in rows:
         assert row["step_seconds_low"] <= row["seconds"]["step"] <= row["step_seconds_high"]
         assert 0 <= row["step_gb"] < row["peak_gb"] and row["matmul_share"] > 0
+
+
+def test_the_plot_shows_every_point():
+    rows = [
+        {
+            "axis": axis,
+            "value": value,
+            "seconds": dict.fromkeys(("step", "generate", "learn"), seconds),
+            "step_gb": seconds,
+        }
+        for axis, value, seconds in (("generations", 2, 1.0), ("prompts", 1, 0.5), ("prompts", 8, 9.0))
+    ]
+    panels = scaling_figure(rows).axes
+    assert len(panels) == 4
+    for panel in panels:
+        assert panel.get_xlim()[0] == panel.get_ylim()[0] == 0 and panel.get_ylim()[1] > 9.0
 
 
 def test_doubling_is_over_half_the_value():
