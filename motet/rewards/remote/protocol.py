@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,7 +46,8 @@ Chat = list[dict[str, Any]]
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+    # NaN in a column stays one on the way to another process: `decode_arguments` rejects it
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, ser_json_inf_nan="constants")
 
 
 class ScoreRequest(_Body):
@@ -127,7 +127,9 @@ class RewardList(_Body):
 
 
 class Error(_Body):
-    """What is wrong, and how to fix it."""
+    """What is wrong, and how to fix it; other keys are for other clients."""
+
+    model_config = ConfigDict(extra="allow")
 
     problem: str
     fix: str
@@ -158,7 +160,7 @@ def encode_arguments(arguments: Mapping[str, Any], image_format: ImageFormat = "
 
 
 def decode_arguments(request: ScoreRequest) -> tuple[dict[str, Any], list[str | None]]:
-    """The arguments of the reward, and why an image of a completion cannot be decoded, per completion.
+    """The arguments of the reward, and why an image (or a NaN) of a completion cannot be decoded, per completion.
 
     The entries of such a completion are left encoded: it must not be scored.
     """
@@ -240,6 +242,8 @@ def _decode(value: Any, known: dict[str, Image.Image], where: str) -> Any:
     """The value with its images decoded, each once."""
     if isinstance(value, list):
         return [_decode(inner, known, where) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataError(f"{where}: {value} is not JSON.", fix="send null.")
     if not isinstance(value, dict):
         return value
     if not _is_image(value):
@@ -312,12 +316,6 @@ def parse_error(body: bytes) -> str:
         return printable(f"{error.problem} Fix: {error.fix}", lines=False)
     except ValidationError:
         return printable(body[:_MAX_ERROR].decode(errors="replace"), lines=False) or "no text"
-
-
-def error_body(problem: str, fix: str) -> bytes:
-    """The body of an error."""
-    error = {"problem": printable(problem, lines=False), "fix": printable(fix, lines=False)}
-    return json.dumps({"error": error}).encode()
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -16,7 +16,6 @@ from motet.rewards.remote.protocol import (
     decode_arguments,
     encode_arguments,
     encoded_images,
-    error_body,
     parse_error,
     parse_reply,
     parse_request,
@@ -105,6 +104,12 @@ def test_an_undecodable_image_is_an_error_of_its_completion_alone(data: object, 
     assert decoded["answer"] == ["a", "b"]
 
 
+def test_a_nan_is_an_error_of_its_completion_alone() -> None:
+    request = _request(_png(NOISE), score=[math.nan, 1.0])
+    for sent in (request, parse_request(request.model_dump_json().encode())):
+        assert decode_arguments(sent)[1] == ["score: nan is not JSON.", None]
+
+
 def test_the_header_of_an_image_tells_that_it_is_too_large() -> None:
     (data,) = encoded_images(_request(_png(NOISE)))
     check_encoded_image(data, 24 * 16)
@@ -164,6 +169,7 @@ def test_a_reply_has_values_and_errors() -> None:
 
 
 def test_errors_of_any_server_are_safe_to_print() -> None:
-    assert parse_error(error_body("No \x1b[31mreward.", "ask again.")) == r"No \x1b[31mreward. Fix: ask again."
+    body = json.dumps({"error": {"problem": "No \x1b[31mreward.", "fix": "ask again.", "code": None}}).encode()
+    assert parse_error(body) == r"No \x1b[31mreward. Fix: ask again."
     assert parse_error(b"<h1>\x1b[31m502</h1>") == r"<h1>\x1b[31m502</h1>"
     assert parse_error(b"") == "no text"
