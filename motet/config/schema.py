@@ -81,9 +81,9 @@ class DataConfig(Section):
     """The source of tasks. Rows have columns such as `prompt`, `images`/`image`, `question`, `answer`."""
 
     source: str = "shapes"
-    """`shapes` (a world), a file (.jsonl .json .csv .tsv .txt .parquet .tar), a folder saved by datasets, a hub id."""
+    """A world (`shapes`, `words`), a file (.jsonl .json .csv .tsv .txt .parquet .tar), a saved folder, a hub id."""
     split: str = "train"
-    """Split of the dataset; the shapes world has `train`, `test` and `held_out`."""
+    """Split of the dataset; the shapes world has `train`, `test` and `held_out`, words have `train` and `test`."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Renames: motet's column -> the dataset's column, e.g. {question: problem}."""
     size: PositiveInt | None = None

@@ -135,21 +135,24 @@ def _open_shapes(config: DataConfig, seed: int) -> Source:
     from motet.shapes.world import ShapesRows
 
     world = ShapesRows(config.split, seed, config.options, config.size)
-    columns = tuple(world.row(0))
-    name = f"the shapes world ({config.split})"
+    return _generated(f"the shapes world ({config.split})", world.row, config.size)
+
+
+def _open_words(config: DataConfig, seed: int) -> Source:
+    from motet.words.world import WordsRows
+
+    return _generated(f"words ({config.split})", WordsRows(config.split, seed, config.options).row, config.size)
+
+
+def _generated(name: str, row: Callable[[int], Row], size: int | None) -> Source:
+    """Rows that a function of the index makes."""
     return Source(
-        name,
-        columns,
-        config.size,
-        Path.cwd(),
-        world.row,
-        lambda i: f"Row {i} of {name}",
-        lambda: iter(()),
-        generated=True,
+        name, tuple(row(0)), size, Path.cwd(), row, lambda i: f"Row {i} of {name}", lambda: iter(()), generated=True
     )
 
 
 SOURCES.add("shapes", _open_shapes)
+SOURCES.add("words", _open_words)
 
 
 def _open_file(path: Path, config: DataConfig, images: Collection[str]) -> Source:

@@ -6,7 +6,7 @@ A reward function is TRL's: `f(prompts, completions, **columns) -> list[float | 
 from motet.rewards import improvement  # these imports register the built-in rewards
 from motet.rewards.arguments import StepLog
 from motet.rewards.base import BoundReward, ModelReward, bind_policy, built_in_rewards, reward
-from motet.rewards.image import clip, gen_eval, jpeg, psnr
+from motet.rewards.image import clip, gen_eval, jpeg, ocr, psnr
 from motet.rewards.judge import cycle, image_qa, llm_judge, token_matching
 from motet.rewards.resolving import resolve, resolve_all
 from motet.rewards.scoring import score_groups
@@ -31,6 +31,7 @@ __all__ = [
     "jpeg",
     "llm_judge",
     "math_answers",
+    "ocr",
     "partial_credit",
     "psnr",
     "resolve",

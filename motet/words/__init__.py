@@ -1,0 +1,1 @@
+"""Text in images: prompts that quote a three-letter word, with images of it."""
