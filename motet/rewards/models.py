@@ -23,9 +23,16 @@ def device_of(policy: Policy) -> torch.device:
 
 
 def load_model(
-    auto: Any, path: str, device: torch.device, *, key: str, allow_missing_prefix: str | None = None, **settings: Any
+    auto: Any,
+    path: str,
+    device: torch.device,
+    *,
+    key: str,
+    dtype: torch.dtype = torch.float32,
+    allow_missing_prefix: str | None = None,
+    **settings: Any,
 ) -> Any:
-    """A transformers model from a folder or hub id: float32, frozen, in evaluation mode.
+    """A transformers model from a folder or hub id: frozen, in evaluation mode.
 
     `auto` is the class whose `from_pretrained` is called, `key` the recipe's key of the path; a weight whose
     name begins with `allow_missing_prefix` may be missing (a head that is not used); `settings` override the model's
@@ -33,10 +40,10 @@ def load_model(
     Raises ConfigError when the model cannot be loaded or its weights are incomplete: transformers fills gaps with
     random weights and warns only.
     """
-    known = (auto.__name__, path, f"{device} {settings}")
+    known = (auto.__name__, path, f"{device} {dtype} {settings}")
     model = _LOADED.get(known)
     if model is None:
-        model, found = _open(auto, path, key, "model", output_loading_info=True, dtype=torch.float32, **settings)
+        model, found = _open(auto, path, key, "model", output_loading_info=True, dtype=dtype, **settings)
         missing = [
             name
             for name in found["missing_keys"]

@@ -34,12 +34,14 @@ class Clip:
     batch_size: int
 
     @classmethod
-    def open(cls, path: str, device: torch.device, *, key: str, batch_size: int) -> Clip:
+    def open(
+        cls, path: str, device: torch.device, *, key: str, batch_size: int, dtype: torch.dtype = torch.float32
+    ) -> Clip:
         """Load from a folder or hub id of a transformers CLIPModel. Raises ConfigError naming `key`."""
         from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
         return cls(
-            load_model(CLIPModel, path, device, key=key),
+            load_model(CLIPModel, path, device, key=key, dtype=dtype),
             load_processor(AutoTokenizer, path, key=key),
             load_processor(AutoImageProcessor, path, key=key),
             batch_size,
@@ -63,12 +65,12 @@ class Clip:
         found = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
         found = found.to(self.model.device)
         states = self.model.text_model(input_ids=found["input_ids"], attention_mask=found["attention_mask"])
-        return F.normalize(self.model.text_projection(states.pooler_output), dim=-1)
+        return F.normalize(self.model.text_projection(states.pooler_output).float(), dim=-1)
 
     def _embed_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "B D"]:
         pixels = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
-        states = self.model.vision_model(pixel_values=pixels.to(self.model.device))
-        return F.normalize(self.model.visual_projection(states.pooler_output), dim=-1)
+        states = self.model.vision_model(pixel_values=pixels.to(self.model.device, self.model.dtype))
+        return F.normalize(self.model.visual_projection(states.pooler_output).float(), dim=-1)
 
 
 @dataclass(eq=False, kw_only=True)
