@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from motet.cli.bench_commands import bench
-from motet.cli.options import Json, Output, Overrides, Overwrite, Parallel, RecipePath, Resume, Timeout
+from motet.cli.eval_command import evaluate
+from motet.cli.options import (
+    Checkpoint,
+    Json,
+    Output,
+    Overrides,
+    Overwrite,
+    Parallel,
+    RecipePath,
+    Resume,
+    Stage,
+    Timeout,
+)
 from motet.cli.outputs import IMAGE_FORMATS, check_output
 from motet.cli.ray_options import (
     GpusPerActor,
@@ -26,9 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Checkpoint = Annotated[str, typer.Argument(help="A checkpoint folder, a run folder, or a hub id.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Sampling seed.")]
-Stage = Annotated[str | None, typer.Option(help="Stage whose recipe to use, if RECIPE has several stages.")]
 ShardGb = Annotated[float, typer.Option("--shard-gb", min=0.001, help="Size limit of a weight file in GB.")]
 
 
@@ -106,56 +116,7 @@ def sweep(path: RecipePath, output: Output, overrides: Overrides = None, resume:
     run(path, output, overrides or [], resume)
 
 
-@app.command("eval")
-def evaluate(
-    checkpoint: Checkpoint,
-    recipe: Annotated[
-        Path | None, typer.Argument(help="A recipe (YAML): evaluate its scenarios with its rewards.")
-    ] = None,
-    overrides: Overrides = None,
-    *,
-    data: Annotated[str | None, typer.Option(help="File or dataset to evaluate on; default: the recipe's.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split to evaluate on; default: the recipe's.")] = None,
-    stage: Stage = None,
-    suite: Annotated[str | None, typer.Option(help="Evaluation suite to use without a recipe (shapes).")] = None,
-    json_path: Json = None,
-    overwrite: Overwrite = False,
-    size: Annotated[int | None, typer.Option(min=1, help="Validation items; default: 2048, or the recipe's.")] = None,
-    held_out_size: Annotated[int | None, typer.Option(min=1, help="Held-out composition items; default: 512.")] = None,
-    samples_per_item: Annotated[int | None, typer.Option(min=1, help="Default: 8, or the recipe's.")] = None,
-    guidance_scale: Annotated[float | None, typer.Option(min=1.0, help="Classifier-free guidance; default: 1.")] = None,
-    num_steps: Annotated[
-        int | None, typer.Option(min=2, help="Denoising steps per image; default: 10, or the recipe's.")
-    ] = None,
-    noise_level: Annotated[
-        float | None,
-        typer.Option(help="SDE noise level; ignored for greedy (ODE) sampling; default: 0.7, or the recipe's."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of items and samples; default: 1234, or the recipe's.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Per answer; default: 64, or the recipe's.")] = None,
-    world: Annotated[
-        list[str] | None, typer.Option("--world", help="Option of the shapes world, e.g. canvas=64. Repeatable.")
-    ] = None,
-) -> None:
-    """Evaluate a checkpoint with the shapes suite, or with a recipe's rewards on your own data."""
-    check_output("--json", json_path, overwrite=overwrite)
-    from motet.cli.eval import EvalRequest, evaluate_recipe, evaluate_suite
-
-    settings = {
-        "eval.size": size,
-        "eval.samples_per_item": samples_per_item,
-        "eval.seed": seed,
-        "sampling.text.max_tokens": max_tokens,
-        "sampling.denoising.num_steps": num_steps,
-        "sampling.denoising.noise_level": noise_level,
-    }
-    suite_only = {"--held-out-size": held_out_size, "--guidance-scale": guidance_scale, "--world": world}
-    suite_only["--suite"] = suite
-    request = EvalRequest(checkpoint, settings, suite_only, json_path)
-    if recipe is None:
-        evaluate_suite(request, {"--data": data, "--split": split, "--stage": stage})
-    else:
-        evaluate_recipe(request, recipe, overrides or [], data=data, split=split, stage=stage)
+app.command("eval")(evaluate)
 
 
 @app.command()

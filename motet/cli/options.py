@@ -21,3 +21,5 @@ Timeout = Annotated[
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the results to this JSON file.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing output file.")]
+Checkpoint = Annotated[str, typer.Argument(help="A checkpoint folder, a run folder, or a hub id.")]
+Stage = Annotated[str | None, typer.Option(help="Stage whose recipe to use, if RECIPE has several stages.")]

@@ -69,7 +69,7 @@ def write_results(path: Path | None, results: Any) -> None:
     JSON has no NaN: undefined values (a correlation with a constant) become null.
     """
     if path is not None:
-        write_output("--json", path, (json.dumps(_finite_or_null(results), indent=2, allow_nan=False) + "\n").encode())
+        write_output("--json", path, (json.dumps(finite_or_null(results), indent=2, allow_nan=False) + "\n").encode())
 
 
 def write_image(option: str, path: Path, image: Any) -> None:
@@ -88,9 +88,10 @@ def _usual(suffixes: Mapping[str, str] | None) -> str:
     return ".json" if suffixes is None else next(iter(suffixes))
 
 
-def _finite_or_null(value: Any) -> Any:
+def finite_or_null(value: Any) -> Any:
+    """The value with None for numbers that JSON does not have."""
     if isinstance(value, dict):
-        return {key: _finite_or_null(inner) for key, inner in value.items()}
+        return {key: finite_or_null(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite_or_null(inner) for inner in value]
+        return [finite_or_null(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -188,12 +188,15 @@ def _eval(recipe: Recipe) -> Iterator[Problem]:
         text = f"is {recipe.eval.every}, which has no effect while eval.suite is none."
         yield Problem("eval.every", text, "set it to null, or set eval.suite.")
     settings = SUITES.get(suite.name)
+    found = None if settings is not None or is_object_path(suite.name) else registry("suite").get(suite.name)
+    settings = settings or getattr(found, "Settings", None)
     if settings is not None:
         yield from option_problems(suite, settings, "eval.suite")
-    elif not is_object_path(suite.name) and registry("suite").get(suite.name) is None:
-        close = get_close_matches(suite.name, SUITES, n=1)
+    elif found is None and not is_object_path(suite.name):
+        names = list(dict.fromkeys([*SUITES, *registry("suite").entries]))
+        close = get_close_matches(suite.name, names, n=1)
         fix = f"write {close[0]}." if close else "write one of them, or a path package.module:suite."
-        yield Problem("eval.suite", f"'{suite}' is not a suite; expected one of {', '.join(SUITES)}.", fix)
+        yield Problem("eval.suite", f"'{suite}' is not a suite; expected one of {', '.join(names)}.", fix)
 
 
 def _sft(recipe: Recipe) -> Iterator[Problem]:

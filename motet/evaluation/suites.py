@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from motet.config import EvalConfig, Recipe
+from motet.config import EvalConfig, Recipe, RewardsSuiteOptions, ShapesSuiteOptions
 from motet.core.act_kinds import kinds_making
 from motet.core.errors import ConfigError
 from motet.core.protocols import Policy
@@ -23,6 +23,7 @@ from motet.training.suites import Suite, SuiteResult, SuiteSettings
 class ShapesSuite(Suite):
     """Image generation and question answering in the shapes world."""
 
+    Settings = ShapesSuiteOptions
     shares_items = True
     before_sft = False
     samples_title = "first samples, hard prompts first"
@@ -75,6 +76,7 @@ def world_of(recipe: Recipe) -> dict[str, Any]:
 class RewardsSuite(Suite):
     """Every track with its own rewards, on rows that training does not see."""
 
+    Settings = RewardsSuiteOptions
     needs_rewards = True
     shares_items = True
 

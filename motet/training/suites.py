@@ -2,15 +2,18 @@
 
 A suite is a function `f(policy, settings, **options) -> {metric: value}`, or a `Suite` where it needs more: rewards,
 a table or images of its own. It is registered under a name (`motet.register("suite", "mine")`) or given as a path.
+`NAME:TASK` is one task of a registered suite that has several (`Suite.for_task`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from PIL import Image
+from pydantic import BaseModel
 from rich.table import Table
 
 from motet.config import Recipe
@@ -32,11 +35,14 @@ class SuiteSettings:
 
     `quick`: an evaluation during training, which should take seconds. `same_items_as`: the table of an earlier
     evaluation whose items are to be used again. `progress(done, total)` shows progress, and may raise to interrupt.
+    `folder`: an existing folder for everything that the suite generates, so that it can be checked by hand or by a
+    benchmark's own evaluator; None: nothing is written.
     """
 
     setup: TrainingSetup
     quick: bool = False
     same_items_as: Mapping[str, Any] | None = None
+    folder: Path | None = None
     progress: Callable[[int, int], None] = _no_progress
 
     @property
@@ -58,6 +64,10 @@ class SuiteResult:
 class Suite:
     """A suite that is more than a function. Subclasses are registered as instances."""
 
+    Settings: ClassVar[type[BaseModel] | None] = None
+    """The class of its options in `eval.suite`, by which they are validated; None: it validates them itself."""
+    default_samples = 8
+    """`eval.samples_per_item` of `motet eval` where no recipe and no option says it."""
     needs_rewards = False
     """Whether it evaluates with the recipe's rewards, on rows of its own: tracks are then set up with them."""
     shares_items = False
@@ -69,6 +79,12 @@ class Suite:
 
     def check(self, policy: Policy) -> None:
         """Raise ConfigError for a policy that it cannot evaluate."""
+
+    def for_task(self, task: str) -> Suite:
+        """The suite that `NAME:TASK` names. Raises ConfigError where there is no such task, as in this class."""
+        raise ConfigError(
+            f"eval.suite names the task {task!r} of a suite that has no tasks.", fix="write the suite's name alone."
+        )
 
     def __call__(self, policy: Policy, settings: SuiteSettings) -> SuiteResult:
         """Evaluate."""
@@ -125,8 +141,15 @@ def evaluate(suite: Suite, policy: Policy, settings: SuiteSettings) -> SuiteResu
 def resolve_suite(recipe: Recipe) -> Suite | None:
     """The suite that a recipe names; None for `none`. Raises ConfigError for an unknown one."""
     name = recipe.eval.suite.name
-    if name == "none":
-        return None
+    return None if name == "none" else find_suite(name)
+
+
+def find_suite(name: str) -> Suite:
+    """The suite of that name, `NAME:TASK` or path. Raises ConfigError for an unknown one."""
+    prefix, colon, task = name.partition(":")
+    several = registry("suite").get(prefix) if colon else None
+    if isinstance(several, Suite):
+        return several.for_task(task)
     found = registry("suite").find(name)
     if not isinstance(found, Suite) and not callable(found):
         fix = "name a function of (policy, settings) that returns metrics."

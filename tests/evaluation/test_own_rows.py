@@ -80,8 +80,9 @@ def test_a_split_of_saved_data(tiny_checkpoint, capsys, tmp_path):
     ("arguments", "words"),
     [
         ([], ["has no splits", "eval.suite.data"]),
-        (["--suite", "shapes"], ["--suite belongs to the shapes suite"]),
-        (["--world", "canvas=64"], ["--world belongs to the shapes suite"]),
+        (["--suite", "shapes", "--data", "x"], ["--data belongs to the suite rewards", "leave out --suite"]),
+        (["--world", "canvas=64"], ["--world belongs to a suite"]),
+        (["--output", "x"], ["--output belongs to a suite"]),
         (["--stage", "x"], ["--stage is 'x'", "leave it out"]),
         (["rewards=[]", "--data", "{test}"], ["names no rewards", "add rewards"]),
         (["--data", "{test}", "--split", "dev"], ["--split dev", "test.jsonl has no splits", "leave out --split"]),
