@@ -31,6 +31,7 @@ from motet.cli.ray_options import (
     TrainWorkers,
     ray_options,
 )
+from motet.cli.reward_commands import reward, rewards
 
 app = typer.Typer(
     add_completion=False,
@@ -217,13 +218,12 @@ def config(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe (YAML).")] = None,
     overrides: Overrides = None,
     keys: Annotated[bool, typer.Option("--keys", help="List every key with its type, default and meaning.")] = False,
-    rewards: Annotated[bool, typer.Option("--rewards", help="List the built-in rewards.")] = False,
     scenarios: Annotated[bool, typer.Option("--scenarios", help="List the built-in scenarios.")] = False,
 ) -> None:
-    """Print the resolved recipe, or list all keys, rewards or scenarios."""
+    """Print the resolved recipe, or list all keys or scenarios."""
     from motet.cli.info import show_config
 
-    show_config(recipe, overrides or [], keys, rewards, scenarios)
+    show_config(recipe, overrides or [], keys, scenarios)
 
 
 @app.command("data")
@@ -293,4 +293,6 @@ def doctor() -> None:
     run()
 
 
+app.command()(rewards)
+app.add_typer(reward, name="reward")
 app.add_typer(bench, name="bench")

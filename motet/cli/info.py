@@ -19,19 +19,14 @@ from motet.core.printable import without_passwords
 from motet.report.terminal import say
 
 
-def show_config(recipe: Path | None, overrides: list[str], keys: bool, rewards: bool, scenarios: bool) -> None:
-    """Print the resolved recipe, all keys, the built-in rewards, or the built-in scenarios."""
+def show_config(recipe: Path | None, overrides: list[str], keys: bool, scenarios: bool) -> None:
+    """Print the resolved recipe, all keys, or the built-in scenarios."""
     if keys:
         from motet.config.keys import explain
 
         say(explain(Recipe, _options()))
         for line in _options_of_choices():
             say(line)
-    elif rewards:
-        from motet.rewards import built_in_rewards
-
-        for name, meaning in built_in_rewards().items():
-            say(f"{name:<18} {meaning}")
     elif scenarios:
         from motet.scenarios import built_in_scenarios
 

@@ -100,7 +100,7 @@ class RewardConfig(Section):
     """One reward: which function, with which weight, for which acts."""
 
     name: str
-    """A built-in name (`motet config --rewards` lists them) or a path, `file.py:name` or `package.module:name`."""
+    """A built-in name (`motet rewards` lists them) or a path, `file.py:name` or `package.module:name`."""
     weight: float = 1.0
     """Factor in the weighted sum of rewards; 0: only logged."""
     acts: tuple[str, ...] | None = None

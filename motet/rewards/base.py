@@ -11,6 +11,7 @@ from motet.core.errors import RewardError
 from motet.core.protocols import Policy
 from motet.core.registry import Registry, registry
 from motet.rewards.arguments import deep_copies, images_of
+from motet.rewards.info import RewardInfo
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,31 +59,47 @@ class BuiltIn:
     function: Callable[..., Any]
     options: frozenset[str]
     known: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
+    info: RewardInfo | None = None
 
 
 BUILT_INS: Registry[BuiltIn] = registry("reward")
 
 
-def reward(name: str, *, options: Mapping[str, tuple[Any, ...]] | None = None) -> Callable[[F], F]:
+def reward(
+    name: str, *, options: Mapping[str, tuple[Any, ...]] | None = None, info: RewardInfo | None = None
+) -> Callable[[F], F]:
     """Register a reward function or a class of `ModelReward`s under a name for recipes; returns it unchanged.
 
-    `options` are a function's options with the values that each may have.
+    `options` are a function's options with the values that each may have; `info` is what `motet rewards` lists of it.
     """
 
     def register(function: F) -> F:
         takes: Callable[..., Any] = function  # narrowing the type variable itself confuses pyright
         known = options or {}
         own = inspect.signature(takes).parameters if inspect.isclass(takes) else known
-        BUILT_INS.add(name, BuiltIn(function, frozenset(own), known), owner=function.__module__)
+        BUILT_INS.add(name, BuiltIn(function, frozenset(own), known, info), owner=function.__module__)
         return function
 
     return register
 
 
-def built_in_rewards() -> dict[str, str]:
-    """Every registered name with the first line of its documentation."""
-    functions = {name: getattr(entry, "function", entry) for name, entry in sorted(BUILT_INS.entries.items())}
-    return {name: (inspect.getdoc(function) or "").split("\n")[0] for name, function in functions.items()}
+@dataclass(frozen=True)
+class ListedReward:
+    """A registered reward: the first paragraph of its documentation, and its record (None: a plug-in without one)."""
+
+    meaning: str
+    info: RewardInfo | None
+
+
+def built_in_rewards() -> dict[str, ListedReward]:
+    """Every registered reward by name, those of plug-ins too."""
+    return {name: _listed(entry) for name, entry in sorted(BUILT_INS.entries.items())}
+
+
+def _listed(entry: Any) -> ListedReward:
+    function, info = (entry.function, entry.info) if isinstance(entry, BuiltIn) else (entry, None)
+    first = (inspect.getdoc(function) or "").split("\n\n")[0]
+    return ListedReward(" ".join(first.split()), info)
 
 
 @dataclass(frozen=True)

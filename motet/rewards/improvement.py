@@ -11,13 +11,19 @@ from motet.config.schema import RewardConfig
 from motet.core.protocols import Policy
 from motet.rewards.arguments import MOTET_ARGUMENTS
 from motet.rewards.base import BoundReward, ModelReward, bind_policy, reward
+from motet.rewards.info import RewardInfo
 from motet.rewards.options import check_non_empty, raise_option_error
 from motet.rewards.resolving import resolve
 
 Values = list[float | None]
 
 
-@reward("improvement")
+@reward(
+    "improvement",
+    info=RewardInfo(
+        range="[-1, 1] where `of` is in [0, 1]", model="that of the reward `of`", runs="as the reward `of`"
+    ),
+)
 @dataclass(eq=False, kw_only=True)
 class Improvement(ModelReward):
     """Score of the act `after` minus score of the act `before`, both by the reward `of` with its `options`.

@@ -7,6 +7,7 @@ import pytest
 from motet.config import RewardConfig
 from motet.core.errors import ConfigError, RewardError
 from motet.rewards import bind_policy, built_in_rewards, resolve, resolve_all
+from motet.rewards.base import BUILT_INS, BuiltIn
 from motet.testing import FakePolicy
 
 ACTS = {"image": "image", "answer": "text"}
@@ -54,7 +55,13 @@ def bound(name, columns=COLUMNS, **settings):
 def test_built_ins_are_listed_with_a_line_each():
     listed = built_in_rewards()
     assert {"exact_answer", "multiple_choice", "open_ended", "format", "shapes"} <= set(listed)
-    assert all(listed.values())
+    assert all(entry.meaning for entry in listed.values())
+
+
+def test_every_built_in_says_what_it_is():
+    own = {name: entry for name, entry in BUILT_INS.entries.items() if isinstance(entry, BuiltIn)}
+    without = [name for name, entry in own.items() if entry.info is None and entry.function.__module__[:6] == "motet."]
+    assert "shapes" in own and not without, f"give @reward(..., info=RewardInfo(...)): {without}"
 
 
 def test_a_built_in_gets_only_what_it_names():

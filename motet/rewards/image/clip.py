@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,10 +16,18 @@ from motet.core.protocols import Policy
 from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pairwise import ImagePairReward
 from motet.rewards.image.pixels import in_batches, scatter_scores, scorable_images, unique_by_identity
+from motet.rewards.info import DEVICE, RewardInfo
 from motet.rewards.models import device_of, load_model, load_processor
 from motet.rewards.options import check_int, check_non_empty, check_number
 from motet.rewards.text.multiple_choice import text_of_question
 
+CLIP = RewardInfo(
+    range="[-1, 1]",
+    model="any CLIPModel of transformers (openai/clip-vit-large-patch14)",
+    license="MIT",
+    size="428 M parameters",
+    runs=DEVICE,
+)
 MIN_DIRECTION = 1e-3
 """Length below which a difference of unit embeddings counts less as a direction: rounding alone has one."""
 
@@ -92,7 +100,7 @@ class ClipReward(ModelReward):
         self._clip = Clip.open(self.path, device_of(policy), key=key, batch_size=self.batch_size)
 
 
-@reward("clip_score")
+@reward("clip_score", info=replace(CLIP, range="[-scale, scale]"))
 @dataclass(eq=False, kw_only=True)
 class ClipScore(ClipReward):
     """`scale` x cosine of CLIP's embeddings of the generated image and of the prompt (default scale 1).
@@ -120,7 +128,7 @@ class ClipScore(ClipReward):
         return scatter_scores(len(completions), places, values)
 
 
-@reward("clip_image_similarity")
+@reward("clip_image_similarity", info=CLIP)
 @dataclass(eq=False, kw_only=True)
 class ClipImageSimilarity(ImagePairReward, ClipReward):
     """Cosine of CLIP's embeddings of a generated image and of another image, in [-1, 1]: UniRL-Zero's `clip_sim`.
@@ -144,7 +152,7 @@ class ClipImageSimilarity(ImagePairReward, ClipReward):
         return scatter_scores(len(completions), places, (generated * others).sum(dim=-1).tolist())
 
 
-@reward("clip_direction")
+@reward("clip_direction", info=CLIP)
 @dataclass(eq=False, kw_only=True)
 class ClipDirection(ImagePairReward, ClipReward):
     """Directional similarity of an edit: cos(E(edit) - E(source), E(target caption) - E(caption)).

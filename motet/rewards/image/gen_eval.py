@@ -20,6 +20,7 @@ from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.clip import Clip
 from motet.rewards.image.detector import CLASSES, Detector, Instance
 from motet.rewards.image.pixels import scatter_scores, scorable_images
+from motet.rewards.info import DEVICE, RewardInfo
 from motet.rewards.models import device_of
 from motet.rewards.options import check_choice, check_int, check_non_empty, check_number
 
@@ -34,7 +35,17 @@ ClassifyColours = Callable[[Sequence[Instance], str], list[str]]
 """(instances, class name) -> their colours."""
 
 
-@reward("gen_eval")
+@reward(
+    "gen_eval",
+    info=RewardInfo(
+        range="0 or 1; with score: partial [0, 1]",
+        model="Mask2Former (facebook/mask2former-swin-small-coco-instance), CLIP (openai/clip-vit-large-patch14)",
+        license="see its model card; MIT",
+        size="69 M and 428 M parameters",
+        runs=DEVICE,
+        extra="detection",
+    ),
+)
 @dataclass(eq=False, kw_only=True)
 class GenEval(ModelReward):
     """Whether the image satisfies the row's `include`: GenEval, by Mask2Former and CLIP.

@@ -9,9 +9,10 @@ from PIL import Image
 
 from motet.rewards.base import reward
 from motet.rewards.image.pixels import last_image
+from motet.rewards.info import RewardInfo
 
 
-@reward("jpeg_incompressibility")
+@reward("jpeg_incompressibility", info=RewardInfo(range="kilobytes, above 0"))
 def jpeg_incompressibility(completions: list[Any]) -> list[float | None]:
     """Kilobytes of the generated image as a JPEG of quality 95: bytes / 1000.
 
@@ -20,7 +21,7 @@ def jpeg_incompressibility(completions: list[Any]) -> list[float | None]:
     return [kilobytes(last_image(c, "jpeg_incompressibility")) if c else None for c in completions]
 
 
-@reward("jpeg_compressibility")
+@reward("jpeg_compressibility", info=RewardInfo(range="below 0"))
 def jpeg_compressibility(completions: list[Any]) -> list[float | None]:
     """Minus the kilobytes of the generated image as a JPEG of quality 95, / 500: 0 is the best; UniRL-Zero's code."""
     return [-kilobytes(last_image(c, "jpeg_compressibility")) / 500 if c else None for c in completions]

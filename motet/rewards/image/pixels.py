@@ -53,7 +53,7 @@ def scatter_scores(count: int, places: Sequence[int], values: Sequence[float]) -
 
 
 def unique_by_identity(items: Sequence[T]) -> tuple[list[T], list[int]]:
-    """The distinct objects among `items`, by identity, and the place of each thing among them.
+    """The distinct objects among `items`, by identity, and the place of each item among them.
 
     The generations of a group share their row's image, so that its features are computed once.
     """

@@ -12,10 +12,11 @@ from PIL import Image
 from motet.rewards.base import reward
 from motet.rewards.image.pairwise import ImagePairReward
 from motet.rewards.image.pixels import scatter_scores
+from motet.rewards.info import RewardInfo
 from motet.rewards.options import check_number
 
 
-@reward("psnr")
+@reward("psnr", info=RewardInfo(range="decibels, 0 to `cap`"))
 @dataclass(eq=False, kw_only=True)
 class Psnr(ImagePairReward):
     """Peak signal-to-noise ratio in decibels: 10 log10(255^2 / MSE), at most `cap`.

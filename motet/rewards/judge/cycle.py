@@ -18,6 +18,7 @@ from motet.rewards.captions.captioners import BlipCaptioner, Captioner
 from motet.rewards.captions.similarity import SIMILARITIES, BertScore, Similarity, Spice, tuples
 from motet.rewards.image.pixels import scatter_scores, scorable_images
 from motet.rewards.image.similarity import ImageSimilarity, check_visual, open_distance
+from motet.rewards.info import DEVICE, ENDPOINT, UNIT, RewardInfo
 from motet.rewards.judge.endpoint import read_endpoint
 from motet.rewards.judge.vqa import EndpointVQA, PolicyVQA, check_policy_can_judge, check_vqa_options
 from motet.rewards.models import device_of
@@ -27,7 +28,16 @@ from motet.rewards.text.multiple_choice import text_of_question
 CAPTIONERS = ("policy", "blip", "endpoint")
 
 
-@reward("cycle")
+@reward(
+    "cycle",
+    info=RewardInfo(
+        range=UNIT,
+        model="captioner: the policy, BLIP or an endpoint; LPIPS: VGG (motet[metrics]) or any vision backbone",
+        license="of the models chosen",
+        size="of the models chosen",
+        runs=f"{DEVICE} or {ENDPOINT}",
+    ),
+)
 @dataclass(eq=False, kw_only=True)
 class Cycle(ModelReward):
     """Bidirectional cycle of CoRL: (1 - LPIPS(real, generated) + similarity(caption of the image, prompt)) / 2.

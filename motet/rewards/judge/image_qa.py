@@ -11,6 +11,7 @@ from motet.core.protocols import Policy
 from motet.core.trajectory import Sampling
 from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pixels import scatter_scores, scorable_images
+from motet.rewards.info import DEVICE, ENDPOINT, UNIT, RewardInfo
 from motet.rewards.judge.endpoint import read_endpoint
 from motet.rewards.judge.vqa import EndpointVQA, PolicyVQA, VQAModel, check_policy_can_judge, check_vqa_options
 from motet.rewards.options import check_choice, check_number
@@ -22,7 +23,16 @@ from motet.rewards.text.partial_credit import object_class
 COMPARE = ("answer", "class", "graded_class")
 
 
-@reward("image_qa")
+@reward(
+    "image_qa",
+    info=RewardInfo(
+        range=UNIT,
+        model="the policy, or a VQA model at an endpoint",
+        license="of the model chosen",
+        size="of the model chosen",
+        runs=f"{DEVICE} or {ENDPOINT}",
+    ),
+)
 @dataclass(eq=False, kw_only=True)
 class ImageQA(ModelReward):
     """Whether a VQA model, asked the row's question about the generated image, gives the gold answer: 1 to 0.

@@ -13,6 +13,7 @@ from PIL import Image
 from motet.core.errors import ConfigError, RewardError
 from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pixels import image_of
+from motet.rewards.info import ENDPOINT, RewardInfo
 from motet.rewards.judge.endpoint import ask, read_endpoint
 from motet.rewards.options import check_bool, check_non_empty, check_number, raise_option_error
 from motet.rewards.text.multiple_choice import text_of_question
@@ -25,7 +26,16 @@ QUESTION = (
 PATTERN = r"Final Score:\s*(?:\*+\s*)?([0-9]+(?:\.[0-9]+)?)"  # two \s* side by side would take quadratic time
 
 
-@reward("judged")
+@reward(
+    "judged",
+    info=RewardInfo(
+        range="[-1, 1]; [0, 1] for a pattern without minus sign",
+        model="any vision-language model at an endpoint (UnifiedReward)",
+        license="of the model chosen",
+        size="of the model chosen",
+        runs=ENDPOINT,
+    ),
+)
 @dataclass(eq=False, kw_only=True)
 class Judged(ModelReward):
     """The score in an endpoint's reply about an image, divided by `scale`, the best score; UniRL-Zero's UnifiedReward.

@@ -16,13 +16,14 @@ from motet.core.errors import ConfigError
 from motet.core.protocols import FeaturePolicy, Features, Policy
 from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pixels import in_batches, scatter_scores, scorable_images
+from motet.rewards.info import DEVICE, RewardInfo
 from motet.rewards.judge.similarity import token_matching
 from motet.rewards.judge.vqa import WEIGHTS, check_policy_can_judge, with_judge_weights
 from motet.rewards.options import check_choice, check_int
 from motet.rewards.text.multiple_choice import text_of_question
 
 
-@reward("token_matching")
+@reward("token_matching", info=RewardInfo(range="[-1, 1]", model="the policy", license="the policy's", runs=DEVICE))
 @dataclass(eq=False, kw_only=True)
 class TokenMatching(ModelReward):
     """Token-level text-image matching of CoRL (TIM), in [-1, 1], in the policy's own feature space.

@@ -11,13 +11,14 @@ from PIL import Image
 
 from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pixels import image_of
+from motet.rewards.info import RewardInfo
 from motet.rewards.options import check_bool, check_non_empty, check_number
 from motet.rewards.text.exact_match import answer_of
 from motet.shapes.errors_in_words import NOTHING, find_mistakes
 from motet.shapes.verifier import parse_scenes
 
 
-@reward("critique")
+@reward("critique", info=RewardInfo(range="0 or 1; with partial [0, 1]"))
 @dataclass(eq=False, kw_only=True)
 class Critique(ModelReward):
     """Whether the act `act` names every mistake of the draft and no other, in the grammar of

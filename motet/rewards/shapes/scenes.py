@@ -15,12 +15,13 @@ from motet.core.errors import DataError
 from motet.rewards.base import reward
 from motet.rewards.image.pairwise import ImagePairReward
 from motet.rewards.image.pixels import scatter_scores, unique_by_identity
+from motet.rewards.info import RewardInfo
 from motet.rewards.options import check_bool, check_int, check_number
 from motet.shapes.scene import Scene
 from motet.shapes.verifier import ParsedImage, compare, layout_free_spec, parse_scenes, verify
 
 
-@reward("scene_match")
+@reward("scene_match", info=RewardInfo(range="0 or 1; with partial [0, 1]"))
 @dataclass(eq=False, kw_only=True)
 class SceneMatch(ImagePairReward):
     """Whether the image shows exactly the scene of another image: 1 or 0, by the shapes world's verifier.
@@ -73,7 +74,7 @@ class SceneMatch(ImagePairReward):
         return None if unreadable else scene
 
 
-@reward("edit_shapes")
+@reward("edit_shapes", info=RewardInfo(range="0 or 1; with partial [0, 1]"))
 @dataclass(eq=False, kw_only=True)
 class EditShapes(SceneMatch):
     """Whether an edit shows exactly the requested scene: `scene_match` of the act `edit` with column `edited`."""
@@ -84,7 +85,7 @@ class EditShapes(SceneMatch):
     column: Any = "edited"
 
 
-@reward("restored_shapes")
+@reward("restored_shapes", info=RewardInfo(range="0 or 1; with partial [0, 1]"))
 @dataclass(eq=False, kw_only=True)
 class RestoredShapes(SceneMatch):
     """Whether an edit was inverted exactly: `scene_match` of the act `restored` with the row's input image."""

@@ -8,10 +8,11 @@ from typing import Any
 
 from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pixels import last_image
+from motet.rewards.info import RewardInfo
 from motet.rewards.options import check_number
 
 
-@reward("shapes")
+@reward("shapes", info=RewardInfo(range="0 or 1; with partial [0, 1]"))
 @dataclass(eq=False, kw_only=True)
 class Shapes(ModelReward):
     """Whether the last image shows exactly what its `spec` requests, by the shapes world's verifier.

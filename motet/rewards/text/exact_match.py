@@ -11,6 +11,7 @@ from typing import Any
 
 from motet.core.errors import ConfigError, DataError, RewardError
 from motet.rewards.base import reward
+from motet.rewards.info import BINARY, RewardInfo
 from motet.rewards.options import check_choice
 from motet.rewards.text.answer_parsing import extract_answer, same_answer, visible, well_formed
 from motet.rewards.text.choice_parsing import chosen_letter, letter_of
@@ -20,13 +21,13 @@ from motet.rewards.text.multiple_choice import options_of
 RewardValues = list[float | None]
 
 
-@reward("format")
+@reward("format", info=RewardInfo(range=BINARY))
 def format_(completions: list[Any]) -> RewardValues:
     """Whether the text is `<think>thought</think><answer>answer</answer>`, neither part empty, and nothing else."""
     return [float(well_formed(last_text(c, "format"))) if c else None for c in completions]
 
 
-@reward("answer_format")
+@reward("answer_format", info=RewardInfo(range=BINARY))
 def answer_format(completions: list[Any]) -> RewardValues:
     """Whether the text has exactly one non-empty `<answer>` block; the text around it does not matter.
 
@@ -36,7 +37,7 @@ def answer_format(completions: list[Any]) -> RewardValues:
     return [float(extract_answer(last_text(c, "answer_format")) is not None) if c else None for c in completions]
 
 
-@reward("exact_answer", options={"answer_tags": (True, False)})
+@reward("exact_answer", options={"answer_tags": (True, False)}, info=RewardInfo(range=BINARY))
 @validates_gold
 def exact_answer(
     completions: list[Any],
@@ -61,7 +62,11 @@ def exact_answer(
     return values
 
 
-@reward("multiple_choice", options={"answer_tags": (True, False), "on_invalid_gold": ("error", "skip")})
+@reward(
+    "multiple_choice",
+    options={"answer_tags": (True, False), "on_invalid_gold": ("error", "skip")},
+    info=RewardInfo(range=BINARY),
+)
 @validates_gold
 def multiple_choice(
     completions: list[Any],
@@ -94,7 +99,7 @@ def _names_an_option(gold: Any, row: Any) -> bool:
     return all(letter_of(text, row) is not None for text in gold_texts(golds))
 
 
-@reward("open_ended", options={"answer_tags": (True, False)})
+@reward("open_ended", options={"answer_tags": (True, False)}, info=RewardInfo(range=BINARY))
 @validates_gold
 def open_ended(completions: list[Any], answer: list[Any], answer_tags: Any = True) -> RewardValues:
     """Whether the answer equals the gold answer in normal form (`motet.rewards.text.answer_parsing.normalise`)."""

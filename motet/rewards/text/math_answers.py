@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 from motet.core.errors import ConfigError, RewardError
 from motet.rewards.base import ModelReward, reward
+from motet.rewards.info import BINARY, RewardInfo
 from motet.rewards.options import check_bool, check_number
 from motet.rewards.text.answer_parsing import same_answer
 from motet.rewards.text.exact_match import RewardValues, answer_of
@@ -28,7 +29,12 @@ MEGABYTES = 4096
 """Memory limit of the worker process, in megabytes."""
 
 
-@reward("math_verify")
+@reward(
+    "math_verify",
+    info=RewardInfo(
+        range=BINARY, model="math-verify (no weights)", license="Apache-2.0", runs="CPU, worker process", extra="math"
+    ),
+)
 @dataclass(eq=False, kw_only=True)
 class MathVerify(ModelReward):
     r"""Whether the answer is the gold answer as a mathematical expression: `\frac{1}{2}`, `1/2` and `0.5` are equal.

@@ -13,6 +13,7 @@ from typing import Any
 from motet.core.errors import DataError
 from motet.rewards.base import reward
 from motet.rewards.captions.lexicon import BE, DETERMINERS, FILLERS, RELATIONS
+from motet.rewards.info import UNIT, RewardInfo
 from motet.rewards.options import check_bool, check_choice
 from motet.rewards.text.answer_parsing import normalise, same_answer, visible
 from motet.rewards.text.exact_match import RewardValues, answer_of, last_text, multiple_choice, open_ended
@@ -27,7 +28,7 @@ EXTRA_WORDS = 3
 _EMPTY_WORDS = DETERMINERS | RELATIONS | FILLERS | BE | {"and", "or"}
 
 
-@reward("format_tags")
+@reward("format_tags", info=RewardInfo(range="[0, 0.5]"))
 def format_tags(completions: list[Any]) -> RewardValues:
     """0.125 for each of <think>, </think>, <answer>, </answer> that occurs exactly once: at most 0.5.
 
@@ -37,7 +38,7 @@ def format_tags(completions: list[Any]) -> RewardValues:
     return [_tags(last_text(c, "format_tags")) if c else None for c in completions]
 
 
-@reward("soft_answer", options={"answer_tags": (True, False)})
+@reward("soft_answer", options={"answer_tags": (True, False)}, info=RewardInfo(range=UNIT))
 @validates_gold
 def soft_answer(completions: list[Any], answer: list[Any], answer_tags: Any = True) -> RewardValues:
     """1 for an answer that equals the gold one in normal form, else the soft Jaccard overlap of their words.
@@ -56,7 +57,11 @@ def soft_answer(completions: list[Any], answer: list[Any], answer_tags: Any = Tr
     return values
 
 
-@reward("object_class", options={"answer_tags": (True, False), "graded": (True, False)})
+@reward(
+    "object_class",
+    options={"answer_tags": (True, False), "graded": (True, False)},
+    info=RewardInfo(range="0 or 1; graded: 0, 0.5, 0.9, 1"),
+)
 @validates_gold
 def object_class(
     completions: list[Any],
@@ -87,6 +92,7 @@ def object_class(
 @reward(
     "qa_accuracy",
     options={"answer_tags": (True, False), "open": ("exact", "soft"), "on_invalid_gold": ("error", "skip")},
+    info=RewardInfo(range="0 or 1; with open: soft [0, 1]"),
 )
 @validates_gold
 def qa_accuracy(

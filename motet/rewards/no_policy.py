@@ -1,0 +1,50 @@
+"""What rewards are bound to where there is no policy: it has a device for their models, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch.nn import Parameter
+
+from motet.core.errors import RewardError
+from motet.core.protocols import Replay, Request
+from motet.core.sampling import Sampling
+from motet.core.trajectory import Act
+
+
+class NoPolicy:
+    """A `Policy` without a model, on a device. Every use beyond the device raises RewardError."""
+
+    version = 0
+    kinds: frozenset[str] = frozenset()
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+
+    def trainable(self) -> dict[str, Parameter]:
+        """One parameter without values, on the device."""
+        return {"device": Parameter(torch.zeros(0, device=self.device))}
+
+    def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
+        _raise()
+
+    def encode_targets(self, requests: Sequence[Request], targets: Sequence[Any]) -> list[Act]:
+        _raise()
+
+    def replay(self, acts: Sequence[Act], needs: Collection[str] = ()) -> list[Replay]:
+        _raise()
+
+    def num_tokens(self, act: Act) -> int:
+        _raise()
+
+    def save(self, folder: Path) -> None:
+        _raise()
+
+
+def _raise() -> NoReturn:
+    raise RewardError(
+        "A reward uses the policy, but there is none.", fix="set `needs_policy` of a ModelReward that uses the policy."
+    )
