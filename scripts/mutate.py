@@ -405,8 +405,8 @@ FAULTS = (
     Fault(
         "the first row's exclusions for all",
         "motet/rewards/image/gen_eval.py",
-        "exclude[place]",
-        "exclude[0]",
+        "excluded[place]",
+        "excluded[0]",
         ("tests/rewards/image/test_gen_eval.py::test_every_row_has_its_own_exclusions",),
     ),
     Fault(

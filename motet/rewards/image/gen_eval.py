@@ -35,6 +35,14 @@ ClassifyColours = Callable[[Sequence[Instance], str], list[str]]
 """(instances, class name) -> their colours."""
 
 
+@dataclass(frozen=True)
+class Thresholds:
+    """Scores above which an instance counts: in general, and for prompts about counting."""
+
+    general: float = 0.3
+    counting: float = 0.9
+
+
 @reward(
     "gen_eval",
     info=RewardInfo(
@@ -63,8 +71,8 @@ class GenEval(ModelReward):
     detector: Any = None
     clip: Any = None
     score: Any = "partial"
-    threshold: Any = 0.3
-    counting_threshold: Any = 0.9
+    threshold: Any = Thresholds.general
+    counting_threshold: Any = Thresholds.counting
     batch_size: Any = 8
     _detector: Detector = field(init=False)
     _clip: Clip = field(init=False)
@@ -95,30 +103,51 @@ class GenEval(ModelReward):
     ) -> list[float | None]:
         """One score per completion, from its last image."""
         places, images = scorable_images(completions, [asked is not None for asked in include], self.name)
-        values: list[float] = []
-        for place, image, found in zip(places, images, self._detector(images), strict=True):
-            asked = GenEvalSpec(clauses(include[place]), clauses(None if exclude is None else exclude[place]))
-            counting = tag is not None and tag[place] == "counting"
-            confident = [one for one in found if one.score > (self.counting_threshold if counting else self.threshold)]
-            values.append(getattr(evaluate_clauses(confident, asked, _ColourClassifier(image, self._clip)), self.score))
-        return scatter_scores(len(completions), places, values)
+        excluded, tags = exclude or [None] * len(include), tag or [None] * len(include)
+        asked = [GenEvalSpec.of(include[place], excluded[place], tags[place]) for place in places]
+        thresholds = Thresholds(self.threshold, self.counting_threshold)
+        results = evaluate_images(images, asked, self._detector, self._clip, thresholds)
+        return scatter_scores(len(completions), places, [getattr(result, self.score) for result in results])
 
 
 @dataclass(frozen=True)
 class GenEvalSpec:
-    """The clauses that an image must satisfy, and those that it must not."""
+    """The clauses that an image must satisfy, and those that it must not; whether the prompt is about counting."""
 
     include: Sequence[Mapping[str, Any]]
     exclude: Sequence[Mapping[str, Any]]
+    counting: bool = False
+
+    @classmethod
+    def of(cls, include: Any, exclude: Any, tag: Any) -> GenEvalSpec:
+        """The specification of a row of GenEval's file. Raises DataError for invalid clauses."""
+        return cls(clauses(include), clauses(exclude), tag == "counting")
 
 
 @dataclass(frozen=True)
 class GenEvalResult:
-    """`correct` and `strict` are 1 or 0, `partial` is the mean over clauses."""
+    """`correct` and `strict` are 1 or 0, `partial` is the mean over clauses; `counts` are the instances by class."""
 
     correct: float
     strict: float
     partial: float
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def evaluate_images(
+    images: Sequence[Image.Image],
+    asked: Sequence[GenEvalSpec],
+    detector: Callable[[Sequence[Image.Image]], list[list[Instance]]],
+    clip: Any,
+    thresholds: Thresholds,
+) -> list[GenEvalResult]:
+    """GenEval's result for each image, by instances of a `Detector` and colours of a `Clip`."""
+    results = []
+    for image, spec, found in zip(images, asked, detector(images), strict=True):
+        above = thresholds.counting if spec.counting else thresholds.general
+        confident = [instance for instance in found if instance.score > above]
+        results.append(evaluate_clauses(confident, spec, _ColourClassifier(image, clip)))
+    return results
 
 
 def clauses(given: Any) -> list[Mapping[str, Any]]:
@@ -155,6 +184,7 @@ def evaluate_clauses(found: Sequence[Instance], asked: GenEvalSpec, classify_col
         correct=float(right and not forbidden),
         strict=float(exactly and not forbidden),
         partial=sum(parts) / len(parts) if parts else 0.0,
+        counts={name: len(own) for name, own in groups.items()},
     )
 
 
