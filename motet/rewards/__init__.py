@@ -9,7 +9,7 @@ from motet.rewards.base import BoundReward, ModelReward, bind_policy, built_in_r
 from motet.rewards.image import clip, gen_eval, jpeg, ocr, psnr
 from motet.rewards.judge import cycle, image_qa, llm_judge, token_matching
 from motet.rewards.resolving import resolve, resolve_all
-from motet.rewards.reward_models import aesthetic, hps_v2, pick_score
+from motet.rewards.reward_models import aesthetic, hps_v2, image_reward, pick_score
 from motet.rewards.scoring import score_groups
 from motet.rewards.shapes import critique, scenes, shapes
 from motet.rewards.text import exact_match, math_answers, partial_credit
@@ -30,6 +30,7 @@ __all__ = [
     "gen_eval",
     "hps_v2",
     "image_qa",
+    "image_reward",
     "improvement",
     "jpeg",
     "llm_judge",

@@ -8,34 +8,14 @@ from typing import Any, ClassVar
 
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from motet.rewards.base import reward
 from motet.rewards.image.clip import Clip
 from motet.rewards.options import check_non_empty
 from motet.rewards.reward_models.base import ImageRewardModel, Placement
+from motet.rewards.reward_models.heads import LinearHead
 from motet.rewards.reward_models.weights import load_module, read_weights
-
-WIDTHS = (1024, 128, 64, 16, 1)
-DROPOUT_AFTER = 3
-"""After each of the first three layers there is a dropout, which scoring leaves out."""
-
-
-class LinearHead(nn.Module):
-    """The head of the aesthetic predictor and of ImageReward: five linear layers without activations, in float32.
-
-    Named as published (`layers.0`, `layers.2`, ...); the gaps are dropouts.
-    """
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for number, (wide, narrow) in enumerate(zip((features, *WIDTHS), WIDTHS, strict=False)):
-            layers += [nn.Linear(wide, narrow)] + ([nn.Identity()] if number < DROPOUT_AFTER else [])
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B"]:
-        return self.layers(features.float()).squeeze(-1)
 
 
 @reward("aesthetic")

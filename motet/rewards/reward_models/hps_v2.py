@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from motet.rewards.base import reward
 from motet.rewards.image.clip import Clip
@@ -20,10 +18,8 @@ from motet.rewards.options import check_non_empty
 from motet.rewards.reward_models.base import Placement, PromptedRewardModel
 from motet.rewards.reward_models.open_clip import convert_open_clip
 from motet.rewards.reward_models.pick_score import CLIP_H
+from motet.rewards.reward_models.preprocessing import padded_pixels
 from motet.rewards.reward_models.weights import build_model, read_weights
-
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Mean and standard deviation of the colours that OpenAI's CLIP, and so its descendants, are given."""
 
 
 @reward("hps_v2")
@@ -67,22 +63,3 @@ class HPSv2(PromptedRewardModel):
 
     def _score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Float[Tensor, "B"]:
         return (self._clip.images(images) * self._clip.texts(prompts)).sum(dim=-1)
-
-
-def padded_pixels(images: Sequence[Image.Image], side: int, **_: Any) -> dict[str, Float[Tensor, "B 3 S S"]]:
-    """An image processor: the longer side gets `side` pixels, centred on black, with CLIP's mean and deviation."""
-    batch = torch.zeros(len(images), 3, side, side)
-    for canvas, image in zip(batch, images, strict=True):
-        rgb = image.convert("RGB")
-        pixels = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8).view(rgb.height, rgb.width, 3)
-        pixels = pixels.permute(2, 0, 1).float() / 255
-        scale = side / max(rgb.size)
-        height, width = max(1, round(rgb.height * scale)), max(1, round(rgb.width * scale))
-        if (height, width) != (rgb.height, rgb.width):
-            pixels = F.interpolate(
-                pixels[None], size=(height, width), mode="bicubic", antialias=True, align_corners=False
-            )[0]
-        top, left = (side - height) // 2, (side - width) // 2
-        canvas[:, top : top + height, left : left + width] = pixels
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    return {"pixel_values": (batch - mean) / std}

@@ -52,23 +52,31 @@ def read_weights(path: str, *, key: str) -> dict[str, Tensor]:
 
 
 def build_model(
-    auto: Any, config: Any, weights: Mapping[str, Tensor], placement: Placement, *, key: str, path: str
+    auto: Any,
+    config: Any,
+    weights: Mapping[str, Tensor],
+    placement: Placement,
+    *,
+    key: str,
+    path: str,
+    unused: tuple[str, ...] = (),
 ) -> Any:
     """A transformers model with these weights, by transformers' names: frozen, in evaluation mode.
 
-    Raises ConfigError naming the weights that are missing, left over, or of another shape than `config` has.
+    Weights whose names begin with one of `unused` may be missing: they do not affect the score. Raises ConfigError
+    naming the weights that are missing, left over, or of another shape than `config` has.
     """
     with suppress_hf_output():
-        try:
-            model, found = auto.from_pretrained(
-                None, config=config, state_dict=dict(weights), output_loading_info=True, dtype=placement.dtype
-            )
-        except RuntimeError as error:  # weights of another shape
-            raise ConfigError(
-                f"{key}={path!r} does not fit {auto.__name__}: {first_line(error)}.",
-                fix="give the weights of the published model, and the configuration that belongs to them.",
-            ) from error
-    check_names(found["missing_keys"] | found["mismatched_keys"], found["unexpected_keys"], key=key, path=path)
+        model, found = auto.from_pretrained(
+            None,
+            config=config,
+            state_dict=dict(weights),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named below
+            dtype=placement.dtype,
+        )
+    missing = {name for name in found["missing_keys"] if not unused or not name.startswith(unused)}
+    check_names(missing or found["mismatched_keys"], found["unexpected_keys"], key=key, path=path)
     return freeze_model(model, placement.device)
 
 

@@ -8,10 +8,12 @@ from torch.nn import functional as F
 
 from motet.core.errors import ConfigError
 from motet.rewards import resolve_all
-from motet.rewards.reward_models.aesthetic import Aesthetic, LinearHead
-from motet.rewards.reward_models.hps_v2 import MEAN, STD, HPSv2, padded_pixels
+from motet.rewards.reward_models.aesthetic import Aesthetic
+from motet.rewards.reward_models.heads import LinearHead
+from motet.rewards.reward_models.hps_v2 import HPSv2
 from motet.rewards.reward_models.open_clip import convert_open_clip
 from motet.rewards.reward_models.pick_score import PickScore
+from motet.rewards.reward_models.preprocessing import MEAN, STD, padded_pixels
 from tests.rewards.reward_models.scoring import IMAGES, PROMPTS, bound, score
 
 
