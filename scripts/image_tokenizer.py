@@ -20,11 +20,19 @@ MIN_DISTANCE = 0.05
 
 
 def train_image_tokenizer(
-    model: JanusForConditionalGeneration, pixels_of: Pixels, steps: int, *, rows: int = 8
+    model: JanusForConditionalGeneration,
+    pixels_of: Pixels,
+    steps: int,
+    *,
+    rows: int = 8,
+    patch_weight: float = 1.0,
+    levels: float = 255.0,
+    bfloat16: bool = False,
 ) -> None:
     """An autoencoder for a quarter of the steps, then codes initialised by k-means and updated by moving averages.
 
-    A step uses `rows` rows.
+    A step uses `rows` rows. `patch_weight` is the weight of the patch loss, which tells `levels` values of a pixel from
+    each other. `bfloat16` computes the networks under autocast.
     """
     vq = model.model.vqmodel
     codes, plain_steps = vq.quantize.embedding.weight.data, steps // 4
@@ -33,7 +41,8 @@ def train_image_tokenizer(
     usage, sums = torch.ones(len(codes)), codes.clone()
     for step in range(steps):
         pixels = pixels_of(step * rows, rows)
-        latents = F.normalize(vq.quant_conv(vq.encoder(pixels)), dim=1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            latents = F.normalize(vq.quant_conv(vq.encoder(pixels)).float(), dim=1)
         if step < plain_steps:
             quantised, commitment = latents, torch.zeros(())
         else:
@@ -46,8 +55,10 @@ def train_image_tokenizer(
             commitment = F.mse_loss(latents, chosen)
             quantised = latents + (chosen - latents).detach()
             _update_codes(codes, usage, sums, nearest, flat.detach())
-        reconstruction = F.mse_loss(vq.decoder(vq.post_quant_conv(quantised)), pixels)
-        loss = reconstruction + 0.25 * commitment + _patch_loss(latents, pixels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            decoded = vq.decoder(vq.post_quant_conv(quantised)).float()
+        reconstruction = F.mse_loss(decoded, pixels)
+        loss = reconstruction + 0.25 * commitment + patch_weight * _patch_loss(latents, pixels, levels)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(vq.parameters(), 1.0)
@@ -57,14 +68,14 @@ def train_image_tokenizer(
             print(f"image tokenizer {step:5d}  loss {loss.item():.5f} pixels {reconstruction.item():.5f}", flush=True)
 
 
-def _patch_loss(latents: Tensor, pixels: Tensor) -> Tensor:
+def _patch_loss(latents: Tensor, pixels: Tensor, levels: float) -> Tensor:
     """Equal latents for equal patches, different ones for different patches (alignment and uniformity, 2005.10242).
 
     Attention and group norms make a patch's latent depend on the whole image. Without this term empty patches alone use
     dozens of codes, 2.6 nats per token without information that the language model would have to predict.
     """
     side = pixels.shape[-1] // latents.shape[-1]
-    patches = F.unfold(pixels, side, stride=side).transpose(1, 2).flatten(0, 1)
+    patches = F.unfold(pixels.mul(levels / 2).round(), side, stride=side).transpose(1, 2).flatten(0, 1)
     _, kind = torch.unique(patches, dim=0, return_inverse=True)
     flat = latents.flatten(2).transpose(1, 2).flatten(0, 1)
     counts = torch.bincount(kind).float().unsqueeze(1)

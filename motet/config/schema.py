@@ -81,7 +81,7 @@ class DataConfig(Section):
     """The source of tasks. Rows have columns such as `prompt`, `images`/`image`, `question`, `answer`."""
 
     source: str = "shapes"
-    """A world (`shapes`, `words`), a file (.jsonl .json .csv .tsv .txt .parquet .tar), a saved folder, a hub id."""
+    """`shapes`, `words`, `easy_vqa`, a file (.jsonl .json .csv .tsv .txt .parquet .tar), a saved folder, a hub id."""
     split: str = "train"
     """Split of the dataset; the shapes world has `train`, `test` and `held_out`, words have `train` and `test`."""
     columns: dict[str, str] = Field(default_factory=dict)

@@ -155,6 +155,15 @@ SOURCES.add("shapes", _open_shapes)
 SOURCES.add("words", _open_words)
 
 
+def _open_easy_vqa(config: DataConfig, seed: int) -> Source:
+    from motet.data.easy_vqa import open_easy_vqa
+
+    return open_easy_vqa(config, seed)
+
+
+SOURCES.add("easy_vqa", _open_easy_vqa)
+
+
 def _open_file(path: Path, config: DataConfig, images: Collection[str]) -> Source:
     if kind_of(path) not in SUFFIXES:
         raise DataError(
