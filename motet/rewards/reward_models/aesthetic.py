@@ -12,13 +12,23 @@ from torch import Tensor
 
 from motet.rewards.base import reward
 from motet.rewards.image.clip import Clip
+from motet.rewards.info import DEVICE, RewardInfo
 from motet.rewards.options import check_non_empty
 from motet.rewards.reward_models.base import ImageRewardModel, Placement
 from motet.rewards.reward_models.heads import LinearHead
 from motet.rewards.reward_models.weights import load_module, read_weights
 
 
-@reward("aesthetic")
+@reward(
+    "aesthetic",
+    info=RewardInfo(
+        range="unbounded; about 1 to 10",
+        model="openai/clip-vit-large-patch14 and a head",
+        license="Apache-2.0 (the head's repository; CLIP's was not verified)",
+        size="0.3 billion parameters",
+        runs=DEVICE,
+    ),
+)
 @dataclass(eq=False, kw_only=True)
 class Aesthetic(ImageRewardModel):
     """LAION's aesthetic predictor v2: five linear layers on CLIP ViT-L/14's image embedding of length 1; about 1 to 10.
@@ -30,12 +40,8 @@ class Aesthetic(ImageRewardModel):
     """
 
     name: ClassVar[str] = "aesthetic"
-    hub_id: ClassVar[str] = "openai/clip-vit-large-patch14"
-    licence: ClassVar[str] = "Apache-2.0 (the head's repository; CLIP's was not verified)"
-    size: ClassVar[str] = "0.3B"
-    score_range: ClassVar[str] = "unbounded; about 1 to 10"
 
-    path: Any = hub_id
+    path: Any = "openai/clip-vit-large-patch14"
     head: Any = None
     _clip: Clip = field(init=False)
     _head: Any = field(init=False)

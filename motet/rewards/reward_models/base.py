@@ -38,14 +38,6 @@ class RewardModel(ModelReward):
     """
 
     name: ClassVar[str] = ""
-    hub_id: ClassVar[str] = ""
-    """Where the weights are published on the Hugging Face Hub."""
-    licence: ClassVar[str] = ""
-    """Licence; whose, where that of the weights could not be verified."""
-    size: ClassVar[str] = ""
-    """Number of parameters."""
-    score_range: ClassVar[str] = ""
-    """The values that scores take."""
     large: ClassVar[bool] = False
     """Whether `dtype: auto` is bfloat16 on an accelerator."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from motet.rewards.base import reward
 from motet.rewards.image.clip import Clip
+from motet.rewards.info import DEVICE, RewardInfo
 from motet.rewards.models import load_processor
 from motet.rewards.options import check_non_empty
 from motet.rewards.reward_models.base import Placement, PromptedRewardModel
@@ -22,7 +23,16 @@ from motet.rewards.reward_models.preprocessing import padded_pixels
 from motet.rewards.reward_models.weights import build_model, read_weights
 
 
-@reward("hps_v2")
+@reward(
+    "hps_v2",
+    info=RewardInfo(
+        range="[-1, 1]; about 0.15 to 0.35",
+        model="xswu/HPSv2",
+        license="Apache-2.0 (the code's; the weights' was not verified)",
+        size="1.0 billion parameters",
+        runs=DEVICE,
+    ),
+)
 @dataclass(eq=False, kw_only=True)
 class HPSv2(PromptedRewardModel):
     """HPS v2.1: cosine of a CLIP ViT-H/14 tuned on 798,000 human choices; in [-1, 1], about 0.15 to 0.35.
@@ -36,12 +46,8 @@ class HPSv2(PromptedRewardModel):
     """
 
     name: ClassVar[str] = "hps_v2"
-    hub_id: ClassVar[str] = "xswu/HPSv2"
-    licence: ClassVar[str] = "Apache-2.0 (the code's; the weights' was not verified)"
-    size: ClassVar[str] = "1.0B"
-    score_range: ClassVar[str] = "[-1, 1]; about 0.15 to 0.35"
 
-    path: Any = f"{hub_id}/HPS_v2.1_compressed.pt"
+    path: Any = "xswu/HPSv2/HPS_v2.1_compressed.pt"
     base: Any = CLIP_H
     _clip: Clip = field(init=False)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from motet.core.errors import ConfigError
 from motet.rewards.base import reward
 from motet.rewards.image.pixels import in_batches
+from motet.rewards.info import DEVICE, RewardInfo
 from motet.rewards.models import load_processor
 from motet.rewards.options import check_non_empty
 from motet.rewards.reward_models.base import Placement, PromptedRewardModel
@@ -46,7 +47,16 @@ UNUSED = ("vision_proj.", "text_proj.", "itm_head.")
 """BLIP's other heads, which the score does not need."""
 
 
-@reward("image_reward")
+@reward(
+    "image_reward",
+    info=RewardInfo(
+        range="unbounded; mean 0, deviation 1 on the authors' data",
+        model="THUDM/ImageReward",
+        license="Apache-2.0 (the code's; the weights' was not verified)",
+        size="0.4 billion parameters",
+        runs=DEVICE,
+    ),
+)
 @dataclass(eq=False, kw_only=True)
 class ImageReward(PromptedRewardModel):
     """ImageReward v1.0: BLIP's text encoder attends to the image, a head scores its first state; mean 0, deviation 1.
@@ -58,12 +68,8 @@ class ImageReward(PromptedRewardModel):
     """
 
     name: ClassVar[str] = "image_reward"
-    hub_id: ClassVar[str] = "THUDM/ImageReward"
-    licence: ClassVar[str] = "Apache-2.0 (the code's; the weights' was not verified)"
-    size: ClassVar[str] = "0.4B"
-    score_range: ClassVar[str] = "unbounded; mean 0, deviation 1 on the authors' data"
 
-    path: Any = f"{hub_id}/ImageReward.pt"
+    path: Any = "THUDM/ImageReward/ImageReward.pt"
     tokenizer: Any = "google-bert/bert-base-uncased"
     _blip: Any = field(init=False)
     _head: Any = field(init=False)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from motet.rewards.base import reward
 from motet.rewards.image.clip import Clip
+from motet.rewards.info import DEVICE, RewardInfo
 from motet.rewards.models import load_model, load_processor
 from motet.rewards.options import check_non_empty
 from motet.rewards.reward_models.base import Placement, PromptedRewardModel
@@ -19,7 +20,16 @@ from motet.rewards.reward_models.base import Placement, PromptedRewardModel
 CLIP_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
-@reward("pick_score")
+@reward(
+    "pick_score",
+    info=RewardInfo(
+        range="logit scale x [-1, 1]; about 15 to 25",
+        model="yuvalkirstain/PickScore_v1",
+        license="MIT (the code's; the weights' was not verified)",
+        size="1.0 billion parameters",
+        runs=DEVICE,
+    ),
+)
 @dataclass(eq=False, kw_only=True)
 class PickScore(PromptedRewardModel):
     """PickScore: exp(logit scale) x cosine of a CLIP ViT-H/14 tuned on half a million human choices; about 15 to 25.
@@ -31,12 +41,8 @@ class PickScore(PromptedRewardModel):
     """
 
     name: ClassVar[str] = "pick_score"
-    hub_id: ClassVar[str] = "yuvalkirstain/PickScore_v1"
-    licence: ClassVar[str] = "MIT (the code's; the weights' was not verified)"
-    size: ClassVar[str] = "1.0B"
-    score_range: ClassVar[str] = "logit scale x [-1, 1]; about 15 to 25"
 
-    path: Any = hub_id
+    path: Any = "yuvalkirstain/PickScore_v1"
     processor: Any = CLIP_H
     _clip: Clip = field(init=False)
 
