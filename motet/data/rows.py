@@ -20,7 +20,7 @@ from motet.core.printable import printable
 from motet.core.registry import did_you_mean
 from motet.core.task import Task
 from motet.data.chats import read_chat, read_images
-from motet.data.sources import CONVERSATIONS, Source, open_source
+from motet.data.sources import CONVERSATIONS, MIXTURE, Source, open_source
 
 CHECK_SECONDS = 30
 """Time limit of the check before a run; 100,000 rows with an image file each take about 10 s."""
@@ -132,6 +132,11 @@ def open_rows(
     `check` False skips the check of all rows.
     Raises DataError when the data cannot be opened, is empty or lacks a column; ConfigError for contradictory settings.
     """
+    if config.source == MIXTURE:
+        from motet.data.mixture import open_mixture  # it makes Rows
+
+        settings: dict[str, Any] = {"seed": seed, "image_columns": image_columns, "check": check}
+        return open_mixture(config, seed, lambda part: open_rows(part, columns_needed, **settings))
     images = {"image", *image_columns} - {"images"}
     raw_images = {config.columns.get(column, column) for column in (*images, "images")}
     source = open_source(config, seed, raw_images)

@@ -46,10 +46,16 @@ SOURCES: Registry[Any] = registry("data")
 that returns one of those or a `Source`."""
 
 
+MIXTURE = "mixture"
+"""The `data.source` of several sources, see `motet.data.mixture`."""
+
+
 def has_splits(source: str) -> bool:
     """Whether `data.split` chooses part of a `data.source`: not of one file, a list of rows or one Dataset."""
     if is_file(source):
         return False
+    if source == MIXTURE:
+        return True
     entry = _registered(source)
     return entry is None or callable(entry) or type(entry).__name__ == "DatasetDict"
 
