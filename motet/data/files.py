@@ -159,10 +159,28 @@ def _read_csv(path: Path, texts: Collection[str], golds: Collection[str]) -> Any
 
 
 def _read_tar(path: Path) -> Any:
-    """Samples of a WebDataset: a column per file ending (`png`, `txt`), and per key of their JSON files."""
     from datasets import load_dataset
 
-    dataset: Any = load_dataset("webdataset", data_files={"train": str(path)}, split="train").remove_columns("__url__")
+    return flatten_webdataset(load_dataset("webdataset", data_files={"train": str(path)}, split="train"))
+
+
+def flatten_webdataset(dataset: Any) -> Any:
+    """Samples of a WebDataset: a column per file ending (`png`, `txt`), and per key of their JSON files.
+
+    Any other dataset is returned as it is.
+    """
+    if not {"__key__", "__url__"} <= set(dataset.column_names):
+        return dataset
+    dataset = dataset.remove_columns("__url__")
     renamed = {name: name.removeprefix("json.") for name in dataset.flatten().column_names if name.startswith("json.")}
     existing = set(dataset.column_names)
     return dataset.flatten().rename_columns({old: new for old, new in renamed.items() if new not in existing})
+
+
+def flatten_sample(row: Row) -> Row:
+    """The same of a single row."""
+    if not {"__key__", "__url__"} <= set(row):
+        return row
+    content = row.get("json")
+    rest = {name: value for name, value in row.items() if name not in ("__url__", "json")}
+    return {**content, **rest} if isinstance(content, dict) else {**rest, "json": content} if content else rest

@@ -99,6 +99,8 @@ class Rows:
                 row[column] = read_images(row[column], partial(read, folder=folder), self._where(i, column))
         for column in self.conversations:
             where, content = self._where(i, column), row.get(column)
+            if isinstance(content, list) and content and all(isinstance(one, str) for one in content):
+                row[column] = content = content[0]  # several wordings of the same text
             if not isinstance(content, str | list) or not content:
                 raise DataError(
                     f"{where}, contains {content!r:.80}, expected a text or chat messages.",

@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from motet.config.schema import HUB_OPTIONS, DataConfig
-from motet.core.errors import CORRECT_ROW, ConfigError, DataError, MotetError
+from motet.config.schema import DataConfig
+from motet.core.errors import ConfigError, DataError, MotetError
 from motet.core.registry import Registry, did_you_mean, first_line, is_object_path, registry
 from motet.data.files import SUFFIXES, Row, kind_of, read_dataset, read_rows, unreadable
-from motet.weights.hub import missing_reason
+from motet.data.from_datasets import from_dataset
+from motet.data.hub import open_hub
+from motet.data.source import Source
 
 CONVERSATIONS = ("prompt", "question", "instruction", "inverse")
 """Columns that become conversations: a string or chat messages, never empty in a row that a scenario uses."""
 GOLDS = ("answer", "solution")
 """Columns that CSV and TSV files contain as text or numbers, besides those of `data.targets`."""
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """Random access to raw rows: their columns as stored, images not yet read.
-
-    `size` None: infinite. `folder` is what path strings of images are relative to: that of the file or folder with
-    the rows, the current one for a hub id. `place(i)` is the location of row i, for messages. `texts()` are all rows in
-    order, without images stored in them. `images` are columns of image type: True for lists.
-    """
-
-    name: str
-    columns: tuple[str, ...]
-    size: int | None
-    folder: Path
-    read: Callable[[int], Row]
-    place: Callable[[int], str]
-    texts: Callable[[], Iterator[Row]]
-    images: Mapping[str, bool] = field(default_factory=dict[str, bool])
-    generated: bool = False
 
 
 SOURCES: Registry[Any] = registry("data")
@@ -79,7 +60,7 @@ def open_source(config: DataConfig, seed: int, images: Collection[str]) -> Sourc
         return _open_file(path, config, images)
     if path.is_dir() and any((path / mark).is_file() for mark in ("state.json", "dataset_dict.json")):
         return _open_saved(path, config, images)
-    return _open_hub(config, images)
+    return open_hub(config, seed, images)
 
 
 def _registered(source: str) -> Any | None:
@@ -109,7 +90,7 @@ def _open_registered(entry: Any, config: DataConfig, seed: int, images: Collecti
     elif not callable(entry) and config.split != "train":
         raise ConfigError(f"data.split={config.split!r}, but {name} has no splits.", fix="leave data.split out.")
     if type(rows).__module__.partition(".")[0] == "datasets":
-        return _from_dataset(rows, name, Path.cwd(), images)
+        return from_dataset(rows, name, Path.cwd(), images)
     if isinstance(rows, Sequence) and all(isinstance(row, Mapping) for row in rows):
         return _from_list([dict(row) for row in rows], name)
     raise DataError(
@@ -194,7 +175,7 @@ def _open_file(path: Path, config: DataConfig, images: Collection[str]) -> Sourc
             {config.columns.get(column, column) for column in columns}
             for columns in (CONVERSATIONS, (*GOLDS, *config.targets.values(), *config.rejected.values()))
         )
-        return _from_dataset(read_dataset(path, texts, golds), path.name, path.parent, images)
+        return from_dataset(read_dataset(path, texts, golds), path.name, path.parent, images)
     rows, places = read_rows(path)
     columns = tuple(dict.fromkeys(column for row in rows for column in row))
     empty = dict.fromkeys(columns)  # a row that lacks a column has None there, as datasets does it
@@ -221,7 +202,7 @@ def _open_saved(path: Path, config: DataConfig, images: Collection[str]) -> Sour
         raise ConfigError(
             f"data.split={config.split!r}, but {path.name} was saved without splits.", fix="leave data.split out."
         )
-    return _from_dataset(dataset, path.name, path, images)
+    return from_dataset(dataset, path.name, path, images)
 
 
 def _split_of(dataset: Mapping[Any, Any], split: str, name: str) -> Any:
@@ -231,82 +212,6 @@ def _split_of(dataset: Mapping[Any, Any], split: str, name: str) -> Any:
             fix="set data.split to one of them.",
         )
     return dataset[split]
-
-
-def _open_hub(config: DataConfig, images: Collection[str]) -> Source:
-    import datasets
-
-    name, local = config.source, Path(config.source).expanduser()
-    missing = missing_reason(name, "data", "dataset") if "/" in name else None
-    if missing is not None:
-        raise DataError(
-            f"data.source={name!r}: {missing}",
-            fix=f"give a {', '.join(SUFFIXES)} file, a folder saved by datasets, a hub id, or `shapes`.",
-        )
-    for option in config.options:
-        if option not in HUB_OPTIONS:
-            raise ConfigError(
-                f"data.options has an unknown key {option!r}.{did_you_mean(option, HUB_OPTIONS)}",
-                fix=f"the options of a hub dataset are {', '.join(HUB_OPTIONS)}.",
-            )
-    try:
-        dataset = datasets.load_dataset(str(local) if local.exists() else name, split=config.split, **config.options)
-    except Exception as error:
-        raise DataError(
-            f"data.source={name!r}, split {config.split!r}, cannot be loaded: {first_line(error)}."
-            f"{did_you_mean(name, ['shapes'])}",
-            fix="check the hub id, data.split, data.options.name (the configuration) and the network.",
-        ) from error
-    return _from_dataset(dataset, name, _folder(local, config.options), images)
-
-
-def _folder(local: Path, options: Mapping[str, Any]) -> Path:
-    """The base folder of image paths: the local folder that was loaded, or that of a local `data_files`."""
-    if local.is_dir():
-        return local
-    files = options.get("data_files")
-    beside = Path(str(files)).expanduser()
-    return beside.parent if isinstance(files, str) and beside.is_file() else Path.cwd()
-
-
-def _from_dataset(dataset: Any, name: str, folder: Path, images: Collection[str]) -> Source:
-    """Rows of a `datasets.Dataset`, which memory-maps them. Images stay encoded until motet reads them: datasets
-    would decode any format that Pillow knows."""
-    from datasets import Image, List
-
-    typed: dict[str, bool] = {}
-    for column, feature in dataset.features.items():
-        if isinstance(feature, Image) or (isinstance(feature, List) and isinstance(feature.feature, Image)):
-            typed[column] = isinstance(feature, List)
-        if "Image(" in repr(feature):
-            dataset = dataset.cast_column(column, _encoded(feature))
-    dataset = dataset.with_format(None)
-    binary = {column for column in images if "binary" in repr(dataset.features.get(column))}
-
-    def read(index: int) -> Row:
-        try:
-            return dataset[index]
-        except Exception as error:
-            raise DataError(f"{place(index)} cannot be read: {first_line(error)}.", fix=CORRECT_ROW) from error
-
-    def place(index: int) -> str:
-        return f"Row {index} of {name}"
-
-    def texts() -> Iterator[Row]:
-        return iter(dataset.select_columns([c for c in dataset.column_names if c not in {*typed, *binary}]))
-
-    return Source(name, tuple(dataset.column_names), len(dataset), folder, read, place, texts, typed)
-
-
-def _encoded(feature: Any) -> Any:
-    """A feature of datasets whose images are not decoded, at any depth."""
-    from datasets import Image, LargeList, List
-
-    if isinstance(feature, Image):
-        return Image(decode=False)
-    if isinstance(feature, List | LargeList):
-        return type(feature)(_encoded(feature.feature))
-    return {key: _encoded(inner) for key, inner in feature.items()} if isinstance(feature, dict) else feature
 
 
 def _check_no_options(config: DataConfig, name: str) -> None:

@@ -33,12 +33,12 @@ def mixed(sources, seed=0, **settings):
 def test_rows_come_by_weight_and_every_source_is_used_up_before_it_repeats(sources):
     rows = mixed(sources)
     assert set(rows.columns) == {"question", "answer", "image", "level"} and rows.size is None
-    drawn = [rows.row(i) for i in range(400)]
+    drawn = [rows.row(i) for i in range(120)]
     counts = Counter(row["question"][0] for row in drawn)
-    assert 260 < counts["a"] < 340  # 300 expected, standard deviation 8.7
+    assert 70 < counts["a"] < 110  # 90 expected, standard deviation 4.7
     own = [row["question"] for row in drawn if row["question"][0] == "a"]
     assert all(sorted(own[n : n + 3]) == ["a0", "a1", "a2"] for n in range(0, len(own) - 3, 3))
-    assert len({tuple(own[n : n + 3]) for n in range(0, 60, 3)}) > 1  # reshuffled
+    assert len({tuple(own[n : n + 3]) for n in range(0, 30, 3)}) > 1  # reshuffled
 
 
 def test_images_are_relative_to_their_own_source_and_missing_columns_empty(sources):

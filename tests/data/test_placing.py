@@ -196,7 +196,7 @@ def test_rows_of_trl(folder):
             "URLs are not downloaded",
             "",
         ),
-        ({"question": ["what?"]}, "Message 0 is 'what\\?', not", ""),
+        ({"question": ["what?", 3]}, "Message 0 is 'what\\?', not", ""),
         ({"question": [{"role": "user", "content": None}]}, "Message 0 has the content None", ""),
         ({"question": [{"role": "tool", "content": "x"}]}, "Message 0 has role 'tool'", ""),
         ({"question": "x" * 1_000_001}, "A text of 1,000,001 characters, 'xxxx", "shorten"),
