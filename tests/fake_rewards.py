@@ -2,8 +2,11 @@
 
 import math
 import os
+import sys
 import time
 from typing import Any
+
+from motet.rewards.failures import Unscored
 
 
 def reddish(completions: list[Any], **columns: Any) -> list[float]:
@@ -73,3 +76,21 @@ def breaks_later(completions: list[Any], **columns: Any) -> list[float]:
         breaks_later.calls = 0  # type: ignore[attr-defined]
         raise ValueError("the scorer is gone")
     return reddish(completions)
+
+
+def partial(completions: list[Any], **columns: Any) -> list[Any]:
+    """`reddish`, but the first completion cannot be scored."""
+    return [Unscored("the scorer has no model for it."), *reddish(completions[1:])]
+
+
+def breaks_twice(completions: list[Any], **columns: Any) -> list[float]:
+    """Raises at two of three calls."""
+    breaks_twice.calls = getattr(breaks_twice, "calls", 0) + 1  # type: ignore[attr-defined]
+    if breaks_twice.calls % 3:  # type: ignore[attr-defined]
+        raise ValueError("the scorer is away")
+    return reddish(completions)
+
+
+def elsewhere(completions: list[Any], **columns: Any) -> list[float]:
+    """1 in a process other than that of the tests."""
+    return [float("pytest" not in sys.modules)] * len(completions)

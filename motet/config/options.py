@@ -13,9 +13,12 @@ from motet.config.choice import Choice
 from motet.config.error_messages import Root, from_pydantic, to_error
 from motet.config.keys import walk
 from motet.config.problem import Problem
-from motet.config.schema import SUITES
+from motet.config.schema import ON_FAILURE, SUITES
 
-OPTIONS: dict[str, Mapping[str, type[BaseModel]]] = {"eval.suite": SUITES}
+OPTIONS: dict[str, Mapping[str, type[BaseModel]]] = {
+    "rewards.N.on_failure": ON_FAILURE,
+    "eval.suite": SUITES,
+}
 """Key of a named choice -> built-in name -> its settings class."""
 
 T = TypeVar("T", bound=BaseModel)

@@ -24,6 +24,7 @@ KEYS: dict[str, str] = {
     "policy.rollout_autocast": "policy.rollout_dtype (float32 instead of none)",
     "policy.rollout_batch": "policy.generation_batch_size",
     "scenario_options": "scenario ({name: NAME, OPTION: VALUE})",
+    "rewards.*.timeout": "rewards.*.on_failure.timeout",
     "algorithm.prompt_dropout": "sft.prompt_dropout",
     "algorithm.source_dropout": "sft.source_dropout",
     "algorithm.joint_dropout": "sft.joint_dropout",

@@ -96,6 +96,26 @@ class DataConfig(Section):
     """For `motet sft` with a loss of pairs (dpo): act name -> column of what the target is preferred to."""
 
 
+class CallOptions(Section):
+    """Options of what happens when a reward fails."""
+
+    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Time limit in seconds of one call with all completions of a step; a longer call has failed."""
+
+
+class RetryOptions(CallOptions):
+    """Options of `retry`."""
+
+    retries: PositiveInt = 2
+    """Further calls with the completions that could not be scored, after waits that double, with jitter."""
+    then: Literal["raise", "drop"] = "raise"
+    """What follows when the last of them fails."""
+
+
+ON_FAILURE: dict[str, type[Section]] = {"raise": CallOptions, "drop": CallOptions, "retry": RetryOptions}
+"""What happens when a reward fails, and its options."""
+
+
 class RewardConfig(Section):
     """One reward: which function, with which weight, for which acts."""
 
@@ -107,8 +127,8 @@ class RewardConfig(Section):
     """Names of the acts that it is assigned to and is given the completions of; None: all acts of the scenario."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments bound to the function, or passed to the class or factory that creates it."""
-    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Time limit in seconds of one call with all completions of a step; the run ends with an error beyond it."""
+    on_failure: Choice = Choice.of("raise")
+    """`raise`: the run ends; `drop`: trajectories that cannot be scored are dropped; `retry`: call again, then one."""
 
 
 class TrackConfig(Section):

@@ -15,6 +15,7 @@ from motet.config.problem import Problem
 from motet.config.schema import (
     HUB_OPTIONS,
     LONGEST_NAME,
+    ON_FAILURE,
     SUITES,
     LoraConfig,
     PolicyConfig,
@@ -150,6 +151,12 @@ def _rewards_of(rewards: Sequence[RewardConfig], section: str) -> Iterator[Probl
             yield Problem(f"{key}.acts", text, "name acts; without the key it applies to all.")
         if reward.acts is not None and len(set(reward.acts)) < len(reward.acts):
             yield Problem(f"{key}.acts", f"names an act twice: {', '.join(reward.acts)}.", "name each act once.")
+        settings = ON_FAILURE.get(reward.on_failure.name)
+        if settings is not None:
+            yield from option_problems(reward.on_failure, settings, f"{key}.on_failure")
+        else:
+            text = f"'{reward.on_failure}' does not fit; expected one of {', '.join(ON_FAILURE)}."
+            yield Problem(f"{key}.on_failure", text, "write one of them.")
         identity = (reward.name, None if reward.acts is None else frozenset(reward.acts), reward.options)
         if identity in seen:
             text = f"'{reward.name}' is already {section}.{seen.index(identity)}, for the same acts."

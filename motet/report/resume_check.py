@@ -90,8 +90,8 @@ def check_resume_compatible(folder: RunFolder, recipe: Recipe, start: Mapping[st
 
 
 def _is_resumable(key: str) -> bool:
-    """Whether a key may change; timeouts of rewards may, so that they can be raised: `[tracks.T.]rewards.N.timeout`."""
-    return key in RESUMABLE_KEYS or re.fullmatch(r"(tracks\..*\.)?rewards\.\d+\.timeout", key) is not None
+    """Whether a key may change; what happens when a reward fails may, so that a run that ended for it can go on."""
+    return key in RESUMABLE_KEYS or re.fullmatch(r"(tracks\..*\.)?rewards\.\d+\.on_failure(\..+)?", key) is not None
 
 
 def _check_length(folder: RunFolder, before: Recipe, recipe: Recipe) -> None:

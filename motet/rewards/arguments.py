@@ -73,6 +73,15 @@ class StepLog:
         state = TrainerState(global_step=self.step, max_steps=self.steps, epoch=self.epoch)
         return {"trainer_state": state, "log_extra": log_extra, "log_metric": log_metric}
 
+    def merge(self, log: StepLog, reward: str, places: Sequence[int], count: int) -> None:
+        """Add what one call of a reward logged with the completions at `places`, out of `count` of the step."""
+        for name, values in log.values.items():
+            self.values.setdefault(name, []).extend(values)
+        for column, values in log.extra.get(reward, {}).items():
+            own = self.extra.setdefault(reward, {}).setdefault(column, [None] * count)
+            for place, value in zip(places, values, strict=True):
+                own[place] = value
+
     def check(self, reward: str, count: int) -> None:
         """Raise RewardError unless every column that a reward logged has `count` values."""
         for column, values in self.extra.get(reward, {}).items():

@@ -11,6 +11,7 @@ from motet.core.errors import RewardError
 from motet.core.protocols import Policy
 from motet.core.registry import Registry, registry
 from motet.rewards.arguments import deep_copies, images_of
+from motet.rewards.failures import FailurePolicy
 from motet.rewards.info import RewardInfo
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -110,7 +111,7 @@ class BoundReward:
     `required_columns` are the columns that it requires, `required` all parameters without a default. `accepts` are the
     arguments (`motet.rewards.arguments`) and columns that it takes; None: all (its signature ends in `**columns`).
     `takes_policy`: its signature has a parameter `policy`, which `bind_policy` fills. `trusted`: it does not modify its
-    arguments, and so needs no copies. `timeout`: seconds that one call may take.
+    arguments, and so needs no copies. `failure`: what happens when a call fails.
     """
 
     name: str
@@ -124,7 +125,7 @@ class BoundReward:
     required_columns: tuple[str, ...] = ()
     required: frozenset[str] = frozenset()
     trusted: bool = False
-    timeout: float | None = None
+    failure: FailurePolicy = field(default_factory=FailurePolicy)
 
     def takes(self, argument: str) -> bool:
         """Whether the function takes this argument."""

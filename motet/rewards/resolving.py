@@ -16,6 +16,7 @@ from motet.core.errors import ConfigError, MotetError, RewardError
 from motet.core.registry import did_you_mean, first_line
 from motet.rewards.arguments import FOREIGN_ARGUMENTS, MOTET_ARGUMENTS
 from motet.rewards.base import BUILT_INS, BoundReward, BuiltIn, ModelReward
+from motet.rewards.failures import FailurePolicy
 
 SHAPE = "f(prompts, completions, **columns) -> list[float | None]"
 
@@ -73,7 +74,7 @@ def resolve(config: RewardConfig, scenario_acts: Mapping[str, str], columns: Col
     accepts = None if takes_anything and not bound else frozenset(named) - bound - {"policy"}
     return BoundReward(
         name, config.weight, acts, function, options, accepts, "policy" in named, reads_acts, required_columns,
-        required=frozenset(required), trusted=found is entry, timeout=config.timeout,
+        required=frozenset(required), trusted=found is entry, failure=FailurePolicy.of(config.on_failure),
     )  # fmt: skip
 
 

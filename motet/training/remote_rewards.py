@@ -23,7 +23,7 @@ from motet.distributed.actor_pool import TIMEOUT, ActorPool, Backend
 from motet.policies.loading import choose_device
 from motet.rewards import BoundReward, bind_policy, resolve_all
 from motet.rewards.arguments import TRAINER, StepLog
-from motet.rewards.scoring import as_list, as_reward_error
+from motet.rewards.calling import as_list, as_reward_error
 from motet.scenarios import resolve_scenario
 from motet.training.setup import Track
 

@@ -47,6 +47,10 @@ MEASURED = {
 PLAYED = {"eval.suite": "rewards", "eval.size": 2, "eval.samples_per_item": 1, "run.steps": 1}
 WORTH = {"rewards": [{"name": f"{REWARDS}worth"}]}
 BRIEF = {"rewards": [{"name": f"{REWARDS}briefly"}]}
+PARTIAL = {"rewards": [{"name": f"{REWARDS}partial", "on_failure": "drop"}]}
+PARTIAL_AGAIN = {"rewards": [{"name": f"{REWARDS}partial", "on_failure": {"name": "retry", "retries": 1, "then": "drop"}}]}
+BROKEN_TWICE = {"rewards": [{"name": f"{REWARDS}breaks_twice", "on_failure": "retry"}]}
+
 LONG = {"sampling.text.max_tokens": 64, "algorithm.num_generations": 4}
 THOUGHT = {"scenario": "think_then_generate", "rewards": [{"name": f"{REWARDS}flat"}]}
 LORA = {"policy.lora.rank": 2, "policy.train": []}
@@ -85,7 +89,10 @@ TABLE: dict[str, Shows] = {
     "rewards.N.weight": Shows("metrics/reward", 3.0, at="rewards.0.weight"),
     "rewards.N.acts": Shows("weights", ["image", "answer"], at="rewards.0.acts"),
     "rewards.N.options": Shows("metrics/reward", {"value": 1.0}, given=WORTH, at="rewards.0.options"),
-    "rewards.N.timeout": Shows("refused", 1e-3, given=BRIEF, at="rewards.0.timeout"),
+    "rewards.N.on_failure": Shows("refused", "raise", given=PARTIAL, at="rewards.0.on_failure"),
+    "rewards.N.on_failure.timeout": Shows("refused", 1e-3, given=BRIEF, at="rewards.0.on_failure.timeout"),
+    "rewards.N.on_failure.retries": Shows("refused", 1, given=BROKEN_TWICE, at="rewards.0.on_failure.retries"),
+    "rewards.N.on_failure.then": Shows("refused", "raise", given=PARTIAL_AGAIN, at="rewards.0.on_failure.then"),
     # algorithm
     "algorithm.num_generations": Shows("samples", 3),
     "algorithm.advantage": Shows("weights", "rloo", given={"algorithm.num_generations": 3}),

@@ -23,7 +23,7 @@ OPTIONS = {
     for e in known.entries.values()
     for name in e.Settings.model_fields
 }
-KEYS = [*(key for key, _ in walk()), *(key for key, _, _ in walk_options()), *sorted(OPTIONS)]
+KEYS = [*(key for key, _ in walk()), *dict.fromkeys(key for key, _, _ in walk_options()), *sorted(OPTIONS)]
 HOW = """Every key of a recipe needs a line in TABLE of tests/keys/table.py that says what a changed value changes:
 
     "{key}": Shows(PART, VALUE, BASE, GIVEN)

@@ -17,6 +17,7 @@ from motet.core.errors import DataError, RewardError
 from motet.core.task import Task
 from motet.core.trajectory import Failure, Group, Sampling, Trajectory
 from motet.rewards import BoundReward, StepLog, score_groups
+from motet.rewards.failures import FailurePolicy
 from motet.scenarios import answer, generate_and_answer
 from motet.testing import FakePolicy
 from motet.training.rollout import rollout
@@ -309,7 +310,7 @@ def test_a_generator_runs_under_the_guards_of_its_reward():
         with pytest.raises(RewardError, match=f"'r' {said}"):
             score_groups(roll(), [bind(function)])
     with pytest.raises(RewardError, match=r"longer than its timeout of 0.1 s"):
-        score_groups(roll(), [replace(bind(waits), timeout=0.1)])
+        score_groups(roll(), [replace(bind(waits), failure=FailurePolicy(timeout=0.1))])
     hold.set()
     assert score_groups(roll(), [bind(fine)])[1].values["r"] == (3.0, 4.0)
 
@@ -337,7 +338,7 @@ def test_a_reward_that_takes_longer_than_its_timeout():
     for function in (lambda **_: hold.wait(5), waits, blocks):
         began = time.monotonic()
         with pytest.raises(RewardError, match=r"'r' took longer than its timeout of 0.1 s \(called with 4 compl"):
-            score_groups(roll(), [replace(bind(function), timeout=0.1)])
+            score_groups(roll(), [replace(bind(function), failure=FailurePolicy(timeout=0.1))])
         assert time.monotonic() - began < 3
     hold.set()
 
@@ -346,7 +347,8 @@ def test_a_timeout_that_is_not_reached_changes_nothing():
     async def later(**_):
         return [2.0] * 4
 
-    rewards = [replace(bind(lambda **_: [1.0] * 4), timeout=9.0), replace(bind(later, "later"), timeout=9.0)]
+    long = FailurePolicy(timeout=9.0)
+    rewards = [replace(bind(lambda **_: [1.0] * 4), failure=long), replace(bind(later, "later"), failure=long)]
     assert score_groups(roll(), rewards)[0].values == {"r": (1.0, 1.0), "later": (2.0, 2.0)}
 
 
@@ -359,7 +361,7 @@ def test_a_timeout_of_the_reward_itself_is_not_called_ours():
 
     for function in (gives_up, gives_up_later):
         with pytest.raises(RewardError, match="'r' raised TimeoutError: the database"):
-            score_groups(roll(), [replace(bind(function), timeout=5.0)])
+            score_groups(roll(), [replace(bind(function), failure=FailurePolicy(timeout=5.0))])
 
 
 @pytest.mark.filterwarnings("error")

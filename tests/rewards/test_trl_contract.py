@@ -284,9 +284,10 @@ def test_a_run_keeps_what_rewards_log(tiny_checkpoint, tmp_path):
 
 def test_a_run_that_ended_for_a_timeout_goes_on_with_another(tmp_path):
     folder = tmp_path / "run"
+    policies = [{"name": "raise", "timeout": 1.0}, "drop"]
     recipes = [
-        parse_recipe(mapping(tmp_path, rewards=[{"name": "format", "timeout": t, "weight": w}]))
-        for t, w in [(1.0, 1.0), (9.0, 1.0), (9.0, 2.0)]
+        parse_recipe(mapping(tmp_path, rewards=[{"name": "format", "on_failure": policy, "weight": weight}]))
+        for policy, weight in [(policies[0], 1.0), (policies[1], 1.0), (policies[1], 2.0)]
     ]
     folder.mkdir()
     (folder / "recipe.yaml").write_text(to_yaml(recipes[0]))
