@@ -48,7 +48,9 @@ PLAYED = {"eval.suite": "rewards", "eval.size": 2, "eval.samples_per_item": 1, "
 WORTH = {"rewards": [{"name": f"{REWARDS}worth"}]}
 BRIEF = {"rewards": [{"name": f"{REWARDS}briefly"}]}
 PARTIAL = {"rewards": [{"name": f"{REWARDS}partial", "on_failure": "drop"}]}
-PARTIAL_AGAIN = {"rewards": [{"name": f"{REWARDS}partial", "on_failure": {"name": "retry", "retries": 1, "then": "drop"}}]}
+PARTIAL_AGAIN = {
+    "rewards": [{"name": f"{REWARDS}partial", "on_failure": {"name": "retry", "retries": 1, "then": "drop"}}]
+}
 BROKEN_TWICE = {"rewards": [{"name": f"{REWARDS}breaks_twice", "on_failure": "retry"}]}
 
 LONG = {"sampling.text.max_tokens": 64, "algorithm.num_generations": 4}
