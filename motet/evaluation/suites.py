@@ -1,4 +1,4 @@
-"""The built-in suites by name: `shapes` and `rewards`."""
+"""The built-in suites by name: `shapes`, `rewards`, and the benchmarks of image generation."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from motet.core.act_kinds import kinds_making
 from motet.core.errors import ConfigError
 from motet.core.protocols import Policy
 from motet.core.registry import registry
+from motet.evaluation.image_benchmarks.geneval import GenEvalSuite
 from motet.evaluation.rewards_suite import evaluate_tracks
 from motet.evaluation.shapes_suite import evaluate_shapes
 from motet.report.tables import rewards_table, suite_table
@@ -103,3 +104,4 @@ class RewardsSuite(Suite):
 
 registry("suite").add("shapes", ShapesSuite())
 registry("suite").add("rewards", RewardsSuite())
+registry("suite").add("geneval", GenEvalSuite())

@@ -1,0 +1,1 @@
+"""Benchmarks of image generation: GenEval, DPG-Bench and WISE."""
