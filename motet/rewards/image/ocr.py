@@ -17,7 +17,7 @@ from motet.core.protocols import Policy
 from motet.core.registry import first_line
 from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pixels import scatter_scores, scorable_images
-from motet.rewards.options import check_bool, check_choice, check_int, check_non_empty, check_number
+from motet.rewards.options import check_bool, check_int, check_non_empty, check_number
 from motet.rewards.text.multiple_choice import text_of_question
 
 _QUOTED = re.compile(r'"([^"]*)"|“([^”]*)”')
@@ -34,14 +34,12 @@ class Ocr(ModelReward):
     also gives 0 where OCR fails; here that is an error. An image in which nothing is read gets 0.
 
     The wanted text is the first in double quotes in the prompt, or the one in `column`; a row without one gets None.
-    `score` "exact": 1 if the two texts are equal, else 0. The reader is rapidocr (PP-OCR, Apache-2.0, 31 MB, on the
-    CPU): options as in `OcrReader`.
+    The reader is rapidocr (PP-OCR, Apache-2.0, 31 MB, on the CPU): options as in `OcrReader`.
     """
 
     name: ClassVar[str] = "ocr"
 
     column: Any = None
-    score: Any = "distance"
     ignore_case: Any = True
     ignore_spaces: Any = True
     extra_text: Any = False
@@ -55,7 +53,6 @@ class Ocr(ModelReward):
     def __post_init__(self) -> None:
         if self.column is not None:
             check_non_empty(self.name, "column", self.column, "name of a column")
-        check_choice(self.name, "score", self.score, ("distance", "exact"))
         for option in ("ignore_case", "ignore_spaces", "extra_text", "detect"):
             check_bool(self.name, option, getattr(self, option))
         for option, low in (("detect_side", 32), ("line_width", 48), ("threads", 1)):
@@ -63,7 +60,8 @@ class Ocr(ModelReward):
         check_number(self.name, "min_confidence", self.min_confidence, 0.0, 1.0)
         if find_spec("rapidocr") is None or find_spec("onnxruntime") is None:
             raise ConfigError(
-                "rewards.name='ocr' needs the packages rapidocr and onnxruntime.", fix='pip install "motet[ocr]".'
+                f"rewards.name={self.name!r} needs the packages rapidocr and onnxruntime.",
+                fix='pip install "motet[ocr]".',
             )
 
     @property
@@ -102,7 +100,8 @@ class Ocr(ModelReward):
             return None
         if not isinstance(text, str) or not self._normalise(text):
             raise DataError(
-                f"The column {self._column!r} holds {value!r:.80}, which has no text to read in the image, for 'ocr'.",
+                f"The column {self._column!r} holds {value!r:.80}, which has no text to read in the image, for "
+                f"{self.name!r}.",
                 fix="write a text that is not empty, or null for a row that the reward does not apply to.",
             )
         return self._normalise(text)
@@ -115,7 +114,21 @@ class Ocr(ModelReward):
         read = self._normalise(read)
         if read == wanted or (self.extra_text and wanted in read):
             return 1.0
-        return 0.0 if self.score == "exact" else max(1 - edit_distance(read, wanted) / len(wanted), 0.0)
+        return self._partial(read, wanted)
+
+    def _partial(self, read: str, wanted: str) -> float:
+        return max(1 - edit_distance(read, wanted) / len(wanted), 0.0)
+
+
+@reward("ocr_exact")
+@dataclass(eq=False, kw_only=True)
+class OcrExact(Ocr):
+    """1 if the text that OCR reads in the image is the wanted one, else 0; texts and options as of `ocr`."""
+
+    name: ClassVar[str] = "ocr_exact"
+
+    def _partial(self, read: str, wanted: str) -> float:
+        return 0.0
 
 
 def quoted_text(prompt: str) -> str | None:
@@ -182,7 +195,7 @@ class OcrReader:
             found = self._engine(bgr)
         except Exception as error:  # onnxruntime and OpenCV raise kinds of their own
             raise RewardError(
-                f"Reward 'ocr' cannot read an image of {image.width} x {image.height} pixels: {first_line(error)}.",
+                f"OCR cannot read an image of {image.width} x {image.height} pixels: {first_line(error)}.",
                 fix="check the installation: python -c 'import rapidocr, onnxruntime'.",
             ) from error
         lines = zip(found.txts or (), found.scores or (), strict=True)

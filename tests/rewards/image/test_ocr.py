@@ -8,7 +8,7 @@ import pytest
 from motet.config import RewardConfig
 from motet.core.errors import ConfigError, DataError, RewardError
 from motet.rewards import bind_policy, resolve
-from motet.rewards.image.ocr import Ocr, OcrReader, edit_distance, quoted_text
+from motet.rewards.image.ocr import Ocr, OcrExact, OcrReader, edit_distance, quoted_text
 from motet.testing import FakePolicy
 from motet.words.world import render, words_of
 from tests.rewards.judges import image, shows
@@ -16,9 +16,9 @@ from tests.rewards.judges import image, shows
 pytest.importorskip("rapidocr")
 
 
-def scores(reads, prompts, given_as="prompt", **options):
+def scores(reads, prompts, given_as="prompt", kind=Ocr, **options):
     """The reward for images in which `reads` are read."""
-    reward = Ocr(**options)
+    reward = kind(**options)
     reward._read = lambda images: [reads[one.width] for one in images]
     images = [image("red", (width, 1)) for width in range(len(prompts))]
     return reward(completions=shows(*images), **{given_as: prompts})
@@ -57,7 +57,7 @@ def test_options_by_hand():
     assert scores(["xxab"], prompts) == [0.0]
     assert scores(["xxab"], prompts, extra_text=True) == [1.0]
     assert scores(["xxb"], prompts, extra_text=True) == [0.0]
-    assert scores(["ax", "ab"], prompts * 2, score="exact") == [0.0, 1.0]
+    assert scores(["ax", "ab"], prompts * 2, kind=OcrExact) == [0.0, 1.0]
 
 
 def test_a_column_instead_of_the_quoted_text():
@@ -94,7 +94,6 @@ def test_a_column_that_is_not_a_text_raises():
     ("options", "message"),
     [
         ({"column": ""}, "column=''"),
-        ({"score": "f1"}, "score='f1'"),
         ({"ignore_case": 1}, "ignore_case=1"),
         ({"detect_side": 8}, "detect_side=8"),
         ({"line_width": 8}, "line_width=8"),
@@ -138,7 +137,7 @@ def test_an_engine_that_fails_raises(monkeypatch):
         raise ValueError("no memory")
 
     fake_engine(monkeypatch, fails)
-    with pytest.raises(RewardError, match="'ocr' cannot read an image of 8 x 8 pixels: ValueError"):
+    with pytest.raises(RewardError, match="OCR cannot read an image of 8 x 8 pixels: ValueError"):
         OcrReader()([image("red", (8, 8))])
 
 
@@ -149,7 +148,7 @@ def test_an_engine_that_fails_raises(monkeypatch):
 )
 def test_the_real_reader_reads_rendered_words(options, right):
     words = words_of("test")[::11][:40]
-    config = RewardConfig(name="ocr", options={"score": "exact", **options})
+    config = RewardConfig(name="ocr_exact", options=options)
     (reward,) = bind_policy([resolve(config, {"image": "image"}, ("prompt",))], FakePolicy())
     images = [render(word, 64, 28) for word in words]
     values = reward(prompts=[], completions=shows(*images), prompt=[f'the word "{word}"' for word in words])
