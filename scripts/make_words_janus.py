@@ -41,7 +41,7 @@ def words_legible(model: torch.nn.Module, rows: WordsRows, count: int) -> tuple[
     vq = model.model.vqmodel
     latents = F.normalize(vq.quant_conv(vq.encoder(to_pixels(images))), dim=1).flatten(2).transpose(1, 2)
     decoded = to_pil_images(vq.decode((latents @ F.normalize(vq.quantize.embedding.weight, dim=-1).T).argmax(-1)))
-    reader = OcrReader(detect=False)
+    reader = OcrReader(detect=False, line_width=96)
     read = [reader(many) for many in (images, decoded)]
     words = [row["word"] for row in shown]
     return tuple(float(np.mean([a.upper() == b for a, b in zip(texts, words, strict=True)])) for texts in read)  # type: ignore[return-value]
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1400)
     arguments = parser.parse_args()
     started = time.monotonic()
     rows = WordsRows("train", arguments.seed, {})
