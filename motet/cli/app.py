@@ -155,6 +155,17 @@ def ask(
     run(checkpoint, image, question, temperature, max_tokens, seed)
 
 
+@app.command("serve-rewards")
+def serve_rewards(
+    path: Annotated[Path, typer.Argument(metavar="CONFIG", help="A reward service (YAML): rewards, host, port, ...")],
+    overrides: Overrides = None,
+) -> None:
+    """Serve rewards over HTTP: see docs/how-to/reward-services.md."""
+    from motet.cli.serve_rewards import serve_rewards as run
+
+    run(path, overrides or [])
+
+
 @app.command()
 def merge(
     models: Annotated[list[Path], typer.Argument(help="Two or more checkpoints, LoRA adapters or run folders.")],

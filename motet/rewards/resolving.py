@@ -35,7 +35,9 @@ def resolve_all(
     return list(found.values())
 
 
-def resolve(config: RewardConfig, scenario_acts: Mapping[str, str], columns: Collection[str] | None) -> BoundReward:
+def resolve(
+    config: RewardConfig, scenario_acts: Mapping[str, str] | None, columns: Collection[str] | None
+) -> BoundReward:
     """The reward of a recipe, for a scenario with these acts and data with these columns (None: unknown).
 
     Raises ConfigError for an unknown name, path, act or option; RewardError for a required column that is not in
@@ -108,9 +110,9 @@ def _make_reward(config: RewardConfig, make: Callable[..., Any]) -> Any:
     return made
 
 
-def _acts(config: RewardConfig, scenario_acts: Mapping[str, str]) -> tuple[str, ...]:
+def _acts(config: RewardConfig, scenario_acts: Mapping[str, str] | None) -> tuple[str, ...]:
     if config.acts is None:
-        return tuple(scenario_acts)
+        return tuple(scenario_acts or ())
     if not config.acts:
         raise ConfigError(
             f"rewards.acts of {config.name!r} is empty.", fix="name an act, or leave it out for all of them."
@@ -120,9 +122,9 @@ def _acts(config: RewardConfig, scenario_acts: Mapping[str, str]) -> tuple[str, 
     return tuple(dict.fromkeys(config.acts))
 
 
-def _check_acts(who: str, acts: Collection[str], scenario_acts: Mapping[str, str], fix: str) -> None:
+def _check_acts(who: str, acts: Collection[str], scenario_acts: Mapping[str, str] | None, fix: str) -> None:
     for act in acts:
-        if act not in scenario_acts:
+        if scenario_acts is not None and act not in scenario_acts:
             raise ConfigError(
                 f"{who} {act!r}, which the scenario does not perform; its acts are: "
                 f"{', '.join(scenario_acts)}.{did_you_mean(act, scenario_acts)}",

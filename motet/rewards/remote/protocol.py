@@ -189,6 +189,11 @@ def check_encoded_image(data: Any, max_pixels: int) -> None:
     check_image({"bytes": _image_bytes(data, "The image")}, Path(), "The image", max_pixels)
 
 
+def encode_value(value: Any, where: str) -> Any:
+    """A value as JSON holds it. Raises RewardError, naming `where`, for one that it cannot hold."""
+    return _Encoder("png")(value, where)
+
+
 class _Encoder:
     """Plain values for JSON; each image is compressed once."""
 
