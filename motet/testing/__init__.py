@@ -1,7 +1,8 @@
-"""For tests of policies and of whatever uses them: the contract of a policy in executable form, and a fake policy."""
+"""For tests: the contract of a policy in executable form, a fake policy, and a fake reward service."""
 
 from motet.testing.check_policy import check_policy
 from motet.testing.fake_policy import CODES, END, FakePolicy, colour_of, number_of
+from motet.testing.fake_reward_server import FakeRewardServer, Fault
 from motet.testing.paper_gpu import PaperGPU, paper_gpu
 from motet.testing.report import ClauseResult, PolicyContractError, PolicyReport, Violation
 
@@ -10,6 +11,8 @@ __all__ = [
     "END",
     "ClauseResult",
     "FakePolicy",
+    "FakeRewardServer",
+    "Fault",
     "PaperGPU",
     "PolicyContractError",
     "PolicyReport",
