@@ -32,6 +32,7 @@ from motet.cli.ray_options import (
     ray_options,
 )
 from motet.cli.reward_commands import reward, rewards
+from motet.cli.serve import serve
 
 app = typer.Typer(
     add_completion=False,
@@ -306,4 +307,5 @@ def doctor() -> None:
 
 app.command()(rewards)
 app.add_typer(reward, name="reward")
+app.command()(serve)
 app.add_typer(bench, name="bench")

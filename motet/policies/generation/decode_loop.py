@@ -18,6 +18,7 @@ from motet.core.trajectory import Sampling
 from motet.numerics.logprobs import action_log_probs, guide, sample, scoring_logits
 from motet.policies.generation.fused_forward import Cache, prefill, step
 from motet.policies.generation.fused_weights import FusedLlama
+from motet.policies.generation.token_listener import token_listener
 
 COMPACT_BELOW = 0.85
 """Finished sequences leave the batch when less than this share of it is still being written.
@@ -191,6 +192,7 @@ class _DecodeLoop:
         self.behaviour = torch.zeros_like(self.log_probs) if sampling.guidance == "conditional" else None
         self.slots: Tensor | slice = slice(None)  # identity mapping until the first compaction
         self.finished = torch.zeros(batch, dtype=torch.bool, device=hidden.device)
+        self.listener = token_listener()
 
     def run(self) -> Decoded:
         """Step until every sequence has stopped or has N actions."""
@@ -198,6 +200,10 @@ class _DecodeLoop:
             tokens = self._act(n)
             if self.stop_ids is not None:
                 tokens = self._drop_finished(n, tokens, self.stop_ids)
+            if self.listener is not None:
+                unfinished = torch.arange(self.ids.shape[1], device=self.ids.device)[self.slots][~self.finished]
+                for sequence in unfinished.tolist():
+                    self.listener(sequence, self.ids[: n + 1, sequence])
             if n + 1 == self.num_actions or not len(tokens):
                 break
             embedded = self.embed(tokens)

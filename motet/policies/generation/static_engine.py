@@ -19,6 +19,7 @@ from motet.policies.generation.decode_loop import STOP_CHECK_EVERY, Decoded, Sep
 from motet.policies.generation.static_cache import StaticCache
 from motet.policies.generation.static_prefill import ContextStore
 from motet.policies.generation.static_step import SlotState, StepModel, append, decode_step
+from motet.policies.generation.token_listener import TokenListener, token_listener
 
 DecodeStep = Callable[[StepModel, StaticCache, SlotState, int], None]
 
@@ -67,7 +68,7 @@ class StaticEngine:
         """Decode sequence b from the F contexts `keys[b]` with noise `uniforms[b]`, whatever slot it gets."""
         self._begin(uniforms)
         waiting, flags = deque(range(len(keys))), FinishedFlags(self.num_slots, uniforms.device)
-        every = STOP_CHECK_EVERY.get(uniforms.device.type, 8)
+        every, listener = STOP_CHECK_EVERY.get(uniforms.device.type, 8), token_listener()
         self._fill(contexts, keys, waiting, uniforms)
         steps = 0
         while self.occupants:
@@ -83,7 +84,16 @@ class StaticEngine:
                 self._fill(contexts, keys, waiting, uniforms)
             if looking:
                 flags.submit(self.state.finished, {slot: one.sequence for slot, one in self.occupants.items()})
+            if listener is not None and steps % every == 0:
+                self._report(listener)
         return self.decoded
+
+    def _report(self, listener: TokenListener) -> None:
+        """Tell the listener what the slots have sampled that go on. This waits for the device."""
+        finished, counts = self.state.finished.tolist(), self.state.counts.tolist()
+        for slot, occupant in self.occupants.items():
+            if not finished[slot]:
+                listener(occupant.sequence, self.state.ids[slot, : counts[slot]])
 
     def _holds(self, slot: int, sequence: int) -> bool:
         return slot in self.occupants and self.occupants[slot].sequence == sequence
