@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -25,6 +25,8 @@ from motet.serving.openai_queue import GenerationQueue, Job, act_requests, as_ht
 from motet.serving.openai_replies import END, ChunkWriter, chat_completion, event, images_reply
 from motet.serving.openai_requests import ChatRequest, ImagesRequest, read_messages
 from motet.serving.openai_text import TextPieces, finished_text, text_decoder
+
+T = TypeVar("T")
 
 HELD_REQUESTS = 8
 """Bodies of the largest size that are held in memory at once."""
@@ -79,8 +81,8 @@ class _OpenAIServer:
         if asked.stream:
             stream = _ChatStream(self.queue, job, self.decode, asked.stops)
             usage = asked.stream_options is not None and asked.stream_options.include_usage
-            return await stream.response(ChunkWriter(self.name), usage)
-        acts = await _result(self.queue.submit(job), request)
+            return await stream.response(request, ChunkWriter(self.name), usage)
+        acts = await self._result(job, request)
         return JSONResponse(chat_completion(self.name, acts, asked.stops))
 
     async def images(self, request: Request, asked: ImagesRequest) -> Response:
@@ -88,7 +90,7 @@ class _OpenAIServer:
         kind = self._check(asked, "image")
         self._check_size(asked.size)
         job = self._job(kind, user(asked.prompt), asked, asked.sampling_changes())
-        acts = await _result(self.queue.submit(job), request)
+        acts = await self._result(job, request)
         return JSONResponse(await run_in_threadpool(images_reply, acts))
 
     async def models(self) -> dict[str, Any]:
@@ -153,10 +155,13 @@ class _OpenAIServer:
             raise as_http_error(error) from error
         return Job(act_requests(kind, context, asked.n or 1, asked.key_seed), sampling)
 
+    async def _result(self, job: Job, request: Request) -> list[Act]:
+        return await _unless_gone(asyncio.wrap_future(self.queue.submit(job).future), job, request)
 
-async def _result(job: Job, request: Request) -> list[Act]:
-    """The job's acts; it is abandoned when the client goes away."""
-    future, gone = asyncio.wrap_future(job.future), asyncio.ensure_future(wait_until_gone(request))
+
+async def _unless_gone(waited: Awaitable[T], job: Job, request: Request) -> T:
+    """What is waited for; when the client goes away first, the job is abandoned."""
+    future, gone = asyncio.ensure_future(waited), asyncio.ensure_future(wait_until_gone(request))
     try:
         await asyncio.wait([future, gone], return_when=asyncio.FIRST_COMPLETED)
         job.abandoned = not future.done()
@@ -181,14 +186,10 @@ class _ChatStream:
         job.on_tokens = on_tokens if decode is not None else None
         job.future.add_done_callback(lambda _: loop.call_soon_threadsafe(self.events.put_nowait, None))
 
-    async def response(self, writer: ChunkWriter, usage: bool) -> Response:
+    async def response(self, request: Request, writer: ChunkWriter, usage: bool) -> Response:
         """Begins with the first text, so that an error before it has a status of its own."""
         self.queue.submit(self.job)
-        try:
-            first = await self.events.get()
-        except asyncio.CancelledError:
-            self.job.abandoned = True
-            raise
+        first = await _unless_gone(self.events.get(), self.job, request)
         if first is None:
             self.job.future.result()  # raises what went wrong
         return StreamingResponse(self._events(writer, usage, first), media_type="text/event-stream")

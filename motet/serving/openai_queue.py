@@ -60,7 +60,7 @@ class GenerationQueue:
         self._thread.start()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return sum(not job.abandoned for job in tuple(self._waiting))
 
     @property
     def running(self) -> bool:
@@ -72,7 +72,7 @@ class GenerationQueue:
         with self._changed:
             if self._stopping:
                 raise _stopping()
-            if len(self._waiting) >= self.max_waiting:
+            if len(self) >= self.max_waiting:
                 raise HttpError(
                     429,
                     f"{self.max_waiting} requests are waiting already.",
