@@ -1,4 +1,4 @@
-"""The built-in suites by name: `shapes`, `rewards`, and the benchmarks of image generation."""
+"""The built-in suites by name: `shapes`, `easy_vqa`, `rewards`, and the benchmarks of image generation."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from motet.core.act_kinds import kinds_making
 from motet.core.errors import ConfigError
 from motet.core.protocols import Policy
 from motet.core.registry import registry
+from motet.evaluation.easy_vqa_suite import EasyVqaSuite
 from motet.evaluation.image_benchmarks.geneval import GenEvalSuite
 from motet.evaluation.rewards_suite import evaluate_tracks
 from motet.evaluation.shapes_suite import evaluate_shapes
@@ -103,5 +104,6 @@ class RewardsSuite(Suite):
 
 
 registry("suite").add("shapes", ShapesSuite())
+registry("suite").add("easy_vqa", EasyVqaSuite())
 registry("suite").add("rewards", RewardsSuite())
 registry("suite").add("geneval", GenEvalSuite())

@@ -11,7 +11,7 @@ from motet.rewards.judge import cycle, image_qa, llm_judge, token_matching
 from motet.rewards.resolving import resolve, resolve_all
 from motet.rewards.reward_models import aesthetic, hps_v2, image_reward, pick_score
 from motet.rewards.scoring import score_groups
-from motet.rewards.shapes import critique, scenes, shapes
+from motet.rewards.shapes import critique, easy_vqa, scenes, shapes
 from motet.rewards.text import exact_match, math_answers, partial_credit
 from motet.rewards.text.gold_check import check_golds
 
@@ -26,6 +26,7 @@ __all__ = [
     "clip",
     "critique",
     "cycle",
+    "easy_vqa",
     "exact_match",
     "gen_eval",
     "hps_v2",
