@@ -8,6 +8,7 @@ from motet.rewards.arguments import StepLog
 from motet.rewards.base import BoundReward, ModelReward, bind_policy, built_in_rewards, reward
 from motet.rewards.image import clip, gen_eval, jpeg, ocr, psnr
 from motet.rewards.judge import cycle, image_qa, llm_judge, token_matching
+from motet.rewards.remote import remote_reward
 from motet.rewards.resolving import resolve, resolve_all
 from motet.rewards.reward_models import aesthetic, hps_v2, image_reward, pick_score
 from motet.rewards.scoring import score_groups
@@ -40,6 +41,7 @@ __all__ = [
     "partial_credit",
     "pick_score",
     "psnr",
+    "remote_reward",
     "resolve",
     "resolve_all",
     "reward",

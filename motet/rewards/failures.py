@@ -84,7 +84,7 @@ def handle_failures(
         error = _call(call, failed, values)
     failed = _unscored(values)
     if error is not None and policy.drop and len(failed) > 1:
-        _call_in_parts(call, failed, values)
+        call_in_parts(call, failed, values)
         failed = _unscored(values)
     if not failed:
         return values
@@ -125,7 +125,8 @@ def _call(call: Call, places: Sequence[int], values: list[Value]) -> RewardError
     return error
 
 
-def _call_in_parts(call: Call, places: Sequence[int], values: list[Value]) -> None:
+def call_in_parts(call: Call, places: Sequence[int], values: list[Value]) -> None:
+    """Fill in the values at some places, whose call failed as a whole, by calls with halves of them, and so on."""
     lost, most = 0, 2 + 2 * math.ceil(math.log2(len(places)))
     parts = deque(_halves(places))
     while parts and lost < most:

@@ -5,6 +5,8 @@ A pool of `concurrent.futures` waits for its threads at its exit, and Python wai
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import contextvars
 import queue
 import threading
@@ -64,3 +66,29 @@ def run_on_threads(call: Callable[[U], T], items: Iterable[U], threads: int, lim
     finally:
         waiting.clear()
     return [results[number] for number in range(count)]
+
+
+async def await_on_thread(call: Callable[[], T]) -> T:
+    """The result of `call` on a daemon thread; other coroutines run meanwhile."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def work() -> None:
+        result, error = None, None
+        try:
+            result = call()
+        except BaseException as raised:  # raised by the coroutine
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has ended: its wait took too long
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
+    return await future

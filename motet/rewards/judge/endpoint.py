@@ -10,11 +10,9 @@ import base64
 import http.client
 import io
 import json
-import os
 import random
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -23,8 +21,9 @@ from PIL import Image
 
 from motet.core.errors import ConfigError, RewardError
 from motet.core.registry import did_you_mean, first_line
+from motet.rewards.http import authorization, fetch, is_temporary
 from motet.rewards.options import check_int, check_non_empty, check_number, raise_option_error
-from motet.rewards.waiting import DeadlineExceeded, run_on_thread, run_on_threads
+from motet.rewards.waiting import run_on_threads
 
 LARGEST_REPLY = 1 << 20
 """Bytes of a reply that are read; a chat completion has a few thousand."""
@@ -93,7 +92,9 @@ def ask(
     """
     if not images:
         return []
-    headers = {"Content-Type": "application/json"} | _authorization(endpoint, reward)
+    headers = {"Content-Type": "application/json"} | authorization(
+        endpoint.key_variable, "endpoint.key_variable", reward
+    )
 
     def one(asked: tuple[Image.Image | Sequence[Image.Image], str]) -> str | Exception:
         shown, question = asked
@@ -121,28 +122,6 @@ def data_url(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Do not follow redirects: urllib would send the key to the new address."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(_NoRedirect)
-
-
-def _authorization(endpoint: Endpoint, reward: str) -> dict[str, str]:
-    if endpoint.key_variable is None:
-        return {}
-    key = os.environ.get(endpoint.key_variable)
-    if not key:
-        raise ConfigError(
-            f"rewards.options.endpoint.key_variable={endpoint.key_variable!r} of {reward!r} is not set.",
-            fix=f"export {endpoint.key_variable}=KEY, or remove key_variable if the server needs no key.",
-        )
-    return {"Authorization": f"Bearer {key}"}
-
-
 def _body(endpoint: Endpoint, images: Sequence[Image.Image], question: str) -> bytes:
     content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
     content.append({"type": "text", "text": question})
@@ -158,41 +137,19 @@ def _body(endpoint: Endpoint, images: Sequence[Image.Image], question: str) -> b
 def _request(endpoint: Endpoint, headers: Mapping[str, str], body: bytes) -> str:
     """The text of one reply; raises the error of the last attempt."""
     url = endpoint.base_url.rstrip("/") + "/chat/completions"
+    limits: dict[str, Any] = {"timeout": endpoint.timeout, "largest": LARGEST_REPLY}
     for attempt in range(endpoint.retries + 1):
-        request = urllib.request.Request(url, body, dict(headers), method="POST")
         try:
-            return _text_of(run_on_thread(lambda request=request: _reply(request, endpoint.timeout), endpoint.timeout))
+            return _text_of(fetch(url, body, headers, too_large="lower endpoint.max_tokens.", **limits))
         except urllib.error.HTTPError as error:
             error.close()
-            if attempt == endpoint.retries or not (error.code in (408, 429) or error.code >= 500):
+            if attempt == endpoint.retries or not is_temporary(error):
                 raise
-        except DeadlineExceeded:
-            if attempt == endpoint.retries:
-                raise TimeoutError(f"no whole reply within {endpoint.timeout:g} s") from None
-        except (OSError, http.client.HTTPException):  # no connection, or a reply that is cut off
+        except (OSError, http.client.HTTPException):  # no connection or reply in time, or one that is cut off
             if attempt == endpoint.retries:
                 raise
         time.sleep(endpoint.backoff * 2**attempt * random.uniform(0.5, 1.0))
     raise AssertionError("unreachable")
-
-
-def _reply(request: urllib.request.Request, timeout: float) -> bytes:
-    """The reply's bytes. `timeout` is how long the server may be silent, and the limit of the whole body: a server that
-    sends a byte now and then does not block the thread without end."""
-    began = time.monotonic()
-    with _OPENER.open(request, timeout=timeout) as response:
-        raw = b""
-        while part := response.read1(1 << 16):
-            raw += part
-            if len(raw) > LARGEST_REPLY:
-                raise RewardError(
-                    f"The endpoint's reply is longer than {LARGEST_REPLY:,} bytes.", fix="lower endpoint.max_tokens."
-                )
-            if time.monotonic() - began > timeout:
-                raise TimeoutError(f"no whole reply within {timeout:g} s")
-    if response.length:  # http.client tells what is missing, and `read1` does not
-        raise http.client.IncompleteRead(raw, response.length)
-    return raw
 
 
 def _text_of(raw: bytes) -> str:
