@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from motet.core.trajectory import TextTokens as TextTokens
     from motet.policies import load_policy as load_policy
     from motet.report.callbacks import Callback as Callback
+    from motet.report.callbacks import StopTraining as StopTraining
     from motet.scenarios import GenerateImage as GenerateImage
     from motet.scenarios import GenerateText as GenerateText
     from motet.scenarios import scenario as scenario
@@ -45,7 +46,7 @@ _NAMES = {
     "motet.core.task": ("Task",),
     "motet.core.trajectory": ("ActWithAdvantage", "DenoisingSteps", "ImageTokens", "TextTokens"),
     "motet.policies": ("load_policy",),
-    "motet.report.callbacks": ("Callback",),
+    "motet.report.callbacks": ("Callback", "StopTraining"),
     "motet.scenarios": ("GenerateImage", "GenerateText", "scenario"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}

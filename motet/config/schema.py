@@ -240,8 +240,8 @@ class RunConfig(Section):
     """Number of checkpoints to keep."""
     log_samples_every: PositiveInt = 20
     """Steps between logged samples (texts and image grids)."""
-    callbacks: tuple[str, ...] = ()
-    """Names or paths (`package.module:name`, `file.py:name`) of callbacks; see docs/how-to/plugins.md."""
+    callbacks: tuple[Choice, ...] = ()
+    """Monitors (docs/how-to/monitors.md) and callbacks, by name or path (`package.module:name`), with options."""
     threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads of torch; None: torch's choice, fewer while other processes compete for the processor."""
 

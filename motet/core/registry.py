@@ -179,7 +179,7 @@ _GROUPS: dict[str, Registry[Any]] = {
     "act_kind": Registry("kind of act", key="sampling", built_in="motet.core.act_kinds"),
     "data": Registry("data source", key="data.source", built_in="motet.data"),
     "suite": Registry("suite", key="eval.suite", built_in="motet.evaluation.suites"),
-    "callback": Registry("callback", key="run.callbacks"),
+    "callback": Registry("callback", key="run.callbacks", built_in="motet.report.monitors"),
 }
 
 

@@ -21,7 +21,6 @@ RESUMABLE_KEYS = frozenset(
         "eval.every",
         "run.steps",
         "run.minutes",
-        "run.callbacks",
         "run.save_every",
         "run.save_minutes",
         "run.keep_checkpoints",
@@ -90,8 +89,9 @@ def check_resume_compatible(folder: RunFolder, recipe: Recipe, start: Mapping[st
 
 
 def _is_resumable(key: str) -> bool:
-    """Whether a key may change; what happens when a reward fails may, so that a run that ended for it can go on."""
-    return key in RESUMABLE_KEYS or re.fullmatch(r"(tracks\..*\.)?rewards\.\d+\.on_failure(\..+)?", key) is not None
+    """Whether a key may change: also callbacks and what happens when a reward fails, so that a stopped run can go on."""
+    keys = r"(tracks\..*\.)?rewards\.\d+\.on_failure(\..+)?|run\.callbacks(\..+)?"
+    return key in RESUMABLE_KEYS or re.fullmatch(keys, key) is not None
 
 
 def _check_length(folder: RunFolder, before: Recipe, recipe: Recipe) -> None:

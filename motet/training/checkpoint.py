@@ -35,6 +35,7 @@ from motet.weights.locate import (
     LEARNER_SHARDS,
     ROLLOUT_WEIGHTS,
     TRAINER_STATE,
+    best_checkpoint,
     check_undamaged,
     checkpoints,
     write_checksums,
@@ -63,7 +64,7 @@ def save_checkpoint(
     keep: int,
     parallel: Parallel | None = None,
 ) -> Path:
-    """Write `folder/step_NNNNNN` and remove all but the newest `keep`. Raises CheckpointError when it cannot.
+    """Write `folder/step_NNNNNN` and remove all but the newest `keep` and the best (`best.json`). Raises CheckpointError when it cannot.
 
     It is written under another name and renamed when it is whole; what a killed process left of that is removed.
     With the `parallel` of a run all of its processes call it; without, or where it `saves_alone`, the main one alone
@@ -123,7 +124,8 @@ def _publish(partial: Path, target: Path, keep: int) -> None:
     os.replace(partial, target)
     sync_folder(folder)
     sync_folder(folder.parent)  # which names `folder`, if it is new
-    for old in checkpoints(folder)[:-keep]:
+    best = best_checkpoint(folder)
+    for old in [path for path in checkpoints(folder) if path != best][:-keep]:
         _remove(old)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from motet.core.errors import CheckpointError
 from motet.distributed.parallel import Parallel
-from motet.report.callbacks import Callback
+from motet.report.callbacks import Callback, CallbackList, StopTraining
 from motet.report.metrics import PhaseTimer
 from motet.report.run_dir import FAILURES, METRICS, RunFolder, metrics_line
 from motet.training.checkpoint import Progress, restore, save_checkpoint
@@ -24,6 +24,8 @@ from motet.weights.locate import latest_checkpoint
 
 Evaluate = Callable[[], dict[str, float]]
 """A quick evaluation on validation items, for the learning curve."""
+RunProbe = tuple[int, Callable[[int], Mapping[str, float]]]
+"""A callback's evaluation: the steps between two of them, and what evaluates after a number of steps."""
 
 
 class Run:
@@ -49,9 +51,12 @@ class Run:
         interrupt: Interrupt,
         evaluate: Evaluate | None = None,
         threads: ThreadTuner | None = None,
+        probes: Sequence[RunProbe] = (),
     ) -> None:
         self.session, self.folder, self.callbacks, self.interrupt = session, folder, callbacks, interrupt
-        self.evaluate = evaluate
+        self.evaluate, self.probes = evaluate, probes
+        self.stopped_by: StopTraining | None = None
+        """Why a callback ended the run, in every process."""
         self.threads = threads  # None: their number stays as it is
         self.processes = session.processes
         self.where: Callable[[], tuple[dict[str, Any], Mapping[str, Tensor]]] = lambda: (session.data_state(), {})
@@ -83,6 +88,9 @@ class Run:
         """
         optimizer = self.session.optimizer
         updates = optimizer.total_steps // self.session.recipe.run.steps
+        if self.first == 0 and not self.finished:
+            for _, probe in self.probes:
+                probe(0)
         while not self.finished:
             # Where the schedule ends, by the clock of rank 0.
             optimizer.total_steps = updates * self.processes.broadcast(self.pace.steps)
@@ -100,10 +108,12 @@ class Run:
 
     def _agree_on_end(self) -> tuple[bool, bool]:
         """Whether this was the last step, and whether a checkpoint is due: the clock of rank 0 says so for all."""
-        votes = self.processes.all_gather((self.interrupt.asked, self.pace.steps, self._due(self.pace.done)))
-        _, num_steps, due = votes[0]
+        stop = self.callbacks.stop if isinstance(self.callbacks, CallbackList) else None
+        due = self._due(self.pace.done) or self.callbacks.wants_checkpoint
+        votes = self.processes.all_gather((self.interrupt.asked, self.pace.steps, due, stop))
+        _, num_steps, due, self.stopped_by = votes[0]
         self.finished = self.pace.done >= num_steps
-        return self.finished or any(asked for asked, _, _ in votes), due
+        return self.finished or self.stopped_by is not None or any(asked for asked, _, _, _ in votes), due
 
     def report(self, step: int, metrics: Mapping[str, float], failures: Sequence[Mapping[str, Any]] = ()) -> None:
         """A step is done: write its metrics, with its times, and its failed trajectories; call the callbacks.
@@ -117,6 +127,11 @@ class Run:
                 evaluated = self.evaluate()
             self.callbacks.on_eval(step + 1, evaluated)
             metrics = {**metrics, **evaluated}
+        for every, probe in self.probes:
+            if (step + 1) % every == 0:
+                self._note(step, metrics, failures)
+                with self._timer.phase("eval"):
+                    metrics = {**metrics, **probe(step + 1)}
         metrics = self._note(step, metrics, failures)
         self._write_lines()
         self.callbacks.on_step_end(step + 1, metrics)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
 from motet.core.errors import ConfigError
 from motet.core.trajectory import Group, Scores
 from motet.distributed.shared_groups import is_remote_group, merge_values, share_groups, share_scores
+from motet.report.callbacks import CallbackList, RolloutBatch
 from motet.report.empty_rewards import STEPS, EmptyRewards
 from motet.report.metrics import PhaseTimer, act_metrics, reward_metrics
 from motet.report.run_dir import WARNINGS
@@ -192,7 +193,7 @@ class _Trainer:
             for batch in batches
             for line in failure_lines(step, batch.all_groups, batch.all_scores, batch.track.name)
         ]
-        run.report(step, metrics, failures)
+        run.report(step, {**metrics, **self._tell_callbacks(step, batches, timer)}, failures)
         for batch in batches:
             track = batch.track
             if (step + 1) % self.recipe.run.log_samples_every == 0:
@@ -201,6 +202,20 @@ class _Trainer:
                 run.folder.append_line(WARNINGS, {"step": step, "message": message})
                 if self.session.processes.is_main:
                     warnings.warn(message, stacklevel=2)
+
+    def _tell_callbacks(self, step: int, batches: Sequence[TrackBatch], timer: PhaseTimer) -> Mapping[str, float]:
+        """Show callbacks what was rolled out; the metrics that they return."""
+        callbacks = self.run.callbacks
+        if not (isinstance(callbacks, CallbackList) and callbacks.has("on_rollout")):
+            return {}
+        shown: list[RolloutBatch] = []
+        for batch in batches:
+            own = [p for p, group in enumerate(batch.groups) if not is_remote_group(group)]
+            groups, scores = [batch.groups[p] for p in own], [batch.scores[p] for p in own]
+            weights = {reward.name: reward.weight for reward in batch.track.rewards}
+            shown.append(RolloutBatch(batch.track.name, groups, scores, weights))
+        with timer.phase("callbacks"):
+            return callbacks.on_rollout(step + 1, shown)
 
     def _save_samples(self, step: int, batch: TrackBatch) -> None:
         """Write samples of the groups of all processes; each process shows its own."""

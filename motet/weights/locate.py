@@ -17,6 +17,8 @@ LEARNER_SHARDS = "learner"
 """The folder in place of `LEARNER` where several processes wrote it, each its shards."""
 CHECKSUMS = "SHA256SUMS"
 """Checksums of a checkpoint's files, in the format of `sha256sum -c`."""
+BEST = "best.json"
+"""The file among a run's checkpoints that names the best one, which is kept (the callback `best_checkpoint`)."""
 _CONFIGS = (CONFIG, "adapter_config.json", "model_index.json")
 _NAME = re.compile(r"step_(\d+)")
 _BLOCK, _BLOCKS = 4096, 64
@@ -38,6 +40,15 @@ def latest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint in a folder; None if there is none."""
     complete = checkpoints(folder)
     return complete[-1] if complete else None
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that `best.json` in the folder of checkpoints names; None without one."""
+    try:
+        name = json.loads((folder / BEST).read_text(encoding="utf-8"))["checkpoint"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return folder / str(name)
 
 
 def write_checksums(folder: Path) -> None:

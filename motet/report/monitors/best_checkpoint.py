@@ -1,0 +1,71 @@
+"""Keep the checkpoint that is best by an evaluation metric, beside the newest ones."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+from motet.config import Recipe
+from motet.core.atomic_files import write_atomic
+from motet.core.errors import ConfigError
+from motet.core.registry import did_you_mean
+from motet.report.callbacks import Callback, Metrics
+from motet.report.monitors.base import option_error
+from motet.weights.locate import BEST
+
+
+class BestCheckpoint(Callback):
+    """Saves a checkpoint whenever `metric`, as `metrics.jsonl` names it (`eval/NAME`), is better than ever before.
+
+    `mode` is max or min. `checkpoints/best.json` names the checkpoint, which `run.keep_checkpoints` neither counts nor
+    removes; a resumed run goes on with it. Evaluations every `eval.every` steps count, those before and after the run,
+    which use more items, do not.
+    """
+
+    name: ClassVar[str] = "best_checkpoint"
+
+    def __init__(self, metric: Any = None, mode: Any = "max") -> None:
+        if not isinstance(metric, str) or not metric:
+            raise option_error(self.name, "metric", metric, "the name of a metric, such as eval/NAME")
+        if mode not in ("max", "min"):
+            raise option_error(self.name, "mode", mode, "max or min")
+        self.metric, self.sign = metric, 1.0 if mode == "max" else -1.0
+        self._file: Path | None = None
+        self._best = -math.inf
+        self._pending: tuple[int, float] | None = None
+
+    @property
+    def wants_checkpoint(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the last step is the best so far."""
+        return self._pending is not None
+
+    def on_run_start(self, recipe: Recipe, folder: Path) -> None:
+        if self.metric.startswith("eval/") and recipe.eval.every is None:
+            raise ConfigError(
+                f"run.callbacks: {self.name!r} compares {self.metric!r}, but the run does not evaluate during training.",
+                fix="set eval.every to the steps between evaluations.",
+            )
+        self._file = folder / "checkpoints" / BEST
+        if self._file.is_file():
+            self._best = self.sign * float(json.loads(self._file.read_text(encoding="utf-8"))["value"])
+
+    def on_step_end(self, step: int, metrics: Metrics) -> None:
+        value = metrics.get(self.metric)
+        if value is None and any(name.startswith("eval/") for name in metrics):
+            raise ConfigError(
+                f"run.callbacks: {self.name!r} compares {self.metric!r}, which is not a metric of the step."
+                f"{did_you_mean(self.metric, metrics)}",
+                fix=f"name one of {', '.join(sorted(name for name in metrics if name.startswith('eval/')))}.",
+            )
+        better = value is not None and self.sign * value > self._best
+        self._pending = (step, value) if better and value is not None else None
+
+    def on_checkpoint(self, step: int, checkpoint: Path) -> None:
+        if self._pending is None or self._pending[0] != step or self._file is None:
+            return
+        _, value = self._pending
+        self._best, self._pending = self.sign * value, None
+        content = {"checkpoint": checkpoint.name, "step": step, "metric": self.metric, "value": value}
+        write_atomic(self._file, (json.dumps(content, indent=2) + "\n").encode("utf-8"))
