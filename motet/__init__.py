@@ -61,6 +61,7 @@ __all__ = [
     "Optimizer",
     "Policy",
     "Recipe",
+    "StopTraining",
     "Task",
     "TextTokens",
     "__version__",

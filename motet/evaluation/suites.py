@@ -13,6 +13,7 @@ from motet.core.act_kinds import kinds_making
 from motet.core.errors import ConfigError
 from motet.core.protocols import Policy
 from motet.core.registry import registry
+from motet.evaluation import image_statistics_suite as image_statistics_suite
 from motet.evaluation.easy_vqa_suite import EasyVqaSuite
 from motet.evaluation.image_benchmarks.geneval import GenEvalSuite
 from motet.evaluation.rewards_suite import evaluate_tracks

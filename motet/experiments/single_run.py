@@ -7,18 +7,19 @@ import statistics
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from motet.config import Recipe, to_yaml
-from motet.core.errors import ConfigError, MotetError, NumericsError
+from motet.core.errors import MotetError, NumericsError
 from motet.core.protocols import TrainablePolicy
 from motet.core.registry import is_object_path
 from motet.distributed.parallel import Parallel
 from motet.distributed.processes import Processes
 from motet.evaluation.reconstruction import reconstruct_sample, reconstruction_grid
+from motet.experiments.monitoring import make_probes, raise_if_stopped
 from motet.policies.loading import LoadSpec
 from motet.report.callbacks import CallbackList, resolve_callbacks
 from motet.report.image_grid import make_image_grid, save_image
@@ -29,7 +30,7 @@ from motet.report.terminal import Terminal
 from motet.training.checkpoint import Progress
 from motet.training.engines import LOCAL, Engines
 from motet.training.rollout_pipeline import check_engines
-from motet.training.run_loop import Run, RunProbe
+from motet.training.run_loop import Run
 from motet.training.setup import TrainingSetup, setup_eval, setup_rl, setup_sft
 from motet.training.sft import train_sft
 from motet.training.signals import Interrupt, Stopped
@@ -229,14 +230,9 @@ def _saved_so_far(folder: RunFolder) -> str:
 
 def _progress_if_finished(context: _RunContext, run: Run, progress: Progress) -> Progress:
     """The progress of a finished run. Raises Stopped, with the resume command, for an interrupted one."""
-    stop = run.stopped_by
-    if not run.finished and stop is not None:
-        raise Stopped(f"{stop.problem} The run is saved after step {progress.step}. Fix: {stop.fix} To go on all the "
-                      f"same, set the monitor's action to warn and resume with: {context.resume_command}")
+    raise_if_stopped(run, context.resume_command)
     if not run.finished:
         raise Stopped(f"Saved after step {progress.step}. Resume with: {context.resume_command}")
-    if stop is not None and context.processes.is_main:
-        warnings.warn(f"{stop} (It was the last step.)", stacklevel=2)
     return progress
 
 
@@ -245,37 +241,11 @@ def _run(context: _RunContext, session: TrainingSetup) -> Run:
     suite = context.suite
     settings = SuiteSettings(session, quick=True)
     quick_eval = None if suite is None else lambda: _eval_metrics(evaluate(suite, session.policy, settings))
-    probes = _probes(context, session)
-    run = Run(session, context.folder, context.callbacks, context.interrupt, quick_eval, context.threads, probes)
+    callbacks, probes = context.callbacks, make_probes(session, context.callbacks)
+    run = Run(session, context.folder, callbacks, context.interrupt, quick_eval, context.threads, probes)
     context.bar.steps = lambda: run.pace.steps
     context.callbacks.last = run.first, {}
     return run
-
-
-def _probes(context: _RunContext, session: TrainingSetup) -> list[RunProbe]:
-    """The evaluations that callbacks of the main process ask for, which all processes make together."""
-    made: list[RunProbe] = []
-    for place, probe in context.processes.broadcast(context.callbacks.probes):
-        recipe = session.recipe
-        config = recipe.eval.model_copy(update={"suite": probe.suite})
-        own = replace(session, recipe=recipe.model_copy(update={"eval": config}))
-        suite = resolve_suite(own.recipe)
-        if suite is None or (suite.needs_rewards and not (context.suite and context.suite.needs_rewards)):
-            raise ConfigError(
-                f"run.callbacks: the suite {probe.suite.name!r} cannot be a monitor's: it evaluates nothing, or the "
-                "recipe's own rewards.",
-                fix="name another suite, or set eval.suite to it.",
-            )
-        suite.check(session.policy)
-        made.append((probe.every, partial(_probe, context, suite, own, place)))
-    return made
-
-
-def _probe(context: _RunContext, suite: Suite, session: TrainingSetup, place: int, step: int) -> Mapping[str, float]:
-    """Evaluate and tell the callback that asked; the metrics that it returns, in the main process."""
-    metrics = evaluate(suite, session.policy, SuiteSettings(session, quick=True)).metrics
-    with context.processes.phase("callbacks"):
-        return context.callbacks.on_probe_of(place, step, metrics) if context.processes.is_main else {}
 
 
 def _check_images(context: _RunContext, session: TrainingSetup) -> None:

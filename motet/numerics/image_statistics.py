@@ -5,6 +5,8 @@ Pixels are RGB in [0, 1], `[B, 3, H, W]`. Colours are counted in `LEVELS` levels
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -42,7 +44,7 @@ def colour_histogram(pixels: Pixels) -> Float[Tensor, "B K"]:
 
 def colour_entropy(histogram: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:
     """Shannon entropy of the colours in bits; 0 for an image of one colour."""
-    return torch.special.entr(histogram).sum(dim=1) / torch.log(histogram.new_tensor(2.0))
+    return -torch.xlogy(histogram, histogram).sum(dim=1) / math.log(2)
 
 
 def dominant_colour(histogram: Float[Tensor, "B K"]) -> Float[Tensor, "B"]:

@@ -66,7 +66,7 @@ class Callback:
         """
 
     def on_probe(self, step: int, metrics: Metrics) -> Metrics | None:
-        """After its `probe` was evaluated when `step` steps are done; what it returns is added to the step's metrics."""
+        """After its `probe` was evaluated when `step` steps are done; what it returns is added to the metrics."""
 
     def on_step_end(self, step: int, metrics: Metrics) -> None:
         """After step number `step`, counted from 1."""

@@ -64,7 +64,7 @@ def save_checkpoint(
     keep: int,
     parallel: Parallel | None = None,
 ) -> Path:
-    """Write `folder/step_NNNNNN` and remove all but the newest `keep` and the best (`best.json`). Raises CheckpointError when it cannot.
+    """Write `folder/step_NNNNNN`; remove all but the newest `keep` and the best (`best.json`). Raises CheckpointError.
 
     It is written under another name and renamed when it is whole; what a killed process left of that is removed.
     With the `parallel` of a run all of its processes call it; without, or where it `saves_alone`, the main one alone

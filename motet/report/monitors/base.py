@@ -62,7 +62,7 @@ class Bound:
                 f"run.callbacks: {monitor!r} has no limit{f' in {option}' if option else ''}.",
                 fix=f"set one or more of {', '.join(LIMITS)}.",
             )
-        return cls(**limits)
+        return cls(**{name: float(value) for name, value in limits.items()})
 
     @property
     def is_relative(self) -> bool:

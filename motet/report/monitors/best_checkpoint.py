@@ -44,7 +44,7 @@ class BestCheckpoint(Callback):
     def on_run_start(self, recipe: Recipe, folder: Path) -> None:
         if self.metric.startswith("eval/") and recipe.eval.every is None:
             raise ConfigError(
-                f"run.callbacks: {self.name!r} compares {self.metric!r}, but the run does not evaluate during training.",
+                f"run.callbacks: {self.name!r} compares {self.metric!r}, which no step is evaluated for.",
                 fix="set eval.every to the steps between evaluations.",
             )
         self._file = folder / "checkpoints" / BEST

@@ -11,7 +11,7 @@ from motet.report.monitors.base import Bound, Monitor, option_error
 
 
 class MetricBound(Monitor):
-    """Compares `metric`, as `metrics.jsonl` names it (`rewards/NAME/mean`), with `min`, `max`, `min_ratio`, `max_ratio`.
+    """Compares `metric`, as `metrics.jsonl` names it (`rewards/NAME/mean`), with min, max, min_ratio and max_ratio.
 
     A reward of weight 0 is logged and not trained on: one that falls while the others rise shows reward hacking. A step
     without the metric is not checked; if no step of the first `baseline` ones has it, ConfigError.
