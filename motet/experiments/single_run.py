@@ -242,7 +242,7 @@ def _run(context: _RunContext, session: TrainingSetup) -> Run:
     settings = SuiteSettings(session, quick=True)
     quick_eval = None if suite is None else lambda: _eval_metrics(evaluate(suite, session.policy, settings))
     callbacks, probes = context.callbacks, make_probes(session, context.callbacks)
-    run = Run(session, context.folder, callbacks, context.interrupt, quick_eval, context.threads, probes)
+    run = Run(session, context.folder, callbacks, context.interrupt, quick_eval, context.threads, probes=probes)
     context.bar.steps = lambda: run.pace.steps
     context.callbacks.last = run.first, {}
     return run

@@ -51,6 +51,7 @@ class Run:
         interrupt: Interrupt,
         evaluate: Evaluate | None = None,
         threads: ThreadTuner | None = None,
+        *,
         probes: Sequence[RunProbe] = (),
     ) -> None:
         self.session, self.folder, self.callbacks, self.interrupt = session, folder, callbacks, interrupt

@@ -22,11 +22,11 @@ class MetricBound(Monitor):
     def __init__(
         self,
         metric: Any = None,
+        *,
         min: Any = None,
         max: Any = None,
         min_ratio: Any = None,
         max_ratio: Any = None,
-        *,
         action: Any = "warn",
         patience: Any = 3,
         baseline: Any = 5,

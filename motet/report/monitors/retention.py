@@ -27,11 +27,11 @@ class Retention(Monitor):
         suite: Any = None,
         metric: Any = None,
         every: Any = None,
+        *,
         min: Any = None,
         max: Any = None,
         min_ratio: Any = None,
         max_ratio: Any = None,
-        *,
         action: Any = "warn",
         patience: Any = 1,
     ) -> None:
