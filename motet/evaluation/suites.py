@@ -15,7 +15,9 @@ from motet.core.protocols import Policy
 from motet.core.registry import registry
 from motet.evaluation import image_statistics_suite as image_statistics_suite
 from motet.evaluation.easy_vqa_suite import EasyVqaSuite
+from motet.evaluation.image_benchmarks.dpg import DPGSuite
 from motet.evaluation.image_benchmarks.geneval import GenEvalSuite
+from motet.evaluation.image_benchmarks.wise import WiseSuite
 from motet.evaluation.rewards_suite import evaluate_tracks
 from motet.evaluation.shapes_suite import evaluate_shapes
 from motet.report.tables import rewards_table, suite_table
@@ -108,3 +110,5 @@ registry("suite").add("shapes", ShapesSuite())
 registry("suite").add("easy_vqa", EasyVqaSuite())
 registry("suite").add("rewards", RewardsSuite())
 registry("suite").add("geneval", GenEvalSuite())
+registry("suite").add("dpg", DPGSuite())
+registry("suite").add("wise", WiseSuite())

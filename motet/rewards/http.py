@@ -24,20 +24,20 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(_NoRedirect)
 
 
-def authorization(variable: str | None, option: str, reward: str) -> dict[str, str]:
+def authorization(variable: str | None, key: str, name: str) -> dict[str, str]:
     """The header with the key that an environment variable holds; empty without a variable.
 
-    Raises ConfigError, naming the reward and its option, when the variable is not set.
+    Raises ConfigError, naming the key that names the variable, and whose it is, when the variable is not set.
     """
     if variable is None:
         return {}
-    key = os.environ.get(variable)
-    if not key:
+    secret = os.environ.get(variable)
+    if not secret:
         raise ConfigError(
-            f"rewards.options.{option}={variable!r} of {reward!r} is not set.",
-            fix=f"export {variable}=KEY, or remove {option.rpartition('.')[2]} if the server needs no key.",
+            f"{key}={variable!r} of {name!r} is not set.",
+            fix=f"export {variable}=KEY, or remove {key.rpartition('.')[2]} if the server needs no key.",
         )
-    return {"Authorization": f"Bearer {key}"}
+    return {"Authorization": f"Bearer {secret}"}
 
 
 def fetch(

@@ -40,7 +40,8 @@ def summarize(
     values. `by_row` are the means of each prompt, `interval` is the half-width of the 95 % interval over prompts.
     """
     groups: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(name for _, _, scores in scored for score in scores for name in score.groups):
+    found = {name for _, _, scores in scored for score in scores for name in score.groups}
+    for name in [*(name for name in weights if name in found), *sorted(found - weights.keys())]:
         values = [[v for score in scores for v in score.groups.get(name, ())] for _, _, scores in scored]
         by_row = [statistics.fmean(own) if own else None for own in values]
         rows = [mean for mean in by_row if mean is not None]

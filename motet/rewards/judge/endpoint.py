@@ -90,11 +90,25 @@ def ask(
 
     Raises ConfigError when the key's variable is not set, RewardError when every single request failed.
     """
+    replies = ask_each(endpoint, images, questions, reward)
+    return [None if isinstance(reply, Exception) else reply for reply in replies]
+
+
+def ask_each(
+    endpoint: Endpoint,
+    images: Sequence[Image.Image | Sequence[Image.Image]],
+    questions: Sequence[str],
+    name: str,
+    what: str = "Reward",
+    key: str = "rewards.options.endpoint",
+) -> list[str | Exception]:
+    """As `ask`, with the error of each failed request. Errors call whoever asks `what` `name`, and the endpoint `key`.
+
+    Raises ConfigError when the key's variable is not set, RewardError when every single request failed.
+    """
     if not images:
         return []
-    headers = {"Content-Type": "application/json"} | authorization(
-        endpoint.key_variable, "endpoint.key_variable", reward
-    )
+    headers = {"Content-Type": "application/json"} | authorization(endpoint.key_variable, f"{key}.key_variable", name)
 
     def one(asked: tuple[Image.Image | Sequence[Image.Image], str]) -> str | Exception:
         shown, question = asked
@@ -108,11 +122,11 @@ def ask(
     if all(isinstance(reply, Exception) for reply in replies):
         assert isinstance(replies[0], Exception)
         raise RewardError(
-            f"Reward {reward!r} sent {len(replies)} requests to {endpoint.base_url}, and all requests failed: "
+            f"{what} {name!r} sent {len(replies)} requests to {endpoint.base_url}, and all requests failed: "
             f"{first_line(replies[0])}.",
-            fix="check that the server runs and serves the model; check rewards.options.endpoint.",
+            fix=f"check that the server runs and serves the model; check {key}.",
         )
-    return [None if isinstance(reply, Exception) else reply for reply in replies]
+    return replies
 
 
 def data_url(image: Image.Image) -> str:

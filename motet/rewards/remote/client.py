@@ -79,7 +79,7 @@ class ServiceClient:
         return self._ask(urls, path, json.dumps(arguments).encode(), lambda raw: parse_reply(raw, count))
 
     def _ask(self, urls: Sequence[str], path: str, body: bytes | None, parse: Any) -> Any:
-        headers = authorization(self.token_variable, "token_variable", "remote")
+        headers = authorization(self.token_variable, "rewards.options.token_variable", "remote")
         headers |= {"Content-Type": "application/json"}
         settings: dict[str, Any] = {"timeout": self.timeout, "largest": LARGEST_REPLY}
         settings["too_large"] = "lower rewards.options.chunk_size."
