@@ -10,7 +10,7 @@ from motet.rewards.image import clip, gen_eval, jpeg, ocr, psnr
 from motet.rewards.judge import cycle, image_qa, llm_judge, token_matching
 from motet.rewards.remote import remote_reward
 from motet.rewards.resolving import resolve, resolve_all
-from motet.rewards.reward_models import aesthetic, hps_v2, image_reward, pick_score
+from motet.rewards.reward_models import aesthetic, edit_reward, hps_v2, hps_v3, image_reward, pick_score
 from motet.rewards.scoring import score_groups
 from motet.rewards.shapes import critique, easy_vqa, scenes, shapes
 from motet.rewards.text import exact_match, math_answers, partial_credit
@@ -28,9 +28,11 @@ __all__ = [
     "critique",
     "cycle",
     "easy_vqa",
+    "edit_reward",
     "exact_match",
     "gen_eval",
     "hps_v2",
+    "hps_v3",
     "image_qa",
     "image_reward",
     "improvement",

@@ -24,7 +24,7 @@ from motet.rewards.reward_models.weights import load_module, read_weights
     info=RewardInfo(
         range="unbounded; about 1 to 10",
         model="openai/clip-vit-large-patch14 and a head",
-        license="Apache-2.0 (the head's repository; CLIP's was not verified)",
+        license="head's code Apache-2.0; weights unverified",
         size="0.3 billion parameters",
         runs=DEVICE,
     ),

@@ -28,7 +28,7 @@ from motet.rewards.reward_models.weights import build_model, read_weights
     info=RewardInfo(
         range="[-1, 1]; about 0.15 to 0.35",
         model="xswu/HPSv2",
-        license="Apache-2.0 (the code's; the weights' was not verified)",
+        license="code Apache-2.0; weights unverified",
         size="1.0 billion parameters",
         runs=DEVICE,
     ),

@@ -52,7 +52,7 @@ UNUSED = ("vision_proj.", "text_proj.", "itm_head.")
     info=RewardInfo(
         range="unbounded; mean 0, deviation 1 on the authors' data",
         model="THUDM/ImageReward",
-        license="Apache-2.0 (the code's; the weights' was not verified)",
+        license="code Apache-2.0; weights unverified",
         size="0.4 billion parameters",
         runs=DEVICE,
     ),

@@ -25,7 +25,7 @@ CLIP_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
     info=RewardInfo(
         range="logit scale x [-1, 1]; about 15 to 25",
         model="yuvalkirstain/PickScore_v1",
-        license="MIT (the code's; the weights' was not verified)",
+        license="code MIT; weights unverified",
         size="1.0 billion parameters",
         runs=DEVICE,
     ),
