@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 from motet.core.errors import ConfigError, MotetError, RewardError
 from motet.core.registry import first_line
 from motet.report.terminal import say
-from motet.rewards.remote.protocol import RewardInfo, ScoreReply, ScoreRequest
+from motet.rewards.remote.protocol import RewardInfo, ScoreReply, ScoreRequest, parse_reply
 from motet.serving.http import HttpError
 from motet.serving.rewards_config import ServedReward
 from motet.serving.rewards_loading import LoadedReward, load_models, resolve_served
@@ -187,11 +187,11 @@ class ProcessRunner:
         self._calling = True
         try:
             async with asyncio.timeout(self._served.timeout):
-                return ScoreReply.model_validate_json(await self._exchange(frame(request)))
+                return parse_reply(await self._exchange(frame(request)), len(request.completions))
         except TimeoutError:
             await self._restart(f"took longer than {self._served.timeout:g} s and was killed")
             raise _too_long(self._served) from None
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, RewardError) as error:
             await self._died(error)
         finally:
             self._calling = False

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Path, Request, Response
 
 from motet.core.errors import DataError, MotetError, RewardError
 from motet.core.images import OversizedImage
@@ -203,7 +203,7 @@ def _add_routes(app: FastAPI, service: RewardService) -> None:
         responses={**_ERRORS, **_REWARD_ERRORS},
         openapi_extra={"requestBody": body},
     )
-    async def score(reward: str, request: Request) -> Response:
+    async def score(request: Request, reward: str = Path(json_schema_extra={"enum": [*service.queues]})) -> Response:
         """Score completions: one value or one error for each."""
         reply = await service.score(reward, request)
         return Response(reply.model_dump_json(), media_type="application/json")

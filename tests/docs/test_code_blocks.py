@@ -23,6 +23,7 @@ from motet.cli.app import app
 from motet.config import parse_recipe
 from motet.config.stages import is_plan, load_plan, parse_plan
 from motet.config.sweep import is_sweep, load_sweep
+from motet.serving.rewards_config import load_service
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -67,6 +68,7 @@ def test_python_runs(page: Path, tiny_checkpoint, tmp_path) -> None:
 
 @pytest.mark.parametrize("page", with_blocks("yaml"))
 def test_yaml_is_a_recipe(page: Path, tmp_path) -> None:
+    """Or the configuration of a reward service, which has a port."""
     for text in blocks(page, "yaml"):
         text = text.replace("[...]", "[{name: format, acts: [answer]}]").replace(", ...", "")
         content = yaml.safe_load(text)
@@ -74,6 +76,10 @@ def test_yaml_is_a_recipe(page: Path, tmp_path) -> None:
             content.setdefault("shared", {}).setdefault("policy", {"path": "x"})
             content["shared"].setdefault("run", {"steps": 1})
             assert parse_plan(content, tmp_path, source=page.name).stages
+            continue
+        if "port" in content:
+            (tmp_path / "service.yaml").write_text(text)
+            assert load_service(tmp_path / "service.yaml").rewards
             continue
         if set(content) == {"options"}:  # of a reward
             content = {"rewards": [{"name": "cycle", **content}]}

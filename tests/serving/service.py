@@ -4,14 +4,18 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
 from PIL import Image
 
 from motet.core.errors import MotetError
+from motet.serving.http import Server, bind
 from motet.serving.rewards_config import ServiceConfig
 from motet.serving.rewards_service import RewardService, build_app
 
@@ -75,3 +79,21 @@ def serve(settings: ServiceConfig, use: Callable[[Client], Awaitable[Any]], **op
             return await use(client)
 
     return asyncio.run(run())
+
+
+@contextmanager
+def serving(settings: ServiceConfig) -> Iterator[str]:
+    """The address of a service on a thread."""
+    addresses: queue.SimpleQueue[str] = queue.SimpleQueue()
+    service = RewardService(settings, print)
+    server = Server(build_app(service, None), bind("127.0.0.1", 0), announce=addresses.put)
+    thread = threading.Thread(target=server.answer)
+    thread.start()
+    try:
+        url = addresses.get(timeout=30)
+        while httpx.get(f"{url}/health").status_code != 200:
+            time.sleep(0.05)
+        yield url
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -1,8 +1,8 @@
 """Reward services: what is scored, what fails, and what is rejected; nothing is 0 for a failure."""
 
 import asyncio
-import json
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -13,7 +13,7 @@ from motet.serving.rewards_config import load_service
 from motet.serving.rewards_runner import State
 from motet.serving.rewards_service import RewardService
 from tests.serving import served_rewards
-from tests.serving.service import body, config, encoded, generated, serve, text
+from tests.serving.service import body, config, encoded, generated, serve, serving, text
 
 PATH = "tests.serving.served_rewards:"
 BY_TEXT = {"name": f"{PATH}by_text"}
@@ -152,22 +152,12 @@ def test_a_call_that_takes_too_long_is_an_error_and_the_reward_comes_back() -> N
 
 def test_a_request_whose_client_has_gone_is_not_scored() -> None:
     served_rewards.CALLS.clear()
-
-    async def use(client):
-        first = asyncio.create_task(client.score("by_text", text("one")))
-        gone = asyncio.create_task(client.service.queues["by_text"].score(None or _parsed("two")))
-        await asyncio.sleep(0.05)
-        gone.cancel()
-        return await first
-
-    assert serve(config(BY_TEXT, batching={"wait_ms": 200}), use).json()["values"] == [3.0]
-    assert served_rewards.CALLS == [1]
-
-
-def _parsed(said):
-    from motet.rewards.remote.protocol import parse_request
-
-    return parse_request(json.dumps(body(text(said))).encode())
+    with serving(config(BY_TEXT, batching={"wait_ms": 400})) as url:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}/v1/score/by_text", json=body(text("gone")), timeout=0.1)
+        reply = httpx.post(f"{url}/v1/score/by_text", json=body(text("a"), text("b")), timeout=10)
+    assert reply.json()["values"] == [1.0, 1.0]
+    assert served_rewards.CALLS == [2]
 
 
 def test_the_list_of_rewards_says_what_to_send() -> None:
