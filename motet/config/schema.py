@@ -101,6 +101,8 @@ class CallOptions(Section):
 
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Time limit in seconds of one call with all completions of a step; a longer call has failed."""
+    process: bool = False
+    """Call the reward in a worker process, which is killed at the timeout and started again when it dies."""
 
 
 class RetryOptions(CallOptions):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
+from motet.config.schema import RewardConfig
 from motet.core.errors import RewardError
 from motet.core.protocols import Policy
 from motet.core.registry import Registry, registry
@@ -111,7 +112,8 @@ class BoundReward:
     `required_columns` are the columns that it requires, `required` all parameters without a default. `accepts` are the
     arguments (`motet.rewards.arguments`) and columns that it takes; None: all (its signature ends in `**columns`).
     `takes_policy`: its signature has a parameter `policy`, which `bind_policy` fills. `trusted`: it does not modify its
-    arguments, and so needs no copies. `failure`: what happens when a call fails.
+    arguments, and so needs no copies. `failure`: what happens when a call fails. `config` and `scenario_acts` are what
+    it was resolved from, for a worker process.
     """
 
     name: str
@@ -126,6 +128,8 @@ class BoundReward:
     required: frozenset[str] = frozenset()
     trusted: bool = False
     failure: FailurePolicy = field(default_factory=FailurePolicy)
+    config: RewardConfig | None = None
+    scenario_acts: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def takes(self, argument: str) -> bool:
         """Whether the function takes this argument."""
@@ -165,13 +169,25 @@ class BoundReward:
 
 
 def bind_policy(rewards: Sequence[BoundReward], policy: Policy) -> list[BoundReward]:
-    """The rewards with their models loaded, and with the policy bound to a parameter `policy` where there is one."""
+    """The rewards with their models loaded, and with the policy bound to a parameter `policy` where there is one.
+
+    Those of `on_failure.process` are called in worker processes, which load the models.
+    """
     for bound in rewards:
-        if isinstance(bound.function, ModelReward):
+        if isinstance(bound.function, ModelReward) and not bound.failure.process:
             try:
                 bound.function.prepare(policy)
             except SystemExit as stop:
                 raise RewardError(
                     f"Reward {bound.name!r} called sys.exit({stop.code!r}) in prepare().", fix="raise an error instead."
                 ) from stop
-    return [replace(r, options={**r.options, "policy": policy}) if r.takes_policy else r for r in rewards]
+    return [_bound(reward, policy) for reward in rewards]
+
+
+def _bound(reward: BoundReward, policy: Policy) -> BoundReward:
+    if reward.failure.process:
+        from motet.rewards.models import device_of
+        from motet.rewards.process import ProcessReward  # which is made of bound rewards
+
+        return replace(reward, function=ProcessReward(reward, str(device_of(policy))), options={}, trusted=True)
+    return replace(reward, options={**reward.options, "policy": policy}) if reward.takes_policy else reward

@@ -6,7 +6,7 @@ import asyncio
 import math
 import numbers
 from collections.abc import Awaitable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import isawaitable, iscoroutine
 from typing import Any
 
@@ -18,7 +18,7 @@ from motet.core.registry import first_line
 from motet.core.trajectory import Trajectory, completion_of
 from motet.rewards.arguments import MOTET_ARGUMENTS, TRAINER, StepLog, plain_chat, token_ids
 from motet.rewards.base import BoundReward
-from motet.rewards.failures import LostCall, Unscored, Value, handle_failures
+from motet.rewards.failures import FailurePolicy, LostCall, Unscored, Value, handle_failures
 from motet.rewards.waiting import DeadlineExceeded, run_on_thread
 
 RETURN_CONTRACT = "return one number per completion, or None where the reward does not apply"
@@ -36,6 +36,14 @@ def call_rewards(rewards: Sequence[BoundReward], trajectories: Sequence[Trajecto
     ]
     outcomes = _first_calls([scoring.first_call() for scoring in scorings])
     return [scoring.finish(outcome) for scoring, outcome in zip(scorings, outcomes, strict=True)]
+
+
+def call_once(reward: BoundReward, arguments: Mapping[str, list[Any]], log: StepLog) -> list[Value]:
+    """One call of a reward. Raises RewardError for what it raises, and for a malformed return value."""
+    call = _RewardCall(replace(reward, failure=FailurePolicy()), arguments, range(len(arguments["completions"])), log)
+    (outcome,) = _first_calls([call])
+    assert not isinstance(outcome, RewardError)  # it would have been raised
+    return outcome
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from motet.core.registry import did_you_mean, first_line
 from motet.rewards.arguments import FOREIGN_ARGUMENTS, MOTET_ARGUMENTS
 from motet.rewards.base import BUILT_INS, BoundReward, BuiltIn, ModelReward
 from motet.rewards.failures import FailurePolicy
+from motet.rewards.process import check_process
 
 SHAPE = "f(prompts, completions, **columns) -> list[float | None]"
 
@@ -74,10 +75,14 @@ def resolve(
         frozenset() if isinstance(function, ModelReward) else entry.options
     )  # of a ModelReward, they are parameters of the constructor
     accepts = None if takes_anything and not bound else frozenset(named) - bound - {"policy"}
-    return BoundReward(
+    resolved = BoundReward(
         name, config.weight, acts, function, options, accepts, "policy" in named, reads_acts, required_columns,
         required=frozenset(required), trusted=found is entry, failure=FailurePolicy.of(config.on_failure),
+        config=config, scenario_acts=scenario_acts or {},
     )  # fmt: skip
+    if resolved.failure.process:
+        check_process(resolved)
+    return resolved
 
 
 def _is_factory(function: Callable[..., Any], options: Mapping[str, Any]) -> bool:

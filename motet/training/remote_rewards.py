@@ -155,7 +155,8 @@ class RemoteRewards:
                 pool, lock = self._actors[number % len(self._actors)]
                 number += 1
                 remote = RemoteReward(pool, lock, track.number, reward)
-                rewards.append(replace(reward, function=remote, options={}, trusted=True))
+                failure = replace(reward.failure, process=False)  # the actor has the process
+                rewards.append(replace(reward, function=remote, options={}, trusted=True, failure=failure))
             placed.append(replace(track, rewards=rewards))
         return placed
 

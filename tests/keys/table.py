@@ -51,6 +51,7 @@ PARTIAL = {"rewards": [{"name": f"{REWARDS}partial", "on_failure": "drop"}]}
 PARTIAL_AGAIN = {
     "rewards": [{"name": f"{REWARDS}partial", "on_failure": {"name": "retry", "retries": 1, "then": "drop"}}]
 }
+ELSEWHERE = {"rewards": [{"name": f"{REWARDS}elsewhere"}]}
 BROKEN_TWICE = {"rewards": [{"name": f"{REWARDS}breaks_twice", "on_failure": "retry"}]}
 
 LONG = {"sampling.text.max_tokens": 64, "algorithm.num_generations": 4}
@@ -93,6 +94,7 @@ TABLE: dict[str, Shows] = {
     "rewards.N.options": Shows("metrics/reward", {"value": 1.0}, given=WORTH, at="rewards.0.options"),
     "rewards.N.on_failure": Shows("refused", "raise", given=PARTIAL, at="rewards.0.on_failure"),
     "rewards.N.on_failure.timeout": Shows("refused", 1e-3, given=BRIEF, at="rewards.0.on_failure.timeout"),
+    "rewards.N.on_failure.process": Shows("metrics/reward", True, given=ELSEWHERE, at="rewards.0.on_failure.process"),
     "rewards.N.on_failure.retries": Shows("refused", 1, given=BROKEN_TWICE, at="rewards.0.on_failure.retries"),
     "rewards.N.on_failure.then": Shows("refused", "raise", given=PARTIAL_AGAIN, at="rewards.0.on_failure.then"),
     # algorithm
