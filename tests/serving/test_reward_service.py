@@ -1,11 +1,14 @@
 """Reward services: what is scored, what fails, and what is rejected; nothing is 0 for a failure."""
 
 import asyncio
+import threading
+import time
 
 import httpx
 import pytest
 from PIL import Image
 
+from motet.cli.serve_rewards import serve_rewards
 from motet.core.errors import ConfigError
 from motet.rewards.image.jpeg import jpeg_compressibility
 from motet.rewards.remote.protocol import parse_error, parse_reply
@@ -253,3 +256,32 @@ def test_overrides_change_the_file(tmp_path) -> None:
     path = tmp_path / "service.yaml"
     path.write_text("rewards: [{name: psnr}]")
     assert load_service(path, ["port=9000", "limits.pixels=100"]).limits.pixels == 100
+
+
+def test_a_server_that_is_stopped_answers_the_requests_under_way() -> None:
+    answers = []
+
+    def ask_and_keep(url):
+        answers.append(httpx.post(f"{url}/v1/score/by_text", json=body(text("late")), timeout=10))
+
+    with serving(config(BY_TEXT, batching={"wait_ms": 600})) as url:
+        asking = threading.Thread(target=ask_and_keep, args=(url,))
+        asking.start()
+        while 'queue_length{reward="by_text"} 1' not in httpx.get(f"{url}/metrics").text:
+            time.sleep(0.01)
+    asking.join()
+    assert answers[0].json()["values"] == [4.0]
+
+
+def test_a_reward_that_cannot_be_loaded_ends_the_command(tmp_path, capsys) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text("port: 0\nrewards: [{name: jpeg_compressibility, device: nonsense}]")
+    with pytest.raises(ConfigError, match="device='nonsense'"):
+        serve_rewards(path, [])
+
+
+def test_another_host_needs_a_token(tmp_path) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text("host: 0.0.0.0\nport: 0\nrewards: [{name: jpeg_compressibility}]")
+    with pytest.raises(ConfigError, match="can be reached from other machines, and no token"):
+        serve_rewards(path, [])
