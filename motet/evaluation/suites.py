@@ -18,6 +18,7 @@ from motet.evaluation.easy_vqa_suite import EasyVqaSuite
 from motet.evaluation.image_benchmarks.dpg import DPGSuite
 from motet.evaluation.image_benchmarks.geneval import GenEvalSuite
 from motet.evaluation.image_benchmarks.wise import WiseSuite
+from motet.evaluation.lmms_eval.suite import LmmsSuite
 from motet.evaluation.rewards_suite import evaluate_tracks
 from motet.evaluation.shapes_suite import evaluate_shapes
 from motet.report.tables import rewards_table, suite_table
@@ -112,3 +113,4 @@ registry("suite").add("rewards", RewardsSuite())
 registry("suite").add("geneval", GenEvalSuite())
 registry("suite").add("dpg", DPGSuite())
 registry("suite").add("wise", WiseSuite())
+registry("suite").add("lmms", LmmsSuite())

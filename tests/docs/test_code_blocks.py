@@ -35,6 +35,7 @@ RUN_ELSEWHERE = {
         "six-scenarios.md",
     ),  # code of the examples: test_own_case.py, test_six_page.py
     *("python-api.md", "plugins.md", "own-loss.md"),  # test_python_pages.py, test_own_loss.py
+    "understanding-benchmarks.md",  # tests/serving/test_openai.py
 }
 
 

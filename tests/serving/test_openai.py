@@ -2,8 +2,10 @@
 
 import base64
 import io
+import re
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import openai
@@ -331,6 +333,15 @@ def test_a_generation_that_nobody_waits_for_ends_at_its_next_token(janus):
     assert seen == [1, 2, 3] and not queue.running
     with pytest.raises(HttpError, match="stopping"):
         queue.submit(Job(job.requests, job.sampling))
+
+
+def test_the_code_of_the_how_to_runs(client, capsys):
+    page = Path(__file__).parent.parent.parent / "docs" / "how-to" / "understanding-benchmarks.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert block.count("http://127.0.0.1:8000/v1") == 1 and block.count('"shapes_janus"') == 2
+    block = block.replace("http://127.0.0.1:8000/v1", str(client.base_url)).replace("shapes_janus", "tiny")
+    exec(compile(block.replace("temperature=0", "temperature=0, max_tokens=9"), str(page), "exec"), {})
+    assert capsys.readouterr().out.strip()
 
 
 def test_motets_own_judge_asks_it(client, janus):
