@@ -208,7 +208,7 @@ class EvalConfig(Section):
     """Evaluation before and after training, on items that training never sees."""
 
     suite: Choice = Choice.of("none")
-    """`shapes` (`sft`: only after training); `easy_vqa`; `rewards`: every track with its rewards; `none`."""
+    """`shapes` (`sft`: only after training), `easy_vqa`, `geneval`, `dpg`, `wise`; `rewards`: each track's; `none`."""
     size: PositiveInt = 2048
     """Validation prompts and questions (`rewards`: rows of every track, at most)."""
     minutes: PositiveFloat | None = None
