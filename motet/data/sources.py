@@ -151,6 +151,15 @@ def _open_easy_vqa(config: DataConfig, seed: int) -> Source:
 SOURCES.add("easy_vqa", _open_easy_vqa)
 
 
+def _open_reasoning_gym(config: DataConfig, seed: int) -> Source:
+    from motet.data.reasoning_gym import open_reasoning_gym
+
+    return open_reasoning_gym(config, seed)
+
+
+SOURCES.add("reasoning_gym", _open_reasoning_gym)
+
+
 def _open_file(path: Path, config: DataConfig, images: Collection[str]) -> Source:
     if kind_of(path) not in SUFFIXES:
         raise DataError(

@@ -13,7 +13,7 @@ from motet.rewards.resolving import resolve, resolve_all
 from motet.rewards.reward_models import aesthetic, edit_reward, hps_v2, hps_v3, image_reward, pick_score
 from motet.rewards.scoring import score_groups
 from motet.rewards.shapes import critique, easy_vqa, scenes, shapes
-from motet.rewards.text import exact_match, math_answers, partial_credit
+from motet.rewards.text import exact_match, math_answers, partial_credit, reasoning_gym
 from motet.rewards.text.gold_check import check_golds
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "partial_credit",
     "pick_score",
     "psnr",
+    "reasoning_gym",
     "remote_reward",
     "resolve",
     "resolve_all",
