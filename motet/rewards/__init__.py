@@ -6,7 +6,8 @@ A reward function is TRL's: `f(prompts, completions, **columns) -> list[float | 
 from motet.rewards import improvement  # these imports register the built-in rewards
 from motet.rewards.arguments import StepLog
 from motet.rewards.base import BoundReward, ModelReward, bind_policy, built_in_rewards, reward
-from motet.rewards.image import clip, gen_eval, jpeg, ocr, psnr
+from motet.rewards.captions import sentences
+from motet.rewards.image import clip, edge_density, gen_eval, jpeg, ocr, psnr
 from motet.rewards.judge import cycle, image_qa, llm_judge, token_matching
 from motet.rewards.remote import remote_reward
 from motet.rewards.resolving import resolve, resolve_all
@@ -28,6 +29,7 @@ __all__ = [
     "critique",
     "cycle",
     "easy_vqa",
+    "edge_density",
     "edit_reward",
     "exact_match",
     "gen_eval",
@@ -50,6 +52,7 @@ __all__ = [
     "reward",
     "scenes",
     "score_groups",
+    "sentences",
     "shapes",
     "token_matching",
 ]

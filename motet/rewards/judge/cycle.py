@@ -15,7 +15,7 @@ from motet.core.protocols import Policy
 from motet.core.trajectory import Sampling
 from motet.rewards.base import ModelReward, reward
 from motet.rewards.captions.captioners import BlipCaptioner, Captioner
-from motet.rewards.captions.similarity import SIMILARITIES, BertScore, Similarity, Spice, tuples
+from motet.rewards.captions.similarity import SIMILARITIES, BertScore, SentenceSimilarity, Similarity, Spice, tuples
 from motet.rewards.image.pixels import scatter_scores, scorable_images
 from motet.rewards.image.similarity import ImageSimilarity, check_visual, open_distance
 from motet.rewards.info import DEVICE, ENDPOINT, UNIT, RewardInfo
@@ -48,9 +48,9 @@ class Cycle(ModelReward):
 
     `captioner` is `policy` (asked `question` about the generated image, with the `weights` that the run started from or
     the `current` ones), `blip` (at `captioner_path`) or `endpoint` (a mapping, see `motet.rewards.judge.endpoint`).
-    `text` is `tuple_f1` (built in), `bertscore` (with the `encoder` at that path) or `spice`. `visual` is `lpips` (that
-    of torchmetrics, or the formula over `backbone` with `backbone_weights`), `mse` (1 - MSE) or `ssim`, of images
-    squashed to `side` pixels.
+    `text` is `tuple_f1` (built in), `bertscore` (with the `encoder` at that path), `sentences` (with that encoder, or
+    all-MiniLM-L6-v2) or `spice`. `visual` is `lpips` (that of torchmetrics, or the formula over `backbone` with
+    `backbone_weights`), `mse` (1 - MSE) or `ssim`, of images squashed to `side` pixels.
     """
 
     captioner: Any = "policy"
@@ -110,6 +110,9 @@ class Cycle(ModelReward):
         if self.text == "bertscore":
             key = "rewards.options.encoder of 'cycle'"
             self._compare = BertScore.open(self.encoder, device, key=key, batch_size=self.batch_size)
+        elif self.text == "sentences":
+            key = "rewards.options.encoder of 'cycle'"
+            self._compare = SentenceSimilarity.open(self.encoder, device, key=key, batch_size=self.batch_size)
         elif self.text == "tuple_f1":
             self._compare = tuples
 
