@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
@@ -17,13 +17,19 @@ from motet.core.protocols import Policy
 from motet.core.registry import first_line
 from motet.rewards.base import ModelReward, reward
 from motet.rewards.image.pixels import scatter_scores, scorable_images
+from motet.rewards.info import BINARY, UNIT, RewardInfo
 from motet.rewards.options import check_bool, check_int, check_non_empty, check_number
 from motet.rewards.text.multiple_choice import text_of_question
 
 _QUOTED = re.compile(r'"([^"]*)"|“([^”]*)”')
 
 
-@reward("ocr")
+OCR = RewardInfo(
+    range=UNIT, model="PP-OCR of rapidocr", license="Apache-2.0", size="27 MB, in the package", extra="ocr"
+)
+
+
+@reward("ocr", info=OCR)
 @dataclass(eq=False, kw_only=True)
 class Ocr(ModelReward):
     """1 - edit distance / length of the wanted text, at least 0, of the text that OCR reads in the image. Range [0, 1].
@@ -120,7 +126,7 @@ class Ocr(ModelReward):
         return max(1 - edit_distance(read, wanted) / len(wanted), 0.0)
 
 
-@reward("ocr_exact")
+@reward("ocr_exact", info=replace(OCR, range=BINARY))
 @dataclass(eq=False, kw_only=True)
 class OcrExact(Ocr):
     """1 if the text that OCR reads in the image is the wanted one, else 0; texts and options as of `ocr`."""
