@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from motet.config.problem import Problem
 from motet.config.section import Section
 
 _MEGABYTE = 1_000_000
+_ROUTE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _OF_RECIPES = ("weight", "acts", "on_failure")
 
 
@@ -56,7 +58,7 @@ class ServedReward(Section):
 
     name: str
     """A built-in name or a path, as in a recipe."""
-    serve_as: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    serve_as: str | None = None
     """Its name in the path /v1/score/NAME; default: the name, of a path its last part."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the reward, as in a recipe."""
@@ -103,7 +105,7 @@ def load_service(path: Path, overrides: Sequence[str] = ()) -> ServiceConfig:
     problems = list(_keys_of_recipes(content))
     config = problems or read_section(content, Root(ServiceConfig, what="a reward service"))
     if isinstance(config, ServiceConfig):
-        problems = list(_repeated_routes(config))
+        problems = list(_wrong_routes(config))
         if not problems:
             return config
     raise config_error(problems or config, overrides, str(path))  # pyright: ignore[reportArgumentType]
@@ -119,10 +121,13 @@ def _keys_of_recipes(content: Mapping[str, Any]) -> Iterator[Problem]:
                 yield Problem(f"rewards.{place}.{key}", problem, "move it to the recipe that uses the service.")
 
 
-def _repeated_routes(config: ServiceConfig) -> Iterator[Problem]:
+def _wrong_routes(config: ServiceConfig) -> Iterator[Problem]:
     seen: dict[str, int] = {}
     for place, reward in enumerate(config.rewards):
         first = seen.setdefault(reward.route, place)
         if first != place:
             problem = f"is served as {reward.route!r}, and so is rewards.{first}."
             yield Problem(f"rewards.{place}", problem, "give one of them another name with serve_as.")
+        if not _ROUTE.fullmatch(reward.route):
+            problem = f"is served as {reward.route!r}; a name in a path has letters, digits, and the signs . _ -"
+            yield Problem(f"rewards.{place}", f"{problem}.", "give it another name with serve_as.")

@@ -241,7 +241,7 @@ def test_a_device_that_does_not_exist_ends_the_server() -> None:
         ("rewards: []", "rewards"),
         ("rewards: [{name: jpeg_compressibility, weight: 2}]", "rewards.0.weight: is read where the reward is used"),
         ("rewards: [{name: psnr}, {name: psnr}]", "is served as 'psnr', and so is rewards.0"),
-        ("rewards: [{name: psnr, serve_as: a/b}]", "serve_as"),
+        ("rewards: [{name: psnr, serve_as: a/b}]", "is served as .a/b.; a name in a path"),
         ("rewards: [{name: psnr}]\nlimits: {pixel: 3}", "pixels"),
     ],
 )
