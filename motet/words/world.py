@@ -1,6 +1,7 @@
 """Three-letter words as a dataset: `the word "CAT"` with an image of CAT, deterministic by (seed, split, index).
 
-A word is consonant, vowel, consonant, in capitals: 2205 words. One in five is in the split `test` and never in `train`.
+A word is consonant, vowel, consonant, in capitals: 2205 words. Four in five are in the split `train`, half of the rest
+in `prompts`, half in `test`: supervised training needs images, RL by a reward for the text in the image only prompts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from motet.core.registry import did_you_mean
 CONSONANTS, VOWELS = "BCDFGHJKLMNPQRSTVWXYZ", "AEIOU"
 WORDS = tuple(a + b + c for a in CONSONANTS for b in VOWELS for c in CONSONANTS)
 PHRASES = ('the word "{}"', 'a sign that says "{}"', 'an image with the text "{}"', '"{}" in black letters')
-SPLITS = ("train", "test")
+SPLITS = ("train", "prompts", "test")
+_SPLIT_OF = {0: "test", 5: "prompts"}
+"""Splits of words by the last digit of their checksum; the others are in `train`."""
 _DEFAULTS = {"canvas": 48, "font_size": 18}
 
 
@@ -32,7 +35,7 @@ class WordsRows:
 
     def __init__(self, split: str, seed: int, options: Mapping[str, Any]) -> None:
         if split not in SPLITS:
-            raise ConfigError(f"data.split={split!r} is not a split of words.", fix=f"use {' or '.join(SPLITS)}.")
+            raise ConfigError(f"data.split={split!r} is not a split of words.", fix=f"use one of: {', '.join(SPLITS)}.")
         for name, value in options.items():
             if name not in _DEFAULTS:
                 raise ConfigError(
@@ -56,7 +59,7 @@ class WordsRows:
 
 def words_of(split: str) -> tuple[str, ...]:
     """The words of a split."""
-    return tuple(word for word in WORDS if (zlib.crc32(word.encode()) % 5 == 0) == (split == "test"))
+    return tuple(word for word in WORDS if _SPLIT_OF.get(zlib.crc32(word.encode()) % 10, "train") == split)
 
 
 def render(word: str, canvas: int, font_size: int) -> Image.Image:

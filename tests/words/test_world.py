@@ -7,14 +7,13 @@ from motet.config import DataConfig
 from motet.core.errors import ConfigError
 from motet.data import open_rows
 from motet.rewards.image.ocr import quoted_text
-from motet.words.world import WORDS, WordsRows, render, words_of
+from motet.words.world import SPLITS, WORDS, WordsRows, render, words_of
 
 
-def test_one_word_in_five_is_held_out_of_training():
-    train, test = words_of("train"), words_of("test")
-    assert not set(train) & set(test)
-    assert sorted({*train, *test}) == sorted(WORDS)
-    assert 0.17 < len(test) / len(WORDS) < 0.23
+def test_every_word_is_in_one_split():
+    splits = [words_of(split) for split in SPLITS]
+    assert sorted(word for words in splits for word in words) == sorted(WORDS)
+    assert [len(words) for words in splits] == [1731, 216, 258]
 
 
 def test_one_pass_shows_every_word_once_in_another_order_by_seed_and_pass():

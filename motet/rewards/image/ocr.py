@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 from PIL import Image
@@ -75,12 +76,8 @@ class Ocr(ModelReward):
         return (self._column,)
 
     def prepare(self, policy: Policy) -> None:
-        self._read = OcrReader(
-            detect=self.detect,
-            detect_side=self.detect_side,
-            line_width=self.line_width,
-            min_confidence=self.min_confidence,
-            threads=self.threads,
+        self._read = shared_reader(
+            self.detect, self.detect_side, self.line_width, float(self.min_confidence), self.threads
         )
 
     def check_row(self, row: Mapping[str, Any]) -> None:
@@ -159,7 +156,7 @@ class OcrReader:
     `detect` False: the image is taken as one line of text, which is faster. `detect_side`: the longer side of images
     for the detector, in pixels. `line_width`: width to which shorter lines are padded at a height of 48 pixels; less is
     faster. Lines of a confidence below `min_confidence` are left out. `threads` images are read at once, each with one
-    thread.
+    thread. The texts of the last images are kept, for a second reward of the same images.
     """
 
     def __init__(
@@ -174,6 +171,7 @@ class OcrReader:
         from rapidocr import RapidOCR
 
         self.min_confidence, self.threads = min_confidence, threads
+        self._last: tuple[Sequence[Image.Image], list[str]] = ((), [])
         self._engine: Callable[[Any], Any] = RapidOCR(
             params={
                 "Global.log_level": "critical",
@@ -190,10 +188,12 @@ class OcrReader:
 
     def __call__(self, images: Sequence[Image.Image]) -> list[str]:
         """Raises RewardError where the engine fails."""
-        if self.threads == 1 or len(images) < 2:
-            return [self._text(image) for image in images]
-        with ThreadPoolExecutor(self.threads) as pool:
-            return list(pool.map(self._text, images))
+        last, texts = self._last
+        if len(images) != len(last) or any(a is not b for a, b in zip(images, last, strict=True)):
+            with ThreadPoolExecutor(self.threads) as pool:
+                texts = list(pool.map(self._text, images))
+            self._last = (tuple(images), texts)
+        return texts
 
     def _text(self, image: Image.Image) -> str:
         bgr = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
@@ -206,3 +206,21 @@ class OcrReader:
             ) from error
         lines = zip(found.txts or (), found.scores or (), strict=True)
         return " ".join(text for text, confidence in lines if confidence >= self.min_confidence)
+
+
+_READERS: WeakValueDictionary[tuple[Any, ...], OcrReader] = WeakValueDictionary()
+
+
+def shared_reader(detect: bool, detect_side: int, line_width: int, min_confidence: float, threads: int) -> OcrReader:
+    """One reader for all rewards with the same options."""
+    options = (detect, detect_side, line_width, min_confidence, threads)
+    reader = _READERS.get(options)
+    if reader is None:
+        reader = _READERS[options] = OcrReader(
+            detect=detect,
+            detect_side=detect_side,
+            line_width=line_width,
+            min_confidence=min_confidence,
+            threads=threads,
+        )
+    return reader

@@ -141,13 +141,27 @@ def test_an_engine_that_fails_raises(monkeypatch):
         OcrReader()([image("red", (8, 8))])
 
 
+def test_rewards_with_the_same_options_read_an_image_once(monkeypatch):
+    read = []
+    first, second, other = Ocr(), OcrExact(), Ocr(line_width=96)
+    fake_engine(monkeypatch, lambda side: read.append(side) or SimpleNamespace(txts=("cat",), scores=(1.0,)))
+    for reward in (first, second, other):
+        reward.prepare(FakePolicy())
+    completions = shows(image("red", (8, 8)), image("red", (9, 9)))
+    assert first(completions, prompt=['"cat"', '"cab"']) == [1.0, pytest.approx(2 / 3)]
+    assert second(completions, prompt=['"cat"', '"cab"']) == [1.0, 0.0]
+    assert read == [8, 9]
+    assert other(completions[:1], prompt=['"cat"']) == first(completions[:1], prompt=['"cat"']) == [1.0]
+    assert read == [8, 9, 8, 8]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "right"),
     [({}, 38), ({"detect": False}, 39), ({"detect": False, "line_width": 48}, 38), ({"threads": 2}, 38)],
 )
 def test_the_real_reader_reads_rendered_words(options, right):
-    words = words_of("test")[::11][:40]
+    words = words_of("test")[::6][:40]
     config = RewardConfig(name="ocr_exact", options=options)
     (reward,) = bind_policy([resolve(config, {"image": "image"}, ("prompt",))], FakePolicy())
     images = [render(word, 64, 28) for word in words]
