@@ -22,12 +22,10 @@ from motet.rewards.info import BINARY, UNIT, RewardInfo
 from motet.rewards.options import check_bool, check_int, check_non_empty, check_number
 from motet.rewards.text.multiple_choice import text_of_question
 
-_QUOTED = re.compile(r'"([^"]*)"|“([^”]*)”')
-
-
 OCR = RewardInfo(
-    range=UNIT, model="PP-OCR of rapidocr", license="Apache-2.0", size="27 MB, in the package", extra="ocr"
+    range=UNIT, model="PP-OCR of rapidocr", license="Apache-2.0", size="31 MB, in the package", extra="ocr"
 )
+_QUOTED = re.compile(r'"([^"]*)"|“([^”]*)”')
 
 
 @reward("ocr", info=OCR)
