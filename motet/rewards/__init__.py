@@ -11,7 +11,16 @@ from motet.rewards.image import clip, edge_density, gen_eval, jpeg, ocr, psnr
 from motet.rewards.judge import cycle, image_qa, llm_judge, token_matching
 from motet.rewards.remote import remote_reward
 from motet.rewards.resolving import resolve, resolve_all
-from motet.rewards.reward_models import aesthetic, edit_reward, hps_v2, hps_v3, image_reward, pick_score
+from motet.rewards.reward_models import (
+    aesthetic,
+    deqa,
+    edit_reward,
+    hps_v2,
+    hps_v3,
+    image_reward,
+    pick_score,
+    unified_reward,
+)
 from motet.rewards.scoring import score_groups
 from motet.rewards.shapes import critique, easy_vqa, scenes, shapes
 from motet.rewards.text import exact_match, math_answers, partial_credit, reasoning_gym
@@ -28,6 +37,7 @@ __all__ = [
     "clip",
     "critique",
     "cycle",
+    "deqa",
     "easy_vqa",
     "edge_density",
     "edit_reward",
@@ -55,4 +65,5 @@ __all__ = [
     "sentences",
     "shapes",
     "token_matching",
+    "unified_reward",
 ]

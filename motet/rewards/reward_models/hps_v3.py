@@ -16,7 +16,8 @@ from motet.rewards.image.pixels import in_batches
 from motet.rewards.info import DEVICE, RewardInfo
 from motet.rewards.options import check_non_empty
 from motet.rewards.reward_models.base import Placement, PromptedRewardModel
-from motet.rewards.reward_models.rank_model import RankModel, check_prompt, fill_template, read_template
+from motet.rewards.reward_models.rank_model import RankModel
+from motet.rewards.reward_models.templates import check_prompt, fill_template, read_template
 from motet.rewards.text.multiple_choice import text_of_question
 
 HEAD = "rm_head."

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,19 +11,16 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from motet.core.errors import ConfigError, DataError
-from motet.rewards.options import check_non_empty, raise_option_error
+from motet.core.errors import ConfigError
 from motet.rewards.reward_models.base import Placement
 from motet.rewards.reward_models.heads import RankHead
 from motet.rewards.reward_models.qwen_vl import QwenInputs
+from motet.rewards.reward_models.templates import REWARD_TOKEN
 from motet.rewards.reward_models.weights import build_model, check_names, load_module, read_weights
 
-REWARD_TOKEN = "<|Reward|>"
-PROMPT = "{text_prompt}"
 AREA = 256 * 28 * 28
 """Pixels that every image is resized to, as published."""
 EMBEDDINGS = "language_model.embed_tokens.weight"
-SPECIAL = re.compile(r"<\|\w+\|>")
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,42 +101,3 @@ def convert_qwen(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             inner = f"language_model.{inner}"
         converted[inner] = value
     return converted
-
-
-def read_template(reward: str, option: str, path: Any) -> str:
-    """The published prompt in a text file. Raises ConfigError, saying what it must contain."""
-    check_non_empty(reward, option, path, "file with the published prompt")
-    try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise_option_error(
-            reward,
-            option,
-            path,
-            f"cannot be read: {type(error).__name__}",
-            fix="write the published prompt to a text file; docs/how-to/reward-models.md says how.",
-        )
-    if text.count(PROMPT) != 1 or text.count(REWARD_TOKEN) != 1:
-        raise_option_error(
-            reward,
-            option,
-            path,
-            f"must contain {PROMPT} once and {REWARD_TOKEN} once",
-            fix="write the published prompt to it, as docs/how-to/reward-models.md says.",
-        )
-    return text
-
-
-def fill_template(template: str, prompt: str) -> str:
-    """The template with the prompt in it."""
-    return template.replace(PROMPT, prompt)
-
-
-def check_prompt(reward: str, column: str, prompt: str) -> None:
-    """Raise DataError for a prompt with a special token, which would be read as one."""
-    found = SPECIAL.search(prompt)
-    if found is not None:
-        raise DataError(
-            f"The column {column!r} contains {found[0]!r}, a special token of the model of {reward!r}.",
-            fix="remove it from the data.",
-        )

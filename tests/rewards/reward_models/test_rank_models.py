@@ -145,7 +145,9 @@ def test_the_template_must_have_its_two_places(tmp_path, hps):
     _, folder, _, _ = hps
     for text in ("no places", "{text_prompt}", "{text_prompt} <|Reward|> <|Reward|>"):
         (tmp_path / "t.txt").write_text(text)
-        with pytest.raises(ConfigError, match=r"template=.*of 'hps_v3' must contain \{text_prompt\} once and"):
+        with pytest.raises(
+            ConfigError, match=r"template=.*of 'hps_v3' must contain \{text_prompt\} and <\|Reward\|> once"
+        ):
             HPSv3(template=str(tmp_path / "t.txt"))
     with pytest.raises(ConfigError, match=r"template=.*cannot be read: FileNotFoundError.*reward-models.md"):
         HPSv3(template=str(tmp_path / "none.txt"))
