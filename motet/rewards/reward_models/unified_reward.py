@@ -52,11 +52,12 @@ class UnifiedReward(PromptedRewardModel):
 
     Wang et al. 2025 (arXiv 2503.05236). The last number after the label of `axis` in a greedy answer is the score:
     `final` (`Final Score:`), or `alignment`, `coherence` or `style` of the models that score these axes. UniRL-Zero
-    uses the first. An answer without one, or with one beyond 5, and one that did not come, is NaN: it drops the trajectory.
-    The model is loaded from `path`, a folder or hub id of a Qwen2.5-VL (CodeGoat24/UnifiedReward-qwen-7b and the 2.0
-    series), or asked at an `endpoint` (`motet.rewards.judge.endpoint`), where a server runs it: for the LLaVA-OneVision
-    models, whose layout transformers does not load, and for Qwen3-VL. `template` is a text file with the published
-    prompt, word for word: docs/how-to/reward-models.md says how to write it. `max_tokens` is the most of an answer.
+    uses the first. An answer without a number, or with one beyond 5, and one that did not come, is NaN: it drops the
+    trajectory. The model is loaded from `path`, a folder or hub id of a Qwen2.5-VL (CodeGoat24/UnifiedReward-qwen-7b
+    and the 2.0 series), or asked at an `endpoint` (`motet.rewards.judge.endpoint`), where a server runs it: for the
+    LLaVA-OneVision models, whose layout transformers does not load, and for Qwen3-VL. `template` is a text file with
+    the published prompt, word for word: docs/how-to/reward-models.md says how to write it. `max_tokens` is the most of
+    an answer.
     """
 
     name: ClassVar[str] = "unified_reward"

@@ -41,15 +41,20 @@ def make_qwen(kind: str, vocabulary: int = SIZE + 1) -> Any:
         Qwen2VLForConditionalGeneration,
     )
 
-    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
-    text = {
+    rope: dict[str, Any] = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    text: dict[str, Any] = {
         "vocab_size": vocabulary, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "rope_scaling": rope, "rope_parameters": rope,
         "max_position_embeddings": 2048, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 3,
         "pad_token_id": 0,
     }  # fmt: skip
-    vision = {"patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_heads": 2}
-    ids = {"image_token_id": 5, "video_token_id": 1, "vision_start_token_id": 4, "vision_end_token_id": 6}
+    vision: dict[str, Any] = {"patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_heads": 2}
+    ids: dict[str, Any] = {
+        "image_token_id": 5,
+        "video_token_id": 1,
+        "vision_start_token_id": 4,
+        "vision_end_token_id": 6,
+    }
     torch.manual_seed(0)
     if kind == "qwen2_vl":
         vision |= {"depth": 1, "embed_dim": 16, "hidden_size": 32, "mlp_ratio": 2}
