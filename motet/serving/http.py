@@ -160,7 +160,7 @@ class Guard:
             self._check(scope, headers)
             body = await self._read(headers, receive, held)
         except HttpError as error:
-            if not held.complete:
+            if not held.complete and error.status != 408:
                 await _drain(receive)
             error.headers["Connection"] = "close"
             await error.response(scope, receive, send)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import httpx
 import pytest
@@ -58,6 +59,19 @@ async def _in_parts():
 def test_a_larger_body_is_rejected(content: object) -> None:
     response = ask("POST", "/echo", content=content, headers=JSON)
     assert response.status_code == 413 and "more than 100 bytes" in problem_of(response)
+
+
+async def _slowly():
+    yield b"x"
+    await asyncio.sleep(5)
+
+
+def test_a_body_that_does_not_arrive_is_rejected(monkeypatch) -> None:
+    monkeypatch.setattr("motet.serving.http.BODY_SECONDS", 0.1)
+    start = time.monotonic()
+    response = ask("POST", "/echo", content=_slowly(), headers=JSON)
+    assert response.status_code == 408 and "did not arrive in 0.1 s" in problem_of(response)
+    assert time.monotonic() - start < 3
 
 
 def test_bodies_of_all_requests_are_limited_together() -> None:
