@@ -95,9 +95,12 @@ class RecordingCallback(Callback):
         self.interrupt.asked = self.interrupt.asked or step == self.stop_after
 
 
-def run_loop(recipe: Recipe | dict[str, Any], folder: Path, stop_after: int | None = None) -> list[dict[str, float]]:
-    """Train in this process, on from the folder's checkpoint if it has one; returns the numbers of the steps played."""
-    return _run(setup_rl, train, recipe, folder, stop_after)
+def run_loop(
+    recipe: Recipe | dict[str, Any], folder: Path, stop_after: int | None = None, max_staleness: int = 0
+) -> list[dict[str, float]]:
+    """Train in this process, on from the folder's checkpoint if it has one; returns the metrics of its steps."""
+    own_train = partial(train, engines=Engines(max_staleness=max_staleness))
+    return _run(setup_rl, own_train, recipe, folder, stop_after)
 
 
 def run_remote(

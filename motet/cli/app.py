@@ -90,7 +90,8 @@ def train(
     given = {"train_workers": train_workers, "rollout_actors": rollout_actors, "reward_actors": reward_actors}
     given |= {"max_staleness": max_staleness, "gpus_per_actor": gpus_per_actor}
     where, launch = ray_options(ray, given, timeout), Launch(parallel, timeout)
-    run(recipe, output, overrides or [], resume, only or (), ray=where, launch=launch)
+    settings = {"ray": where, "launch": launch, "max_staleness": max_staleness or 0}
+    run(recipe, output, overrides or [], resume, only or (), **settings)
 
 
 @app.command()

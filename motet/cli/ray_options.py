@@ -27,7 +27,10 @@ RewardActors = Annotated[
     int | None, typer.Option(min=0, help="Processes that call rewards, for each of those; default: 0.", **_PANEL)
 ]
 MaxStaleness = Annotated[
-    int | None, typer.Option(min=0, help="Steps that rollouts start ahead of the update; default: 0.", **_PANEL)
+    int | None,
+    typer.Option(
+        min=0, help="Steps that rollouts and rewards start ahead of the update; default: 0.", show_default=False
+    ),
 ]
 GpusPerActor = Annotated[
     float | None,
@@ -41,6 +44,6 @@ def ray_options(address: str | None, given: Mapping[str, Any], timeout: float | 
     if address is not None:
         return RayOptions(address, timeout=TIMEOUT if timeout is None else timeout, **chosen)
     for option, name in OPTIONS.items():
-        if name in chosen:
+        if name in chosen and name != "max_staleness":
             raise ConfigError(f"{option} has no effect without --ray.", fix="add --ray auto, or leave it out.")
     return None

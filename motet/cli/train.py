@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from motet.api.runs import run_recipe
-from motet.config import load_recipe
+from motet.config import Recipe, load_recipe
 from motet.config.stages import is_plan, load_plan
 from motet.config.sweep import load_sweep
 from motet.core.errors import ConfigError
@@ -17,6 +18,9 @@ from motet.distributed.ray_options import RayOptions
 from motet.report.resume_check import check_resume_compatible
 from motet.report.run_dir import RunFolder
 from motet.report.safe_streams import safe_output
+
+if TYPE_CHECKING:
+    from motet.training.engines import Engines
 
 
 class Launch(NamedTuple):
@@ -39,16 +43,23 @@ def train(
     *,
     ray: RayOptions | None = None,
     launch: Launch = ALONE,
+    max_staleness: int = 0,
 ) -> None:
     """Evaluate, train, evaluate again, and print what to try next; with several stages, run them in order.
 
-    `only`: the stages to run, with their dependencies; none: all. `ray`: where to run on Ray.
+    `only`: the stages to run, with their dependencies; none: all. `ray`: where to run on Ray. `max_staleness`: how many
+    steps rollouts and rewards start ahead of the update.
     """
     selection = [text for name in only for text in ("--only", name)]
+    if ray is None and max_staleness:
+        selection += ["--max-staleness", str(max_staleness)]
     if ray is not None:
         selection += [*ray.arguments, *(("--parallel", launch.parallel) if launch.parallel else ())]
     resume_command = _resume_command("train", recipe_path, output, [*overrides, *selection])
     if is_plan(recipe_path):
+        if ray is None and max_staleness:
+            fix = "run each stage with a recipe of its own, or leave out --max-staleness."
+            raise ConfigError(f"--max-staleness does not support {str(recipe_path)!r}, which has stages.", fix=fix)
         if ray is not None:
             fix = "run each stage with a recipe of its own, or leave out --ray."
             raise ConfigError(f"--ray does not support {str(recipe_path)!r}, which has stages.", fix=fix)
@@ -65,12 +76,19 @@ def train(
         raise ConfigError(f"--only is {only[0]!r}, but {str(recipe_path)!r} has no stages.", fix=fix)
     recipe = load_recipe(recipe_path, overrides)
     if ray is None:
-        run_recipe(recipe, output, resume_command, resume=resume, **launch._asdict())
+        engines = partial(_local_engines, max_staleness) if max_staleness else None
+        run_recipe(recipe, output, resume_command, resume=resume, make_engines=engines, **launch._asdict())
         return
     check_resume_compatible(RunFolder(output, resume=resume), recipe)
     from motet.api.ray_run import run_on_ray
 
     run_on_ray(recipe, output, resume_command, ray, resume=resume, parallel=launch.parallel)
+
+
+def _local_engines(max_staleness: int, _: Recipe) -> Engines:
+    from motet.training.engines import Engines  # imports torch
+
+    return Engines(max_staleness=max_staleness)
 
 
 @safe_output()

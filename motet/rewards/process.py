@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from motet.core.errors import ConfigError, DataError, MotetError, RewardError
 from motet.core.registry import PYTHON
@@ -29,14 +29,14 @@ START_TIMEOUT = 600.0
 _ERRORS: dict[str, type[MotetError]] = {kind.__name__: kind for kind in (ConfigError, DataError, RewardError)}
 
 
-def write_frame(stream: BinaryIO, message: Any) -> None:
+def write_frame(stream: IO[bytes], message: Any) -> None:
     """Send a message."""
     body = json.dumps(message).encode()
     stream.write(len(body).to_bytes(4, "big") + body)
     stream.flush()
 
 
-def read_frame(stream: BinaryIO) -> Any:
+def read_frame(stream: IO[bytes]) -> Any:
     """The next message. Raises EOFError at the end of the stream."""
     size = int.from_bytes(stream.read(4), "big")
     body = stream.read(size)

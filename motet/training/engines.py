@@ -34,7 +34,7 @@ class Engines:
     """What a run is given beside its recipe.
 
     `place_rewards` replaces rewards of tracks by those that are called elsewhere. `max_staleness`: how many steps
-    rollouts start ahead (`motet.training.rollout_pipeline`), which a `RemoteRollout` can.
+    rollouts start ahead (`motet.training.rollout_pipeline`), which a `RemoteRollout` and `rollout_tracks` can.
     """
 
     rollout: Rollout = rollout_tracks

@@ -1,8 +1,10 @@
 """Bounded staleness: the rollouts of the next K steps run while the policy learns.
 
 Step t trains on samples of the weights that there were K steps before, of step max(0, t - K): a fixed schedule and no
-race, so that a run is reproducible. With K = 0 it is that of a run without a pipeline. A checkpoint holds the weights
-of the rollouts that are under way, so that a resumed run goes on as the undisturbed one.
+race, so that a run is reproducible. The rewards of a step are computed on a thread as soon as its rollout is done,
+while the policy samples and learns, unless one of them needs the policy. With K = 0 it is the
+schedule of a run without a pipeline. A checkpoint holds the weights of the rollouts that are under way, so that a
+resumed run goes on as the undisturbed one.
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ from motet.core.errors import ConfigError
 from motet.core.protocols import TrainablePolicy
 from motet.core.task import Task
 from motet.core.trajectory import Group
+from motet.training.background import Background, BackgroundWork
 from motet.training.engines import Engines
+from motet.training.local_rollout import LocalRollout
 from motet.training.losses import loss_key, resolve_losses
 from motet.training.remote_rollout import PendingRollout, Published, RemoteRollout, Snapshot
 from motet.training.rollout import RolloutRequest
 from motet.training.setup import TrainingSetup, sampling_params, trained_act_kinds
 from motet.weights.locate import ROLLOUT_WEIGHTS, latest_checkpoint
 
+MakeScore = Callable[[int, "Drawn"], Callable[[list[list[Group]]], Any] | None]
 _STALENESS, _VERSIONS = "max_staleness", "versions"
 
 
@@ -50,22 +55,41 @@ class _Started:
     drawn: Drawn
     snapshot: Snapshot
     pending: PendingRollout
+    scoring: BackgroundWork[Any] | None
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The prompts and groups of a step, and its rewards where they are computed in the background."""
+
+    drawn: Drawn
+    groups: list[list[Group]]
+    scoring: BackgroundWork[Any] | None
 
 
 class RolloutPipeline:
-    """Starts the rollouts of a run ahead of their steps. `draw` gives the prompts of a step, called step after step."""
+    """Starts the rollouts of a run ahead of their steps. `draw` gives the prompts of a step, called step after step.
+
+    `score` computes the rewards of a step, given its groups; None for a step whose rewards need the policy.
+    """
 
     def __init__(
-        self, rollout: RemoteRollout, recipe: Recipe, max_staleness: int, draw: Callable[[int], Drawn]
+        self,
+        rollout: RemoteRollout | LocalRollout,
+        recipe: Recipe,
+        max_staleness: int,
+        draw: Callable[[int], Drawn],
+        score: MakeScore = lambda step, drawn: None,
     ) -> None:
         self.rollout, self.recipe, self.max_staleness, self.draw = rollout, recipe, max_staleness, draw
+        self.score, self._background = score, Background()
         self._started: deque[_Started] = deque()
         self._data_state: dict[str, Any] = {}
         self.version, self.seconds = 0, 0.0
         """Of the weights that sampled the step that was taken last, and how long its rollout took."""
 
-    def take(self, step: int, policy: TrainablePolicy) -> tuple[Drawn, list[list[Group]]]:
-        """The prompts and groups of a step; the next rollout is started with the policy's present weights."""
+    def take(self, step: int, policy: TrainablePolicy) -> Taken:
+        """The prompts, groups and rewards of a step; the next rollout is started with the policy's present weights."""
         first = self._started[-1].step + 1 if self._started else step
         steps = range(first, min(step + self.max_staleness + 1, self.recipe.run.steps))
         if steps:
@@ -76,7 +100,17 @@ class RolloutPipeline:
         groups = started.pending.result()
         self._data_state = started.drawn.data_state
         self.version, self.seconds = started.snapshot.version, started.pending.seconds
-        return started.drawn, groups
+        return Taken(started.drawn, groups, started.scoring)
+
+    def wait(self) -> None:
+        """Wait for the rewards that are being computed; their errors are raised by the step that takes them."""
+        for started in self._started:
+            if started.scoring is not None:
+                started.scoring.future.exception()
+
+    def close(self) -> None:
+        """End the thread of the rewards."""
+        self._background.close()
 
     def where(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Where the tracks stood after the step that was taken last, and the weights of the rollouts under way."""
@@ -103,11 +137,13 @@ class RolloutPipeline:
         drawn, recipe = self.draw(step), self.recipe
         settings = {"samplings": sampling_params(recipe, step), "seed": recipe.run.seed, "step": step}
         pending = self.rollout.start(weights, drawn.requests, recipe.algorithm.num_generations, **settings)
-        self._started.append(_Started(step, drawn, snapshot, pending))
+        score = self.score(step, drawn)
+        scoring = None if score is None else self._background.start(pending.result, score)
+        self._started.append(_Started(step, drawn, snapshot, pending, scoring))
 
 
 def open_pipeline(
-    engines: Engines, recipe: Recipe, draw: Callable[[int], Drawn], step: int, folder: Path
+    engines: Engines, session: TrainingSetup, draw: Callable[[int], Drawn], score: MakeScore, step: int, folder: Path
 ) -> RolloutPipeline | None:
     """The pipeline of a run that goes on at a step, from the newest checkpoint in a folder; None without staleness.
 
@@ -118,8 +154,8 @@ def open_pipeline(
         check_resumed_staleness(newest, engines.max_staleness)
     if not engines.max_staleness:
         return None
-    assert isinstance(engines.rollout, RemoteRollout)
-    pipeline = RolloutPipeline(engines.rollout, recipe, engines.max_staleness, draw)
+    rollout = engines.rollout if isinstance(engines.rollout, RemoteRollout) else LocalRollout(session.policy)
+    pipeline = RolloutPipeline(rollout, session.recipe, engines.max_staleness, draw, score)
     if newest is not None:
         pipeline.resume(newest, step)
     return pipeline

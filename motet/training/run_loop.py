@@ -62,6 +62,8 @@ class Run:
         self.processes = session.processes
         self.where: Callable[[], tuple[dict[str, Any], Mapping[str, Tensor]]] = lambda: (session.data_state(), {})
         """Where the tracks stand in their data after the step that was done last, and weights of further rollouts."""
+        self.before_eval: Callable[[], None] = lambda: None
+        """Called before an evaluation."""
         self.progress = self._resume()
         self.first = self._saved = self.progress.step
         self._optimizer_steps = session.optimizer.num_steps  # optimizer steps at `progress`
@@ -124,6 +126,7 @@ class Run:
         every = self.session.recipe.eval.every
         if self.evaluate is not None and every is not None and (step + 1) % every == 0:
             self._note(step, metrics, failures)
+            self.before_eval()
             with self._timer.phase("eval"):
                 evaluated = self.evaluate()
             self.callbacks.on_eval(step + 1, evaluated)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -17,6 +17,7 @@ from motet.report.run_dir import WARNINGS
 from motet.report.samples import failure_lines, save_samples, show_group
 from motet.rewards import StepLog, score_groups
 from motet.training.advantages import AssignedAdvantages, assign_advantages
+from motet.training.background import BackgroundWork
 from motet.training.batches import Stats
 from motet.training.engines import LOCAL, Engines
 from motet.training.policy_update import update
@@ -52,12 +53,18 @@ class TrackBatch:
         return [*self.scores, *(scores for _, scores in self.discarded)]
 
 
+_Scored = tuple[list[list[Scores]], list[StepLog]]
+
+
 def train(session: TrainingSetup, run: Run, engines: Engines = LOCAL) -> Progress:
     """Train until the last step or an interruption. Returns where the run stands."""
     trainer = _Trainer(session, run, engines)
-    with run:
-        for step, timer in run.steps():
-            trainer.train_step(step, timer)
+    try:
+        with run:
+            for step, timer in run.steps():
+                trainer.train_step(step, timer)
+    finally:
+        trainer.close()
     return run.progress
 
 
@@ -66,11 +73,20 @@ class _Trainer:
 
     def __init__(self, session: TrainingSetup, run: Run, engines: Engines) -> None:
         self.session, self.run, self.recipe, self.rollout = session, run, session.recipe, engines.rollout
-        self.pipeline = open_pipeline(engines, session.recipe, self._draw_step, run.first, run.folder.checkpoints)
+        self.pipeline = open_pipeline(
+            engines, session, self._draw_step, self._background_score, run.first, run.folder.checkpoints
+        )
         if self.pipeline is not None:
             run.where = self.pipeline.where
+            run.before_eval = self.pipeline.wait  # an evaluation may call the same rewards
+        self.reward_seconds: float | None = None
         self.tracks_seen = {track.name for track in session.tracks} if run.first else set[str]()
         self.empty_rewards = EmptyRewards(min(STEPS, self.recipe.run.steps) if not run.first else 0)
+
+    def close(self) -> None:
+        """End what runs beside the steps."""
+        if self.pipeline is not None:
+            self.pipeline.close()
 
     def train_step(self, step: int, timer: PhaseTimer) -> None:
         """Roll out, score and assign advantages; update the policy; log."""
@@ -90,8 +106,8 @@ class _Trainer:
             batches = self._rollout(tracks, [track.prompts for track in tracks], step, timer)
         else:
             with timer.phase("rollout"), self.session.processes.phase("rollout"):
-                drawn, sampled = self.pipeline.take(step, self.session.policy)
-            batches = self._score(tracks, drawn, sampled, step, timer)
+                taken = self.pipeline.take(step, self.session.policy)
+            batches = self._score(tracks, taken.drawn, taken.groups, step, timer, taken.scoring)
         for _ in range(self.recipe.algorithm.dynamic_sampling or 0):
             flat = [batch for batch in batches if not all(batch.advantages.has_variance)]
             if not flat:
@@ -135,17 +151,38 @@ class _Trainer:
         ]
         return Drawn(requests, placed, [track.cursor.epoch for track in tracks], self.session.data_state())
 
+    def _background_score(self, step: int, drawn: Drawn) -> Callable[[list[list[Group]]], _Scored] | None:
+        """What computes the rewards of a step on another thread; None where that needs the policy."""
+        tracks = self.session.tracks_at(step)
+        if any(reward.needs_policy for track in tracks for reward in track.rewards):
+            return None
+        return lambda sampled: self._call_rewards(tracks, drawn, sampled, step)
+
+    def _call_rewards(self, tracks: Sequence[Track], drawn: Drawn, sampled: list[list[Group]], step: int) -> _Scored:
+        """The scores of this process's groups, and what the rewards logged, track by track."""
+        logs = [StepLog(step, self.recipe.run.steps, epoch) for epoch in drawn.epochs]
+        scored = [
+            score_groups(groups, track.rewards, log) for track, groups, log in zip(tracks, sampled, logs, strict=True)
+        ]
+        return scored, logs
+
     def _score(
-        self, tracks: Sequence[Track], drawn: Drawn, sampled: list[list[Group]], step: int, timer: PhaseTimer
+        self,
+        tracks: Sequence[Track],
+        drawn: Drawn,
+        sampled: list[list[Group]],
+        step: int,
+        timer: PhaseTimer,
+        scoring: BackgroundWork[_Scored] | None = None,
     ) -> list[TrackBatch]:
-        """Score this process's groups, share all of them, and assign advantages."""
+        """Score this process's groups, share all of them, and assign advantages. `scoring`: scores under way."""
         recipe, processes, placed = self.recipe, self.session.processes, drawn.placed
-        logs = [StepLog(step, recipe.run.steps, epoch) for epoch in drawn.epochs]
         with timer.phase("rewards"), processes.phase("rewards"):
-            scored = [
-                score_groups(groups, track.rewards, log)
-                for track, groups, log in zip(tracks, sampled, logs, strict=True)
-            ]
+            if scoring is None:
+                scored, logs = self._call_rewards(tracks, drawn, sampled, step)
+            else:
+                scored, logs = scoring.result()
+                self.reward_seconds = scoring.seconds
         groups = share_groups(processes, [task for _, task in placed], list(chain(*sampled)))
         scores = share_scores(processes, list(chain(*scored)))
         batches: list[TrackBatch] = []
@@ -178,6 +215,8 @@ class _Trainer:
         lag: Stats = {}
         if self.pipeline is not None:
             lag = {"policy_version_lag": float(self.session.policy.version - self.pipeline.version)}
+        if self.reward_seconds is not None:
+            lag["time/reward_calls"] = self.reward_seconds
         with timer.phase("learn"):
             stats = update(self.session.policy, self.session.optimizer, groups, acts, self.recipe, step)
         return {**stats, **lag}

@@ -76,7 +76,8 @@ def run(session, max_staleness, steps, pipeline=None, backend=None):
         pipeline = RolloutPipeline(rollout, session.recipe, max_staleness, Prompts(session))
     seen = []
     for step in steps:
-        drawn, (groups,) = pipeline.take(step, session.policy)
+        taken = pipeline.take(step, session.policy)
+        drawn, (groups,) = taken.drawn, taken.groups
         versions = {act.policy_version for group in groups for one in group.trajectories for act in one.acts}
         seen.append((drawn.requests[0].tasks[0].index, sorted(versions), ids(groups)))
         learn(session.policy)
