@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
+from motet.config import AlgorithmConfig
 from motet.core.errors import ConfigError
 from motet.core.trajectory import Group, Scores
+from motet.distributed.processes import Processes
 from motet.distributed.shared_groups import is_remote_group, merge_values, share_groups, share_scores
 from motet.report.callbacks import CallbackList, RolloutBatch
 from motet.report.empty_rewards import STEPS, EmptyRewards
 from motet.report.metrics import PhaseTimer, act_metrics, reward_metrics
-from motet.report.run_dir import WARNINGS
+from motet.report.run_dir import WARNINGS, RunFolder
 from motet.report.samples import failure_lines, save_samples, show_group
 from motet.rewards import StepLog, score_groups
 from motet.training.advantages import AssignedAdvantages, assign_advantages
@@ -115,7 +117,7 @@ class _Trainer:
             missing = [batch.advantages.has_variance.count(False) for batch in flat]
             fresh = self._rollout([batch.track for batch in flat], missing, step, timer)
             for batch, further in zip(flat, fresh, strict=True):
-                self._replace_groups(batch, further)
+                _replace_groups(batch, further, self.recipe.algorithm)
         return batches
 
     def _rollout(
@@ -156,15 +158,7 @@ class _Trainer:
         tracks = self.session.tracks_at(step)
         if any(reward.needs_policy for track in tracks for reward in track.rewards):
             return None
-        return lambda sampled: self._call_rewards(tracks, drawn, sampled, step)
-
-    def _call_rewards(self, tracks: Sequence[Track], drawn: Drawn, sampled: list[list[Group]], step: int) -> _Scored:
-        """The scores of this process's groups, and what the rewards logged, track by track."""
-        logs = [StepLog(step, self.recipe.run.steps, epoch) for epoch in drawn.epochs]
-        scored = [
-            score_groups(groups, track.rewards, log) for track, groups, log in zip(tracks, sampled, logs, strict=True)
-        ]
-        return scored, logs
+        return lambda sampled: _call_rewards(tracks, drawn, sampled, step, self.recipe.run.steps)
 
     def _score(
         self,
@@ -179,7 +173,7 @@ class _Trainer:
         recipe, processes, placed = self.recipe, self.session.processes, drawn.placed
         with timer.phase("rewards"), processes.phase("rewards"):
             if scoring is None:
-                scored, logs = self._call_rewards(tracks, drawn, sampled, step)
+                scored, logs = _call_rewards(tracks, drawn, sampled, step, self.recipe.run.steps)
             else:
                 scored, logs = scoring.result()
                 self.reward_seconds = scoring.seconds
@@ -193,21 +187,6 @@ class _Trainer:
             advantages = assign_advantages(*batch, track.rewards, recipe.algorithm)
             batches.append(TrackBatch(track, *batch, log, advantages))
         return batches
-
-    def _replace_groups(self, batch: TrackBatch, further: TrackBatch) -> None:
-        """Put the further groups that have reward variance in the place of those that have none (DAPO, section 3.2)."""
-        flat = [p for p, varies in enumerate(batch.advantages.has_variance) if not varies]
-        for group, scores, varies in zip(further.groups, further.scores, further.advantages.has_variance, strict=True):
-            if varies:
-                p = flat.pop(0)
-                batch.discarded.append((batch.groups[p], batch.scores[p]))
-                batch.groups[p], batch.scores[p] = group, scores
-                batch.num_replaced += 1
-            else:
-                batch.discarded.append((group, scores))
-        for name, values in further.log.values.items():
-            batch.log.values.setdefault(name, []).extend(values)
-        batch.advantages = assign_advantages(batch.groups, batch.scores, batch.track.rewards, self.recipe.algorithm)
 
     def _update(self, batches: Sequence[TrackBatch], step: int, timer: PhaseTimer) -> Stats:
         groups = [group for batch in batches for group in batch.groups]
@@ -236,7 +215,7 @@ class _Trainer:
         for batch in batches:
             track = batch.track
             if (step + 1) % self.recipe.run.log_samples_every == 0:
-                self._save_samples(step + 1, batch)
+                _save_samples(self.session.processes, run.folder, step + 1, batch)
             for message in self.empty_rewards.check(track.name, batch.all_groups, batch.all_scores, track.rewards):
                 run.folder.append_line(WARNINGS, {"step": step, "message": message})
                 if self.session.processes.is_main:
@@ -255,18 +234,6 @@ class _Trainer:
             shown.append(RolloutBatch(batch.track.name, groups, scores, weights))
         with timer.phase("callbacks"):
             return callbacks.on_rollout(step + 1, shown)
-
-    def _save_samples(self, step: int, batch: TrackBatch) -> None:
-        """Write samples of the groups of all processes; each process shows its own."""
-        processes, rewards = self.session.processes, batch.track.rewards
-        own = {
-            n: show_group(group, scores, rewards)
-            for n, (group, scores) in enumerate(zip(batch.groups, batch.scores, strict=True))
-            if not is_remote_group(group)
-        }
-        shown = {n: group for part in processes.all_gather(own) for n, group in part.items()}
-        if processes.is_main:
-            save_samples(self.run.folder, step, [shown[n] for n in sorted(shown)], batch.track.name)
 
     def _metrics(self, batch: TrackBatch) -> dict[str, float]:
         """Rewards of all that was rolled out, and the assignment of what is trained on; under the track's name."""
@@ -292,3 +259,41 @@ class _Trainer:
                     f"{failures[0].where}: {failures[0].message}.",
                     fix=f"correct the scenario {batch.track.scenario.name!r}, the rewards or the data.",
                 )
+
+
+def _call_rewards(tracks: Sequence[Track], drawn: Drawn, sampled: list[list[Group]], step: int, steps: int) -> _Scored:
+    """The scores of this process's groups, and what the rewards logged, track by track."""
+    logs = [StepLog(step, steps, epoch) for epoch in drawn.epochs]
+    scored = [
+        score_groups(groups, track.rewards, log) for track, groups, log in zip(tracks, sampled, logs, strict=True)
+    ]
+    return scored, logs
+
+
+def _replace_groups(batch: TrackBatch, further: TrackBatch, algorithm: AlgorithmConfig) -> None:
+    """Put the further groups that have reward variance in the place of those that have none (DAPO, section 3.2)."""
+    flat = [p for p, varies in enumerate(batch.advantages.has_variance) if not varies]
+    for group, scores, varies in zip(further.groups, further.scores, further.advantages.has_variance, strict=True):
+        if varies:
+            p = flat.pop(0)
+            batch.discarded.append((batch.groups[p], batch.scores[p]))
+            batch.groups[p], batch.scores[p] = group, scores
+            batch.num_replaced += 1
+        else:
+            batch.discarded.append((group, scores))
+    for name, values in further.log.values.items():
+        batch.log.values.setdefault(name, []).extend(values)
+    batch.advantages = assign_advantages(batch.groups, batch.scores, batch.track.rewards, algorithm)
+
+
+def _save_samples(processes: Processes, folder: RunFolder, step: int, batch: TrackBatch) -> None:
+    """Write samples of the groups of all processes; each process shows its own."""
+    rewards = batch.track.rewards
+    own = {
+        n: show_group(group, scores, rewards)
+        for n, (group, scores) in enumerate(zip(batch.groups, batch.scores, strict=True))
+        if not is_remote_group(group)
+    }
+    shown = {n: group for part in processes.all_gather(own) for n, group in part.items()}
+    if processes.is_main:
+        save_samples(folder, step, [shown[n] for n in sorted(shown)], batch.track.name)
