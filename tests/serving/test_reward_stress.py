@@ -17,7 +17,14 @@ def test_nothing_is_lost_or_wrong_under_stress() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "stress_rewards.py"), "--clients", "32", "--seconds", "2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    for outcome in ("die: 503", "hang: 504", "truncated PNG: 200", "oversized image: 413", "raise: 200"):
+    for outcome in (
+        "die: 503",
+        "hang: 504",
+        "restarting: 503",
+        "truncated PNG: 200",
+        "oversized image: 413",
+        "raise: 200",
+    ):
         assert outcome in done.stdout
 
 
