@@ -75,6 +75,8 @@ LONGEST_NAME = 64
 """Bytes of the name of a track, stage or strategy: it is part of file names, which have at most 255."""
 HUB_OPTIONS = ("name", "revision", "data_dir", "data_files", "streaming", "shuffle_buffer")
 """Keys of `data.options` for a hub dataset."""
+MIXTURE = "mixture"
+"""The `data.source` of several sources, see `motet.data.mixture`."""
 
 
 class DataConfig(Section):

@@ -15,6 +15,7 @@ from motet.config.problem import Problem
 from motet.config.schema import (
     HUB_OPTIONS,
     LONGEST_NAME,
+    MIXTURE,
     ON_FAILURE,
     SUITES,
     LoraConfig,
@@ -107,6 +108,8 @@ def _track_names(recipe: Recipe) -> Iterator[Problem]:
 def _shapes_data(recipe: Recipe) -> Iterator[Problem]:
     for prefix, track in _tracks(recipe):
         data, key = track.data, f"{prefix}data"
+        if data.source == MIXTURE:
+            continue
         if data.source != "shapes":
             unknown = set(data.options) - set(HUB_OPTIONS)  # whether it is on the hub shows when it is opened
             if unknown and not is_object_path(data.source) and registry("data").get(data.source) is None:

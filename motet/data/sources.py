@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from motet.config.schema import DataConfig
+from motet.config.schema import MIXTURE, DataConfig
 from motet.core.errors import ConfigError, DataError, MotetError
 from motet.core.registry import Registry, did_you_mean, first_line, is_object_path, registry
 from motet.data.files import SUFFIXES, Row, kind_of, read_dataset, read_rows, unreadable
@@ -25,10 +25,6 @@ GOLDS = ("answer", "solution")
 SOURCES: Registry[Any] = registry("data")
 """An entry is a list of rows (mappings), a `datasets.Dataset` or `DatasetDict`, or a function of (`DataConfig`, seed)
 that returns one of those or a `Source`."""
-
-
-MIXTURE = "mixture"
-"""The `data.source` of several sources, see `motet.data.mixture`."""
 
 
 def has_splits(source: str) -> bool:
