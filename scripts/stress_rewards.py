@@ -285,7 +285,7 @@ async def stress_all(folder: Path, clients: int, seconds: float, images: int) ->
 
 def main() -> None:
     """Run and report."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each phase")
     parser.add_argument("--images", type=int, default=8, help="of a large request, at most 32")

@@ -44,6 +44,7 @@ EXCEPTIONS = {
     "recipes/promptrl_klein_edit.yaml": r"The second picture|how good a picture",
     "recipes/shapes_reward_audit.yaml": r"what is in the picture",
     "recipes/shapes_rewards.yaml": r"what is in the picture",
+    "motet/serving/openai_replies.py": r"refusal",  # a field of OpenAI's replies
     # names of former versions, and of a paper
     "motet/config/renamed.py": r"duet|pilot|drawing|picture\w*",
     "motet/rewards/image/clip.py": r"pilot study",

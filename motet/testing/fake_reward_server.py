@@ -55,9 +55,9 @@ class FakeRewardServer:
             ...  # requests to server.url
 
     `rewards` are reward functions by name, or a number for every completion; one call is made at a time. Each request
-    for a score takes the first of `faults`, where None is no fault; `fault` is that of all requests when there are none
-    left. `requests` are the well-formed ones that have come in, whatever happened to them. `token`: the bearer token
-    that they need. A reward that raises is an error of every completion of the request.
+    for a score takes the first of `faults`, where None means no fault; once they are used, `fault` is that of all
+    requests. `requests` are the well-formed ones that have come in, whatever happened to them. `token`: the bearer
+    token that they need. A reward that raises is an error of every completion of the request.
     """
 
     def __init__(
