@@ -16,7 +16,7 @@ from tests.runs import mapping, metrics, run_loop, run_remote
 
 HERE = "tests/training/test_overlap.py:"
 CORRECTED = {"algorithm": {"loss": {"name": "grpo", "rollout_is": "token"}}, "run": {"steps": 4}}
-SLOW = 0.3
+SLOW = 0.05
 threads: set[str] = set()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -15,29 +16,32 @@ import pytest
 
 from motet.rewards.shapes.shapes import Shapes
 from motet.testing import FakeRewardServer, Fault
-from tests.runs import mapping, metrics, run_loop
+from tests.fake_rewards import reddish
+from tests.runs import REWARDS, mapping, metrics, run_loop
 
 SHAPES = "shapes"
+REDDISH, SPACIOUS = f"{REWARDS}reddish", f"{REWARDS}spacious"
 STEPS = 4
 
 
 def recipe(checkpoint: Path, url: str | None, **options: Any) -> dict[str, Any]:
-    """generate_and_answer, with the checker here or on a server."""
-    image: dict[str, Any] = {"name": SHAPES, "acts": ["image"], "options": {"partial": 1.0}}
+    """generate_and_answer with the checker, which a tiny random Janus never satisfies, and a reward of the pixels."""
+    images: list[dict[str, Any]] = [{"name": SHAPES, "options": {"partial": 1.0}}, {"name": REDDISH}]
     if url is not None:
-        remote = {"url": url, "reward": SHAPES, "chunk_size": 3, **options}
-        image = {"name": "remote", "acts": ["image"], "options": remote}
-    answer = {"name": "tests/fake_rewards.py:spacious", "acts": ["answer"]}
+        remote = {"url": url, "chunk_size": 3, **options}
+        images = [{"name": "remote", "options": {"reward": name, **remote}} for name in (SHAPES, "reddish")]
+    rewards = [*({**reward, "acts": ["image"]} for reward in images), {"name": SPACIOUS, "acts": ["answer"]}]
     run = {"steps": STEPS, "prompts_per_step": 4}
-    return mapping(checkpoint, rewards=[image, answer], run=run, algorithm={"num_generations": 4})
+    return mapping(checkpoint, rewards=rewards, run=run, algorithm={"num_generations": 4})
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
-    """The metrics, whatever the name of the checker."""
-    return [
-        {key.replace("rewards/remote", f"rewards/{SHAPES}"): value for key, value in line.items()}
-        for line in metrics(folder)
-    ]
+    """The metrics, with the names of the rewards that are served."""
+    names = {"rewards/remote#2": "rewards/reddish", "rewards/remote/": f"rewards/{SHAPES}/"}
+    lines = metrics(folder)
+    for old, new in names.items():
+        lines = [{key.replace(old, new): value for key, value in line.items()} for line in lines]
+    return lines
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +53,13 @@ def expected(tmp_path_factory, tiny_checkpoint):
 
 def test_the_curve_is_that_of_the_process_whatever_replies_are_lost(expected, tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("motet.rewards.remote.client.BACKOFF", 0.001)
-    with FakeRewardServer({SHAPES: Shapes(partial=1.0)}) as server:
+    with FakeRewardServer({SHAPES: Shapes(partial=1.0), "reddish": reddish}) as server:
         server.faults.extend(
             [None, Fault(truncate=True), Fault(status=503), None, Fault(disconnect=True), Fault(status=429)]
         )
         run_loop(recipe(tiny_checkpoint, server.url), tmp_path / "run")
     assert curve(tmp_path / "run") == expected
-    assert any(line[f"rewards/{SHAPES}/mean"] for line in expected)
+    assert len({line["rewards/reddish/mean"] for line in expected}) == STEPS
 
 
 @pytest.mark.slow
@@ -65,9 +69,8 @@ def test_a_server_that_is_killed_and_started_again_costs_no_step(expected, tiny_
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
     file, url = tmp_path / "service.yaml", f"http://127.0.0.1:{port}"
-    file.write_text(
-        f"port: {port}\nrewards: [{{name: {SHAPES}, options: {{partial: 1.0}}, device: cpu}}]\n", encoding="utf-8"
-    )
+    served = [{"name": SHAPES, "options": {"partial": 1.0}}, {"name": REDDISH}]
+    file.write_text(json.dumps({"port": port, "rewards": served}), encoding="utf-8")
     first = start(file)
     again: list[subprocess.Popen[bytes]] = []
 
