@@ -148,17 +148,21 @@ def _run_suites(request: EvalRequest, recipes: Mapping[str, Recipe], suites: Map
     for suite in suites.values():
         suite.check(setup.policy)
     results: dict[str, Evaluated] = {}
-    with ProgressBar(Terminal()) as bar:
-        for name, suite in suites.items():
+    try:
+        with ProgressBar(Terminal()) as bar:
+            for name, suite in suites.items():
 
-            def on_progress(done: int, total: int, name: str = name) -> None:
-                bar.items(f"evaluate {name}", done, total)
+                def on_progress(done: int, total: int, name: str = name) -> None:
+                    bar.items(f"evaluate {name}", done, total)
 
-            own = replace(setup, recipe=recipes[name].model_copy(update={"policy": setup.recipe.policy}))
-            folder = None if request.output is None else suite_folder(request.output, name)
-            result = suite(own.policy, SuiteSettings(own, progress=on_progress, folder=folder))
-            results[name] = Evaluated(own.recipe, result, suite.show({Path(request.checkpoint).name: result.table}))
-    show_evaluated(request.checkpoint, results, request.json_path, request.output)
+                own = replace(setup, recipe=recipes[name].model_copy(update={"policy": setup.recipe.policy}))
+                folder = None if request.output is None else suite_folder(request.output, name)
+                result = suite(own.policy, SuiteSettings(own, progress=on_progress, folder=folder))
+                results[name] = Evaluated(own.recipe, result, suite.show({Path(request.checkpoint).name: result.table}))
+    finally:  # an error in one suite does not lose the results of those before it
+        if results:
+            json_path = request.json_path
+            show_evaluated(request.checkpoint, results, json_path, request.output, single=len(suites) == 1)
 
 
 def evaluate_recipe(request: EvalRequest, recipe: RecipeRequest, *, data: str | None, split: str | None) -> None:

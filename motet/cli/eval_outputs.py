@@ -51,15 +51,15 @@ def suite_folder(output: Path, name: str) -> Path:
 
 
 def show_evaluated(
-    checkpoint: str, results: Mapping[str, Evaluated], json_path: Path | None, output: Path | None
+    checkpoint: str, results: Mapping[str, Evaluated], json_path: Path | None, output: Path | None, *, single: bool
 ) -> None:
-    """Print the tables, then write them; `--json` holds the table of a single suite itself, of several by name."""
+    """Print the tables, then write them; `--json` holds the bare table of a `single` suite, several by name."""
     tables = {name: one.result.table for name, one in results.items()}
     try:
         for one in results.values():
             Terminal().print(one.shown)
     finally:
-        write_results(json_path, next(iter(tables.values())) if len(tables) == 1 else tables)
+        write_results(json_path, next(iter(tables.values())) if single else tables)
         if output is not None:
             _write_folder(checkpoint, results, output)
     if output is not None:

@@ -114,5 +114,20 @@ def test_errors_are_found_before_the_checkpoint_is_loaded(capsys, tmp_path, coun
     assert counting.seen == []
 
 
+def broken(policy, settings):
+    raise ConfigError("the judge is down.", fix="start it.")
+
+
+def test_an_error_in_one_suite_does_not_lose_the_results_before_it(
+    tiny_checkpoint, capsys, tmp_path, counting, monkeypatch
+):
+    monkeypatch.setitem(registry("suite")._entries, "broken", _Entry(broken, "me"))
+    arguments = ["--suite", "counting,broken,plain", "--output", tmp_path / "out", "--json", tmp_path / "n.json"]
+    answer = motet_command(capsys, "eval", tiny_checkpoint, *arguments)
+    assert answer.code == 2 and "the judge is down" in answer.err and "samples" in answer.out
+    assert json.loads((tmp_path / "n.json").read_text()).keys() == {"counting"}
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["suites"].keys() == {"counting"}
+
+
 def test_tasks_are_suites_of_recipes_too(counting):
     assert find_suite("counting:one").task == "one" and find_suite("counting") is counting  # type: ignore[attr-defined]
