@@ -34,7 +34,9 @@ def test_help_needs_no_torch():
     assert python("-c", code).stdout.strip() == "[]"
     done = python("-m", "motet", "--help")
     assert done.returncode == 0 and done.stderr == ""
-    commands = "train sft sweep eval sample ask merge convert curate bench estimate config data rewards reward doctor"
+    commands = (
+        "train sft sweep eval sample ask merge convert curate bench estimate config data rewards reward serve doctor"
+    )
     for command in commands.split():
         assert command in done.stdout
 
