@@ -58,6 +58,7 @@ def test_values_and_logs_are_those_of_the_process_itself(capfd):
     assert "a reward may print" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_an_error_or_is_started_again(tmp_path, monkeypatch):
     with pytest.raises(RewardError, match="The process of reward 'dies' ended with status 3 during a call"):
         score("dies", {"name": "raise", "process": True}, marker=str(tmp_path / "first"))
