@@ -5,9 +5,9 @@ A recipe combines a policy, a scenario, data, rewards and an algorithm; each is 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from motet.config.algorithm import AlgorithmConfig
 from motet.config.choice import Choice
@@ -133,6 +133,12 @@ class RewardConfig(Section):
     """Keyword arguments bound to the function, or passed to the class or factory that creates it."""
     on_failure: Choice = Choice.of("raise")
     """`raise`: the run ends; `drop`: trajectories that cannot be scored are dropped; `retry`: call again, then one."""
+
+    @field_validator("on_failure", mode="before")
+    @classmethod
+    def _raise_by_default(cls, value: Any) -> Any:
+        """Options without a name, such as {timeout: 60}, are those of `raise`."""
+        return {"name": "raise", **cast("dict[str, Any]", value)} if isinstance(value, dict) else value
 
 
 class TrackConfig(Section):

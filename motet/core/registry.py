@@ -15,6 +15,7 @@ import importlib.util
 import operator
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -300,6 +301,9 @@ def _load_module(name: str, key: str) -> ModuleType:
         raise _broken(name, key, error) from error
 
 
+_LOADING = threading.RLock()
+
+
 def _load_file(place: str, key: str) -> ModuleType:
     file = Path(place).expanduser().resolve()
     if not file.is_file():
@@ -309,8 +313,11 @@ def _load_file(place: str, key: str) -> ModuleType:
             fix=f"give a path relative to the current folder, {os.getcwd()}.",
         )
     name = f"motet_user_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
+    with _LOADING:  # a second thread must not see a module whose code is still running
+        return sys.modules[name] if name in sys.modules else _execute(file, name, key)
+
+
+def _execute(file: Path, name: str, key: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

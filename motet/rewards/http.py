@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from motet.core.errors import ConfigError, RewardError
-from motet.rewards.waiting import DeadlineExceeded, run_on_thread
+from motet.rewards.waiting import run_on_thread
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -52,8 +52,12 @@ def fetch(
     request = urllib.request.Request(url, body, dict(headers), method="GET" if body is None else "POST")
     try:
         return run_on_thread(lambda: _reply(request, timeout, largest, too_large), timeout)
-    except DeadlineExceeded:
+    except TimeoutError:  # of the thread, or of the socket, whichever is first
         raise TimeoutError(f"no whole reply within {timeout:g} s") from None
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, TimeoutError):
+            raise TimeoutError(f"no connection within {timeout:g} s") from None
+        raise
 
 
 def _reply(request: urllib.request.Request, timeout: float, largest: int, too_large: str) -> bytes:

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from motet.core import registry as registries
 from motet.core.errors import ConfigError
-from motet.core.registry import Registry, bind_objects, did_you_mean, first_line, register, registry
+from motet.core.registry import Registry, bind_objects, did_you_mean, first_line, load_attribute, register, registry
 
 
 @pytest.fixture
@@ -132,3 +133,11 @@ def test_two_packages_with_one_name(plugins, rewards, monkeypatch):
 def test_importing_the_registry_imports_no_torch():
     code = "import sys, motet; motet.register; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_file_that_two_threads_ask_for_is_executed_once_and_whole(tmp_path):
+    path = tmp_path / "slow_module.py"
+    path.write_text("import time\ntime.sleep(0.2)\n\ndef mine():\n    pass\n")
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: load_attribute(f"{path}:mine", key="rewards.name"), range(2)))
+    assert found[0] is found[1]

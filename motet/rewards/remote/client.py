@@ -95,7 +95,7 @@ class ServiceClient:
                 slow += error.code == 504
                 pause = _retry_after(error)
             except TimeoutError as error:
-                reason = f"{url} sent {first_line(error)}"
+                reason = f"{url}: {error}"
                 slow += 1
             except (OSError, http.client.HTTPException, RewardError) as error:
                 what = error.problem if isinstance(error, RewardError) else first_line(error)
