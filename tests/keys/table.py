@@ -174,7 +174,7 @@ TABLE: dict[str, Shows] = {
     "optimizer.max_grad_norm": Shows("weights", 1e-6),
     "optimizer.max_tokens_per_microbatch": Shows("work/replay_calls", 1),
     # evaluation
-    "eval.suite": Shows("before", "shapes", given=PLAYED),
+    "eval.suite": Shows("before", {"name": "shapes", "held_out_size": 1}, given=PLAYED),
     "eval.size": Shows("before", 1, given=PLAYED),
     "eval.minutes": Shows("before", 1e-4, given={**PLAYED, "eval.size": 40}),
     "eval.samples_per_item": Shows("before", 2, given=PLAYED),
