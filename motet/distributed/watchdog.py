@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 
@@ -17,11 +18,15 @@ class Watchdog:
     def __init__(self, meetings: Meetings) -> None:
         self.meetings = meetings
         self._left = threading.Event()
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        atexit.register(self.stop)
 
     def stop(self) -> None:
-        """The process is about to end."""
+        """The process is about to end. Waits for the thread, which would abort Python's end from within torch."""
         self._left.set()
+        self._thread.join(GRACE)
+        atexit.unregister(self.stop)
 
     def _watch(self) -> None:
         while not self._left.wait(PERIOD):
