@@ -70,6 +70,14 @@ def run_on_threads(call: Callable[[U], T], items: Iterable[U], threads: int, lim
 
 async def await_on_thread(call: Callable[[], T]) -> T:
     """The result of `call` on a daemon thread; other coroutines run meanwhile."""
+    return await future_on_thread(call)
+
+
+def future_on_thread(call: Callable[[], T]) -> asyncio.Future[T]:
+    """The result of `call` on a daemon thread, as a future of the running loop.
+
+    An executor's thread would keep the process from ending.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -91,4 +99,4 @@ async def await_on_thread(call: Callable[[], T]) -> T:
             loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
-    return await future
+    return future

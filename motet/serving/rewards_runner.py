@@ -16,6 +16,7 @@ from motet.core.errors import ConfigError, MotetError, RewardError
 from motet.core.registry import first_line
 from motet.report.terminal import say
 from motet.rewards.remote.protocol import RewardInfo, ScoreReply, ScoreRequest, parse_reply
+from motet.rewards.waiting import future_on_thread
 from motet.serving.http import HttpError
 from motet.serving.rewards_config import ServedReward
 from motet.serving.rewards_loading import LoadedReward, load_models, resolve_served
@@ -112,32 +113,17 @@ class ThreadRunner:
 
 
 def _on_thread(work: Callable[[], Any]) -> asyncio.Future[Any]:
-    """The result of work on a daemon thread; an executor's thread would keep the process from ending."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
+    """The result of work on a daemon thread; whatever it raises as an error of motet."""
 
-    def settle(result: Any, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-    def run() -> None:
-        result, error = None, None
+    def run() -> Any:
         try:
-            result = work()
-        except MotetError as raised:
-            error = raised
-        except BaseException as raised:
-            error = RewardError(f"A reward failed: {first_line(raised)}.", fix="see the server's log.")
-            error.__cause__ = raised
-        with contextlib.suppress(RuntimeError):  # the server has ended
-            loop.call_soon_threadsafe(settle, result, error)
+            return work()
+        except MotetError:
+            raise
+        except BaseException as error:
+            raise RewardError(f"A reward failed: {first_line(error)}.", fix="see the server's log.") from error
 
-    threading.Thread(target=run, daemon=True).start()
-    return future
+    return future_on_thread(run)
 
 
 class ProcessRunner:
