@@ -9,8 +9,10 @@ import asyncio
 import hmac
 import ipaddress
 import os
+import signal
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from types import FrameType
 from typing import Any
 
 from motet.core.errors import ConfigError, MotetError
@@ -283,6 +285,12 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._socket, self._announce = bound, announce
         self._failure: MotetError | None = None
+        self._interrupted = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop. asyncio may take the SIGINT that uvicorn raises again for a cancellation of what has ended."""
+        self._interrupted = self._interrupted or sig == signal.SIGINT
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to answer requests."""
@@ -296,13 +304,15 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     def answer(self) -> None:
-        """Answer requests until the server is stopped. Raises what `fail` was given."""
+        """Answer requests until the server is stopped. Raises what `fail` was given, KeyboardInterrupt after Ctrl-C."""
         try:
             self.run(sockets=[self._socket])
         finally:
             self._socket.close()
             if self._failure is not None:
                 raise self._failure
+        if self._interrupted:
+            raise KeyboardInterrupt
 
 
 def bind(host: str, port: int) -> socket.socket:
