@@ -104,8 +104,8 @@ FAULTS = (
     Fault(
         "dynamic sampling: groups without variance kept",
         "motet/training/trainer.py",
-        "            if varies:",
-        "            if not varies:",
+        "        if varies:",
+        "        if not varies:",
         ("tests/training/test_dynamic_sampling.py::test_flat_groups_are_replaced_up_to_the_limit",),
     ),
     Fault(
