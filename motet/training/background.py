@@ -1,4 +1,4 @@
-"""Work on one thread in the order in which it was given: the rewards of the steps whose rollouts started ahead."""
+"""Work on one thread in the order in which it was given: rollouts of actors, and rewards of steps that are ahead."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ class BackgroundWork(Generic[T]):
 
 
 class Background:
-    """One thread, started with the first work."""
+    """One thread, started with the first work. `closing`: seconds that `close` waits for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, closing: float = CLOSING) -> None:
+        self._closing = closing
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -57,7 +58,7 @@ class Background:
         """End the thread."""
         if self._thread is not None:
             self._queue.put(None)
-            self._thread.join(CLOSING)
+            self._thread.join(self._closing)
 
     def _work(self) -> None:
         while (run := self._queue.get()) is not None:

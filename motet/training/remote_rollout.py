@@ -7,13 +7,9 @@ are split into pieces depends on their number and that of the actors alone, neve
 from __future__ import annotations
 
 import math
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -29,6 +25,7 @@ from motet.core.trajectory import Group
 from motet.distributed.actor_pool import TIMEOUT, ActorPool, Backend
 from motet.policies import load_policy
 from motet.scenarios import resolve_scenario
+from motet.training.background import Background, BackgroundWork
 from motet.training.rollout import RolloutRequest, rollout_tracks
 
 PIECES_PER_ACTOR = 2
@@ -143,16 +140,8 @@ class Published:
     reference: Any
 
 
-@dataclass(eq=False)
-class PendingRollout:
-    """A rollout that is under way. `seconds`: how long it took."""
-
-    future: Future[list[list[Group]]]
-    seconds: float = 0.0
-
-    def result(self) -> list[list[Group]]:
-        """Wait for the groups. Raises what went wrong."""
-        return self.future.result()
+PendingRollout = BackgroundWork[list[list[Group]]]
+"""A rollout that is under way; its result are the groups of each request."""
 
 
 class RemoteRollout:
@@ -163,8 +152,7 @@ class RemoteRollout:
     ) -> None:
         self.pool = ActorPool(backend, make, size, name="rollout", num_gpus=num_gpus, timeout=timeout)
         self._newest: Published | None = None
-        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._background = Background(CLOSING)
 
     @classmethod
     def of(cls, backend: Backend, recipe: Recipe, size: int, **settings: Any) -> RemoteRollout:
@@ -202,24 +190,15 @@ class RemoteRollout:
             Piece(weights.version, tasks[n : n + size], num_generations, samplings, seed, step)
             for n in range(0, len(tasks), size)
         ]
-        pending = PendingRollout(Future())
 
-        def run() -> None:
-            start = time.monotonic()
-            try:
-                sampled = self.pool.map("roll_out", pieces, weights.reference)
-                groups = [group for piece in sampled for group in piece]
-                _check_versions(groups, weights.version)
-                following, pending.seconds = iter(groups), time.monotonic() - start
-                pending.future.set_result([[next(following) for _ in request.tasks] for request in requests])
-            except BaseException as error:  # raised where the result is waited for
-                pending.future.set_exception(error)
+        def roll_out(_: None) -> list[list[Group]]:
+            sampled = self.pool.map("roll_out", pieces, weights.reference)
+            groups = [group for piece in sampled for group in piece]
+            _check_versions(groups, weights.version)
+            following = iter(groups)
+            return [[next(following) for _ in request.tasks] for request in requests]
 
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, daemon=True)
-            self._thread.start()
-        self._queue.put(run)
-        return pending
+        return self._background.start(lambda: None, roll_out)
 
     def publish(self, policy: Policy) -> Published:
         """Store the policy's present weights, once per version."""
@@ -234,13 +213,7 @@ class RemoteRollout:
     def close(self) -> None:
         """End the actors, and the thread that waits for them: Python aborts where one computes while it ends."""
         self.pool.close()
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join(CLOSING)
-
-    def _work(self) -> None:
-        while (run := self._queue.get()) is not None:
-            run()
+        self._background.close()
 
 
 def _check_versions(groups: Sequence[Group], version: int) -> None:

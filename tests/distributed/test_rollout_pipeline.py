@@ -40,7 +40,8 @@ def closed_rollouts(monkeypatch):
     yield
     for rollout in made:
         rollout.close()
-        assert rollout._thread is None or not rollout._thread.is_alive()
+        thread = rollout._background._thread
+        assert thread is None or not thread.is_alive()
 
 
 class Prompts:
