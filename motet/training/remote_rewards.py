@@ -14,9 +14,6 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any
 
-import torch
-from torch import nn
-
 from motet.config import Recipe
 from motet.core.errors import MotetError, RewardError
 from motet.distributed.actor_pool import TIMEOUT, ActorPool, Backend
@@ -24,6 +21,7 @@ from motet.policies.loading import choose_device
 from motet.rewards import BoundReward, bind_policy, resolve_all
 from motet.rewards.arguments import TRAINER, StepLog
 from motet.rewards.calling import as_list, as_reward_error
+from motet.rewards.no_policy import NoPolicy
 from motet.scenarios import resolve_scenario
 from motet.training.setup import Track
 
@@ -76,33 +74,17 @@ class RewardWorker:
             config = self.tracks[call.track]
             scenario = resolve_scenario(config.scenario.name).with_options(config.scenario.options)
             rewards = {one.name: one for one in resolve_all(config.rewards, scenario.acts, None)}
-            policy = _DeviceOnly(call.reward, self.device)
+            error = RewardError(
+                f"Reward {call.reward!r} uses the policy in prepare(), but runs in a reward actor, which has none.",
+                fix="set `needs_policy = True` in its class, or leave out --reward-actors.",
+            )
+            policy = NoPolicy(self.device, error)
             (self._ready[key],) = bind_policy([rewards[call.reward]], policy)
         return self._ready[key]
 
 
 async def _awaited(values: Any) -> Any:
     return await values
-
-
-class _DeviceOnly:
-    """Stands for the policy in `prepare`: it has a device, and cannot do anything."""
-
-    version, kinds = 0, frozenset[str]()
-
-    def __init__(self, reward: str, device: torch.device) -> None:
-        self._reward, self._weight = reward, nn.Parameter(torch.zeros(1, device=device))
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        return {"weight": self._weight}
-
-    def _missing(self, *_: Any, **__: Any) -> Any:
-        raise RewardError(
-            f"Reward {self._reward!r} uses the policy in prepare(), but runs in a reward actor, which has none.",
-            fix="set `needs_policy = True` in its class, or leave out --reward-actors.",
-        )
-
-    act = encode_targets = replay = num_tokens = save = _missing
 
 
 class RemoteReward:

@@ -6,6 +6,7 @@ import pytest
 
 from motet.config import parse_recipe
 from motet.core.errors import RewardError
+from motet.core.sampling import Sampling
 from motet.core.trajectory import Scores
 from motet.rewards import ModelReward, StepLog, score_groups
 from motet.training.remote_rewards import RemoteRewards, RewardCall, RewardWorker
@@ -34,7 +35,7 @@ class UsesPolicy(ModelReward):
     """Uses more of the policy than its device, and does not say so."""
 
     def prepare(self, policy):
-        policy.num_tokens(None)
+        policy.act([], Sampling())
 
 
 @dataclass(eq=False)
