@@ -12,7 +12,7 @@ from motet.core.errors import ConfigError, MotetError, RewardError
 from motet.core.registry import first_line
 from motet.rewards.base import BoundReward, ModelReward, bind_policy
 from motet.rewards.no_policy import NoPolicy
-from motet.rewards.remote.protocol import RewardInfo
+from motet.rewards.remote.protocol import ServedRewardInfo
 from motet.rewards.resolving import resolve
 from motet.serving.rewards_config import ServedReward
 
@@ -25,7 +25,7 @@ class LoadedReward:
     as what it logs is about one call."""
 
     reward: BoundReward
-    info: RewardInfo
+    info: ServedRewardInfo
     logs: bool
 
 
@@ -67,9 +67,9 @@ def load_models(loaded: LoadedReward, device: str) -> None:
         ) from error
 
 
-def _info(served: ServedReward, bound: BoundReward) -> RewardInfo:
+def _info(served: ServedReward, bound: BoundReward) -> ServedRewardInfo:
     documented = type(bound.function) if isinstance(bound.function, ModelReward) else bound.function
-    return RewardInfo(
+    return ServedRewardInfo(
         name=served.route,
         required_columns=list(bound.required_columns),
         accepts=None if bound.accepts is None else sorted(bound.accepts),

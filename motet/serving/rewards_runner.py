@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 from motet.core.errors import ConfigError, MotetError, RewardError
 from motet.core.registry import first_line
 from motet.report.terminal import say
-from motet.rewards.remote.protocol import RewardInfo, ScoreReply, ScoreRequest, parse_reply
+from motet.rewards.remote.protocol import ScoreReply, ScoreRequest, ServedRewardInfo, parse_reply
 from motet.rewards.waiting import future_on_thread
 from motet.serving.http import HttpError
 from motet.serving.rewards_config import ServedReward
@@ -44,7 +44,7 @@ class Runner(Protocol):
     """A reward that is called with one request at a time."""
 
     state: State
-    info: RewardInfo
+    info: ServedRewardInfo
     logs: bool
     restarts: int
 
@@ -135,7 +135,7 @@ class ProcessRunner:
         self._restarting: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._calling = False
-        self.info = RewardInfo(name=served.route, required_columns=[], accepts=None, reads_acts=[], info="")
+        self.info = ServedRewardInfo(name=served.route, required_columns=[], accepts=None, reads_acts=[], info="")
         self.logs = False
         self.state, self.restarts = State.LOADING, 0
 

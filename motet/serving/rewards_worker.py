@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from motet.core.errors import MotetError
 from motet.core.registry import first_line
-from motet.rewards.remote.protocol import Error, RewardInfo, ScoreRequest
+from motet.rewards.remote.protocol import Error, ScoreRequest, ServedRewardInfo
 from motet.serving.rewards_config import ServedReward
 from motet.serving.rewards_loading import load_models, resolve_served
 from motet.serving.rewards_scoring import score
@@ -30,7 +30,7 @@ HEADER = 4
 class Hello(BaseModel):
     """What a worker says first: which reward it has, or why it has none."""
 
-    info: RewardInfo | None = None
+    info: ServedRewardInfo | None = None
     logs: bool = False
     error: Error | None = None
 

@@ -19,10 +19,10 @@ from motet.rewards.remote.protocol import (
     HEALTH_PATH,
     REWARDS_PATH,
     SCORE_PATH,
-    RewardInfo,
     RewardList,
     ScoreReply,
     ScoreRequest,
+    ServedRewardInfo,
     decode_arguments,
     parse_request,
 )
@@ -212,7 +212,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = size is not None
 
 
-def _info(reward: BoundReward) -> RewardInfo:
+def _info(reward: BoundReward) -> ServedRewardInfo:
     accepts = None if reward.accepts is None else sorted(reward.accepts)
     required = list(reward.required_columns)
-    return RewardInfo(name=reward.name, required_columns=required, accepts=accepts, reads_acts=[], info="for tests")
+    return ServedRewardInfo(
+        name=reward.name, required_columns=required, accepts=accepts, reads_acts=[], info="for tests"
+    )

@@ -25,9 +25,9 @@ from motet.rewards.http import authorization, fetch, is_temporary
 from motet.rewards.remote.protocol import (
     REWARDS_PATH,
     SCORE_PATH,
-    RewardInfo,
     RewardList,
     ScoreReply,
+    ServedRewardInfo,
     parse_error,
     parse_reply,
 )
@@ -52,9 +52,9 @@ class ServiceClient:
     timeout: float = 60.0
     retries: int = 6
 
-    def info(self) -> RewardInfo:
+    def info(self) -> ServedRewardInfo:
         """What the servers say about the reward. Raises ConfigError where one does not have it, Unavailable."""
-        found: list[RewardInfo] = []
+        found: list[ServedRewardInfo] = []
         for url in self.urls:
             raw = self._ask([url], REWARDS_PATH, None, _parse_list)
             known = {one.name: one for one in raw.rewards}

@@ -105,7 +105,7 @@ class ScoreReply(_Body):
         return self
 
 
-class RewardInfo(_Body):
+class ServedRewardInfo(_Body):
     """A reward that a server has, and what to send to it."""
 
     name: str
@@ -123,7 +123,7 @@ class RewardInfo(_Body):
 class RewardList(_Body):
     """All rewards of a server."""
 
-    rewards: list[RewardInfo]
+    rewards: list[ServedRewardInfo]
 
 
 class Error(_Body):

@@ -62,7 +62,7 @@ class RemoteReward(ModelReward):
         self.client = ServiceClient(addresses, self.reward, self.token_variable, float(self.timeout), self.retries)
 
     @cached_property
-    def info(self) -> protocol.RewardInfo:
+    def info(self) -> protocol.ServedRewardInfo:
         """What the servers say about the reward."""
         return self.client.info()
 
