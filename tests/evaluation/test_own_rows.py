@@ -236,9 +236,10 @@ def test_periodic_evaluation_is_logged_per_track(tiny_checkpoint, tmp_path, file
 def test_an_sft_run_on_shapes_is_evaluated_once(tiny_checkpoint, tmp_path, monkeypatch):
     measured = []
     monkeypatch.setattr(
-        "motet.experiments.single_run._evaluate", lambda context, session, name, like=None: measured.append(name) or {}
+        "motet.experiments.single_run.evaluate_suite",
+        lambda context, session, name, like=None: measured.append(name) or {},
     )
-    monkeypatch.setattr("motet.experiments.single_run._print_table", lambda *_: None)
+    monkeypatch.setattr("motet.experiments.single_run.print_table", lambda *_: None)
     data = {"targets": {"image": "target", "answer": "solution"}}
     recipe = mapping(tiny_checkpoint, rewards=None, algorithm=None, data=data, eval={"suite": "shapes"})
     recipe["run"]["steps"], recipe["sampling"]["text"]["max_tokens"] = 1, 60

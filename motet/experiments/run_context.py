@@ -1,0 +1,94 @@
+"""What all phases of a run use: its recipe, folder, progress bar and callbacks; and how a run ends by an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from motet.config import Recipe, to_yaml
+from motet.core.errors import MotetError, NumericsError
+from motet.distributed.processes import Processes
+from motet.report.callbacks import CallbackList, resolve_callbacks
+from motet.report.progress import ProgressBar
+from motet.report.resume_check import starting_weights
+from motet.report.run_dir import RunFolder
+from motet.report.terminal import Terminal
+from motet.training.signals import Interrupt, Stopped
+from motet.training.suites import Suite, resolve_suite
+from motet.training.threads import ThreadTuner
+from motet.weights.locate import latest_checkpoint
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """The parts that all phases of a run use; `resume_command` is the shell command that resumes it."""
+
+    recipe: Recipe
+    folder: RunFolder
+    resume_command: str
+    console: Terminal
+    bar: ProgressBar
+    callbacks: CallbackList
+    suite: Suite | None
+    interrupt: Interrupt
+    threads: ThreadTuner | None
+    processes: Processes
+
+    def say(self, line: str) -> None:
+        """Print a line unless it is empty."""
+        if line:
+            self.console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+@contextmanager
+def run_context(recipe: Recipe, folder: RunFolder, resume_command: str, processes: Processes) -> Iterator[RunContext]:
+    """Create the folder, show the progress bar and catch Ctrl-C; of several processes the main one does.
+
+    An error before the first step is finished removes the folder; later errors name the newest checkpoint.
+    """
+    console, suite = Terminal(quiet=not processes.is_main), resolve_suite(recipe)
+    registered = resolve_callbacks(recipe.run.callbacks) if processes.is_main else []
+    threads = ThreadTuner() if recipe.run.threads is None else None
+    with processes.phase("folder"):
+        folder.create(to_yaml(recipe), starting_weights(recipe))
+        if processes.is_main:
+            (folder.path / "summary.json").unlink(missing_ok=True)  # left by a shorter run
+    try:
+        with ProgressBar(console) as bar, Interrupt() as interrupt:
+            callbacks = CallbackList([bar, *registered] if processes.is_main else [])
+            with processes.phase("callbacks"):
+                callbacks.on_run_start(recipe, folder.path)
+            try:
+                yield RunContext(
+                    recipe, folder, resume_command, console, bar, callbacks, suite, interrupt, threads, processes
+                )
+            finally:
+                callbacks.on_run_end(*callbacks.last)
+    except Stopped:
+        raise
+    except KeyboardInterrupt:
+        raise Stopped(f"Stopped. Resume with: {resume_command}") from None
+    except Exception as error:
+        if not folder.has_started:
+            with suppress(OSError):
+                folder.remove_if_new()
+        elif isinstance(error, NumericsError):  # its fixes change settings that a resumed run cannot change
+            resume_command = f"start a new run, from these weights with policy.path={folder.path}."
+            raise NumericsError(
+                f"{error.problem} {_saved_so_far(folder)}", fix=f"{error.fix} Then {resume_command}"
+            ) from error
+        elif isinstance(error, MotetError):
+            raise type(error)(
+                f"{error.problem} {_saved_so_far(folder)}", fix=f"{error.fix} Then: {resume_command}"
+            ) from error
+        else:
+            error.add_note(f"{_saved_so_far(folder)} Resume with: {resume_command}")
+        raise
+
+
+def _saved_so_far(folder: RunFolder) -> str:
+    newest = latest_checkpoint(folder.checkpoints)
+    done = len(folder.read_metrics())
+    saved = "no checkpoint is saved yet" if newest is None else f"the newest checkpoint is {str(newest)!r}"
+    return f"(After {done} steps; {saved}.)"
