@@ -1,8 +1,9 @@
 """Verify images of one plain shape on a light background, like those of the data set easy-VQA.
 
 easy-VQA (Victor Zhou, MIT, https://github.com/vzhou842/easy-VQA): 64 pixels, one of three shapes, in one of eight
-colours, anywhere, on a pale background. The verifier fits each shape to the pixels and accepts the best fit only if the
-image is close to it everywhere, as a whole and in each block: a ragged, blended, second or incomplete shape is invalid.
+colours, anywhere, on a pale background. The verifier takes the nearest of the colours, fits each shape to the pixels
+and accepts the best fit only if that colour is near and the image is close to the fit everywhere, as a whole and in
+each block: another colour, and a ragged, blended, second or incomplete shape are invalid.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ PALE = 215.0
 """Least value of each channel of a background, in 0..255; that of easy-VQA's own is 229."""
 MIN_AREA = 16.0
 """Fewest pixels of a shape."""
+COLOUR_TOLERANCE = 80.0
+"""Largest distance of a shape's colour from the nearest of COLOURS, in RGB of 0..255; 7 in easy-VQA's own images, 44 in
+those halved to 32 pixels. Orange is at 90 (from yellow), a small shape of which is close to a red or yellow one."""
 IMAGE_TOLERANCE = 12.0
 """Largest root-mean-square difference of an image from its best fit, in 0..255."""
 BLOCK_TOLERANCE = 48.0
@@ -70,6 +74,9 @@ def find_shape(image: Image.Image) -> FoundShape:
         return FoundShape(None, None, "there is no shape")
     middle = np.median(pixels[inside], axis=0)
     colour = min(COLOURS, key=lambda name: float(np.square(middle - COLOURS[name]).sum()))
+    away = float(np.linalg.norm(middle - COLOURS[colour]))
+    if away > COLOUR_TOLERANCE:
+        return FoundShape(None, None, f"the colour {_rgb(middle)} is none of the eight: {away:.0f} from {colour}")
     offset = np.array(COLOURS[colour], np.float32) - background
     cover = np.clip((pixels - background) @ offset / (offset @ offset), 0, 1)
     fits = {shape: _fit(cover, draw, project) for shape, (draw, project) in _SHAPES.items()}
@@ -79,6 +86,10 @@ def find_shape(image: Image.Image) -> FoundShape:
     if whole > IMAGE_TOLERANCE or worst > BLOCK_TOLERANCE:
         return FoundShape(None, None, f"not a {colour} {shape} everywhere: differs by {whole:.0f}, {worst:.0f}")
     return FoundShape(colour, shape)
+
+
+def _rgb(colour: Pixels) -> str:
+    return f"({', '.join(f'{channel:.0f}' for channel in colour)})"
 
 
 def _block_means(error: Pixels) -> Pixels:

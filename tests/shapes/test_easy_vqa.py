@@ -61,6 +61,16 @@ def test_no_shape_and_no_pale_background():
     assert find_shape(Image.new("RGB", (8, 8), BACKGROUND)).reason.startswith("8 x 8 pixels")
 
 
+@pytest.mark.parametrize("colour", [(255, 165, 0), (255, 110, 0), (160, 0, 255), (0, 255, 255), (255, 120, 160)])
+def test_a_small_shape_in_another_colour_is_invalid(colour):
+    """A small shape differs little from one in the nearest colour, over the image and over any block."""
+    small = Image.new("RGB", (32, 32), BACKGROUND)
+    ImageDraw.Draw(small).rectangle((14, 14, 17, 17), fill=colour)
+    found = find_shape(small)
+    assert found.shape is None
+    assert found.reason.startswith(f"the colour {colour} is none of the eight"), found.reason
+
+
 def test_noise_and_gradients_are_invalid():
     noise = np.random.default_rng(0).normal(0, 30, (64, 64, 3))
     noisy = np.clip(np.asarray(image("circle"), float) + noise, 0, 255).astype(np.uint8)
