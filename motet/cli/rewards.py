@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from motet.cli.outputs import show_results
 from motet.config.schema import RewardConfig
@@ -23,23 +24,33 @@ from motet.rewards.single import score_one
 
 def list_rewards(json_path: Path | None) -> None:
     """Print the table of rewards, and write it as JSON if asked."""
-    table = Table(title="Rewards", title_justify="left", pad_edge=False)
-    table.add_column("name", no_wrap=True)
-    for heading in ("range", "model, licence, size", "runs on"):
-        table.add_column(heading, overflow="fold")
     listed: list[dict[str, Any]] = []
+    without, with_model = _table("Rewards without a model"), _table("Rewards with a model")
     for name, entry in built_in_rewards().items():
         listed.append({"name": name, "meaning": entry.meaning, **({} if entry.info is None else asdict(entry.info))})
-        table.add_row(escape(name), *(map(escape, _cells(entry.info))))
-    show_results(table, listed, json_path)
+        has_model = entry.info is not None and entry.info.model is not None
+        (with_model if has_model else without).add_row(Text(name), _about(entry.meaning, entry.info))
+    show_results(Group(without, "", with_model), listed, json_path)
 
 
-def _cells(info: RewardInfo | None) -> tuple[str, str, str]:
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def _about(meaning: str, info: RewardInfo | None) -> Text:
+    """What the reward measures; range and place; on a line of its own its model with licence and size."""
     if info is None:
-        return "", "not stated", ""
-    model = "no model" if info.model is None else "; ".join(filter(None, (info.model, info.license, info.size)))
-    extra = "" if info.extra is None else f"; needs motet[{info.extra}]"
-    return info.range, model, f"{info.runs}{extra}"
+        return Text(f"{meaning}\nrange and model not stated")
+    place = [] if info.runs == "CPU" else [f"runs: {info.runs}"]
+    extra = [] if info.extra is None else [f"needs motet[{info.extra}]"]
+    lines = [meaning, "; ".join([info.range, *place, *extra])]
+    if info.model is not None:
+        lines.append("; ".join(filter(None, (info.model, info.license, info.size))))
+    about = Text(lines[0])
+    return about.append("".join(f"\n{line}" for line in lines[1:]), style="dim")
 
 
 @dataclass(frozen=True)

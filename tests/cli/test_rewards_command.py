@@ -18,7 +18,9 @@ def test_rewards_are_listed_with_their_facts(capsys, tmp_path):
     shown = motet_command(capsys, "rewards", "--json", tmp_path / "rewards.json")
     assert shown.code == 0, shown.err
     listed = {entry["name"]: entry for entry in json.loads((tmp_path / "rewards.json").read_text())}
-    assert {"format", "exact_answer", "shapes"} <= listed.keys() and all(name[:8] in shown.out for name in listed)
+    assert {"format", "exact_answer", "shapes"} <= listed.keys() and all(name in shown.out for name in listed)
+    without, with_model = shown.out.split("Rewards with a model")
+    assert "format_tags" in without and "xswu/HPSv2" in with_model and "needs motet[math]" in with_model
     assert listed["math_verify"]["extra"] == "math" and listed["math_verify"]["range"] == "0 or 1"
     assert "the shapes world's verifier" in listed["shapes"]["meaning"]
     assert "428 M" in listed["clip_score"]["size"] and listed["clip_score"]["license"] == "MIT"
