@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,13 @@ class Callback:
     """An evaluation whose metrics it wants to be told by `on_probe`."""
     wants_checkpoint = False
     """While True, a checkpoint is saved after the step."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """What the callback has to know again when the run is resumed, as JSON holds it: part of every checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take `state_dict()` of the checkpoint that a run goes on from: after `on_run_start`, before the next step."""
 
     def on_run_start(self, recipe: Recipe, folder: Path) -> None:
         """Before the first step, also of a resumed run, which writes to `folder`."""
@@ -111,6 +119,29 @@ class CallbackList(Callback):
         methods = (getattr(type(callback), event, getattr(callback, event, None)) for callback in self.callbacks)
         return any(method is not None and method is not getattr(Callback, event) for method in methods)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The states of those that have one, by class and by number among those of that class."""
+        states: dict[str, Any] = {}
+        for name, callback in self._named():
+            state = self._try(callback, "state_dict")
+            if not state:
+                continue
+            try:
+                states[name] = json.loads(json.dumps(state))
+            except (TypeError, ValueError) as error:
+                self._warn_once(callback, "state_dict", error)
+        return states
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Give each its own state back; one that is new has none."""
+        for name, callback in self._named():
+            if name in state:
+                self._try(callback, "load_state_dict", state[name])
+
+    def _named(self) -> list[tuple[str, Any]]:
+        names = [type(callback).__name__ for callback in self.callbacks]
+        return [(f"{name} {names[:n].count(name) + 1}", self.callbacks[n]) for n, name in enumerate(names)]
+
     def on_run_start(self, recipe: Recipe, folder: Path) -> None:
         self._call("on_run_start", recipe, folder)
 
@@ -142,25 +173,32 @@ class CallbackList(Callback):
 
     def _call_one(self, callback: Any, event: str, *arguments: Any) -> Metrics:
         """The metrics that the callback returns."""
-        method = getattr(callback, event, None)
+        returned = self._try(callback, event, *arguments)
+        return {str(k): float(v) for k, v in returned.items()} if isinstance(returned, Mapping) else {}
+
+    def _try(self, callback: Any, name: str, *arguments: Any) -> Any:
+        """What a method returns; None where the callback has no such method, or where it raises."""
+        method = getattr(callback, name, None)
         if method is None:
-            return {}
+            return None
         try:
-            returned = method(*arguments)
-            return {str(k): float(v) for k, v in returned.items()} if isinstance(returned, Mapping) else {}
+            return method(*arguments)
         except StopTraining as stop:
             self.stop = self.stop or stop
         except ConfigError:
             raise
         except Exception as error:
-            if id(callback) not in self._failed:
-                self._failed.add(id(callback))
-                warnings.warn(
-                    f"The callback {type(callback).__name__} raised {first_line(error)} in {event}(); the run goes "
-                    "on. Further exceptions of this callback are not shown.",
-                    stacklevel=3,
-                )
-        return {}
+            self._warn_once(callback, name, error)
+        return None
+
+    def _warn_once(self, callback: Any, method: str, error: Exception) -> None:
+        if id(callback) not in self._failed:
+            self._failed.add(id(callback))
+            warnings.warn(
+                f"The callback {type(callback).__name__} raised {first_line(error)} in {method}(); the run goes "
+                "on. Further exceptions of this callback are not shown.",
+                stacklevel=4,
+            )
 
 
 def resolve_callbacks(choices: Sequence[Choice]) -> list[Any]:

@@ -140,10 +140,10 @@ class RunFolder:
         return self._read_lines(METRICS)
 
     def truncate_metrics(self, step: int) -> None:
-        """Drop the lines of `step` and later, which a resumed run repeats, and incomplete lines."""
-        for name in (METRICS, FAILURES):
+        """Drop the lines of `step` and later, which a resumed run repeats, and incomplete lines; of warnings too."""
+        for name in (METRICS, FAILURES, WARNINGS):
             if (self.path / name).is_file():
-                kept = [line for line in self._read_lines(name) if line["step"] < step]
+                kept = [line for line in self._read_lines(name) if line.get("step", -1) < step]
                 self.write_text(name, "".join(json.dumps(line) + "\n" for line in kept))
 
     def _read_lines(self, name: str) -> list[dict[str, Any]]:

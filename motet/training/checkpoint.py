@@ -2,8 +2,8 @@
 
 The optimizer's state holds the trained weights once more, unrounded: `from_pretrained` may round them to the type that
 the model's config names. No pickle: tensors as safetensors, the rest as JSON. A folder appears whole or not at all.
-Noise is keyed by (seed, step, task, generation), so a step boundary has no random state of its own: weights, optimizer,
-data cursor and step are all.
+Noise is keyed by (seed, step, task, generation). What is not, such as a user's reward that calls `random`, goes on too:
+the state of the global generators of every process is saved (`motet.training.random_state`).
 
 A power cut finds the new checkpoint or the one before it: files and folders are synced before the rename, and the
 rename before an older one is removed. Checksums of all files lie beside them.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,13 +30,16 @@ from motet.distributed.parallel import Parallel
 from motet.distributed.sharded_files import save_sharded
 from motet.training.learner_state import StoredLearner, learner_tensors, on_cpu
 from motet.training.optimizer_step import PolicyOptimizer
+from motet.training.random_state import RandomState
 from motet.weights.locate import (
     LEARNER,
     LEARNER_SHARDS,
+    RANDOM_STATE,
     ROLLOUT_WEIGHTS,
     TRAINER_STATE,
     best_checkpoint,
     check_undamaged,
+    checkpoint_name,
     checkpoints,
     write_checksums,
 )
@@ -48,12 +51,15 @@ class Progress:
     """Where a run stands: steps done, seconds of training so far, and where each track stands in its data.
 
     `rollout_weights`: older weights of rollouts that are under way (`motet.training.rollout_pipeline`).
+    `random_states`: of every process, by rank. `callback_states`: what callbacks keep over a resume.
     """
 
     step: int
     seconds: float
     data_state: dict[str, Any]
     rollout_weights: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    random_states: Sequence[RandomState | None] = ()
+    callback_states: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def save_checkpoint(
@@ -71,7 +77,7 @@ def save_checkpoint(
     has all that it takes.
     """
     parallel = parallel or Parallel()
-    target = folder / f"step_{progress.step:06d}"
+    target = folder / checkpoint_name(progress.step)
     partial = folder / f".partial_{target.name}"
 
     def on_main(phase: str, write: Callable[[], None]) -> None:
@@ -80,13 +86,18 @@ def save_checkpoint(
                 with _writing(target):
                     write()
 
-    on_main("checkpoint", lambda: _make_empty(partial))
-    with parallel.weights_on_main(policy):
-        on_main("checkpoint", lambda: policy.save(partial))
-    if not parallel.saves_alone:
-        save_sharded(partial / LEARNER_SHARDS, learner_tensors(policy, optimizer))
-    on_main("checkpoint", lambda: _complete(partial, policy, optimizer, progress, parallel.saves_alone))
-    on_main("checkpoint", lambda: _publish(partial, target, keep))
+    try:
+        on_main("checkpoint", lambda: _make_empty(partial))
+        with parallel.weights_on_main(policy):
+            on_main("checkpoint", lambda: policy.save(partial))
+        if not parallel.saves_alone:
+            save_sharded(partial / LEARNER_SHARDS, learner_tensors(policy, optimizer))
+        on_main("checkpoint", lambda: _complete(partial, policy, optimizer, progress, parallel.saves_alone))
+        on_main("checkpoint", lambda: _publish(partial, target, keep))
+    except Exception:
+        if parallel.processes.is_main:  # a full disk needs the space for what is still to be written
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
     return target
 
 
@@ -111,7 +122,9 @@ def _complete(
         "policy_version": policy.version,
         "optimizer_steps": optimizer.num_steps,
         "received_gradient": optimizer.received_gradient,
+        "callbacks": progress.callback_states,
     }
+    (partial / RANDOM_STATE).write_text(json.dumps(progress.random_states), encoding="utf-8")
     (partial / TRAINER_STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
     write_checksums(partial)
     sync_tree(partial)
@@ -160,7 +173,13 @@ def restore(
         check_undamaged(folder)
     try:
         state = json.loads((folder / TRAINER_STATE).read_text(encoding="utf-8"))
-        progress = Progress(int(state["step"]), float(state["seconds"]), state["cursors"])
+        progress = Progress(
+            int(state["step"]),
+            float(state["seconds"]),
+            state["cursors"],
+            random_states=_read_random_states(folder),
+            callback_states=state.get("callbacks", {}),
+        )
         version, optimizer_steps = int(state["policy_version"]), int(state["optimizer_steps"])
         received_gradient = bool(state.get("received_gradient", True))
         stored = StoredLearner(folder, whole=parallel is None or parallel.saves_alone)
@@ -171,3 +190,9 @@ def restore(
     stored.load(policy, optimizer)
     policy.version, optimizer.num_steps, optimizer.received_gradient = version, optimizer_steps, received_gradient
     return progress
+
+
+def _read_random_states(folder: Path) -> list[RandomState | None]:
+    """Empty for a checkpoint of an earlier version."""
+    path = folder / RANDOM_STATE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []

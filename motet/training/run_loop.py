@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from motet.report.callbacks import Callback, CallbackList, StopTraining
 from motet.report.metrics import PhaseTimer
 from motet.report.run_dir import FAILURES, METRICS, RunFolder, metrics_line
 from motet.training.checkpoint import Progress, restore, save_checkpoint
+from motet.training.random_state import RandomStates
 from motet.training.setup import TrainingSetup
 from motet.training.signals import Interrupt
 from motet.training.threads import ThreadTuner
@@ -64,6 +66,7 @@ class Run:
         """Where the tracks stand in their data after the step that was done last, and weights of further rollouts."""
         self.before_eval: Callable[[], None] = lambda: None
         """Called before an evaluation."""
+        self._random_states = RandomStates(self.processes.rank, self.processes.size)
         self.progress = self._resume()
         self.first = self._saved = self.progress.step
         self._optimizer_steps = session.optimizer.num_steps  # optimizer steps at `progress`
@@ -113,10 +116,14 @@ class Run:
         """Whether this was the last step, and whether a checkpoint is due: the clock of rank 0 says so for all."""
         stop = self.callbacks.stop if isinstance(self.callbacks, CallbackList) else None
         due = self._due(self.pace.done) or self.callbacks.wants_checkpoint
-        votes = self.processes.all_gather((self.interrupt.asked, self.pace.steps, due, stop))
-        _, num_steps, due, self.stopped_by = votes[0]
+        vote = (self.interrupt.asked, self.pace.steps, due, stop, self._random_states.news())
+        votes = self.processes.all_gather(vote)
+        _, num_steps, due, self.stopped_by, _ = votes[0]
+        random_states = self._random_states.share([state for *_, state in votes])
+        callback_states = self.callbacks.state_dict()
+        self.progress = replace(self.progress, random_states=random_states, callback_states=callback_states)
         self.finished = self.pace.done >= num_steps
-        return self.finished or self.stopped_by is not None or any(asked for asked, _, _, _ in votes), due
+        return self.finished or self.stopped_by is not None or any(asked for asked, *_ in votes), due
 
     def report(self, step: int, metrics: Mapping[str, float], failures: Sequence[Mapping[str, Any]] = ()) -> None:
         """A step is done: write its metrics, with its times, and its failed trajectories; call the callbacks.
@@ -145,7 +152,14 @@ class Run:
     ) -> Mapping[str, float]:
         """From here on this is the last whole step. Returns its metrics with its times."""
         data_state, rollout_weights = self.where()
-        self.progress = Progress(step + 1, self.pace.seconds, data_state, rollout_weights)
+        self.progress = Progress(
+            step + 1,
+            self.pace.seconds,
+            data_state,
+            rollout_weights,
+            random_states=self._random_states.with_own(),
+            callback_states=self.callbacks.state_dict(),
+        )
         self._optimizer_steps = self.session.optimizer.num_steps
         metrics = {**metrics, **self._timer.report(), "seconds": self.progress.seconds}
         self._lines = [(METRICS, metrics_line(step, metrics)), *((FAILURES, failure) for failure in failures)]
@@ -203,5 +217,7 @@ class Run:
             if newest is not None:
                 progress = restore(newest, session.policy, session.optimizer, session.parallel)
                 session.load_data_state(progress.data_state)
+                self.callbacks.load_state_dict(progress.callback_states)
+            self._random_states.begin(session.recipe.run.seed, progress.random_states)
             self.folder.truncate_metrics(progress.step)
         return progress

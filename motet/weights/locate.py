@@ -13,6 +13,8 @@ from motet.core.errors import CheckpointError
 CONFIG, LEARNER, MERGED, TRAINER_STATE = "config.json", "learner.safetensors", "merged", "trainer_state.json"
 ROLLOUT_WEIGHTS = "rollout_weights.safetensors"
 """Older weights, of rollouts that were under way (`--max-staleness`)."""
+RANDOM_STATE = "random_state.json"
+"""The global random generators of every process."""
 LEARNER_SHARDS = "learner"
 """The folder in place of `LEARNER` where several processes wrote it, each its shards."""
 CHECKSUMS = "SHA256SUMS"
@@ -34,6 +36,11 @@ def step_of(checkpoint: Path) -> int:
     """The training step in a checkpoint's name; -1 for any other folder."""
     match = _NAME.fullmatch(checkpoint.name)
     return -1 if match is None else int(match[1])
+
+
+def checkpoint_name(step: int) -> str:
+    """The name of the checkpoint of a training step."""
+    return f"step_{step:06d}"
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

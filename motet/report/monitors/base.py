@@ -120,6 +120,13 @@ class Monitor(Callback):
         for metric, value in _read(folder).items():
             self._values.setdefault(metric, {})[0] = value
 
+    def state_dict(self) -> dict[str, Any]:
+        """How many checks in a row were beyond a limit; values are read from the run's metrics."""
+        return {"beyond": dict(self._beyond)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._beyond = dict(state["beyond"])
+
     def on_step_end(self, step: int, metrics: Metrics) -> None:
         """Raises StopTraining if a check of the step ends the run."""
         if self._stop is not None:

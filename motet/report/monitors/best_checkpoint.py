@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from motet.core.errors import ConfigError
 from motet.core.registry import did_you_mean
 from motet.report.callbacks import Callback, Metrics
 from motet.report.monitors.base import option_error
-from motet.weights.locate import BEST
+from motet.weights.locate import BEST, checkpoint_name
 
 
 class BestCheckpoint(Callback):
@@ -33,8 +34,8 @@ class BestCheckpoint(Callback):
             raise option_error(self.name, "mode", mode, "max or min")
         self.metric, self.sign = metric, 1.0 if mode == "max" else -1.0
         self._file: Path | None = None
-        self._best = -math.inf
-        self._pending: tuple[int, float] | None = None
+        self._found: tuple[int, float] | None = None
+        self._pending: tuple[int, float] | None = None  # better, and not saved yet
 
     @property
     def wants_checkpoint(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -48,8 +49,15 @@ class BestCheckpoint(Callback):
                 fix="set eval.every to the steps between evaluations.",
             )
         self._file = folder / "checkpoints" / BEST
-        if self._file.is_file():
-            self._best = self.sign * float(json.loads(self._file.read_text(encoding="utf-8"))["value"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far, the checkpoint that is being written included: a kill may come before `on_checkpoint`."""
+        found = self._pending or self._found
+        return {} if found is None else {"metric": self.metric, "step": found[0], "value": found[1]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state["metric"] == self.metric:
+            self._note(int(state["step"]), float(state["value"]))
 
     def on_step_end(self, step: int, metrics: Metrics) -> None:
         value = metrics.get(self.metric)
@@ -59,13 +67,17 @@ class BestCheckpoint(Callback):
                 f"{did_you_mean(self.metric, metrics)}",
                 fix=f"name one of {', '.join(sorted(name for name in metrics if name.startswith('eval/')))}.",
             )
-        better = value is not None and self.sign * value > self._best
+        best = -math.inf if self._found is None else self.sign * self._found[1]
+        better = value is not None and self.sign * value > best
         self._pending = (step, value) if better and value is not None else None
 
     def on_checkpoint(self, step: int, checkpoint: Path) -> None:
-        if self._pending is None or self._pending[0] != step or self._file is None:
-            return
-        _, value = self._pending
-        self._best, self._pending = self.sign * value, None
-        content = {"checkpoint": checkpoint.name, "step": step, "metric": self.metric, "value": value}
-        write_atomic(self._file, (json.dumps(content, indent=2) + "\n").encode("utf-8"))
+        if self._pending is not None and self._pending[0] == step:
+            self._note(*self._pending)
+            self._pending = None
+
+    def _note(self, step: int, value: float) -> None:
+        self._found = step, value
+        if self._file is not None:
+            content = {"checkpoint": checkpoint_name(step), "step": step, "metric": self.metric, "value": value}
+            write_atomic(self._file, (json.dumps(content, indent=2) + "\n").encode("utf-8"))
