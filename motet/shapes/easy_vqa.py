@@ -43,9 +43,7 @@ _BLOCK = 8
 _STEPS = (2.0, 1.0, 0.5, 0.25)
 
 Pixels = NDArray[Any]
-"""Floating-point pixels."""
-Box = tuple[float, float, float, float]
-"""Left, top, right and bottom, in pixels."""
+"""Floating-point pixels; or boxes `[N, 4]`: left, top, right and bottom, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -99,79 +97,78 @@ def _block_means(error: Pixels) -> Pixels:
     return sums / (heights[:, None] * widths[None, :])
 
 
-def _span(low: Any, high: Any, size: int) -> Pixels:
-    """How much of each of `size` pixels the interval covers, in [0, 1]."""
+def _span(low: Pixels, high: Pixels, size: int) -> Pixels:
+    """How much of each of `size` pixels the intervals `[...]` cover, in [0, 1]: `[..., size]`."""
     edges = np.arange(size, dtype=np.float32)
-    return np.clip(np.minimum(edges + 1, high) - np.maximum(edges, low), 0, 1)
+    return np.clip(np.minimum(edges + 1, high[..., None]) - np.maximum(edges, low[..., None]), 0, 1)
 
 
-def _rectangle(box: Box, shape: tuple[int, int]) -> Pixels:
-    left, top, right, bottom = box
-    return _span(top, bottom, shape[0])[:, None] * _span(left, right, shape[1])[None, :]
+def _rectangle(boxes: Pixels, size: tuple[int, int]) -> Pixels:
+    left, top, right, bottom = boxes.T
+    return _span(top, bottom, size[0])[:, :, None] * _span(left, right, size[1])[:, None, :]
 
 
-def _circle(box: Box, shape: tuple[int, int]) -> Pixels:
-    left, top, right, bottom = box
-    y, x = np.arange(shape[0], dtype=np.float32)[:, None] + 0.5, np.arange(shape[1], dtype=np.float32)[None, :] + 0.5
-    away = np.sqrt((x - (left + right) / 2) ** 2 + (y - (top + bottom) / 2) ** 2)
-    return np.clip((right - left) / 2 - away + 0.5, 0, 1)
+def _circle(boxes: Pixels, size: tuple[int, int]) -> Pixels:
+    left, top, right, bottom = (edge[:, None] for edge in boxes.T)
+    y, x = (np.arange(side, dtype=np.float32) + 0.5 for side in size)
+    from_middle = np.square(y - (top + bottom) / 2)[:, :, None] + np.square(x - (left + right) / 2)[:, None, :]
+    return np.clip((right - left)[:, :, None] / 2 - np.sqrt(from_middle) + 0.5, 0, 1)
 
 
-def _triangle(box: Box, shape: tuple[int, int]) -> Pixels:
+def _triangle(boxes: Pixels, size: tuple[int, int]) -> Pixels:
     """Upright: the apex in the middle of the top, the base at the bottom."""
-    left, top, right, bottom = box
-    y = np.arange(shape[0], dtype=np.float32) + 0.5
-    half = np.clip((y - top) / max(bottom - top, 1e-3), 0, 1)[:, None] * (right - left) / 2
+    left, top, right, bottom = (edge[:, None] for edge in boxes.T)
+    y = np.arange(size[0], dtype=np.float32) + 0.5
+    half = np.clip((y - top) / np.maximum(bottom - top, 1e-3), 0, 1) * (right - left) / 2
     middle = (left + right) / 2
-    return _span(top, bottom, shape[0])[:, None] * _span(middle - half, middle + half, shape[1])
+    return _span(middle - half, middle + half, size[1]) * _span(top[:, 0], bottom[:, 0], size[0])[:, :, None]
 
 
-def _as_square(box: Box) -> Box:
-    """The box with its height as its width, around the same centre."""
-    left, top, right, bottom = box
+def _as_square(boxes: Pixels) -> Pixels:
+    """The boxes with their height as their width, around the same centre."""
+    left, top, right, bottom = boxes.T
     middle, half = (top + bottom) / 2, (right - left) / 2
-    return left, middle - half, right, middle + half
+    return np.stack([left, middle - half, right, middle + half], axis=1)
 
 
-def _as_equilateral(box: Box) -> Box:
-    left, _, right, bottom = box
-    return left, bottom - (right - left) * 0.75**0.5, right, bottom
+def _as_equilateral(boxes: Pixels) -> Pixels:
+    left, _, right, bottom = boxes.T
+    return np.stack([left, bottom - (right - left) * np.float32(0.75**0.5), right, bottom], axis=1)
 
 
-_SHAPES: dict[str, tuple[Callable[[Box, tuple[int, int]], Pixels], Callable[[Box], Box]]] = {
+_Draw = Callable[[Pixels, tuple[int, int]], Pixels]
+_Project = Callable[[Pixels], Pixels]
+_SHAPES: dict[str, tuple[_Draw, _Project]] = {
     "circle": (_circle, _as_square),
-    "rectangle": (_rectangle, lambda box: box),
+    "rectangle": (_rectangle, lambda boxes: boxes),
     "triangle": (_triangle, _as_equilateral),
 }
-"""How a shape covers the pixels of its box, and the nearest box that it can have."""
+"""How a shape covers the pixels of boxes `[N, 4]`: `[N, H, W]`; and the nearest boxes that it can have."""
+_MOVES = np.array(
+    [
+        *((sign, 0, sign, 0) for sign in (-1, 1)),
+        *((0, sign, 0, sign) for sign in (-1, 1)),
+        *(tuple(sign * int(edge == n) for n in range(4)) for edge in range(4) for sign in (-1, 1)),
+    ],
+    np.float32,
+)
+"""Moves of a whole box, and of one edge: `[12, 4]`."""
 
 
-def _fit(
-    cover: Pixels, draw: Callable[[Box, tuple[int, int]], Pixels], project: Callable[[Box], Box]
-) -> tuple[float, Pixels]:
-    """The least mean squared difference of a cover from that of one shape, by coordinate descent over its box."""
+def _fit(cover: Pixels, draw: _Draw, project: _Project) -> tuple[float, Pixels]:
+    """The least mean squared difference of a cover from that of one shape, by steepest descent over its box."""
     size = (cover.shape[0], cover.shape[1])
     rows, columns = (np.flatnonzero(cover.max(axis=axis) > 0.5) for axis in (1, 0))
-    box: Box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
-    box = project(box)
-    best = draw(box, size)
+    box = project(np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], np.float32))[0]
+    best = draw(box[None], size)[0]
     least = float(np.square(cover - best).mean())
     for step in _STEPS:
-        improved = True
-        while improved:
-            improved = False
-            for move in _MOVES:
-                moved = project(tuple(edge + step * by for edge, by in zip(box, move, strict=True)))  # type: ignore[arg-type]
-                drawn = draw(moved, size)
-                error = float(np.square(cover - drawn).mean())
-                if error < least - 1e-9:
-                    box, best, least, improved = moved, drawn, error, True
+        while True:
+            boxes = project(box + step * _MOVES)
+            drawn = draw(boxes, size)
+            errors = np.square(cover - drawn).mean(axis=(1, 2))
+            n = int(errors.argmin())
+            if errors[n] >= least - 1e-9:
+                break
+            box, best, least = boxes[n], drawn[n], float(errors[n])
     return least, best
-
-
-_MOVES = (
-    *((sign, 0, sign, 0) for sign in (-1, 1)),
-    *((0, sign, 0, sign) for sign in (-1, 1)),
-    *(tuple(sign * float(edge == n) for n in range(4)) for edge in range(4) for sign in (-1, 1)),
-)
-"""Moves of a whole box, and of one edge."""
