@@ -7,7 +7,7 @@ from motet.rewards import improvement  # these imports register the built-in rew
 from motet.rewards.arguments import StepLog
 from motet.rewards.base import BoundReward, ModelReward, bind_policy, built_in_rewards, reward
 from motet.rewards.captions import sentences
-from motet.rewards.image import clip, edge_density, gen_eval, jpeg, ocr, psnr
+from motet.rewards.image import clip, edge_density, gen_eval, jpeg, ocr, perceptual_similarity, psnr
 from motet.rewards.judge import cycle, image_qa, llm_judge, token_matching
 from motet.rewards.remote import remote_reward
 from motet.rewards.resolving import resolve, resolve_all
@@ -53,6 +53,7 @@ __all__ = [
     "math_answers",
     "ocr",
     "partial_credit",
+    "perceptual_similarity",
     "pick_score",
     "psnr",
     "reasoning_gym",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,12 +15,15 @@ from torch import Tensor
 
 from motet.core.errors import ConfigError
 from motet.core.registry import first_line
+from motet.rewards.image.efficientnet import open_efficientnet, weights_file
 from motet.rewards.image.perceptual import WINDOW, lpips, mse, ssim
 from motet.rewards.image.pixels import in_batches, to_pixels, unique_by_identity
 from motet.rewards.models import freeze_model, load_model, load_processor
 from motet.rewards.options import check_choice, check_int, check_non_empty, raise_option_error
 
 VISUAL = ("lpips", "mse", "ssim")
+EFFICIENTNET = "efficientnet_lite0"
+"""The backbone that comes with its weights, by name; other backbones are paths."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's statistics, which LPIPS' scaling layer and vision backbones share."""
 
@@ -29,17 +33,18 @@ Distance = Callable[[Pixels, Pixels], Float[Tensor, "B"]]
 
 @dataclass(frozen=True, eq=False)
 class BackboneLpips:
-    """LPIPS by its formula over any backbone: `features` maps normalised pixels to maps `[B, C, H, W]`, one per layer.
+    """LPIPS by its formula over any backbone: `features` maps pixels in [0, 1] to maps `[B, C, H, W]`, one per layer.
 
     `weights` are the linear weights `[C]` per layer. None: `1 / (2 L)` everywhere, so that the distance is the mean
-    over layers and places of `1 - cosine`: in [0, 1] for features after a ReLU. This is not a calibrated LPIPS.
+    over layers and places of `1 - cosine`: in [0, 1] for features after a ReLU, else in [0, 2]. This is not a
+    calibrated LPIPS.
     """
 
     features: Callable[[Pixels], Sequence[Tensor]]
     weights: Sequence[Tensor] | None = None
 
     def __call__(self, first: Pixels, second: Pixels) -> Float[Tensor, "B"]:
-        a, b = self.features(_normalised(first)), self.features(_normalised(second))
+        a, b = self.features(first), self.features(second)
         weights = self.weights
         if weights is None:
             weights = [layer.new_full((layer.shape[1],), 0.5 / len(a)) for layer in a]
@@ -79,13 +84,15 @@ def check_visual(reward: str, visual: Any, backbone: Any, backbone_weights: Any,
             raise_option_error(
                 reward, "backbone_weights", backbone_weights, "is set without a backbone", fix="set backbone too."
             )
+    if visual == "lpips" and backbone == EFFICIENTNET:
+        weights_file(f"rewards.options.backbone={backbone!r} of {reward!r}")
     if visual == "lpips" and backbone is None:
         for package in ("torchmetrics", "torchvision"):
             if find_spec(package) is None:
                 raise ConfigError(
                     f"rewards.options.visual='lpips' of {reward!r} needs the package {package}, not installed.",
-                    fix="pip install 'motet[metrics]', set rewards.options.backbone to a vision backbone, or use "
-                    "visual: mse or ssim.",
+                    fix=f"set rewards.options.backbone to {EFFICIENTNET} or another vision backbone, or pip install "
+                    "'motet[metrics]', or use visual: mse or ssim.",
                 )
 
 
@@ -99,9 +106,18 @@ def open_distance(
         return lambda first, second: 1 - ssim(first, second)
     if backbone is None:
         return _torchmetrics_lpips(device)
-    model = _open_backbone(backbone, device, key=f"rewards.options.backbone of {reward!r}")
+    key = f"rewards.options.backbone of {reward!r}"
+    if backbone == EFFICIENTNET:
+        model = features = open_efficientnet(key, device)
+    else:
+        model = _open_backbone(backbone, device, key=key)
+        features = partial(_feature_maps, model)
     per_layer = None if weights is None else _read_weights(reward, weights, model.channels, device)
-    return BackboneLpips(lambda pixels: model(pixels).feature_maps, per_layer)
+    return BackboneLpips(features, per_layer)
+
+
+def _feature_maps(model: Any, pixels: Pixels) -> Sequence[Tensor]:
+    return model(_normalised(pixels)).feature_maps
 
 
 def _open_backbone(path: str, device: torch.device, *, key: str) -> Any:

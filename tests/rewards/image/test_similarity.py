@@ -75,7 +75,7 @@ def test_lpips_without_weights_is_a_mean_over_layers(tmp_path):
     found = likeness(REAL, DRAWN)
     assert all(0 < value < 1 for value in found)
     first = open_distance("cycle", "lpips", str(folder), None, CPU)
-    a, b = (first.features(visual._normalised(to_pixels(p, 32, CPU))) for p in (REAL, DRAWN))
+    a, b = (first.features(to_pixels(p, 32, CPU)) for p in (REAL, DRAWN))
     halves = [0.5 * (F.normalize(x, dim=1) - F.normalize(y, dim=1)).square().sum(1) for x, y in zip(a, b, strict=True)]
     assert found == pytest.approx((1 - sum(h.flatten(1).mean(1) for h in halves) / 2).tolist(), abs=1e-5)
 
