@@ -13,10 +13,12 @@ from motet.config.choice import Choice
 from motet.config.error_messages import Root, from_pydantic, to_error
 from motet.config.keys import walk
 from motet.config.problem import Problem
+from motet.config.sampling import WINDOW_SCHEDULES
 from motet.config.schema import ON_FAILURE, SUITES
 
 OPTIONS: dict[str, Mapping[str, type[BaseModel]]] = {
     "rewards.N.on_failure": ON_FAILURE,
+    "sampling.denoising.sde_window.schedule": WINDOW_SCHEDULES,
     "eval.suite": SUITES,
 }
 """Key of a named choice -> built-in name -> its settings class."""

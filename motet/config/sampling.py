@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, ConfigDict, Field, PositiveFloat, PositiveInt, create_model, model_validator
 
+from motet.config.choice import Choice
 from motet.config.problem import Problem
 from motet.config.section import Section
 from motet.core.act_kinds import ACT_KINDS
@@ -94,17 +95,38 @@ class ImageSamplingConfig(TokenSamplingConfig):
             yield Problem(f"{section}.guidance_scale", text, fix)
 
 
+class FixedWindowOptions(Section):
+    """A window that stays at the first steps."""
+
+
+class ProgressiveWindowOptions(Section):
+    """A window that slides towards the image as training goes on."""
+
+    steps_per_position: PositiveInt = 25
+    """Rollouts at each position of the window; after the last position comes the first."""
+
+
+class RandomWindowOptions(Section):
+    """A window that is anywhere, at random."""
+
+
+WINDOW_SCHEDULES: dict[str, type[Section]] = {
+    "fixed": FixedWindowOptions,
+    "progressive": ProgressiveWindowOptions,
+    "random": RandomWindowOptions,
+}
+"""Values of `sampling.denoising.sde_window.schedule` and their options."""
+
+
 class SdeWindowConfig(Section):
     """A window of stochastic steps, outside which the ODE is followed without noise (MixGRPO, arXiv 2507.21802)."""
 
     size: PositiveInt
     """Steps that are stochastic, and so trained."""
-    schedule: Literal["fixed", "progressive", "random"] = "progressive"
-    """Stay at the first steps; slide towards the image as training goes on; or be anywhere, at random."""
+    schedule: Choice = Choice.of("progressive")
+    """`fixed`: stay at the first steps; `progressive`: slide towards the image; `random`: be anywhere."""
     stride: PositiveInt = 1
     """Steps between two positions of the window."""
-    steps_per_position: PositiveInt = 25
-    """Rollouts at each position of a progressive window; after the last position comes the first."""
 
     def starts(self, num_steps: int) -> tuple[int, ...]:
         """Where the window begins as it slides over `num_steps` steps, of which the last is never stochastic.
@@ -116,13 +138,13 @@ class SdeWindowConfig(Section):
 
     def at(self, num_steps: int, step: int, uniform: float) -> tuple[int, int]:
         """First step and size of the window at a training step; `uniform` in [0, 1) chooses among random positions."""
-        starts = self.starts(num_steps)
-        places = {
-            "fixed": 0,
-            "progressive": step // self.steps_per_position % len(starts),
-            "random": min(int(uniform * len(starts)), len(starts) - 1),
-        }
-        return starts[places[self.schedule]], self.size
+        starts, options = self.starts(num_steps), WINDOW_SCHEDULES[self.schedule.name](**self.schedule.options)
+        place = 0
+        if isinstance(options, ProgressiveWindowOptions):
+            place = step // options.steps_per_position % len(starts)
+        elif isinstance(options, RandomWindowOptions):
+            place = min(int(uniform * len(starts)), len(starts) - 1)
+        return starts[place], self.size
 
 
 class DenoisingSamplingConfig(KindSamplingConfig):

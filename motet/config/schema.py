@@ -252,8 +252,18 @@ class RunConfig(Section):
     """Steps between logged samples (texts and image grids)."""
     callbacks: tuple[Choice, ...] = ()
     """Monitors (docs/how-to/monitors.md) and callbacks, by name or path (`package.module:name`), with options."""
+    report_to: tuple[Choice, ...] = ()
+    """Trackers: `tensorboard`, `trackio`, `wandb`, `mlflow`, with options (docs/how-to/trackers.md); `none`."""
     threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads of torch; None: torch's choice, fewer while other processes compete for the processor."""
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        """One tracker may stand without a list."""
+        if isinstance(value, str | dict | Choice):
+            return () if value == "none" else (value,)
+        return tuple(cast("list[Any]", value)) if isinstance(value, list) else value
 
 
 class Recipe(Section):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from math import inf, isfinite
 from operator import attrgetter
 from typing import Any, cast
 
 from motet.config.algorithm_validation import ALGORITHM_CHECKS, Check
+from motet.config.choice import Choice
 from motet.config.keys import show
 from motet.config.options import option_problems
 from motet.config.problem import Problem
+from motet.config.sampling import WINDOW_SCHEDULES
 from motet.config.schema import (
     HUB_OPTIONS,
     LONGEST_NAME,
@@ -24,6 +26,7 @@ from motet.config.schema import (
     RewardConfig,
     TrackConfig,
 )
+from motet.config.section import Section
 from motet.core.registry import is_object_path, registry
 
 
@@ -154,12 +157,7 @@ def _rewards_of(rewards: Sequence[RewardConfig], section: str) -> Iterator[Probl
             yield Problem(f"{key}.acts", text, "name acts; without the key it applies to all.")
         if reward.acts is not None and len(set(reward.acts)) < len(reward.acts):
             yield Problem(f"{key}.acts", f"names an act twice: {', '.join(reward.acts)}.", "name each act once.")
-        settings = ON_FAILURE.get(reward.on_failure.name)
-        if settings is not None:
-            yield from option_problems(reward.on_failure, settings, f"{key}.on_failure")
-        else:
-            text = f"'{reward.on_failure}' does not fit; expected one of {', '.join(ON_FAILURE)}."
-            yield Problem(f"{key}.on_failure", text, "write one of them.")
+        yield from _built_in_choice(reward.on_failure, ON_FAILURE, f"{key}.on_failure")
         identity = (reward.name, None if reward.acts is None else frozenset(reward.acts), reward.options)
         if identity in seen:
             text = f"'{reward.name}' is already {section}.{seen.index(identity)}, for the same acts."
@@ -169,12 +167,24 @@ def _rewards_of(rewards: Sequence[RewardConfig], section: str) -> Iterator[Probl
         yield Problem(section, "all weights are 0, so nothing is rewarded.", "give one reward a weight (default 1).")
 
 
+def _built_in_choice(choice: Choice, known: Mapping[str, type[Section]], key: str) -> Iterator[Problem]:
+    """What is wrong with a choice among built-in names only."""
+    settings = known.get(choice.name)
+    if settings is not None:
+        yield from option_problems(choice, settings, key)
+    else:
+        yield Problem(key, f"'{choice}' does not fit; expected one of {', '.join(known)}.", "write one of them.")
+
+
 # --- sampling, optimizer, evaluation
 
 
 def _sampling(recipe: Recipe) -> Iterator[Problem]:
     for kind, settings in recipe.sampling.kinds().items():
         yield from settings.problems(f"sampling.{kind}")
+    window, key = recipe.sampling.denoising.sde_window, "sampling.denoising.sde_window.schedule"
+    if window is not None:
+        yield from _built_in_choice(window.schedule, WINDOW_SCHEDULES, key)
 
 
 def _optimizer(recipe: Recipe) -> Iterator[Problem]:

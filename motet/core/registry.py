@@ -181,11 +181,12 @@ _GROUPS: dict[str, Registry[Any]] = {
     "data": Registry("data source", key="data.source", built_in="motet.data"),
     "suite": Registry("suite", key="eval.suite", built_in="motet.evaluation.suites"),
     "callback": Registry("callback", key="run.callbacks", built_in="motet.report.monitors"),
+    "tracker": Registry("tracker", key="run.report_to", built_in="motet.report.trackers"),
 }
 
 
 def registry(group: str) -> Registry[Any]:
-    """The registry of a group: policy, scenario, reward, loss, advantage, act_kind, data, suite or callback."""
+    """The registry of a group: a key of `_GROUPS`, such as policy, reward or callback."""
     if group not in _GROUPS:
         raise ConfigError(
             f"{group!r} is not a group of the registry; must be one of: {', '.join(_GROUPS)}."

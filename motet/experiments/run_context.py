@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from motet.config import Recipe, to_yaml
 from motet.core.errors import MotetError, NumericsError
@@ -14,6 +15,7 @@ from motet.report.progress import ProgressBar
 from motet.report.resume_check import starting_weights
 from motet.report.run_dir import RunFolder
 from motet.report.terminal import Terminal
+from motet.report.trackers.tracking import Tracking, resolve_trackers
 from motet.training.signals import Interrupt, Stopped
 from motet.training.suites import Suite, resolve_suite
 from motet.training.threads import ThreadTuner
@@ -48,7 +50,7 @@ def run_context(recipe: Recipe, folder: RunFolder, resume_command: str, processe
     An error before the first step is finished removes the folder; later errors name the newest checkpoint.
     """
     console, suite = Terminal(quiet=not processes.is_main), resolve_suite(recipe)
-    registered = resolve_callbacks(recipe.run.callbacks) if processes.is_main else []
+    registered = _callbacks(recipe) if processes.is_main else []
     threads = ThreadTuner() if recipe.run.threads is None else None
     with processes.phase("folder"):
         folder.create(to_yaml(recipe), starting_weights(recipe))
@@ -85,6 +87,12 @@ def run_context(recipe: Recipe, folder: RunFolder, resume_command: str, processe
         else:
             error.add_note(f"{_saved_so_far(folder)} Resume with: {resume_command}")
         raise
+
+
+def _callbacks(recipe: Recipe) -> list[Any]:
+    """Those that the recipe names, then its trackers: they see what happens before them."""
+    trackers = resolve_trackers(recipe.run.report_to)
+    return [*resolve_callbacks(recipe.run.callbacks), *([Tracking(trackers)] if trackers else [])]
 
 
 def _saved_so_far(folder: RunFolder) -> str:

@@ -27,6 +27,7 @@ from motet.experiments.run_evaluation import (
 from motet.policies.loading import LoadSpec
 from motet.report.resume_check import keep_resolved_dtypes
 from motet.report.run_dir import RunFolder
+from motet.report.trackers.tracking import resolve_trackers
 from motet.training.checkpoint import Progress
 from motet.training.engines import LOCAL, Engines
 from motet.training.rollout_pipeline import check_engines
@@ -122,6 +123,7 @@ def _setup(
     """The run, set up in every process; an error in one of them is one in all."""
     parallel = parallel or Parallel()
     with parallel.processes.phase("setup"):
+        resolve_trackers(recipe.run.report_to)  # before the model is loaded: a library may be missing
         return setup(recipe, parallel)
 
 

@@ -209,7 +209,7 @@ def resolve_callbacks(choices: Sequence[Choice]) -> list[Any]:
     resolved = []
     for choice in choices:
         found = registry("callback").find(choice.name)
-        callback = _make(choice, found)
+        callback = make_from_choice(choice, found, "run.callbacks")
         if not any(callable(getattr(callback, event, None)) for event in EVENTS):
             own = [attribute for attribute in dir(callback) if attribute.startswith("on")]
             hint = "".join(did_you_mean(attribute, EVENTS) for attribute in own[:1])
@@ -222,14 +222,13 @@ def resolve_callbacks(choices: Sequence[Choice]) -> list[Any]:
     return resolved
 
 
-def _make(choice: Choice, found: Any) -> Any:
-    """The callback of a choice. Raises ConfigError for options that it does not have."""
+def make_from_choice(choice: Choice, found: Any, key: str) -> Any:
+    """What a choice of the key names; a class is called with the options. ConfigError for options that it lacks."""
     options = choice.options
     if not inspect.isclass(found):
         if options:
             raise ConfigError(
-                f"run.callbacks: {choice.name!r} is an object, not a class, and has no options; given: "
-                f"{', '.join(options)}.",
+                f"{key}: {choice.name!r} is an object, not a class, and has no options; given: {', '.join(options)}.",
                 fix="remove the options, or name a class, which gets them as keyword arguments.",
             )
         return found
@@ -238,7 +237,7 @@ def _make(choice: Choice, found: Any) -> Any:
     for option in () if anything else options:
         if option not in parameters:
             raise ConfigError(
-                f"run.callbacks: {choice.name!r} has no option {option!r}; its options are: "
+                f"{key}: {choice.name!r} has no option {option!r}; its options are: "
                 f"{', '.join(parameters) or 'none'}.{did_you_mean(option, parameters)}",
                 fix="correct or remove the option.",
             )
@@ -248,5 +247,5 @@ def _make(choice: Choice, found: Any) -> Any:
         raise
     except Exception as error:
         raise ConfigError(
-            f"run.callbacks: {choice.name!r} cannot be created: {first_line(error)}.", fix="correct its options."
+            f"{key}: {choice.name!r} cannot be created: {first_line(error)}.", fix="correct its options."
         ) from error

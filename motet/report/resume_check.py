@@ -89,8 +89,9 @@ def check_resume_compatible(folder: RunFolder, recipe: Recipe, start: Mapping[st
 
 
 def _is_resumable(key: str) -> bool:
-    """Whether a key may change: also callbacks, and what happens when a reward fails, so that such a run can go on."""
-    keys = r"(tracks\..*\.)?rewards\.\d+\.on_failure(\..+)?|run\.callbacks(\..+)?"
+    """Whether a key may change: also callbacks, trackers, and what happens when a reward fails, so that such a run can
+    go on."""
+    keys = r"(tracks\..*\.)?rewards\.\d+\.on_failure(\..+)?|run\.(callbacks|report_to)(\..+)?"
     return key in RESUMABLE_KEYS or re.fullmatch(keys, key) is not None
 
 

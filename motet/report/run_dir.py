@@ -5,6 +5,7 @@ recipe.yaml, start.json         the resolved recipe; digests of the weights that
 metrics.jsonl, failures.jsonl   a line per step; a line per failed trajectory
 samples/                        image grids (PNG) and texts (JSONL) of some steps
 warnings.jsonl                  a line per warning about the rewards
+tensorboard/, wandb/            what these trackers write (`run.report_to`)
 trackers.json                   under which id each tracker knows the run (`motet.report.tracker_ids`)
 checkpoints/                    step_NNNNNN folders that `from_pretrained` loads
 before.json, before.png, after.png, summary.json    evaluation before and after training

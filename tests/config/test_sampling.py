@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from motet.config.choice import Choice
 from motet.config.sampling import DenoisingSamplingConfig, ImageSamplingConfig, SdeWindowConfig, TextSamplingConfig
 from motet.core.sampling import Sampling
 
@@ -30,17 +31,17 @@ def test_where_windows_begin(num_steps: int, size: int, stride: int, expected: t
 
 
 def test_a_progressive_window_slides_and_begins_again() -> None:
-    window = SdeWindowConfig(size=2, steps_per_position=2)
+    window = SdeWindowConfig(size=2, schedule=Choice.of("progressive", steps_per_position=2))
     assert [window.at(5, step, 0.0) for step in range(8)] == [(n, 2) for n in (0, 0, 1, 1, 2, 2, 0, 0)]
 
 
 def test_a_random_window_is_uniform_over_the_positions() -> None:
-    window = SdeWindowConfig(size=2, stride=2, schedule="random")  # starts 0, 2, 3
+    window = SdeWindowConfig(size=2, stride=2, schedule=Choice.of("random"))  # starts 0, 2, 3
     seen = Counter(window.at(6, 0, (n + 0.5) / 99)[0] for n in range(99))
     assert seen == {0: 33, 2: 33, 3: 33}
     assert window.at(6, 0, 1 - 2**-53) == (3, 2)
 
 
 def test_a_fixed_window_stays() -> None:
-    window = SdeWindowConfig(size=2, schedule="fixed")
+    window = SdeWindowConfig(size=2, schedule=Choice.of("fixed"))
     assert {window.at(6, step, 0.9) for step in range(99)} == {(0, 2)}

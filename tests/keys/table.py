@@ -37,7 +37,8 @@ SYNCED = {"algorithm.beta": 0.1, "algorithm.reference_sync.every": 1}
 CONDITIONAL = {"sampling.image.guidance": "conditional"}  # sampled from another distribution than the scored one
 GUIDED = {"sampling.image.guidance": "guided"}
 FLOW_GUIDED = {"sampling.denoising.guidance": "guided", "sampling.denoising.guidance_scale": 2.0}
-WINDOW = {"sampling.denoising.sde_window.size": 1, "sampling.denoising.sde_window.steps_per_position": 1}
+PER_STEP = {"name": "progressive", "steps_per_position": 1}
+WINDOW = {"sampling.denoising.sde_window.size": 1, "sampling.denoising.sde_window.schedule": PER_STEP}
 MEASURED = {
     "eval.suite": {"name": "shapes", "held_out_size": 1},
     "eval.size": 2,
@@ -159,7 +160,7 @@ TABLE: dict[str, Shows] = {
     "sampling.denoising.sde_window.size": Shows("samples", 2, "flow", WINDOW),
     "sampling.denoising.sde_window.schedule": Shows("samples", "fixed", "flow", WINDOW),
     "sampling.denoising.sde_window.stride": Shows("samples", 2, "flow", WINDOW),
-    "sampling.denoising.sde_window.steps_per_position": Shows("samples", 2, "flow", WINDOW),
+    "sampling.denoising.sde_window.schedule.steps_per_position": Shows("samples", 2, "flow", WINDOW),
     "sampling.denoising.shift": Shows("samples", 3.0, "flow"),
     "sampling.denoising.guidance": Shows("samples", "guided", "flow"),
     "sampling.denoising.guidance_scale": Shows("samples", 3.0, "flow", FLOW_GUIDED),
@@ -197,5 +198,6 @@ TABLE: dict[str, Shows] = {
     "run.keep_checkpoints": Shows("files", 1, given={"run.save_every": 1}),
     "run.log_samples_every": Shows("files", 2),
     "run.callbacks": Shows("files", [f"{CALLBACKS}FileWriter"]),
+    "run.report_to": Shows("files", [f"{CALLBACKS}FileTracker"]),
     "run.threads": Shows("work/threads", 2),
 }

@@ -119,13 +119,13 @@ def test_a_window_makes_the_other_steps_deterministic():
 
 
 def test_a_window_moves_with_the_rollouts():
-    window = "sampling.denoising={num_steps: 6, sde_window: {size: 2, steps_per_position: 3, schedule: SCHEDULE}}"
+    window = "sampling.denoising={num_steps: 6, sde_window: {size: 2, schedule: SCHEDULE}}"
 
     def places(schedule, steps):
         recipe = parse_recipe(RECIPE, [window.replace("SCHEDULE", schedule)])
         return [sampling_params(recipe, step)["denoising"].sde_window for step in range(steps)]
 
-    assert places("progressive", 8) == [(0, 2)] * 3 + [(1, 2)] * 3 + [(2, 2)] * 2
+    assert places("{name: progressive, steps_per_position: 3}", 8) == [(0, 2)] * 3 + [(1, 2)] * 3 + [(2, 2)] * 2
     assert places("fixed", 2) == [(0, 2)] * 2
     chosen = places("random", 60)
     assert {start for start, _ in chosen} == {0, 1, 2, 3} and chosen == places("random", 60)
