@@ -19,7 +19,7 @@ from motet.report.callbacks import Callback, Metrics, StopTraining
 from motet.report.run_dir import METRICS, WARNINGS
 
 MONITORS = "monitors.json"
-"""File of a run folder with what monitors measured before the first step."""
+"""File of a run folder with what monitors measured first."""
 LIMITS = ("min", "max", "min_ratio", "max_ratio")
 
 
@@ -136,30 +136,51 @@ class Monitor(Callback):
         """Compare a value after `step` steps: the run is stopped at the end of the step, whose metrics are written."""
         known = self._values.setdefault(metric, {})
         known[step] = value
-        if step == 0 and self._folder is not None:
-            _write(self._folder, {**_read(self._folder), metric: value})
+        if step == 0:
+            self._keep(metric, value)
         first = [known[n] for n in sorted(known)][: self.baseline]
         baseline = statistics.fmean(first) if len(first) == self.baseline else None
-        problem = bound.violation(value, baseline)
-        self._beyond[metric] = self._beyond.get(metric, 0) + 1 if problem is not None else 0
-        if problem is None or self._beyond[metric] < self.patience:
+        violation = bound.violation(value, baseline)
+        problem = None if violation is None else f"{metric} is {value:.4g} after step {step}, {violation}"
+        self.act(step, metric, problem, fix)
+
+    def start(self, step: int, metric: str, value: float) -> float:
+        """The value of `metric` at the first check of the run, those before a resume included: this one, if it is that.
+
+        It is kept in the run folder, for metrics that `metrics.jsonl` does not have.
+        """
+        known = self._values.setdefault(metric, {})
+        if not known:
+            self._keep(metric, value)
+            known[step] = value
+        return known[min(known)]
+
+    def act(self, step: int, about: str, problem: str | None, fix: str) -> None:
+        """Count checks in a row with a problem, and warn or stop after `patience` of them."""
+        self._beyond[about] = self._beyond.get(about, 0) + 1 if problem is not None else 0
+        if problem is None or self._beyond[about] < self.patience:
             return
         times = f" in {self.patience} checks in a row" if self.patience > 1 else ""
-        message = f"Monitor {self.name!r}: {metric} is {value:.4g} after step {step}, {problem}{times}."
+        message = f"Monitor {self.name!r}: {problem}{times}."
         if self.action == "stop":
             self._stop = StopTraining(message, fix=fix)
             return
-        if self._beyond[metric] == self.patience:
+        if self._beyond[about] == self.patience:
             if self._folder is not None:
                 line = {"step": step - 1, "message": message}
                 append(self._folder / WARNINGS, (json.dumps(line) + "\n").encode("utf-8"))
             warnings.warn(f"{message} {fix[0].upper()}{fix[1:]}", stacklevel=2)
 
+    def _keep(self, metric: str, value: float) -> None:
+        if self._folder is not None:
+            write_atomic(
+                self._folder / MONITORS,
+                (json.dumps({**_read(self._folder), metric: value}, indent=2, ensure_ascii=False) + "\n").encode(
+                    "utf-8"
+                ),
+            )
+
 
 def _read(folder: Path) -> dict[str, float]:
     path = folder / MONITORS
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _write(folder: Path, values: Mapping[str, float]) -> None:
-    write_atomic(folder / MONITORS, (json.dumps(values, indent=2) + "\n").encode("utf-8"))

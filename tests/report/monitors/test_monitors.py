@@ -1,6 +1,7 @@
 """Monitors: each catches a run that trips it, and says nothing of one that does not."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from motet.numerics import image_statistics as stats
 from motet.report.callbacks import CallbackList, StopTraining, resolve_callbacks
 from motet.report.monitors import ImageDiversity, MetricBound, Retention
 from motet.report.monitors.base import Bound
-from motet.report.monitors.image_diversity import group_statistics, mean_statistics
+from motet.report.monitors.image_groups import group_statistics, mean_statistics
 
 
 def square(colour, place=4, size=16):
@@ -56,7 +57,8 @@ def test_one_colour_for_every_noise_differs_in_place_but_not_in_colour():
     before, after = group_statistics(FOUR), group_statistics(BLACK)
     assert before["colour_distance"] == pytest.approx(0.25) and after["colour_distance"] == 0.0
     assert after["pixel_distance"] > 0 and before["pixel_distance"] > 0
-    assert mean_statistics([FOUR[:1]]) == {} and mean_statistics([FOUR, FOUR[:1]]) == before
+    assert before["colour_modes"] == pytest.approx(4.0) and after["colour_modes"] == pytest.approx(1.0)
+    assert mean_statistics([]) == {} and mean_statistics([before, after])["colour_modes"] == pytest.approx(2.5)
 
 
 def test_images_of_other_sizes_and_modes_are_compared():
@@ -108,15 +110,95 @@ def test_a_metric_that_no_step_has_is_an_error(tmp_path):
         run(MetricBound("rewards/loook/mean", min=0), tmp_path, [0.1] * 5)
 
 
-def test_a_collapse_of_fixed_prompts_is_compared_with_the_start(tmp_path):
-    monitor = ImageDiversity(prompts=["an image of a cross"], n=4, every=10, action="stop")
-    monitor.on_run_start(Recipe.model_construct(), tmp_path)
-    assert monitor.on_probe(0, group_statistics(FOUR))["monitor/prompts/colour_distance"] == 0.25
-    again = ImageDiversity(prompts=["an image of a cross"], n=4, every=10, action="stop")  # as in a resumed run
-    again.on_run_start(Recipe.model_construct(), tmp_path)
-    again.on_probe(10, group_statistics(BLACK))
-    with pytest.raises(StopTraining, match=r"monitor/prompts/colour_distance is 0 after step 10, below 0.25 times"):
-        again.on_step_end(10, {})
+def test_content_is_what_is_not_background():
+    noise = torch.rand(4, 3, 16, 16, generator=torch.manual_seed(0)) * 0.1 + 0.7  # across the border of two levels
+    pixels = noise.clone()
+    pixels[0, :, 4:8, 4:8] = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1)
+    pixels[1, :, 4:8, 4:8] = torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1)
+    pixels[2, :, 4, 4] = 0.0  # one pixel of 256 is less than EMPTY
+    contents = stats.content_colours(pixels)
+    assert contents[0, 48] == contents[1, 3] == 1.0
+    assert torch.allclose(contents[2:], stats.colour_histogram(pixels)[2:])
+
+
+def test_effective_number_of_colours_by_hand():
+    one, other, half = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5]])
+    assert stats.effective_number(torch.stack([one] * 4)) == pytest.approx(1.0)
+    assert stats.effective_number(torch.stack([one, other, one, other])) == pytest.approx(2.0)
+    shares = torch.tensor([0.75, 0.25])  # eigenvalues of [[1, 0.5], [0.5, 1]] / 2
+    assert stats.effective_number(torch.stack([one, half])) == pytest.approx(
+        float(torch.exp(torch.special.entr(shares).sum()))
+    )
+
+
+def probe(**prompts):
+    """The metrics of the suite for prompts, each with its images."""
+    measured = {prompt.replace("_", " "): group_statistics(images) for prompt, images in prompts.items()}
+    return {f"{name}/{prompt}": value for prompt, group in measured.items() for name, value in group.items()}
+
+
+def diversity(folder, **options):
+    monitor = ImageDiversity(["a cross"], every=10, **options)
+    monitor.on_run_start(Recipe.model_construct(), folder)
+    return monitor
+
+
+def test_a_prompt_that_lost_its_colours_is_compared_with_its_own_start(tmp_path):
+    closed = [square("red", place) for place in (2, 4, 6, 4)]
+    start = diversity(tmp_path).on_probe(0, probe(a_cross=FOUR, a_red_cross=closed))
+    assert start["monitor/prompts/colour_modes_beyond"] == 0.0
+    resumed = diversity(tmp_path, action="stop")
+    found = resumed.on_probe(10, probe(a_cross=BLACK, a_red_cross=closed))
+    assert found["monitor/prompts/colour_modes_beyond"] == 1.0  # of the one prompt that leaves colours open
+    with pytest.raises(
+        StopTraining, match=r"after step 10 1 of 1 prompts are beyond the limit of colour_modes: 'a cross'"
+    ):
+        resumed.on_step_end(10, {})
+
+
+def test_a_share_of_the_prompts_must_be_beyond_the_limit(tmp_path, recwarn):
+    shapes = ("a_cross", "a_circle", "a_square", "a_star", "a_heart")
+    before = probe(**dict.fromkeys(shapes, FOUR))
+    for share, warned in ((0.25, 0), (0.2, 1)):
+        (tmp_path / str(share)).mkdir()
+        monitor = diversity(tmp_path / str(share), share=share)
+        monitor.on_probe(0, before)
+        monitor.on_probe(10, before | probe(a_cross=BLACK))
+        assert len(recwarn) == warned, share
+    assert "'a cross': 1, below 0.5 times its value at the start, 4" in str(recwarn[0].message)
+
+
+@pytest.fixture
+def crosses():
+    """16 images of "an image of a cross" of the unified model of the shapes world, without noise in the steps.
+
+    Before RL, after 60 steps, and after 10 steps with a learning rate of 1e-3, as docs/how-to/monitors.md tells.
+    """
+
+    def load(name):
+        strip = Image.open(Path(__file__).parent / f"crosses_{name}.png").convert("RGB")
+        return [strip.crop((x, 0, x + strip.height, strip.height)) for x in range(0, strip.width, strip.height)]
+
+    return load
+
+
+def test_crosses_that_lost_their_colours_are_caught_by_default(tmp_path, crosses, recwarn):
+    monitor = diversity(tmp_path)
+    for step, name in ((0, "before"), (60, "after_60_steps")):
+        monitor.on_probe(step, probe(an_image_of_a_cross=crosses(name)))
+    assert not recwarn.list
+    with pytest.warns(
+        UserWarning, match=r"1 of 1 prompts .* colour_modes: 'an image of a cross': 1[.\d]*, below 0.5 times"
+    ):
+        monitor.on_probe(80, probe(an_image_of_a_cross=crosses("collapsed")))
+
+
+def test_prompts_without_open_colours_are_told_once(tmp_path, recwarn):
+    monitor = diversity(tmp_path)
+    for step in (0, 10):
+        assert "monitor/prompts/colour_modes_beyond" not in monitor.on_probe(step, probe(a_cross=BLACK))
+    assert [str(warning.message) for warning in recwarn if "leave colours open" in str(warning.message)] != []
+    assert len(recwarn) == 1
 
 
 @pytest.mark.parametrize(
@@ -127,8 +209,11 @@ def test_a_collapse_of_fixed_prompts_is_compared_with_the_start(tmp_path):
         ("image_diversity", {"bounds": {"edge_density": {"minimum": 1}}}, "Did you mean 'min'"),
         ("image_diversity", {"bounds": {"edge_density": {"min": "a"}}}, "bounds.edge_density.min='a'"),
         ("image_diversity", {"prompts": "a cross", "every": 5}, "a list of prompts"),
-        ("image_diversity", {"prompts": ["a cross"]}, "every=None"),
-        ("image_diversity", {"every": 5}, "left out without prompts"),
+        ("image_diversity", {"every": 0}, "every=0"),
+        ("image_diversity", {"n": 1}, "n=1"),
+        ("image_diversity", {"share": 0}, "share=0"),
+        ("image_diversity", {"split": 3}, "split=3"),
+        ("rollout_images", {"groups": 0}, "groups=0"),
         ("image_diversity", {"action": "halt"}, "warn or stop"),
         ("metric_bound", {"metric": "reward"}, "has no limit"),
         ("metric_bound", {"min": 1}, "metric=None"),

@@ -43,9 +43,9 @@ def test_a_retention_probe_stops_the_run_which_can_be_resumed(tiny_checkpoint, t
 
 def test_rollouts_are_measured_and_training_is_the_same(tiny_checkpoint, tmp_path):
     bounds = {"colour_distance": {"min": 2.0}}
-    monitor = {"name": "image_diversity", "bounds": bounds, "patience": 2, "action": "stop"}
+    monitor = {"name": "rollout_images", "bounds": bounds, "patience": 2, "action": "stop"}
     with pytest.raises(
-        Stopped, match=r"'image_diversity': monitor/images/colour_distance is 0[.\d]* after step 2, below 2"
+        Stopped, match=r"'rollout_images': monitor/images/colour_distance is 0[.\d]* after step 2, below 2"
     ):
         train(tiny_checkpoint, tmp_path / "run", [monitor])
     train(tiny_checkpoint, tmp_path / "plain", [], run={"steps": 2})
@@ -60,7 +60,17 @@ def test_prompts_are_generated_beside_training(tiny_checkpoint, tmp_path):
     assert "monitor/prompts/pixel_distance" not in result.metrics[0]
     assert result.metrics[1]["monitor/prompts/pixel_distance"] > 0
     before = json.loads((tmp_path / "run" / "monitors.json").read_text())
-    assert before["monitor/prompts/edge_density"] >= 0
+    assert before["edge_density/draw a cross"] >= 0
+
+
+def test_prompts_are_those_of_the_data_by_default(tiny_checkpoint, tmp_path):
+    monitor = {"name": "image_diversity", "num_prompts": 3, "n": 2, "every": 2}
+    result = train(tiny_checkpoint, tmp_path / "run", [monitor], run={"steps": 2})
+    before = json.loads((tmp_path / "run" / "monitors.json").read_text())
+    assert len([name for name in before if name.startswith("pixel_distance/row ")]) == 3
+    assert result.metrics[1]["monitor/prompts/pixel_distance_beyond"] == 0
+    with pytest.raises(ConfigError, match=r"'tset'.*image_diversity|image_diversity.*'tset'"):
+        train(tiny_checkpoint, tmp_path / "other", [{**monitor, "split": "tset"}])
 
 
 def test_a_watched_reward_has_no_part_in_training(tiny_checkpoint, tmp_path):
