@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from motet.api.recipes import python_recipe
 from motet.config import Recipe
 from motet.distributed.environment import launched_by_torchrun
+from motet.report.resume_mode import ResumeChoice, resumes_run
 
 if TYPE_CHECKING:
     from motet.experiments.single_run import RunResult
@@ -31,7 +32,7 @@ def train(
     steps: int | None = None,
     callbacks: Sequence[Any] | None = None,
     recipe: PathOrRecipe | None = None,
-    resume: bool = False,
+    resume: ResumeChoice = False,
     **sections: Any,
 ) -> RunResult:
     """Reinforcement learning, as `motet train` runs it: evaluate, train, evaluate again, leave a run folder.
@@ -46,9 +47,9 @@ def train(
     - `recipe`: a recipe, or its YAML file, that the other arguments change.
     - `sections`: the other sections of a recipe as mappings, e.g. `optimizer={"learning_rate": 1e-5}`.
 
-    `output` is the run folder; `resume=True` goes on with the run there. In a script that `torchrun` starts, its
-    processes share the run as those of `motet train` do. Raises the errors of `motet.core.errors`, and Stopped when
-    Ctrl-C has ended the run after a whole step, which is saved.
+    `output` is the run folder; `resume=True` goes on with the run there, `"auto"` does if there is one. In a script
+    that `torchrun` starts, its processes share the run as those of `motet train` do. Raises the errors of
+    `motet.core.errors`, and Stopped when Ctrl-C has ended the run after a whole step, which is saved.
     """
     given = {"policy": policy, "scenario": scenario, "data": data, "rewards": rewards, "algorithm": algorithm}
     given |= {"steps": steps, "callbacks": callbacks, **sections}
@@ -66,7 +67,7 @@ def sft(
     steps: int | None = None,
     callbacks: Sequence[Any] | None = None,
     recipe: PathOrRecipe | None = None,
-    resume: bool = False,
+    resume: ResumeChoice = False,
     **sections: Any,
 ) -> RunResult:
     """Supervised fine-tuning, as `motet sft` runs it; arguments as of `train`.
@@ -112,7 +113,7 @@ def run_recipe(
     output: Path,
     resume_command: str,
     *,
-    resume: bool = False,
+    resume: ResumeChoice = False,
     supervised: bool = False,
     make_engines: Any = None,
     parallel: str | None = None,
@@ -127,6 +128,7 @@ def run_recipe(
     from motet.report.resume_check import check_resume_compatible
     from motet.report.run_dir import FollowerFolder, RunFolder
 
+    resume = resumes_run(output, resume)
     if not launched_by_torchrun():  # before torch is imported
         check_resume_compatible(RunFolder(output, resume=resume), recipe)
     from motet.distributed.launch import open_parallel

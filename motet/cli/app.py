@@ -17,7 +17,9 @@ from motet.cli.options import (
     Overwrite,
     Parallel,
     RecipePath,
+    ResumableCommand,
     Resume,
+    ResumeMode,
     Stage,
     Timeout,
 )
@@ -64,12 +66,12 @@ def motet(
     """RL post-training of unified multimodal models (understanding and generation)."""
 
 
-@app.command()
+@app.command(cls=ResumableCommand)
 def train(
     recipe: RecipePath,
     output: Output,
     overrides: Overrides = None,
-    resume: Resume = False,
+    resume: Resume = ResumeMode.NO,
     only: Annotated[
         list[str] | None, typer.Option(help="Run only this stage and its dependencies. Repeatable.")
     ] = None,
@@ -91,15 +93,15 @@ def train(
     given |= {"max_staleness": max_staleness, "gpus_per_actor": gpus_per_actor}
     where, launch = ray_options(ray, given, timeout), Launch(parallel, timeout)
     settings = {"ray": where, "launch": launch, "max_staleness": max_staleness or 0}
-    run(recipe, output, overrides or [], resume, only or (), **settings)
+    run(recipe, output, overrides or [], resume.choice, only or (), **settings)
 
 
-@app.command()
+@app.command(cls=ResumableCommand)
 def sft(
     recipe: RecipePath,
     output: Output,
     overrides: Overrides = None,
-    resume: Resume = False,
+    resume: Resume = ResumeMode.NO,
     *,
     parallel: Parallel = None,
     timeout: Timeout = None,
@@ -108,15 +110,15 @@ def sft(
     from motet.cli.train import Launch
     from motet.cli.train import sft as run
 
-    run(recipe, output, overrides or [], resume, Launch(parallel, timeout))
+    run(recipe, output, overrides or [], resume.choice, Launch(parallel, timeout))
 
 
-@app.command()
-def sweep(path: RecipePath, output: Output, overrides: Overrides = None, resume: Resume = False) -> None:
+@app.command(cls=ResumableCommand)
+def sweep(path: RecipePath, output: Output, overrides: Overrides = None, resume: Resume = ResumeMode.NO) -> None:
     """Run several training strategies over seeds and compare them at equal sample budget."""
     from motet.cli.train import sweep as run
 
-    run(path, output, overrides or [], resume)
+    run(path, output, overrides or [], resume.choice)
 
 
 app.command("eval")(evaluate)

@@ -21,6 +21,7 @@ from motet.evaluation.bench_rewards import Agreement, audit_rewards
 from motet.evaluation.bench_rollout import bench_rollout as benchmark_sampler
 from motet.evaluation.measuring import describe_machine
 from motet.report.progress import ProgressBar
+from motet.report.resume_mode import ResumeChoice
 from motet.report.terminal import Terminal
 from motet.weights.hub import missing_reason
 from motet.weights.locate import resolve_checkpoint
@@ -60,7 +61,9 @@ def bench_rewards(
     show_results(rewards_table(results), [asdict(row) for row in results], json_path)
 
 
-def bench_scenarios(path: Path, output: Path, choice: StageFilter, overrides: list[str], *, resume: bool) -> None:
+def bench_scenarios(
+    path: Path, output: Path, choice: StageFilter, overrides: list[str], *, resume: ResumeChoice
+) -> None:
     """Run the selected stages over seeds, write `scenarios.json` and `scenarios.md`, and print the tables."""
     plans = load_bench(path, output, choice, overrides)
     from motet.experiments.bench_scenarios import result_tables, run_scenarios

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from motet.cli.options import Json, Overrides, Overwrite, RecipePath, Resume
+from motet.cli.options import Json, Overrides, Overwrite, RecipePath, ResumableCommand, Resume, ResumeMode
 from motet.cli.outputs import check_output
 from motet.core.errors import ConfigError
 
@@ -68,7 +68,7 @@ def bench_rewards(
     run(recipe, overrides or [], rollouts, trusted, json_path)
 
 
-@bench.command("scenarios")
+@bench.command("scenarios", cls=ResumableCommand)
 def bench_scenarios(
     overrides: Overrides = None,
     *,
@@ -84,14 +84,14 @@ def bench_scenarios(
     budget: Annotated[
         int | None, typer.Option(min=1, help="Trajectories per stage; default: the stage's steps.")
     ] = None,
-    resume: Resume = False,
+    resume: Resume = ResumeMode.NO,
 ) -> None:
     """All scenarios before and after RL, from their SFT checkpoints and at equal budget."""
     from motet.cli.bench import bench_scenarios as run
     from motet.config.bench_scenarios import StageFilter
 
     choice = StageFilter(tuple(seeds or [0]), tuple(only or ()), tuple(policies or ()), budget)
-    run(plan, output, choice, overrides or [], resume=resume)
+    run(plan, output, choice, overrides or [], resume=resume.choice)
 
 
 @bench.command("step")

@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+
+class ResumeMode(StrEnum):
+    """How a run treats what its output folder holds."""
+
+    NO = "no"
+    YES = "yes"
+    AUTO = "auto"
+
+    @property
+    def choice(self) -> bool | str:
+        """As functions take it."""
+        return "auto" if self is ResumeMode.AUTO else self is ResumeMode.YES
+
+
+class ResumableCommand(TyperCommand):
+    """A command whose `--resume` stands alone or before `auto`: options of click always or never take a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give `--resume` its value, so that click does not take the next argument for it."""
+        given: list[str] = []
+        for place, argument in enumerate(args):
+            if argument == "--resume":
+                given.append(f"--resume={'auto' if args[place + 1 : place + 2] == ['auto'] else 'yes'}")
+            elif not (argument == "auto" and place and args[place - 1] == "--resume"):
+                given.append(argument)
+        return super().parse_args(ctx, given)
+
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe (YAML).")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides: key.subkey=value ...")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Run folder to write.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in that folder.")]
+Resume = Annotated[
+    ResumeMode,
+    typer.Option(
+        "--resume", metavar="[auto]", show_default=False,
+        help="Resume the run in that folder; auto: start one if there is none.",
+    ),
+]  # fmt: skip
+"""Of a `ResumableCommand`."""
 Parallel = Annotated[
     str | None,
     typer.Option(help="Several processes: how they share the run, replicas (the default) or fsdp (sharded weights)."),

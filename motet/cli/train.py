@@ -13,11 +13,13 @@ from motet.config import Recipe, load_recipe
 from motet.config.stages import is_plan, load_plan
 from motet.config.sweep import load_sweep
 from motet.core.errors import ConfigError
-from motet.distributed.environment import launched_by_torchrun
+from motet.distributed.environment import global_rank, launched_by_torchrun
 from motet.distributed.ray_options import RayOptions
 from motet.report.resume_check import check_resume_compatible
+from motet.report.resume_mode import ResumeChoice, finished_summary, resumes_run
 from motet.report.run_dir import RunFolder
 from motet.report.safe_streams import safe_output
+from motet.report.terminal import say
 
 if TYPE_CHECKING:
     from motet.training.engines import Engines
@@ -38,7 +40,7 @@ def train(
     recipe_path: Path,
     output: Path,
     overrides: list[str],
-    resume: bool,
+    resume: ResumeChoice,
     only: Sequence[str] = (),
     *,
     ray: RayOptions | None = None,
@@ -75,10 +77,13 @@ def train(
         fix = "leave out --only, or give a recipe with stages."
         raise ConfigError(f"--only is {only[0]!r}, but {str(recipe_path)!r} has no stages.", fix=fix)
     recipe = load_recipe(recipe_path, overrides)
+    if resume == "auto" and _is_finished(recipe, output):
+        return
     if ray is None:
         engines = partial(_local_engines, max_staleness) if max_staleness else None
         run_recipe(recipe, output, resume_command, resume=resume, make_engines=engines, **launch._asdict())
         return
+    resume = resumes_run(output, resume)
     check_resume_compatible(RunFolder(output, resume=resume), recipe)
     from motet.api.ray_run import run_on_ray
 
@@ -92,20 +97,34 @@ def _local_engines(max_staleness: int, _: Recipe) -> Engines:
 
 
 @safe_output()
-def sft(recipe_path: Path, output: Path, overrides: list[str], resume: bool, launch: Launch = ALONE) -> None:
+def sft(recipe_path: Path, output: Path, overrides: list[str], resume: ResumeChoice, launch: Launch = ALONE) -> None:
     """Supervised fine-tuning, evaluated with the recipe's suite."""
     resume_command = _resume_command("sft", recipe_path, output, overrides)
     recipe = load_recipe(recipe_path, overrides)
+    if resume == "auto" and _is_finished(recipe, output):
+        return
     run_recipe(recipe, output, resume_command, resume=resume, supervised=True, **launch._asdict())
 
 
 @safe_output()
-def sweep(path: Path, output: Path, overrides: list[str], resume: bool) -> None:
+def sweep(path: Path, output: Path, overrides: list[str], resume: ResumeChoice) -> None:
     """Run all strategies with all seeds, skipping finished ones, then compare them."""
     config = load_sweep(path, output, overrides)
     from motet.experiments.sweep import run_sweep
 
     run_sweep(config, output, _resume_command("sweep", path, output, overrides), resume=resume)
+
+
+def _is_finished(recipe: Recipe, output: Path) -> bool:
+    """Say so if the folder holds a run that is finished: of several processes all return then, before they meet."""
+    if not resumes_run(output, "auto"):
+        return False
+    folder = RunFolder(output, resume=True)
+    check_resume_compatible(folder, recipe)
+    summary = finished_summary(folder, recipe)
+    if summary is not None and global_rank() == 0:
+        say(f"The run in {str(output)!r} is already finished: {summary['steps']} steps.")
+    return summary is not None
 
 
 def _resume_command(command: str, recipe: Path, output: Path, overrides: list[str]) -> str:

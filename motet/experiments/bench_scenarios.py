@@ -9,7 +9,6 @@ from pathlib import Path
 
 from motet.config.bench_scenarios import folder_of
 from motet.config.plan import Plan
-from motet.core.errors import RunFolderError
 from motet.experiments.before_after import (
     BeforeAfter,
     Comparison,
@@ -19,9 +18,10 @@ from motet.experiments.before_after import (
     comparisons_table,
 )
 from motet.experiments.eval_cache import EvalCache
-from motet.experiments.stages import run_plan
+from motet.experiments.stages import check_unused, run_plan
 from motet.numerics.statistics import mean_interval
 from motet.report.report_table import ReportTable
+from motet.report.resume_mode import ResumeChoice
 from motet.report.tables import signed
 from motet.report.terminal import Terminal
 
@@ -35,15 +35,13 @@ class BenchResult:
 
 
 def run_scenarios(
-    plans: Mapping[int, Plan], output: Path, resume_command: str, *, resume: bool
+    plans: Mapping[int, Plan], output: Path, resume_command: str, *, resume: ResumeChoice
 ) -> Iterator[BenchResult]:
     """Run all stages of a seed before the next seed, and yield the results so far after each seed.
 
     Finished stages are skipped; starting weights are evaluated once. Raises the errors of `run_plan`.
     """
-    if output.exists() and any(output.iterdir()) and not resume:
-        fix = "add --resume to continue there, or choose another --output."
-        raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
+    check_unused(output, resume, [folder_of(output, seed) for seed in plans])
     console, eval_cache = Terminal(), EvalCache()
     results = BenchResult((), ())
     for seed, plan in plans.items():

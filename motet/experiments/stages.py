@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from motet.config import load_recipe, to_yaml
+from motet.config import to_yaml
 from motet.config.plan import Plan, Stage, checkpoint_of
 from motet.core.atomic_files import write_atomic
 from motet.core.errors import CheckpointError, MotetError, RunFolderError
@@ -15,6 +15,7 @@ from motet.experiments.eval_cache import EvalCache, same_eval_settings
 from motet.experiments.single_run import run_evaluation, run_sft, run_training
 from motet.experiments.tables import plan_tables
 from motet.report.resume_check import POLICY, check_resume_compatible
+from motet.report.resume_mode import SUMMARY, ResumeChoice, finished_summary, resumes_any
 from motet.report.run_dir import RECIPE, RunFolder
 from motet.report.terminal import Terminal
 from motet.training.setup import build_eval_tracks, build_rl_tracks, build_sft_tracks, needs_rewards
@@ -22,15 +23,13 @@ from motet.training.signals import Stopped
 from motet.weights.locate import find_damage, resolve_checkpoint, weights_digest
 from motet.weights.merge import merge_folders
 
-SUMMARY = "summary.json"
-
 
 def run_plan(
     plan: Plan,
     output: Path,
     resume_command: str,
     *,
-    resume: bool,
+    resume: ResumeChoice,
     eval_cache: EvalCache | None = None,
     only: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -38,14 +37,12 @@ def run_plan(
 
     `resume_command` is the shell command that resumes the run. `eval_cache` holds results of earlier stages and gets
     those of these. With `only`, those stages and their dependencies are run; finished others are included in the
-    summary. Raises RunFolderError if the output is in use and `resume` is not given; ConfigError, before any stage
-    runs, if a started stage had another recipe or if the data, scenario or rewards of a stage do not fit each other;
-    Stopped if the user interrupts.
+    summary. Raises RunFolderError if the output is in use and not to be resumed (`resume` "auto": if no stage was
+    started); ConfigError, before any stage runs, if a started stage had another recipe or if the data, scenario or
+    rewards of a stage do not fit each other; Stopped if the user interrupts.
     """
     wanted = plan.needed(only or [stage.name for stage in plan.stages], output)
-    if output.exists() and any(output.iterdir()) and not resume:
-        fix = "add --resume to continue there, or choose another --output."
-        raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
+    check_unused(output, resume, [output / stage.name for stage in plan.stages])
     _preflight(plan, output, wanted)
     console = Terminal()
     results: dict[str, Any] = {}
@@ -65,6 +62,14 @@ def run_plan(
         console.print(table)
     _write(output / SUMMARY, summary)
     return summary
+
+
+def check_unused(output: Path, resume: ResumeChoice, folders: Sequence[Path]) -> None:
+    """Raise RunFolderError if the output is in use and not resumed; `folders` are those of its runs."""
+    if output.exists() and any(output.iterdir()) and not resumes_any(output, resume, folders):
+        used = any(folder.is_dir() for folder in folders)
+        fix = "add --resume to continue there, or choose another --output." if used else "choose another --output."
+        raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
 
 
 def _write(path: Path, summary: Mapping[str, Any]) -> None:
@@ -109,12 +114,7 @@ def _merge_inputs(plan: Plan, stage: Stage, output: Path) -> dict[str, str | Non
 
 def _finished_summary(stage: Stage, folder: RunFolder) -> dict[str, Any] | None:
     """The summary of a finished stage; None if steps remain."""
-    summary = folder.read_json(SUMMARY)
-    if summary is None or stage.kind == "merge":
-        return summary
-    before, now = load_recipe(folder.path / RECIPE).run, stage.recipe.run
-    ended_by_time = now.minutes is not None and (before.steps, before.minutes) == (now.steps, now.minutes)
-    return summary if summary["steps"] == now.steps or ended_by_time else None
+    return folder.read_json(SUMMARY) if stage.kind == "merge" else finished_summary(folder, stage.recipe)
 
 
 def _run_stage(plan: Plan, stage: Stage, output: Path, resume_command: str, eval_cache: EvalCache) -> dict[str, Any]:

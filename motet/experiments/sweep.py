@@ -15,11 +15,12 @@ from rich.table import Table
 
 from motet.config.stage_files import COLUMNS, Row
 from motet.config.sweep import StrategySweep
-from motet.core.errors import ConfigError, RunFolderError
+from motet.core.errors import ConfigError
 from motet.experiments.eval_cache import EvalCache
-from motet.experiments.stages import SUMMARY, run_plan
+from motet.experiments.stages import check_unused, run_plan
 from motet.experiments.tables import cell
 from motet.numerics.statistics import mean_interval
+from motet.report.resume_mode import SUMMARY, ResumeChoice
 from motet.report.terminal import Terminal
 
 PLOTTED = ("draw", "answer", "held-out draw", "held-out answer")
@@ -37,14 +38,12 @@ class SweepResult:
     """The result of each seed."""
 
 
-def run_sweep(sweep: StrategySweep, output: Path, resume_command: str, *, resume: bool) -> None:
+def run_sweep(sweep: StrategySweep, output: Path, resume_command: str, *, resume: ResumeChoice) -> None:
     """Run every strategy with every seed, all strategies of a seed before the next seed; then compare them.
 
     Finished stages are skipped, so a sweep can be extended later. Raises the errors of `run_plan`.
     """
-    if output.exists() and any(output.iterdir()) and not resume:
-        fix = "add --resume to continue there, or give another --output."
-        raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)
+    check_unused(output, resume, [sweep.folder(output, name, seed) for name in sweep.plans for seed in sweep.seeds])
     if find_spec("matplotlib") is None:  # check now, not after hours of runs
         raise ConfigError("The plot of a sweep needs matplotlib.", fix="pip install 'motet[plots]'.")
     console, eval_cache = Terminal(), EvalCache()
