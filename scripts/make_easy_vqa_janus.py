@@ -60,9 +60,13 @@ class Images:
         return self.pixels[torch.arange(2 * start, 2 * (start + count)) % len(self.rows)]
 
     def labelled(self, step: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Pixels, and per patch: colour and shape of the image where the shape covers it (0 elsewhere), row, column."""
-        places, side = torch.arange(16 * step, 16 * (step + 1)) % len(self.rows), SIZES.image // SIZES.patch
-        pixels = self.pixels[places]
+        """Pixels, and per patch: colour and shape of the image where the shape covers it (0 elsewhere), row, column.
+
+        Every other pass over the images is mirrored.
+        """
+        numbers, side = torch.arange(16 * step, 16 * (step + 1)), SIZES.image // SIZES.patch
+        places, mirrored = numbers % len(self.rows), numbers // len(self.rows) % 2 == 1
+        pixels = torch.where(mirrored[:, None, None, None], self.pixels[places].flip(-1), self.pixels[places])
         background = pixels.flatten(2).median(dim=2).values[..., None, None]
         covered = torch.nn.functional.max_pool2d((pixels - background).abs().amax(1, keepdim=True), SIZES.patch) > 0.5
         names = [(self.rows[int(n)]["colour"], self.rows[int(n)]["shape"]) for n in places]
@@ -90,15 +94,18 @@ def warm_up_vision(model: JanusForConditionalGeneration, images: Images, steps: 
         pixels, labels = images.labelled(step)
         features = aligner(tower(pixels).last_hidden_state)
         logits = probe(features).flatten(0, 1).split(classes, dim=1)
-        loss = torch.stack([F.cross_entropy(x, y) for x, y in zip(logits, labels, strict=True)]).sum()
+        covered = labels[0] > 0
+        where_covered = [F.cross_entropy(x[covered], y[covered]) for x, y in zip(logits[:2], labels, strict=False)]
+        everywhere = [F.cross_entropy(x, y) for x, y in zip(logits, labels, strict=True)]
+        loss = torch.stack(where_covered + everywhere).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         if step % 100 == 0 or step == steps - 1:
             correct = torch.stack([x.argmax(1) == y for x, y in zip(logits, labels, strict=True)]).all(0)
-            covered = float(correct[labels[0] > 0].float().mean())
-            print(f"vision {step:5d}  loss {loss.item():.4f}  covered patches correct {covered:.3f}", flush=True)
+            share = float(correct[covered].float().mean())
+            print(f"vision {step:5d}  loss {loss.item():.4f}  covered patches correct {share:.3f}", flush=True)
     with torch.no_grad():  # give the features the scale of the token embeddings
         scale = model.model.language_model.embed_tokens.weight.std() / features.std()
         last = [module for module in aligner.modules() if isinstance(module, nn.Linear)][-1]
@@ -124,7 +131,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tokenizer-steps", type=int, default=2500)
-    parser.add_argument("--vision-steps", type=int, default=400)
+    parser.add_argument("--vision-steps", type=int, default=1500)
     arguments = parser.parse_args()
     started = time.monotonic()
     tokenizer = tiny_tokenizer(corpus(open_rows(DataConfig(source="easy_vqa"), check=False)))
