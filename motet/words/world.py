@@ -1,7 +1,7 @@
 """Three-letter words as a dataset: `the word "CAT"` with an image of CAT, deterministic by (seed, split, index).
 
-A word is consonant, vowel, consonant, in capitals: 2205 words. Four in five are in the split `train`, half of the rest
-in `prompts`, half in `test`: supervised training needs images, RL by a reward for the text in the image only prompts.
+A word is any three capitals: 17,576 words. Three in four are in the split `train`, one in five in `prompts`, one in 20
+in `test`: supervised training needs images, RL by a reward for the text in the image only prompts.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import product
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -17,20 +19,19 @@ from PIL import Image, ImageDraw, ImageFont
 from motet.core.errors import ConfigError
 from motet.core.registry import did_you_mean
 
-CONSONANTS, VOWELS = "BCDFGHJKLMNPQRSTVWXYZ", "AEIOU"
-WORDS = tuple(a + b + c for a in CONSONANTS for b in VOWELS for c in CONSONANTS)
+WORDS = tuple("".join(letters) for letters in product(ascii_uppercase, repeat=3))
 PHRASES = ('the word "{}"', 'a sign that says "{}"', 'an image with the text "{}"', '"{}" in black letters')
 SPLITS = ("train", "prompts", "test")
-_SPLIT_OF = {0: "test", 5: "prompts"}
-"""Splits of words by the last digit of their checksum; the others are in `train`."""
-_DEFAULTS = {"canvas": 48, "font_size": 18}
+_SPLIT_OF = {0: "test", 1: "prompts", 2: "prompts", 3: "prompts", 4: "prompts"}
+"""Splits of words by their checksum modulo 20; the others are in `train`."""
+_DEFAULTS = {"canvas": 48, "font_size": 18, "typos": 0.0}
 
 
 class WordsRows:
     """Rows with the columns `prompt`, `word` and `target`, an image of the word; endless.
 
-    Options: `canvas`, the side of the images in pixels; `font_size` of Pillow's own font. Raises ConfigError for an
-    unknown split or option.
+    Options: `canvas`, the side of the images in pixels; `font_size` of Pillow's own font; `typos`, the fraction of
+    letters in images that are random ones instead. Raises ConfigError for an unknown split or option.
     """
 
     def __init__(self, split: str, seed: int, options: Mapping[str, Any]) -> None:
@@ -42,33 +43,44 @@ class WordsRows:
                     f"data.options has an unknown key {name!r}.{did_you_mean(name, _DEFAULTS)}",
                     fix=f"the options of words are {', '.join(_DEFAULTS)}.",
                 )
-            if isinstance(value, bool) or not isinstance(value, int) or not 8 <= value <= 1024:
-                raise ConfigError(f"data.options.{name}={value!r} is not an integer of 8 to 1024.", fix="give one.")
+            kinds, low, high = ((int, float), 0, 1) if name == "typos" else ((int,), 8, 1024)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+                kind = "a number" if name == "typos" else "an integer"
+                raise ConfigError(f"data.options.{name}={value!r} is not {kind} of {low} to {high}.", fix="give one.")
         self.split, self.seed = split, seed
         self.words = words_of(split)
         self._look = {**_DEFAULTS, **options}
+        self._typos = self._look.pop("typos")
 
     def row(self, index: int) -> dict[str, Any]:
         """A word in a random phrase; the rows of one pass over the words of the split show each once."""
         turn, place = divmod(index, len(self.words))
         key = [self.seed, SPLITS.index(self.split), turn]
         word = self.words[int(np.random.default_rng(key).permutation(len(self.words))[place])]
-        phrase = PHRASES[int(np.random.default_rng([*key, place]).integers(len(PHRASES)))]
-        return {"prompt": phrase.format(word), "word": word, "target": render(word, **self._look)}
+        rng = np.random.default_rng([*key, place])
+        phrase = PHRASES[int(rng.integers(len(PHRASES)))]
+        typed = zip(
+            word, rng.random(len(word)) < self._typos, rng.choice(list(ascii_uppercase), len(word)), strict=True
+        )
+        shown = "".join(other if wrong else letter for letter, wrong, other in typed)
+        return {"prompt": phrase.format(word), "word": word, "target": render(shown, **self._look)}
 
 
 def words_of(split: str) -> tuple[str, ...]:
     """The words of a split."""
-    return tuple(word for word in WORDS if _SPLIT_OF.get(zlib.crc32(word.encode()) % 10, "train") == split)
+    return tuple(word for word in WORDS if _SPLIT_OF.get(zlib.crc32(word.encode()) % 20, "train") == split)
 
 
 def render(word: str, canvas: int, font_size: int) -> Image.Image:
-    """The word in black on white, centred by its width; capitals stand in the middle."""
-    font = _font(font_size)
-    left, _, right, _ = font.getbbox(word, anchor="ls")
+    """The word in black on white, each letter centred in a cell of the same width; capitals stand in the middle."""
+    font, cell = _font(font_size), font_size * 7 // 9
     image = Image.new("RGB", (canvas, canvas), "white")
-    at = ((canvas - (right - left)) // 2 - left, canvas // 2 + round(0.36 * font_size))
-    ImageDraw.Draw(image).text(at, word, font=font, fill="black", anchor="ls")
+    drawing = ImageDraw.Draw(image)
+    for place, letter in enumerate(word):
+        left, _, right, _ = font.getbbox(letter, anchor="ls")
+        middle = canvas / 2 + cell * (place - (len(word) - 1) / 2)
+        at = (round(middle - (left + right) / 2), canvas // 2 + round(0.36 * font_size))
+        drawing.text(at, letter, font=font, fill="black", anchor="ls")
     return image
 
 

@@ -19,7 +19,7 @@ pytest.importorskip("rapidocr")
 
 
 def test_the_cold_start_is_small() -> None:
-    assert sum(file.stat().st_size for file in COLD_START.iterdir()) < 10_000_000
+    assert sum(file.stat().st_size for file in COLD_START.iterdir()) < 6_000_000
 
 
 def test_the_cold_start_writes_words_that_it_was_not_trained_on() -> None:
