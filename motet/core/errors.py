@@ -9,6 +9,7 @@
     ├── RunFolderError    the output folder cannot be used           (names folder, fix)
     ├── OutputError       a requested file cannot be written (names file, fix)
     ├── ProcessError      another process of the run failed or hangs (names rank, phase)
+    ├── PreflightError    the checks before step 1 found a fault (names checks, causes, fixes)
     └── NumericsError     a number that must be finite is not        (names quantity, cause)
 
 A failed *trajectory* is not an error: it is data (`motet.core.trajectory.Failure`).
@@ -73,6 +74,10 @@ class OutputError(MotetError):
 
 class ProcessError(MotetError):
     """Another process of the run failed, or did not answer in time."""
+
+
+class PreflightError(MotetError):
+    """The checks before the first step found a fault."""
 
 
 class NumericsError(MotetError):

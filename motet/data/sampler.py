@@ -33,9 +33,13 @@ class ResumableSampler:
 
     def next(self, P: int) -> list[Task]:
         """The next P tasks; wraps around at the end of an epoch."""
-        tasks = [self._task(number) for number in range(self.num_consumed, self.num_consumed + P)]
+        tasks = self.peek(P)
         self.num_consumed += P  # after reading: a row that cannot be read does not advance the state
         return tasks
+
+    def peek(self, P: int) -> list[Task]:
+        """The tasks that `next` will return, without advancing."""
+        return [self._task(number) for number in range(self.num_consumed, self.num_consumed + P)]
 
     def state_dict(self) -> dict[str, Any]:
         """The position in the data and the data's identity, JSON-serialisable."""

@@ -137,6 +137,23 @@ class ActorPool:
             raise
         return [results[n] for n in range(len(work))]
 
+    def each(self, method: str, *arguments: Any) -> list[Any]:
+        """`method(*arguments)` of every actor, in their order. Raises ProcessError if one dies, and what one raises."""
+        self.start()
+        answers = [(one, self.backend.call(one.actor, method, *arguments)) for one in self._members]
+        results: list[Any] = []
+        for member, answer in answers:
+            if not self.backend.wait([answer], self.timeout):
+                raise self._overdue(member)
+            try:
+                results.append(self.backend.get(answer))
+            except ActorDied as death:
+                raise ProcessError(
+                    f"The {member.name} died (phase {self.name!r}): {death}",
+                    fix="see whether its machine has enough memory: the kernel kills the largest process.",
+                ) from death
+        return results
+
     def close(self) -> None:
         """End all actors, and start no others."""
         self._closed = True
@@ -164,11 +181,14 @@ class ActorPool:
         overdue = min(running.values(), key=lambda call: call.deadline)
         ready = self.backend.wait(list(running), max(0.0, overdue.deadline - time.monotonic()))
         if not ready:
-            raise ProcessError(
-                f"The {overdue.member.name} did not answer within {self.timeout:g} s (phase {self.name!r}).",
-                fix="see whether its machine has enough memory and free processors, or raise --timeout.",
-            )
+            raise self._overdue(overdue.member)
         return ready
+
+    def _overdue(self, member: _Member) -> ProcessError:
+        return ProcessError(
+            f"The {member.name} did not answer within {self.timeout:g} s (phase {self.name!r}).",
+            fix="see whether its machine has enough memory and free processors, or raise --timeout.",
+        )
 
     def _check_deaths(self, deaths: int, member: _Member, death: ActorDied) -> None:
         if deaths > MAX_DEATHS:

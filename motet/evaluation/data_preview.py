@@ -104,7 +104,7 @@ def _open(recipe: Recipe, name: str, config: TrackConfig, split: str | None) -> 
 
 def _show(recipe: Recipe, policy: Policy, track: _OpenTrack, number: int, count: int) -> ShownTrack:
     tasks = [track.rows.task(n) for n in range(count if track.rows.size is None else min(count, track.rows.size))]
-    golds = [_golds_of(task, track) for task in tasks]
+    golds = [gold_columns(task, track.scenario, track.config.data.targets) for task in tasks]
     rollouts = [_roll_out(recipe, policy, track, number, task, gold) for task, gold in zip(tasks, golds, strict=True)]
     groups = [Group(task, (own,)) for task, own in zip(tasks, rollouts, strict=True)]
     scores = score_groups(groups, track.rewards, StepLog(recipe.run.steps, recipe.run.steps))
@@ -127,7 +127,7 @@ def _roll_out(
     recipe: Recipe, policy: Policy, track: _OpenTrack, number: int, task: Task, golds: Mapping[str, str]
 ) -> Trajectory:
     """Run the scenario on one row; `golds` maps acts to the columns of their gold."""
-    answers = {act: _first(task[column]) for act, column in golds.items() if act not in track.config.data.targets}
+    answers = {act: first_gold(task[column]) for act, column in golds.items() if act not in track.config.data.targets}
     added = {_GOLD_COLUMN.format(act): text for act, text in answers.items()}
     targets = {act: _GOLD_COLUMN.format(act) if act in answers else column for act, column in golds.items()}
     extended = replace(task, columns={**task.columns, **added})
@@ -138,14 +138,14 @@ def _roll_out(
     return Trajectory(task, rollout.acts, rollout.failure)
 
 
-def _golds_of(task: Task, track: _OpenTrack) -> dict[str, str]:
-    """Act -> the column of its gold, for the acts that have a gold in this row."""
-    golds = {act: column for act, column in track.config.data.targets.items() if task[column] is not None}
+def gold_columns(task: Task, scenario: Scenario, targets: Mapping[str, str]) -> dict[str, str]:
+    """Act -> the column of its gold, for the acts that have a gold in this row. `targets` are `data.targets`."""
+    golds = {act: column for act, column in targets.items() if task[column] is not None}
     answer_column = next((column for column in ANSWER_COLUMNS if _is_gold(task.columns.get(column))), None)
-    texts = track.scenario.acts_making("text")
-    is_only_text = len(texts) == 1 and "question" in track.scenario.columns
+    texts = scenario.acts_making("text")
+    is_only_text = len(texts) == 1 and "question" in scenario.columns
     for act in ["answer"] if "answer" in texts else texts if is_only_text else []:
-        if answer_column is not None and act not in track.config.data.targets:
+        if answer_column is not None and act not in targets:
             golds[act] = answer_column
     return golds
 
@@ -157,7 +157,7 @@ def _is_gold(value: Any) -> bool:
         return False
 
 
-def _first(value: Any) -> str:
+def first_gold(value: Any) -> str:
     """The first of several correct answers, as text."""
     return str(value[0] if isinstance(value, list | tuple) else value)
 

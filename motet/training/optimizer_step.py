@@ -61,7 +61,7 @@ class PolicyOptimizer:
         action; the weights are then untouched; ConfigError once no kind of act has a gradient.
         """
         self.adamw.zero_grad(set_to_none=True)
-        scored, replayed, has_gradient = self._add_gradients(batch, losses)
+        scored, replayed, has_gradient = self.add_gradients(batch, losses)
         self.parallel.reduce_gradients(self.parameters)
         if not has_gradient:  # another step may have one, as long as any kind of act can have it
             for parameter in self.parameters:
@@ -85,8 +85,8 @@ class PolicyOptimizer:
         self.adamw.step()
         return {**stats, "grad_norm": norm, "learning_rate": rate}
 
-    def _add_gradients(self, batch: StepBatch, losses: Losses) -> tuple[list[ScoredActs], list[int], bool]:
-        """Replay every micro-batch and add its gradient; nothing here waits for the device.
+    def add_gradients(self, batch: StepBatch, losses: Losses) -> tuple[list[ScoredActs], list[int], bool]:
+        """Replay every micro-batch and add its gradient, without a step; nothing here waits for the device.
 
         Returns the losses, the positions of the acts that were replayed, and whether any of them has a gradient.
         """

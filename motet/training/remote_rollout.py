@@ -27,6 +27,7 @@ from motet.policies import load_policy
 from motet.scenarios import resolve_scenario
 from motet.training.background import Background, BackgroundWork
 from motet.training.rollout import RolloutRequest, rollout_tracks
+from motet.training.weights_digest import weights_digest
 
 PIECES_PER_ACTOR = 2
 """Pieces into which a rollout is split for each actor: more balance better, fewer make larger batches."""
@@ -112,9 +113,7 @@ class RolloutWorker:
 
         Raises ProcessError unless the weights are then those of the piece's version.
         """
-        if snapshot is not None and not (self.has_weights and snapshot.version == self.policy.version):
-            snapshot.load_into(self.policy)
-            self.has_weights = True
+        self._take(snapshot)
         if not self.has_weights or self.policy.version != piece.version:
             own = f"weights of version {self.policy.version}" if self.has_weights else "no weights of the run"
             raise ProcessError(
@@ -130,6 +129,16 @@ class RolloutWorker:
         sampled = rollout_tracks(self.policy, requests, piece.num_generations, **settings)
         following = {track: iter(groups) for track, groups in zip(tracks, sampled, strict=True)}
         return [next(following[track]) for track, _ in piece.tasks]
+
+    def weights_digest(self, snapshot: Snapshot) -> dict[str, str]:
+        """Of the policy's weights, once it has those of the snapshot."""
+        self._take(snapshot)
+        return weights_digest(self.policy)
+
+    def _take(self, snapshot: Snapshot | None) -> None:
+        if snapshot is not None and not (self.has_weights and snapshot.version == self.policy.version):
+            snapshot.load_into(self.policy)
+            self.has_weights = True
 
 
 @dataclass(frozen=True)
@@ -209,6 +218,10 @@ class RemoteRollout:
     def publish_snapshot(self, snapshot: Snapshot) -> Published:
         """Store weights of an earlier version."""
         return Published(snapshot.version, self.pool.backend.put(snapshot))
+
+    def weights_digests(self, policy: Policy) -> list[dict[str, str]]:
+        """The `weights_digest` of every actor, when it has the policy's present weights."""
+        return self.pool.each("weights_digest", self.publish(policy).reference)
 
     def close(self) -> None:
         """End the actors, and the thread that waits for them: Python aborts where one computes while it ends."""

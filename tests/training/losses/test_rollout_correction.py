@@ -69,7 +69,7 @@ def expected_gradient(learner, sampler, length, **options):
          "optimizer": {"max_grad_norm": 1e9, "max_tokens_per_microbatch": 10**9}},
     ).optimizer  # fmt: skip
     losses = {"text": resolve_loss(algorithm(epsilon=None, **options), "text")}
-    PolicyOptimizer(learner, config, 1)._add_gradients(StepBatch(acts, advantages), losses)
+    PolicyOptimizer(learner, config, 1).add_gradients(StepBatch(acts, advantages), losses)
     return torch.cat([p.grad.flatten() for p in learner.trainable().values()])
 
 

@@ -1,0 +1,95 @@
+"""Known good and known bad samples: a rolled out trajectory with its act replaced by gold, and by a wrong answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from motet.config import Recipe
+from motet.core.task import Task
+from motet.core.trajectory import Act, Group, ImageAct, TextAct, Trajectory
+from motet.evaluation.data_preview import first_gold, gold_columns
+from motet.rewards import BoundReward, score_groups
+from motet.training.setup import Track
+
+WRONG = "none of these"
+"""A wrong answer where no other row has another one."""
+
+
+@dataclass(frozen=True)
+class GoldPair:
+    """What a reward gave to the gold of an act and to something wrong in its place; `column` holds the gold.
+
+    Without a column there is no gold: `good` is what the sampled act was given.
+    """
+
+    reward: BoundReward
+    act: str
+    column: str | None
+    row: int
+    good: float
+    bad: float
+
+
+def gold_pairs(recipe: Recipe, track: Track, groups: Sequence[Group]) -> list[GoldPair]:
+    """Gold against wrong for every act, by every reward that is assigned to it."""
+    targets = recipe.resolved_tracks()[track.name].data.targets
+    pairs: list[GoldPair] = []
+    for group in groups:
+        done = next((one for one in group.trajectories if one.failure is None), None)
+        columns = gold_columns(group.task, track.scenario, targets)
+        others = [other.task for other in groups if other is not group]
+        for act in done.acts if done is not None else ():
+            rewards, column = [reward for reward in track.rewards if act.name in reward.acts], columns.get(act.name)
+            shown = None if column is None else _good_and_bad(act, group.task, others, column, rewards)
+            if shown is None:
+                shown, column = (act, _wrong(act)), None
+            two = [_with_act(done, one) for one in shown]
+            pairs += _scored(group.task, two, rewards, act.name, column)
+    return pairs
+
+
+def _scored(
+    task: Task, two: Sequence[Trajectory], rewards: Sequence[BoundReward], act: str, column: str | None
+) -> list[GoldPair]:
+    pairs: list[GoldPair] = []
+    for reward in rewards:
+        (scores,) = score_groups([Group(task, tuple(two))], [reward])
+        good, bad = scores.values[reward.name]
+        if good is not None and bad is not None:
+            pairs.append(GoldPair(reward, act, column, task.index, good, bad))
+    return pairs
+
+
+def _with_act(trajectory: Trajectory | None, act: Act) -> Trajectory:
+    assert trajectory is not None
+    return replace(trajectory, acts=tuple(act if own.name == act.name else own for own in trajectory.acts))
+
+
+def _wrong(act: Act) -> Act:
+    """The act with a text that is no answer, or with a black image."""
+    if isinstance(act, TextAct):
+        return replace(act, text=WRONG, finished=True)
+    return replace(act, image=Image.new("RGB", act.image.size)) if isinstance(act, ImageAct) else act
+
+
+def _good_and_bad(
+    act: Act, task: Task, others: Sequence[Task], column: str, rewards: Sequence[BoundReward]
+) -> tuple[Act, Act] | None:
+    """The act with the row's gold, and with that of another row, or with something wrong."""
+    if isinstance(act, TextAct):
+        gold = first_gold(task[column])
+        wrong = next((text for other in others if (text := first_gold(other[column])) != gold), WRONG)
+        if "<answer>" in gold or any(reward.requires_answer_tags for reward in rewards):
+            gold, wrong = _in_tags(gold), _in_tags(wrong)
+        return replace(act, text=gold, finished=True), replace(act, text=wrong, finished=True)
+    image = task[column]
+    if not isinstance(act, ImageAct) or not isinstance(image, Image.Image):
+        return None
+    return replace(act, image=image), replace(act, image=Image.new("RGB", image.size))
+
+
+def _in_tags(text: str) -> str:
+    return text if "<answer>" in text else f"<answer>{text}</answer>"
