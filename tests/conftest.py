@@ -26,6 +26,19 @@ if find_spec("hypothesis") is not None:
     settings.load_profile("motet")
 
 
+@pytest.fixture(autouse=True)
+def without_preflight(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of most tests start without the checks before the first step, which take as long as a tiny run itself.
+
+    `@pytest.mark.preflight` leaves them on; commands in processes of their own have them anyway.
+    """
+    if request.node.get_closest_marker("preflight") is None:
+        from motet import preflight
+        from motet.preflight.findings import PreflightReport
+
+        monkeypatch.setattr(preflight, "run_preflight", lambda *_: PreflightReport((), 0.0))
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Janus of a few thousand random weights, saved once; see `tests/runs.py`. Do not write into it."""

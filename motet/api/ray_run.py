@@ -38,17 +38,20 @@ def run_on_ray(
     *,
     resume: bool,
     parallel: str | None = None,
+    preflight: bool = True,
 ) -> None:
     """Train on the cluster that the options name; the workers' output is printed here.
 
-    `parallel`: how several training workers share the run, as for `run_recipe`.
+    `parallel`: how several training workers share the run, and `preflight`, as for `run_recipe`.
 
     Raises ConfigError where the cluster lacks what they ask for, the errors of workers, and Stopped.
     """
     folder = RunFolder(output, resume=resume)
     with ray_cluster(options.address, options.num_cpus) as backend, Interrupt() as interrupt:
         options = options.with_gpus(backend.num_gpus if recipe.policy.device in ("auto", "cuda") else 0.0)
-        job = TrainingJob(recipe, output.absolute(), resume_command, options, parallel, warnings.formatwarning)
+        job = TrainingJob(
+            recipe, output.absolute(), resume_command, options, parallel, warnings.formatwarning, preflight
+        )
         supervisor = Supervisor(
             backend,
             partial(TrainingWorker, job),
@@ -88,6 +91,7 @@ class TrainingJob:
     options: RayOptions
     parallel: str | None
     format_warning: Callable[..., str]
+    preflight: bool = True
 
 
 @dataclass(eq=False)
@@ -136,6 +140,7 @@ class TrainingWorker:
             values = (place.rank, place.size, 0, 1, place.host, place.port)  # Ray shows each process its own GPU
             os.environ.update({name: str(value) for name, value in zip(names, values, strict=True)})
         settings: dict[str, Any] = {"parallel": job.parallel, "timeout": job.options.timeout}
+        settings["preflight"] = job.preflight
         try:
             resume = (job.output / RECIPE).is_file()
             run_recipe(

@@ -33,6 +33,7 @@ def train(
     callbacks: Sequence[Any] | None = None,
     recipe: PathOrRecipe | None = None,
     resume: ResumeChoice = False,
+    preflight: bool = True,
     **sections: Any,
 ) -> RunResult:
     """Reinforcement learning, as `motet train` runs it: evaluate, train, evaluate again, leave a run folder.
@@ -48,13 +49,14 @@ def train(
     - `sections`: the other sections of a recipe as mappings, e.g. `optimizer={"learning_rate": 1e-5}`.
 
     `output` is the run folder; `resume=True` goes on with the run there, `"auto"` does if there is one. In a script
-    that `torchrun` starts, its processes share the run as those of `motet train` do. Raises the errors of
-    `motet.core.errors`, and Stopped when Ctrl-C has ended the run after a whole step, which is saved.
+    that `torchrun` starts, its processes share the run as those of `motet train` do. `preflight=False` leaves out the
+    checks before the first step (docs/how-to/preflight.md). Raises the errors of `motet.core.errors`, and Stopped when
+    Ctrl-C has ended the run after a whole step, which is saved.
     """
     given = {"policy": policy, "scenario": scenario, "data": data, "rewards": rewards, "algorithm": algorithm}
     given |= {"steps": steps, "callbacks": callbacks, **sections}
     with python_recipe(recipe, given) as made:
-        return run_recipe(made, Path(output), _resume_call("train", output), resume=resume)
+        return run_recipe(made, Path(output), _resume_call("train", output), resume=resume, preflight=preflight)
 
 
 def sft(
@@ -118,12 +120,13 @@ def run_recipe(
     make_engines: Any = None,
     parallel: str | None = None,
     timeout: float | None = None,
+    preflight: bool = True,
 ) -> RunResult:
     """Run a recipe in the folder `output`: what `motet train` and `motet sft` do once they have read it.
 
-    `resume_command`: what goes on with the run, for messages. `make_engines`: see `run_training`. `parallel`
-    and `timeout` as of `motet.distributed.launch.open_parallel`: under `torchrun` every process calls this, and they
-    share the run.
+    `resume_command`: what goes on with the run, for messages. `make_engines` and `preflight`: see `run_training`.
+    `parallel` and `timeout` as of `motet.distributed.launch.open_parallel`: under `torchrun` every process calls this,
+    and they share the run.
     """
     from motet.report.resume_check import check_resume_compatible
     from motet.report.run_dir import FollowerFolder, RunFolder
@@ -140,7 +143,8 @@ def run_recipe(
             check_resume_compatible(folder, recipe)
         if supervised:
             return run_sft(recipe, folder, resume_command, parallel=shared)
-        return run_training(recipe, folder, resume_command, make_engines=make_engines, parallel=shared)
+        settings = {"make_engines": make_engines, "parallel": shared, "preflight": preflight}
+        return run_training(recipe, folder, resume_command, **settings)
 
 
 def _resume_call(function: str, output: str | PathLike[str]) -> str:

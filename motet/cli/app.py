@@ -20,6 +20,7 @@ from motet.cli.options import (
     ResumableCommand,
     Resume,
     ResumeMode,
+    SkipPreflight,
     Stage,
     Timeout,
 )
@@ -84,6 +85,7 @@ def train(
     gpus_per_actor: GpusPerActor = None,
     parallel: Parallel = None,
     timeout: Timeout = None,
+    skip_preflight: SkipPreflight = False,
 ) -> None:
     """Train a policy with RL. If RECIPE has several stages, run them in order."""
     from motet.cli.train import Launch
@@ -91,7 +93,7 @@ def train(
 
     given = {"train_workers": train_workers, "rollout_actors": rollout_actors, "reward_actors": reward_actors}
     given |= {"max_staleness": max_staleness, "gpus_per_actor": gpus_per_actor}
-    where, launch = ray_options(ray, given, timeout), Launch(parallel, timeout)
+    where, launch = ray_options(ray, given, timeout), Launch(parallel, timeout, not skip_preflight)
     settings = {"ray": where, "launch": launch, "max_staleness": max_staleness or 0}
     run(recipe, output, overrides or [], resume.choice, only or (), **settings)
 
@@ -301,11 +303,22 @@ def estimate(
 
 
 @app.command()
-def doctor() -> None:
-    """Check the installation and run a tiny model end to end."""
-    from motet.cli.info import doctor as run
+def doctor(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe (YAML) of motet train.")] = None,
+    overrides: Overrides = None,
+    *,
+    stage: Stage = None,
+) -> None:
+    """Check the installation; or, with RECIPE, check with a tiny step whether a run would train. Exit status 1: no."""
+    if recipe is None:
+        from motet.cli.info import doctor as run
 
-    run()
+        run()
+        return
+    from motet.cli.doctor import check_recipe
+
+    if not check_recipe(recipe, overrides or [], stage):
+        raise typer.Exit(1)
 
 
 app.command()(rewards)

@@ -56,6 +56,9 @@ Timeout = Annotated[
     float | None,
     typer.Option(min=1.0, help="Several processes: seconds that they wait for the slowest; default: 1800."),
 ]
+SkipPreflight = Annotated[
+    bool, typer.Option("--skip-preflight", help="Start without the checks before the first step.")
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the results to this JSON file.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing output file.")]
 Checkpoint = Annotated[str, typer.Argument(help="A checkpoint folder, a run folder, or a hub id.")]

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 
 
 class Launch(NamedTuple):
-    """How the processes that torchrun starts share the run, and how many seconds they wait for each other."""
+    """How the processes that torchrun starts share the run, how many seconds they wait for each other, and whether
+    there are checks before the first step."""
 
     parallel: str | None = None
     timeout: float | None = None
+    preflight: bool = True
 
 
 ALONE = Launch()
@@ -71,7 +73,7 @@ def train(
         plan = load_plan(recipe_path, output, overrides)
         from motet.experiments.stages import run_plan
 
-        run_plan(plan, output, resume_command, resume=resume, only=only)
+        run_plan(plan, output, resume_command, resume=resume, only=only, preflight=launch.preflight)
         return
     if only:
         fix = "leave out --only, or give a recipe with stages."
@@ -87,7 +89,8 @@ def train(
     check_resume_compatible(RunFolder(output, resume=resume), recipe)
     from motet.api.ray_run import run_on_ray
 
-    run_on_ray(recipe, output, resume_command, ray, resume=resume, parallel=launch.parallel)
+    settings = {"parallel": launch.parallel, "preflight": launch.preflight}
+    run_on_ray(recipe, output, resume_command, ray, resume=resume, **settings)
 
 
 def _local_engines(max_staleness: int, _: Recipe) -> Engines:

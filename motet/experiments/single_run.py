@@ -15,6 +15,7 @@ from motet.core.registry import is_object_path
 from motet.distributed.parallel import Parallel
 from motet.distributed.processes import Processes
 from motet.experiments.monitoring import make_probes, raise_if_stopped
+from motet.experiments.preflighting import check_before_first_step
 from motet.experiments.run_context import RunContext, run_context
 from motet.experiments.run_evaluation import (
     check_images,
@@ -61,11 +62,14 @@ def run_training(
     before: dict[str, Any] | None = None,
     make_engines: Callable[[Recipe], Engines] | None = None,
     parallel: Parallel | None = None,
+    *,
+    preflight: bool = True,
 ) -> RunResult:
     """Evaluate, train with RL, evaluate again. `before`: the first evaluation, if known.
 
     `make_engines`: what computes rollouts and rewards of the recipe, whose dtypes are then resolved. `parallel`: how
-    this process shares the run with others; all of them call this function alike.
+    this process shares the run with others; all of them call this function alike. `preflight`: whether to check a tiny
+    step before the first one.
     """
     with folder.held(), same_threads():
         recipe, dtype_reason = _with_resolved_dtypes(recipe, folder)
@@ -75,6 +79,7 @@ def run_training(
         with run_context(recipe, folder, resume_command, session.processes) as context:
             context.say(_describe_processes(session.parallel))
             context.say(dtype_reason)
+            check_before_first_step(context, session, engines, preflight)
             check_images(context, session)
             before = evaluate_before(context, session, before)
             run = _run(context, session)

@@ -32,18 +32,20 @@ def run_plan(
     resume: ResumeChoice,
     eval_cache: EvalCache | None = None,
     only: Sequence[str] = (),
+    preflight: bool = True,
 ) -> dict[str, Any]:
     """Run the stages in order; return the summary of each and write it to `output/summary.json`.
 
     `resume_command` is the shell command that resumes the run. `eval_cache` holds results of earlier stages and gets
     those of these. With `only`, those stages and their dependencies are run; finished others are included in the
-    summary. Raises RunFolderError if the output is in use and not to be resumed (`resume` "auto": if no stage was
-    started); ConfigError, before any stage runs, if a started stage had another recipe or if the data, scenario or
-    rewards of a stage do not fit each other; Stopped if the user interrupts.
+    summary. `preflight`: whether stages of RL check a tiny step before their first one.
+    Raises RunFolderError if the output is in use and not to be resumed (`resume` "auto": if no stage was started);
+    ConfigError, before any stage runs, if a started stage had another recipe or if the data, scenario or rewards of a
+    stage do not fit each other; Stopped if the user interrupts.
     """
     wanted = plan.needed(only or [stage.name for stage in plan.stages], output)
     check_unused(output, resume, [output / stage.name for stage in plan.stages])
-    _preflight(plan, output, wanted)
+    _check_stages(plan, output, wanted)
     console = Terminal()
     results: dict[str, Any] = {}
     eval_cache = eval_cache or EvalCache()
@@ -52,7 +54,7 @@ def run_plan(
             continue
         console.rule(f"{number}/{len(plan.stages)}  {stage.name}", align="left")
         try:
-            results[stage.name] = _run_stage(plan, stage, output, resume_command, eval_cache)
+            results[stage.name] = _run_stage(plan, stage, output, resume_command, eval_cache, preflight=preflight)
         except KeyboardInterrupt:
             raise Stopped(f"Stopped in stage {stage.name!r}. Resume with: {resume_command}") from None
         eval_cache.add(stage, output, results[stage.name])
@@ -80,7 +82,7 @@ def _write(path: Path, summary: Mapping[str, Any]) -> None:
         raise RunFolderError(problem, fix="free some disk space and use --resume; finished stages are kept.") from error
 
 
-def _preflight(plan: Plan, output: Path, wanted: Collection[str]) -> None:
+def _check_stages(plan: Plan, output: Path, wanted: Collection[str]) -> None:
     """Check that every wanted stage can be started or resumed, so that a mistake in the last one is found now."""
     open_tracks = {"sft": build_sft_tracks, "rl": build_rl_tracks, "merge": build_eval_tracks}
     for stage in plan.stages:
@@ -117,7 +119,9 @@ def _finished_summary(stage: Stage, folder: RunFolder) -> dict[str, Any] | None:
     return folder.read_json(SUMMARY) if stage.kind == "merge" else finished_summary(folder, stage.recipe)
 
 
-def _run_stage(plan: Plan, stage: Stage, output: Path, resume_command: str, eval_cache: EvalCache) -> dict[str, Any]:
+def _run_stage(
+    plan: Plan, stage: Stage, output: Path, resume_command: str, eval_cache: EvalCache, *, preflight: bool
+) -> dict[str, Any]:
     """The stage's summary: read if it is finished, otherwise from running it."""
     folder = _folder_of(plan, stage, output)
     finished = _finished_summary(stage, folder)
@@ -129,7 +133,7 @@ def _run_stage(plan: Plan, stage: Stage, output: Path, resume_command: str, eval
     if stage.kind == "sft":
         run_sft(stage.recipe, folder, resume_command, eval_cache.for_start(stage))
     elif stage.kind == "rl":
-        run_training(stage.recipe, folder, resume_command, eval_cache.for_start(stage))
+        run_training(stage.recipe, folder, resume_command, eval_cache.for_start(stage), preflight=preflight)
     else:
         merged, parts = checkpoint_of(stage, output), [plan.stage(name) for name in stage.init_from]
         with folder.held():

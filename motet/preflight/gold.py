@@ -12,6 +12,7 @@ from motet.core.task import Task
 from motet.core.trajectory import Act, Group, ImageAct, TextAct, Trajectory
 from motet.evaluation.data_preview import first_gold, gold_columns
 from motet.rewards import BoundReward, score_groups
+from motet.rewards.text.gold_check import gold_texts
 from motet.training.setup import Track
 
 WRONG = "none of these"
@@ -81,7 +82,9 @@ def _good_and_bad(
     """The act with the row's gold, and with that of another row, or with something wrong."""
     if isinstance(act, TextAct):
         gold = first_gold(task[column])
-        wrong = next((text for other in others if (text := first_gold(other[column])) != gold), WRONG)
+        right = gold_texts(task[column])
+        golds = [first_gold(other[column]) for other in others if other.columns.get(column) is not None]
+        wrong = next((text for text in golds if not set(gold_texts(text)) & set(right)), WRONG)
         if "<answer>" in gold or any(reward.requires_answer_tags for reward in rewards):
             gold, wrong = _in_tags(gold), _in_tags(wrong)
         return replace(act, text=gold, finished=True), replace(act, text=wrong, finished=True)

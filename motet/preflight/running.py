@@ -56,8 +56,8 @@ def run(session: TrainingSetup, engines: Engines, folder: Path) -> PreflightRepo
                 failed[name] = _as_finding(error, cause)
                 causes.append(error)
                 break
+        results = [_result(check, probe, failed.get(check.name)) for check in CHECKS.values()]
     stages = [CheckResult(name, MEANINGS[name], (failed[name],) if name in failed else ()) for name in MEANINGS]
-    results = [_result(check, probe, failed.get(check.name)) for check in CHECKS.values()]
     done = [one for one in stages if one.findings or not failed]
     return PreflightReport((*results, *done), time.perf_counter() - began, causes[0] if causes else None)
 

@@ -16,7 +16,9 @@ SAMPLED = 1024
 
 
 def modules_of(policy: Any) -> dict[str, nn.Module]:
-    """The modules that a policy holds: its `parts`, and its own attributes that are modules."""
+    """The modules that a policy holds: its `parts`, and its own attributes that are modules; or it is one itself."""
+    if isinstance(policy, nn.Module):
+        return dict(policy.named_children())
     parts = getattr(policy, "parts", None)
     own = {name: value for name, value in vars(policy).items() if isinstance(value, nn.Module)}
     return {**(parts if isinstance(parts, Mapping) else {}), **own}

@@ -11,7 +11,7 @@ from motet.config.plan import checkpoint_of
 from motet.config.stages import parse_plan
 from motet.core.errors import ConfigError
 from motet.experiments.eval_cache import EvalCache
-from motet.experiments.stages import _preflight
+from motet.experiments.stages import _check_stages
 from motet.experiments.tables import cell
 from motet.training.setup import build_sft_tracks
 from tests.experiments.test_tracks import TRACKS
@@ -152,7 +152,7 @@ def test_an_sft_stage_may_have_shared_rewards(content, tmp_path):
     for suite in ("shapes", "rewards"):
         content["shared"]["eval"] = EVAL | {"suite": suite}
         plan = parse_plan(content, tmp_path)
-        _preflight(plan, tmp_path / "out", [stage.name for stage in plan.stages])
+        _check_stages(plan, tmp_path / "out", [stage.name for stage in plan.stages])
         (track,) = build_sft_tracks(plan.stage("taught").recipe)
         assert track.targets == {"image": "target", "answer": "solution"}
         assert [reward.name for reward in track.rewards] == (["reddish", "spacious"] if suite == "rewards" else [])

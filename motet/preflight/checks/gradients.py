@@ -88,14 +88,3 @@ def optimizer_parameters(probe: Probe) -> Iterator[Finding]:
             cause="parts were frozen, unfrozen or replaced after the optimizer was made",
             fix="choose what trains before the run is set up.",
         )
-
-
-@check("learning_rate")
-def learning_rate(probe: Probe) -> Iterator[Finding]:
-    """The learning rate of something is above 0"""
-    if all(rate == 0 for rate in probe.session.optimizer.peak_lrs):
-        yield stop(
-            "All learning rates are 0: no weight changes.",
-            cause="optimizer.learning_rate is 0",
-            fix="set optimizer.learning_rate, e.g. 1e-6 for full fine-tuning and 1e-5 to 1e-4 for LoRA.",
-        )

@@ -10,16 +10,13 @@ from torch import Tensor
 
 from motet.core.protocols import Replay
 from motet.core.trajectory import Act, DenoisingSteps
+from motet.preflight.bounds import FLOAT32_MEAN, FLOAT32_SINGLE, ROUNDED_SINGLE
 from motet.preflight.findings import Finding, NotApplicable, check, stop, warn
 from motet.preflight.probe import Probe
 from motet.testing.check_policy import default_tolerance
 from motet.training.losses import resolve_losses
 from motet.training.rollout_gate import max_logprob_diff
 
-FLOAT32_MEAN, FLOAT32_SINGLE = 1e-3, 0.02
-"""Nats by which replayed log-probs may differ in float32: in the mean, and for a single action."""
-ROUNDED_SINGLE = 1.0
-"""Nats for a single action where sampling or training rounds to bfloat16; more is a warning."""
 STANDARD_ERRORS = 6.0
 MIN_ACTIONS = 32
 

@@ -9,6 +9,8 @@ from motet.preflight.findings import Finding, NotApplicable, check, stop, warn
 from motet.preflight.gold import GoldPair
 from motet.preflight.probe import Probe
 
+ROUNDING = 1e-6
+
 
 @check("rewards_finite")
 def rewards_finite(probe: Probe) -> Iterator[Finding]:
@@ -57,12 +59,12 @@ def rewards_sign(probe: Probe) -> Iterator[Finding]:
             totals.setdefault((pair.row, pair.act), []).append(pair)
         for (row, act), pairs in totals.items():
             good, bad = (sum(p.reward.weight * getattr(p, side) for p in pairs) for side in ("good", "bad"))
-            if good < bad:
+            if good < bad - ROUNDING:
                 yield _reversed(f"The rewards{one.label} of the act {act!r} together give", row, pairs[0], good, bad)
                 return
         for pair in known:
             good, bad = pair.reward.weight * pair.good, pair.reward.weight * pair.bad
-            if good < bad and math.isfinite(good - bad):
+            if good < bad - ROUNDING and math.isfinite(good - bad):
                 text = f"Reward {pair.reward.name!r}{one.label}, times its weight, gives"
                 of_gold = pair.column in pair.reward.required_columns
                 yield _reversed(text, pair.row, pair, good, bad, of_gold=of_gold)

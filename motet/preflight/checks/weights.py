@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,9 +85,7 @@ def weights_unchanged(probe: Probe) -> Iterator[Finding]:
 @check("disk_space")
 def disk_space(probe: Probe) -> Iterator[Finding]:
     """There is space for the checkpoints that the run keeps"""
-    trained = list(probe.policy.trainable().values())
-    weights = trained if getattr(probe.policy, "has_lora", False) else [p for _, p in named_parameters(probe.policy)]
-    one = sum(p.numel() * p.element_size() for p in weights) + sum(3 * 4 * p.numel() for p in trained)
+    one = checkpoint_bytes(probe.policy)
     keep = probe.session.recipe.run.keep_checkpoints + 1  # the newest is written before the oldest is removed
     folder = next(path for path in (probe.folder.absolute(), *probe.folder.absolute().parents) if path.exists())
     free = free_bytes(folder)
@@ -97,6 +96,13 @@ def disk_space(probe: Probe) -> Iterator[Finding]:
             cause="weights, and three float32 numbers for each trained one (the weight and two moments)",
             fix="free some space, choose another --output, or lower run.keep_checkpoints.",
         )
+
+
+def checkpoint_bytes(policy: Any) -> int:
+    """About the size of a checkpoint: the weights that it holds, and for each trained one itself and two moments."""
+    trained = list(policy.trainable().values())
+    weights = trained if getattr(policy, "has_lora", False) else [p for _, p in named_parameters(policy)]
+    return sum(p.numel() * p.element_size() for p in weights) + sum(3 * 4 * p.numel() for p in trained)
 
 
 def free_bytes(folder: Path) -> int:

@@ -1,0 +1,35 @@
+"""`motet doctor RECIPE`: the checks before the first step of a run, without the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from motet.config.stages import recipe_of
+from motet.core.errors import MotetError
+from motet.report.terminal import Terminal, say
+
+
+def check_recipe(path: Path, overrides: list[str], stage: str | None) -> bool:
+    """Print the outcome of every check; whether a run would start.
+
+    An error of the setup (recipe, data, checkpoint) is printed as the outcome of a check `setup`.
+    """
+    recipe = recipe_of(path, overrides, stage)
+    from motet.preflight import run_preflight
+    from motet.preflight.findings import CheckResult, PreflightReport, stop
+    from motet.preflight.table import report_table
+    from motet.training.engines import LOCAL
+    from motet.training.setup import setup_rl
+
+    try:
+        session = setup_rl(recipe)
+    except MotetError as error:
+        found = stop(
+            error.problem, cause="the recipe, its data and its checkpoint do not fit each other", fix=error.fix
+        )
+        report = PreflightReport((CheckResult("setup", "The run can be set up", (found,)),), 0.0)
+    else:
+        report = run_preflight(session, LOCAL, Path.cwd())
+    Terminal().print(report_table(report, only_findings=False))
+    say(report.line)
+    return not report.with_outcome("stop")

@@ -1,0 +1,41 @@
+"""The checks before the first step of a run, and the watch over their bounds during it."""
+
+from __future__ import annotations
+
+import warnings
+
+from motet import preflight
+from motet.experiments.run_context import RunContext
+from motet.preflight.table import report_table
+from motet.preflight.watch import BoundsWatch
+from motet.report.run_dir import WARNINGS
+from motet.training.engines import Engines
+from motet.training.setup import TrainingSetup
+from motet.weights.locate import latest_checkpoint
+
+
+def check_before_first_step(context: RunContext, session: TrainingSetup, engines: Engines, wanted: bool) -> None:
+    """Run the preflight unless the run goes on from a checkpoint; print one line, or a table of what it found.
+
+    Raises PreflightError for findings of level `stop`. Whether it is wanted or not, the bounds are watched.
+    """
+    policy = session.policy
+    rounds = policy.autocast is not None or policy.rollout_autocast is not None or engines.max_staleness > 0
+    if context.processes.is_main:
+        context.callbacks.callbacks.append(BoundsWatch(context.folder, rounds=rounds))
+    if context.processes.broadcast(latest_checkpoint(context.folder.checkpoints)) is not None:
+        return
+    if not wanted:
+        if context.processes.is_main:
+            warnings.warn("The checks before the first step are skipped.", stacklevel=2)
+        return
+    report = preflight.run_preflight(session, engines, context.folder.path)
+    context.say(report.line)
+    if any(result.findings for result in report.results):
+        context.console.print(report_table(report, only_findings=True))
+    report.raise_if_stopped()
+    for result in report.results:
+        for one in result.findings:
+            context.folder.append_line(
+                WARNINGS, {"step": 0, "message": f"[{result.name}] {one.problem} Fix: {one.fix}"}
+            )
