@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-CLOCKS = ("time/", "step_time", "seconds", "images_per_second")
+CLOCKS = ("time/", "step_time", "seconds", "images_per_second", "memory/")
 ROLES = ("RolloutActor", "TrainingWorker")
 
 

@@ -139,7 +139,7 @@ def _run(
 def metrics(folder: Path, timed: bool = False) -> list[dict[str, Any]]:
     """The lines of a run's metrics, without what depends on the clock."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    clocks = ("time/", "step_time", "seconds", "images_per_second")
+    clocks = ("time/", "step_time", "seconds", "images_per_second", "memory/")
     return [{k: v for k, v in line.items() if timed or not k.startswith(clocks)} for line in lines]
 
 

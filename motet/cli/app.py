@@ -34,6 +34,7 @@ from motet.cli.ray_options import (
     TrainWorkers,
     ray_options,
 )
+from motet.cli.report_command import report
 from motet.cli.reward_commands import reward, rewards
 from motet.cli.serve import serve
 
@@ -321,6 +322,7 @@ def doctor(
         raise typer.Exit(1)
 
 
+app.command()(report)
 app.command()(rewards)
 app.add_typer(reward, name="reward")
 app.command()(serve)

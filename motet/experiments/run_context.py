@@ -10,6 +10,7 @@ from typing import Any
 from motet.config import Recipe, to_yaml
 from motet.core.errors import MotetError, NumericsError
 from motet.distributed.processes import Processes
+from motet.experiments.run_report import with_report
 from motet.report.callbacks import CallbackList, resolve_callbacks
 from motet.report.progress import ProgressBar
 from motet.report.resume_check import starting_weights
@@ -57,7 +58,11 @@ def run_context(recipe: Recipe, folder: RunFolder, resume_command: str, processe
         if processes.is_main:
             (folder.path / "summary.json").unlink(missing_ok=True)  # left by a shorter run
     try:
-        with ProgressBar(console) as bar, Interrupt() as interrupt:
+        with (
+            with_report(folder, console, is_main=processes.is_main),
+            ProgressBar(console) as bar,
+            Interrupt() as interrupt,
+        ):
             callbacks = CallbackList([bar, *registered] if processes.is_main else [])
             with processes.phase("callbacks"):
                 callbacks.on_run_start(recipe, folder.path)

@@ -31,6 +31,7 @@ from motet.report.run_dir import RunFolder
 from motet.report.trackers.tracking import resolve_trackers
 from motet.training.checkpoint import Progress
 from motet.training.engines import LOCAL, Engines
+from motet.training.fixed_prompts import FixedPrompts
 from motet.training.rollout_pipeline import check_engines
 from motet.training.run_loop import Run
 from motet.training.setup import TrainingSetup, setup_eval, setup_rl, setup_sft
@@ -82,8 +83,10 @@ def run_training(
             check_before_first_step(context, session, engines, preflight)
             check_images(context, session)
             before = evaluate_before(context, session, before)
-            run = _run(context, session)
+            fixed_prompts = FixedPrompts(session, folder)
+            run = _run(context, session, fixed_prompts)
             progress = _progress_if_finished(context, run, train(session, run, engines))
+            fixed_prompts.record_last(progress.step)
             after = evaluate_suite(context, session, "after", like=before) if before is not None else None
             print_table(context, {"before": before, "after": after})
             folder.write_json(
@@ -112,8 +115,10 @@ def run_sft(
             context.say(dtype_reason)
             check_images(context, session)
             before = evaluate_before(context, session, before) if context.suite and context.suite.before_sft else None
-            run = _run(context, session)
+            fixed_prompts = FixedPrompts(session, folder)
+            run = _run(context, session, fixed_prompts)
             progress = _progress_if_finished(context, run, train_sft(session, run))
+            fixed_prompts.record_last(progress.step)
             after = evaluate_suite(context, session, "after", like=before)
             results = {name: table for name, table in (("before", before), ("after", after)) if table is not None}
             print_table(context, results)
@@ -169,12 +174,13 @@ def _progress_if_finished(context: RunContext, run: Run, progress: Progress) -> 
     return progress
 
 
-def _run(context: RunContext, session: TrainingSetup) -> Run:
+def _run(context: RunContext, session: TrainingSetup, fixed_prompts: FixedPrompts) -> Run:
     """The run in its folder, with a quick evaluation every `eval.every` steps."""
     suite = context.suite
     settings = SuiteSettings(session, quick=True)
     quick_eval = None if suite is None else lambda: eval_metrics(evaluate(suite, session.policy, settings))
-    callbacks, probes = context.callbacks, make_probes(session, context.callbacks)
+    callbacks = context.callbacks
+    probes = [*fixed_prompts.probes, *make_probes(session, callbacks)]
     run = Run(session, context.folder, callbacks, context.interrupt, quick_eval, context.threads, probes=probes)
     context.bar.steps = lambda: run.pace.steps
     context.callbacks.last = run.first, {}

@@ -12,6 +12,7 @@ from motet.config.plan import Plan, Stage, checkpoint_of
 from motet.core.atomic_files import write_atomic
 from motet.core.errors import CheckpointError, MotetError, RunFolderError
 from motet.experiments.eval_cache import EvalCache, same_eval_settings
+from motet.experiments.run_report import with_comparison
 from motet.experiments.single_run import run_evaluation, run_sft, run_training
 from motet.experiments.tables import plan_tables
 from motet.report.resume_check import POLICY, check_resume_compatible
@@ -49,15 +50,16 @@ def run_plan(
     console = Terminal()
     results: dict[str, Any] = {}
     eval_cache = eval_cache or EvalCache()
-    for number, stage in enumerate(plan.stages, 1):
-        if stage.name not in wanted and _finished_summary(stage, _folder_of(plan, stage, output)) is None:
-            continue
-        console.rule(f"{number}/{len(plan.stages)}  {stage.name}", align="left")
-        try:
-            results[stage.name] = _run_stage(plan, stage, output, resume_command, eval_cache, preflight=preflight)
-        except KeyboardInterrupt:
-            raise Stopped(f"Stopped in stage {stage.name!r}. Resume with: {resume_command}") from None
-        eval_cache.add(stage, output, results[stage.name])
+    with with_comparison([output / stage.name for stage in plan.stages], output, console):
+        for number, stage in enumerate(plan.stages, 1):
+            if stage.name not in wanted and _finished_summary(stage, _folder_of(plan, stage, output)) is None:
+                continue
+            console.rule(f"{number}/{len(plan.stages)}  {stage.name}", align="left")
+            try:
+                results[stage.name] = _run_stage(plan, stage, output, resume_command, eval_cache, preflight=preflight)
+            except KeyboardInterrupt:
+                raise Stopped(f"Stopped in stage {stage.name!r}. Resume with: {resume_command}") from None
+            eval_cache.add(stage, output, results[stage.name])
     plan = plan.part(results)
     summary = {"description": plan.description, "starts": start_results(plan, results), "stages": results}
     for table in plan_tables(plan, summary):

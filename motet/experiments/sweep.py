@@ -17,6 +17,7 @@ from motet.config.stage_files import COLUMNS, Row
 from motet.config.sweep import StrategySweep
 from motet.core.errors import ConfigError
 from motet.experiments.eval_cache import EvalCache
+from motet.experiments.run_report import with_comparison
 from motet.experiments.stages import check_unused, run_plan
 from motet.experiments.tables import cell
 from motet.numerics.statistics import mean_interval
@@ -47,16 +48,23 @@ def run_sweep(sweep: StrategySweep, output: Path, resume_command: str, *, resume
     if find_spec("matplotlib") is None:  # check now, not after hours of runs
         raise ConfigError("The plot of a sweep needs matplotlib.", fix="pip install 'motet[plots]'.")
     console, eval_cache = Terminal(), EvalCache()
-    for seed in sweep.seeds:
-        for strategy, plans in sweep.plans.items():
-            console.rule(f"seed {seed}: {strategy}")
-            run_plan(
-                plans[seed],
-                sweep.folder(output, strategy, seed),
-                resume_command,
-                resume=True,
-                eval_cache=eval_cache,
-            )
+    runs = [
+        sweep.folder(output, strategy, seed) / stage.name
+        for seed in sweep.seeds
+        for strategy, plans in sweep.plans.items()
+        for stage in plans[seed].stages
+    ]
+    with with_comparison(runs, output, console):
+        for seed in sweep.seeds:
+            for strategy, plans in sweep.plans.items():
+                console.rule(f"seed {seed}: {strategy}")
+                run_plan(
+                    plans[seed],
+                    sweep.folder(output, strategy, seed),
+                    resume_command,
+                    resume=True,
+                    eval_cache=eval_cache,
+                )
     compared = compare(sweep, output)
     console.print(sweep_table(sweep, compared))
     plot(sweep, compared, output / "sweep.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,11 @@ from contextlib import contextmanager
 import torch
 
 from motet.core.trajectory import Group, Scores, TextAct
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 
 def wait_for_device() -> None:
@@ -44,6 +50,18 @@ class PhaseTimer:
         """`time/<phase>` of every phase and `step_time`, the total, in seconds."""
         phases = {f"time/{name}": seconds for name, seconds in self.seconds.items()}
         return {**phases, "step_time": time.monotonic() - self._started}
+
+
+def memory_metrics() -> dict[str, float]:
+    """`memory/process_peak_gib`: the most memory this process has had so far (resident set, where the system tells it);
+    `memory/gpu_peak_gib`: the most that its tensors took on the present GPU."""
+    metrics: dict[str, float] = {}
+    if resource is not None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        metrics["memory/process_peak_gib"] = peak / (2**30 if sys.platform == "darwin" else 2**20)
+    if torch.cuda.is_initialized():
+        metrics["memory/gpu_peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    return metrics
 
 
 def reward_metrics(scores: Sequence[Scores], weights: Mapping[str, float]) -> dict[str, float]:

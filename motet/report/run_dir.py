@@ -4,11 +4,13 @@ recipe.yaml, start.json         the resolved recipe; digests of the weights that
 .lock, .holder.json             the lock of the process that writes here; its pid and host
 metrics.jsonl, failures.jsonl   a line per step; a line per failed trajectory
 samples/                        image grids (PNG) and texts (JSONL) of some steps
+rollouts/, fixed_prompts/       best and worst rollouts, and the same prompts, of some steps (JSON, WebP)
 warnings.jsonl                  a line per warning about the rewards
 tensorboard/, wandb/            what these trackers write (`run.report_to`)
 trackers.json                   under which id each tracker knows the run (`motet.report.tracker_ids`)
 checkpoints/                    step_NNNNNN folders that `from_pretrained` loads
 before.json, before.png, after.png, summary.json    evaluation before and after training
+report.html, failure.json       the report, and the error of a run that failed
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from torch import Tensor
 from motet.core.errors import CheckpointError
 from motet.distributed.parallel import Parallel
 from motet.report.callbacks import Callback, CallbackList, StopTraining
-from motet.report.metrics import PhaseTimer
+from motet.report.metrics import PhaseTimer, memory_metrics
 from motet.report.run_dir import FAILURES, METRICS, RunFolder, metrics_line
 from motet.training.checkpoint import Progress, restore, save_checkpoint
 from motet.training.random_state import RandomStates
@@ -161,7 +161,7 @@ class Run:
             callback_states=self.callbacks.state_dict(),
         )
         self._optimizer_steps = self.session.optimizer.num_steps
-        metrics = {**metrics, **self._timer.report(), "seconds": self.progress.seconds}
+        metrics = {**metrics, **self._timer.report(), **memory_metrics(), "seconds": self.progress.seconds}
         self._lines = [(METRICS, metrics_line(step, metrics)), *((FAILURES, failure) for failure in failures)]
         return metrics
 

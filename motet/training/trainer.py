@@ -15,6 +15,7 @@ from motet.distributed.shared_groups import is_remote_group, merge_values, share
 from motet.report.callbacks import CallbackList, RolloutBatch
 from motet.report.empty_rewards import STEPS, EmptyRewards
 from motet.report.metrics import PhaseTimer, act_metrics, reward_metrics
+from motet.report.rollouts import best_and_worst, save_best_and_worst
 from motet.report.run_dir import WARNINGS, RunFolder
 from motet.report.samples import failure_lines, save_samples, show_group
 from motet.rewards import StepLog, score_groups
@@ -288,12 +289,15 @@ def _replace_groups(batch: TrackBatch, further: TrackBatch, algorithm: Algorithm
 
 def _save_samples(processes: Processes, folder: RunFolder, step: int, batch: TrackBatch) -> None:
     """Write samples of the groups of all processes; each process shows its own."""
-    rewards = batch.track.rewards
+    rewards, advantages = batch.track.rewards, batch.advantages.acts
     own = {
-        n: show_group(group, scores, rewards)
+        n: (show_group(group, scores, rewards), best_and_worst(group, scores, rewards, advantages))
         for n, (group, scores) in enumerate(zip(batch.groups, batch.scores, strict=True))
         if not is_remote_group(group)
     }
-    shown = {n: group for part in processes.all_gather(own) for n, group in part.items()}
+    gathered = {n: group for part in processes.all_gather(own) for n, group in part.items()}
     if processes.is_main:
-        save_samples(folder, step, [shown[n] for n in sorted(shown)], batch.track.name)
+        shown = [gathered[n] for n in sorted(gathered)]
+        save_samples(folder, step, [samples for samples, _ in shown], batch.track.name)
+        rollouts = [rollout for _, extremes in shown for rollout in extremes]
+        save_best_and_worst(folder, step, rollouts, batch.track.name)

@@ -10,7 +10,7 @@ from motet.training.setup import setup_rl, setup_sft
 from tests.distributed.threads import in_threads, run, run_in_threads
 from tests.runs import mapping, metrics
 
-CLOCKS = ("time/", "step_time", "seconds", "images_per_second")
+CLOCKS = ("time/", "step_time", "seconds", "images_per_second", "memory/")
 RUN = {"steps": 3, "prompts_per_step": 3, "log_samples_every": 1}
 
 

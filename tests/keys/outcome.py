@@ -28,7 +28,7 @@ Outcome = dict[str, Any]
 measurements; `recipe` the saved recipe; `work/NAME` what was computed how: `work/linear_calls`, `work/linear_rows`
 (rows of all products), `work/act_calls`, `work/threads`; `refused` the message of motet's error, if it was one.
 """
-CLOCKS = ("time/", "step_time", "seconds", "images_per_second")
+CLOCKS = ("time/", "step_time", "seconds", "images_per_second", "memory/")
 
 
 def outcome_of(content: dict[str, Any], stage: str, folder: Path) -> Outcome:

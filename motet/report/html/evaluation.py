@@ -1,0 +1,151 @@
+"""The evaluations before and after training as one table, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from motet.numerics.statistics import mean_interval, paired_interval
+from motet.report.html.plot import number
+from motet.report.html.read import RunData
+
+_WIDTH, _HEIGHT, _PAD = 150, 22, 8
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mean with the half-width of its 95 % interval (None: unknown), and the value of greedy sampling."""
+
+    mean: float | None
+    half: float | None = None
+    greedy: float | None = None
+    items: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: for each run before, after and the difference as texts, and the interval plot of one."""
+
+    label: str
+    cells: tuple[tuple[str, str, str, str, str], ...]
+    """Of each run: before, after, change, greedy; and `up` or `down` for a change whose interval excludes 0."""
+    plot: Markup
+
+
+def evaluation_rows(runs: Sequence[RunData]) -> list[Row]:
+    """One row per category, reward or metric that any of the runs has."""
+    tables = [(dict(_measured(run.before)), dict(_measured(run.after))) for run in runs]
+    labels = list(dict.fromkeys(label for both in tables for table in both for label in table))
+    kept = [[(before.get(label), after.get(label)) for before, after in tables] for label in labels]
+    low, high = _range(kept)
+    rows: list[Row] = []
+    for label, pairs in zip(labels, kept, strict=True):
+        percent = low >= 0 and high <= 1
+        if len(runs) > 1 and all(after is None for _, after in pairs):
+            continue  # side by side, what no run has finished
+        plot = _interval_plot(pairs[0], low, high) if len(runs) == 1 and percent else Markup("")
+        rows.append(Row(label, tuple(_cells(*pair, percent) for pair in pairs), plot))
+    return rows
+
+
+def _cells(before: Measured | None, after: Measured | None, percent: bool) -> tuple[str, str, str, str, str]:
+    change = None
+    if before is not None and after is not None and before.mean is not None and after.mean is not None:
+        change = (after.mean - before.mean, None)
+        if before.items and len(before.items) == len(after.items):
+            change = paired_interval(before.items, after.items) or change
+    greedy = [_format(one.greedy, None, percent) for one in (before, after) if one and one.greedy is not None]
+    texts = ["" if one is None else _format(one.mean, one.half, percent) for one in (before, after)]
+    shown, direction = "" if change is None else _format(*change, percent, signed=True), ""
+    if change is not None and abs(change[0]) > (math.inf if change[1] is None else change[1]):
+        direction = "up" if change[0] > 0 else "down"
+    return texts[0], texts[1], shown, " → ".join(greedy), direction
+
+
+def _format(mean: float | None, half: float | None, percent: bool, *, signed: bool = False) -> str:
+    if mean is None:
+        return ""
+    scale = 100 if percent else 1
+    sign = "+" if signed and mean > 0 else "−" if mean < 0 else ""
+    size = f"{abs(mean) * scale:.1f}" if percent else number(abs(mean))
+    unit = (" pts" if signed else " %") if percent else ""
+    spread = ""
+    if half is not None and math.isfinite(half):
+        spread = f" ± {half * scale:.1f}" if percent else f" ± {number(half)}"
+    return f"{sign}{size}{spread}{unit}"
+
+
+def _measured(table: Mapping[str, Any] | None) -> Iterator[tuple[str, Measured]]:
+    """The results of a suite by label: of the suites `shapes` and `rewards` as they write them, else every number."""
+    if table is None:
+        return
+    if "by_item" in table and "held_out" in table:
+        yield from _shapes(table)
+        return
+    for label, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _nested(label, value)
+        elif _is_number(value):
+            yield label, Measured(float(value))
+
+
+def _shapes(table: Mapping[str, Any]) -> Iterator[tuple[str, Measured]]:
+    for skill, shown in (("draw", "image"), ("answer", "answer")):
+        for where, part in (("", table), ("held-out, ", table["held_out"])):
+            greedy = table.get("greedy", {})
+            best = (greedy.get("held_out", {}) if where else greedy).get(skill, {})
+            items = (table["by_item"].get("held_out", {}) if where else table["by_item"]).get(skill, {})
+            for label, mean in part.get(skill, {}).items():
+                own = tuple(items.get(label, ()))
+                half = mean_interval(own)[1] if len(own) > 1 else None
+                if not where or label == "overall":
+                    yield f"{shown}: {where}{label}", Measured(mean, half, best.get(label), own)
+
+
+def _nested(label: str, table: Mapping[str, Any]) -> Iterator[tuple[str, Measured]]:
+    for name, value in table.items():
+        if isinstance(value, Mapping) and "mean" in value:
+            rows = tuple(value.get("by_row") or ())
+            yield f"{label}: {name}", Measured(value["mean"], value.get("interval"), value.get("greedy"), rows)
+        elif not isinstance(value, Mapping) and _is_number(value):
+            yield f"{label}: {name}", Measured(float(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _range(rows: Sequence[Sequence[tuple[Measured | None, Measured | None]]]) -> tuple[float, float]:
+    """From the lowest to the highest end of all intervals, cut to [0, 1] if all means are in it."""
+    known = [one for row in rows for pair in row for one in pair if one is not None and one.mean is not None]
+    means = [one.mean for one in known if one.mean is not None]
+    if not means:
+        return 0.0, 1.0
+    ends = [one.mean + s * (one.half or 0) for one in known if one.mean is not None for s in (-1, 1)]
+    low, high = min(ends), max(ends)
+    return (max(0.0, low), min(1.0, high)) if min(means) >= 0 and max(means) <= 1 else (low, high)
+
+
+def _interval_plot(pair: tuple[Measured | None, Measured | None], low: float, high: float) -> Markup:
+    """Before and after as two dots with their intervals, on the scale of the whole table."""
+
+    def x(value: float) -> float:
+        return _PAD + (_WIDTH - 2 * _PAD) * (min(max(value, low), high) - low) / ((high - low) or 1)
+
+    line, dot = (
+        Markup('<line class="{}" x1="{:.1f}" y1="{}" x2="{:.1f}" y2="{}"/>'),
+        Markup('<circle class="{}" cx="{:.1f}" cy="{}" r="3.4"/>'),
+    )
+    parts = [line.format("grid", _PAD, _HEIGHT / 2, _WIDTH - _PAD, _HEIGHT / 2)]
+    for name, y, one in zip(("was", "now"), (7, 15), pair, strict=True):
+        if one is not None and one.mean is not None:
+            if one.half is not None and math.isfinite(one.half):
+                parts.append(line.format(f"whisker {name}", x(one.mean - one.half), y, x(one.mean + one.half), y))
+            parts.append(dot.format(name, x(one.mean), y))
+    return Markup('<svg class="range" viewBox="0 0 {} {}" aria-hidden="true">{}</svg>').format(
+        _WIDTH, _HEIGHT, Markup("").join(parts)
+    )

@@ -1,0 +1,58 @@
+"""Writing a report: of runs that a user names, or of a run at its end."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from motet.core.atomic_files import write_atomic
+from motet.core.errors import MotetError, RunFolderError
+from motet.core.registry import first_line
+from motet.report.html.read import read_run
+
+REPORT = "report.html"
+
+
+def write_report(folders: Sequence[Path], out: Path) -> Path:
+    """Write the report of one or more run folders to `out`. Raises RunFolderError."""
+    from motet.report.html.page import render  # jinja2: only where a report is written
+
+    labels = _labels(folders)
+    runs = [read_run(folder, label) for folder, label in zip(folders, labels, strict=True)]
+    content = render(runs).encode("utf-8", "backslashreplace")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out, content)
+    except OSError as error:
+        raise RunFolderError(
+            f"{str(out)!r} cannot be written: {error.strerror or error}.",
+            fix="check that the folder is writable and the disk is not full.",
+        ) from error
+    return out
+
+
+def report_at_end(folders: Sequence[Path], out: Path) -> Path | None:
+    """The same at the end of a run, which no report may fail: a warning, and None, if it cannot be written."""
+    try:
+        return write_report(folders, out)
+    except Exception as error:
+        why = error.problem if isinstance(error, MotetError) else f"{first_line(error)}."
+        warnings.warn(f"The report {str(out)!r} is not written: {why}", stacklevel=2)
+        return None
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, with as many parents as it takes to tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+
+    def label(own: tuple[str, ...], depth: int) -> str:
+        return "/".join(own[-depth:])
+
+    return [
+        next(
+            (label(own, d) for d in range(1, len(own)) if sum(label(o, d) == label(own, d) for o in parts) == 1),
+            f"{n}: {folder}",  # the same folder twice
+        )
+        for n, (folder, own) in enumerate(zip(folders, parts, strict=True), 1)
+    ]

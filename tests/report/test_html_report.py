@@ -1,0 +1,174 @@
+"""The report of runs as one HTML page: what it shows, that texts stay texts, and what broken folders leave out."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from motet.core.errors import RunFolderError
+from motet.report.html.plot import Series, line_chart, number, ticks
+from motet.report.html.write import report_at_end, write_report
+from motet.report.rollouts import encode_image
+
+HOSTILE = (
+    "<script>alert(1)</script>\"'`</script><img src=x onerror=alert(2)> data:text/html,<b>x</b> "
+    "\x1b[31mred\x1b[0m \u202eoverride {{ 7 * 7 }} {% raw %} <!-- & ]]> \ud800"
+)
+
+
+class Page(HTMLParser):
+    """The elements of a page, its text outside of style and script, and the texts of its scripts."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.text, self.scripts, self._inside = [], "", [], ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts.append(data)
+        elif self._inside != "style":
+            self.text += data
+
+
+def write_run(folder, text="a red circle", name="match", steps=6, **files):
+    """A run folder as a run writes it, with `text` wherever a model or a user writes one."""
+    for place in ("rollouts", "fixed_prompts"):
+        (folder / place).mkdir(parents=True)
+        (folder / place / "step_000002_00_0.webp").write_bytes(encode_image(Image.new("RGB", (32, 32), "#c33")))
+    (folder / "recipe.yaml").write_text(
+        f"description: a run\nrun: {{steps: {steps}, seed: 3}}\n# {text}", "utf-8", "replace"
+    )
+    lines = [
+        {"step": n, "reward": 0.1 * n, f"rewards/{name}/mean": 0.1 * n, f"rewards/{name}/std": 0.2, "groups": 4.0,
+         "time/rollout": 1.0, "time/learn": 2.0, "step_time": 3.5, "seconds": 3.5 * (n + 1), "loss": None}
+        for n in range(6)
+    ]  # fmt: skip
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "warnings.jsonl").write_text(json.dumps({"step": 0, "message": text}) + "\n")
+    failure = {"step": 1, "row": 1, "generation": 0, "where": "reward", "message": text}
+    (folder / "failures.jsonl").write_text(2 * (json.dumps(failure) + "\n"))
+    turns = [
+        {"by": "user", "text": text},
+        {"by": "policy", "act": "thought", "kind": "text", "trained": True, "text": text, "advantage": -0.5},
+        {"by": "policy", "act": "image", "kind": "image", "trained": False, "image": "step_000002_00_0.webp"},
+    ]
+    rollout = {"row": 1, "generation": 0, "turns": turns}
+    scored = rollout | {"reward": 0.25, "rewards": {name: 0.5, "absent": None}, "weights": {name: 0.5, "absent": 1.0}}
+    content = {"step": 2, "track": "", "best": [scored], "worst": [scored]}
+    (folder / "rollouts" / "step_000002.json").write_text(json.dumps(content))
+    (folder / "fixed_prompts" / "step_000002.json").write_text(json.dumps({"prompts": [rollout]}))
+    table = {"track": {name: {"mean": 0.4, "interval": 0.1, "greedy": 0.5, "rows": 2.0, "by_row": [0.3, 0.5]}}}
+    after = {"track": {name: {"mean": 0.7, "interval": 0.1, "greedy": 0.9, "rows": 2.0, "by_row": [0.6, 0.8]}}}
+    (folder / "before.json").write_text(json.dumps(table))
+    (folder / "summary.json").write_text(json.dumps({"after": after, "images_per_second": 3.0}))
+    for file, content in files.items():
+        (folder / file.replace("_dot_", ".")).write_text(content)
+    return folder
+
+
+def report(*folders, out):
+    return Page(write_report(folders, out).read_text("utf-8"))
+
+
+def test_the_page_shows_what_a_run_recorded(tmp_path):
+    page = report(write_run(tmp_path / "run"), out=tmp_path / "report.html")
+    for text in ("a run", "finished", "40.0 ± 10.0 %", "+30.0", "50.0 % → 90.0 %", "−0.50", "not trained", "thought"):
+        assert text.replace("−", "-") in page.text.replace("−", "-"), text
+    assert "a red circle" in page.text and "2 failed rollouts" in page.text and "rollout 28.6 %" in page.text
+    images = [attributes for tag, attributes in page.elements if tag == "img"]
+    assert len(images) == 3 and all(image["src"].startswith("data:image/webp;base64,") for image in images)
+    assert all(image["class"] == "pixels" for image in images)
+    assert sum(tag == "svg" and attributes.get("class") == "plot" for tag, attributes in page.elements) == 4
+
+
+def test_nothing_is_loaded_and_only_the_own_script_may_run(tmp_path):
+    page = report(write_run(tmp_path / "run", HOSTILE, HOSTILE), out=tmp_path / "report.html")
+    (policy,) = [a["content"] for tag, a in page.elements if tag == "meta" and "http-equiv" in a]
+    assert policy.startswith("default-src 'none'; img-src data:;") and "unsafe" not in policy
+    for _, attributes in page.elements:
+        assert not any(name.startswith("on") or name == "style" for name in attributes)
+        assert all(
+            attributes.get(name, "#").startswith(("#", "data:image/webp")) for name in ("src", "href", "xlink:href")
+        )
+    assert not {tag for tag, _ in page.elements} & {"link", "iframe", "object", "embed", "base", "form", "b2"}
+
+
+def test_texts_of_users_and_models_stay_texts(tmp_path):
+    plain = report(write_run(tmp_path / "a"), out=tmp_path / "a.html")
+    folder = write_run(tmp_path / "b", HOSTILE, HOSTILE)
+    (folder / "failure.json").write_text(json.dumps({"error": HOSTILE}))
+    (folder / "summary.json").unlink()
+    hostile = report(folder, out=tmp_path / "b.html")
+    assert len(hostile.scripts) == 1 == len(plain.scripts) and hostile.scripts == plain.scripts
+    assert {tag for tag, _ in hostile.elements} <= {tag for tag, _ in plain.elements} | {"p"}
+    shown = "<script>alert(1)</script>\"'`</script><img src=x onerror=alert(2)> data:text/html,<b>x</b> \\x1b[31mred"
+    assert hostile.text.count(shown) >= 8 and "{{ 7 * 7 }} {% raw %} <!-- & ]]>" in hostile.text
+    source = (tmp_path / "b.html").read_text("utf-8")
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", source)
+
+
+def test_runs_side_by_side_share_charts(tmp_path):
+    runs = [write_run(tmp_path / name / "run") for name in ("one", "two")]
+    page = report(*runs, out=tmp_path / "report.html")
+    curves = [a["class"] for tag, a in page.elements if tag == "polyline"]
+    assert set(curves) == {"curve s0 d0", "curve s1 d0"} and len(curves) == 2 * curves.count("curve s0 d0")
+    assert "one/run" in page.text and "two/run" in page.text
+
+
+def test_folders_of_older_and_of_broken_runs_give_what_they_have(tmp_path):
+    folder = tmp_path / "old"
+    (folder / "samples").mkdir(parents=True)
+    Image.new("RGB", (600, 300), "white").save(folder / "samples" / "step_000020.png")
+    (folder / "recipe.yaml").write_text("run: [")
+    (folder / "metrics.jsonl").write_text('{"step": 0, "reward": 1.0}\n{"step": 1, "rew')
+    (folder / "before.json").write_text("{")
+    page = report(folder, out=tmp_path / "report.html")
+    assert "not finished" in page.text and "step 000020" in page.text
+    for text in ("recipe.yaml: is not YAML", "metrics.jsonl: 1 incomplete lines", "before.json: is not JSON"):
+        assert text in page.text
+    with pytest.raises(RunFolderError, match="does not contain a run"):
+        write_report([tmp_path], tmp_path / "report.html")
+
+
+def test_a_report_that_cannot_be_written_is_a_warning(tmp_path):
+    folder = write_run(tmp_path / "run")
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="report.html' is not written: .*cannot be written"):
+        assert report_at_end([folder], tmp_path / "file" / "report.html") is None
+
+
+def test_images_are_bounded_and_left_out_ones_are_counted(tmp_path, monkeypatch):
+    folder = write_run(tmp_path / "run")
+    monkeypatch.setattr("motet.report.html.page.PICTURE_BYTES", 60)
+    page = report(folder, out=tmp_path / "report.html")
+    assert "2 images are left out" in page.text and "image left out" in page.text
+
+
+def test_secrets_of_a_recipe_are_not_shown(tmp_path):
+    recipe = "judge: {url: 'https://me:pass@host/x?api_key=abc', api_key: xyz}\nmax_tokens: 64\npassword: null\n"
+    page = report(write_run(tmp_path / "run", recipe_dot_yaml=recipe), out=tmp_path / "report.html")
+    assert not re.search("pass@|abc|xyz", page.text) and "max_tokens: 64" in page.text and "password: null" in page.text
+
+
+def test_ticks_are_round_and_numbers_short():
+    assert ticks(0.03, 0.98) == [0.2, 0.4, 0.6, 0.8] and ticks(2.0, 2.0) == [2.0]
+    assert [number(value) for value in (0, 0.125, 1234.5678, 2.5e-5, -3.0)] == ["0", "0.125", "1235", "2.5e-5", "-3"]
+
+
+def test_a_chart_has_a_band_where_intervals_are_known_and_means_of_long_runs():
+    points = [(float(n), n / 1000, 0.1) for n in range(1000)]
+    chart = line_chart("long", [Series("run", points)])
+    assert "polygon" in chart.svg and chart.note == "each point is the mean of 3 steps"
+    assert "polygon" not in line_chart("short", [Series("run", [(1.0, float("nan"), 0.1), (2.0, 1.0, None)])]).svg
+    assert line_chart("none", [Series("run", [])]).svg == ""
