@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from motet.core.errors import CheckpointError
 from motet.core.registry import first_line
 from motet.policies.meta_loading import loads_without_weights
 from motet.weights.hf_output import suppress_hf_output
-from motet.weights.safetensors_io import StoredWeights, read_json
+from motet.weights.safetensors_io import StoredWeights, is_write_error, read_json
 
 _LAYERS = {"num_hidden_layers", "num_layers", "num_single_layers", "depth", "num_res_blocks", "layers_per_block"}
 _WIDTHS = ("_size", "_channels", "_dim", "_heads", "_embeddings")
@@ -114,10 +113,12 @@ def save_checkpoint(folder: Path, wrapped: Any, processor: Any) -> None:
         _declare_dtype(folder, {parameter.dtype for parameter in wrapped.parameters()})
         for file in folder.glob("*.safetensors"):  # safetensors writes for the owner only
             shutil.copymode(folder / "tokenizer_config.json", file)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        if not is_write_error(error):
+            raise
         raise CheckpointError(
-            f"{str(folder)!r} cannot be written: {first_line(error)}",
-            fix="check the disk and the folder's permissions.",
+            f"{str(folder)!r} cannot be written: {first_line(error)}.",
+            fix="free some space there, or make it writable.",
         ) from error
 
 

@@ -43,7 +43,7 @@ from motet.weights.locate import (
     checkpoints,
     write_checksums,
 )
-from motet.weights.safetensors_io import save_tensors
+from motet.weights.safetensors_io import is_write_error, save_tensors
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,9 @@ def _publish(partial: Path, target: Path, keep: int) -> None:
 def _writing(target: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        if not is_write_error(error):
+            raise
         raise CheckpointError(
             f"{str(target)!r} cannot be written: {getattr(error, 'strerror', None) or error}.",
             fix="free some space there, or make it writable.",

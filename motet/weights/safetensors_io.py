@@ -44,6 +44,11 @@ _DTYPES = {
 }
 
 
+def is_write_error(error: Exception) -> bool:
+    """Whether a file could not be written. `tokenizers` raises plain exceptions with the text of the system's error."""
+    return isinstance(error, OSError | SafetensorError) or "(os error " in str(error)
+
+
 @runtime_checkable
 class Weights(Protocol):
     """Named tensors that are loaded one at a time. `shapes` and `dtypes` list all of them without loading any."""
