@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from motet.cli.bench_tables import learner_table, memory_table, scaling_table
+from motet.cli.bench_tables import learner_table, memory_table, overlap_table, scaling_table
 from motet.cli.outputs import show_results, write_output, write_results
 from motet.config import load_recipe
 from motet.config.bench_scenarios import StageFilter, load_bench
@@ -104,6 +104,19 @@ def bench_step(recipe_path: Path, overrides: list[str], steps: int, warmup: int,
     table.add_row("peak memory, GB", f"{results.peak_gb:.2f}")
     table.add_row("trainable params, M", f"{results.num_trainable / 1e6:,.1f}")
     show_results(table, asdict(results), json_path)
+
+
+def bench_rewards_overlap(
+    recipe_path: Path, overrides: list[str], delay: float, steps: int, json_path: Path | None, **runs: int
+) -> None:
+    """Run a recipe in pairs of runs, without and with overlap, and print what of the rewards' time is hidden."""
+    recipe = load_recipe(recipe_path, overrides)
+    from motet.evaluation.bench_overlap import bench_overlap as measure
+
+    with ProgressBar(Terminal()) as bar:
+        bar.steps = lambda: runs["warmup"] + steps
+        results = measure(recipe, delay, steps, callback=bar, **runs)
+    show_results(overlap_table(results), asdict(results), json_path)
 
 
 def bench_learner(

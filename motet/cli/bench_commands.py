@@ -111,6 +111,27 @@ def bench_step(
     run(recipe, overrides or [], steps, warmup, json_path)
 
 
+@bench.command("rewards-overlap")
+def bench_rewards_overlap(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    *,
+    delay: Annotated[
+        float, typer.Option(min=0.0, help="Seconds that an added reward of weight 0 sleeps in every step.")
+    ] = 0.0,
+    steps: Annotated[int, typer.Option(min=1, help="Timed steps of each run.")] = 8,
+    warmup: Annotated[int, typer.Option(min=1, help="Untimed steps before them.")] = 2,
+    repeats: Annotated[int, typer.Option(min=1, help="Pairs of runs, without and with overlap.")] = 3,
+    json_path: Json = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Share of the rewards' time that --max-staleness 1 hides behind sampling and training."""
+    check_output("--json", json_path, overwrite=overwrite)
+    from motet.cli.bench import bench_rewards_overlap as run
+
+    run(recipe, overrides or [], delay, steps, json_path, warmup=warmup, repeats=repeats)
+
+
 class LearnerTask(StrEnum):
     """What `motet bench learner` measures."""
 

@@ -1,4 +1,4 @@
-"""Tables of `motet bench learner` and `motet bench scaling`."""
+"""Tables of `motet bench learner`, `motet bench rewards-overlap` and `motet bench scaling`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from motet.evaluation.bench_overlap import OverlapTimes
 from motet.evaluation.bench_scaling import doublings
 from motet.evaluation.scaling_plot import TITLES
 
@@ -45,6 +46,24 @@ def memory_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         figures = (f"{row[key]:.1f}" for key in ("peak_mb", "head_mb", "rest_mb", "all_logits_mb"))
         table.add_row(f"{row['vocabulary']:,}", *figures)
+    return table
+
+
+def overlap_table(times: OverlapTimes) -> Table:
+    """What of the rewards' time is hidden, and what that saves."""
+    table = Table(title=f"Rewards beside sampling and training, {times.steps} steps", title_justify="left")
+    table.add_column("")
+    table.add_column("", justify="right")
+    table.show_header = False
+    table.add_row("rewards of a step, s", f"{times.called:.3f}")
+    table.add_row("of these waited for, s", f"{times.waited:.3f}")
+    table.add_row(
+        "hidden, with a 95 % interval",
+        f"{100 * times.hidden:.1f} % [{100 * times.hidden_low:.1f}, {100 * times.hidden_high:.1f}]",
+    )
+    table.add_row("step without overlap, s", f"{times.step_seconds_in_turn:.3f}")
+    table.add_row("step with overlap, s", f"{times.step_seconds:.3f}")
+    table.add_row("ratio, with its extremes", f"{times.ratio:.2f} [{times.ratio_low:.2f}, {times.ratio_high:.2f}]")
     return table
 
 

@@ -76,7 +76,7 @@ def bench_step(recipe: Recipe, steps: int, warmup: int, callback: Callback) -> S
             super().__init__(device)
             timers.append(self)
 
-    class Benchmark(_Unsaved):
+    class Benchmark(Unsaved):
         timer_type: ClassVar[type[PhaseTimer]] = Timer
 
     with tempfile.TemporaryDirectory() as folder_name:
@@ -108,7 +108,7 @@ def bench_step(recipe: Recipe, steps: int, warmup: int, callback: Callback) -> S
     )
 
 
-class _Unsaved(Run):
+class Unsaved(Run):
     """A run without checkpoints."""
 
     def _save(self) -> None:

@@ -168,29 +168,22 @@ def test_a_share_of_the_prompts_must_be_beyond_the_limit(tmp_path, recwarn):
     assert "'a cross': 1, below 0.5 times its value at the start, 4" in str(recwarn[0].message)
 
 
-@pytest.fixture
-def crosses():
-    """16 images of "an image of a cross" of the unified model of the shapes world, without noise in the steps.
-
-    Before RL, after 60 steps, and after 10 steps with a learning rate of 1e-3, as docs/how-to/monitors.md tells.
-    """
-
-    def load(name):
-        strip = Image.open(Path(__file__).parent / f"crosses_{name}.png").convert("RGB")
-        return [strip.crop((x, 0, x + strip.height, strip.height)) for x in range(0, strip.width, strip.height)]
-
-    return load
+def crosses(name):
+    """16 images of "an image of a cross" of the unified model of the shapes world, in the runs of
+    docs/how-to/monitors.md: before, after 60 steps on `shapes`, and after 10 steps on `shapes` and contrast."""
+    strip = Image.open(Path(__file__).parent / f"crosses_{name}.png").convert("RGB")
+    return [strip.crop((x, 0, x + strip.height, strip.height)) for x in range(0, strip.width, strip.height)]
 
 
-def test_crosses_that_lost_their_colours_are_caught_by_default(tmp_path, crosses, recwarn):
+def test_crosses_that_became_black_are_caught_by_default(tmp_path, recwarn):
     monitor = diversity(tmp_path)
     for step, name in ((0, "before"), (60, "after_60_steps")):
         monitor.on_probe(step, probe(an_image_of_a_cross=crosses(name)))
     assert not recwarn.list
-    with pytest.warns(
-        UserWarning, match=r"1 of 1 prompts .* colour_modes: 'an image of a cross': 1[.\d]*, below 0.5 times"
-    ):
-        monitor.on_probe(80, probe(an_image_of_a_cross=crosses("collapsed")))
+    with pytest.warns(UserWarning, match=r"colour_modes: 'an image of a cross': 2[.\d]*, below 0.5 times"):
+        monitor.on_probe(70, probe(an_image_of_a_cross=crosses("black")))
+    before, black = group_statistics(crosses("before")), group_statistics(crosses("black"))
+    assert black["pixel_distance"] > before["pixel_distance"]  # the places still differ: only the colours tell
 
 
 def test_prompts_without_open_colours_are_told_once(tmp_path, recwarn):
