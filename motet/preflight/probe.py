@@ -226,7 +226,8 @@ def backward(probe: Probe) -> None:
     for one in scored:
         probe.losses[one.batch.kind] = probe.losses.get(one.batch.kind, 0.0) + float(one.value)
     named = policy.trainable()
-    probe.gradients = {name: _gradient(parameter.grad) for name, parameter in named.items()}
+    own = {name: _gradient(parameter.grad) for name, parameter in named.items()}
+    probe.gradients = _merged(session.processes.all_gather(own))
     trained = {id(parameter) for parameter in named.values()}
     others = [(name, p) for name, p in named_parameters(policy) if id(p) not in trained]
     probe.frozen_with_gradient = [name for name, parameter in others if parameter.grad is not None]
@@ -238,6 +239,16 @@ def _gradient(gradient: Tensor | None) -> Gradient | None:
     values = local_data(gradient)
     largest = float(values.abs().max()) if values.numel() else 0.0
     return Gradient(bool(torch.isfinite(values).all()), largest)
+
+
+def _merged(parts: Sequence[Mapping[str, Gradient | None]]) -> dict[str, Gradient | None]:
+    """The gradients that several processes hold parts of, as one."""
+    merged: dict[str, Gradient | None] = {}
+    for name in parts[0]:
+        found = [one for part in parts if (one := part[name]) is not None]
+        whole = Gradient(all(one.finite for one in found), max((one.largest for one in found), default=0.0))
+        merged[name] = whole if found else None
+    return merged
 
 
 def part_of(name: str, parts: Sequence[str]) -> str:

@@ -59,7 +59,8 @@ def run(session: TrainingSetup, engines: Engines, folder: Path) -> PreflightRepo
         results = [_result(check, probe, failed.get(check.name)) for check in CHECKS.values()]
     stages = [CheckResult(name, MEANINGS[name], (failed[name],) if name in failed else ()) for name in MEANINGS]
     done = [one for one in stages if one.findings or not failed]
-    return PreflightReport((*results, *done), time.perf_counter() - began, causes[0] if causes else None)
+    report = PreflightReport((*results, *done), time.perf_counter() - began, causes[0] if causes else None)
+    return session.processes.broadcast(report)  # what one process finds, all of them stop for
 
 
 def _as_finding(error: Exception, cause: str) -> Finding:
