@@ -11,7 +11,7 @@ from motet.config import Recipe
 from motet.core.task import Task
 from motet.core.trajectory import Act, Group, ImageAct, TextAct, Trajectory
 from motet.evaluation.data_preview import first_gold, gold_columns
-from motet.rewards import BoundReward, score_groups
+from motet.rewards import BoundReward
 from motet.rewards.text.gold_check import gold_texts
 from motet.training.setup import Track
 
@@ -19,12 +19,21 @@ WRONG = "none of these"
 """A wrong answer where no other row has another one."""
 
 
+@dataclass(frozen=True, eq=False)
+class GoldSample:
+    """A group of two: with the gold of an act, from the row's `column`, and with something wrong in its place.
+
+    Without a column there is no gold, and the first of the two is as it was sampled.
+    """
+
+    act: str
+    column: str | None
+    group: Group
+
+
 @dataclass(frozen=True)
 class GoldPair:
-    """What a reward gave to the gold of an act and to something wrong in its place; `column` holds the gold.
-
-    Without a column there is no gold: `good` is what the sampled act was given.
-    """
+    """What a reward gave to the two of a `GoldSample`."""
 
     reward: BoundReward
     act: str
@@ -34,38 +43,27 @@ class GoldPair:
     bad: float
 
 
-def gold_pairs(recipe: Recipe, track: Track, groups: Sequence[Group]) -> list[GoldPair]:
-    """Gold against wrong for every act, by every reward that is assigned to it."""
+def gold_samples(recipe: Recipe, track: Track, groups: Sequence[Group]) -> list[GoldSample]:
+    """Gold against wrong for every act of the first valid trajectory of each group."""
     targets = recipe.resolved_tracks()[track.name].data.targets
-    pairs: list[GoldPair] = []
+    samples: list[GoldSample] = []
     for group in groups:
         done = next((one for one in group.trajectories if one.failure is None), None)
+        if done is None:
+            continue
         columns = gold_columns(group.task, track.scenario, targets)
         others = [other.task for other in groups if other is not group]
-        for act in done.acts if done is not None else ():
+        for act in done.acts:
             rewards, column = [reward for reward in track.rewards if act.name in reward.acts], columns.get(act.name)
-            shown = None if column is None else _good_and_bad(act, group.task, others, column, rewards)
-            if shown is None:
-                shown, column = (act, _wrong(act)), None
-            two = [_with_act(done, one) for one in shown]
-            pairs += _scored(group.task, two, rewards, act.name, column)
-    return pairs
+            two = None if column is None else _good_and_bad(act, group.task, others, column, rewards)
+            if two is None:
+                two, column = (act, _wrong(act)), None
+            pair = Group(group.task, tuple(_with_act(done, one) for one in two))
+            samples.append(GoldSample(act.name, column, pair))
+    return samples
 
 
-def _scored(
-    task: Task, two: Sequence[Trajectory], rewards: Sequence[BoundReward], act: str, column: str | None
-) -> list[GoldPair]:
-    pairs: list[GoldPair] = []
-    for reward in rewards:
-        (scores,) = score_groups([Group(task, tuple(two))], [reward])
-        good, bad = scores.values[reward.name]
-        if good is not None and bad is not None:
-            pairs.append(GoldPair(reward, act, column, task.index, good, bad))
-    return pairs
-
-
-def _with_act(trajectory: Trajectory | None, act: Act) -> Trajectory:
-    assert trajectory is not None
+def _with_act(trajectory: Trajectory, act: Act) -> Trajectory:
     return replace(trajectory, acts=tuple(act if own.name == act.name else own for own in trajectory.acts))
 
 

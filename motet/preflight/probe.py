@@ -18,7 +18,7 @@ from motet.core.task import Task
 from motet.core.trajectory import Act, ActWithAdvantage, Group, Scores
 from motet.policies.shards import local_data
 from motet.preflight.findings import NotApplicable
-from motet.preflight.gold import GoldPair, gold_pairs
+from motet.preflight.gold import GoldPair, gold_samples
 from motet.rewards import StepLog, score_groups
 from motet.training.batches import StepBatch
 from motet.training.engines import Engines
@@ -166,14 +166,21 @@ def roll_out(probe: Probe) -> None:
 
 
 def score(probe: Probe) -> None:
-    """The rewards of the rollout, and of gold answers beside wrong ones."""
+    """The rewards of the rollout, and of gold answers beside wrong ones: one call of each reward."""
     session = probe.session
     with session.parallel.full_weights(session.policy), session.processes.phase("rewards"):
         for one in probe.tracks:
-            log = StepLog(0, session.recipe.run.steps)
+            samples = gold_samples(session.recipe, one.track, one.groups)
             for reward in one.track.rewards:
-                one.scores[reward.name] = score_groups(one.groups, [reward], log)
-            one.golds = gold_pairs(session.recipe, one.track, one.groups)
+                own = [sample for sample in samples if sample.act in reward.acts]
+                groups = [*one.groups, *(sample.group for sample in own)]
+                scores = score_groups(groups, [reward], StepLog(0, session.recipe.run.steps))
+                one.scores[reward.name] = scores[: len(one.groups)]
+                for sample, found in zip(own, scores[len(one.groups) :], strict=True):
+                    good, bad = found.values[reward.name]
+                    if good is not None and bad is not None:
+                        row = sample.group.task.index
+                        one.golds.append(GoldPair(reward, sample.act, sample.column, row, good, bad))
 
 
 def replay(probe: Probe) -> None:

@@ -66,6 +66,7 @@ def check_fault(one: Fault, world: "World") -> None:
     assert found[one.found_as].outcome == {"stopped": "stop", "flagged": "warn"}[one.outcome]
     for finding in found[one.found_as].findings:
         assert finding.problem and finding.cause and finding.fix.endswith(".")
+        assert finding.cause != "the check itself raised"
 
 
 @dataclass

@@ -15,6 +15,7 @@ from motet.core.trajectory import Act, Encoding, Sampling
 from motet.data.sources import CONVERSATIONS, GOLDS
 from motet.preflight.findings import Finding, NotApplicable, check, stop, warn
 from motet.preflight.probe import Probe, ProbedTrack
+from motet.testing import FakePolicy
 from motet.training.rollout import rollout
 from motet.training.setup import sampling_params
 
@@ -89,11 +90,12 @@ def prompt_length(probe: Probe) -> Iterator[Finding]:
             )
 
 
-class _FirstRequests:
+class _FirstRequests(FakePolicy):
     """A policy that performs nothing: it notes what it is asked for first."""
 
     def __init__(self, kinds: frozenset[str]) -> None:
-        self.kinds, self.version, self.found = kinds, 0, list[Request]()
+        super().__init__(kinds=kinds)
+        self.found: list[Request] = []
 
     def act(self, requests: Sequence[Request], sampling: Sampling) -> list[Act]:
         """Note the requests, and stop the rollout."""
@@ -109,7 +111,7 @@ def first_requests(probe: Probe, one: ProbedTrack, tasks: Sequence[Task]) -> lis
     """The first request of the scenario on each task."""
     found: list[Request] = []
     for task in tasks:
-        noted: Any = _FirstRequests(probe.policy.kinds)
+        noted = _FirstRequests(probe.policy.kinds)
         try:
             rollout(noted, one.track.scenario, [task], 1, samplings=probe.samplings, seed=0, step=0)
         except _Asked:

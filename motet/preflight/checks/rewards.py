@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
+from motet.evaluation.data_preview import ANSWER_COLUMNS
 from motet.preflight.findings import Finding, NotApplicable, check, stop, warn
 from motet.preflight.gold import GoldPair
 from motet.preflight.probe import Probe
@@ -53,27 +53,33 @@ def rewards_sign(probe: Probe) -> Iterator[Finding]:
     if not any(pair.column for one in probe.tracks for pair in one.golds):
         raise NotApplicable("no row has a gold answer or a target image")
     for one in probe.tracks:
-        totals: dict[tuple[int, str], list[GoldPair]] = {}
         known = [pair for pair in one.golds if pair.column is not None]
         for pair in known:
-            totals.setdefault((pair.row, pair.act), []).append(pair)
-        for (row, act), pairs in totals.items():
-            good, bad = (sum(p.reward.weight * getattr(p, side) for p in pairs) for side in ("good", "bad"))
-            if good < bad - ROUNDING:
-                yield _reversed(f"The rewards{one.label} of the act {act!r} together give", row, pairs[0], good, bad)
+            good, bad = pair.reward.weight * pair.good, pair.reward.weight * pair.bad
+            if _reads_gold(pair) and good < bad - ROUNDING:
+                what = f"Reward {pair.reward.name!r}{one.label}, times its weight, gives"
+                yield stop(_reversed(what, pair, good, bad), **_SIGN)
                 return
         for pair in known:
-            good, bad = pair.reward.weight * pair.good, pair.reward.weight * pair.bad
-            if good < bad - ROUNDING and math.isfinite(good - bad):
-                text = f"Reward {pair.reward.name!r}{one.label}, times its weight, gives"
-                of_gold = pair.column in pair.reward.required_columns
-                yield _reversed(text, pair.row, pair, good, bad, of_gold=of_gold)
+            same = [other for other in known if (other.row, other.act) == (pair.row, pair.act)]
+            good, bad = (sum(p.reward.weight * getattr(p, side) for p in same) for side in ("good", "bad"))
+            if good < bad - ROUNDING:
+                what = f"The rewards{one.label} of the act {pair.act!r} together give"
+                yield warn(_reversed(what, pair, good, bad), **_SIGN)
                 return
 
 
-def _reversed(what: str, row: int, pair: GoldPair, good: float, bad: float, *, of_gold: bool = True) -> Finding:
-    return (stop if of_gold else warn)(
-        f"{what} {good:.3g} to the gold of row {row} (column {pair.column!r}) and {bad:.3g} to a wrong one.",
-        cause="the sign of the reward or of its weight is wrong, or it is a distance",
-        fix="return more for better completions, or make rewards.weight positive.",
-    )
+_SIGN = {
+    "cause": "the sign of a reward or of its weight is wrong, it is a distance, or others outweigh correctness",
+    "fix": "return more for better completions, and make rewards.weight of correctness positive and large.",
+}
+
+
+def _reads_gold(pair: GoldPair) -> bool:
+    """Whether the reward names a column with gold: then it should prefer the gold."""
+    named = {*pair.reward.required_columns, *pair.reward.required, *(pair.reward.accepts or ())}
+    return bool(named & {pair.column, *ANSWER_COLUMNS})
+
+
+def _reversed(what: str, pair: GoldPair, good: float, bad: float) -> str:
+    return f"{what} {good:.3g} to the gold of row {pair.row} (column {pair.column!r}) and {bad:.3g} to a wrong one."
