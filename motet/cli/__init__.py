@@ -23,7 +23,8 @@ from motet.training.signals import Stopped, end_now, threads_hold
 def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry point; `arguments` default to `sys.argv[1:]`."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not (sys.stderr and sys.stderr.isatty()):  # on a terminal downloads have their own bars
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     open_standard_streams()
     warnings.formatwarning = _one_line
     try:

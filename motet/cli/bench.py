@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 
 from motet.cli.bench_tables import learner_table, memory_table, overlap_table, scaling_table
@@ -20,7 +19,7 @@ from motet.core.errors import CheckpointError
 from motet.evaluation.bench_rewards import Agreement, audit_rewards
 from motet.evaluation.bench_rollout import bench_rollout as benchmark_sampler
 from motet.evaluation.measuring import describe_machine
-from motet.report.progress import ProgressBar
+from motet.report.progress import ProgressBar, waiting
 from motet.report.resume_mode import ResumeChoice
 from motet.report.terminal import Terminal
 from motet.weights.hub import missing_reason
@@ -41,7 +40,16 @@ def bench_rollout(
     if missing is not None:
         raise CheckpointError(missing, fix="give a Janus checkpoint, or omit it to use a random model.")
     try:
-        rows = benchmark_sampler(path, batch_sizes, guidance_scale, repeats, **where)
+        with ProgressBar(Terminal()) as bar:
+            bar.phase("comparison")
+            rows = benchmark_sampler(
+                path,
+                batch_sizes,
+                guidance_scale,
+                repeats,
+                lambda done, total: bar.items("comparison", done, total),
+                **where,
+            )
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path!r} cannot be benchmarked: {str(error).splitlines()[0]}",
@@ -56,7 +64,8 @@ def bench_rewards(
     """Run a recipe's first rollouts and print how its rewards agree with the trusted one."""
     recipe = load_recipe(recipe_path, overrides)
     console = Terminal()
-    with ProgressBar(console) as bar:
+    with ProgressBar(console, live=False) as bar:  # reward models may be downloaded
+        bar.phase("rollout")
         results = audit_rewards(recipe, rollouts, trusted, lambda done, total: bar.items("rollout", done, total))
     show_results(rewards_table(results), [asdict(row) for row in results], json_path)
 
@@ -87,20 +96,19 @@ def bench_step(recipe_path: Path, overrides: list[str], steps: int, warmup: int,
     console = Terminal()
     with ProgressBar(console) as bar:
         bar.steps = lambda: warmup + steps
+        bar.phase("train")
         results = measure(recipe, steps, warmup, bar)
-    table = Table(
-        title=f"One step of {results.trajectories} trajectories on {escape(results.device)}", show_header=False
-    )
+    table = Table(title=f"One step of {results.trajectories} trajectories on {results.device}", show_header=False)
     table.add_column("")
     table.add_column("", justify="right")
     for phase, seconds in results.seconds.items():
-        table.add_row(f"{escape(phase)}, s", f"{seconds:.2f}")
+        table.add_row(f"{phase}, s", f"{seconds:.2f}")
     table.add_row("whole step, s", f"{results.step_seconds:.2f}")
     table.add_row("images/s over the whole step", f"{results.images_per_second:.3g}")
     table.add_row("actions/s over the whole step", f"{results.actions_per_second:.3g}")
     table.add_row("actions/s of the rollout", f"{results.rollout_actions_per_second:.3g}")
     for phase, gigabytes in results.peak_gb_by_phase.items():
-        table.add_row(f"peak memory of {escape(phase)}, GB", f"{gigabytes:.2f}")
+        table.add_row(f"peak memory of {phase}, GB", f"{gigabytes:.2f}")
     table.add_row("peak memory, GB", f"{results.peak_gb:.2f}")
     table.add_row("trainable params, M", f"{results.num_trainable / 1e6:,.1f}")
     show_results(table, asdict(results), json_path)
@@ -131,6 +139,7 @@ def bench_learner(
     console = Terminal()
     with ProgressBar(console) as bar:
         done, total = 0, len(kinds) * (1 + repeats)
+        bar.phase("step")
 
         def on_step() -> None:
             nonlocal done
@@ -138,7 +147,10 @@ def bench_learner(
             bar.items("step", done, total)
 
         rows = [measure(task, StepShape(**shape, beta=beta), BenchSizes(), repeats, on_step) for task, beta in kinds]
-    memory = [asdict(row) for row in bench_logprob_memory()] if "memory" in tasks else []
+    memory: list[dict[str, Any]] = []
+    if "memory" in tasks:
+        with waiting("memory of log-probs"):
+            memory = [asdict(row) for row in bench_logprob_memory()]
     tables = [learner_table(rows)] * bool(rows) + [memory_table(memory)] * bool(memory)
     show_results(Group(*tables), {"machine": describe_machine(), "steps": rows, "memory": memory}, json_path)
 
@@ -150,6 +162,7 @@ def bench_scaling(repeats: int, json_path: Path | None, plot: Path | None, table
     from motet.evaluation.scaling_plot import plot_scaling, scaling_markdown
 
     with ProgressBar(Terminal()) as bar:
+        bar.phase("point")
         rows = measure(repeats, on_point=lambda done, total: bar.items("point", done, total))
     results = {"machine": describe_machine(), "rows": rows, "doubling_generations": doublings(rows, "generations")}
     show_results(scaling_table(rows), results, json_path)
@@ -176,7 +189,7 @@ def _resume_command(path: Path, output: Path, choice: StageFilter, overrides: Se
 def rewards_table(results: Sequence[Agreement]) -> Table:
     """One row per reward: mean and std, correlation over all and within groups, and pairwise accuracy."""
     trusted = ", ".join(sorted({row.trusted for row in results}))
-    table = Table(title=f"Agreement with {escape(trusted)}", title_justify="left")
+    table = Table(title=f"Agreement with {trusted}", title_justify="left")
     table.add_column("reward", overflow="fold")
     for heading in ("mean", "pooled\ncorr.", "within-group\ncorr.", "pairwise\nacc."):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -184,7 +197,7 @@ def rewards_table(results: Sequence[Agreement]) -> Table:
         name = f"{row.track}: {row.reward}" if row.track else row.reward
         within, accuracy = row.within_group_correlation, [100 * value for value in row.pairwise_accuracy]
         table.add_row(
-            escape(name),
+            name,
             f"{row.mean:.2f}\u00b1{row.std:.2f}",
             f"{row.pooled_correlation[0]:.2f}",
             f"{within[0]:.2f} [{within[1]:.2f}, {within[2]:.2f}]",

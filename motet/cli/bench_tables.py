@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from motet.evaluation.bench_overlap import OverlapTimes
@@ -34,7 +33,7 @@ def learner_table(rows: Sequence[Mapping[str, Any]]) -> Table:
                 "" if target is None else f"{target:g}",
             )
     names = {row["task"]: row["baseline"] for row in rows}
-    table.caption = "baselines: " + "; ".join(f"{task}: {escape(name)}" for task, name in names.items())
+    table.caption = "baselines: " + "; ".join(f"{task}: {name}" for task, name in names.items())
     return table
 
 

@@ -7,15 +7,17 @@ from pathlib import Path
 from rich.table import Table
 
 from motet.convert.janus import ConversionResult, convert_folder
+from motet.report.progress import waiting
 from motet.report.terminal import Terminal, say
 from motet.weights.locate import resolve_checkpoint
 
 
 def convert(source: Path, out: Path, preset: str | None, check: bool, shard_gb: float) -> None:
     """Convert a Janus checkpoint between the two layouts and print a summary."""
-    done = convert_folder(
-        Path(resolve_checkpoint(source)), out, preset=preset, compare=check, shard_bytes=int(shard_gb * 1e9)
-    )
+    with waiting("convert"):
+        done = convert_folder(
+            Path(resolve_checkpoint(source)), out, preset=preset, compare=check, shard_bytes=int(shard_gb * 1e9)
+        )
     Terminal().print(_table(done))
     if done.layout == "original" and not done.published:
         say("DeepSeek's code supports the published sizes only, and this is not one of them.")

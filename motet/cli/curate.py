@@ -17,12 +17,15 @@ def run(
 ) -> None:
     """Pair questions with captions, write the rows, and print a summary."""
     check_output(out)
-    done = curate(
-        read_questions(questions),
-        read_captions(captions),
-        min_coverage=min_coverage,
-        keep_without_entities=keep_without_entities,
-    )
+    from motet.report.progress import waiting
+
+    with waiting("pair questions with captions"):
+        done = curate(
+            read_questions(questions),
+            read_captions(captions),
+            min_coverage=min_coverage,
+            keep_without_entities=keep_without_entities,
+        )
     Terminal().print(_table(done, keep_without_entities))
     if done.without_caption:
         first = done.without_caption[0]

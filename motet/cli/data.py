@@ -23,8 +23,10 @@ def show_data(path: Path, overrides: list[str], *, count: int, split: str | None
     """Print the first rows of a recipe's data with prompts and rewards, and write their images to `out`."""
     recipe = recipe_of(path, overrides, stage)
     from motet.evaluation.data_preview import preview
+    from motet.report.progress import LOADING, waiting
 
-    tracks = preview(recipe, count, split)
+    with waiting(LOADING):
+        tracks = preview(recipe, count, split)
     for track in tracks:
         say("\n".join(_lines(track)))
     _write_images(tracks, out)

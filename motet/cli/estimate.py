@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from motet.cli.outputs import write_results
@@ -32,8 +31,10 @@ def estimate(
     from motet.estimation.estimate import Launch
     from motet.estimation.estimate import estimate as run
     from motet.estimation.workload import Lengths
+    from motet.report.progress import waiting
 
-    found = run(recipe, Launch(**{**options, "lengths": Lengths(**options["lengths"])}))
+    with waiting("estimate"):
+        found = run(recipe, Launch(**{**options, "lengths": Lengths(**options["lengths"])}))
     console, first = Terminal(), found.results[0]
     try:
         say("Estimated, not measured: " + "; ".join(found.assumptions) + ".")
@@ -63,7 +64,7 @@ def _with_first_checkpoint(recipe: Recipe, path: Path, stage: str | None) -> Rec
 
 def memory_table(result: Any, device: Any) -> Table:
     """GiB of one rank by phase."""
-    table = Table(title=f"Memory of one of {result.gpus} x {escape(device.name)}, GiB ({result.settings.parallel})")
+    table = Table(title=f"Memory of one of {result.gpus} x {device.name}, GiB ({result.settings.parallel})")
     table.add_column("")
     phases = result.memory.phases
     for phase in phases:
@@ -71,7 +72,7 @@ def memory_table(result: Any, device: Any) -> Table:
     for part in dict.fromkeys(part for held in phases.values() for part in held):
         row = [held.get(part, 0.0) for held in phases.values()]
         if any(row):
-            table.add_row(escape(part), *("" if not value else f"{value / GIB:.2f}" for value in row))
+            table.add_row(part, *("" if not value else f"{value / GIB:.2f}" for value in row))
     table.add_section()
     table.add_row("sum", *(f"{result.memory.total(phase) / GIB:.2f}" for phase in phases))
     return table
@@ -79,7 +80,7 @@ def memory_table(result: Any, device: Any) -> Table:
 
 def time_table(result: Any, device: Any) -> Table:
     """Seconds of one rank by phase."""
-    table = Table(title=f"Seconds of a step on {result.gpus} x {escape(device.name)}")
+    table = Table(title=f"Seconds of a step on {result.gpus} x {device.name}")
     for heading in ("phase", "part"):
         table.add_column(heading)
     table.add_column("seconds", justify="right")
@@ -87,7 +88,7 @@ def time_table(result: Any, device: Any) -> Table:
     for phase, parts in (("rollout", time.rollout), ("rewards", {}), ("learn", time.learn)):
         for part, seconds in parts.items():
             if seconds:
-                table.add_row(phase, escape(part), f"{seconds:.3g}")
+                table.add_row(phase, part, f"{seconds:.3g}")
         known = phase != "rewards" or time.rewards
         table.add_row(phase, "", f"{time.seconds[phase]:.3g}" if known else "not known", style="bold")
         table.add_section()

@@ -137,14 +137,15 @@ def _own_options(options: Sequence[str], name: str, names: Sequence[str]) -> lis
 
 
 def _run_suites(request: EvalRequest, recipes: Mapping[str, Recipe], suites: Mapping[str, Suite]) -> None:
-    from motet.report.progress import ProgressBar
+    from motet.report.progress import LOADING, ProgressBar, waiting
     from motet.report.terminal import Terminal
     from motet.training.setup import setup_eval
     from motet.training.suites import SuiteSettings
 
     first = next(iter(recipes.values()))
     path = str(resolve_checkpoint(request.checkpoint))
-    setup = setup_eval(first.model_copy(update={"policy": first.policy.model_copy(update={"path": path})}))
+    with waiting(LOADING):
+        setup = setup_eval(first.model_copy(update={"policy": first.policy.model_copy(update={"path": path})}))
     for suite in suites.values():
         suite.check(setup.policy)
     results: dict[str, Evaluated] = {}
@@ -155,6 +156,7 @@ def _run_suites(request: EvalRequest, recipes: Mapping[str, Recipe], suites: Map
                 def on_progress(done: int, total: int, name: str = name) -> None:
                     bar.items(f"evaluate {name}", done, total)
 
+                bar.phase(f"evaluate {name}")
                 own = replace(setup, recipe=recipes[name].model_copy(update={"policy": setup.recipe.policy}))
                 folder = None if request.output is None else suite_folder(request.output, name)
                 result = suite(own.policy, SuiteSettings(own, progress=on_progress, folder=folder))
@@ -186,17 +188,17 @@ def evaluate_recipe(request: EvalRequest, recipe: RecipeRequest, *, data: str | 
 
 
 def _run_rewards(recipe: Recipe, request: EvalRequest) -> None:
-    from rich.markup import escape
-
     from motet.data import has_splits
     from motet.evaluation.rewards_suite import evaluate_tracks
-    from motet.report.progress import ProgressBar
+    from motet.report.progress import LOADING, ProgressBar, waiting
     from motet.report.tables import rewards_table
     from motet.report.terminal import Terminal
     from motet.training.setup import eval_data_config, setup_eval
 
-    session = setup_eval(recipe)
+    with waiting(LOADING):
+        session = setup_eval(recipe)
     with ProgressBar(Terminal()) as bar:
+        bar.phase("evaluate")
 
         def on_progress(done: int, total: int) -> None:
             bar.items("evaluate", done, total)
@@ -206,7 +208,7 @@ def _run_rewards(recipe: Recipe, request: EvalRequest) -> None:
     places = ", ".join(
         dict.fromkeys(d.source if not has_splits(d.source) else f"{d.source} ({d.split})" for d in sources)
     )
-    title = f"Rewards on {escape(places)}, with 95 % intervals"
+    title = f"Rewards on {places}, with 95 % intervals"
     show_results(rewards_table({Path(request.checkpoint).name: table}, title), table, request.json_path)
 
 

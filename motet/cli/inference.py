@@ -9,6 +9,7 @@ from motet.cli.outputs import write_image
 from motet.core.images import read_image
 from motet.policies import load_policy
 from motet.report.image_grid import make_image_grid
+from motet.report.progress import waiting
 from motet.report.terminal import say
 from motet.weights.locate import resolve_checkpoint
 
@@ -24,9 +25,11 @@ def sample(
     guidance_scale: float,
 ) -> None:
     """Generate `n` images of a prompt and save them as a grid."""
-    policy = load_policy(resolve_checkpoint(checkpoint))
     guidance: dict[str, Any] = {"guidance": "guided", "guidance_scale": guidance_scale} if guidance_scale > 1 else {}
-    acts = policy.generate_images(prompt, n=n, seed=seed, temperature=temperature, **guidance)
+    with waiting("load the policy") as bar:
+        policy = load_policy(resolve_checkpoint(checkpoint))
+        bar.phase("generate images")
+        acts = policy.generate_images(prompt, n=n, seed=seed, temperature=temperature, **guidance)
     grid = make_image_grid([act.image for act in acts], [f"{k + 1}" for k in range(n)], [None] * n, title=prompt)
     write_image("--out", out, grid)
     say(out)
@@ -35,6 +38,8 @@ def sample(
 def ask(checkpoint: str, image: Path, question: str, temperature: float, max_tokens: int, seed: int) -> None:
     """Print the policy's answer to a question about an image."""
     opened = read_image(str(image), Path.cwd(), "motet ask")
-    policy = load_policy(resolve_checkpoint(checkpoint))
-    act = policy.generate_text(question, [opened], seed=seed, temperature=temperature, max_tokens=max_tokens)[0]
+    with waiting("load the policy") as bar:
+        policy = load_policy(resolve_checkpoint(checkpoint))
+        bar.phase("answer")
+        act = policy.generate_text(question, [opened], seed=seed, temperature=temperature, max_tokens=max_tokens)[0]
     say(act.text if act.finished else f"{act.text} [cut off at {max_tokens} tokens]")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from motet.report.progress import waiting
 from motet.report.terminal import Terminal, say
 from motet.weights.locate import resolve_checkpoint
 from motet.weights.merge import MergeResult, merge_folders
@@ -13,13 +14,14 @@ from motet.weights.merge import MergeResult, merge_folders
 
 def merge(models: list[Path], base: Path | None, method: str, out: Path, shard_gb: float) -> None:
     """Merge checkpoints and print a summary."""
-    done = merge_folders(
-        [Path(resolve_checkpoint(model)) for model in models],
-        out,
-        method=method,
-        base=None if base is None else Path(resolve_checkpoint(base)),
-        shard_bytes=int(shard_gb * 1e9),
-    )
+    with waiting("merge"):
+        done = merge_folders(
+            [Path(resolve_checkpoint(model)) for model in models],
+            out,
+            method=method,
+            base=None if base is None else Path(resolve_checkpoint(base)),
+            shard_bytes=int(shard_gb * 1e9),
+        )
     Terminal().print(_table(done, method))
     say(out)
 

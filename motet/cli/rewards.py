@@ -77,7 +77,10 @@ def test_reward(given: RewardTest) -> None:
     columns = {name: _column(name, value) for name, value in columns.items()}
     config = RewardConfig(name=given.name, options=_pairs("--option", given.options))
     content = given.text if given.text is not None else read_image(str(given.image), Path.cwd(), "motet reward test")
-    value, metrics = score_one(config, content, columns, _policy(given.policy))
+    from motet.report.progress import waiting
+
+    with waiting("load and score"):
+        value, metrics = score_one(config, content, columns, _policy(given.policy))
     say(f"{given.name}: {'does not apply to this row (None)' if value is None else f'{value:.6g}'}")
     for name, metric in metrics.items():
         say(f"{name}: {metric:.6g}")

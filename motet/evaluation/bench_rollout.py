@@ -51,6 +51,7 @@ def bench_rollout(
     batch_sizes: Sequence[int] = (16, 64),
     guidance_scale: float = 5.0,
     repeats: int = 5,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     seed: int = 0,
     device: str = "cpu",
@@ -62,7 +63,8 @@ def bench_rollout(
     loop over transformers' modules. `per_second` counts sequences; `ratio` is the median speedup over the repeats, with
     its extremes; `overhead_ratio` our time divided by the lower bound; `ties` the number of sequences that diverge
     where logits are equal. `policy_path` None: a tiny random model. `engine`: `eager` or `static`; None: what policies
-    use on this device. Raises NumericsError if tokens differ otherwise.
+    use on this device. `progress(done, total)` is called after every row. Raises NumericsError if tokens differ
+    otherwise.
     """
     engine = engine or ("static" if torch.device(device).type == "cuda" else "eager")
     sample = partial(_sample, static=engine == "static")
@@ -78,9 +80,14 @@ def bench_rollout(
             image_prompts, text_prompts = (
                 make_prompts(model, batch, length, seed) for length in (IMAGE_PROMPT, TEXT_PROMPT)
             )
-            rows.append(_compare(model, "image", image_prompts, guidance_scale, sample, repeats))
-            rows.append(_compare(model, "image", image_prompts, None, sample, repeats))
-            rows.append(_compare(model, "text", text_prompts, None, sample, repeats))
+            kinds = (
+                ("image", image_prompts, guidance_scale),
+                ("image", image_prompts, None),
+                ("text", text_prompts, None),
+            )
+            for task, prompts, scale in kinds:
+                rows.append(_compare(model, task, prompts, scale, sample, repeats))
+                progress(len(rows), len(kinds) * len(batch_sizes))
     return rows
 
 

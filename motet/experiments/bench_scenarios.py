@@ -22,6 +22,7 @@ from motet.experiments.stages import check_unused, run_plan
 from motet.numerics.statistics import mean_interval
 from motet.report.report_table import ReportTable
 from motet.report.resume_mode import ResumeChoice
+from motet.report.run_count import RunCount
 from motet.report.tables import signed
 from motet.report.terminal import Terminal
 
@@ -42,11 +43,11 @@ def run_scenarios(
     Finished stages are skipped; starting weights are evaluated once. Raises the errors of `run_plan`.
     """
     check_unused(output, resume, [folder_of(output, seed) for seed in plans])
-    console, eval_cache = Terminal(), EvalCache()
+    count, eval_cache = RunCount(Terminal(), len(plans)), EvalCache()
     results = BenchResult((), ())
     for seed, plan in plans.items():
-        console.rule(f"seed {seed}")
-        summary = run_plan(plan, folder_of(output, seed), resume_command, resume=True, eval_cache=eval_cache)
+        with count.run(f"seed {seed}"):
+            summary = run_plan(plan, folder_of(output, seed), resume_command, resume=True, eval_cache=eval_cache)
         results = BenchResult(
             (*results.rows, *before_after_rows(plan, summary)), (*results.compared, *comparisons(plan, summary))
         )

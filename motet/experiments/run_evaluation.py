@@ -67,6 +67,7 @@ def evaluate_suite(
             context.threads.adapt()
         context.bar.items(f"evaluate {name}", done, total)
 
+    context.bar.phase(f"evaluate {name}")
     result = evaluate(suite, session.policy, SuiteSettings(session, same_items_as=like, progress=on_progress))
     context.callbacks.on_eval(context.callbacks.last[0], eval_metrics(result))
     if result.samples and context.processes.is_main:

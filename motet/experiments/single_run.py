@@ -26,6 +26,7 @@ from motet.experiments.run_evaluation import (
     print_table,
 )
 from motet.policies.loading import LoadSpec
+from motet.report.progress import LOADING, waiting
 from motet.report.resume_check import keep_resolved_dtypes
 from motet.report.run_dir import RunFolder
 from motet.report.trackers.tracking import resolve_trackers
@@ -134,7 +135,8 @@ def _setup(
     parallel = parallel or Parallel()
     with parallel.processes.phase("setup"):
         resolve_trackers(recipe.run.report_to)  # before the model is loaded: a library may be missing
-        return setup(recipe, parallel)
+        with waiting(LOADING, quiet=not parallel.processes.is_main):
+            return setup(recipe, parallel)
 
 
 def _result(
@@ -184,6 +186,7 @@ def _run(context: RunContext, session: TrainingSetup, fixed_prompts: FixedPrompt
     run = Run(session, context.folder, callbacks, context.interrupt, quick_eval, context.threads, probes=probes)
     context.bar.steps = lambda: run.pace.steps
     context.callbacks.last = run.first, {}
+    context.bar.phase("train")
     return run
 
 

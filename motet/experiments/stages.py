@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.text import Text
+
 from motet.config import to_yaml
 from motet.config.plan import Plan, Stage, checkpoint_of
 from motet.core.atomic_files import write_atomic
@@ -15,6 +17,7 @@ from motet.experiments.eval_cache import EvalCache, same_eval_settings
 from motet.experiments.run_report import with_comparison
 from motet.experiments.single_run import run_evaluation, run_sft, run_training
 from motet.experiments.tables import plan_tables
+from motet.report.progress import waiting
 from motet.report.resume_check import POLICY, check_resume_compatible
 from motet.report.resume_mode import SUMMARY, ResumeChoice, finished_summary, resumes_any
 from motet.report.run_dir import RECIPE, RunFolder
@@ -46,7 +49,8 @@ def run_plan(
     """
     wanted = plan.needed(only or [stage.name for stage in plan.stages], output)
     check_unused(output, resume, [output / stage.name for stage in plan.stages])
-    _check_stages(plan, output, wanted)
+    with waiting("check the stages"):
+        _check_stages(plan, output, wanted)
     console = Terminal()
     results: dict[str, Any] = {}
     eval_cache = eval_cache or EvalCache()
@@ -54,7 +58,7 @@ def run_plan(
         for number, stage in enumerate(plan.stages, 1):
             if stage.name not in wanted and _finished_summary(stage, _folder_of(plan, stage, output)) is None:
                 continue
-            console.rule(f"{number}/{len(plan.stages)}  {stage.name}", align="left")
+            console.rule(Text(f"{number}/{len(plan.stages)}  {stage.name}"), align="left")
             try:
                 results[stage.name] = _run_stage(plan, stage, output, resume_command, eval_cache, preflight=preflight)
             except KeyboardInterrupt:
@@ -143,7 +147,8 @@ def _run_stage(
             if not merged.exists():
                 sources = [checkpoint_of(part, output) for part in parts]
                 base = None if stage.base is None else Path(resolve_checkpoint(stage.base))
-                merge_folders(sources, merged, method=stage.method, base=base)
+                with waiting("merge"):
+                    merge_folders(sources, merged, method=stage.method, base=base)
             folder.resume = True  # keep the merged weights if their evaluation fails
             run_evaluation(stage.recipe, folder, resume_command)
     summary = folder.read_json(SUMMARY)

@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from motet.config.stage_files import COLUMNS, Row
@@ -22,6 +21,7 @@ from motet.experiments.stages import check_unused, run_plan
 from motet.experiments.tables import cell
 from motet.numerics.statistics import mean_interval
 from motet.report.resume_mode import SUMMARY, ResumeChoice
+from motet.report.run_count import RunCount
 from motet.report.terminal import Terminal
 
 PLOTTED = ("draw", "answer", "held-out draw", "held-out answer")
@@ -54,17 +54,13 @@ def run_sweep(sweep: StrategySweep, output: Path, resume_command: str, *, resume
         for strategy, plans in sweep.plans.items()
         for stage in plans[seed].stages
     ]
+    count = RunCount(console, len(sweep.seeds) * len(sweep.plans))
     with with_comparison(runs, output, console):
         for seed in sweep.seeds:
             for strategy, plans in sweep.plans.items():
-                console.rule(f"seed {seed}: {strategy}")
-                run_plan(
-                    plans[seed],
-                    sweep.folder(output, strategy, seed),
-                    resume_command,
-                    resume=True,
-                    eval_cache=eval_cache,
-                )
+                folder = sweep.folder(output, strategy, seed)
+                with count.run(f"seed {seed}: {strategy}"):
+                    run_plan(plans[seed], folder, resume_command, resume=True, eval_cache=eval_cache)
     compared = compare(sweep, output)
     console.print(sweep_table(sweep, compared))
     plot(sweep, compared, output / "sweep.png")
@@ -116,13 +112,13 @@ def sweep_table(sweep: StrategySweep, compared: Mapping[str, Mapping[str, SweepR
     for strategy, columns in compared.items():
         counts = ", ".join(f"{count} {name}" for name, count in sweep.budget(strategy).items())
         cells = [_cell(columns[column]) if column in columns else "" for column in COLUMNS]
-        table.add_row(escape(strategy), counts, *cells)
+        table.add_row(strategy, counts, *cells)
     return table
 
 
 def _cell(result: SweepResult) -> str:
     text = _points(result.gain)
-    return text if result.difference is None else f"{text}\n[{_points(result.difference)}]".replace("[", "\\[")
+    return text if result.difference is None else f"{text}\n[{_points(result.difference)}]"
 
 
 def _points(interval: tuple[float, float]) -> str:

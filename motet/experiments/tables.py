@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from motet.config.plan import Plan
@@ -41,7 +40,7 @@ def shapes_table(plan: Plan, summary: Mapping[str, Any]) -> Table:
     measured = {**{name: summary["stages"][name].get("after") for name in stages}, **starts}
     for label, cells in {**{name: dict.fromkeys(COLUMNS, name) for name in starts}, **plan.table}.items():
         values = [cell(measured.get(cells.get(column, "")), column) for column in COLUMNS]
-        table.add_row(escape(label), *("" if value is None else f"{value:.1%}" for value in values))
+        table.add_row(label, *("" if value is None else f"{value:.1%}" for value in values))
     return table
 
 

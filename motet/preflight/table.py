@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 
 from motet.preflight.findings import PreflightReport
@@ -17,8 +16,8 @@ def report_table(report: PreflightReport, *, only_findings: bool) -> Table:
     for result in report.results:
         for one in result.findings:
             text = f"{one.problem}\nCause: {one.cause}.\nFix: {one.fix}"
-            table.add_row(escape(result.name), one.level, escape(text))
+            table.add_row(result.name, one.level, text)
         if not result.findings and not only_findings:
             said = f"{result.meaning}{f' (not applicable: {result.note})' if result.note else ''}"
-            table.add_row(escape(result.name), result.outcome.replace("not applicable", "-"), escape(said))
+            table.add_row(result.name, result.outcome.replace("not applicable", "-"), said)
     return table

@@ -1,11 +1,14 @@
-"""The progress bar of a run: its main metrics, updated in place on a terminal, line by line elsewhere."""
+"""Progress of what takes long: a bar on a terminal, elsewhere a line per minute; with rate, time left and metrics."""
 
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console, ConsoleOptions
@@ -23,6 +26,12 @@ from rich.table import Column
 from rich.text import Text
 
 from motet.report.callbacks import Callback
+from motet.report.terminal import Terminal
+
+SECONDS_TO_FIRST_LINE, SECONDS_BETWEEN_LINES = 10.0, 60.0
+"""Off a terminal: how long a phase without a count lasts before it is mentioned, and how often there is a line."""
+
+LOADING = "load the policy, data and rewards"
 
 SHOWN = (  # metric, label, format; metrics that a run does not log are left out
     ("reward", "reward", "{:.3f}"),
@@ -109,48 +118,136 @@ class _MetricsColumn(ProgressColumn):
         return _FittingLine(task.fields["parts"])
 
 
-class ProgressBar(Callback):
-    """Progress of training and of evaluations. Use as a context manager."""
+class _RateColumn(ProgressColumn):
+    """Items per second."""
 
-    def __init__(self, console: Console) -> None:
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text(format_seconds(task.elapsed or 0.0))
+        speed = task.finished_speed or task.speed
+        return Text("" if not speed else format_rate(speed))
+
+
+def format_rate(per_second: float) -> str:
+    """`12.3/s`, to three digits."""
+    return f"{per_second:.0f}/s" if per_second >= 100 else f"{per_second:.3g}/s"
+
+
+def format_seconds(seconds: float) -> str:
+    """`0:07` or `1:02:03`."""
+    minutes, left = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{left:02}" if minutes >= 60 else f"{minutes}:{left:02}"
+
+
+@dataclass
+class _Phase:
+    """What is going on: `done` of `total` items since `started`, from `first` on; without a total there is no count."""
+
+    name: str
+    started: float
+    first: int = 0
+    done: int = 0
+    total: int | None = None
+
+    def describe(self, now: float) -> list[str]:
+        """Its count, rate and time left, or how long it has lasted."""
+        seconds = now - self.started
+        if self.total is None:
+            return [f"{self.name}: {format_seconds(seconds)} so far"]
+        rate = (self.done - self.first) / seconds if seconds > 0 else 0.0
+        if rate <= 0:
+            return [f"{self.name} {self.done}/{self.total}"]
+        left = [] if self.done >= self.total else [f"{format_seconds((self.total - self.done) / rate)} left"]
+        return [f"{self.name} {self.done}/{self.total}", format_rate(rate), *left]
+
+
+class ProgressBar(Callback):
+    """Progress of training, of evaluations and of other phases. Use as a context manager.
+
+    `live` False: lines on a terminal too, where other libraries show bars of their own.
+    """
+
+    def __init__(self, console: Console, *, live: bool = True) -> None:
         self.console = console
+        self._live = live and console.is_terminal
         self.steps: Callable[[], int] = lambda: 0
         """The number of steps of the run, which a time limit may lower."""
         self._bar = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(bar_width=12), MofNCompleteColumn(),
-            TimeRemainingColumn(), _MetricsColumn(table_column=Column(ratio=1, no_wrap=True)),
-            console=console, disable=not console.is_terminal, transient=True, expand=True,
+            _RateColumn(), TimeRemainingColumn(), _MetricsColumn(table_column=Column(ratio=1, no_wrap=True)),
+            console=console, disable=not self._live, transient=True, expand=True,
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
-        self._printed = 0.0
+        self._lock, self._ended = threading.RLock(), threading.Event()
+        self._phase = _Phase("", time.monotonic())
+        self._next_line = float("inf")
+        self._ticker = threading.Thread(target=self._tick, name="motet progress", daemon=True)
 
     def __enter__(self) -> ProgressBar:
         self._bar.__enter__()
+        if not self._live and not self.console.quiet:
+            self._ticker.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended.set()
         self._bar.__exit__(kind, error, trace)
+
+    def phase(self, name: str) -> None:
+        """Show that something has begun, of which no item is finished yet."""
+        with self._lock:
+            now = time.monotonic()
+            self._phase, self._next_line = _Phase(name, now), now + SECONDS_TO_FIRST_LINE
+        if self._live:
+            self._show_task(name, None, 0, [])
 
     def on_step_end(self, step: int, metrics: Mapping[str, float]) -> None:
         """Show a finished training step with its metrics."""
-        self._show("train", step, self.steps(), describe(metrics))
+        self._show("train", step - 1, step, self.steps(), describe(metrics))
 
     def items(self, name: str, done: int, total: int) -> None:
         """Show that `done` of `total` items of an evaluation are finished."""
-        self._show(name, done, total, [])
+        self._show(name, 0, done, total, [])
 
-    def _show(self, name: str, done: int, total: int, parts: Sequence[str]) -> None:
-        if not self.console.is_terminal:
-            now = time.monotonic()
-            if now - self._printed > 10 or done in (1, total):
-                self._printed = now
-                line = "  ".join([f"{name} {done}/{total}", *parts])
-                self.console.print(line, highlight=False, soft_wrap=True, markup=False)
-            return
+    def _show(self, name: str, first: int, done: int, total: int, parts: Sequence[str]) -> None:
+        """`first`: how many had been finished before, where this is the first time that the name is shown."""
+        with self._lock:
+            now, phase = time.monotonic(), self._phase
+            begins = phase.name != name or phase.total is None
+            if begins:
+                phase = self._phase = _Phase(name, phase.started if phase.name == name else now, first)
+            phase.done, phase.total = done, total
+            if not self._live and (begins or now >= self._next_line or done == total):
+                self._print([*phase.describe(now), *parts])
+        if self._live:
+            self._show_task(name, total, done, parts)
+
+    def _show_task(self, name: str, total: int | None, done: int, parts: Sequence[str]) -> None:
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(name, total=total, parts=())
         for other, task in self._tasks.items():  # show one line at a time
             self._bar.update(task, visible=other == name)
-        self._bar.update(self._tasks[name], completed=done, parts=parts)
+        self._bar.update(self._tasks[name], total=total, completed=done, parts=parts)
+
+    def _print(self, parts: Sequence[str]) -> None:
+        self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+        self.console.print("  ".join(parts), highlight=False, soft_wrap=True, markup=False)
+
+    def _tick(self) -> None:
+        """Off a terminal: a line per minute also while no item is finished."""
+        while not self._ended.wait(1.0):
+            with self._lock:
+                now = time.monotonic()
+                if now >= self._next_line and self._phase.name and self._phase.done != self._phase.total:
+                    self._print(self._phase.describe(now))
+
+
+@contextmanager
+def waiting(what: str, *, quiet: bool = False) -> Iterator[ProgressBar]:
+    """Say that the block takes long: a line after 10 seconds and one per minute, on standard error, so that the output
+    stays what the command is asked for. Downloads show bars of their own."""
+    with ProgressBar(Terminal(stderr=True, quiet=quiet), live=False) as bar:
+        bar.phase(what)
+        yield bar

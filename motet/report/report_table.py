@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions
-from rich.markup import escape
 from rich.table import Table
 
 TEXT_COLUMNS = ("stage", "policy", "advantage", "reward", "compared")
@@ -40,7 +39,7 @@ class ReportTable:
             is_text = heading in TEXT_COLUMNS
             table.add_column(heading, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
         for row in self._select(kept):
-            table.add_row(*map(escape, row))
+            table.add_row(*row)
         yield table
 
     def markdown(self) -> str:

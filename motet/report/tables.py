@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from motet.numerics.statistics import mean_interval, paired_interval
@@ -21,11 +20,11 @@ def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for heading in columns:
-        table.add_column(f"{escape(heading)}\nT=1", justify="right")
+        table.add_column(f"{heading}\nT=1", justify="right")
     if len(columns) == 2:
         table.add_column("change\nT=1", justify="right")
     for heading in columns:
-        table.add_column(f"{escape(heading)}\ngreedy", justify="right")
+        table.add_column(f"{heading}\ngreedy", justify="right")
     results = list(columns.values())
     for skill in ("draw", "answer"):
         for label in results[0][skill]:
@@ -46,7 +45,7 @@ def rewards_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table
     table = Table(title=title, title_justify="left", pad_edge=False)
     table.add_column("", overflow="fold", min_width=12)
     for heading in columns:
-        table.add_column(escape(heading), justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=True)
     if len(columns) == 2:
         table.add_column("change", justify="right", no_wrap=True)
     table.add_column("greedy", justify="right", no_wrap=True)
@@ -58,7 +57,7 @@ def rewards_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table
             if len(entries) == 2:
                 cells.append(change(entries[0], entries[1]))
             greedy = " \u2192 ".join(_format(entry["greedy"]) for entry in entries)
-            table.add_row(escape(f"{track}: {reward}"), *cells, greedy)
+            table.add_row(f"{track}: {reward}", *cells, greedy)
     return table
 
 

@@ -20,8 +20,12 @@ from motet.core.printable import printable
 class Terminal(Console):
     """rich's console: its own control codes (colours, progress bar) pass, those inside texts are escaped.
 
-    `print` raises OutputError if the output cannot be written.
+    Texts are shown as they are, `[red]` and `:smile:` too: styles are those of rich's objects. `print` raises
+    OutputError if the output cannot be written.
     """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"markup": False, "emoji": False, **settings})
 
     def print(self, *objects: Any, **settings: Any) -> None:
         """As `Console.print`. Raises OutputError."""

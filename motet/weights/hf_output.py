@@ -9,13 +9,16 @@ from contextlib import contextmanager
 
 @contextmanager
 def suppress_hf_output() -> Iterator[None]:
-    """In the `with` block only errors are logged; the settings are restored afterwards."""
+    """In the `with` block only errors and downloads are shown; the settings are restored afterwards."""
 
+    from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if bars:
+        enable_progress_bars("huggingface_hub")  # of downloads, which may take an hour
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

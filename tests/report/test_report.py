@@ -14,6 +14,7 @@ from motet.core.trajectory import Failure, Group, Sampling, Scores, TextTokens, 
 from motet.report.image_grid import make_image_grid, save_image
 from motet.report.metrics import PhaseTimer, act_metrics, reward_metrics
 from motet.report.progress import ProgressBar, describe
+from motet.report.run_count import RunCount
 from motet.report.run_dir import RunFolder, metrics_line
 from motet.report.samples import failure_lines, save_samples, show_group
 from motet.rewards.base import BoundReward
@@ -165,15 +166,85 @@ def test_describe_begins_with_the_rewards_of_every_track():
     assert describe(single) == ["reward 0.500", "lab/rewards/x.py:f 0.250"]
 
 
-def test_progress_off_a_terminal_is_plain_lines():
-    text = io.StringIO()
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        monkeypatch.setattr("motet.report.progress.time.monotonic", lambda: self.now)
+
+
+def lines_of(text):
+    return text.getvalue().rstrip().splitlines()  # rich 13 ends with an empty line
+
+
+def test_progress_off_a_terminal_is_a_line_per_minute(monkeypatch):
+    clock, text = Clock(monkeypatch), io.StringIO()
     with ProgressBar(Console(file=text, width=60)) as bar:
-        bar.steps = lambda: 3
-        for step in range(1, 4):
+        bar.steps = lambda: 200
+        bar.phase("train")
+        for step in range(1, 201):
+            clock.now += 0.5 if step > 1 else 2.0
             bar.on_step_end(step, {"reward": 0.5, "rewards/[x]/mean": 0.1})
+        clock.now += 4.0
         bar.items("measure", 2, 2)
-    lines = text.getvalue().rstrip().splitlines()  # rich 13 ends with an empty line
-    assert lines == ["train 1/3  reward 0.500  [x] 0.100", "train 3/3  reward 0.500  [x] 0.100", "measure 2/2"]
+    assert lines_of(text) == [
+        "train 1/200  0.5/s  6:38 left  reward 0.500  [x] 0.100",
+        "train 121/200  1.95/s  0:40 left  reward 0.500  [x] 0.100",
+        "train 200/200  1.97/s  reward 0.500  [x] 0.100",
+        "measure 2/2",
+    ]
+
+
+def test_a_phase_without_a_count_is_mentioned_after_ten_seconds_and_every_minute(monkeypatch):
+    clock, text = Clock(monkeypatch), io.StringIO()
+    bar = ProgressBar(Console(file=text, width=60))
+    bar._ended.wait = lambda seconds: next(ticks)  # the ticker's seconds
+    bar.phase("load")
+
+    def seconds():
+        for _ in range(200):
+            clock.now += 1.0
+            yield False
+        bar.items("evaluate", 0, 10)
+        for _ in range(100):
+            clock.now += 1.0
+            yield False
+        bar.items("evaluate", 5, 10)
+        for _ in range(30):
+            clock.now += 1.0
+            yield False
+        yield True
+
+    ticks = seconds()
+    bar._tick()
+    assert lines_of(text) == [
+        "load: 0:10 so far", "load: 1:10 so far", "load: 2:10 so far", "load: 3:10 so far",
+        "evaluate 0/10", "evaluate 0/10", "evaluate 5/10  0.0417/s  2:00 left",
+    ]  # fmt: skip
+
+
+def test_a_resumed_run_counts_its_own_steps(monkeypatch):
+    clock, text = Clock(monkeypatch), io.StringIO()
+    with ProgressBar(Console(file=text, width=60)) as bar:
+        bar.steps = lambda: 110
+        bar.phase("train")
+        clock.now += 2.0
+        bar.on_step_end(101, {})
+    assert lines_of(text) == ["train 101/110  0.5/s  0:18 left"]
+
+
+def test_a_count_of_runs_says_what_is_left(monkeypatch):
+    clock, text = Clock(monkeypatch), io.StringIO()
+    count = RunCount(Console(file=text, width=60), 4)
+    for seconds in (0.1, 100.0, 50.0, 1.0):
+        with count.run("seed 0: [red]a"):
+            clock.now += seconds
+    shown = [line.strip("─ ") for line in lines_of(text)]
+    assert shown == [
+        "1/4  seed 0: [red]a", "2/4  seed 0: [red]a", "3/4  seed 0: [red]a  about 3:20 left",
+        "4/4  seed 0: [red]a  about 1:15 left",
+    ]  # fmt: skip
 
 
 def last_lines(width, *steps):
@@ -193,8 +264,8 @@ def last_lines(width, *steps):
 def test_progress_on_a_terminal_keeps_bar_count_and_time():
     """In 80 columns metrics must not push them out, and no metric is cut."""
     before, train = last_lines(80, lambda b: b.items("measure before", 2560, 5120), lambda b: b.on_step_end(120, STEP))
-    assert re.fullmatch(r"measure before [━╸╺]+ 2560/5120 (-:--:--|\d:\d\d:\d\d) *", before)
-    line = re.fullmatch(r"train [━╸╺ ]+ 120/420 (-:--:--|\d:\d\d:\d\d) (.*)", train)
+    assert re.fullmatch(r"measure before [━╸╺]+ 2560/5120 +(-:--:--|\d:\d\d:\d\d) *", before)
+    line = re.fullmatch(r"train [━╸╺ ]+ 120/420 +(-:--:--|\d:\d\d:\d\d) (.*)", train)
     assert line and line[2].rstrip() == "joint 1.878  answer 0.950  shapes 0.925" and len(train) <= 80
     assert last_lines(200, lambda b: b.on_step_end(1, {"rewards/[x]/mean": 0.1}))[0].rstrip().endswith(" [x] 0.100")
     narrow = last_lines(44, lambda b: b.on_step_end(120, STEP))[0]

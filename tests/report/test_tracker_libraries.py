@@ -88,10 +88,9 @@ def test_trackio(tmp_path):
         "print('READ', json.dumps([SQLiteStorage.get_logs('colours', name) for name in names]))"
     )
     code = f"from tests.report.test_tracker_libraries import drive_trackio\ndrive_trackio()\n{read}"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True, text=True, cwd=Path(__file__).parents[2], env={**os.environ, "TRACKIO_DIR": str(tmp_path)},
-    )  # fmt: skip
+    env = {**os.environ, "TRACKIO_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, env=env)
     assert done.returncode == 0, done.stderr
     (logs,) = json.loads(done.stdout.split("READ", 1)[1])
     assert [line["step"] for line in logs if "reward" in line] == [1, 2, 3, 4]

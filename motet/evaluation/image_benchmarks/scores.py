@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from motet.evaluation.image_benchmarks.prompts import Prompt
@@ -87,7 +86,7 @@ def benchmark_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Tab
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for heading in columns:
-        table.add_column(escape(heading), justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=True)
     results = list(columns.values())
     if len(results) == 2:
         table.add_column("change", justify="right", no_wrap=True)
@@ -99,7 +98,7 @@ def benchmark_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Tab
     for name, entries in groups.items():
         both = len(entries) == 2 and all(entries)
         change = [signed(paired_interval(entries[0]["by_row"], entries[1]["by_row"])) if both else ""]
-        table.add_row(escape(name), *map(_cell, entries), *(change if len(results) == 2 else []))
+        table.add_row(name, *map(_cell, entries), *(change if len(results) == 2 else []))
     if any(result["unscored"] for result in results):
         counts = [f"{len(result['unscored'])} of {result['images']}" for result in results]
         table.add_row("images without a score", *counts, *([""] if len(results) == 2 else []))
