@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import io
-import json
 import unicodedata
 from types import SimpleNamespace
 
-import pytest
-import yaml
-from PIL import Image
 from rich.text import Text
 
+from motet.config.stage_files import COLUMNS
 from motet.experiments.sweep import SweepResult, sweep_table
 from motet.report.progress import ProgressBar
 from motet.report.run_count import RunCount
 from motet.report.tables import rewards_table
 from motet.report.terminal import Terminal
-from tests.runs import Answer, mapping, motet_command
+from tests.runs import Answer
 
 EVIL = "\x1b[31m[red]a[/red]:smile:\u202e\x1b]8;;x\x07\x9b<b>"
 """Colours, rich's markup and emoji, a right-to-left override, a link, HTML: legal in a file name too."""
 SHOWN = "\\x1b[31m[red]a[/red]:smile:\\u202e\\x1b]8;;x\\x07\\x9b<b>"
-REWARD = """
-import warnings
-
-def taste(completions, **columns):
-    warnings.warn("the reward says \\x1b[2J [red]x")
-    return [float(n % 2) for n, _ in enumerate(completions)]
-
-def broken(completions, **columns):
-    raise ValueError("\\x1b[2J [red]x")
-"""
 
 
 def assert_plain(answer: Answer) -> None:
@@ -41,77 +28,11 @@ def assert_plain(answer: Answer) -> None:
         assert not bad, (bad, text)
 
 
-@pytest.fixture
-def hostile(tmp_path, tiny_checkpoint):
-    """A recipe whose data, rewards, files and folders have hostile names and texts."""
-    folder = tmp_path / f"folder {EVIL}"
-    folder.mkdir()
-    (folder / f"rewards{EVIL}.py").write_text(REWARD)
-    Image.new("RGB", (16, 16), "red").save(folder / "image.png")
-    row = {"image": "image.png", "question": f"what? {EVIL}", "answer": f"two {EVIL}", f"column {EVIL}": EVIL}
-    for name in ("rows", "test"):
-        (folder / f"{name}{EVIL}.jsonl").write_text("\n".join([json.dumps(row)] * 4))
-    recipe = mapping(
-        tiny_checkpoint,
-        description=f"a recipe {EVIL}",
-        scenario="answer",
-        data={"source": str(folder / f"rows{EVIL}.jsonl"), "options": {}},
-        rewards=[{"name": f"{folder / f'rewards{EVIL}.py'}:taste"}],
-        algorithm={"advantage_assignment": "joint"},
-        eval={"suite": {"name": "rewards", "data": str(folder / f"test{EVIL}.jsonl")}, "size": 2},
-        run={"steps": 1, "prompts_per_step": 2, "log_samples_every": 1},
-    )
-    (folder / f"recipe{EVIL}.yaml").write_text(yaml.safe_dump(recipe))
-    return folder
-
-
-@pytest.mark.filterwarnings("ignore:the reward says")
-def test_commands_show_texts_as_they_are(hostile, tiny_checkpoint, capsys):
-    recipe, run = hostile / f"recipe{EVIL}.yaml", hostile / f"run{EVIL}"
-    reward = f"{hostile / f'rewards{EVIL}.py'}:taste"
-    commands = {
-        "config": (("config", recipe), SHOWN),
-        "data": (("data", recipe, "--show", 2, "--out", hostile / f"data{EVIL}.png"), SHOWN),
-        "train": (("train", recipe, "--output", run), SHOWN),
-        "train again": (("train", recipe, "--output", run), SHOWN),
-        "eval": (("eval", run, recipe), f"test{SHOWN}.jsonl"),
-        "bench": (("bench", "rewards", recipe, "--rollouts", 2), "taste"),
-        "reward": (("reward", "test", reward, "--text", EVIL, "--column", f"x={EVIL}"), f"rewards{SHOWN}.py:taste"),
-        "ask": (("ask", run, hostile / "image.png", EVIL, "--max-tokens", 4), ""),
-        "sample": (("sample", run, EVIL, "--n", 1, "--out", hostile / f"out{EVIL}.png"), f"out{SHOWN}.png"),
-    }
-    for name, (arguments, expected) in commands.items():
-        answer = motet_command(capsys, *arguments)
-        assert_plain(answer)
-        assert answer.code == (2 if name == "train again" else 0), (name, answer)
-        shown = "".join((answer.out + answer.err).split("\n"))
-        assert expected in shown.replace("\\\\", "\\"), (name, answer.out, answer.err)
-
-
-def test_errors_show_texts_as_they_are(hostile, capsys):
-    recipe, run = hostile / f"recipe{EVIL}.yaml", hostile / "run"
-    for arguments in (
-        ("train", hostile / f"none{EVIL}.yaml", "--output", run),
-        ("train", recipe, f"rewards.0.name={EVIL}", "--output", run),
-        ("train", recipe, f"{EVIL}=1", "--output", run),
-        ("train", recipe, f"run.report_to={EVIL}", "--output", run),
-        ("train", recipe, f"run.callbacks=[{{name: '{EVIL}'}}]", "--output", run),
-        ("data", recipe, f"data.columns={{question: '{EVIL}'}}"),
-        ("reward", "test", f"{hostile / f'rewards{EVIL}.py'}:broken", "--text", "x"),
-        ("eval", f"no checkpoint {EVIL}"),
-        (EVIL,),
-        ("train", recipe, f"--{EVIL}"),
-    ):
-        answer = motet_command(capsys, *arguments)
-        assert_plain(answer)
-        assert answer.code == 2, (arguments, answer)
-
-
 def test_tables_bars_and_headings_show_texts_as_they_are():
     file = io.StringIO()
     console = Terminal(file=file, width=200)
     row = {"rows": 1, "k": 1, "mean": 0.5, "interval": 0.1, "greedy": 0.5, "by_row": [0.5], "by_row_greedy": [0.5]}
-    results = {EVIL: {EVIL: SweepResult((0.1, 0.1), (0.1, 0.1), (0.1,))}}
+    results = {EVIL: {COLUMNS[0]: SweepResult((0.1, 0.1), (0.1, 0.1), (0.1,))}}
     sweep = SimpleNamespace(seeds=[0], baseline=EVIL, budget=lambda name: {EVIL: 3})
     console.print(sweep_table(sweep, results))
     with RunCount(console, 2).run(EVIL):
