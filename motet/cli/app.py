@@ -37,6 +37,7 @@ from motet.cli.ray_options import (
 from motet.cli.report_command import report
 from motet.cli.reward_commands import reward, rewards
 from motet.cli.serve import serve
+from motet.cli.share_commands import card, demo, push
 
 app = typer.Typer(
     add_completion=False,
@@ -175,7 +176,9 @@ def serve_rewards(
 
 @app.command()
 def merge(
-    models: Annotated[list[Path], typer.Argument(help="Two or more checkpoints, LoRA adapters or run folders.")],
+    models: Annotated[
+        list[Path], typer.Argument(help="Checkpoints, LoRA adapters or run folders; one adapter for --method average.")
+    ],
     *,
     out: Annotated[Path, typer.Option("--out", help="New folder to write.")],
     base: Annotated[Path | None, typer.Option("--base", help="Checkpoint that the models were trained from.")] = None,
@@ -326,4 +329,7 @@ app.command()(report)
 app.command()(rewards)
 app.add_typer(reward, name="reward")
 app.command()(serve)
+app.command()(card)
+app.command()(push)
+app.command()(demo)
 app.add_typer(bench, name="bench")

@@ -67,14 +67,15 @@ def merge_folders(
 ) -> MergeResult:
     """Merge checkpoint folders (full or LoRA adapters) into the new folder `out`, which is written atomically.
 
-    `method` is one of METHODS; all but average need the `base` that the models were trained from.
+    `method` is one of METHODS; all but average need the `base` that the models were trained from. The average of one
+    LoRA adapter is its base with the adapter applied.
 
     Raises ConfigError if the method does not fit the number of models, CheckpointError if the folders do not fit each
     other, RunFolderError if `out` exists and is not empty, NumericsError if a merged value is not finite.
     """
-    _check_method(len(models), method, base)
-    start = time.monotonic()
     models = [_resolve(model) for model in models]
+    _check_method(models, method, base)
+    start = time.monotonic()
     model_weights = [open_weights(folder) for folder in models]
     base_weights = None if base is None else open_weights(base)
     _check_same_tensors([*model_weights, *([] if base_weights is None else [base_weights])])
@@ -142,11 +143,15 @@ class _TensorMerger:
         return add_delta(base, merged)
 
 
-def _check_method(count: int, method: str, base: Path | None) -> None:
+def _check_method(models: Sequence[Path], method: str, base: Path | None) -> None:
+    count = len(models)
     if method not in METHODS:
         raise ConfigError(f"method={method!r} is not a merge method.", fix=f"use one of {', '.join(METHODS)}.")
-    if count < 2:
-        raise ConfigError(f"A merge needs at least two models, not {count}.", fix="name another checkpoint folder.")
+    if count < 2 and not (count == 1 and method == "average" and (models[0] / CONFIG).is_file()):
+        raise ConfigError(
+            f"A merge needs at least two models, not {count}.",
+            fix="name another checkpoint folder; one LoRA adapter is merged into its base with method average.",
+        )
     if method == "gaussian" and count != 2:
         raise ConfigError(f"method='gaussian' merges two models, not {count}.", fix="use method average or norm.")
     if method == "average" and base is not None:

@@ -35,7 +35,8 @@ def test_help_needs_no_torch():
     done = python("-m", "motet", "--help")
     assert done.returncode == 0 and done.stderr == ""
     commands = (
-        "train sft sweep eval sample ask merge convert curate bench estimate config data rewards reward serve doctor"
+        "train sft sweep eval sample ask merge convert curate bench estimate config data rewards reward serve doctor "
+        "card push demo"
     )
     for command in commands.split():
         assert command in done.stdout

@@ -71,6 +71,15 @@ def test_products_merge(adapters: Any, tiny_checkpoint: Path, tmp_path: Path) ->
     assert num_changed == 2 * 7  # seven adapted layers in each of two blocks, and nothing else
 
 
+def test_the_average_of_one_adapter_is_its_base_with_it(adapters: Any, tmp_path: Path) -> None:
+    folder, weights = adapters[0]
+    merge_folders([folder], tmp_path / "out", method="average")
+    found = motet.load_policy(tmp_path / "out").model.state_dict()
+    assert set(found) == set(weights)
+    for name, weight in weights.items():
+        torch.testing.assert_close(found[name], weight, atol=1e-6, rtol=0)
+
+
 def test_averaging_factors_would_give_another_result(adapters: Any, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Averaging A and B separately is far from the mean of the products, which is written."""
     # of the same rank, or the factors could not be averaged

@@ -1,0 +1,203 @@
+"""The model card of a run or a checkpoint: what it is, how it was trained, what was measured before and after."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from motet.config import Recipe, load_recipe
+from motet.core.errors import CheckpointError
+from motet.report.learning_curve import has_plots, learning_curve
+from motet.report.markdown import code_block, escape_markdown, markdown_table
+from motet.report.run_dir import RECIPE, START, RunFolder
+from motet.training.suites import resolve_suite
+from motet.weights.locate import CONFIG, best_checkpoint, resolve_checkpoint, step_of
+
+README, CURVE = "README.md", "curve.png"
+GRIDS = ("before.png", "after.png")
+ADAPTER, PIPELINE = "adapter_config.json", "model_index.json"
+PIPELINE_LORA = "lora", "pytorch_lora_weights.safetensors"
+"""Folder and file of a pipeline's adapter, which the weights beside it already contain."""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_CITATION = """@software{{motet,
+  title = {{motet: reinforcement-learning post-training of unified multimodal models}},
+  version = {{{version}}}
+}}"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is described: a checkpoint, and the run that wrote it, if it is known."""
+
+    checkpoint: Path
+    run: RunFolder | None
+    recipe: Recipe | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """The text of README.md, and the files that it shows, by name; `notes` say what it lacks and why."""
+
+    text: str
+    files: dict[str, bytes]
+    notes: tuple[str, ...]
+
+
+def find_source(path: Path, *, best: bool = False) -> Source:
+    """The newest (or best) checkpoint of a run folder, or a checkpoint folder with the run that it lies in.
+
+    Raises CheckpointError for a folder without weights.
+    """
+    run = path if (path / RECIPE).is_file() else path.parent.parent
+    checkpoint = Path(resolve_checkpoint(path))
+    if best:
+        found = best_checkpoint(path / "checkpoints")
+        if found is None:
+            raise CheckpointError(
+                f"{str(path)!r} does not name a best checkpoint.",
+                fix="leave out --best, or train with the callback best_checkpoint.",
+            )
+        checkpoint = found
+    if not any((checkpoint / name).is_file() for name in (CONFIG, ADAPTER, PIPELINE)):
+        raise CheckpointError(
+            f"{str(path)!r} is neither a run with a checkpoint nor a checkpoint.",
+            fix="name a run folder, one of its stages, or a checkpoint folder.",
+        )
+    if not (run / RECIPE).is_file() or not checkpoint.is_relative_to(run):
+        return Source(checkpoint, None, None)
+    return Source(checkpoint, RunFolder(run, resume=True), load_recipe(run / RECIPE))
+
+
+def hub_id(text: Any) -> str | None:
+    """The text if it has the form OWNER/NAME of a hub id and is not a local folder, else None."""
+    is_id = isinstance(text, str) and _HUB_ID.fullmatch(text) and not Path(text).exists()
+    return text if is_id else None
+
+
+def make_card(source: Source, repo: str | None = None, *, base: str | None = None, license: str | None = None) -> Card:
+    """The card, for the hub's repository `repo` if known. `base` and `license` are ids of the hub."""
+    from huggingface_hub import ModelCardData
+
+    recipe, notes = source.recipe, list[str]()
+    base = base or hub_id(recipe.policy.path if recipe else _adapter_base(source.checkpoint))
+    metadata = ModelCardData(
+        base_model=base, library_name=_library(source.checkpoint), license=license, tags=_tags(recipe)
+    )
+    files: dict[str, bytes] = {}
+    title = escape_markdown((repo or (source.run.path if source.run else source.checkpoint).name).split("/")[-1])
+    parts = [f"# {title}", _summary(source, base), _results(source), *_pictures(source, files, notes)]
+    parts += ["## Use", code_block(_usage(source.checkpoint, repo or "OWNER/NAME", base), "python")]
+    parts += _training(source)
+    parts += [
+        "## Licence",
+        _license(license, notes),
+        "## Citation",
+        code_block(_CITATION.format(version=version("motet"))),
+    ]
+    text = f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
+    return Card(text, files, tuple(notes))
+
+
+def _summary(source: Source, base: str | None) -> str:
+    recipe = source.recipe
+    if recipe is None:
+        return f"A checkpoint of motet {version('motet')}. The run that wrote it is not known."
+    start = base or Path(recipe.policy.path).name
+    tracks = recipe.resolved_tracks().values()
+    scenarios = ", ".join(sorted({f"`{track.scenario.name}`" for track in tracks}))
+    rewards = ", ".join(sorted({escape_markdown(reward.name) for track in tracks for reward in track.rewards}))
+    how = (
+        f"by reinforcement learning ({escape_markdown(recipe.algorithm.loss.name)}) on the rewards {rewards}"
+        if rewards
+        else "by SFT"
+    )
+    trained = f"{escape_markdown(start)}, trained {how}; scenarios: {scenarios}."
+    return f"{trained} Made with motet {version('motet')}.\n\n{escape_markdown(recipe.description or '')}".rstrip()
+
+
+def _results(source: Source) -> str:
+    """The evaluations before and after training as one table."""
+    if source.run is None or source.recipe is None:
+        return ""
+    summary, suite = source.run.read_json("summary.json") or {}, resolve_suite(source.recipe)
+    before = summary.get("before") or source.run.read_json("before.json")
+    tables = {name: table for name, table in (("before", before), ("after", summary.get("after"))) if table}
+    if suite is None or not tables:
+        return ""
+    heading = f"## Evaluation\n\nSuite `{escape_markdown(source.recipe.eval.suite.name)}`, of this run"
+    return f"{heading} (one seed); \u00b1 is a 95 % interval.\n\n{markdown_table(suite.show(tables))}"
+
+
+def _pictures(source: Source, files: dict[str, bytes], notes: list[str]) -> list[str]:
+    """References to the learning curve and the grids, which are added to `files`."""
+    if source.run is None:
+        return []
+    curve = learning_curve(source.run.read_metrics()) if has_plots() else None
+    if curve is not None:
+        files[CURVE] = curve
+    elif not has_plots():
+        notes.append('The card has no learning curve, which needs matplotlib: pip install "motet[plots]".')
+    grids = {name: source.run.path / name for name in GRIDS if (source.run.path / name).is_file()}
+    files |= {name: path.read_bytes() for name, path in grids.items()}
+    titles = {CURVE: "Learning curve", "before.png": "Samples before training", "after.png": "Samples after training"}
+    return [f"![{titles[name]}]({name})" for name in titles if name in files]
+
+
+def _training(source: Source) -> list[str]:
+    if source.run is None or source.recipe is None:
+        return []
+    from motet.config import to_yaml
+
+    summary, start = source.run.read_json("summary.json") or {}, source.run.read_json(START) or {}
+    steps = step_of(source.checkpoint)
+    facts = [f"seed {source.recipe.run.seed}", f"{steps} steps" if steps >= 0 else ""]
+    facts += [f"{summary['seconds']} s of training" if summary.get("seconds") else ""]
+    facts += [f"start: {escape_markdown(str(digest))}" for digest in start.values() if digest]
+    return ["## Training", ", ".join(fact for fact in facts if fact) + ".", code_block(to_yaml(source.recipe), "yaml")]
+
+
+def _usage(checkpoint: Path, repo: str, base: str | None) -> str:
+    """How the libraries load it."""
+    if (checkpoint / ADAPTER).is_file():
+        load = f'model = PeftModel.from_pretrained(base, "{repo}")'
+        return f"from peft import PeftModel\n\n# base: {base or 'the base model'}, loaded with transformers\n{load}"
+    if (checkpoint / PIPELINE).is_file():
+        load = f'from diffusers import DiffusionPipeline\n\npipeline = DiffusionPipeline.from_pretrained("{repo}")'
+        folder, file = PIPELINE_LORA
+        options = f'"{repo}", subfolder="{folder}", weight_name="{file}"'
+        lora = f"\n# or the adapter alone, onto the base: pipeline.load_lora_weights({options})"
+        return load + lora * (checkpoint / folder / file).is_file()
+    names = json.loads((checkpoint / CONFIG).read_text(encoding="utf-8")).get("architectures") or []
+    if len(names) == 1 and str(names[0]).isidentifier():
+        return f'from transformers import {names[0]}\n\nmodel = {names[0]}.from_pretrained("{repo}")'
+    return f'import motet\n\npolicy = motet.load_policy("{repo}")'
+
+
+def _library(checkpoint: Path) -> str:
+    if (checkpoint / ADAPTER).is_file():
+        return "peft"
+    return "diffusers" if (checkpoint / PIPELINE).is_file() else "transformers"
+
+
+def _tags(recipe: Recipe | None) -> list[str]:
+    if recipe is None:
+        return ["motet"]
+    tracks = recipe.resolved_tracks().values()
+    names = [recipe.algorithm.loss.name] if any(track.rewards for track in tracks) else ["sft"]
+    return ["motet", *("reinforcement-learning" for name in names if name != "sft"), *names]
+
+
+def _license(license: str | None, notes: list[str]) -> str:
+    if license is not None:
+        return escape_markdown(license)
+    notes.append("The card states no licence: add --license ID, such as apache-2.0; that of the base model applies.")
+    return "Not stated. The licence of the base model applies to these weights too."
+
+
+def _adapter_base(checkpoint: Path) -> Any:
+    path = checkpoint / ADAPTER
+    return json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path") if path.is_file() else None
