@@ -14,7 +14,7 @@ from motet.report.terminal import Terminal, say
 
 
 def card(run: Path, out: Path | None, *, base: str | None, license: str | None, best: bool, overwrite: bool) -> None:
-    """Write the card and its pictures, and print its path."""
+    """Write the card and its images, and print its path."""
     folder = out or run / "card"
     check_output("--out", folder / README, overwrite=overwrite)
     made = make_card(find_source(run, best=best), base=base, license=license)

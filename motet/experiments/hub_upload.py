@@ -31,7 +31,7 @@ class Extra(NamedTuple):
 
 
 def files_to_upload(source: Source, card: Card, base: str | None, extra: Extra) -> dict[str, Path | bytes]:
-    """The checkpoint's files, the card and its pictures, by their path in the repository.
+    """The checkpoint's files, the card and its images, by their path in the repository.
 
     An adapter names its base by a hub id, `base` if given; raises ConfigError for one that names a local folder.
     """

@@ -89,7 +89,7 @@ def make_card(source: Source, repo: str | None = None, *, base: str | None = Non
     )
     files: dict[str, bytes] = {}
     title = escape_markdown((repo or (source.run.path if source.run else source.checkpoint).name).split("/")[-1])
-    parts = [f"# {title}", _summary(source, base), _results(source), *_pictures(source, files, notes)]
+    parts = [f"# {title}", _summary(source, base), _results(source), *_images(source, files, notes)]
     parts += ["## Use", code_block(_usage(source.checkpoint, repo or "OWNER/NAME", base), "python")]
     parts += _training(source)
     parts += [
@@ -132,8 +132,8 @@ def _results(source: Source) -> str:
     return f"{heading} (one seed); \u00b1 is a 95 % interval.\n\n{markdown_table(suite.show(tables))}"
 
 
-def _pictures(source: Source, files: dict[str, bytes], notes: list[str]) -> list[str]:
-    """References to the learning curve and the grids, which are added to `files`."""
+def _images(source: Source, files: dict[str, bytes], notes: list[str]) -> list[str]:
+    """References to the learning curve and the grids of images, which are added to `files`."""
     if source.run is None:
         return []
     curve = learning_curve(source.run.read_metrics()) if has_plots() else None

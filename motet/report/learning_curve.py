@@ -1,4 +1,4 @@
-"""The learning curve of a run as a picture."""
+"""The learning curve of a run as an image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SMOOTHED = 20
 
 
 def has_plots() -> bool:
-    """Whether matplotlib, which draws the curve, is installed (`pip install "motet[plots]"`)."""
+    """Whether matplotlib, which plots the curve, is installed (`pip install "motet[plots]"`)."""
     return find_spec("matplotlib") is not None
 
 

@@ -37,7 +37,7 @@ def test_an_installation_without_the_files_says_so(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_the_demo_runs_from_a_wheel_in_an_empty_folder(tmp_path):
-    """The wheel is installed without dependencies; a path file lends it those of this environment."""
+    """The wheel is installed without dependencies; a .pth file adds those of this environment."""
 
     def run(*command, cwd=ROOT):
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -140,8 +140,8 @@ def test_upload_makes_the_repository_and_sends_the_files(run, monkeypatch):
 
 def test_without_a_token_or_a_repository_id_nothing_is_sent(run, monkeypatch, capsys):
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
-    refused = motet_command(capsys, "push", str(run), "me/shapes")
-    assert refused.code == 2 and "no token" in refused.err and "hf auth login" in refused.err
+    rejected = motet_command(capsys, "push", str(run), "me/shapes")
+    assert rejected.code == 2 and "no token" in rejected.err and "hf auth login" in rejected.err
     invalid = motet_command(capsys, "push", str(run), "me//x y")
     assert invalid.code == 2 and "is not a hub id" in invalid.err and "OWNER/NAME" in invalid.err
 
