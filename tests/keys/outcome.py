@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import motet.distributed.parallel
+import motet.training.fixed_prompts
 from motet.config import parse_recipe
 from motet.core.errors import MotetError
 from motet.experiments.single_run import run_sft, run_training
@@ -61,6 +62,7 @@ def counted(outcome: Outcome) -> Iterator[None]:
         return policy
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(motet.training.fixed_prompts, "PROMPTS", 1)  # each run records them at every step
         patch.setattr(torch.nn.functional, "linear", counting_linear)
         patch.setattr(torch, "set_num_threads", lambda count: outcome.setdefault("work/threads", count))
         patch.setattr(motet.distributed.parallel, "load_policy", counting_policy)

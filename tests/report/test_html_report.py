@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -16,6 +18,9 @@ HOSTILE = (
     "<script>alert(1)</script>\"'`</script><img src=x onerror=alert(2)> data:text/html,<b>x</b> "
     "\x1b[31mred\x1b[0m \u202eoverride {{ 7 * 7 }} {% raw %} <!-- & ]]> \ud800"
 )
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+ATTACK = "<script>document.title = 'owned'</script>"
 
 
 class Page(HTMLParser):
@@ -83,8 +88,18 @@ def report(*folders, out):
 
 def test_the_page_shows_what_a_run_recorded(tmp_path):
     page = report(write_run(tmp_path / "run"), out=tmp_path / "report.html")
-    for text in ("a run", "finished", "40.0 ± 10.0 %", "+30.0", "50.0 % → 90.0 %", "−0.50", "not trained", "thought"):
+    for text in (
+        "a run",
+        "finished",
+        "40.0 ± 10.0 %",
+        "+30.0 ± 0.0 pts",
+        "50.0 % → 90.0 %",
+        "−0.50",
+        "not trained",
+        "thought",
+    ):
         assert text.replace("−", "-") in page.text.replace("−", "-"), text
+    assert "step 3\n0.2 ± 0.196" in page.text  # 1.96 * 0.2 / sqrt(4 groups)
     assert "a red circle" in page.text and "2 failed rollouts" in page.text and "rollout 28.6 %" in page.text
     images = [attributes for tag, attributes in page.elements if tag == "img"]
     assert len(images) == 3 and all(image["src"].startswith("data:image/webp;base64,") for image in images)
@@ -172,3 +187,28 @@ def test_a_chart_has_a_band_where_intervals_are_known_and_means_of_long_runs():
     assert "polygon" in chart.svg and chart.note == "each point is the mean of 3 steps"
     assert "polygon" not in line_chart("short", [Series("run", [(1.0, float("nan"), 0.1), (2.0, 1.0, None)])]).svg
     assert line_chart("none", [Series("run", [])]).svg == ""
+
+
+def dom_in_browser(path):
+    """The page as the browser has it after its scripts ran."""
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{path}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="needs chromium")
+def test_in_a_browser_only_the_own_script_runs(tmp_path):
+    folder = write_run(tmp_path / "run", ATTACK + HOSTILE)
+    first = json.loads((folder / "rollouts" / "step_000002.json").read_text())
+    (folder / "rollouts" / "step_000004.json").write_text(json.dumps(first))  # two steps: the script adds a slider
+    path = write_report([folder], tmp_path / "report.html")
+    assert 'class="slider"' not in path.read_text("utf-8")
+    shown = dom_in_browser(path)
+    assert 'class="slider"' in shown and "<title>run – motet report</title>" in shown and 'type="range"' in shown
+    assert not any("onerror" in attributes for _, attributes in Page(shown).elements)
+    path.write_text(path.read_text("utf-8").replace("</main>", f"{ATTACK}</main>"), "utf-8")  # even if it were markup
+    shown = dom_in_browser(path)
+    assert 'class="slider"' in shown and "<title>run – motet report</title>" in shown
+    unprotected = re.sub("<meta http-equiv[^>]*>", "", path.read_text("utf-8"))
+    path.write_text(unprotected, "utf-8")
+    assert "<title>owned</title>" in dom_in_browser(path)  # the attack works without the policy

@@ -106,7 +106,7 @@ def trained(tiny_checkpoint, tmp_path_factory):
     for every in (2, 1000):
         recipe = parse_recipe(mapping(tiny_checkpoint, run={"steps": 3, "log_samples_every": every}))
         runs.append(tmp_path_factory.mktemp("runs") / "run")
-        run_training(recipe, RunFolder(runs[-1], resume=False), "")
+        run_training(recipe, RunFolder(runs[-1], resume=False), "", preflight=False)
     return runs
 
 
