@@ -16,6 +16,7 @@ left. One of the rewards draws random numbers that motet does not key. Exit stat
 from __future__ import annotations
 
 import argparse
+import difflib
 import hashlib
 import json
 import os
@@ -41,7 +42,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "Agg",
 }
-CLOCKS = ("time/", "step_time", "seconds", "images_per_second")
+CLOCKS = ("time/", "step_time", "seconds", "images_per_second", "memory/")
 WORLD = {"canvas": 16, "grid": 2, "max_objects": 3, "max_count": 3}
 STOPPED = 130
 """Exit status of a run that a signal asked to save and stop."""
@@ -49,9 +50,22 @@ PATIENCE = 600.0
 """Seconds after which a life that does not end is an error."""
 
 
-def unkeyed(completions: list[Any], **_: Any) -> list[float]:
-    """A reward that draws from the global generator of Python."""
-    return [random.random() for _ in completions]
+def noisy(completions: list[Any], solution: list[str], target: list[Any], **_: Any) -> list[float]:
+    """How much a text is like the solution and an image like the target, and noise of Python's global generator."""
+    return [likeness(*both) + 0.01 * random.random() for both in zip(completions, solution, target, strict=True)]
+
+
+def likeness(completion: list[dict[str, Any]], solution: str, target: Any) -> float:
+    """Of the last part of a completion."""
+    from PIL import ImageChops, ImageStat
+
+    content = completion[-1]["content"]
+    part = {"type": "text", "text": content} if isinstance(content, str) else content[-1]
+    if part["type"] == "text":
+        return difflib.SequenceMatcher(None, part["text"], solution, autojunk=False).ratio()
+    image = part["image"].convert("RGB")
+    difference = ImageChops.difference(image, target.convert("RGB").resize(image.size))
+    return 1 - sum(ImageStat.Stat(difference).mean) / (3 * 255)
 
 
 # --- what is run
@@ -76,7 +90,7 @@ def tiny_checkpoint(folder: Path) -> Path:
 
 def recipes(checkpoint: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     """Case -> command and recipe."""
-    reward = f"{Path(__file__).resolve()}:unkeyed"
+    reward = f"{Path(__file__).resolve()}:noisy"
     run = {"steps": 6, "prompts_per_step": 1, "threads": 1, "save_every": 1, "keep_checkpoints": 2}
     shared = {
         "policy": {"path": str(checkpoint), "device": "cpu", "dtype": "float32", "rollout_dtype": "float32"},
