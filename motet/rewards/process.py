@@ -1,21 +1,16 @@
 """A reward in a worker process (`on_failure.process`): killed when a call takes too long, started again when it died.
 
-The processes exchange frames over pipes, four bytes of length and JSON with images as PNG (`motet.rewards.worker` is
-the other side). Nothing is unpickled.
+The messages are JSON with images as PNG (`motet.rewards.worker` is the other side).
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Mapping
-from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
 from motet.core.errors import ConfigError, DataError, MotetError, RewardError
 from motet.core.registry import PYTHON
@@ -23,26 +18,11 @@ from motet.rewards.base import BoundReward
 from motet.rewards.failures import LostCall, Unscored, Value
 from motet.rewards.remote.protocol import encode_arguments
 from motet.rewards.waiting import DeadlineExceeded, await_on_thread
+from motet.rewards.worker_process import WorkerProcess
 
 START_TIMEOUT = 600.0
 """Seconds that a process may take to import what it needs and to load the reward's models."""
 _ERRORS: dict[str, type[MotetError]] = {kind.__name__: kind for kind in (ConfigError, DataError, RewardError)}
-
-
-def write_frame(stream: IO[bytes], message: Any) -> None:
-    """Send a message."""
-    body = json.dumps(message).encode()
-    stream.write(len(body).to_bytes(4, "big") + body)
-    stream.flush()
-
-
-def read_frame(stream: IO[bytes]) -> Any:
-    """The next message. Raises EOFError at the end of the stream."""
-    size = int.from_bytes(stream.read(4), "big")
-    body = stream.read(size)
-    if not size or len(body) < size:
-        raise EOFError
-    return json.loads(body)
 
 
 def check_process(reward: BoundReward) -> None:
@@ -70,7 +50,7 @@ class ProcessReward:
         self._hello = {"name": reward.name, "config": plain.model_dump(mode="json"), "device": device}
         self._hello["acts"] = dict(reward.scenario_acts)
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: WorkerProcess | None = None
         self._start()
 
     async def __call__(self, **arguments: Any) -> list[Value]:
@@ -100,10 +80,8 @@ class ProcessReward:
             return _result(self._exchange(request, self.timeout))
 
     def _start(self) -> None:
-        command = [sys.executable, "-m", "motet.rewards.worker"]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True)
-        weakref.finalize(self, _close, self._process)
+        self._process = WorkerProcess([sys.executable, "-m", "motet.rewards.worker"])
+        weakref.finalize(self, WorkerProcess.close, self._process)
         try:
             _result(self._exchange(self._hello, START_TIMEOUT))
         except DeadlineExceeded:
@@ -115,32 +93,18 @@ class ProcessReward:
     def _exchange(self, message: Mapping[str, Any], limit: float | None) -> Any:
         """Send a message and read the reply, within a limit in seconds; otherwise the process is ended."""
         process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            _end(process)
-
-        timer = None if limit is None else threading.Timer(limit, stop)
-        if timer is not None:
-            timer.daemon = True
-            timer.start()
+        assert process is not None
         try:
-            write_frame(process.stdin, message)
-            return read_frame(process.stdout)
-        except (OSError, EOFError, ValueError):
+            return json.loads(process.exchange(json.dumps(message).encode(), limit))
+        except (DeadlineExceeded, EOFError, ValueError) as error:
             self._process = None
-            _close(process)
-            if late.is_set():
-                raise DeadlineExceeded from None
+            code = process.close()
+            if isinstance(error, DeadlineExceeded):
+                raise
             raise LostCall(
-                f"The process of reward {self.name!r} ended with status {process.returncode} during a call.",
+                f"The process of reward {self.name!r} ended with status {code} during a call.",
                 fix="see its messages above; a function in a worker process must not end it.",
             ) from None
-        finally:
-            if timer is not None:
-                timer.cancel()
 
 
 def _result(reply: Any) -> Any:
@@ -149,16 +113,3 @@ def _result(reply: Any) -> Any:
     if error is not None:
         raise _ERRORS.get(error["kind"], RewardError)(error["problem"], fix=error["fix"])
     return reply
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and whatever it started."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _close(process: subprocess.Popen[bytes]) -> None:
-    """End the process and close its pipes."""
-    _end(process)
-    with suppress(OSError, ValueError):
-        process.communicate()

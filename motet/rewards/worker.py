@@ -1,16 +1,11 @@
 """The worker process of a reward: `python -m motet.rewards.worker`, started by `motet.rewards.process`.
 
-It reads and writes frames on its standard input and output. The first one it reads says which reward to load; every
-further one holds the arguments of a call. It ends with its input.
+The first message says which reward to load; every further one holds the arguments of a call.
 """
 
 from __future__ import annotations
 
-import os
-import queue
-import signal
-import sys
-import threading
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,9 +18,9 @@ from motet.rewards.base import BoundReward, bind_policy
 from motet.rewards.calling import call_once
 from motet.rewards.failures import Unscored
 from motet.rewards.no_policy import NoPolicy
-from motet.rewards.process import read_frame, write_frame
 from motet.rewards.remote.protocol import ScoreRequest, decode_arguments
 from motet.rewards.resolving import resolve
+from motet.rewards.worker_process import answer_messages
 
 
 def load(hello: Mapping[str, Any]) -> BoundReward:
@@ -52,42 +47,31 @@ def score(reward: BoundReward, message: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Answer frames until the input ends."""
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a reward prints must not be between the frames
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends this process
-    messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(messages,), daemon=True).start()
-    reward: BoundReward | None = None
-    while True:
-        message = messages.get()
+class _Worker:
+    """Answers the first message by loading the reward, every further one by a call."""
+
+    def __init__(self) -> None:
+        self._reward: BoundReward | None = None
+
+    def __call__(self, body: bytes) -> bytes:
+        message = json.loads(body)
         try:
-            if reward is None:
-                reward, reply = load(message), {}
+            if self._reward is None:
+                self._reward, reply = load(message), {}
             else:
-                reply = score(reward, message)
+                reply = score(self._reward, message)
         except (Exception, SystemExit) as error:
             known = (
                 error if isinstance(error, MotetError) else RewardError(first_line(error), fix="correct the reward.")
             )
             reply = {"error": {"kind": type(known).__name__, "problem": known.problem, "fix": known.fix}}
         try:
-            write_frame(replies, reply)
+            return json.dumps(reply).encode()
         except (TypeError, ValueError) as error:
             problem = f"What the reward logged cannot be sent: {first_line(error)}."
             fix = "log numbers, texts and lists of them."
-            write_frame(replies, {"error": {"kind": "RewardError", "problem": problem, "fix": fix}})
-
-
-def _read(messages: queue.SimpleQueue[Any]) -> None:
-    """Hand over the messages; end the process at once with its input, even while the reward hangs."""
-    while True:
-        try:
-            messages.put(read_frame(sys.stdin.buffer))
-        except EOFError:
-            os._exit(0)
+            return json.dumps({"error": {"kind": "RewardError", "problem": problem, "fix": fix}}).encode()
 
 
 if __name__ == "__main__":
-    main()
+    answer_messages(_Worker())

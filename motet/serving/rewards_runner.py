@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
+from pydantic import BaseModel
+
 from motet.core.errors import ConfigError, MotetError, RewardError
 from motet.core.registry import first_line
 from motet.report.terminal import say
 from motet.rewards.remote.protocol import ScoreReply, ScoreRequest, ServedRewardInfo, parse_reply
-from motet.rewards.waiting import future_on_thread
+from motet.rewards.waiting import DeadlineExceeded, future_on_thread
+from motet.rewards.worker_process import WorkerProcess
 from motet.serving.http import HttpError
 from motet.serving.rewards_config import ServedReward
 from motet.serving.rewards_loading import LoadedReward, load_models, resolve_served
 from motet.serving.rewards_scoring import score
-from motet.serving.rewards_worker import HEADER, Hello, frame
+from motet.serving.rewards_worker import Hello
 
 RETRY_AFTER = 2
 """Seconds after which a client may ask again while a reward is not ready."""
@@ -131,7 +131,7 @@ class ProcessRunner:
 
     def __init__(self, served: ServedReward) -> None:
         self._served = served
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: WorkerProcess | None = None
         self._restarting: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._calling = False
@@ -143,19 +143,16 @@ class ProcessRunner:
         """As `Runner.start`."""
         served = self._served
         command = [served.python or sys.executable, "-m", _MODULE]
-        pipe = asyncio.subprocess.PIPE
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *command, stdin=pipe, stdout=pipe, start_new_session=True
-            )
+            self._process = WorkerProcess(command)
         except OSError as error:
             raise ConfigError(
                 f"python={command[0]!r} of reward {served.name!r} cannot be started: {error.strerror}.",
                 fix="name the Python of a virtual environment: path/to/venv/bin/python.",
             ) from None
         try:
-            hello = Hello.model_validate_json(await self._exchange(frame(served)))
-        except (OSError, EOFError, ValueError):
+            hello = Hello.model_validate_json(await self._exchange(served, None))
+        except (EOFError, ValueError):
             code = await self._kill()
             raise ConfigError(
                 f"The process of reward {served.name!r} ended with status {code} while it loaded.",
@@ -172,12 +169,12 @@ class ProcessRunner:
         """As `Runner.score`."""
         self._calling = True
         try:
-            async with asyncio.timeout(self._served.timeout):
-                return parse_reply(await self._exchange(frame(request)), len(request.completions))
-        except TimeoutError:
+            body = await self._exchange(request, self._served.timeout)
+            return parse_reply(body, len(request.completions))
+        except DeadlineExceeded:
             await self._restart(f"took longer than {self._served.timeout:g} s and was killed")
             raise _too_long(self._served) from None
-        except (OSError, EOFError, RewardError) as error:
+        except (EOFError, RewardError) as error:
             await self._died(error)
         finally:
             self._calling = False
@@ -188,18 +185,15 @@ class ProcessRunner:
             self._restarting.cancel()
         await self._kill()
 
-    async def _exchange(self, message: bytes) -> bytes:
-        """Send one frame and read one. Raises OSError or EOFError when the process is gone."""
-        process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None
-        process.stdin.write(message)
-        await process.stdin.drain()
-        size = int.from_bytes(await process.stdout.readexactly(HEADER), "big")
-        return await process.stdout.readexactly(size)
+    async def _exchange(self, message: BaseModel, limit: float | None) -> bytes:
+        """The answer to a message. Raises EOFError when the process is gone, DeadlineExceeded after its limit."""
+        process, body = self._process, message.model_dump_json().encode()
+        assert process is not None
+        return await future_on_thread(lambda: process.exchange(body, limit))
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+    async def _watch(self, process: WorkerProcess) -> None:
         """Start it again if it ends between calls."""
-        await process.wait()
+        await future_on_thread(process.wait)
         if self._process is process and not self._calling:
             await self._restart("ended")
 
@@ -237,6 +231,4 @@ class ProcessRunner:
         if self._process is None:
             return None
         process, self._process = self._process, None
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        return await process.wait()
+        return await future_on_thread(process.close)

@@ -1,4 +1,4 @@
-"""Speaks the frames of `motet.serving.rewards_worker` without importing anything: a worker that starts at once.
+"""Speaks the frames of `motet.rewards.worker_process` without importing anything: a worker that starts at once.
 
 The environment variable STUB_START decides how: "error" (says so), "exit" (ends), else it serves.
 """
