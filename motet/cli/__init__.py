@@ -23,8 +23,7 @@ from motet.training.signals import Stopped, end_now, threads_hold
 def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry point; `arguments` default to `sys.argv[1:]`."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if not (sys.stderr and sys.stderr.isatty()):  # on a terminal downloads have their own bars
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    _show_bars_of_downloads_only()
     open_standard_streams()
     warnings.formatwarning = _one_line
     try:
@@ -50,6 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if threads_hold():
             end_now()
         raise SystemExit(130) from None
+
+
+def _show_bars_of_downloads_only() -> None:
+    """Of the bars of Hugging Face's libraries, those of downloads are shown, and only on a terminal."""
+    if not (sys.stderr and sys.stderr.isatty()):
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    elif "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ:
+        from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+        disable_progress_bars()  # transformers asks when it is imported
+        enable_progress_bars("huggingface_hub")
 
 
 def _require_one_process(arguments: Sequence[str]) -> None:
