@@ -7,13 +7,14 @@ from pathlib import Path
 import motet
 from motet.cli.train import train
 from motet.core.errors import ConfigError
+from motet.report.resume_mode import ResumeChoice
 
 RECIPE, CHECKPOINT = "shapes_demo.yaml", "shapes_janus"
 EVAL_SHARE = 0.2
 """Minutes of one evaluation per minute of training."""
 
 
-def demo(output: Path, minutes: float | None, seed: int, resume: bool) -> None:
+def demo(output: Path, minutes: float | None, seed: int, resume: ResumeChoice) -> None:
     """Train the small Janus of the demo and print the table before and after."""
     recipe, checkpoint = demo_files()
     overrides = [f"policy.path={checkpoint}", f"run.seed={seed}"]

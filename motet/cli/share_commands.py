@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from motet.cli.options import Overwrite, Resume
+from motet.cli.options import Overwrite, Resume, ResumeMode
 
 Shared = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, a stage of it, or a checkpoint folder.")]
 Base = Annotated[
@@ -62,9 +62,9 @@ def demo(
         float | None, typer.Option(min=0.05, help="Minutes of training; default: the recipe's, at most 7.5.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the run.")] = 0,
-    resume: Resume = False,
+    resume: Resume = ResumeMode.NO,
 ) -> None:
     """Train a small Janus on images and answers, and print a table before and after: 10 minutes on 2 CPU cores."""
     from motet.cli.demo import demo as run
 
-    run(output, minutes, seed, resume)
+    run(output, minutes, seed, resume.choice)

@@ -24,7 +24,7 @@ def test_it_trains_the_recipe_of_the_demo_on_its_checkpoint(monkeypatch, capsys)
     assert answer.code == 0
     ((path, output, overrides, resume),) = runs
     recipe = load_recipe(path, overrides)
-    assert output == Path("runs/x") and resume
+    assert output == Path("runs/x") and resume is True
     assert (recipe.run.minutes, recipe.eval.minutes, recipe.run.seed) == (0.5, 0.1, 3)
     assert (Path(recipe.policy.path) / "model.safetensors").is_file() and Path(recipe.policy.path).is_absolute()
 
