@@ -75,12 +75,12 @@ def render(word: str, canvas: int, font_size: int) -> Image.Image:
     """The word in black on white, each letter centred in a cell of the same width; capitals stand in the middle."""
     font, cell = _font(font_size), font_size * 7 // 9
     image = Image.new("RGB", (canvas, canvas), "white")
-    drawing = ImageDraw.Draw(image)
+    draw = ImageDraw.Draw(image)
     for place, letter in enumerate(word):
         left, _, right, _ = font.getbbox(letter, anchor="ls")
         middle = canvas / 2 + cell * (place - (len(word) - 1) / 2)
         at = (round(middle - (left + right) / 2), canvas // 2 + round(0.36 * font_size))
-        drawing.text(at, letter, font=font, fill="black", anchor="ls")
+        draw.text(at, letter, font=font, fill="black", anchor="ls")
     return image
 
 
