@@ -25,6 +25,7 @@ def check_before_first_step(context: RunContext, session: TrainingSetup, engines
         context.callbacks.callbacks.append(BoundsWatch(context.folder, rounds=rounds))
     if context.processes.broadcast(latest_checkpoint(context.folder.checkpoints)) is not None:
         return
+    context.folder.truncate_metrics(-1)  # what a run left that was killed before its first checkpoint
     if not wanted:
         if context.processes.is_main:
             warnings.warn("The checks before the first step are skipped.", stacklevel=2)
@@ -37,5 +38,5 @@ def check_before_first_step(context: RunContext, session: TrainingSetup, engines
     for result in report.results:
         for one in result.findings:
             context.folder.append_line(
-                WARNINGS, {"step": 0, "message": f"[{result.name}] {one.problem} Fix: {one.fix}"}
+                WARNINGS, {"step": -1, "message": f"[{result.name}] {one.problem} Fix: {one.fix}"}
             )

@@ -143,7 +143,10 @@ class RunFolder:
         return self._read_lines(METRICS)
 
     def truncate_metrics(self, step: int) -> None:
-        """Drop the lines of `step` and later, which a resumed run repeats, and incomplete lines; of warnings too."""
+        """Drop the lines of `step` and later, which a resumed run repeats, and incomplete lines; of warnings too.
+
+        A warning from before the first step has step -1.
+        """
         for name in (METRICS, FAILURES, WARNINGS):
             if (self.path / name).is_file():
                 kept = [line for line in self._read_lines(name) if line.get("step", -1) < step]

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from motet.core.atomic_files import sync_folder, sync_tree
-from motet.core.errors import CheckpointError, RunFolderError
+from motet.core.errors import CheckpointError, MotetError, RunFolderError
 from motet.core.registry import first_line
 from motet.weights.locate import CHECKSUMS, TRAINER_STATE
 
@@ -46,7 +46,8 @@ _DTYPES = {
 
 def is_write_error(error: Exception) -> bool:
     """Whether a file could not be written. `tokenizers` raises plain exceptions with the text of the system's error."""
-    return isinstance(error, OSError | SafetensorError) or "(os error " in str(error)
+    told = isinstance(error, MotetError)
+    return not told and (isinstance(error, OSError | SafetensorError) or "(os error " in str(error))
 
 
 @runtime_checkable

@@ -98,3 +98,4 @@ def test_errors_of_tokenizers_are_errors_of_writing(tmp_path):
     with largest_file(100), pytest.raises(Exception, match="os error") as error:
         tokenizer.save(str(tmp_path / "tokenizer.json"))
     assert is_write_error(error.value) and not is_write_error(RuntimeError("out of memory"))
+    assert not is_write_error(CheckpointError("it cannot be written: full (os error 28).", fix="free some space."))
