@@ -154,6 +154,9 @@ def test_a_prompt_that_lost_its_colours_is_compared_with_its_own_start(tmp_path)
         StopTraining, match=r"after step 10 1 of 1 prompts are beyond the limit of colour_modes: 'a cross'"
     ):
         resumed.on_step_end(10, {})
+    again = diversity(tmp_path, share=1.0).on_probe(20, probe(a_cross=FOUR, a_red_cross=closed))
+    assert again["monitor/prompts/colour_modes_beyond"] == 0.0  # the start is still that of step 0
+    assert '"colour_modes/a cross": 4.0' in (tmp_path / "monitors.json").read_text()
 
 
 def test_a_share_of_the_prompts_must_be_beyond_the_limit(tmp_path, recwarn):
