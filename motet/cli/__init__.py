@@ -27,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     open_standard_streams()
     warnings.formatwarning = _one_line
     try:
-        _require_one_process(sys.argv[1:] if arguments is None else arguments)
+        given = sys.argv[1:] if arguments is None else arguments
+        _check_printable(given)
+        _require_one_process(given)
         from motet.cli.app import app
 
         raise SystemExit(app(arguments, standalone_mode=True))
@@ -60,6 +62,15 @@ def _show_bars_of_downloads_only() -> None:
 
         disable_progress_bars()  # transformers asks when it is imported
         enable_progress_bars("huggingface_hub")
+
+
+def _check_printable(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for an unknown command or option that typer would print with its control characters."""
+    for place, argument in enumerate(arguments):
+        name = argument.partition("=")[0]
+        if (place == 0 or name.startswith("--")) and printable(name) != name:
+            what = "an option" if name.startswith("-") else "a command"
+            raise ConfigError(f"{name!r} is not {what} of motet.", fix="choose one that `motet --help` lists.")
 
 
 def _require_one_process(arguments: Sequence[str]) -> None:

@@ -16,9 +16,9 @@ from motet.report.tables import rewards_table
 from motet.report.terminal import Terminal
 from tests.runs import Answer
 
-EVIL = "\x1b[31m[red]a[/red]:smile:\u202e\x1b]8;;x\x07\x9b<b>"
+EVIL = "\x1b[31m[red]a[/red]:smile:\u202e\x1b]8;;x\x9c\x9b<b>"
 """Colours, rich's markup and emoji, a right-to-left override, a link, HTML: legal in a file name too."""
-SHOWN = "\\x1b[31m[red]a[/red]:smile:\\u202e\\x1b]8;;x\\x07\\x9b<b>"
+SHOWN = "\\x1b[31m[red]a[/red]:smile:\\u202e\\x1b]8;;x\\x9c\\x9b<b>"
 
 
 def assert_plain(answer: Answer) -> None:
