@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import unicodedata
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 from rich.text import Text
 
 from motet.config.stage_files import COLUMNS
+from motet.config.sweep import StrategySweep
 from motet.experiments.sweep import SweepResult, sweep_table
 from motet.report.progress import ProgressBar
 from motet.report.run_count import RunCount
@@ -33,7 +34,8 @@ def test_tables_bars_and_headings_show_texts_as_they_are():
     console = Terminal(file=file, width=200)
     row = {"rows": 1, "k": 1, "mean": 0.5, "interval": 0.1, "greedy": 0.5, "by_row": [0.5], "by_row_greedy": [0.5]}
     results = {EVIL: {COLUMNS[0]: SweepResult((0.1, 0.1), (0.1, 0.1), (0.1,))}}
-    sweep = SimpleNamespace(seeds=[0], baseline=EVIL, budget=lambda name: {EVIL: 3})
+    sweep = Mock(spec=StrategySweep, seeds=[0], baseline=EVIL)
+    sweep.budget.return_value = {EVIL: 3}
     console.print(sweep_table(sweep, results))
     with RunCount(console, 2).run(EVIL):
         pass
