@@ -68,7 +68,7 @@ def _with_act(trajectory: Trajectory, act: Act) -> Trajectory:
 
 
 def _wrong(act: Act) -> Act:
-    """The act with a text that is no answer, or with a black image."""
+    """The act with a text that does not answer, or with a black image."""
     if isinstance(act, TextAct):
         return replace(act, text=WRONG, finished=True)
     return replace(act, image=Image.new("RGB", act.image.size)) if isinstance(act, ImageAct) else act

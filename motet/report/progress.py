@@ -196,7 +196,7 @@ class ProgressBar(Callback):
         self._bar.__exit__(kind, error, trace)
 
     def phase(self, name: str) -> None:
-        """Show that something has begun, of which no item is finished yet."""
+        """Show that something has started, of which no item is finished yet."""
         with self._lock:
             now = time.monotonic()
             self._phase, self._next_line = _Phase(name, now), now + SECONDS_TO_FIRST_LINE

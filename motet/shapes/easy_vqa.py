@@ -74,7 +74,7 @@ def find_shape(image: Image.Image) -> FoundShape:
     colour = min(COLOURS, key=lambda name: float(np.square(middle - COLOURS[name]).sum()))
     away = float(np.linalg.norm(middle - COLOURS[colour]))
     if away > COLOUR_TOLERANCE:
-        return FoundShape(None, None, f"the colour {_rgb(middle)} is none of the eight: {away:.0f} from {colour}")
+        return FoundShape(None, None, f"the colour {_rgb(middle)} is not one of the eight: {away:.0f} from {colour}")
     offset = np.array(COLOURS[colour], np.float32) - background
     cover = np.clip((pixels - background) @ offset / (offset @ offset), 0, 1)
     fits = {shape: _fit(cover, draw, project) for shape, (draw, project) in _SHAPES.items()}

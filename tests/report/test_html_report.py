@@ -165,7 +165,7 @@ def test_a_report_that_cannot_be_written_is_a_warning(tmp_path):
 
 def test_images_are_bounded_and_left_out_ones_are_counted(tmp_path, monkeypatch):
     folder = write_run(tmp_path / "run")
-    monkeypatch.setattr("motet.report.html.page.PICTURE_BYTES", 60)
+    monkeypatch.setattr("motet.report.html.page.IMAGE_BYTES", 60)
     page = report(folder, out=tmp_path / "report.html")
     assert "2 images are left out" in page.text and "image left out" in page.text
 

@@ -68,7 +68,7 @@ def test_a_small_shape_in_another_colour_is_invalid(colour):
     ImageDraw.Draw(small).rectangle((14, 14, 17, 17), fill=colour)
     found = find_shape(small)
     assert found.shape is None
-    assert found.reason.startswith(f"the colour {colour} is none of the eight"), found.reason
+    assert found.reason.startswith(f"the colour {colour} is not one of the eight"), found.reason
 
 
 def test_noise_and_gradients_are_invalid():

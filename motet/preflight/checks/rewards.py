@@ -43,7 +43,7 @@ def rewards_constant(probe: Probe) -> Iterator[Finding]:
             yield warn(
                 f"Reward {reward.name!r}{one.label} gave {values[0]:g} to all {len(values)} trajectories{gold}.",
                 cause="it is constant, expects answers in another form, or the policy never succeeds yet",
-                fix="look at what it is given (motet data RECIPE); without differences nothing is learnt.",
+                fix="look at what it is given (motet data RECIPE); without differences there is no gradient.",
             )
 
 

@@ -19,11 +19,11 @@ from markupsafe import Markup
 from motet.core.printable import printable, without_passwords
 from motet.report.html.curves import TOTAL, Phase, make_curves, phases_of
 from motet.report.html.evaluation import evaluation_rows
-from motet.report.html.pictures import Picture, Pictures, evenly
+from motet.report.html.page_images import PageImage, PageImages, evenly
 from motet.report.html.plot import number
 from motet.report.html.read import RunData
 
-PICTURE_BYTES = 4_000_000
+IMAGE_BYTES = 4_000_000
 """Bytes of all images of a page, as they are in it."""
 ROLLOUT_STEPS, PROMPT_STEPS, MAX_LISTED = 12, 24, 50
 """The most steps whose rollouts and fixed prompts are shown, and the most failures and warnings listed."""
@@ -50,10 +50,10 @@ class RunView:
     facts: list[tuple[str, str]]
     phases: list[Phase]
     recipe: str
-    comparison: list[tuple[str, Picture]] = field(default_factory=list)
+    comparison: list[tuple[str, PageImage]] = field(default_factory=list)
     prompts: list[Frame] = field(default_factory=list)
     rollouts: list[Frame] = field(default_factory=list)
-    samples: list[tuple[str, Picture]] = field(default_factory=list)
+    samples: list[tuple[str, PageImage]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     failures: list[tuple[str, str, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -61,7 +61,7 @@ class RunView:
 
 def render(runs: Sequence[RunData], *, title: str = "") -> str:
     """The page as HTML."""
-    views = [_view(run, n, PICTURE_BYTES // len(runs)) for n, run in enumerate(runs)]
+    views = [_view(run, n, IMAGE_BYTES // len(runs)) for n, run in enumerate(runs)]
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
     return (
         _environment()
@@ -107,18 +107,18 @@ def _digest(text: str) -> str:
 
 def _view(run: RunData, n: int, budget: int) -> RunView:
     view = RunView(run, n, _facts(run), phases_of(run), _without_secrets(run.recipe_text))
-    pictures = Pictures(budget)
+    images = PageImages(budget)
     for name in ("before", "after"):
-        if (run.path / f"{name}.png").is_file() and (picture := pictures.add(run.path / f"{name}.png", 1200)):
-            view.comparison.append((name, picture))
-    view.rollouts = _frames(run, run.rollouts, ("best", "worst"), ROLLOUT_STEPS, pictures, budget // 3)
-    view.prompts = _frames(run, run.prompts, ("prompts",), PROMPT_STEPS, pictures, budget)
+        if (run.path / f"{name}.png").is_file() and (image := images.add(run.path / f"{name}.png", 1200)):
+            view.comparison.append((name, image))
+    view.rollouts = _frames(run, run.rollouts, ("best", "worst"), ROLLOUT_STEPS, images, budget // 3)
+    view.prompts = _frames(run, run.prompts, ("prompts",), PROMPT_STEPS, images, budget)
     if not view.prompts and not view.rollouts:  # a run of an older version
-        view.samples = _sample_grids(run, pictures)
+        view.samples = _sample_grids(run, images)
     view.warnings = list(dict.fromkeys(_warning(line) for line in run.warnings))
     counted = Counter((str(f.get("where", "")), str(f.get("message", ""))) for f in run.failures)
     view.failures = [(where, message, count) for (where, message), count in counted.most_common(MAX_LISTED)]
-    view.notes = _notes(run, view, pictures)
+    view.notes = _notes(run, view, images)
     return view
 
 
@@ -127,7 +127,7 @@ def _frames(
     steps: Sequence[Mapping[str, Any]],
     keys: Iterable[str],
     most: int,
-    pictures: Pictures,
+    images: PageImages,
     limit: int,
 ) -> list[Frame]:
     """The steps to show, of all tracks together; fewer of them where their images would exceed `limit` bytes."""
@@ -137,8 +137,8 @@ def _frames(
     for count in range(min(most, len(by_step)), 0, -1):
         chosen = evenly(sorted(by_step), count)
         size = sum(_size(run, turn) for step in chosen for entry in by_step[step] for turn in _turns(entry))
-        if size <= min(limit, pictures.budget - pictures.used) or count == 1:
-            return [Frame(step, _lists(run, by_step[step], keys, pictures)) for step in chosen]
+        if size <= min(limit, images.budget - images.used) or count == 1:
+            return [Frame(step, _lists(run, by_step[step], keys, images)) for step in chosen]
     return []
 
 
@@ -164,22 +164,22 @@ def _size(run: RunData, turn: Mapping[str, Any]) -> int:
 
 
 def _lists(
-    run: RunData, entries: Sequence[Mapping[str, Any]], keys: Iterable[str], pictures: Pictures
+    run: RunData, entries: Sequence[Mapping[str, Any]], keys: Iterable[str], images: PageImages
 ) -> dict[str, list[dict[str, Any]]]:
     lists: dict[str, list[dict[str, Any]]] = {}
     for key in keys:
         for entry in entries:
             for rollout in entry.get(key) or ():
-                lists.setdefault(key, []).append(_rollout(run, rollout, str(entry["track"]), pictures))
+                lists.setdefault(key, []).append(_rollout(run, rollout, str(entry["track"]), images))
     return lists
 
 
-def _rollout(run: RunData, rollout: Mapping[str, Any], track: str, pictures: Pictures) -> dict[str, Any]:
-    """A rollout for the template: turns with pictures, and the parts of its reward with their weights."""
+def _rollout(run: RunData, rollout: Mapping[str, Any], track: str, images: PageImages) -> dict[str, Any]:
+    """A rollout for the template: turns with images, and the parts of its reward with their weights."""
     turns = []
     for turn in rollout.get("turns") or ():
         path = _file(run, turn)
-        turns.append({**turn, "picture": None if path is None else pictures.add(path), "is_image": "image" in turn})
+        turns.append({**turn, "shown": None if path is None else images.add(path), "is_image": "image" in turn})
     weights = rollout.get("weights") or {}
     parts = [(name, value, weights.get(name)) for name, value in (rollout.get("rewards") or {}).items()]
     prompt = [turn for turn in turns if turn.get("by") != "policy"]
@@ -191,10 +191,10 @@ def _rollout(run: RunData, rollout: Mapping[str, Any], track: str, pictures: Pic
     }  # fmt: skip
 
 
-def _sample_grids(run: RunData, pictures: Pictures) -> list[tuple[str, Picture]]:
+def _sample_grids(run: RunData, images: PageImages) -> list[tuple[str, PageImage]]:
     files = sorted((run.path / "samples").glob("step_*.png"))
     chosen = [files[n] for n in evenly(range(len(files)), 8)]
-    return [(file.stem.replace("_", " "), shown) for file in chosen if (shown := pictures.add(file, 1000))]
+    return [(file.stem.replace("_", " "), shown) for file in chosen if (shown := images.add(file, 1000))]
 
 
 def _facts(run: RunData) -> list[tuple[str, str]]:
@@ -236,7 +236,7 @@ def _without_secrets(text: str) -> str:
     return _SECRET.sub(r"\1***", without_passwords(text))
 
 
-def _notes(run: RunData, view: RunView, pictures: Pictures) -> list[str]:
+def _notes(run: RunData, view: RunView, images: PageImages) -> list[str]:
     """What the page leaves out."""
     notes = [f"Not readable: {text}." for text in run.unread]
     for shown, there, what in (
@@ -246,8 +246,8 @@ def _notes(run: RunData, view: RunView, pictures: Pictures) -> list[str]:
         missing = len({entry["step"] for entry in there}) - len(shown)
         if missing > 0:
             notes.append(f"The {what} of {missing} further steps are in the run folder.")
-    if pictures.left_out:
-        notes.append(f"{pictures.left_out} images are left out to keep the page small; they are in the run folder.")
-    if pictures.unreadable:
-        notes.append(f"{pictures.unreadable} image files are not readable.")
+    if images.left_out:
+        notes.append(f"{images.left_out} images are left out to keep the page small; they are in the run folder.")
+    if images.unreadable:
+        notes.append(f"{images.unreadable} image files are not readable.")
     return notes

@@ -30,7 +30,7 @@ from motet.rewards.options import check_int, check_non_empty
 class PerceptualSimilarity(ImagePairReward):
     """1 - distance of two images in a network's features, at least 0; equal images get 1.
 
-    The distance is LPIPS' formula (Zhang et al. 2018, arXiv 1801.03924, equation 1) without its learnt linear weights:
+    The distance is LPIPS' formula (Zhang et al. 2018, arXiv 1801.03924, equation 1) without its trained linear weights:
     features of unit length over channels, squared differences, halved and averaged over places and layers, which is
     the mean of 1 - cosine. It is not calibrated to human judgements; `backbone_weights` are linear weights of your own.
 

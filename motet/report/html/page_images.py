@@ -15,7 +15,7 @@ MAX_FILE = 40_000_000
 
 
 @dataclass(frozen=True)
-class Picture:
+class PageImage:
     """An image in the page: its URI and size in pixels."""
 
     uri: str
@@ -28,14 +28,14 @@ class Picture:
         return max(self.width, self.height) <= 96
 
 
-class Pictures:
+class PageImages:
     """The images of a page. `left_out`: files that would have exceeded `budget` bytes; `unreadable` others."""
 
     def __init__(self, budget: int) -> None:
         self.budget, self.used = budget, 0
         self.left_out, self.unreadable = 0, 0
 
-    def add(self, path: Path, longest: int = 256) -> Picture | None:
+    def add(self, path: Path, longest: int = 256) -> PageImage | None:
         """The image of a file as WebP, `longest` pixels at its longer side at most; None if it does not fit."""
         try:
             if path.stat().st_size > MAX_FILE:
@@ -50,7 +50,7 @@ class Pictures:
             self.left_out += 1
             return None
         self.used += length
-        return Picture(f"data:image/webp;base64,{base64.b64encode(content).decode('ascii')}", *size)
+        return PageImage(f"data:image/webp;base64,{base64.b64encode(content).decode('ascii')}", *size)
 
 
 def _encode(path: Path, image: Image.Image, longest: int) -> tuple[bytes, tuple[int, int]]:
