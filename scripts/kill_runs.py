@@ -60,7 +60,7 @@ def likeness(completion: list[dict[str, Any]], solution: str, target: Any) -> fl
     from PIL import ImageChops, ImageStat
 
     content = completion[-1]["content"]
-    part = {"type": "text", "text": content} if isinstance(content, str) else content[-1]
+    part: dict[str, Any] = {"type": "text", "text": content} if isinstance(content, str) else content[-1]
     if part["type"] == "text":
         return difflib.SequenceMatcher(None, part["text"], solution, autojunk=False).ratio()
     image = part["image"].convert("RGB")
