@@ -194,7 +194,7 @@ def restore(
     return progress
 
 
-def _read_random_states(folder: Path) -> list[RandomState | None]:
+def _read_random_states(folder: Path) -> tuple[RandomState | None, ...]:
     """Empty for a checkpoint of an earlier version."""
     path = folder / RANDOM_STATE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return tuple(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else ()

@@ -253,6 +253,6 @@ def test_usage_errors_are_status_2(capsys):
 
 
 def test_a_recipe_of_the_repository_resolves(capsys):
-    recipes = sorted((ROOT / "recipes").glob("*.yaml"))
-    assert recipes and all(motet_command(capsys, "config", path).code == 0 for path in recipes)
+    recipes = [ROOT / "recipes" / f"{name}.yaml" for name in ("shapes_demo", "shapes_corl", "shapes_sweep")]
+    assert all(motet_command(capsys, "config", path).code == 0 for path in recipes)
     assert mapping(Path("x"), rewards=None).get("rewards") is None

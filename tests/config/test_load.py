@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motet.config import Recipe, load_recipe, parse_recipe, to_yaml
@@ -324,6 +324,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(options=st.dictionaries(st.text(), VALUES, max_size=3), description=st.text())
 def test_any_option_and_any_text_survives_writing(options: dict[str, object], description: str) -> None:
     mapping = {"policy": {"path": "m"}, "run": {"steps": 1}, "data": {"options": options}, "description": description}

@@ -15,6 +15,7 @@ def measure(recipe, delay):
     return bench_overlap(parse_recipe(recipe), delay, steps=2, warmup=1, repeats=1, callback=Callback())
 
 
+@pytest.mark.slow
 def test_a_short_delay_is_hidden_and_a_long_one_in_part(tiny_checkpoint):
     recipe = mapping(tiny_checkpoint, algorithm=CORRECTED)
     short, long = measure(recipe, 0.02), measure(recipe, 0.6)

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from motet.config import Choice, EvalConfig, parse_recipe
 from motet.core.errors import ConfigError
@@ -16,6 +15,7 @@ from motet.policies import load_policy
 from motet.policies.diffusion.policy import DiffusionPolicy
 from motet.report.run_dir import RunFolder
 from motet.report.tables import suite_table
+from motet.report.terminal import Terminal
 from motet.shapes.prompts import CATEGORIES
 from motet.shapes.questions import KINDS
 from motet.shapes.world import HARD_CATEGORIES, ShapesRows
@@ -253,12 +253,12 @@ def test_correct_answers(text, answer, right):
 
 def test_the_table_shows_both_columns_and_the_change():
     before, after = solved(lambda index, sample: False).table, solved().table
-    console = Console(width=120, record=True, file=io.StringIO())
+    console = Terminal(width=120, record=True, file=io.StringIO())
     console.print(suite_table({"before": before, "after": after}, "title"))
     text = console.export_text()
     for words in ("draw: overall", "answer: count", "draw: held-out", "+100.0", "0.0%", "100.0%"):
         assert words in text
-    single = Console(width=120, record=True, file=io.StringIO())
+    single = Terminal(width=120, record=True, file=io.StringIO())
     single.print(suite_table({"a[b]c": after}, "title"))
     assert "a[b]c" in single.export_text() and "change" not in single.export_text()
 

@@ -99,6 +99,7 @@ def test_scripts_of_cold_starts_exist():
     assert (ROOT / "checkpoints" / "shapes_janus").exists()
 
 
+@pytest.mark.slow
 def test_seeds_are_run_and_combined(bench, tmp_path, capsys):
     out = tmp_path / "out"
     command = ("bench", "scenarios", "--plan", bench, "-o", out, "--only", "text_to_image", "--budget", 4)

@@ -63,7 +63,13 @@ def test_emu3(tmp_path: Path) -> None:
     assert not report.clauses("not checked")
 
 
-@pytest.mark.parametrize("family", tiny_pipelines.FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("flux", "kontext") else name
+        for name in tiny_pipelines.FAMILIES
+    ],
+)
 def test_pipelines(family: str, folders: dict[str, Path]) -> None:
     height, width = tiny_pipelines.SIZES[family]
     load = loader(train=("transformer",), diffusion={"size": [height, width]})

@@ -144,6 +144,15 @@ def test_by_default_half_an_hour_is_the_most_that_is_lost(tiny_checkpoint, tmp_p
 # --- signals
 
 
+@pytest.fixture
+def without_nohup():
+    """SIGHUP with its usual effect, also on processes that the test starts, where the tests run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("without_nohup")
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGTERM"])
 def test_a_lost_terminal_and_a_cluster_ask_for_a_save(name):
     number = getattr(signal, name)
@@ -203,6 +212,7 @@ def test_writing_to_a_full_or_closed_output_never_raises(monkeypatch):
 
 
 @needs_full
+@pytest.mark.usefixtures("without_nohup")
 def test_a_run_whose_outputs_are_gone_trains_on_and_saves_when_its_terminal_hangs_up(tiny_checkpoint, tmp_path):
     changes = {"run": {"steps": 100_000, "prompts_per_step": 1, "log_samples_every": 100_000}}
     recipe, out = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **changes), tmp_path / "run"

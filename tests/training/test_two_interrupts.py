@@ -34,7 +34,9 @@ def in_a_retry(completions, **columns):
 """
 
 
-@pytest.mark.parametrize("name", ["in_a_pool", "in_a_loop", "in_a_retry"])
+@pytest.mark.parametrize(
+    "name", ["in_a_loop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("in_a_pool", "in_a_retry"))]
+)
 def test_two_interrupts_end_a_hanging_reward(name, tiny_checkpoint, tmp_path):
     (tmp_path / "hanging.py").write_text(HANGS)
     rewards = [{"name": f"{tmp_path}/hanging.py:{name}"}]

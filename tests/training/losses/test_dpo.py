@@ -204,6 +204,7 @@ def test_a_kl_beside_dpo_is_rejected():
 # --- training
 
 
+@pytest.mark.slow
 def test_brighter_images_are_preferred_after_training():
     """Online: the best and the worst of each sampled group. The margin rises, and so does the brightness."""
     overrides = ["algorithm.loss={name: dpo, beta: 2.0}", "optimizer.learning_rate=0.003"]
