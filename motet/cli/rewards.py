@@ -73,9 +73,9 @@ def test_reward(given: RewardTest) -> None:
         raise ConfigError(
             f"motet reward test: {what} given.", fix='motet reward test NAME IMAGE.png "PROMPT", or --text TEXT.'
         )
-    columns = {**_pairs("--column", given.columns), **({} if given.prompt is None else {"prompt": given.prompt})}
+    columns = {**key_values("--column", given.columns), **({} if given.prompt is None else {"prompt": given.prompt})}
     columns = {name: _column(name, value) for name, value in columns.items()}
-    config = RewardConfig(name=given.name, options=_pairs("--option", given.options))
+    config = RewardConfig(name=given.name, options=key_values("--option", given.options))
     content = given.text if given.text is not None else read_image(str(given.image), Path.cwd(), "motet reward test")
     from motet.report.progress import waiting
 
@@ -95,7 +95,7 @@ def _policy(checkpoint: str | None) -> Any:
     return load_policy(resolve_checkpoint(checkpoint))
 
 
-def _pairs(option: str, given: Sequence[str]) -> dict[str, Any]:
+def key_values(option: str, given: Sequence[str]) -> dict[str, Any]:
     """`key=value` texts; values are YAML, as in overrides of a recipe."""
     pairs: dict[str, Any] = {}
     for text in given:

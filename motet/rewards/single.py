@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,41 @@ from motet.rewards.resolving import resolve
 from motet.rewards.scoring import score_groups
 
 
+class CompletionScorer:
+    """Scores single completions, images or texts, by one reward; its models are loaded once.
+
+    `what` is the kind of the completions, `image` or `answer`; `columns` are the names of the columns that their rows
+    have. Raises as `score_one` does.
+    """
+
+    def __init__(self, config: RewardConfig, what: str, columns: Collection[str], policy: Policy | None = None) -> None:
+        acts = _reads_acts(config) or [what]
+        if len(acts) > 1:
+            raise ConfigError(
+                f"Reward {config.name!r} reads the acts {', '.join(acts)}, but one completion is scored here.",
+                fix="score it with a recipe whose scenario has these acts: motet data RECIPE.",
+            )
+        self._act = acts[0]
+        self._reward = _prepare(resolve(config, {acts[0]: what}, _names(columns)), policy)
+
+    def score(
+        self, contents: Sequence[Image.Image | str], columns: Mapping[str, Any]
+    ) -> tuple[list[float | None], dict[str, float]]:
+        """The reward of every completion for a row with these columns, and what the reward logs."""
+        prompt = columns.get("prompt", columns.get("question"))
+        context = user(str(prompt)) if prompt is not None else Conversation()
+        task, log = Task(0, columns), StepLog(1, 1)
+        groups = [Group(task, (Trajectory(task, (_act(self._act, content, context),)),)) for content in contents]
+        scores = score_groups(groups, [self._reward], log)
+        for one in scores:
+            if one.dropped:
+                raise RewardError(
+                    f"{one.dropped[0].message}: it could not score this completion.",
+                    fix="check the completion, and that what the reward asks (a model, an endpoint) works.",
+                )
+        return [one.values[self._reward.name][0] for one in scores], log.metrics
+
+
 def score_one(
     config: RewardConfig,
     content: Image.Image | str,
@@ -36,24 +71,8 @@ def score_one(
     RewardError for a missing column or a value that is not finite, and what the reward raises.
     """
     what = "image" if isinstance(content, Image.Image) else "answer"
-    acts = _reads_acts(config) or [what]
-    if len(acts) > 1:
-        raise ConfigError(
-            f"Reward {config.name!r} reads the acts {', '.join(acts)}, but one completion is scored here.",
-            fix="score it with a recipe whose scenario has these acts: motet data RECIPE.",
-        )
-    reward = _prepare(resolve(config, {acts[0]: what}, _names(columns)), policy)
-    prompt = columns.get("prompt", columns.get("question"))
-    act = _act(acts[0], content, user(str(prompt)) if prompt is not None else Conversation())
-    task = Task(0, columns)
-    log = StepLog(1, 1)
-    (scores,) = score_groups([Group(task, (Trajectory(task, (act,)),))], [reward], log)
-    if scores.dropped:
-        raise RewardError(
-            f"{scores.dropped[0].message}: it could not score this completion.",
-            fix="check the completion, and that what the reward asks (a model, an endpoint) works.",
-        )
-    return scores.values[reward.name][0], log.metrics
+    values, metrics = CompletionScorer(config, what, columns, policy).score([content], columns)
+    return values[0], metrics
 
 
 def _reads_acts(config: RewardConfig) -> list[str]:
@@ -66,7 +85,7 @@ def _reads_acts(config: RewardConfig) -> list[str]:
     return list(made.reads_acts)
 
 
-def _names(columns: Mapping[str, Any]) -> list[str]:
+def _names(columns: Collection[str]) -> list[str]:
     """The columns that the data would have; a row with an image offers it as `image` and as `images`."""
     return [*columns, *(["image"] if "images" in columns else [])]
 
