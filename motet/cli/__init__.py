@@ -1,5 +1,5 @@
-"""Command line: `motet train | sft | sweep | eval | sample | ask | serve | serve-rewards | merge | convert | curate |
-bench | estimate | config | data | report | rewards | reward | card | push | demo | doctor`.
+"""Command line: `motet train | sft | sweep | eval | sample | ask | studio | serve | serve-rewards | merge | convert |
+curate | bench | estimate | config | data | report | rewards | reward | card | push | demo | doctor`.
 
 An error that the user can fix is one line on stderr and exit status 2 (MOTET_TRACEBACK=1 shows its traceback); an
 interruption is status 130. Heavy libraries are imported only when a command runs, after its recipe has been checked.

@@ -38,6 +38,7 @@ from motet.cli.report_command import report
 from motet.cli.reward_commands import reward, rewards
 from motet.cli.serve import serve
 from motet.cli.share_commands import card, demo, push
+from motet.cli.studio import studio
 
 app = typer.Typer(
     add_completion=False,
@@ -329,6 +330,7 @@ app.command()(report)
 app.command()(rewards)
 app.add_typer(reward, name="reward")
 app.command()(serve)
+app.command()(studio)
 app.command()(card)
 app.command()(push)
 app.command(cls=ResumableCommand)(demo)
