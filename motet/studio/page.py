@@ -27,6 +27,7 @@ _ONE_AT_A_TIME: dict[str, Any] = {
     "show_progress": "minimal",
     "scroll_to_output": True,
 }
+_HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 _LABELS = {"generate": "Generate", "ask": "Ask", "edit": "Edit", "reflect": "Reflect"}
 
 
@@ -51,7 +52,6 @@ class StudioPage:
         gr = self.gr
         with gr.Blocks(title="motet studio", analytics_enabled=False) as blocks:
             gr.HTML(show_header(list(self.sources.items())))
-            generated = gr.State({})
             with gr.Row():
                 with gr.Column(scale=2, min_width=300):
                     tasks = self._tasks()
@@ -59,23 +59,11 @@ class StudioPage:
                 with gr.Column(scale=3, min_width=320):
                     hint = '<p class="studio-hint">What the policies generate appears here.</p>'
                     output = gr.HTML(hint, elem_id="output")
-            pickers = [part for parts in tasks.values() for part in parts if part.elem_id in _PICKERS]
-            for task, (button, *inputs) in tasks.items():
-                fields = [part for part in inputs if part.elem_id not in _PICKERS]
-                button.click(
-                    self._handler(task, len(fields)),
-                    [*fields, *settings],
-                    [output, generated],
-                    **_ONE_AT_A_TIME,
-                ).then(self._offer, [generated], pickers, api_visibility="private", show_progress="hidden")
-                for picker in (part for part in inputs if part.elem_id in _PICKERS):
-                    image = next(part for part in fields if part.elem_id == f"{task}-image")
-                    picker.input(lambda name, images: images.get(name), [picker, generated], image,
-                                 api_visibility="private", show_progress="hidden")  # fmt: skip
+            self._connect(tasks, settings, output)
         return blocks.queue(default_concurrency_limit=1)
 
     def _tasks(self) -> dict[str, list[Any]]:
-        """The tab of every task that a policy can do: its button, then its inputs in the order of `_columns`."""
+        """The tab of every task that a policy can do: its button, then its inputs as `_request` reads them."""
         parts: dict[str, list[Any]] = {}
         with self.gr.Tabs():
             for task, scenarios in self.session.tasks.items():
@@ -86,6 +74,25 @@ class StudioPage:
                     button = self.gr.Button(_LABELS[task], variant="primary", elem_id=f"{task}-button")
                     parts[task] = [button, *inputs]
         return parts
+
+    def _connect(self, tasks: Mapping[str, list[Any]], settings: list[Any], output: Any) -> None:
+        """Give the buttons their functions, and let the user ask about, or edit, what was generated last."""
+        generated = self.gr.State({})
+        pickers = {task: part for task, parts in tasks.items() for part in parts if part.elem_id == f"{task}-picker"}
+        for task, (button, *inputs) in tasks.items():
+            fields = [part for part in inputs if part not in pickers.values()]
+            handler = self._handler(task, len(fields))
+            clicked = button.click(handler, [*fields, *settings], [output, generated], **_ONE_AT_A_TIME)
+            if pickers and task != "ask":  # which generates no images
+                clicked.then(lambda images: self._offered(images, len(pickers)), generated, list(pickers.values()),
+                             **_HIDDEN)  # fmt: skip
+            if task in pickers:
+                pickers[task].input(lambda name, images: images.get(name), [pickers[task], generated], fields[0],
+                                    **_HIDDEN)  # fmt: skip
+
+    def _offered(self, images: Mapping[str, Any], count: int) -> Any:
+        updates = [self.gr.Dropdown(list(images), value=None) for _ in range(count)]
+        return updates if count > 1 else updates[0]
 
     def _generate(self) -> list[Any]:
         return [self._textbox("Prompt", "generate-prompt", "two red circles")]
@@ -121,7 +128,15 @@ class StudioPage:
         gr, images = self.gr, self.session.makes_images
         with gr.Row():
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=90, elem_id="seed")
-            count = gr.Number(4, label="Generations", precision=0, minimum=1, maximum=MAX_GENERATIONS, min_width=90)
+            count = gr.Number(
+                4,
+                label="Generations",
+                precision=0,
+                minimum=1,
+                maximum=MAX_GENERATIONS,
+                min_width=90,
+                elem_id="generations",
+            )
         names = [*self.session.scorers.names, NO_REWARD]
         reward = gr.Dropdown(names, value=self.default_reward, label="Reward", visible=images, elem_id="reward")
         with gr.Accordion("Sampling", open=False):
@@ -174,15 +189,8 @@ class StudioPage:
         is_binary = self.session.scorers.is_binary.get(request.settings.reward or "", False)
         return show_outputs(title, outputs, request, is_binary=is_binary)
 
-    def _offer(self, images: dict[str, Any]) -> Any:
-        """Let the user ask about, or edit, what was generated last."""
-        pickers = sum(task in self.session.tasks for task in ("ask", "edit"))
-        updates = [self.gr.Dropdown(list(images), value=None) for _ in range(pickers)]
-        return updates[0] if pickers == 1 else updates
-
 
 _SAMPLING = ("seed", "generations", "image_temperature", "text_temperature", "max_tokens", "guidance_scale")
-_PICKERS = ("ask-picker", "edit-picker")
 
 
 def _images_of(outputs: list[PolicyOutput]) -> dict[str, Image.Image]:

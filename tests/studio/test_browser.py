@@ -1,0 +1,128 @@
+"""The studio in a real browser, at the width of a desktop and of a phone."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+SHOTS = os.environ.get("MOTET_SCREENSHOTS")
+"""A folder to which the test writes what it saw."""
+HOSTILE = "how many? <b>x</b><img src=x onerror=\"document.title='owned'\"> {{ 7*7 }} ${7*7} <script>1</script>"
+SECONDS = 90_000  # for a loaded machine
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="needs chromium")]
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Where `motet studio` answers with two shipped checkpoints; Ctrl-C ends it."""
+    pytest.importorskip("gradio")
+    command = [sys.executable, "-m", "motet", "studio", "checkpoints/shapes_janus", "--base", "checkpoints/words_janus"]
+    process = subprocess.Popen(
+        [*command, "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("motet studio is at http://127.0.0.1:"), process.stderr.read()
+        yield line.split(" at ")[1].split()[0]
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 130 and out == "" and err == ""
+    finally:
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+class Visitor:
+    """A person at the page; `elsewhere` are the addresses of other hosts that the page asked for."""
+
+    def __init__(self, browser, address, width, height):
+        self.page = browser.new_page(viewport={"width": width, "height": height})
+        self.page.set_default_timeout(SECONDS)
+        self.elsewhere, self.errors = [], []
+        self.page.on("request", lambda request: self._note(request.url, address))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(address)
+
+    def _note(self, url, address):
+        if not url.startswith((address, "data:", "blob:")):
+            self.elsewhere.append(url)
+
+    def run(self, task, field, text):
+        """Fill in a task's field, press its button, and wait until both policies are done."""
+        self.page.fill(f"#{task}-{field} textarea", text)
+        self.page.click(f"#{task}-button")
+        self.page.locator("#output h2").get_by_text(text, exact=True).wait_for()
+        self.page.wait_for_selector('[data-policy="trained"] :is(li, .problem)')
+
+    def open_tab(self, name):
+        self.page.get_by_role("tab", name=name).click()
+
+    def texts(self, selector):
+        return self.page.locator(selector).all_inner_texts()
+
+    def shoot(self, name):
+        if SHOTS:
+            self.page.wait_for_timeout(600)  # gradio fades its outputs in
+            self.page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_generate_ask_and_reflect(address, browser, width, height):
+    visitor = Visitor(browser, address, width, height)
+    page = visitor.page
+    page.wait_for_selector("#generate-button")
+    assert visitor.texts("button[role=tab]")[:4] == ["Generate", "Ask", "Edit", "Reflect"]
+
+    visitor.run("generate", "prompt", "two red circles")
+    assert page.locator('[data-policy="base"] li img').count() == page.locator('[data-policy="trained"] li img').count()
+    sizes = page.eval_on_selector_all("#output li img", "all => all.map(one => [one.naturalWidth, one.clientWidth])")
+    assert len(sizes) == 8 and all(natural == 32 and shown >= 90 for natural, shown in sizes)
+    assert visitor.texts('[data-policy="trained"] li .score') == ["shapes 1"] * 4
+    assert visitor.texts('[data-policy="base"] li .score') == ["shapes 0"] * 4
+    boxes = [page.locator(f'[data-policy="{one}"]').bounding_box() for one in ("base", "trained")]
+    assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] < boxes[1]["x"]  # side by side on a phone too
+    visitor.shoot(f"studio_{width}")
+
+    visitor.open_tab("Ask")
+    page.click("#ask-picker input")
+    page.get_by_role("option", name="trained 2").click()
+    page.wait_for_selector("#ask-image img")
+    visitor.run("ask", "question", HOSTILE)
+    assert visitor.texts("#output h2") == [HOSTILE]
+    assert visitor.texts('[data-policy="trained"] .text')[0].startswith("<think>")
+    assert page.locator("#output h2 *").count() == 0 and page.title() == "motet studio"
+    visitor.shoot(f"studio_ask_{width}")
+
+    visitor.open_tab("Reflect")
+    page.fill("#generations input", "1")
+    visitor.run("reflect", "prompt", "a blue square")
+    assert visitor.texts('[data-policy="trained"] figcaption') == ["1. draft", "2. critique", "3. revision"]
+
+    page.fill("#reflect-prompt textarea", " ")
+    page.click("#reflect-button")
+    page.wait_for_selector("#output .problem >> text=The prompt is missing")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width  # nothing is cut off
+    assert visitor.elsewhere == [] and visitor.errors == []
+
+
+def test_other_names_of_the_machine_are_rejected(address):
+    httpx = pytest.importorskip("httpx")
+    answer = httpx.get(address, headers={"Host": "attacker.example"})
+    assert answer.status_code == 400
+    policy = httpx.get(address).headers["content-security-policy"]
+    assert "default-src 'self'" in policy and "http" not in policy
