@@ -87,7 +87,7 @@ class StudioPage:
                 clicked.then(lambda images: self._offered(images, len(pickers)), generated, list(pickers.values()),
                              **_HIDDEN)  # fmt: skip
             if task in pickers:
-                pickers[task].input(lambda name, images: images.get(name), [pickers[task], generated], fields[0],
+                pickers[task].select(lambda name, images: images.get(name), [pickers[task], generated], fields[0],
                                     **_HIDDEN)  # fmt: skip
 
     def _offered(self, images: Mapping[str, Any], count: int) -> Any:
@@ -119,6 +119,9 @@ class StudioPage:
             label="Image", type="filepath", sources=["upload", "clipboard"], format="png", height=220,
             elem_id=f"{task}-image",
         )  # fmt: skip
+        image.preprocess = lambda payload: (
+            None if payload is None else payload.path
+        )  # motet reads it, with its messages
         if "generate" not in self.session.tasks:
             return [image]
         return [image, self.gr.Dropdown([], value=None, label="or one of the last images", elem_id=f"{task}-picker")]
