@@ -278,6 +278,6 @@ def test_an_evaluation_stops_at_its_time_limit_and_counts_its_items(monkeypatch)
 
 def test_the_change_has_a_paired_interval():
     before, after = solved(lambda index, sample: index % 2 == 0).table, solved().table
-    console = Console(width=80, record=True, file=io.StringIO())
+    console = Terminal(width=80, record=True, file=io.StringIO())
     console.print(suite_table({"before": before, "after": after}, "title"))
     assert "+50.0 \u00b1 16.2" in console.export_text()  # 40 differences of 0 and 1: 1.96 -> t(39) = 2.0227
