@@ -66,7 +66,7 @@ def test_emu3(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "family",
     [
-        pytest.param(name, marks=pytest.mark.slow) if name in ("flux", "kontext") else name
+        pytest.param(name, marks=pytest.mark.slow) if name in ("flux", "kontext", "klein") else name
         for name in tiny_pipelines.FAMILIES
     ],
 )
@@ -79,7 +79,7 @@ def test_pipelines(family: str, folders: dict[str, Path]) -> None:
     assert report.clauses("not checked") == NO_TOKENS + (NO_UNCONDITIONAL_BRANCH if family in EDITORS else ())
 
 
-@pytest.mark.parametrize("family", ["sana", "sd3"])
+@pytest.mark.parametrize("family", [pytest.param("sana", marks=pytest.mark.slow), "sd3"])
 def test_unified(family: str) -> None:
     policy = unified.build(family)
     policy.train_parts(["language_model", "queries", "connector", "transformer", "source_adapter"])

@@ -275,6 +275,7 @@ def test_frozen_acts_are_reported_and_move_nothing(model):
         PolicyOptimizer(policy, OptimizerConfig(), 1).step(StepBatch(of_kind(acts, "text"), [1.0] * 4), losses(config))
 
 
+@pytest.mark.slow
 def test_supervision_teaches_the_decoder(model):
     """Flow matching towards pictures, conditioned on their tokens, beside the likelihood of the tokens."""
     policy = model()

@@ -257,6 +257,7 @@ def test_a_step_of_reinforcement_over_texts_and_drawings_with_a_kl():
     assert all((p != before[name]).any() for name, p in policy.trainable().items() if "queries.edit" in name)
 
 
+@pytest.mark.slow
 def test_supervision_of_drawings_and_edits_lowers_the_loss():
     policy = build()
     policy.train_parts(["queries", "connector", "transformer", "source_adapter"])

@@ -168,7 +168,7 @@ def test_recipes_need_only_the_columns_of_the_data_sets(tmp_path, monkeypatch, j
             assert track.data.columns == COLUMNS
 
 
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", [PLANS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in PLANS[1:])])
 def test_recipes_run_end_to_end(tmp_path, janus, name):
     if name == "janus_pro_7b_lora":
         pytest.importorskip("peft")

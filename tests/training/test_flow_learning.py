@@ -243,14 +243,14 @@ GUARD = "loss={name: grpo_guard, epsilon: 1.0e-4}"
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["algorithm.per_kind.denoising={loss: nft}"],
+        pytest.param(["algorithm.per_kind.denoising={loss: nft}"], marks=pytest.mark.slow),
         pytest.param([f"algorithm.per_kind.denoising.{GUARD}"], marks=pytest.mark.slow),
         pytest.param([f"algorithm.per_kind.denoising.{GUARD}", "algorithm.num_iterations=2"], marks=pytest.mark.slow),
         pytest.param(
             ["algorithm.per_kind.denoising={loss: nft, beta: 0.01}", "algorithm.num_iterations=2"],
             marks=pytest.mark.slow,
         ),
-        pytest.param(["sampling.denoising.sde_window.size=2"], marks=pytest.mark.slow),
+        ["sampling.denoising.sde_window.size=2"],
     ],
 )
 def test_brighter_pictures_get_likelier(overrides):
