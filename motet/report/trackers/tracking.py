@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -152,7 +153,7 @@ def _prompt(act: Act) -> str:
     return " ".join(act.context.text.split())
 
 
-def _keep_id(lock: threading.Lock, folder: Path, tracker: str, value: Any) -> None:
+def _keep_id(lock: AbstractContextManager[Any], folder: Path, tracker: str, value: Any) -> None:
     with lock:
         write_tracker_id(folder, tracker, value)
 
