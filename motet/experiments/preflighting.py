@@ -31,8 +31,7 @@ def check_before_first_step(context: RunContext, session: TrainingSetup, engines
             warnings.warn("The checks before the first step are skipped.", stacklevel=2)
         return
     report = preflight.run_preflight(session, engines, context.folder.path)
-    if report.results:
-        context.say(report.line)
+    context.say(report.line)
     if any(result.findings for result in report.results):
         context.console.print(report_table(report, only_findings=True))
     report.raise_if_stopped()

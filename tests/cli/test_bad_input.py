@@ -28,7 +28,7 @@ def assert_rejected(capsys, tmp_path, recipe, *overrides, command="train", words
     out = tmp_path / "runs" / "new"
     answer = motet_command(capsys, command, recipe, *overrides, "--output", out)
     said = lines_of(answer)
-    notes = [line for line in answer.out.splitlines() if not line.startswith(("On cpu: ", "Warning: "))]
+    notes = [line for line in answer.out.splitlines() if not line.startswith(("On cpu: ", "Warning: ", "preflight: "))]
     assert answer.code == 2 and not "".join(notes).strip(), answer
     assert len(said) == lines and said[0].startswith("motet: ") and "Fix: " in answer.err, answer.err
     for word in words:
