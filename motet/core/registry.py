@@ -284,10 +284,15 @@ def load_attribute(path: str, *, key: str) -> Any:
         ) from None
 
 
+_LOADING = threading.RLock()
+
+
 def _load_module(name: str, key: str) -> ModuleType:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a console script does not have the current folder on its path
-    importlib.invalidate_caches()
+    if name not in sys.modules:
+        with _LOADING:  # the finder of zip files fails if two threads clear its cache
+            importlib.invalidate_caches()
     try:
         return importlib.import_module(name)
     except MotetError:
@@ -300,9 +305,6 @@ def _load_module(name: str, key: str) -> ModuleType:
                 fix=f"install it, run from the folder that holds it ({os.getcwd()} now), or give a file: file.py:name.",
             ) from None
         raise _broken(name, key, error) from error
-
-
-_LOADING = threading.RLock()
 
 
 def _load_file(place: str, key: str) -> ModuleType:

@@ -1,7 +1,9 @@
 """The registry: names, paths, objects, and the plug-ins of installed packages."""
 
+import importlib
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -141,3 +143,23 @@ def test_a_file_that_two_threads_ask_for_is_executed_once_and_whole(tmp_path):
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda _: load_attribute(f"{path}:mine", key="rewards.name"), range(2)))
     assert found[0] is found[1]
+
+
+def test_threads_import_modules_at_the_same_time(monkeypatch):
+    """The finder of zip files fails if two threads clear its cache at the same time."""
+    clearing, most = [], []
+
+    def clear() -> None:
+        clearing.append(None)
+        time.sleep(0.01)
+        most.append(len(clearing))
+        clearing.pop()
+
+    def load(_: int) -> None:
+        with pytest.raises(ConfigError, match="no module 'missing_module'"):
+            load_attribute("missing_module:x", key="data.source")
+
+    monkeypatch.setattr(importlib, "invalidate_caches", clear)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(load, range(8)))
+    assert most == [1] * 8
