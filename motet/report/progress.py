@@ -175,7 +175,7 @@ class ProgressBar(Callback):
         self._bar = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(bar_width=12), MofNCompleteColumn(),
             _RateColumn(), TimeRemainingColumn(), _MetricsColumn(table_column=Column(ratio=1, no_wrap=True)),
-            console=console, disable=not self._live, transient=True, expand=True,
+            console=console, transient=True, expand=True,
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
         self._lock, self._ended = threading.RLock(), threading.Event()
@@ -184,8 +184,9 @@ class ProgressBar(Callback):
         self._ticker = threading.Thread(target=self._tick, name="motet progress", daemon=True)
 
     def __enter__(self) -> ProgressBar:
-        self._bar.__enter__()
-        if not self._live and not self.console.quiet:
+        if self._live:
+            self._bar.start()
+        elif not self.console.quiet:
             self._ticker.start()
         return self
 
@@ -193,7 +194,8 @@ class ProgressBar(Callback):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._bar.__exit__(kind, error, trace)
+        if self._live:  # the oldest rich ends a bar that never started with an empty line
+            self._bar.stop()
 
     def phase(self, name: str) -> None:
         """Show that something has started, of which no item is finished yet."""
