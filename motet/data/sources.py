@@ -22,6 +22,9 @@ GOLDS = ("answer", "solution")
 """Columns that CSV and TSV files contain as text or numbers, besides those of `data.targets`."""
 
 
+WITH_TEST_SPLIT = ("shapes", "words", "easy_vqa", "reasoning_gym")
+"""Built-in sources whose split `test` is disjoint from the others."""
+
 SOURCES: Registry[Any] = registry("data")
 """An entry is a list of rows (mappings), a `datasets.Dataset` or `DatasetDict`, or a function of (`DataConfig`, seed)
 that returns one of those or a `Source`."""

@@ -62,30 +62,33 @@ def best_and_worst(
     group: Group, scores: Scores, rewards: Sequence[WeightedReward], advantages: Sequence[ActWithAdvantage]
 ) -> list[ShownRollout]:
     """The group's rollouts of the highest and of the lowest reward; one of them if all rewards are equal."""
-    weights = {reward.name: reward.weight for reward in rewards}
-    totals = {g: _total(scores, g, weights) for g in group.valid_indices if g not in scores.dropped}
+    totals = {g: _total(scores, g, rewards) for g in group.valid_indices if g not in scores.dropped}
     if not totals:
         return []
     of_act = {id(one.act): one.advantage for one in advantages}
     chosen = dict.fromkeys((max(totals, key=lambda g: totals[g]), min(totals, key=lambda g: totals[g])))
-    return [_scored(group.trajectories[g], scores, g, totals[g], weights, of_act) for g in chosen]
+    return [_with_advantages(show_scored(group, g, scores, rewards), group.trajectories[g], of_act) for g in chosen]
 
 
-def _scored(
-    trajectory: Trajectory,
-    scores: Scores,
-    g: int,
-    total: float,
-    weights: Mapping[str, float],
-    advantages: Mapping[int, float],
-) -> ShownRollout:
-    shown = show_rollout(trajectory)
+def show_scored(group: Group, g: int, scores: Scores, rewards: Sequence[WeightedReward]) -> ShownRollout:
+    """Generation `g` of a group with `reward`, the weighted sum, `rewards` and their `weights`.
+
+    Without them if there are no rewards or they dropped it.
+    """
+    shown = show_rollout(group.trajectories[g])
+    if rewards and g not in scores.dropped:
+        values = {reward.name: scores.values[reward.name][g] for reward in rewards}
+        parts = {name: None if value is None else round(value, 4) for name, value in values.items()}
+        weights = {reward.name: reward.weight for reward in rewards}
+        shown.entry.update(reward=round(_total(scores, g, rewards), 4), rewards=parts, weights=weights)
+    return shown
+
+
+def _with_advantages(shown: ShownRollout, trajectory: Trajectory, advantages: Mapping[int, float]) -> ShownRollout:
     acts = [turn for turn in shown.entry["turns"] if turn["by"] == "policy"]
     for turn, act in zip(acts, trajectory.acts, strict=True):
         if id(act) in advantages:
             turn["advantage"] = round(advantages[id(act)], 4)
-    parts = {name: value if (value := scores.values[name][g]) is None else round(value, 4) for name in weights}
-    shown.entry.update(reward=round(total, 4), rewards=parts, weights=dict(weights))
     return shown
 
 
@@ -101,13 +104,21 @@ def save_best_and_worst(folder: RunFolder, step: int, shown: Sequence[ShownRollo
 
 
 def save_rollouts(
-    folder: RunFolder, place: str, step: int, lists: Mapping[str, Sequence[ShownRollout]], track: str = ""
+    folder: RunFolder,
+    place: str,
+    step: int,
+    lists: Mapping[str, Sequence[ShownRollout]],
+    track: str = "",
+    about: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write lists of rollouts to `PLACE/step_N[_TRACK].json`, and their images. A failed write is a warning."""
+    """Write lists of rollouts to `PLACE/step_N[_TRACK].json`, and their images. A failed write is a warning.
+
+    `about` is written beside the lists.
+    """
     name = f"{place}/step_{step:06d}" + (f"_{track}" if track else "")
     try:
         (folder.path / place).mkdir(exist_ok=True)
-        content: dict[str, Any] = {"step": step, "track": track}
+        content: dict[str, Any] = {"step": step, "track": track, **(about or {})}
         number = 0
         for key, rollouts in lists.items():
             content[key] = []
@@ -166,8 +177,8 @@ def _cut(text: str) -> str:
     return text if dropped <= 0 else f"{text[:MAX_CHARACTERS]} [{dropped} more characters]"
 
 
-def _total(scores: Scores, g: int, weights: Mapping[str, float]) -> float:
-    return sum(weight * (scores.values[name][g] or 0.0) for name, weight in weights.items())
+def _total(scores: Scores, g: int, rewards: Sequence[WeightedReward]) -> float:
+    return sum(reward.weight * (scores.values[reward.name][g] or 0.0) for reward in rewards)
 
 
 def _one_per_row(ranked: Sequence[ShownRollout]) -> list[ShownRollout]:

@@ -5,6 +5,7 @@ import json
 import pytest
 from PIL import Image
 
+from motet.config import parse_recipe
 from motet.core.task import Task
 from motet.core.trajectory import ActWithAdvantage, Failure, Sampling, Scores
 from motet.experiments.run_report import with_report
@@ -13,8 +14,11 @@ from motet.report.run_dir import RunFolder
 from motet.report.terminal import Terminal
 from motet.rewards.base import BoundReward
 from motet.scenarios import GenerateImage, GenerateText, scenario, user
+from motet.shapes.world import ShapesRows
 from motet.testing import FakePolicy
+from motet.training.fixed_prompts import first_prompts, score_and_show
 from motet.training.rollout import rollout
+from motet.training.setup import build_rl_tracks
 from motet.training.signals import Stopped
 from tests.runs import mapping, metrics, motet_command
 
@@ -99,7 +103,6 @@ def test_a_full_disk_is_a_warning(groups, tmp_path):
 @pytest.fixture(scope="module")
 def trained(tiny_checkpoint, tmp_path_factory):
     """Runs of three steps: one that records every second step, and one that records nothing."""
-    from motet.config import parse_recipe
     from motet.experiments.single_run import run_training
 
     runs = []
@@ -116,10 +119,51 @@ def test_fixed_prompts_are_rolled_out_before_between_and_after_the_steps(trained
     assert files == ["step_000000.json", "step_000002.json", "step_000003.json"]
     steps = [json.loads((recorded / "fixed_prompts" / file).read_text())["prompts"] for file in files]
     assert [[one["row"] for one in step] for step in steps] == [list(range(8))] * 3
+    for one in (one for step in steps for one in step):
+        parts = [one["weights"][name] * value for name, value in one["rewards"].items()]
+        assert len(parts) == 2 and one["reward"] == pytest.approx(sum(parts), abs=1e-3)
+    about = [json.loads((recorded / "fixed_prompts" / file).read_text())["rows"] for file in files]
+    assert about == [{"source": "the shapes world (test)", "in_training": False}] * 3
     said = [[[turn.get("text") for turn in one["turns"] if turn["by"] == "user"] for one in step] for step in steps]
     assert said[0] == said[1] == said[2]
     assert not (plain / "fixed_prompts").exists() and not (plain / "rollouts").exists()
     assert [path.name for path in (recorded / "rollouts").glob("*.json")] == ["step_000002.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "source", "in_training"),
+    [
+        ({"eval": {"suite": "rewards"}}, "the shapes world (test)", False),
+        ({"eval": {"suite": {"name": "rewards", "split": "held_out"}}}, "the shapes world (held_out)", False),
+        ({"data": {"split": "test"}}, "the shapes world (test)", True),
+        ({"data": {"source": "FILE", "options": {}}}, "rows.jsonl", True),
+        ({"data": {"source": "FILE", "options": {}}, "eval": {"suite": {"name": "rewards", "data": "shapes"}}},
+         "the shapes world (test)", False),
+    ],
+)  # fmt: skip
+def test_fixed_prompts_are_rows_of_the_evaluation_where_there_are_any(
+    tiny_checkpoint, tmp_path, changes, source, in_training
+):
+    row = ShapesRows("train", 0, {}).row(0)
+    (tmp_path / "rows.jsonl").write_text(json.dumps({key: row[key] for key in ("prompt", "question", "answer")}))
+    if changes.get("data", {}).get("source") == "FILE":
+        changes = {**changes, "data": {**changes["data"], "source": str(tmp_path / "rows.jsonl")}}
+    content = mapping(tiny_checkpoint, **changes)
+    content["data"] = {key: value for key, value in content["data"].items() if value}
+    recipe = parse_recipe(content)
+    (track,) = build_rl_tracks(recipe)
+    prompts = first_prompts(recipe, track, 3)
+    assert (prompts.source, prompts.in_training) == (source, in_training) and prompts.tasks[0].index == 0
+
+
+def test_a_reward_that_fails_leaves_fixed_prompts_without_scores(groups, tmp_path):
+    def broken(completions):
+        raise ValueError("no")
+
+    reward = BoundReward("broken", 1.0, ("draft",), broken, {}, None)
+    with pytest.warns(UserWarning, match="fixed prompts were not scored after step 4: .*broken"):
+        shown = score_and_show(groups, [reward], 4, 10)
+    assert len(shown) == 5 and all("reward" not in one.entry for one in shown)
 
 
 def test_they_do_not_change_what_training_samples(trained):

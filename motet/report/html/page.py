@@ -52,6 +52,7 @@ class RunView:
     recipe: str
     comparison: list[tuple[str, PageImage]] = field(default_factory=list)
     prompts: list[Frame] = field(default_factory=list)
+    prompt_rows: list[str] = field(default_factory=list)
     rollouts: list[Frame] = field(default_factory=list)
     samples: list[tuple[str, PageImage]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -113,6 +114,7 @@ def _view(run: RunData, n: int, budget: int) -> RunView:
             view.comparison.append((name, image))
     view.rollouts = _frames(run, run.rollouts, ("best", "worst"), ROLLOUT_STEPS, images, budget // 3)
     view.prompts = _frames(run, run.prompts, ("prompts",), PROMPT_STEPS, images, budget)
+    view.prompt_rows = list(dict.fromkeys(_rows_of(entry) for entry in run.prompts))
     if not view.prompts and not view.rollouts:  # a run of an older version
         view.samples = _sample_grids(run, images)
     view.warnings = list(dict.fromkeys(_warning(line) for line in run.warnings))
@@ -189,6 +191,16 @@ def _rollout(run: RunData, rollout: Mapping[str, Any], track: str, images: PageI
         "turns": turns, "prompt": prompt, "acts": acts, "parts": parts, "reward": rollout.get("reward"),
         "track": track, "place": place,
     }  # fmt: skip
+
+
+def _rows_of(entry: Mapping[str, Any]) -> str:
+    """Which rows the fixed prompts of a track are."""
+    rows = entry.get("rows")
+    if not isinstance(rows, Mapping):
+        return "Rows of the training data."  # a run of an older version
+    track = f"{entry['track']}: rows" if entry["track"] else "Rows"
+    seen = "the training data" if rows.get("in_training") else "which training does not see"
+    return f"{track} of {rows.get('source')}, {seen}."
 
 
 def _sample_grids(run: RunData, images: PageImages) -> list[tuple[str, PageImage]]:
