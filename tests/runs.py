@@ -15,7 +15,7 @@ import yaml
 import motet.cli
 from motet.config import Recipe, parse_recipe
 from motet.policies.tiny.janus import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
-from motet.report.callbacks import Callback
+from motet.report.callbacks import Callback, CallbackList
 from motet.report.run_dir import RunFolder
 from motet.shapes.world import ShapesRows
 from motet.testing import FakePolicy
@@ -132,7 +132,7 @@ def _run(
     notes = RecordingCallback(interrupt, stop_after)
     with run_folder.held():
         run_folder.create("")
-        train(session, Run(session, run_folder, notes, interrupt))
+        train(session, Run(session, run_folder, CallbackList([notes]), interrupt))
     return notes.seen
 
 

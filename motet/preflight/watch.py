@@ -27,6 +27,13 @@ class BoundsWatch(Callback):
         self.folder, self.rounds = folder, rounds
         self._told: dict[str, float] = {}
 
+    def state_dict(self) -> dict[str, float]:
+        """The values that it warned about last, by metric."""
+        return dict(self._told)
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self._told = dict(state)
+
     def on_step_end(self, step: int, metrics: Mapping[str, float]) -> None:
         """Warn about each bound that is exceeded."""
         for key, value, bound, unit in self._exceeded(metrics):

@@ -138,6 +138,13 @@ class CallbackList(Callback):
             if name in state:
                 self._try(callback, "load_state_dict", state[name])
 
+    def add(self, callback: Any, states: Mapping[str, Any]) -> None:
+        """Add one to a run that has started, with its state among `states`, those of the checkpoint."""
+        self.callbacks.append(callback)
+        name, _ = self._named()[-1]
+        if name in states:
+            self._try(callback, "load_state_dict", states[name])
+
     def _named(self) -> list[tuple[str, Any]]:
         names = [type(callback).__name__ for callback in self.callbacks]
         return [(f"{name} {names[:n].count(name) + 1}", self.callbacks[n]) for n, name in enumerate(names)]

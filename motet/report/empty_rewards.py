@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
 from motet.core.protocols import WeightedReward
@@ -39,20 +39,31 @@ class _Count:
 class EmptyRewards:
     """Finds rewards that are 0 or None for every trajectory since the first step of a track.
 
-    Rewards of weight 0 are only logged and are ignored. The warning comes once, after `steps` steps of a track.
-    `steps=0` disables it, as for a resumed run, whose first steps were checked before.
+    Rewards of weight 0 are only logged and are ignored. The warning comes once, after `steps` steps of a track, those
+    before a resume included.
     """
 
     def __init__(self, steps: int = STEPS) -> None:
         self.steps = steps
         self._counts: dict[tuple[str, str], _Count] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """The counts by track and reward, part of every checkpoint: see `motet.report.callbacks.Callback`."""
+        counts = [{"track": track, "reward": name, **asdict(count)} for (track, name), count in self._counts.items()]
+        return {"counts": counts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on counting where the checkpoint was saved."""
+        for entry in state["counts"]:
+            count = {field.name: entry[field.name] for field in fields(_Count)}
+            self._counts[entry["track"], entry["reward"]] = _Count(**count)
+
     def check(
         self, track: str, groups: Sequence[Group], scores: Sequence[Scores], rewards: Sequence[Reward]
     ) -> Iterator[str]:
         """The warnings due after a step; call it after every step. `groups` and `scores` correspond one to one."""
         for reward in rewards:
-            count = self._counts.setdefault((track, reward.name), _Count(done=reward.weight == 0 or not self.steps))
+            count = self._counts.setdefault((track, reward.name), _Count(done=reward.weight == 0))
             values = [
                 score.values[reward.name][g]
                 for group, score in zip(groups, scores, strict=True)

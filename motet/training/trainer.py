@@ -84,7 +84,9 @@ class _Trainer:
             run.before_eval = self.pipeline.wait  # an evaluation may call the same rewards
         self.reward_seconds: float | None = None
         self.tracks_seen = {track.name for track in session.tracks} if run.first else set[str]()
-        self.empty_rewards = EmptyRewards(min(STEPS, self.recipe.run.steps) if not run.first else 0)
+        self.empty_rewards = EmptyRewards(min(STEPS, self.recipe.run.steps))
+        if isinstance(run.callbacks, CallbackList):
+            run.callbacks.add(self.empty_rewards, run.progress.callback_states)
 
     def close(self) -> None:
         """End what runs beside the steps."""

@@ -98,6 +98,9 @@ def test_bounds_are_watched_and_told_again_when_they_grow(tmp_path: Path) -> Non
             watch.on_step_end(step, {key: value, "reward": 9.0})
     lines = [json.loads(line) for line in (tmp_path / "run" / "warnings.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 3]
+    resumed = BoundsWatch(folder, rounds=False)
+    resumed.load_state_dict(json.loads(json.dumps(watch.state_dict())))
+    resumed.on_step_end(6, {key: 0.011})  # the run has been told
     coarse = BoundsWatch(folder, rounds=True)
     coarse.on_step_end(1, {key: 0.04, f"{key}_max": 0.9, "text/train_rollout_ratio_outside": 0.09})
     with pytest.warns(UserWarning, match="ratio_outside is 0.2, more than 0.1"):

@@ -1,6 +1,7 @@
 """A reward that is 0 or None since the first step causes one warning, with a completion and the gold answer."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 from PIL import Image
@@ -24,6 +25,10 @@ def groups_of(text="It is four.", scenario=answer, **columns):
 
 def exact(**options):
     return resolve(RewardConfig(name="exact_answer", options=options), answer.acts, ("question", "answer"))
+
+
+def nothing(completions, **_):
+    return [0.0] * len(completions)
 
 
 def constant(value, weight=1.0, acts=("answer",)):
@@ -71,6 +76,18 @@ def test_a_reward_that_was_nonzero_once_causes_no_warning():
         assert list(empty.check("", groups, score_groups(groups, [reward]), [reward])) == []
 
 
+def test_the_count_goes_on_from_a_state_that_json_holds():
+    state, groups, reward = {"counts": []}, groups_of(), constant(0.0)
+    scores, steps = score_groups(groups, [reward]), []
+    for _ in range(7):  # resumed after every step
+        empty = EmptyRewards()
+        empty.load_state_dict(json.loads(json.dumps(state)))
+        steps.append(list(empty.check("a", groups, scores, [reward])))
+        state = empty.state_dict()
+    (message,) = steps.pop(4)
+    assert "of track 'a' was 0 for all 10 trajectories of 5 steps" in message and steps == [[]] * 6
+
+
 def test_steps_without_valid_rollouts_do_not_count():
     (group,) = groups_of()
     failed = [Group(group.task, tuple(Trajectory(group.task, (), Failure("scenario", "lost")) for _ in range(2)))]
@@ -85,10 +102,20 @@ def test_images_and_long_or_unprintable_values_are_shown_safely():
 
 
 def test_a_run_warns_and_logs_the_warning(tiny_checkpoint, tmp_path):
-    (tmp_path / "zero.py").write_text("def zero(completions, **_): return [0.0] * len(completions)")
-    rewards = [{"name": f"{tmp_path}/zero.py:zero", "acts": [act]} for act in ("image", "answer")]
-    with pytest.warns(UserWarning, match="'zero' was 0 for all 20 trajectories of 5 steps") as caught:
+    rewards = [{"name": f"{__file__}:nothing", "acts": [act]} for act in ("image", "answer")]
+    with pytest.warns(UserWarning, match="'nothing' was 0 for all 20 trajectories of 5 steps") as caught:
         run_loop(mapping(tiny_checkpoint, rewards=rewards, run={"steps": 7}), tmp_path / "run")
     assert len([one for one in caught if "does not affect training yet" in str(one.message)]) == 2
     lines = [json.loads(line) for line in (tmp_path / "run/warnings.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [4, 4] and "'zero#2'" in lines[1]["message"]
+    assert [line["step"] for line in lines] == [4, 4] and "'nothing#2'" in lines[1]["message"]
+
+
+def test_a_run_that_is_resumed_before_the_warning_warns_as_an_undisturbed_one(tiny_checkpoint, tmp_path):
+    rewards = [{"name": f"{__file__}:nothing", "acts": [act]} for act in ("image", "answer")]
+    content = mapping(tiny_checkpoint, rewards=rewards, run={"steps": 6, "prompts_per_step": 1})
+    for stop_after in (3, 5):
+        with nullcontext() if stop_after == 3 else pytest.warns(UserWarning, match="all 10 trajectories of 5 steps"):
+            run_loop(content, tmp_path / "run", stop_after)
+    run_loop(content, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run/warnings.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 4] and "'nothing#2'" in lines[1]["message"]
