@@ -14,6 +14,7 @@ from motet.core.errors import CheckpointError
 from motet.report.learning_curve import has_plots, learning_curve
 from motet.report.markdown import code_block, escape_markdown, markdown_table
 from motet.report.run_dir import RECIPE, START, RunFolder
+from motet.report.versions import VERSIONS, describe_versions
 from motet.training.suites import resolve_suite
 from motet.weights.locate import CONFIG, best_checkpoint, resolve_checkpoint, step_of
 
@@ -105,7 +106,7 @@ def make_card(source: Source, repo: str | None = None, *, base: str | None = Non
 def _summary(source: Source, base: str | None) -> str:
     recipe = source.recipe
     if recipe is None:
-        return f"A checkpoint of motet {version('motet')}. The run that wrote it is not known."
+        return "A checkpoint of motet. The run that wrote it is not known."
     start = base or Path(recipe.policy.path).name
     tracks = recipe.resolved_tracks().values()
     scenarios = ", ".join(sorted({f"`{track.scenario.name}`" for track in tracks}))
@@ -116,7 +117,9 @@ def _summary(source: Source, base: str | None) -> str:
         else "by SFT"
     )
     trained = f"{escape_markdown(start)}, trained {how}; scenarios: {scenarios}."
-    return f"{trained} Made with motet {version('motet')}.\n\n{escape_markdown(recipe.description or '')}".rstrip()
+    recorded = source.run and describe_versions(source.run.read_lines(VERSIONS), "motet")
+    by = f"Trained with motet {recorded}." if recorded else "The version of motet that trained it is not recorded."
+    return f"{trained} {by}\n\n{escape_markdown(recipe.description or '')}".rstrip()
 
 
 def _results(source: Source) -> str:

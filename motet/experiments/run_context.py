@@ -17,10 +17,11 @@ from motet.report.resume_check import starting_weights
 from motet.report.run_dir import RunFolder
 from motet.report.terminal import Terminal
 from motet.report.trackers.tracking import Tracking, resolve_trackers
+from motet.report.versions import record_versions
 from motet.training.signals import Interrupt, Stopped
 from motet.training.suites import Suite, resolve_suite
 from motet.training.threads import ThreadTuner
-from motet.weights.locate import latest_checkpoint
+from motet.weights.locate import latest_checkpoint, step_of
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def run_context(recipe: Recipe, folder: RunFolder, resume_command: str, processe
         folder.create(to_yaml(recipe), starting_weights(recipe))
         if processes.is_main:
             (folder.path / "summary.json").unlink(missing_ok=True)  # left by a shorter run
+            newest = latest_checkpoint(folder.checkpoints)
+            record_versions(folder, 0 if newest is None else step_of(newest))
     try:
         with (
             with_report(folder, console, is_main=processes.is_main),

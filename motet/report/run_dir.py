@@ -6,6 +6,7 @@ metrics.jsonl, failures.jsonl   a line per step; a line per failed trajectory
 samples/                        image grids (PNG) and texts (JSONL) of some steps
 rollouts/, fixed_prompts/       best and worst rollouts, and the same prompts, of some steps (JSON, WebP)
 warnings.jsonl                  a line per warning about the rewards
+versions.jsonl                  the versions of motet and its libraries, at the start and where a resume changed them
 tensorboard/, wandb/            what these trackers write (`run.report_to`)
 trackers.json                   under which id each tracker knows the run (`motet.report.tracker_ids`)
 checkpoints/                    step_NNNNNN folders that `from_pretrained` loads
@@ -140,7 +141,7 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All complete lines of `metrics.jsonl`; a killed run may leave an incomplete one at the end."""
-        return self._read_lines(METRICS)
+        return self.read_lines(METRICS)
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the lines of `step` and later, which a resumed run repeats, and incomplete lines; of warnings too.
@@ -149,10 +150,11 @@ class RunFolder:
         """
         for name in (METRICS, FAILURES, WARNINGS):
             if (self.path / name).is_file():
-                kept = [line for line in self._read_lines(name) if line.get("step", -1) < step]
+                kept = [line for line in self.read_lines(name) if line.get("step", -1) < step]
                 self.write_text(name, "".join(json.dumps(line) + "\n" for line in kept))
 
-    def _read_lines(self, name: str) -> list[dict[str, Any]]:
+    def read_lines(self, name: str) -> list[dict[str, Any]]:
+        """The complete lines of a JSONL file; none if it does not exist."""
         path, lines = self.path / name, []
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
             try:

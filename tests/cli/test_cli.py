@@ -126,6 +126,7 @@ def test_an_interrupted_evaluation_stops_at_once(tiny_checkpoint, capsys, tmp_pa
         "recipe.yaml",
         "reconstruction.png",
         "start.json",
+        "versions.jsonl",
     ]
     resume = shlex.split(answer.out.rpartition("Resume with: ")[2].splitlines()[0])
     assert motet_command(capsys, *resume[1:]).code == 0

@@ -42,6 +42,8 @@ def run(tiny_checkpoint, tmp_path_factory):
         for mean in (0.2, 0.7)
     )
     (folder / "summary.json").write_text(json.dumps({"before": before, "after": after, "seconds": 3.0, "steps": 2}))
+    versions = [{"step": 0, "motet": "0.0.1"}, {"step": 1, "motet": "0.0.2"}, {"step": 2, "motet": "0.0.2"}]
+    (folder / "versions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in versions))
     (folder / "start.json").write_text(json.dumps({"policy": "weights 123456789abc"}))
     return folder
 
@@ -54,7 +56,8 @@ def test_the_card_says_what_the_run_was(run):
         "license": "mit",
         "tags": ["motet", "reinforcement-learning", "grpo"],
     }
-    for text in ("# shapes\n", "seed 0, 2 steps, 3.0 s of training, start: weights 123456789abc",
+    for text in ("# shapes\n", "Trained with motet 0.0.1, 0.0.2 from step 1.",
+                 "seed 0, 2 steps, 3.0 s of training, start: weights 123456789abc",
                  "| all: a\\|b | 0.200 \u00b1 0.100 | 0.700 \u00b1 0.100 | +0.500 \u00b1 0.000 |", "```yaml\n",
                  'JanusForConditionalGeneration.from_pretrained("me/shapes")', "@software{motet"):  # fmt: skip
         assert text in card.text, text

@@ -74,6 +74,7 @@ def write_run(folder, text="a red circle", name="match", steps=6, **files):
     (folder / "rollouts" / "step_000002.json").write_text(json.dumps(content))
     (folder / "fixed_prompts" / "step_000002.json").write_text(json.dumps({"prompts": [rollout]}))
     table = {"track": {name: {"mean": 0.4, "interval": 0.1, "greedy": 0.5, "rows": 2.0, "by_row": [0.3, 0.5]}}}
+    (folder / "versions.jsonl").write_text('{"step": 0, "motet": "0.0.1"}\n')
     after = {"track": {name: {"mean": 0.7, "interval": 0.1, "greedy": 0.9, "rows": 2.0, "by_row": [0.6, 0.8]}}}
     (folder / "before.json").write_text(json.dumps(table))
     (folder / "summary.json").write_text(json.dumps({"after": after, "images_per_second": 3.0}))
@@ -91,6 +92,7 @@ def test_the_page_shows_what_a_run_recorded(tmp_path):
     for text in (
         "a run",
         "finished",
+        "motet0.0.1",
         "40.0 ± 10.0 %",
         "+30.0 ± 0.0 pts",
         "50.0 % → 90.0 %",

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from motet.core.task import Task
 from motet.core.trajectory import Failure, Group, Sampling, Scores, TextTokens, Trajectory
+from motet.report import versions
 from motet.report.image_grid import make_image_grid, save_image
 from motet.report.metrics import PhaseTimer, act_metrics, reward_metrics
 from motet.report.progress import ProgressBar, describe
@@ -304,3 +305,15 @@ def test_without_a_gpu_there_is_nothing_to_wait_for(monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: pytest.fail("no GPU is in use"))
     with PhaseTimer().phase("learn"):
         pass
+
+
+def test_versions_are_recorded_once_and_where_a_resume_changes_them(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run", resume=False)
+    folder.create("")
+    for step, motet in ((0, "1.0"), (5, "1.0"), (7, "2.0")):
+        monkeypatch.setattr(versions, "version", lambda name, motet=motet: motet if name == "motet" else "9")
+        versions.record_versions(folder, step)
+    lines = folder.read_lines(versions.VERSIONS)
+    assert [(line["step"], line["motet"], line["torch"]) for line in lines] == [(0, "1.0", "9"), (7, "2.0", "9")]
+    assert versions.describe_versions(lines, "motet") == "1.0, 2.0 from step 7"
+    assert versions.describe_versions(lines, "torch") == "9" and versions.describe_versions([], "torch") == ""

@@ -22,6 +22,7 @@ from motet.report.html.evaluation import evaluation_rows
 from motet.report.html.page_images import PageImage, PageImages, evenly
 from motet.report.html.plot import number
 from motet.report.html.read import RunData
+from motet.report.versions import describe_versions
 
 IMAGE_BYTES = 4_000_000
 """Bytes of all images of a page, as they are in it."""
@@ -228,6 +229,7 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
         facts.append(("images per second", number(float(speed))))
     seed = (run.recipe.get("run") or {}).get("seed")
     facts.append(("seed", "" if seed is None else str(seed)))
+    facts.append(("motet", describe_versions(run.versions, "motet")))
     return [(label, value) for label, value in facts if value]
 
 

@@ -17,6 +17,7 @@ import yaml
 from motet.core.errors import RunFolderError
 from motet.report.rollouts import FIXED_PROMPTS, ROLLOUTS
 from motet.report.run_dir import FAILURES, METRICS, RECIPE, WARNINGS
+from motet.report.versions import VERSIONS
 
 FAILURE = "failure.json"
 """What ended a run that failed: {"error": its message}. A run that goes on removes it."""
@@ -34,6 +35,7 @@ class RunData:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[dict[str, Any]] = field(default_factory=list)
+    versions: list[dict[str, Any]] = field(default_factory=list)
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
     summary: dict[str, Any] = field(default_factory=dict)
@@ -77,6 +79,7 @@ def read_run(path: Path, label: str) -> RunData:
     run.recipe = _mapping(run, run.recipe_text)
     run.metrics = [line for line in _lines(run, METRICS) if isinstance(line.get("step"), int)]
     run.failures, run.warnings = list(_lines(run, FAILURES)), list(_lines(run, WARNINGS))
+    run.versions = list(_lines(run, VERSIONS))
     run.summary = _json(run, "summary.json") or {}
     run.before = _json(run, "before.json") or _table(run.summary.get("before"))
     run.after = _table(run.summary.get("after"))
