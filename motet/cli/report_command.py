@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -32,10 +33,19 @@ def report(
 
 
 def _runs_in(folder: Path) -> list[Path]:
-    """The folder, or the run folders below it if it is none."""
+    """The folder, or the run folders below it if it is none, stages in their order."""
     if (folder / "recipe.yaml").is_file() or (folder / "metrics.jsonl").is_file():
         return [folder]
     found = (
         path for depth in range(1, MAX_DEPTH + 1) for path in folder.glob("/".join(["*"] * depth) + "/recipe.yaml")
     )
-    return sorted(path.parent for path in found) or [folder]
+    return sorted((path.parent for path in found), key=lambda run: (run.parent, _stage_number(run), run)) or [folder]
+
+
+def _stage_number(run: Path) -> int:
+    """The place of a run among the stages of its recipe, as their summary has them; -1 if they are not finished."""
+    try:
+        stages = json.loads((run.parent / "summary.json").read_text(encoding="utf-8")).get("stages", {})
+        return list(stages).index(run.name)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return -1

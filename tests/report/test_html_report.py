@@ -13,6 +13,7 @@ from motet.core.errors import RunFolderError
 from motet.report.html.plot import Series, line_chart, number, ticks
 from motet.report.html.write import report_at_end, write_report
 from motet.report.rollouts import encode_image
+from tests.runs import motet_command
 
 HOSTILE = (
     "<script>alert(1)</script>\"'`</script><img src=x onerror=alert(2)> data:text/html,<b>x</b> "
@@ -141,6 +142,20 @@ def test_runs_side_by_side_share_charts(tmp_path):
     curves = [a["class"] for tag, a in page.elements if tag == "polyline"]
     assert set(curves) == {"curve s0 d0", "curve s1 d0"} and len(curves) == 2 * curves.count("curve s0 d0")
     assert "one/run" in page.text and "two/run" in page.text
+
+
+def test_a_plan_beside_a_sweep_has_its_stages_in_order_and_full_names(tmp_path, capsys):
+    stages = [write_run(tmp_path / "plan" / name) for name in ("taught", "images", "merged")]
+    (stages[2] / "metrics.jsonl").unlink()
+    (tmp_path / "plan" / "summary.json").write_text(json.dumps({"stages": {run.name: {} for run in stages}}))
+    write_run(tmp_path / "sweep" / "joint" / "seed_0" / "rl", steps=9)
+    answer = motet_command(capsys, "report", tmp_path / "plan", tmp_path / "sweep", "--out", tmp_path / "both.html")
+    assert answer.code == 0
+    page = Page((tmp_path / "both.html").read_text("utf-8"))
+    head = page.text.partition("Evaluation")[0]
+    names = ["plan/taught", "plan/images", "plan/merged", "sweep/joint/seed_0/rl"]
+    assert [head.count(name) for name in names] == [1] * 4 and sorted(names, key=head.index) == names
+    assert head.count("finished") == 4 and "none, evaluated only" in head and "6 of at most 9" in head
 
 
 def test_folders_of_older_and_of_broken_runs_give_what_they_have(tmp_path):

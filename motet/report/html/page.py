@@ -71,6 +71,7 @@ def render(runs: Sequence[RunData], *, title: str = "") -> str:
         .render(
             title=title or (runs[0].label if len(runs) == 1 else f"{len(runs)} runs"),
             runs=views,
+            facts=list(dict.fromkeys(label for view in views for label, _ in view.facts)),
             curves=make_curves(runs),
             evaluation=evaluation_rows(runs),
             suites=sorted({run.suite for run in runs if run.before or run.after}),
@@ -213,7 +214,8 @@ def _sample_grids(run: RunData, images: PageImages) -> list[tuple[str, PageImage
 def _facts(run: RunData) -> list[tuple[str, str]]:
     """Key figures: label and value."""
     done, planned = run.steps_done, run.steps_planned
-    facts = [("steps", f"{done}" if planned in (None, done) else f"{done} of at most {planned}")]
+    shown = f"{done}" if planned in (None, done) else f"{done} of at most {planned}"
+    facts = [("steps", "none, evaluated only" if run.summary and not run.metrics else shown)]
     seconds = run.metrics[-1].get("seconds") if run.metrics else None
     if isinstance(seconds, int | float):
         facts.append(("training time", duration(seconds)))
@@ -234,9 +236,9 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
 
 
 def duration(seconds: float) -> str:
-    """`45 s`, `6.2 min`, `3.1 h`."""
+    """`4.5 s`, `45 s`, `6.2 min`, `3.1 h`."""
     if seconds < 100:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 

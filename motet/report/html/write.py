@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from os.path import commonpath
 from pathlib import Path
 
 from motet.core.atomic_files import write_atomic
@@ -43,16 +44,10 @@ def report_at_end(folders: Sequence[Path], out: Path) -> Path | None:
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """The folders' names, with as many parents as it takes to tell them apart."""
-    parts = [folder.resolve().parts for folder in folders]
-
-    def label(own: tuple[str, ...], depth: int) -> str:
-        return "/".join(own[-depth:])
-
-    return [
-        next(
-            (label(own, d) for d in range(1, len(own)) if sum(label(o, d) == label(own, d) for o in parts) == 1),
-            f"{n}: {folder}",  # the same folder twice
-        )
-        for n, (folder, own) in enumerate(zip(folders, parts, strict=True), 1)
-    ]
+    """The folder's name; of several their paths below the folder that all of them are in."""
+    paths = [folder.resolve() for folder in folders]
+    if len(paths) == 1:
+        return [paths[0].name]
+    shared = Path(commonpath([path.parent for path in paths]))
+    labels = [path.relative_to(shared).as_posix() for path in paths]
+    return [f"{n}: {label}" if labels.count(label) > 1 else label for n, label in enumerate(labels, 1)]
