@@ -152,9 +152,11 @@ def _run_suites(request: EvalRequest, recipes: Mapping[str, Recipe], suites: Map
     try:
         with ProgressBar(Terminal()) as bar:
             for name, suite in suites.items():
+                minutes = recipes[name].eval.minutes
+                seconds = None if minutes is None else 60 * minutes
 
-                def on_progress(done: int, total: int, name: str = name) -> None:
-                    bar.items(f"evaluate {name}", done, total)
+                def on_progress(done: int, total: int, name: str = name, seconds: float | None = seconds) -> None:
+                    bar.items(f"evaluate {name}", done, total, seconds)
 
                 bar.phase(f"evaluate {name}")
                 own = replace(setup, recipe=recipes[name].model_copy(update={"policy": setup.recipe.policy}))

@@ -79,7 +79,8 @@ class EasyVqaSuite(Suite):
                 scores, shown, done = scores + scored, shown + images, done + len(batch)
                 settings.progress(done, total)
             table[skill] = _by_label(scores)
-        settings.progress(total, total)
+        if done < total:  # the time was over
+            settings.progress(done, done)
         metrics = {skill: part["overall"]["accuracy"] for skill, part in table.items()}
         metrics |= {f"{skill}_greedy": part["overall"]["greedy"] for skill, part in table.items()}
         return SuiteResult(table, metrics, shown[:MAX_SAMPLES])

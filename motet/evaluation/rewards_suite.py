@@ -86,6 +86,8 @@ def evaluate_tracks(
             reward.name: _summary([s.values[reward.name] for s in sampled], [s.values[reward.name] for s in greedy])
             for reward in track.rewards
         }
+    if done < sum(sizes):  # the time was over
+        progress(done, done)
     return RewardsSuiteResult(table, samples[:MAX_SAMPLES])
 
 

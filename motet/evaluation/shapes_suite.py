@@ -71,7 +71,7 @@ def evaluate_shapes(
     for split, numbers in _batches(sizes, ITEMS_PER_BATCH * processes.size):
         limited = config.minutes is not None and all(items.values())
         if processes.broadcast(limited and time.monotonic() - started > 60 * (config.minutes or 0)):
-            progress(total, total)
+            progress(done, done)
             break
         tasks = [Task(i, rows[split].row(i)) for i in numbers]
         for name, sample_items, kind in (("draw", _generate_images, image_kind), ("answer", _answer, text_kind)):

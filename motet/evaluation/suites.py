@@ -63,8 +63,9 @@ class ShapesSuite(Suite):
         return SuiteResult(table, metrics, [(s.image, s.prompt, s.correct) for s in result.samples])
 
     def show(self, tables: Mapping[str, Mapping[str, Any]]) -> Table:
-        """Accuracies by category."""
-        return suite_table(tables, "Validation items")
+        """Accuracies by category; the title says of how many items."""
+        counts = next(iter(tables.values()))["items"]
+        return suite_table(tables, f"Validation items: {counts['test']}; held-out compositions: {counts['held_out']}")
 
 
 def _same_items(config: EvalConfig, items: Mapping[str, int]) -> EvalConfig:

@@ -59,13 +59,15 @@ def evaluate_suite(
     suite = context.suite
     if suite is None:
         return None
+    minutes = context.recipe.eval.minutes if like is None else None  # the same items again have no time limit
+    seconds = None if minutes is None else 60 * minutes
 
     def on_progress(done: int, total: int) -> None:
         if context.processes.any(context.interrupt.asked):
             raise KeyboardInterrupt
         if context.threads is not None:
             context.threads.adapt()
-        context.bar.items(f"evaluate {name}", done, total)
+        context.bar.items(f"evaluate {name}", done, total, seconds)
 
     context.bar.phase(f"evaluate {name}")
     result = evaluate(suite, session.policy, SuiteSettings(session, same_items_as=like, progress=on_progress))

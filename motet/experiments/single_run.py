@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from motet.config import Recipe
+from motet.config import Recipe, RunConfig
 from motet.core.protocols import TrainablePolicy
 from motet.core.registry import is_object_path
 from motet.distributed.parallel import Parallel
@@ -181,18 +181,32 @@ def _run(context: RunContext, session: TrainingSetup, fixed_prompts: FixedPrompt
     suite = context.suite
     settings = SuiteSettings(session, quick=True)
     quick_eval = None if suite is None else lambda: eval_metrics(evaluate(suite, session.policy, settings))
-    callbacks = context.callbacks
+    callbacks, recipe = context.callbacks, context.recipe
     probes = [*fixed_prompts.probes, *make_probes(session, callbacks)]
     run = Run(session, context.folder, callbacks, context.interrupt, quick_eval, context.threads, probes=probes)
     context.bar.steps = lambda: run.pace.steps
+    context.bar.explain_fewer = lambda steps: _explain_fewer(recipe.run, steps)
     context.callbacks.last = run.first, {}
     context.bar.phase("train")
     return run
 
 
+def _explain_fewer(settings: RunConfig, steps: int) -> str:
+    """What is said where `run.minutes` lowers the number of steps; empty where it does not."""
+    if steps >= settings.steps:
+        return ""
+    return (
+        f"run.minutes={settings.minutes:g} leaves time for about {steps} of run.steps={settings.steps}; the schedule "
+        "follows. For all of them: run.minutes=null."
+    )
+
+
 def _print_next_steps(context: RunContext, session: TrainingSetup, progress: Progress) -> None:
     checkpoint, folder = latest_checkpoint(context.folder.checkpoints), context.folder.path
-    lines = [f"Trained {progress.step} steps in {progress.seconds:.0f} s: {checkpoint}"]
+    settings, of_all = context.recipe.run, ""
+    if progress.step < settings.steps and settings.minutes is not None:
+        of_all = f" of {settings.steps} (run.minutes={settings.minutes:g})"
+    lines = [f"Trained {progress.step} steps{of_all} in {progress.seconds:.0f} s: {checkpoint}"]
     if (folder / "before.png").is_file():
         lines.append(f"Images before and after: {folder / 'before.png'}, {folder / 'after.png'}")
     shapes = any(track.data.source == "shapes" for track in context.recipe.resolved_tracks().values())

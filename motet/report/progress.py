@@ -172,6 +172,9 @@ class ProgressBar(Callback):
         self._live = live and console.is_terminal
         self.steps: Callable[[], int] = lambda: 0
         """The number of steps of the run, which a time limit may lower."""
+        self.explain_fewer: Callable[[int], str] = lambda steps: ""
+        """What is said once when the number of steps, now `steps`, has been lowered; empty: nothing."""
+        self._explained = False
         self._bar = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(bar_width=12), MofNCompleteColumn(),
             _RateColumn(), TimeRemainingColumn(), _MetricsColumn(table_column=Column(ratio=1, no_wrap=True)),
@@ -207,21 +210,33 @@ class ProgressBar(Callback):
 
     def on_step_end(self, step: int, metrics: Mapping[str, float]) -> None:
         """Show a finished training step with its metrics."""
-        self._show("train", step - 1, step, self.steps(), describe(metrics))
+        steps = self.steps()
+        if not self._explained and (reason := self.explain_fewer(steps)):
+            self._explained = True
+            self.console.print(reason, highlight=False, soft_wrap=True, markup=False)
+        self._show("train", step - 1, step, steps, describe(metrics))
 
-    def items(self, name: str, done: int, total: int) -> None:
-        """Show that `done` of `total` items of an evaluation are finished."""
-        self._show(name, 0, done, total, [])
+    def items(self, name: str, done: int, total: int, seconds: float | None = None) -> None:
+        """Show that `done` of `total` items of an evaluation are finished, or of as many as `seconds` leave time for.
 
-    def _show(self, name: str, first: int, done: int, total: int, parts: Sequence[str]) -> None:
+        The seconds count from the start of the phase; None: no time limit.
+        """
+        self._show(name, 0, done, total, [], seconds)
+
+    def _show(
+        self, name: str, first: int, done: int, total: int, parts: Sequence[str], seconds: float | None = None
+    ) -> None:
         """`first`: how many had been finished before, where this is the first time that the name is shown."""
         with self._lock:
             now, phase = time.monotonic(), self._phase
             begins = phase.name != name or phase.total is None
             if begins:
                 phase = self._phase = _Phase(name, phase.started if phase.name == name else now, first)
+            ended = done == total
+            if seconds is not None and now > phase.started:
+                total = min(total, max(done + 1, round((done - first) * seconds / (now - phase.started))))
             phase.done, phase.total = done, total
-            if not self._live and (begins or now >= self._next_line or done == total):
+            if not self._live and (begins or now >= self._next_line or ended):
                 self._print([*phase.describe(now), *parts])
         if self._live:
             self._show_task(name, total, done, parts)

@@ -26,11 +26,11 @@ def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     for heading in columns:
         table.add_column(f"{heading}\ngreedy", justify="right")
     results = list(columns.values())
-    for skill in ("draw", "answer"):
+    for skill, shown in (("draw", "image"), ("answer", "answer")):
         for label in results[0][skill]:
-            table.add_row(*_cells(f"{skill}: {label}", results, skill, label), end_section=False)
+            table.add_row(*_cells(f"{shown}: {label}", results, skill, label), end_section=False)
         table.add_row(
-            *_cells(f"{skill}: held-out", [_held_out(result) for result in results], skill, "overall"),
+            *_cells(f"{shown}: held-out", [_held_out(result) for result in results], skill, "overall"),
             end_section=True,
         )
     return table

@@ -198,7 +198,7 @@ def test_eval(trained, capsys, tmp_path):
     folder, _ = trained
     small = ["--size", "6", "--held-out-size", "4", "--samples-per-item", "2", "--max-tokens", "8"]
     answer = motet_command(capsys, "eval", folder, *small, *WORLD_OPTIONS, "--json", tmp_path / "new" / "n.json")
-    assert answer.code == 0 and "draw: overall" in answer.out
+    assert answer.code == 0 and "image: overall" in answer.out
     # The same items, seed and weights as at the end of training: the same numbers.
     assert (
         json.loads((tmp_path / "new" / "n.json").read_text())

@@ -91,7 +91,7 @@ def test_a_failed_write_keeps_the_existing_file(tmp_path, monkeypatch):
 def test_eval_prints_its_results_before_writing_them(tiny_checkpoint, capsys):
     """A full disk must not lose the results of a long evaluation."""
     answer = motet_command(capsys, "eval", tiny_checkpoint, *SMALL, "--json", "/dev/full")
-    assert answer.code == 2 and "draw: overall" in answer.out and "No space left" in answer.err
+    assert answer.code == 2 and "image: overall" in answer.out and "No space left" in answer.err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")

@@ -176,7 +176,7 @@ def test_denoising_settings_of_the_command_and_of_a_run(unified, samplings_used,
     world = [part for name, value in WORLD.items() for part in ("--world", f"{name}={value}")]
     small = ["--size", 2, "--held-out-size", 2, "--samples-per-item", 1, "--max-tokens", 4]
     answer = motet_command(capsys, "eval", unified, *small, *world, "--num-steps", 2, "--noise-level", 0.3)
-    assert answer.code == 0 and "draw: overall" in answer.out
+    assert answer.code == 0 and "image: overall" in answer.out
     assert {(how.num_steps, how.noise_level, how.guidance) for how in samplings_used} == {(2, 0.3, "none")}
     samplings_used.clear()
     evaluated = {"suite": {"name": "shapes", "held_out_size": 2}, "size": 2, "samples_per_item": 1}
@@ -256,7 +256,7 @@ def test_the_table_shows_both_columns_and_the_change():
     console = Terminal(width=120, record=True, file=io.StringIO())
     console.print(suite_table({"before": before, "after": after}, "title"))
     text = console.export_text()
-    for words in ("draw: overall", "answer: count", "draw: held-out", "+100.0", "0.0%", "100.0%"):
+    for words in ("image: overall", "answer: count", "image: held-out", "+100.0", "0.0%", "100.0%"):
         assert words in text
     single = Terminal(width=120, record=True, file=io.StringIO())
     single.print(suite_table({"a[b]c": after}, "title"))
@@ -270,7 +270,7 @@ def test_an_evaluation_stops_at_its_time_limit_and_counts_its_items(monkeypatch)
     told = []
     policy = FakePolicy(side=16)
     table = evaluate_shapes(policy, config, WORLD, samplings(20), lambda done, total: told.append((done, total))).table
-    assert table["items"] == {"test": 96, "held_out": 32} and told[-1] == (528, 528)
+    assert table["items"] == {"test": 96, "held_out": 32} and told[-1] == (256, 256)
     assert [len(table["by_item"][skill]["overall"]) for skill in ("draw", "answer")] == [96, 96]
     whole = evaluate_shapes(policy, config.model_copy(update={"minutes": None}), WORLD, samplings(20)).table
     assert whole["by_item"]["draw"]["overall"][:96] == table["by_item"]["draw"]["overall"]

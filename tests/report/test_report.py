@@ -225,6 +225,32 @@ def test_a_phase_without_a_count_is_mentioned_after_ten_seconds_and_every_minute
     ]  # fmt: skip
 
 
+def test_an_evaluation_with_a_time_limit_counts_what_the_time_suffices_for(monkeypatch):
+    clock, text = Clock(monkeypatch), io.StringIO()
+    with ProgressBar(Console(file=text, width=60)) as bar:
+        bar.phase("evaluate")
+        for done, last in ((32, 5120), (640, 5120), (672, 672)):
+            clock.now += 70.0 if done < 672 else 10.0
+            bar.items("evaluate", done, last, 90.0)
+    assert lines_of(text) == [
+        "evaluate 32/41  0.457/s  0:20 left", "evaluate 640/641  4.57/s  0:00 left", "evaluate 672/672  4.48/s",
+    ]  # fmt: skip
+
+
+def test_fewer_steps_are_explained_once(monkeypatch):
+    clock, text = Clock(monkeypatch), io.StringIO()
+    with ProgressBar(Console(file=text, width=60)) as bar:
+        bar.steps = lambda: 210 if clock.now < 200 else 62
+        bar.explain_fewer = lambda steps: "" if steps == 210 else f"time for {steps} [steps]"
+        bar.phase("train")
+        for step in (1, 2, 3):
+            clock.now += 70.0
+            bar.on_step_end(step, {})
+    assert [line.split("  ")[0] for line in lines_of(text)] == [
+        "train 1/210", "time for 62 [steps]", "train 2/62", "train 3/62",
+    ]  # fmt: skip
+
+
 def test_a_resumed_run_counts_its_own_steps(monkeypatch):
     clock, text = Clock(monkeypatch), io.StringIO()
     with ProgressBar(Console(file=text, width=60)) as bar:

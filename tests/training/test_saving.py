@@ -327,4 +327,4 @@ def test_a_disk_too_full_for_the_closing_table_still_prints_it(tiny_checkpoint, 
         answer = motet_command(capsys, "train", recipe, "-o", tmp_path / "run")
     assert any("after.png' is not saved: No space left on device" in str(one.message) for one in seen)
     assert answer.code == 2 and "summary.json' cannot be written: No space left on device" in answer.err
-    assert "draw: overall" in answer.out and "Then: motet train" in answer.err
+    assert "image: overall" in answer.out and "Then: motet train" in answer.err
