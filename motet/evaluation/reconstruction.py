@@ -99,5 +99,8 @@ def reconstruction_grid(reconstruction: Reconstruction) -> Image.Image:
     images = [image for pair in reconstruction.pairs for image in pair]
     labels = ("original", "reconstruction")
     captions = [f"{n + 1}: {label}" for n in range(len(reconstruction.pairs)) for label in labels]
-    title = f"image tokenizer: {reconstruction.psnr:.0f} dB, {min(reconstruction.loss, 1):.0%} lost"
+    title = (
+        "the data's images and what the frozen image tokenizer makes of them: "
+        f"{min(reconstruction.loss, 1):.0%} of their content lost (PSNR {reconstruction.psnr:.0f} dB)"
+    )
     return make_image_grid(images, captions, [None] * len(images), title=title)

@@ -10,7 +10,7 @@ from typing import Any
 from motet.config import Recipe
 from motet.evaluation.reconstruction import reconstruct_sample, reconstruction_grid
 from motet.experiments.run_context import RunContext
-from motet.report.image_grid import make_image_grid, save_image
+from motet.report.image_grid import count_correct, make_image_grid, save_image
 from motet.report.run_dir import RunFolder
 from motet.training.checkpoint import Progress
 from motet.training.setup import TrainingSetup
@@ -74,7 +74,8 @@ def evaluate_suite(
     context.callbacks.on_eval(context.callbacks.last[0], eval_metrics(result))
     if result.samples and context.processes.is_main:
         images, prompts, correct = zip(*result.samples, strict=True)
-        grid = make_image_grid(images, prompts, correct, title=f"{name}: {suite.samples_title}")
+        title = ": ".join(part for part in (f"{name} training", count_correct(correct), suite.samples_title) if part)
+        grid = make_image_grid(images, prompts, correct, title=title)
         path = context.folder.path / f"{name}.png"
         try:
             save_image(grid, path)

@@ -46,18 +46,26 @@ def make_image_grid(
             (_TILE, _TILE), Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
         )
         grid.paste(tile, (left, top))
-        for line, text in enumerate(_wrap(caption, 24)[:3]):
+        for line, text in enumerate(_wrap(caption, small)[:3]):
             canvas.text((left, top + _TILE + 5 + 13 * line), text, fill=_TEXT, font=small)
     return grid
 
 
-def _wrap(text: str, width: int) -> list[str]:
+def count_correct(correct: Sequence[bool | None]) -> str:
+    """What the frames say, for a title: `27 of 40 correct (green frames)`; empty without frames."""
+    known = [one for one in correct if one is not None]
+    return f"{sum(known)} of {len(known)} correct (green frames)" if known else ""
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """Lines that are no wider than a tile, unless a single word is."""
     lines = [""]
     for word in text.split():
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > _TILE:
             lines.append(word)
         else:
-            lines[-1] = f"{lines[-1]} {word}".strip()
+            lines[-1] = longer
     return lines
 
 

@@ -46,7 +46,7 @@ def show_group(group: Group, score: Scores, rewards: Sequence[WeightedReward]) -
                 line = {"act": act.name, "reward": round(reward, 4), "prompt": act.context.text, "text": act.text}
                 shown.lines.append(json.dumps(ids | line | extra, default=str) + "\n")
             elif isinstance(act, ImageAct):
-                shown.images.append((act.image, f"{reward:.2f}  {act.context.text}"))
+                shown.images.append((act.image, f"reward {reward:.2f}: {act.context.text}"))
     return shown
 
 

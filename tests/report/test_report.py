@@ -12,7 +12,7 @@ from rich.console import Console
 from motet.core.task import Task
 from motet.core.trajectory import Failure, Group, Sampling, Scores, TextTokens, Trajectory
 from motet.report import versions
-from motet.report.image_grid import make_image_grid, save_image
+from motet.report.image_grid import count_correct, make_image_grid, save_image
 from motet.report.metrics import PhaseTimer, act_metrics, reward_metrics
 from motet.report.progress import ProgressBar, describe
 from motet.report.run_count import RunCount
@@ -142,6 +142,9 @@ def test_image_grids(tmp_path):
         (52, 162, 84),
         (219, 58, 52),
     } <= colours  # the images and both frames
+    wide = make_image_grid(images, ["wwwwwwww wwwwwwww wwwwwwww", "", ""], [None] * 3, 3)
+    assert wide.crop((14 + 128, 0, 14 + 128 + 14, wide.height)).getcolors() == [(14 * wide.height, (255, 255, 255))]
+    assert count_correct([True, False, None]) == "1 of 2 correct (green frames)" and count_correct([None]) == ""
     save_image(grid, tmp_path / "deep" / "grid.png")
     assert Image.open(tmp_path / "deep" / "grid.png").size == grid.size
 
