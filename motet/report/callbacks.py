@@ -49,7 +49,7 @@ class Callback:
 
     A callback that raises does not end the run, unless it raises StopTraining, or ConfigError for options that do not
     fit the run: the first exception of each callback is shown as a warning. Metrics are those of `metrics.jsonl`
-    (docs/reference/metrics.md). With several processes, the callbacks are in the main one.
+    (docs/tour.md). With several processes, the callbacks are in the main one.
     """
 
     probe: Probe | None = None
