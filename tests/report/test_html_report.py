@@ -71,7 +71,7 @@ def write_run(folder, text="a red circle", name="match", steps=6, **files):
     ]
     rollout = {"row": 1, "generation": 0, "turns": turns}
     scored = rollout | {"reward": 0.25, "rewards": {name: 0.5, "absent": None}, "weights": {name: 0.5, "absent": 1.0}}
-    content = {"step": 2, "track": "", "best": [scored], "worst": [scored]}
+    content = {"step": 2, "track": "", "best": [scored], "worst": [scored | {"reward": 0.0}]}
     (folder / "rollouts" / "step_000002.json").write_text(json.dumps(content))
     (folder / "fixed_prompts" / "step_000002.json").write_text(json.dumps({"prompts": [rollout]}))
     table = {"track": {name: {"mean": 0.4, "interval": 0.1, "greedy": 0.5, "rows": 2.0, "by_row": [0.3, 0.5]}}}
@@ -108,6 +108,35 @@ def test_the_page_shows_what_a_run_recorded(tmp_path):
     assert len(images) == 3 and all(image["src"].startswith("data:image/webp;base64,") for image in images)
     assert all(image["class"] == "pixels" for image in images)
     assert sum(tag == "svg" and attributes.get("class") == "plot" for tag, attributes in page.elements) == 4
+
+
+def test_the_number_of_items_and_what_differs_between_recipes(tmp_path):
+    table = {"draw": {"overall": 0.5}, "answer": {"overall": 0.5}, "items": {"test": 64, "held_out": 32}}
+    table |= {"held_out": {}, "by_item": {}}
+    more = table | {"items": {"test": 640, "held_out": 32}}
+    one, other = (
+        write_run(tmp_path / name, recipe_dot_yaml=f"run: {{steps: 6, seed: {seed}}}\nsecret: {name}{seed}",
+                  before_dot_json=json.dumps(items), summary_dot_json=json.dumps({"after": items}))
+        for name, seed, items in (("a", 0, table), ("b", 1, more))
+    )  # fmt: skip
+    page = report(one, other, out=tmp_path / "both.html")
+    assert "a: 64 validation items and 32 held-out compositions; b: 640 validation" in page.text
+    assert re.search(r"What differs\s+key\s*a\s*b\s+run.seed\s*0\s*1\s*secret\s*\*{3}\s*\*{3}", page.text)
+    assert "run.steps" not in page.text and "a0" not in page.text and "b1" not in page.text
+    page = report(one, out=tmp_path / "one.html")
+    assert (
+        "same items (64 validation items and 32 held-out compositions)" in page.text and "What differs" not in page.text
+    )
+
+
+def test_worst_rollouts_have_a_lower_reward_than_the_best(tmp_path):
+    folder = write_run(tmp_path / "run")
+    step = folder / "rollouts" / "step_000002.json"
+    assert "lower reward than" not in report(folder, out=tmp_path / "one.html").text
+    content = json.loads(step.read_text())
+    step.write_text(json.dumps(content | {"worst": content["best"]}))
+    page = report(folder, out=tmp_path / "two.html")
+    assert "No rollout of this step has a lower reward than the best." in page.text
 
 
 def test_nothing_is_loaded_and_only_the_own_script_may_run(tmp_path):

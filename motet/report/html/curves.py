@@ -20,6 +20,17 @@ _MAIN = re.compile(
 _SYSTEM = re.compile(r"images_per_second|step_time|memory/.+")
 _HIDDEN = re.compile(r"step|seconds|time/.+|.*/std")
 INTERVAL_NOTE = "band: 95 % interval of the step's mean, its groups taken as independent"
+MEANINGS = (
+    (r"frac_reward_zero_std", "share of groups whose generations all got the same reward: no gradient from them"),
+    (r"completion_length/mean", "tokens of a text"),
+    (r"frac_truncated", "share of texts that reached the most tokens"),
+    (r"train_rollout_logprob_diff", "log-probs of training against those of sampling; 0: they agree"),
+    (r"entropy", "of the scoring distribution"),
+    (r"kl", "to the reference weights"),
+    (r"clip_fraction", "share of actions whose ratio is clipped"),
+    (r"learning_rate", "a time limit, run.minutes, shortens the schedule"),
+)
+"""What the last parts of a metric's name say, for readers who meet it the first time."""
 PHASES = {
     "learn": "update",
     "eval": "evaluation and fixed prompts",
@@ -94,7 +105,7 @@ def _charts(runs: Sequence[RunData], keys: Iterable[str]) -> list[Chart]:
     for key in keys:
         series = [Series(run.label, _points(run, key), n) for n, run in enumerate(runs)]
         has_band = any(half is not None for one in series for _, _, half in one.points)
-        chart = line_chart(_title(key), series, INTERVAL_NOTE if has_band else "")
+        chart = line_chart(_title(key), series, INTERVAL_NOTE if has_band else _meaning(key, runs))
         if chart.svg:
             charts.append(chart)
     return charts
@@ -138,6 +149,13 @@ def _half_width(line: dict[str, object], key: str, track: str | None) -> float |
 def _value(line: dict[str, object], key: str) -> float | None:
     value = line.get(key)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _meaning(key: str, runs: Sequence[RunData]) -> str:
+    """A note on a metric; that on the schedule only where a run has a time limit."""
+    if key == "learning_rate" and not any(run.minutes for run in runs):
+        return ""
+    return next((text for end, text in MEANINGS if re.fullmatch(rf"(?:.+/)?{end}", key)), "")
 
 
 def _varies(runs: Sequence[RunData], key: str) -> bool:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from motet.core.printable import printable, without_passwords
 from motet.report.html.curves import TOTAL, Phase, make_curves, phases_of
+from motet.report.html.differences import recipe_differences
 from motet.report.html.evaluation import evaluation_rows
 from motet.report.html.page_images import PageImage, PageImages, evenly
 from motet.report.html.plot import number
@@ -74,6 +75,8 @@ def render(runs: Sequence[RunData], *, title: str = "") -> str:
             facts=list(dict.fromkeys(label for view in views for label, _ in view.facts)),
             curves=make_curves(runs),
             evaluation=evaluation_rows(runs),
+            items=_items(runs),
+            differences=recipe_differences([run.recipe for run in runs], _without_secrets),
             suites=sorted({run.suite for run in runs if run.before or run.after}),
             version=version("motet"),
             style=Markup(style),
@@ -82,6 +85,18 @@ def render(runs: Sequence[RunData], *, title: str = "") -> str:
             script_hash=_digest(script),
         )
     )
+
+
+def _items(runs: Sequence[RunData]) -> str:
+    """How many items the suite `shapes` evaluated, of each run where they differ; empty where no run has it."""
+    counts: dict[str, str] = {}
+    for run in runs:
+        items = (run.after or run.before or {}).get("items")
+        if isinstance(items, dict) and items.keys() == {"test", "held_out"}:
+            counts[run.label] = f"{items['test']} validation items and {items['held_out']} held-out compositions"
+    if len(set(counts.values())) <= 1:
+        return next(iter(counts.values()), "")
+    return "; ".join(f"{label}: {count}" for label, count in counts.items())
 
 
 @lru_cache(maxsize=1)
@@ -172,10 +187,13 @@ def _lists(
 ) -> dict[str, list[dict[str, Any]]]:
     lists: dict[str, list[dict[str, Any]]] = {}
     for key in keys:
+        lists[key] = []
         for entry in entries:
+            best = max((one.get("reward") or 0 for one in entry.get("best") or ()), default=None)
             for rollout in entry.get(key) or ():
-                lists.setdefault(key, []).append(_rollout(run, rollout, str(entry["track"]), images))
-    return lists
+                if key != "worst" or best is None or (rollout.get("reward") or 0) < best:
+                    lists[key].append(_rollout(run, rollout, str(entry["track"]), images))
+    return {key: rollouts for key, rollouts in lists.items() if rollouts or (key == "worst" and lists.get("best"))}
 
 
 def _rollout(run: RunData, rollout: Mapping[str, Any], track: str, images: PageImages) -> dict[str, Any]:

@@ -56,6 +56,11 @@ class RunData:
         return steps if isinstance(steps, int) else None
 
     @property
+    def minutes(self) -> Any:
+        """`run.minutes` of the recipe, the time limit of training."""
+        return _section(self.recipe, "run").get("minutes")
+
+    @property
     def state(self) -> str:
         """`finished`, `failed` or `not finished`."""
         return "finished" if self.summary else "failed" if self.failure else "not finished"

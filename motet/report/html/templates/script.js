@@ -2,6 +2,14 @@
 // Without this script everything is shown, one step below the other.
 const make = (tag, text, properties = {}) => Object.assign(document.createElement(tag), { textContent: text }, properties);
 
+for (const figure of document.querySelectorAll("[data-zoom]")) {
+  const button = make("button", "Enlarge", { type: "button" });
+  button.addEventListener("click", () => {
+    button.textContent = figure.classList.toggle("wide") ? "Side by side" : "Enlarge";
+  });
+  figure.querySelector("figcaption").append(button);
+}
+
 for (const box of document.querySelectorAll("[data-frames]")) {
   const frames = [...box.children];
   if (frames.length < 2) continue;
