@@ -70,6 +70,7 @@ def sft(
     callbacks: Sequence[Any] | None = None,
     recipe: PathOrRecipe | None = None,
     resume: ResumeChoice = False,
+    preflight: bool = True,
     **sections: Any,
 ) -> RunResult:
     """Supervised fine-tuning, as `motet sft` runs it; arguments as of `train`.
@@ -79,7 +80,9 @@ def sft(
     given = {"policy": policy, "scenario": scenario, "data": data, "targets": targets, "steps": steps}
     given |= {"callbacks": callbacks, **sections}
     with python_recipe(recipe, given) as made:
-        return run_recipe(made, Path(output), _resume_call("sft", output), resume=resume, supervised=True)
+        return run_recipe(
+            made, Path(output), _resume_call("sft", output), resume=resume, supervised=True, preflight=preflight
+        )
 
 
 def evaluate(
@@ -142,7 +145,7 @@ def run_recipe(
             folder = (RunFolder if shared.processes.is_main else FollowerFolder)(output, resume=resume)
             check_resume_compatible(folder, recipe)
         if supervised:
-            return run_sft(recipe, folder, resume_command, parallel=shared)
+            return run_sft(recipe, folder, resume_command, parallel=shared, preflight=preflight)
         settings = {"make_engines": make_engines, "parallel": shared, "preflight": preflight}
         return run_training(recipe, folder, resume_command, **settings)
 

@@ -110,12 +110,13 @@ def sft(
     *,
     parallel: Parallel = None,
     timeout: Timeout = None,
+    skip_preflight: SkipPreflight = False,
 ) -> None:
     """Supervised fine-tuning (SFT)."""
     from motet.cli.train import Launch
     from motet.cli.train import sft as run
 
-    run(recipe, output, overrides or [], resume.choice, Launch(parallel, timeout))
+    run(recipe, output, overrides or [], resume.choice, Launch(parallel, timeout, not skip_preflight))
 
 
 @app.command(cls=ResumableCommand)
@@ -309,10 +310,11 @@ def estimate(
 
 @app.command()
 def doctor(
-    recipe: Annotated[Path | None, typer.Argument(help="A recipe (YAML) of motet train.")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe (YAML) of motet train or motet sft.")] = None,
     overrides: Overrides = None,
     *,
     stage: Stage = None,
+    sft: Annotated[bool, typer.Option("--sft", help="RECIPE is for motet sft.")] = False,
 ) -> None:
     """Check the installation; or, with RECIPE, check with a tiny step whether a run would train. Exit status 1: no."""
     if recipe is None:
@@ -322,7 +324,7 @@ def doctor(
         return
     from motet.cli.doctor import check_recipe
 
-    if not check_recipe(recipe, overrides or [], stage):
+    if not check_recipe(recipe, overrides or [], stage, supervised=sft):
         raise typer.Exit(1)
 
 

@@ -60,17 +60,24 @@ def recipe_of(path: str | os.PathLike[str], overrides: Sequence[str] = (), stage
 
     Raises ConfigError when a plan's stage is not named, or a recipe's is.
     """
+    found = stage_of(path, stage)
+    if found is None:
+        return load_recipe(path, overrides)
+    return parse_recipe(found.recipe.model_dump(exclude_unset=True), overrides)
+
+
+def stage_of(path: str | os.PathLike[str], stage: str | None) -> Stage | None:
+    """The named stage of a plan; None for the file of one recipe. ConfigError as of `recipe_of`."""
     if not is_plan(path):
         if stage is not None:
             raise ConfigError(f"--stage is {stage!r}, and {path} is one recipe, not a plan.", fix="leave it out.")
-        return load_recipe(path, overrides)
-    plan = load_plan(path, Path("OUTPUT"))
-    named = {one.name: one for one in plan.stages}
+        return None
+    named = {one.name: one for one in load_plan(path, Path("OUTPUT")).stages}
     if stage is None:
         text = f"{path} is a plan of the stages {', '.join(named)}."
         raise ConfigError(text, fix=f"say which one is meant: --stage {next(iter(named))}.")
     check_known([stage], named, "--stage")
-    return parse_recipe(named[stage].recipe.model_dump(exclude_unset=True), overrides)
+    return named[stage]
 
 
 def parse_plan(

@@ -9,19 +9,23 @@ from motet.experiments.run_context import RunContext
 from motet.preflight.table import report_table
 from motet.preflight.watch import BoundsWatch
 from motet.report.run_dir import WARNINGS
-from motet.training.engines import Engines
+from motet.training.engines import LOCAL, Engines
 from motet.training.setup import TrainingSetup
+from motet.training.sft import is_supervised
 from motet.weights.locate import latest_checkpoint
 
 
-def check_before_first_step(context: RunContext, session: TrainingSetup, engines: Engines, wanted: bool) -> None:
+def check_before_first_step(
+    context: RunContext, session: TrainingSetup, wanted: bool, engines: Engines = LOCAL
+) -> None:
     """Run the preflight unless the run goes on from a checkpoint; print one line, or a table of what it found.
 
-    Raises PreflightError for findings of level `stop`. Whether it is wanted or not, the bounds are watched.
+    Raises PreflightError for findings of level `stop`. Whether it is wanted or not, the bounds of replayed log-probs
+    are watched, unless the data gives the acts.
     """
     policy = session.policy
     rounds = policy.autocast is not None or policy.rollout_autocast is not None or engines.max_staleness > 0
-    if context.processes.is_main:
+    if context.processes.is_main and not is_supervised(session):
         context.callbacks.callbacks.append(BoundsWatch(context.folder, rounds=rounds))
     if context.processes.broadcast(latest_checkpoint(context.folder.checkpoints)) is not None:
         return

@@ -81,7 +81,7 @@ def run_training(
         with run_context(recipe, folder, resume_command, session.processes) as context:
             context.say(_describe_processes(session.parallel))
             context.say(dtype_reason)
-            check_before_first_step(context, session, engines, preflight)
+            check_before_first_step(context, session, preflight, engines)
             check_images(context, session)
             before = evaluate_before(context, session, before)
             fixed_prompts = FixedPrompts(session, folder)
@@ -103,10 +103,12 @@ def run_sft(
     resume_command: str,
     before: dict[str, Any] | None = None,
     parallel: Parallel | None = None,
+    *,
+    preflight: bool = True,
 ) -> RunResult:
     """Supervised fine-tuning, evaluated at the end, and also before it if the suite asks for it.
 
-    `before`: the first evaluation, if known; `parallel` as for `run_training`.
+    `before`: the first evaluation, if known; `parallel` and `preflight` as for `run_training`.
     """
     with folder.held(), same_threads():
         recipe, dtype_reason = _with_resolved_dtypes(recipe, folder)
@@ -114,6 +116,7 @@ def run_sft(
         with run_context(recipe, folder, resume_command, session.processes) as context:
             context.say(_describe_processes(session.parallel))
             context.say(dtype_reason)
+            check_before_first_step(context, session, preflight)
             check_images(context, session)
             before = evaluate_before(context, session, before) if context.suite and context.suite.before_sft else None
             fixed_prompts = FixedPrompts(session, folder)

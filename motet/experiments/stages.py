@@ -42,7 +42,7 @@ def run_plan(
 
     `resume_command` is the shell command that resumes the run. `eval_cache` holds results of earlier stages and gets
     those of these. With `only`, those stages and their dependencies are run; finished others are included in the
-    summary. `preflight`: whether stages of RL check a tiny step before their first one.
+    summary. `preflight`: whether stages that train check a tiny step before their first one.
     Raises RunFolderError if the output is in use and not to be resumed (`resume` "auto": if no stage was started);
     ConfigError, before any stage runs, if a started stage had another recipe or if the data, scenario or rewards of a
     stage do not fit each other; Stopped if the user interrupts.
@@ -137,7 +137,7 @@ def _run_stage(
     for part in stage.init_from:
         _check_undamaged(checkpoint_of(plan.stage(part), output), output / part)
     if stage.kind == "sft":
-        run_sft(stage.recipe, folder, resume_command, eval_cache.for_start(stage))
+        run_sft(stage.recipe, folder, resume_command, eval_cache.for_start(stage), preflight=preflight)
     elif stage.kind == "rl":
         run_training(stage.recipe, folder, resume_command, eval_cache.for_start(stage), preflight=preflight)
     else:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from motet.core.errors import PreflightError
 
 Level = Literal["stop", "warn"]
+Training = Literal["rl", "sft"]
 
 
 @dataclass(frozen=True)
@@ -84,22 +85,29 @@ class PreflightReport:
 
 @dataclass(frozen=True)
 class Check:
-    """A named check: a function of the probe that yields findings, or raises NotApplicable."""
+    """A named check: a function of the probe that yields findings, or raises NotApplicable; `of`: of which training."""
 
     name: str
     meaning: str
     function: Callable[[Any], Iterable[Finding]]
+    of: tuple[Training, ...]
 
 
 CHECKS: dict[str, Check] = {}
 """All checks, in the order in which they were registered."""
 
 
-def check(name: str) -> Callable[[Callable[[Any], Iterable[Finding]]], Callable[[Any], Iterable[Finding]]]:
-    """Register a check; its docstring's first line says what must hold."""
+def check(
+    name: str, *of: Training
+) -> Callable[[Callable[[Any], Iterable[Finding]]], Callable[[Any], Iterable[Finding]]]:
+    """Register a check of these kinds of training, by default of both.
+
+    The first line of its docstring says what must hold.
+    """
 
     def register(function: Callable[[Any], Iterable[Finding]]) -> Callable[[Any], Iterable[Finding]]:
-        CHECKS[name] = Check(name, (function.__doc__ or "").strip().split("\n")[0].rstrip("."), function)
+        meaning = (function.__doc__ or "").strip().split("\n")[0].rstrip(".")
+        CHECKS[name] = Check(name, meaning, function, of or ("rl", "sft"))
         return function
 
     return register

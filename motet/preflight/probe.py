@@ -1,9 +1,12 @@
-"""The tiny step that the checks look at: prompts, a rollout, its rewards, its replays and one backward pass."""
+"""The tiny step that the checks look at: prompts, a rollout, its rewards, its replays and one backward pass.
+
+In supervised training the data gives the acts, in place of the rollout and its rewards (`motet.preflight.targets`).
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,13 @@ from motet.rewards import StepLog, score_groups
 from motet.training.batches import StepBatch
 from motet.training.engines import Engines
 from motet.training.frozen_replays import reference_replays, replay_frozen
-from motet.training.losses import Loss, resolve_losses
+from motet.training.losses import resolve_losses
 from motet.training.policy_update import prepare_samples
 from motet.training.remote_rollout import RemoteRollout
 from motet.training.rollout import RolloutRequest
 from motet.training.setup import Track, TrainingSetup, sampling_params, trained_act_kinds
+from motet.training.sft import is_supervised, nll_losses
+from motet.training.step_metrics import Losses
 from motet.training.weights_digest import named_parameters, weights_digest
 
 PROMPTS, GENERATIONS, TRACKS = 2, 2, 4
@@ -78,7 +83,9 @@ class Probe:
     digest_of_workers: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     tracks: list[ProbedTrack] = field(default_factory=list[ProbedTrack])
     acts: list[Act] | None = None
-    """The sampled acts with actions, in the order of tracks, groups and generations."""
+    """The acts with actions, in the order of tracks, groups and generations."""
+    assigned: list[ActWithAdvantage] = field(default_factory=list[ActWithAdvantage])
+    """Those that train, with advantages as the first step may have them."""
     repeated: list[Act] | None = None
     """The acts of the first prompt's first generation, sampled once more without the others."""
     replays: list[Replay] | None = None
@@ -110,8 +117,15 @@ class Probe:
     def sampled(self) -> list[Act]:
         """The acts. Raises NotApplicable if there are none."""
         if not self.acts:
-            raise NotApplicable("nothing was rolled out")
+            raise NotApplicable("there are no acts")
         return self.acts
+
+    def losses_of(self, kinds: Collection[str]) -> Losses:
+        """The run's loss of each kind of act."""
+        session = self.session
+        if is_supervised(session) and not session.tracks[0].rejected:
+            return nll_losses(session, kinds)
+        return resolve_losses(session.recipe, kinds)
 
     def pairs(self) -> list[tuple[Act, Tensor, Replay]]:
         """Acts with the log-probs of sampling and their replays, on the CPU."""
@@ -163,6 +177,14 @@ def roll_out(probe: Probe) -> None:
     acts = [act for one in probe.tracks for group in one.groups for own in group.trajectories for act in own.acts]
     probe.acts = [act for act in acts if act.num_actions]
     probe.repeated = list(again.trajectories[0].acts)
+    probe.assigned = [
+        ActWithAdvantage(act, 1.0 / (1 + generation))
+        for one in probe.tracks
+        for group in one.groups
+        for generation, trajectory in enumerate(group.trajectories)
+        for act in trajectory.acts
+        if act.trained
+    ]
 
 
 def score(probe: Probe) -> None:
@@ -190,32 +212,26 @@ def replay(probe: Probe) -> None:
     probe.replays = replay_frozen(session.policy, acts, budget, NEEDS, session.parallel)
     alone = replay_frozen(session.policy, acts, 1, (), session.parallel)
     probe.alone = [one.log_probs.detach().cpu().double() for one in alone]
-    if _has_reference(session):
+    if _has_reference(probe):
         with session.policy.reference():
             under = replay_frozen(session.policy, acts, budget, (), session.parallel)
         probe.reference = [one.log_probs.detach().cpu().double() for one in under]
 
 
-def _has_reference(session: TrainingSetup) -> bool:
+def _has_reference(probe: Probe) -> bool:
+    session = probe.session
     asked = any(reward.uses_reference for track in session.tracks for reward in track.rewards)
-    losses = resolve_losses(session.recipe, trained_act_kinds(session.tracks, session.policy))
+    losses = probe.losses_of(trained_act_kinds(session.tracks, session.policy))
     return asked or any(loss.needs_reference for loss in losses.values())
 
 
 def backward(probe: Probe) -> None:
-    """One backward pass of the run's own losses, with advantages 1 and 0.5; the gradients are removed afterwards."""
+    """One backward pass of the run's own losses; the gradients are removed afterwards."""
     session = probe.session
     policy, parallel, optimizer = session.policy, session.parallel, session.optimizer
     groups = [group for one in probe.tracks for group in one.groups]
-    assigned = [
-        ActWithAdvantage(act, 1.0 / (1 + generation))
-        for group in groups
-        for generation, trajectory in enumerate(group.trajectories)
-        for act in trajectory.acts
-        if act.trained
-    ]
-    losses: dict[str, Loss[Any]] = resolve_losses(session.recipe, {one.act.kind for one in assigned})
-    samples = prepare_samples(groups, assigned, losses, (session.recipe.run.seed, 0))
+    losses = probe.losses_of({one.act.kind for one in probe.assigned})
+    samples = prepare_samples(groups, probe.assigned, losses, (session.recipe.run.seed, 0))
     if not samples:
         return
     acts, budget = [one.act for one in samples], session.recipe.optimizer.max_tokens_per_microbatch

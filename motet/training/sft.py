@@ -6,7 +6,7 @@ it is `algorithm.loss`, which must be one of pairs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from motet.core.errors import ConfigError
 from motet.core.task import Task
@@ -22,6 +22,11 @@ from motet.training.policy_update import update
 from motet.training.rollout import encode_demonstrations
 from motet.training.run_loop import Progress, Run
 from motet.training.setup import Track, TrainingSetup
+
+
+def is_supervised(session: TrainingSetup) -> bool:
+    """Whether the data gives the acts of a run: every track then names their columns."""
+    return any(track.targets for track in session.tracks)
 
 
 def train_sft(session: TrainingSetup, run: Run) -> Progress:
@@ -63,7 +68,12 @@ def sft_batch(session: TrainingSetup, step: int) -> tuple[list[Act], Counts]:
         for trajectory in _encode(session, track, step, [track.targets])[1][0]
     ]
     trained = [act for trajectory in encoded for act in trajectory.acts if act.trained]
-    counts = merge_counts(session.processes.all_gather(count_by_kind(trained)))
+    weighted = weighted_kinds(session, merge_counts(session.processes.all_gather(count_by_kind(trained))))
+    return [act for act in trained if act.kind in weighted], weighted
+
+
+def weighted_kinds(session: TrainingSetup, counts: Counts) -> Counts:
+    """The counts of the kinds of act that have a weight. Raises ConfigError when nothing is left."""
     if not counts:
         raise ConfigError("The scenario trains none of its acts.", fix="yield one of them with trained=True.")
     weighted = {kind: count for kind, count in counts.items() if _weight(session, kind) > 0}
@@ -72,7 +82,7 @@ def sft_batch(session: TrainingSetup, step: int) -> tuple[list[Act], Counts]:
         raise ConfigError(
             f"algorithm.per_kind gives all acts of the step, {kinds}, the weight 0.", fix="give one of them a weight."
         )
-    return [act for act in trained if act.kind in weighted], weighted
+    return weighted
 
 
 def preference_batch(session: TrainingSetup, step: int) -> tuple[list[Group], list[ActWithAdvantage]]:
@@ -83,15 +93,35 @@ def preference_batch(session: TrainingSetup, step: int) -> tuple[list[Group], li
     groups: list[Group] = []
     assigned: list[ActWithAdvantage] = []
     for track in session.tracks_at(step):
-        columns = [track.targets, {**track.targets, **track.rejected}]
-        tasks, encoded = _encode(session, track, step, columns)
+        tasks, encoded = _encode(session, track, step, target_columns(track))
         own = [Group(chosen.task, (chosen, rejected)) for chosen, rejected in zip(*encoded, strict=True)]
         for group in share_groups(session.processes, tasks, own):
             groups.append(group)
-            for advantage, trajectory in zip((1.0, -1.0), group.trajectories, strict=True):
-                acts = [act for act in trajectory.acts if act.trained and act.name in track.rejected]
-                assigned += [ActWithAdvantage(act, advantage) for act in acts]
+            assigned += assign_preference(track, group)
     return groups, assigned
+
+
+def target_columns(track: Track) -> list[dict[str, str]]:
+    """Act -> column of the targets; of a track with rejected acts, a second time with these in their place."""
+    return [track.targets, *([{**track.targets, **track.rejected}] if track.rejected else [])]
+
+
+def assign_preference(track: Track, group: Group) -> list[ActWithAdvantage]:
+    """The acts of a chosen and a rejected trajectory that are compared, with the advantages 1 and -1."""
+    return [
+        ActWithAdvantage(act, advantage)
+        for advantage, trajectory in zip((1.0, -1.0), group.trajectories, strict=True)
+        for act in trajectory.acts
+        if act.trained and act.name in track.rejected
+    ]
+
+
+def encode_tasks(
+    session: TrainingSetup, track: Track, step: int, tasks: Sequence[Task], targets: Mapping[str, str]
+) -> list[Trajectory]:
+    """The trajectories of a track's rows with the acts that the columns `targets` give, as step `step` has them."""
+    settings = {"seed": session.recipe.run.seed, "step": step, "track": track.number, **session.recipe.sft.model_dump()}
+    return encode_demonstrations(session.policy, track.scenario, tasks, targets, **settings)
 
 
 def _encode(
@@ -104,19 +134,7 @@ def _encode(
     processes = session.processes
     with session.parallel.full_weights(session.policy), processes.phase("data"):
         tasks = track.cursor.next(track.prompts)
-        encoded = [
-            encode_demonstrations(
-                session.policy,
-                track.scenario,
-                processes.own(tasks),
-                targets,
-                seed=session.recipe.run.seed,
-                step=step,
-                track=track.number,
-                **session.recipe.sft.model_dump(),
-            )
-            for targets in columns
-        ]
+        encoded = [encode_tasks(session, track, step, processes.own(tasks), targets) for targets in columns]
     return tasks, encoded
 
 

@@ -16,20 +16,9 @@ from tests.preflight.planting import ROWS, fault, with_sampling
 UNEVEN = [{**row, "question": row["question"] * (n + 1)} for n, row in enumerate(ROWS)]
 
 
-def rescored(session: Any, world: Any, change: Any) -> Any:
-    """The report where the log-probs of replays are changed."""
-    replay = session.policy.replay
-    world.patch.setattr(
-        session.policy,
-        "replay",
-        lambda acts, needs=(): [replace(one, log_probs=change(one.log_probs)) for one in replay(acts, needs)],
-    )
-    return world.check(session)
-
-
 @fault("replay shifted by one action", "log_probs", "stopped")
 def shift(world):
-    return rescored(world.session(), world, lambda log_probs: log_probs.roll(1))
+    return world.rescored(world.session(), lambda log_probs: log_probs.roll(1))
 
 
 @fault("the last action of each act scored wrongly", "ratio", "stopped")
@@ -39,7 +28,7 @@ def last_action(world):
 
     session = world.session(scenario="text_to_image", rewards=[world_reward()], sampling={"image": {}})
     world.patch.setattr("motet.preflight.checks.replays.FLOAT32_MEAN", 0.05)  # the mean alone would not see it
-    return rescored(session, world, change)
+    return world.rescored(session, change)
 
 
 def world_reward() -> dict[str, Any]:
@@ -225,7 +214,7 @@ def part_without_gradient(world):
 @fault("replays detached from the weights", "gradient_trainable", "stopped")
 def detached(world):
     session = world.session()
-    return rescored(session, world, lambda log_probs: log_probs.detach().requires_grad_(log_probs.requires_grad))
+    return world.rescored(session, lambda log_probs: log_probs.detach().requires_grad_(log_probs.requires_grad))
 
 
 @fault("a gradient that is not finite", "gradient_finite", "stopped")

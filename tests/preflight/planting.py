@@ -13,7 +13,7 @@ from motet.core.errors import MotetError
 from motet.preflight.findings import PreflightReport
 from motet.preflight.running import run
 from motet.training.engines import LOCAL, Engines
-from motet.training.setup import TrainingSetup, setup_rl
+from motet.training.setup import TrainingSetup, setup_rl, setup_sft
 from tests.runs import REWARDS, mapping
 
 Outcome = Literal["stopped", "flagged"]
@@ -103,9 +103,37 @@ class World:
         content["algorithm"] = {"num_generations": 2}
         return setup_rl(parse_recipe({**content, "data": {"source": str(path), **(data or {})}}))
 
+    def sft(self, rows: list[dict[str, Any]] | None = None, **data: Any) -> TrainingSetup:
+        """A supervised run on answers of a file with these rows; `data`: its section, beside the source."""
+        path = self.folder / "sft.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows or ROWS), encoding="utf-8")
+        scenario = data.pop("scenario", "answer")
+        content = mapping(self.checkpoint, scenario=scenario, rewards=None, algorithm=None)
+        algorithm = {"loss": "dpo"} if "rejected" in data else {}
+        section = {"source": str(path), "targets": {"answer": "answer"}, **data}
+        return setup_sft(parse_recipe({**content, "algorithm": algorithm, "data": section}))
+
+    def sft_policy(self) -> TrainingSetup:
+        """A supervised run on questions of the shapes world, set up once for all tests of a file."""
+        if "sft" not in self.sessions:
+            changes = {"scenario": "answer", "rewards": None, "algorithm": None}
+            content = mapping(self.checkpoint, data={"targets": {"answer": "solution"}}, **changes)
+            self.sessions["sft"] = setup_sft(parse_recipe(content))
+        return self.sessions["sft"]
+
     def check(self, session: TrainingSetup, engines: Engines = LOCAL) -> PreflightReport:
         """The report on a run."""
         return run(session, engines, self.folder)
+
+    def rescored(self, session: TrainingSetup, change: Callable[[Any], Any]) -> PreflightReport:
+        """The report where the log-probs of replays are changed."""
+        replay = session.policy.replay
+
+        def rescore(acts: Any, needs: Any = ()) -> list[Any]:
+            return [replace(one, log_probs=change(one.log_probs)) for one in replay(acts, needs)]
+
+        self.patch.setattr(session.policy, "replay", rescore)
+        return self.check(session)
 
     def replayed_otherwise(self, session: TrainingSetup, change: Callable[[Any], Any]) -> PreflightReport:
         """The report where `replay` is given changed acts."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from motet.core.errors import PreflightError
 from motet.preflight.findings import CheckResult, PreflightReport, stop, warn
@@ -133,6 +134,48 @@ def test_a_fault_stops_a_run_before_its_first_step(tiny_checkpoint, capsys, tmp_
     assert motet_command(capsys, "doctor", recipe).code == 0
     broken = motet_command(capsys, "doctor", recipe, f"policy.path={tmp_path}/none")
     assert broken.code in (1, 2) and "/none" in re.sub(r"[\s│]", "", broken.out + broken.err)  # of a narrow table
+
+
+def test_supervised_training_is_checked_and_left_as_it_was(world: World) -> None:
+    session = world.sft_policy()
+    before = weights_digest(session.policy), session.data_state(), session.optimizer.received_gradient
+    report = world.check(session)
+    assert (weights_digest(session.policy), session.data_state(), session.optimizer.received_gradient) == before
+    outcomes = {result.name: result.outcome for result in report.results}
+    assert {name for name, outcome in outcomes.items() if outcome != "ok"} <= {
+        "eval_overlap", "rejected_targets", "reference",
+    }  # fmt: skip
+    assert {"targets", "target_causal", "gradient_trainable", "replay_batches"} <= set(outcomes)
+    assert not {"rollout", "rewards", "ratio"} & set(outcomes)
+
+
+def test_a_check_belongs_to_rl_and_sft_unless_it_says_so(world: World) -> None:
+    rejected = world.check(world.sft([{**row, "bad": "no"} for row in ROWS], rejected={"answer": "bad"}))
+    assert not rejected.with_outcome("stop") and not rejected.error
+    assert {"rejected_targets", "reference"} <= {result.name for result in rejected.with_outcome("ok")}
+
+
+@pytest.mark.preflight
+def test_doctor_and_sft_check_the_targets(tiny_checkpoint, capsys, tmp_path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({**row, "answer": " "}) + "\n" for row in ROWS), encoding="utf-8")
+    changes = {"scenario": "answer", "rewards": None, "algorithm": None, **SMALL}
+    recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **changes)
+    empty = ["data.targets={answer: answer}", f"data.source={rows}", "data.options={}"]
+    stopped = motet_command(capsys, "sft", recipe, *empty, "--output", tmp_path / "out")
+    assert stopped.code == 2 and "[target_variety] The target of the act 'answer' is an empty text" in stopped.err
+    assert not (tmp_path / "out").exists()
+    judged = motet_command(capsys, "doctor", recipe, *empty, "--sft")
+    assert judged.code == 1 and "target_variety" in judged.out
+    good = "data.targets={answer: solution}"
+    assert motet_command(capsys, "doctor", recipe, good, "--sft").code == 0
+    done = motet_command(capsys, "sft", recipe, good, "--output", tmp_path / "out")
+    assert done.code == 0 and "checks passed" in done.out
+    plan = tmp_path / "plan.yaml"
+    shared = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    shared["data"]["targets"] = {"answer": "solution"}
+    plan.write_text(yaml.safe_dump({"shared": shared, "stages": {"cold": {"kind": "sft"}}}), encoding="utf-8")
+    assert motet_command(capsys, "doctor", plan, "--stage", "cold").code == 0
 
 
 def test_rows_of_a_file_are_checked_without_moving_its_cursor(world: World) -> None:

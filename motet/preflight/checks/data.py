@@ -34,10 +34,13 @@ def data_readable(probe: Probe) -> Iterator[Finding]:
 
 @check("data_columns")
 def data_columns(probe: Probe) -> Iterator[Finding]:
-    """Every sampled row has the columns that the scenario and the rewards use"""
+    """Every sampled row has the columns that the scenario, the rewards and the targets use"""
     for one in probe.tracks:
+        acts = {column: f"data.targets.{act}" for act, column in one.track.targets.items()}
+        acts |= {column: f"data.rejected.{act}" for act, column in one.track.rejected.items()}
         users = dict.fromkeys(one.track.scenario.columns, f"the scenario {one.track.scenario.name!r}")
         users |= {column: f"reward {r.name!r}" for r in one.track.rewards for column in r.required_columns}
+        users |= acts
         for column, user in users.items():
             either = ("image", "images") if column in ("image", "images") else (column,)
             missing = [i for i, row in one.rows if all(row.get(name) is None for name in either)]
@@ -45,13 +48,14 @@ def data_columns(probe: Probe) -> Iterator[Finding]:
                 continue
             text = (
                 f"{len(missing)} of {len(one.rows)} sampled rows{one.label} have nothing in the column {column!r}, "
-                f"which {user} uses; the first is row {missing[0]}."
+                f"which {user} {'names' if column in acts else 'uses'}; the first is row {missing[0]}."
             )
             settings = {
                 "cause": "the column is empty, or another one was meant",
                 "fix": f"fill it in, or map the column that has it: data.columns.{column}=NAME.",
             }
-            yield (stop if len(missing) == len(one.rows) else warn)(text, **settings)
+            ends_run = column in acts or len(missing) == len(one.rows)  # a step that draws such a row raises
+            yield (stop if ends_run else warn)(text, **settings)
 
 
 @check("data_variety")
@@ -80,7 +84,8 @@ def data_swapped(probe: Probe) -> Iterator[Finding]:
     checked = False
     for one in probe.tracks:
         asked = next((column for column in one.track.scenario.columns if column in CONVERSATIONS), None)
-        gold = next((column for column in ANSWER_COLUMNS if any(row.get(column) for _, row in one.rows)), None)
+        golds = (*one.track.targets.values(), *ANSWER_COLUMNS)
+        gold = next((column for column in golds if any(_text(row.get(column)) for _, row in one.rows)), None)
         if asked is None or gold is None:
             continue
         checked = True
@@ -136,14 +141,15 @@ def _digests(one: ProbedTrack, rows: Any) -> list[str]:
 
 
 def _key(row: Mapping[str, Any], columns: tuple[str, ...]) -> str:
-    shown = {name: _comparable(row[name]) for name in columns if row.get(name) is not None}
+    shown = {name: comparable(row[name]) for name in columns if row.get(name) is not None}
     return json.dumps(shown, sort_keys=True, default=str)
 
 
-def _comparable(value: Any) -> Any:
+def comparable(value: Any) -> Any:
+    """A value by which two of a column can be compared: of an image, its size and a few pixels."""
     if isinstance(value, Image.Image):
         return [value.size, value.resize((8, 8)).tobytes().hex()]
-    return [_comparable(one) for one in value] if isinstance(value, list | tuple) else value
+    return [comparable(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _text(value: Any) -> str:

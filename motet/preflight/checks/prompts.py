@@ -36,7 +36,7 @@ def encoder_of(policy: Any) -> Any:
 def tokenizer(probe: Probe) -> Iterator[Finding]:
     """Prompts and gold answers survive the tokenizer: encoded and decoded they are the same text"""
     encoder = encoder_of(probe.policy)
-    texts = [text for one in probe.tracks for _, row in one.rows for text in _texts(row)]
+    texts = [text for one in probe.tracks for _, row in one.rows for text in _texts(one, row)]
     changed = [(text, decoded) for text in texts if _normal(decoded := _round_trip(encoder, text)) != _normal(text)]
     if changed:
         text, decoded = changed[0]
@@ -47,8 +47,9 @@ def tokenizer(probe: Probe) -> Iterator[Finding]:
         )
 
 
-def _texts(row: Any) -> list[str]:
-    values = [row.get(column) for column in (*CONVERSATIONS, *GOLDS)]
+def _texts(one: ProbedTrack, row: Any) -> list[str]:
+    given = (*one.track.targets.values(), *one.track.rejected.values())
+    values = [row.get(column) for column in dict.fromkeys((*CONVERSATIONS, *GOLDS, *given))]
     return [value for value in values if isinstance(value, str) and value]
 
 
@@ -62,7 +63,7 @@ def _normal(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
-@check("prompt_length")
+@check("prompt_length", "rl")
 def prompt_length(probe: Probe) -> Iterator[Finding]:
     """The first prompt of every sampled row fits the context, with the act that follows it"""
     encoder, policy = encoder_of(probe.policy), getattr(probe.policy, "text_policy", probe.policy)

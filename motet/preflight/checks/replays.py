@@ -53,7 +53,7 @@ _FIX = (
 )
 
 
-@check("log_probs")
+@check("log_probs", "rl")
 def log_probs(probe: Probe) -> Iterator[Finding]:
     """Replayed log-probs are the sampled ones, in the mean over the actions of each kind of act"""
     pairs = _by_kind(probe.pairs())
@@ -72,7 +72,7 @@ def log_probs(probe: Probe) -> Iterator[Finding]:
             )
 
 
-@check("ratio")
+@check("ratio", "rl")
 def ratio(probe: Probe) -> Iterator[Finding]:
     """The ratio of every single action is 1, within the bound of the compute type"""
     pairs = _by_kind(probe.pairs())
@@ -91,12 +91,17 @@ def ratio(probe: Probe) -> Iterator[Finding]:
             )
 
 
+def single_bound(probe: Probe) -> float:
+    """How far two replays of one action may be from each other."""
+    return ROUNDED_SINGLE if probe.rounds else FLOAT32_SINGLE
+
+
 @check("replay_batches")
 def replay_batches(probe: Probe) -> Iterator[Finding]:
     """An act's log-probs do not depend on the other acts of its micro-batch"""
     if probe.alone is None or probe.replays is None:
         raise NotApplicable("nothing was replayed")
-    bound = FLOAT32_SINGLE if not probe.rounds else ROUNDED_SINGLE
+    bound = single_bound(probe)
     for act, alone, together in zip(probe.sampled(), probe.alone, probe.replays, strict=True):
         worst = float((alone - together.log_probs.detach().cpu().double()).abs().max())
         if not worst <= bound:
@@ -109,7 +114,7 @@ def replay_batches(probe: Probe) -> Iterator[Finding]:
             return
 
 
-@check("scored_distribution")
+@check("scored_distribution", "rl")
 def scored_distribution(probe: Probe) -> Iterator[Finding]:
     """Tokens are sampled from the distribution that is scored: their mean log-prob is minus its entropy"""
     checked = False

@@ -12,7 +12,7 @@ from motet.preflight.probe import Probe
 ROUNDING = 1e-6
 
 
-@check("rewards_finite")
+@check("rewards_finite", "rl")
 def rewards_finite(probe: Probe) -> Iterator[Finding]:
     """Every reward gives finite numbers to all trajectories that it applies to"""
     for one in probe.tracks:
@@ -27,7 +27,7 @@ def rewards_finite(probe: Probe) -> Iterator[Finding]:
                 )
 
 
-@check("rewards_constant")
+@check("rewards_constant", "rl")
 def rewards_constant(probe: Probe) -> Iterator[Finding]:
     """Rewards differ between trajectories, or at least between gold and wrong answers"""
     for one in probe.tracks:
@@ -47,7 +47,7 @@ def rewards_constant(probe: Probe) -> Iterator[Finding]:
             )
 
 
-@check("rewards_sign")
+@check("rewards_sign", "rl")
 def rewards_sign(probe: Probe) -> Iterator[Finding]:
     """Gold answers and target images get more reward than wrong ones"""
     if not any(pair.column for one in probe.tracks for pair in one.golds):

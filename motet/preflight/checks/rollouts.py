@@ -14,7 +14,7 @@ from motet.testing.check_policy import default_tolerance
 from motet.testing.examples import same_actions
 
 
-@check("rollout")
+@check("rollout", "rl")
 def rollout(probe: Probe) -> Iterator[Finding]:
     """The scenario can be rolled out"""
     for one in probe.tracks:
@@ -29,7 +29,7 @@ def rollout(probe: Probe) -> Iterator[Finding]:
             )
 
 
-@check("sampling_settings")
+@check("sampling_settings", "rl")
 def sampling_settings(probe: Probe) -> Iterator[Finding]:
     """Acts are sampled with the recipe's temperature, limits, guidance and noise"""
     for kind in sorted({act.kind for act in probe.sampled()}):
@@ -49,7 +49,7 @@ def sampling_settings(probe: Probe) -> Iterator[Finding]:
             )
 
 
-@check("sampling_repeats")
+@check("sampling_repeats", "rl")
 def sampling_repeats(probe: Probe) -> Iterator[Finding]:
     """The same prompt and noise give the same act, alone and in a batch with longer prompts"""
     if probe.repeated is None:
@@ -70,7 +70,7 @@ def sampling_repeats(probe: Probe) -> Iterator[Finding]:
         )
 
 
-@check("schedule")
+@check("schedule", "rl")
 def schedule(probe: Probe) -> Iterator[Finding]:
     """Denoising acts are replayed on the noise levels on which they were sampled"""
     pairs = [(act, one) for act, _, one in probe.pairs() if isinstance(act, DenoisingSteps)]

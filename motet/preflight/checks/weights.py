@@ -50,7 +50,7 @@ def _share_lost(values: Tensor, rate: float) -> float:
     return float(((sample - rate) == sample).float().mean()) if len(sample) else 0.0
 
 
-@check("rollout_weights")
+@check("rollout_weights", "rl")
 def rollout_weights(probe: Probe) -> Iterator[Finding]:
     """The weights of the rollout workers are those of the policy that trains"""
     if not probe.digest_of_workers:
