@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from motet.cli.outputs import finite_or_null, write_image, write_output, write_results
 from motet.core.errors import OutputError
+from motet.core.write_errors import write_error
 from motet.report.terminal import Terminal, say
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ def suite_folder(output: Path, name: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"--output {str(output)!r} cannot be written: {error.strerror or error}.", fix="name a writable folder."
-        ) from error
+        raise write_error(OutputError, f"--output {str(output)!r}", error) from error
     return folder
 
 

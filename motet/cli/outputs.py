@@ -12,6 +12,7 @@ from typing import Any
 
 from motet.core.atomic_files import write_atomic
 from motet.core.errors import OutputError
+from motet.core.write_errors import write_error
 from motet.report.terminal import Terminal
 
 IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -49,10 +50,7 @@ def write_output(option: str, path: Path, content: bytes) -> None:
         else:
             write_atomic(path, content)
     except OSError as error:
-        raise OutputError(
-            f"{option} {str(path)!r} cannot be written: {error.strerror or error}.",
-            fix="free some disk space, or name a file elsewhere.",
-        ) from error
+        raise write_error(OutputError, f"{option} {str(path)!r}", error) from error
 
 
 def show_results(table: Any, results: Any, path: Path | None) -> None:

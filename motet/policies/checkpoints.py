@@ -13,6 +13,7 @@ import torch
 
 from motet.core.errors import CheckpointError
 from motet.core.registry import first_line
+from motet.core.write_errors import write_error
 from motet.policies.meta_loading import loads_without_weights
 from motet.weights.hf_output import suppress_hf_output
 from motet.weights.safetensors_io import StoredWeights, is_write_error, read_json
@@ -116,10 +117,7 @@ def save_checkpoint(folder: Path, wrapped: Any, processor: Any) -> None:
     except Exception as error:
         if not is_write_error(error):
             raise
-        raise CheckpointError(
-            f"{str(folder)!r} cannot be written: {first_line(error)}.",
-            fix="free some space there, or make it writable.",
-        ) from error
+        raise write_error(CheckpointError, repr(str(folder)), error) from error
 
 
 def _refuse_keys(source: str, verb: str, keys: Collection[str], family: str) -> None:

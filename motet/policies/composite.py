@@ -15,8 +15,8 @@ from torch import nn
 from motet.config import LoraConfig
 from motet.core.errors import CheckpointError
 from motet.core.protocols import ReconstructingPolicy, Replay, Request
-from motet.core.registry import first_line
 from motet.core.trajectory import Act, Sampling
+from motet.core.write_errors import write_error
 from motet.policies.diffusion.policy import DiffusionPolicy
 from motet.policies.generation.policy import LanguageModelPolicy
 from motet.policies.interactive import InteractiveMixin
@@ -186,7 +186,4 @@ class LanguageModelPlusPipeline(CompositePolicy):
             config = {"model_type": EXPERTS_MODEL_TYPE}
             (folder / "config.json").write_text(json.dumps(config) + "\n", encoding="utf-8")
         except OSError as error:
-            raise CheckpointError(
-                f"{str(folder)!r} cannot be written: {first_line(error)}",
-                fix="check the disk and the folder's permissions.",
-            ) from error
+            raise write_error(CheckpointError, repr(str(folder)), error) from error

@@ -16,7 +16,6 @@ report.html, failure.json       the report, and the error of a run that failed
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import shutil
@@ -27,6 +26,7 @@ from typing import Any
 
 from motet.core.atomic_files import append, sync, sync_folder, write_atomic
 from motet.core.errors import RunFolderError
+from motet.core.write_errors import write_error
 from motet.report.run_lock import LOCK_FILES, Lock
 
 RECIPE, START, METRICS, FAILURES = "recipe.yaml", "start.json", "metrics.jsonl", "failures.jsonl"
@@ -182,11 +182,7 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise RunFolderError(
-                f"{str(self.path / name)!r} cannot be written: {error.strerror or error}.",
-                fix="free some disk space." if full else "check that the folder exists and is writable.",
-            ) from error
+            raise write_error(RunFolderError, repr(str(self.path / name)), error) from error
 
     def _unusable(self, error: OSError) -> RunFolderError:
         return RunFolderError(

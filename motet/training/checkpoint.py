@@ -26,6 +26,7 @@ from torch import Tensor
 from motet.core.atomic_files import sync_folder, sync_tree
 from motet.core.errors import CheckpointError
 from motet.core.protocols import TrainablePolicy
+from motet.core.write_errors import write_error
 from motet.distributed.parallel import Parallel
 from motet.distributed.sharded_files import save_sharded
 from motet.training.learner_state import StoredLearner, learner_tensors, on_cpu
@@ -149,10 +150,7 @@ def _writing(target: Path) -> Iterator[None]:
     except Exception as error:
         if not is_write_error(error):
             raise
-        raise CheckpointError(
-            f"{str(target)!r} cannot be written: {getattr(error, 'strerror', None) or error}.",
-            fix="free some space there, or make it writable.",
-        ) from error
+        raise write_error(CheckpointError, repr(str(target)), error) from error
 
 
 def _remove(checkpoint: Path) -> None:

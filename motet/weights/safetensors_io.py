@@ -22,6 +22,7 @@ from torch import Tensor
 from motet.core.atomic_files import sync_folder, sync_tree
 from motet.core.errors import CheckpointError, MotetError, RunFolderError
 from motet.core.registry import first_line
+from motet.core.write_errors import write_error
 from motet.weights.locate import CHECKSUMS, TRAINER_STATE
 
 INDEX = "model.safetensors.index.json"
@@ -196,10 +197,7 @@ def atomic_dir(target: Path) -> Iterator[Path]:
         os.replace(partial, target)
         sync_folder(target.absolute().parent)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{str(target)!r} cannot be written: {first_line(error).rstrip('.')}.",
-            fix="check the free disk space and the folder's permissions.",
-        ) from error
+        raise write_error(CheckpointError, repr(str(target)), error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

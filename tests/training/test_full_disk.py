@@ -59,7 +59,7 @@ def test_a_disk_that_is_full_at_any_file_of_a_checkpoint(save, tmp_path, monkeyp
                 CheckpointError, match=r"step_000002' cannot be written: No space left on device"
             ) as told:
                 save(2)
-        assert told.value.fix == "free some space there, or make it writable."
+        assert told.value.fix == "free some disk space there."
         if (folder / "step_000002").exists():  # it was whole, and the folder that names it could not be synced
             break
         assert_whole(folder, "step_000001")

@@ -290,7 +290,9 @@ def test_a_disk_too_full_for_metrics_stops_the_run_and_loses_nothing(whole, tiny
         folder.create("")
         with pytest.warns(UserWarning, match="Step 4 could not be saved"), pytest.raises(RunFolderError) as error:
             motet.training.trainer.train(session, Run(session, folder, Filling(Interrupt()), Interrupt()))
-    assert "metrics.jsonl' cannot be written: No space left on device. Fix: free some disk space." in str(error.value)
+    assert "metrics.jsonl' cannot be written: No space left on device. Fix: free some disk space there." in str(
+        error.value
+    )
     monkeypatch.undo()
     assert newest(out) == "step_000002" and len(metrics(out)) == 3
     run_loop(recipe, out)

@@ -24,6 +24,7 @@ from motet.core.errors import ConfigError, OutputError
 from motet.core.protocols import Policy, Request
 from motet.core.sampling import Sampling
 from motet.core.trajectory import ImageAct
+from motet.core.write_errors import write_error
 from motet.evaluation.image_benchmarks.prompts import Prompt
 from motet.evaluation.image_benchmarks.scores import ImageScore, benchmark_table, summarize
 from motet.training.setup import sampling_params
@@ -162,9 +163,7 @@ class ImageBenchmark(Suite):
                         line |= {"reason": score.reason, **score.details}
                         file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise OutputError(
-                f"{str(folder)!r} cannot be written: {error.strerror or error}.", fix="free some disk space."
-            ) from error
+            raise write_error(OutputError, repr(str(folder)), error) from error
 
 
 def _limited(config: EvalConfig, settings: SuiteSettings) -> EvalConfig:

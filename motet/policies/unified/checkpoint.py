@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from motet.config import DiffusionConfig
 from motet.core.errors import CheckpointError
 from motet.core.registry import first_line
+from motet.core.write_errors import write_error
 from motet.policies.diffusion.models import Denoiser, open_denoiser
 from motet.policies.generation.policy import LanguageModelPolicy
 from motet.policies.unified.connector import ConnectorConfig, QueryConnector
@@ -43,10 +44,7 @@ def save_unified(
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise CheckpointError(
-            f"{str(folder)!r} cannot be written: {first_line(error)}",
-            fix="check the disk and the folder's permissions.",
-        ) from error
+        raise write_error(CheckpointError, repr(str(folder)), error) from error
 
 
 def open_unified(

@@ -10,6 +10,7 @@ from pathlib import Path
 from motet.core.atomic_files import write_atomic
 from motet.core.errors import MotetError, RunFolderError
 from motet.core.registry import first_line
+from motet.core.write_errors import write_error
 from motet.report.html.read import read_run
 
 REPORT = "report.html"
@@ -26,10 +27,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, content)
     except OSError as error:
-        raise RunFolderError(
-            f"{str(out)!r} cannot be written: {error.strerror or error}.",
-            fix="check that the folder is writable and the disk is not full.",
-        ) from error
+        raise write_error(RunFolderError, repr(str(out)), error) from error
     return out
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from motet.core.errors import CheckpointError, ConfigError
+from motet.core.write_errors import write_error
 from motet.numerics.transfers import index_on, to_device
 from motet.policies.diffusion.models.base import Condition
 from motet.policies.diffusion.models.conditions import check_condition, drop_masked, to_device_dtype
@@ -204,9 +205,7 @@ class DiffusersDenoiser:
             for file in folder.rglob("*.safetensors"):  # safetensors writes for the owner only
                 shutil.copymode(folder / "transformer" / "config.json", file)
         except OSError as error:
-            raise CheckpointError(
-                f"{str(folder)!r} cannot be written: {error}", fix="check the disk and the folder's permissions."
-            ) from error
+            raise write_error(CheckpointError, repr(str(folder)), error) from error
 
     # ---- conditions -------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from motet.core.errors import CheckpointError
-from motet.core.registry import first_line
+from motet.core.write_errors import write_error
 from motet.policies.diffusion.models.lora import has_adapters, save_adapters, without_adapters
 from motet.weights.hf_output import suppress_hf_output
 
@@ -39,10 +39,7 @@ def save_pipeline(folder: Path, pipeline: Any, denoiser: Any, source: Path | Non
         for file in folder.rglob("*.safetensors"):  # safetensors writes for the owner only
             shutil.copymode(folder / "model_index.json", file)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{str(folder)!r} cannot be written: {first_line(error)}",
-            fix="check the disk and the folder's permissions.",
-        ) from error
+        raise write_error(CheckpointError, repr(str(folder)), error) from error
 
 
 def _save_component(component: Any, target: Path, source: Path | None) -> None:
