@@ -28,7 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.formatwarning = _one_line
     try:
         given = sys.argv[1:] if arguments is None else arguments
-        _check_printable(given)
         _require_one_process(given)
         from motet.cli.app import app
 
@@ -64,15 +63,6 @@ def _show_bars_of_downloads_only() -> None:
         enable_progress_bars("huggingface_hub")
 
 
-def _check_printable(arguments: Sequence[str]) -> None:
-    """Raise ConfigError for an unknown command or option that typer would print with its control characters."""
-    for place, argument in enumerate(arguments):
-        name = argument.partition("=")[0]
-        if (place == 0 or name.startswith("--")) and printable(name) != name:
-            what = "an option" if name.startswith("-") else "a command"
-            raise ConfigError(f"{name!r} is not {what} of motet.", fix="choose one that `motet --help` lists.")
-
-
 def _require_one_process(arguments: Sequence[str]) -> None:
     """Raise ConfigError for a command that several processes cannot share."""
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
@@ -97,4 +87,4 @@ def _name() -> str:
 def _say(text: str, *, error: bool = False) -> None:
     """Print; if the output is closed, the exit status still reports the outcome."""
     with safe_output():
-        say(text, error=error)
+        say(*text.split("\n"), error=error)

@@ -16,6 +16,7 @@ from motet.cli.options import (
     Overrides,
     Overwrite,
     Parallel,
+    PrintableGroup,
     RecipePath,
     ResumableCommand,
     Resume,
@@ -41,6 +42,7 @@ from motet.cli.share_commands import card, demo, push
 from motet.cli.studio import studio
 
 app = typer.Typer(
+    cls=PrintableGroup,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

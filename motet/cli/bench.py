@@ -85,7 +85,7 @@ def bench_scenarios(
         write_output("--output", output / "scenarios.md", text.encode())
     for table in tables if len(plans) > 1 else ():  # with one seed `run_plan` has printed them
         console.print(table)
-    console.print(f"Tables: {output / 'scenarios.md'}", soft_wrap=True, highlight=False, markup=False)
+    console.say(f"Tables: {output / 'scenarios.md'}")
 
 
 def bench_step(recipe_path: Path, overrides: list[str], steps: int, warmup: int, json_path: Path | None) -> None:

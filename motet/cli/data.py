@@ -28,7 +28,7 @@ def show_data(path: Path, overrides: list[str], *, count: int, split: str | None
     with waiting(LOADING):
         tracks = preview(recipe, count, split)
     for track in tracks:
-        say("\n".join(_lines(track)))
+        say(*_lines(track))
     _write_images(tracks, out)
 
 

@@ -42,4 +42,5 @@ def ask(checkpoint: str, image: Path, question: str, temperature: float, max_tok
         policy = load_policy(resolve_checkpoint(checkpoint))
         bar.phase("answer")
         act = policy.generate_text(question, [opened], seed=seed, temperature=temperature, max_tokens=max_tokens)[0]
-    say(act.text if act.finished else f"{act.text} [cut off at {max_tokens} tokens]")
+    cut = "" if act.finished else f" [cut off at {max_tokens} tokens]"
+    say(*f"{act.text}{cut}".split("\n"))

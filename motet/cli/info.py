@@ -24,7 +24,7 @@ def show_config(recipe: Path | None, overrides: list[str], keys: bool, scenarios
     if keys:
         from motet.config.keys import explain
 
-        say(explain(Recipe, _options()))
+        say(*explain(Recipe, _options()).split("\n"))
         for line in _options_of_choices():
             say(line)
     elif scenarios:
@@ -37,7 +37,7 @@ def show_config(recipe: Path | None, overrides: list[str], keys: bool, scenarios
     elif recipe is None:
         raise ConfigError("No recipe was given.", fix="motet config RECIPE.yaml, or motet config --keys.")
     else:
-        say(without_passwords("\n".join(_resolved(recipe, overrides))), end="")
+        say(*without_passwords("\n".join(_resolved(recipe, overrides))).split("\n"), end="")
 
 
 def _options_of_choices() -> Iterator[str]:

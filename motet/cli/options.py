@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+
+from motet.core.printable import printable
 
 
 class ResumeMode(StrEnum):
@@ -21,6 +25,31 @@ class ResumeMode(StrEnum):
     def choice(self) -> bool | str:
         """As functions take it."""
         return "auto" if self is ResumeMode.AUTO else self is ResumeMode.YES
+
+
+class PrintableGroup(TyperGroup):
+    """Commands whose usage errors are printed on one line, with control characters in what the user wrote escaped."""
+
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        """As of typer, for what stands before the command."""
+        with _printable_errors():
+            return super().make_context(*arguments, **settings)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As of typer, for what stands behind it."""
+        with _printable_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _printable_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # typer has moved its class of usage errors more than once
+        message = getattr(error, "message", None)
+        if hasattr(error, "format_message") and isinstance(message, str):
+            vars(error)["message"] = printable(message, lines=False)
+        raise
 
 
 class ResumableCommand(TyperCommand):

@@ -51,7 +51,7 @@ def push(
         table.add_row(escape(name), f"{size_of(content):,}")
     table.add_row(f"{len(files)} files", f"{sum(map(size_of, files.values())):,}")
     Terminal().print(table)
-    say(made.text)
+    say(*made.text.split("\n"))
 
 
 def _say_notes(made: Card) -> None:

@@ -39,10 +39,10 @@ class RunContext:
     threads: ThreadTuner | None
     processes: Processes
 
-    def say(self, line: str) -> None:
-        """Print a line unless it is empty."""
-        if line:
-            self.console.print(line, soft_wrap=True, highlight=False, markup=False)
+    def say(self, *lines: str) -> None:
+        """Print the lines that are not empty."""
+        for line in filter(None, lines):
+            self.console.say(line)
 
 
 @contextmanager

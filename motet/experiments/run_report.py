@@ -52,4 +52,4 @@ def write_and_say(folders: Sequence[Path], output: Path, console: Terminal) -> N
     """Write the report of runs into a folder; print its path."""
     path = report_at_end(folders, output / REPORT)
     if path is not None:
-        console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
+        console.say(f"Report: {path}")

@@ -219,4 +219,4 @@ def _print_next_steps(context: RunContext, session: TrainingSetup, progress: Pro
     else:
         question = "how many circles?" if shapes else "YOUR QUESTION"
         lines.append(f'Try next: motet ask {shlex.quote(str(folder))} image.png "{question}"')
-    context.say("\n".join(lines))
+    context.say(*lines)

@@ -64,7 +64,7 @@ def run_sweep(sweep: StrategySweep, output: Path, resume_command: str, *, resume
     compared = compare(sweep, output)
     console.print(sweep_table(sweep, compared))
     plot(sweep, compared, output / "sweep.png")
-    console.print(f"Plot: {output / 'sweep.png'}", soft_wrap=True, highlight=False, markup=False)
+    console.say(f"Plot: {output / 'sweep.png'}")
 
 
 def compare(sweep: StrategySweep, output: Path) -> dict[str, dict[str, SweepResult]]:

@@ -25,6 +25,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from motet.core.printable import printable
 from motet.report.callbacks import Callback
 from motet.report.terminal import Terminal
 
@@ -102,7 +103,7 @@ class _FittingLine:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         line = Text("", no_wrap=True, overflow="crop", end="")
         for part in self.parts:
-            longer = Text.assemble(line, "  " if line.plain else "", part)
+            longer = Text.assemble(line, "  " if line.plain else "", printable(part, lines=False))
             if longer.cell_len > options.max_width:
                 break
             line = longer
@@ -243,14 +244,14 @@ class ProgressBar(Callback):
 
     def _show_task(self, name: str, total: int | None, done: int, parts: Sequence[str]) -> None:
         if name not in self._tasks:
-            self._tasks[name] = self._bar.add_task(name, total=total, parts=())
+            self._tasks[name] = self._bar.add_task(printable(name, lines=False), total=total, parts=())
         for other, task in self._tasks.items():  # show one line at a time
             self._bar.update(task, visible=other == name)
         self._bar.update(self._tasks[name], total=total, completed=done, parts=parts)
 
     def _print(self, parts: Sequence[str]) -> None:
         self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-        self.console.print("  ".join(parts), highlight=False, soft_wrap=True, markup=False)
+        self.console.print(printable("  ".join(parts), lines=False), highlight=False, soft_wrap=True, markup=False)
 
     def _tick(self) -> None:
         """Off a terminal: a line per minute also while no item is finished."""

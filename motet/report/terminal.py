@@ -32,19 +32,24 @@ class Terminal(Console):
         with _as_output_error():
             super().print(*objects, **settings)
 
+    def say(self, line: str) -> None:
+        """Print a line as it is, however long; line breaks in it are escaped."""
+        self.print(printable(line, lines=False), soft_wrap=True, highlight=False, markup=False)
+
     def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """As `Console.render`, with control characters in texts escaped."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable(segment.text))
 
 
-def say(text: object, *, end: str = "\n", error: bool = False) -> None:
-    """Print a text with its control characters escaped; to standard error if `error`.
+def say(*lines: object, end: str = "\n", error: bool = False) -> None:
+    """Print lines with control characters escaped, line breaks inside a line too; to standard error if `error`.
 
     Raises OutputError if it cannot be written, BrokenPipeError if the reader has closed the pipe (`| head`).
     """
     with _as_output_error():
-        print(printable(str(text)), end=end, file=sys.stderr if error else sys.stdout, flush=True)
+        text = "\n".join(printable(str(line), lines=False) for line in lines)
+        print(text, end=end, file=sys.stderr if error else sys.stdout, flush=True)
 
 
 @contextmanager

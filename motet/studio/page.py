@@ -164,7 +164,7 @@ class StudioPage:
             except MotetError as error:
                 yield show_problem(error), unchanged
             except Exception as error:  # of a policy or a reward, whatever it is
-                say("".join(traceback.format_exception(error)), error=True)
+                say(*"".join(traceback.format_exception(error)).split("\n"), error=True)
                 yield show_problem(error), unchanged
 
         return handle

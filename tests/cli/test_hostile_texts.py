@@ -6,6 +6,7 @@ import io
 import unicodedata
 from unittest.mock import Mock
 
+import pytest
 from rich.text import Text
 
 from motet.config.stage_files import COLUMNS
@@ -14,8 +15,8 @@ from motet.experiments.sweep import SweepResult, sweep_table
 from motet.report.progress import ProgressBar
 from motet.report.run_count import RunCount
 from motet.report.tables import rewards_table
-from motet.report.terminal import Terminal
-from tests.runs import Answer
+from motet.report.terminal import Terminal, say
+from tests.runs import Answer, motet_command
 
 EVIL = "\x1b[31m[red]a[/red]:smile:\u202e\x1b]8;;x\x9c\x9b<b>"
 """Colours, rich's markup and emoji, a right-to-left override, a link, HTML: legal in a file name too."""
@@ -45,3 +46,34 @@ def test_tables_bars_and_headings_show_texts_as_they_are():
     console.print(rewards_table({EVIL: {EVIL: {EVIL: row}}}, EVIL))
     assert_plain(Answer(0, file.getvalue(), ""))
     assert file.getvalue().count(SHOWN) >= 6 and "[+10.0 ± 10.0]" in file.getvalue()
+
+
+def test_a_name_with_line_breaks_stays_on_its_line(capsys):
+    file, name = io.StringIO(), "two\nlines\u2028\r"
+    console = Terminal(file=file, width=200)
+    console.say(f"Report: {name}")
+    with ProgressBar(console) as bar:
+        bar.items(name, 1, 2)
+        bar.on_step_end(1, {f"eval/{name}": 0.5})
+    say(f"{name}: 0.5", "another line")
+    lines = file.getvalue().splitlines() + capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and all("two\\nlines\\u2028\\r" in line for line in lines[:4])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ask", "a", "b.png", "c?", f"{EVIL}\n"],
+        ["sample", f"--{EVIL}\n"],
+        [f"--{EVIL}\n"],
+        [f"{EVIL}\n"],
+        ["reward", f"{EVIL}\n"],
+        ["train", "a.yaml", "-o", "out", "--resume", f"--{EVIL}\n"],
+    ],
+    ids=["extra argument", "option", "option before the command", "command", "command of a group", "resumable"],
+)
+def test_wrong_arguments_are_shown_as_they_are(arguments, capsys):
+    answer = motet_command(capsys, *arguments)
+    assert answer.code == 2 and "\\u202e" in answer.err
+    assert "\\n" in answer.err or "\\x0a" in answer.err  # newer versions of typer escape line breaks themselves
+    assert_plain(answer)
