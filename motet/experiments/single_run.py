@@ -84,7 +84,7 @@ def run_training(
             check_before_first_step(context, session, preflight, engines)
             check_images(context, session)
             before = evaluate_before(context, session, before)
-            fixed_prompts = FixedPrompts(session, folder)
+            fixed_prompts = FixedPrompts(session, folder, context.callbacks)
             run = _run(context, session, fixed_prompts)
             progress = _progress_if_finished(context, run, train(session, run, engines))
             fixed_prompts.record_last(progress.step)
@@ -119,7 +119,7 @@ def run_sft(
             check_before_first_step(context, session, preflight)
             check_images(context, session)
             before = evaluate_before(context, session, before) if context.suite and context.suite.before_sft else None
-            fixed_prompts = FixedPrompts(session, folder)
+            fixed_prompts = FixedPrompts(session, folder, context.callbacks)
             run = _run(context, session, fixed_prompts)
             progress = _progress_if_finished(context, run, train_sft(session, run))
             fixed_prompts.record_last(progress.step)

@@ -25,7 +25,7 @@ class StopTraining(MotetError):
 
 @dataclass(frozen=True)
 class RolloutBatch:
-    """What a step rolled out for one track: groups of trajectories with their scores, and the weights of the rewards.
+    """What was rolled out for one track: groups of trajectories, their scores if any, and the weights of the rewards.
 
     With several processes, the groups of the main one. `groups[p].trajectories[g].acts` hold texts and PIL images.
     """
@@ -71,6 +71,12 @@ class Callback:
         """After step number `step` rolled out and scored trajectories, of reinforcement learning only.
 
         Whatever it returns is added to the step's metrics.
+        """
+
+    def on_fixed_prompts(self, step: int, batches: Sequence[RolloutBatch]) -> None:
+        """After fixed rows of each track were rolled out for a person to look at, when `step` steps are done.
+
+        Every `run.log_samples_every` steps, of supervised training too. Without scores where the track has no rewards.
         """
 
     def on_probe(self, step: int, metrics: Metrics) -> Metrics | None:
@@ -154,6 +160,9 @@ class CallbackList(Callback):
 
     def on_rollout(self, step: int, batches: Sequence[RolloutBatch]) -> Metrics:
         return self._call("on_rollout", step, batches)
+
+    def on_fixed_prompts(self, step: int, batches: Sequence[RolloutBatch]) -> None:
+        self._call("on_fixed_prompts", step, batches)
 
     def on_probe_of(self, place: int, step: int, metrics: Metrics) -> Metrics:
         """Tell the callback that asked for the probe."""

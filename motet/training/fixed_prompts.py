@@ -10,8 +10,9 @@ from motet.config import Recipe
 from motet.core.errors import MotetError
 from motet.core.registry import first_line
 from motet.core.task import Task
-from motet.core.trajectory import Group
+from motet.core.trajectory import Group, Scores
 from motet.data import WITH_TEST_SPLIT, Rows, open_rows
+from motet.report.callbacks import Callback, RolloutBatch
 from motet.report.rollouts import FIXED_PROMPTS, ShownRollout, save_rollouts, show_rollout, show_scored
 from motet.report.run_dir import RunFolder
 from motet.rewards import BoundReward, StepLog, score_groups
@@ -34,15 +35,16 @@ class Prompts:
 
 @dataclass(eq=False)
 class FixedPrompts:
-    """The first validation rows of every track, rolled out with the weights of several steps and saved with rewards.
+    """The first validation rows of every track, rolled out with the weights of several steps, saved with rewards.
 
     They are those on which the suite `rewards` evaluates; under another suite those of the split `test` of a built-in
     source; where there is neither, rows of the training data. Rows and noise are keyed by `eval.seed`: training samples
-    what it would have without them, and runs that differ in `run.seed` show the same.
+    what it would have without them, and runs that differ in `run.seed` show the same. Callbacks are shown them too.
     """
 
     session: TrainingSetup
     folder: RunFolder
+    callbacks: Callback
     _prompts: list[Prompts] = field(default_factory=list[Prompts])
 
     @property
@@ -73,6 +75,7 @@ class FixedPrompts:
 
     def _record(self, step: int) -> None:
         tracks, recipe = self.session.tracks, self.session.recipe
+        batches: list[RolloutBatch] = []
         each = max(1, PROMPTS // len(tracks))
         self._prompts = self._prompts or [first_prompts(recipe, track, each) for track in tracks]
         for track, prompts in zip(tracks, self._prompts, strict=True):
@@ -86,25 +89,35 @@ class FixedPrompts:
                 step=0,
                 track=track.number,
             )
-            shown = score_and_show(groups, track.rewards, step, recipe.run.steps)
+            valid = [group for group in groups if group.valid_indices]
+            scores = score(valid, track.rewards, step, recipe.run.steps)
+            shown = show(valid, scores, track.rewards)
             about = {"rows": {"source": prompts.source, "in_training": prompts.in_training}}
             save_rollouts(self.folder, FIXED_PROMPTS, step, {"prompts": shown}, track.name, about)
+            weights = {reward.name: reward.weight for reward in track.rewards}
+            batches.append(RolloutBatch(track.name, valid, scores, weights))
+        self.callbacks.on_fixed_prompts(step, batches)
 
 
-def score_and_show(
-    groups: Sequence[Group], rewards: Sequence[BoundReward], step: int, steps: int
-) -> list[ShownRollout]:
-    """The valid rollouts with their rewards; without, and with a warning, if a reward fails.
+def score(groups: Sequence[Group], rewards: Sequence[BoundReward], step: int, steps: int) -> list[Scores]:
+    """The scores of rollouts; none, with a warning, if there are no rewards or one fails.
 
     Rewards that depend on the step are those of the last of `steps`: so they are comparable.
     """
-    valid = [group for group in groups if group.valid_indices]
+    if not rewards:
+        return []
     try:
-        scores = score_groups(valid, rewards, StepLog(steps, steps))
+        return score_groups(groups, rewards, StepLog(steps, steps))
     except Exception as error:
         warnings.warn(f"The fixed prompts were not scored after step {step}: {_reason(error)}", stacklevel=2)
-        return [show_rollout(group.trajectories[0]) for group in valid]
-    return [show_scored(group, 0, own, rewards) for group, own in zip(valid, scores, strict=True)]
+        return []
+
+
+def show(groups: Sequence[Group], scores: Sequence[Scores], rewards: Sequence[BoundReward]) -> list[ShownRollout]:
+    """The rollouts, with their rewards if there are scores."""
+    if not scores:
+        return [show_rollout(group.trajectories[0]) for group in groups]
+    return [show_scored(group, 0, own, rewards) for group, own in zip(groups, scores, strict=True)]
 
 
 def first_prompts(recipe: Recipe, track: Track, number: int) -> Prompts:

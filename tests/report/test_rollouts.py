@@ -16,7 +16,7 @@ from motet.rewards.base import BoundReward
 from motet.scenarios import GenerateImage, GenerateText, scenario, user
 from motet.shapes.world import ShapesRows
 from motet.testing import FakePolicy
-from motet.training.fixed_prompts import first_prompts, score_and_show
+from motet.training.fixed_prompts import first_prompts, score, show
 from motet.training.rollout import rollout
 from motet.training.setup import build_rl_tracks
 from motet.training.signals import Stopped
@@ -162,7 +162,7 @@ def test_a_reward_that_fails_leaves_fixed_prompts_without_scores(groups, tmp_pat
 
     reward = BoundReward("broken", 1.0, ("draft",), broken, {}, None)
     with pytest.warns(UserWarning, match="fixed prompts were not scored after step 4: .*broken"):
-        shown = score_and_show(groups, [reward], 4, 10)
+        shown = show(groups, score(groups, [reward], 4, 10), [reward])
     assert len(shown) == 5 and all("reward" not in one.entry for one in shown)
 
 

@@ -63,6 +63,8 @@ def run(tracker, folder, *, steps=3, first=0, end_seconds=20.0):
         if step == 2:
             tracking.on_eval(step, {"eval/accuracy": 0.5})
         tracking.on_step_end(step, {"reward": step / 10, **({"eval/accuracy": 0.5} if step == 2 else {})})
+    if steps == 2:  # the evaluation after the run, of what the last step evaluated too
+        tracking.on_eval(steps, {"eval/accuracy": 0.6})
     tracking.on_run_end(steps, {})
     return tracking
 
@@ -79,6 +81,29 @@ def test_a_tracker_is_told_steps_samples_evaluations_and_results(tmp_path):
     assert tracker.calls[4] == ("log", 2, {"reward": 0.2, "eval/accuracy": 0.5})  # an evaluation is told once
     assert tracker.calls[-2][2].name == "after" and tracker.calls[-2][2].images[0].image.size == (4, 4)
     assert tracker.calls[-1] == ("finish", [("a.b", 0.25, 1.0)])
+
+
+def test_the_last_step_has_one_point_of_each_evaluation(tmp_path):
+    tracker = Recorder()
+    run(tracker, tmp_path, steps=2)
+    metrics = [(step, value) for method, step, value in tracker.calls[:-1] if method == "log"]
+    logged = [(step, value["eval/accuracy"]) for step, value in metrics if "eval/accuracy" in value]
+    assert logged == [(0, 0.1), (2, 0.5)]
+
+
+def test_fixed_prompts_are_logged_without_rewards(tmp_path):
+    samplings = {"text": Sampling(), "image": Sampling()}
+    row = {"question": "how many?", "prompt": "two red circles", "answer": "2"}
+    groups = rollout(FakePolicy(), generate_and_answer, [Task(3, row)], 1, samplings=samplings, seed=0, step=0)
+    tracker = Recorder()
+    tracking = Tracking({"mine": tracker})
+    tracking.on_run_start(parse_recipe(RECIPE), tmp_path)
+    tracking.on_fixed_prompts(0, [RolloutBatch("shapes", groups, [], {})])
+    tracking.on_run_end(0, {})
+    step, samples = next(call[1:] for call in tracker.calls if call[0] == "log_samples")
+    assert (step, samples.name) == (0, "fixed_prompts/shapes")
+    assert "two red circles" in samples.images[0].caption and "reward" not in samples.images[0].caption
+    assert samples.texts[0].reward is None
 
 
 def test_the_id_is_kept_over_a_resume(tmp_path):

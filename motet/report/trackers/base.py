@@ -48,7 +48,8 @@ TEXT_COLUMNS = ("act", "reward", "prompt", "text")
 
 @dataclass(frozen=True)
 class Samples:
-    """What a step generated for one track, or the images of an evaluation; `name` is `samples/TRACK` or `before`."""
+    """What was generated for one track, or the images of an evaluation: `name` is `samples/TRACK`,
+    `fixed_prompts/TRACK` or `before`."""
 
     name: str
     images: Sequence[ShownImage] = ()
@@ -112,7 +113,7 @@ class Tracker:
         """The metrics after `step` steps, of training or of an evaluation (`eval/NAME`); they may be NaN."""
 
     def log_samples(self, step: int, samples: Samples) -> None:
-        """Images and texts that step number `step` generated."""
+        """Images and texts that step number `step` generated, or that the weights after it did."""
 
     def finish(self, results: Results) -> None:
         """At the end, also of a run that was stopped or failed."""

@@ -21,6 +21,7 @@ from motet.core.errors import ConfigError
 from motet.core.registry import registry
 from motet.core.trajectory import Act, ImageAct, Scores, TextAct
 from motet.report.callbacks import Callback, Metrics, RolloutBatch, make_from_choice
+from motet.report.rollouts import FIXED_PROMPTS
 from motet.report.terminal import say
 from motet.report.tracker_ids import read_tracker_ids, write_tracker_id
 from motet.report.trackers.base import Results, RunInfo, Samples, ShownImage, ShownText
@@ -66,6 +67,7 @@ class Tracking(Callback):
         self.trackers, self.end_seconds = trackers, end_seconds
         self._deliveries: list[Delivery] = []
         self._folder, self._step, self._samples_every = Path(), 0, 1
+        self._logged: set[str] = set()
 
     def on_run_start(self, recipe: Recipe, folder: Path) -> None:
         newest = latest_checkpoint(folder / "checkpoints")
@@ -85,13 +87,20 @@ class Tracking(Callback):
             for batch in batches:
                 self._tell("log_samples", step, rollout_samples(batch))
 
+    def on_fixed_prompts(self, step: int, batches: Sequence[RolloutBatch]) -> None:
+        for batch in batches:
+            self._tell("log_samples", step, rollout_samples(batch, FIXED_PROMPTS))
+
     def on_step_end(self, step: int, metrics: Metrics) -> None:
-        self._step = step
+        self._step, self._logged = step, set(metrics)
         self._tell("log", step, dict(metrics))
 
     def on_eval(self, step: int, metrics: Metrics) -> None:
-        if step == self._step:  # that of a step is among the step's metrics
-            self._tell("log", step, dict(metrics))
+        if step != self._step:
+            return  # that of a step is among the step's metrics
+        further = {name: value for name, value in metrics.items() if name not in self._logged}
+        if further:  # the last step may have been evaluated as part of it: one point of a curve is enough
+            self._tell("log", step, further)
 
     def on_run_end(self, step: int, metrics: Metrics) -> None:
         for name in ("before", "after"):
@@ -126,20 +135,20 @@ class Tracking(Callback):
             warnings.warn(f"The tracker {delivery.name!r} {problem}. The run goes on.", stacklevel=2)
 
 
-def rollout_samples(batch: RolloutBatch) -> Samples:
-    """Images and texts of the first generations of the first groups, with the weighted sum of their rewards."""
+def rollout_samples(batch: RolloutBatch, name: str = "samples") -> Samples:
+    """Images and texts of the first generations of the first groups, with the weighted sum of their rewards if any."""
     images: list[ShownImage] = []
     texts: list[ShownText] = []
-    for group, score in list(zip(batch.groups, batch.scores, strict=True))[:GROUPS]:
+    for number, group in enumerate(batch.groups[:GROUPS]):
         for place in group.valid_indices[:GENERATIONS]:
-            reward = _reward(score, batch.weights, place)
+            reward = _reward(batch.scores[number], batch.weights, place) if batch.scores else None
             for act in group.trajectories[place].acts:
                 if isinstance(act, ImageAct):
-                    shown = "no reward" if reward is None else f"{reward:.2f}"
-                    images.append(ShownImage(act.image, f"{shown}  {_prompt(act)}"))
+                    shown = "no reward  " if reward is None else f"{reward:.2f}  "
+                    images.append(ShownImage(act.image, f"{shown if batch.scores else ''}{_prompt(act)}"))
                 elif isinstance(act, TextAct):
                     texts.append(ShownText(act.name, act.context.text, act.text, reward))
-    return Samples(f"samples/{batch.track}" if batch.track else "samples", images, texts)
+    return Samples(f"{name}/{batch.track}" if batch.track else name, images, texts)
 
 
 def _reward(score: Scores, weights: Mapping[str, float], place: int) -> float | None:
