@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -13,11 +14,20 @@ from motet.experiments.model_card import README, Card, find_source, make_card
 from motet.report.terminal import Terminal, say
 
 
-def card(run: Path, out: Path | None, *, base: str | None, license: str | None, best: bool, overwrite: bool) -> None:
+def card(
+    run: Path,
+    out: Path | None,
+    *,
+    base: str | None,
+    license: str | None,
+    best: bool,
+    overwrite: bool,
+    seeds: Sequence[Path] = (),
+) -> None:
     """Write the card and its images, and print its path."""
     folder = out or run / "card"
     check_output("--out", folder / README, overwrite=overwrite)
-    made = make_card(find_source(run, best=best), base=base, license=license)
+    made = make_card(find_source(run, best=best), base=base, license=license, seeds=seeds)
     for name, content in {**made.files, README: made.text.encode()}.items():
         write_output("--out", folder / name, content)
     _say_notes(made)
@@ -35,11 +45,12 @@ def push(
     best: bool,
     optimizer: bool,
     samples: bool,
+    seeds: Sequence[Path] = (),
 ) -> None:
     """Upload, or list what would be uploaded."""
     check_repo_id(repo)
     source = find_source(run, best=best)
-    made = make_card(source, repo, base=base, license=license)
+    made = make_card(source, repo, base=base, license=license, seeds=seeds)
     files = files_to_upload(source, made, base, Extra(optimizer, samples))
     _say_notes(made)
     if not dry_run:

@@ -17,6 +17,10 @@ License = Annotated[
     str | None, typer.Option("--license", help="Licence of the weights, by the hub's id: apache-2.0, mit.")
 ]
 Best = Annotated[bool, typer.Option("--best", help="The best checkpoint instead of the newest.")]
+SeedRuns = Annotated[
+    list[Path] | None,
+    typer.Option("--seed-run", help="A run of the same recipe with another seed, for means over seeds; repeatable."),
+]
 
 
 def card(
@@ -26,12 +30,13 @@ def card(
     base: Base = None,
     license: License = None,
     best: Best = False,
+    seed_run: SeedRuns = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model card: evaluation, learning curve, images, recipe, seed, licence, citation."""
     from motet.cli.share import card as write
 
-    write(run, out, base=base, license=license, best=best, overwrite=overwrite)
+    write(run, out, base=base, license=license, best=best, overwrite=overwrite, seeds=seed_run or ())
 
 
 def push(
@@ -47,12 +52,13 @@ def push(
     best: Best = False,
     optimizer: Annotated[bool, typer.Option("--optimizer", help="Upload the optimizer's state too.")] = False,
     samples: Annotated[bool, typer.Option("--samples", help="Upload the run's samples too.")] = False,
+    seed_run: SeedRuns = None,
 ) -> None:
     """Upload a checkpoint with its model card to the Hugging Face Hub."""
     from motet.cli.share import push as run_push
 
     options = {"base": base, "license": license, "best": best, "optimizer": optimizer, "samples": samples}
-    run_push(run, repo, dry_run=dry_run, private=private, **options)
+    run_push(run, repo, dry_run=dry_run, private=private, seeds=seed_run or (), **options)
 
 
 def demo(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from motet.config import Recipe, load_recipe
-from motet.core.errors import CheckpointError
+from motet.core.errors import CheckpointError, ConfigError
+from motet.experiments.card_results import Evaluated, eval_results, read_evaluations, results_section
 from motet.report.learning_curve import has_plots, learning_curve
-from motet.report.markdown import code_block, escape_markdown, markdown_table
+from motet.report.markdown import code_block, escape_markdown
 from motet.report.run_dir import RECIPE, START, RunFolder
 from motet.report.versions import VERSIONS, describe_versions
-from motet.training.suites import resolve_suite
 from motet.weights.locate import CONFIG, best_checkpoint, resolve_checkpoint, step_of
 
 README, CURVE = "README.md", "curve.png"
@@ -79,18 +80,41 @@ def hub_id(text: Any) -> str | None:
     return text if is_id else None
 
 
-def make_card(source: Source, repo: str | None = None, *, base: str | None = None, license: str | None = None) -> Card:
-    """The card, for the hub's repository `repo` if known. `base` and `license` are ids of the hub."""
+def make_card(
+    source: Source,
+    repo: str | None = None,
+    *,
+    base: str | None = None,
+    license: str | None = None,
+    seeds: Sequence[Path] = (),
+) -> Card:
+    """The card, for the hub's repository `repo` if known. `base` and `license` are ids of the hub.
+
+    `seeds` are further runs of the recipe: the evaluation is then that of all seeds together. Raises ConfigError for
+    runs of another recipe, and for `seeds` beside a checkpoint whose run is not known.
+    """
     from huggingface_hub import ModelCardData
 
     recipe, notes = source.recipe, list[str]()
     base = base or hub_id(recipe.policy.path if recipe else _adapter_base(source.checkpoint))
+    name = (repo or (source.run.path if source.run else source.checkpoint).name).split("/")[-1]
+    evaluated = _evaluations(source, seeds)
     metadata = ModelCardData(
-        base_model=base, library_name=_library(source.checkpoint), license=license, tags=_tags(recipe)
+        base_model=base,
+        library_name=_library(source.checkpoint),
+        license=license,
+        tags=_tags(recipe),
+        model_name=name,
+        eval_results=(eval_results(evaluated) if evaluated else None) or None,
     )
     files: dict[str, bytes] = {}
-    title = escape_markdown((repo or (source.run.path if source.run else source.checkpoint).name).split("/")[-1])
-    parts = [f"# {title}", _summary(source, base), _results(source), *_images(source, files, notes)]
+    results = results_section(evaluated) if evaluated else ""
+    parts = [
+        f"# {escape_markdown(name)}",
+        _summary(source, base),
+        results,
+        *_images(source, files, notes),
+    ]
     parts += ["## Use", code_block(_usage(source.checkpoint, repo or "OWNER/NAME", base), "python")]
     parts += _training(source)
     parts += [
@@ -101,6 +125,18 @@ def make_card(source: Source, repo: str | None = None, *, base: str | None = Non
     ]
     text = f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
     return Card(text, files, tuple(notes))
+
+
+def _evaluations(source: Source, seeds: Sequence[Path]) -> Evaluated | None:
+    if source.run is None or source.recipe is None:
+        if seeds:
+            raise ConfigError(
+                f"The run that wrote {str(source.checkpoint)!r} is not known, so other seeds cannot be compared to it.",
+                fix="name a run folder, or leave out --seed-run.",
+            )
+        return None
+    others = [(RunFolder(path, resume=True), load_recipe(path / RECIPE)) for path in seeds]
+    return read_evaluations([(source.run, source.recipe), *others])
 
 
 def _summary(source: Source, base: str | None) -> str:
@@ -120,19 +156,6 @@ def _summary(source: Source, base: str | None) -> str:
     recorded = source.run and describe_versions(source.run.read_lines(VERSIONS), "motet")
     by = f"Trained with motet {recorded}." if recorded else "The version of motet that trained it is not recorded."
     return f"{trained} {by}\n\n{escape_markdown(recipe.description or '')}".rstrip()
-
-
-def _results(source: Source) -> str:
-    """The evaluations before and after training as one table."""
-    if source.run is None or source.recipe is None:
-        return ""
-    summary, suite = source.run.read_json("summary.json") or {}, resolve_suite(source.recipe)
-    before = summary.get("before") or source.run.read_json("before.json")
-    tables = {name: table for name, table in (("before", before), ("after", summary.get("after"))) if table}
-    if suite is None or not tables:
-        return ""
-    heading = f"## Evaluation\n\nSuite `{escape_markdown(source.recipe.eval.suite.name)}`, of this run"
-    return f"{heading} (one seed); \u00b1 is a 95 % interval.\n\n{markdown_table(suite.show(tables))}"
 
 
 def _images(source: Source, files: dict[str, bytes], notes: list[str]) -> list[str]:

@@ -51,6 +51,7 @@ def run(tiny_checkpoint, tmp_path_factory):
 def test_the_card_says_what_the_run_was(run):
     card = make_card(find_source(run), "me/shapes", license="mit")
     head = yaml.safe_load(card.text.split("---")[1])
+    del head["model-index"]
     assert head == {
         "library_name": "transformers",
         "license": "mit",
@@ -66,6 +67,47 @@ def test_the_card_says_what_the_run_was(run):
     assert all(f"]({name})" in card.text for name in card.files)
     recipe = re.search(r"```yaml\n(.*?)\n```", card.text, re.DOTALL)
     assert recipe and yaml.safe_load(recipe[1])["run"]["steps"] == 2
+
+
+def test_the_model_index_is_valid_and_has_the_evaluation(run, capsys):
+    card = huggingface_hub.ModelCard(make_card(find_source(run), "me/shapes").text)
+    (result,) = card.data.eval_results  # the hub's library reads it back
+    assert (card.data.model_name, result.metric_name, result.metric_value) == ("shapes", "all: a|b", 0.7)
+    assert (result.task_type, result.dataset_type, result.metric_type) == (
+        "reinforcement-learning",
+        "rewards",
+        "reward",
+    )
+    assert result.metric_args == {"seeds": 1, "items": 2, "interval_95": 0.1}
+    shown = motet_command(capsys, "push", str(run), "me/shapes", "--dry-run")
+    assert shown.code == 0 and "model-index:" in shown.out
+
+
+def test_runs_of_several_seeds_give_means_over_seeds(run, tmp_path, capsys):
+    others = []
+    for seed, mean in ((1, 0.5), (2, 0.6)):
+        others.append(tmp_path / f"seed{seed}")
+        others[-1].mkdir()
+        recipe = (run / "recipe.yaml").read_text().replace("seed: 0", f"seed: {seed}", 1)
+        (others[-1] / "recipe.yaml").write_text(recipe)
+        tables = [{"all": {"a|b": {"mean": value, "greedy": 0.0, "by_row": [value]}}} for value in (0.2, mean)]
+        (others[-1] / "summary.json").write_text(json.dumps(dict(zip(("before", "after"), tables, strict=True))))
+    card = make_card(find_source(run), "me/shapes", seeds=others)
+    half = 4.302653 * 0.1 / 3**0.5  # Student's t of 2 degrees of freedom, times s / sqrt(n)
+    assert f"| all: a\\|b | 0.200 \u00b1 0.000 | 0.600 \u00b1 {half:.3f} | +0.400 \u00b1 {half:.3f} |" in card.text
+    assert "3 runs with the seeds 0, 1, 2" in card.text and "weights are those of seed 0" in card.text
+    (result,) = huggingface_hub.ModelCard(card.text).data.eval_results
+    assert result.metric_value == 0.6 and result.metric_args == {"seeds": 3, "interval_95": round(half, 4)}
+    again = motet_command(capsys, "card", str(run), "--seed-run", str(run), "--out", str(tmp_path / "card"))
+    assert again.code == 2 and "have the same seed" in again.err
+    (others[0] / "recipe.yaml").write_text((others[0] / "recipe.yaml").read_text().replace("steps: 2", "steps: 3", 1))
+    with pytest.raises(ConfigError, match=r"not a run of the recipe of .*run\.steps differs"):
+        make_card(find_source(run), seeds=others)
+    (others[1] / "summary.json").unlink()
+    with pytest.raises(ConfigError, match="has no evaluation after training"):
+        make_card(find_source(run), seeds=others[1:])
+    with pytest.raises(ConfigError, match="is not known"):
+        make_card(find_source(run / "checkpoints" / "step_000002"), seeds=others)
 
 
 def test_texts_of_others_are_no_markup(run):

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
-from motet.numerics.statistics import mean_interval, paired_interval
+from motet.numerics.statistics import paired_interval
+from motet.report.evaluation_results import Measured, measured
 from motet.report.html.plot import number
 from motet.report.html.read import RunData
 
 _WIDTH, _HEIGHT, _PAD = 150, 22, 8
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A mean with the half-width of its 95 % interval (None: unknown), and the value of greedy sampling."""
-
-    mean: float | None
-    half: float | None = None
-    greedy: float | None = None
-    items: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,7 +28,7 @@ class Row:
 
 def evaluation_rows(runs: Sequence[RunData]) -> list[Row]:
     """One row per category, reward or metric that any of the runs has."""
-    tables = [(dict(_measured(run.before)), dict(_measured(run.after))) for run in runs]
+    tables = [(dict(measured(run.before)), dict(measured(run.after))) for run in runs]
     labels = list(dict.fromkeys(label for both in tables for table in both for label in table))
     kept = [[(before.get(label), after.get(label)) for before, after in tables] for label in labels]
     low, high = _range(kept)
@@ -77,46 +67,6 @@ def _format(mean: float | None, half: float | None, percent: bool, *, signed: bo
     if half is not None and math.isfinite(half):
         spread = f" ± {half * scale:.1f}" if percent else f" ± {number(half)}"
     return f"{sign}{size}{spread}{unit}"
-
-
-def _measured(table: Mapping[str, Any] | None) -> Iterator[tuple[str, Measured]]:
-    """The results of a suite by label: of the suites `shapes` and `rewards` as they write them, else every number."""
-    if table is None:
-        return
-    if "by_item" in table and "held_out" in table:
-        yield from _shapes(table)
-        return
-    for label, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _nested(label, value)
-        elif _is_number(value):
-            yield label, Measured(float(value))
-
-
-def _shapes(table: Mapping[str, Any]) -> Iterator[tuple[str, Measured]]:
-    for skill, shown in (("draw", "image"), ("answer", "answer")):
-        for where, part in (("", table), ("held-out, ", table["held_out"])):
-            greedy = table.get("greedy", {})
-            best = (greedy.get("held_out", {}) if where else greedy).get(skill, {})
-            items = (table["by_item"].get("held_out", {}) if where else table["by_item"]).get(skill, {})
-            for label, mean in part.get(skill, {}).items():
-                own = tuple(items.get(label, ()))
-                half = mean_interval(own)[1] if len(own) > 1 else None
-                if not where or label == "overall":
-                    yield f"{shown}: {where}{label}", Measured(mean, half, best.get(label), own)
-
-
-def _nested(label: str, table: Mapping[str, Any]) -> Iterator[tuple[str, Measured]]:
-    for name, value in table.items():
-        if isinstance(value, Mapping) and "mean" in value:
-            rows = tuple(value.get("by_row") or ())
-            yield f"{label}: {name}", Measured(value["mean"], value.get("interval"), value.get("greedy"), rows)
-        elif not isinstance(value, Mapping) and _is_number(value):
-            yield f"{label}: {name}", Measured(float(value))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _range(rows: Sequence[Sequence[tuple[Measured | None, Measured | None]]]) -> tuple[float, float]:
