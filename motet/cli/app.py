@@ -10,6 +10,7 @@ import typer
 from motet.cli.bench_commands import bench
 from motet.cli.eval_command import evaluate
 from motet.cli.options import (
+    DATA_IMAGE,
     Checkpoint,
     Json,
     Output,
@@ -259,13 +260,14 @@ def show_data(
     show: Annotated[int, typer.Option(min=1, help="Number of rows.")] = 8,
     split: Annotated[str | None, typer.Option(help="Split of the data; default: the recipe's.")] = None,
     stage: Stage = None,
-    out: Annotated[Path, typer.Option("--out", help="Image file for the rows' images: .png, .jpg, .webp.")] = Path(
-        "data.png"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", help="Image file for the rows' images: .png, .jpg, .webp.")
+    ] = DATA_IMAGE,
     overwrite: Overwrite = False,
 ) -> None:
-    """Show rows, tokenised prompts, images after the image tokenizer, and rewards of gold answers."""
-    check_output("--out", out, overwrite=overwrite, suffixes=IMAGE_FORMATS)
+    """Check all rows; show the first, tokenised prompts, images after the image tokenizer, rewards of gold answers."""
+    again = out == DATA_IMAGE  # the command is repeated until the data is right
+    check_output("--out", out, overwrite=overwrite or again, suffixes=IMAGE_FORMATS)
     from motet.cli.data import show_data as run
 
     run(recipe, overrides or [], count=show, split=split, stage=stage, out=out)

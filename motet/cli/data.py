@@ -46,8 +46,9 @@ def _lines(track: ShownTrack) -> Iterator[str]:
         if row.rewards:
             yield "  rewards: " + ", ".join(f"{name} {_format(value)}" for name, value in row.rewards.items())
         yield ""
+    yield from track.summary
     yield from _reward_lines(track.rows)
-    if track.generates_images and track.reconstruction is not None and track.reconstruction.is_poor:
+    if track.reconstruction is not None and track.reconstruction.is_poor:
         yield track.reconstruction.warning
 
 
@@ -86,7 +87,7 @@ def _short(value: Any) -> str:
 
 
 def _write_images(tracks: list[ShownTrack], out: Path) -> None:
-    """Write the images of all tracks, each next to its reconstruction if the policy has an image tokenizer."""
+    """Write the images of all tracks, each next to its reconstruction if the scenario generates images."""
     from motet.report.image_grid import make_image_grid
 
     pairs = [pair for track in tracks if track.reconstruction is not None for pair in track.reconstruction.pairs]

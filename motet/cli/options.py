@@ -66,6 +66,8 @@ class ResumableCommand(TyperCommand):
         return super().parse_args(ctx, given)
 
 
+DATA_IMAGE = Path("data.png")
+"""Where `motet data` writes the rows' images; replaced by the next call."""
 RecipePath = Annotated[Path, typer.Argument(help="A recipe (YAML).")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides: key.subkey=value ...")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Run folder to write.")]

@@ -84,5 +84,7 @@ class NumericsError(MotetError):
     """A number that must be finite is not."""
 
 
-CORRECT_ROW = "correct the row, or replace it: a run is resumed only with as many rows as it had."
+CORRECT_ROW = (
+    "correct or replace the row, or remove it unless a run is to be resumed: that needs as many rows as before."
+)
 """The fix for a row of a run."""

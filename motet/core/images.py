@@ -21,6 +21,7 @@ MAX_PIXELS = 50_000_000
 MAX_ASPECT = 200
 """Longest side over shortest side. The image processors of Qwen-VL reject more."""
 _ORIENTATION = 0x0112  # the EXIF tag
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 _BASE64 = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # how PNG, JPEG, GIF and WebP files begin in base64
 
 
@@ -50,6 +51,32 @@ def image_path(text: str, folder: Path) -> Path:
     return folder / Path(text.removeprefix("file://")).expanduser()
 
 
+def image_content(value: Any, folder: Path, limit: int) -> tuple[int, bytes]:
+    """Size of an image in bytes, and up to `limit` of them, to tell images apart without decoding them.
+
+    `value` as for `read_image`; of a PIL image the pixels count. (-1, its `repr`) for what cannot be read.
+    """
+    if isinstance(value, Image.Image):
+        content = value.tobytes()
+        return len(content), content[:limit]
+    try:
+        source = _to_source({"bytes": value} if isinstance(value, bytes) else value, folder)
+        if isinstance(source, io.BytesIO):
+            return len(source.getbuffer()), source.read(limit)
+        with source.open("rb") as file:
+            return source.stat().st_size, file.read(limit)
+    except Exception:  # what is wrong with it is reported when it is read as an image
+        return -1, repr(value).encode()
+
+
+def is_image_file(value: Any, folder: Path) -> bool:
+    """Whether `value` is the path of an existing file, relative to `folder`, with the suffix of an image."""
+    try:
+        return isinstance(value, str) and value.lower().endswith(_SUFFIXES) and image_path(value, folder).is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown `~user`, a null character
+        return False
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Upright, 8 bits per channel, and opaque: transparent pixels become white (diagrams are often black on nothing).
 
@@ -77,7 +104,9 @@ def _read(value: Any, folder: Path, where: str, max_pixels: int, *, decode: bool
             return to_rgb(value)  # the same object if nothing changes
         return _open(_to_source(value, folder), max_pixels, decode)
     except Exception as error:  # PIL's decoders raise nearly anything on broken bytes
+        missing = isinstance(error, FileNotFoundError)
         reason = str(error) if isinstance(error, _InvalidImage) else first_line(error)
+        reason = "the file does not exist" if missing else reason
         kind = OversizedImage if isinstance(error, _TooManyPixels) else DataError
         raise kind(
             f"{where}: the image {_describe(value)} cannot be read: {reason.rstrip('.')}.",

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from motet.core.images import image_path
+from motet.core.images import image_content, image_path
 from motet.data.rows import Rows
 
 BLOCKS = 1000
 """Maximum number of blocks in a digest: up to a thousand rows, each row is a block."""
 _HEX = 8
+_IMAGE_BYTES = 65536
 
 
 def digest_rows(rows: Rows) -> str | None:
@@ -53,6 +54,17 @@ def describe_changes(then: str, now: str, rows: Rows, size: int) -> str | None:
         return f"the first difference is at {place}"
     kind = "rows" if step == 1 else f"blocks of {step} rows"
     return f"{len(changed)} of {len(new)} {kind} changed, the first is {place}"
+
+
+def digest_images(rows: Rows, i: int) -> str:
+    """A digest of the input images of row i as stored: of each the size and the first 64 KiB; empty without images."""
+    raw, digest = rows.source.read(i), hashlib.sha256()
+    values = [raw.get(rows.renames.get(column, column)) for column in ("image", "images")]
+    images = [one for value in values if value is not None for one in (value if isinstance(value, list) else [value])]
+    for image in images:
+        size, content = image_content(image, rows.source.folder, _IMAGE_BYTES)
+        digest.update(f"{size}:".encode() + content)
+    return digest.hexdigest() if images else ""
 
 
 def _rows_per_block(size: int) -> int:

@@ -40,7 +40,7 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
         rows, places = whole, [f"Item {number} of {path.name}" for number in range(len(whole))]
     else:
         lines = _lines(data, path.name)
-        rows, places = [_parse(line, place) for place, line in lines], [place for place, _ in lines]
+        rows, places = [_parse(line.rstrip(b"\r"), place) for place, line in lines], [place for place, _ in lines]
     for row, place in zip(rows, places, strict=True):
         if not isinstance(row, dict):
             raise DataError(f"{place} is a {type(row).__name__}, not an object.", fix='write {"column": value, ...}.')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
@@ -15,15 +15,17 @@ from PIL import Image
 
 from motet.config.schema import DataConfig
 from motet.core.errors import CORRECT_ROW, ConfigError, DataError
-from motet.core.images import check_image, read_image
+from motet.core.images import check_image, is_image_file, read_image
 from motet.core.printable import printable
 from motet.core.registry import did_you_mean
-from motet.core.task import Task
+from motet.core.task import COLUMNS_WITH_IMAGES, Task
 from motet.data.chats import read_chat, read_images
 from motet.data.sources import CONVERSATIONS, MIXTURE, Source, open_source
 
 CHECK_SECONDS = 30
 """Time limit of the check before a run; 100,000 rows with an image file each take about 10 s."""
+MAX_FAULTS = 10
+"""The check of rows ends after this many invalid ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,12 +175,13 @@ def open_rows(
     return rows
 
 
-def check_rows(rows: Rows) -> None:
-    """Check every row before a run, so that it does not stop hours later. Raises DataError for the first invalid row.
+def check_rows(rows: Rows, check: Callable[[int], object] | None = None) -> None:
+    """Check every row before a run, so that it does not stop hours later. Raises DataError for the invalid rows.
 
-    After CHECK_SECONDS the check ends with a message on stderr; the other rows are checked when a step uses them.
+    `check` is called with the number of each row (default: `rows.check`). After CHECK_SECONDS the check ends with a
+    message on stderr; the other rows are checked when a step uses them.
     """
-    start = time.monotonic()
+    start, faults = time.monotonic(), list[DataError]()
     for i in range(len(rows)):
         if time.monotonic() - start > CHECK_SECONDS:
             text = (
@@ -186,12 +189,32 @@ def check_rows(rows: Rows) -> None:
                 " the others are checked when a step uses them."
             )
             print(printable(text), file=sys.stderr)
-            return
-        rows.check(i)
+            break
+        try:
+            (check or rows.check)(i)
+        except DataError as error:
+            faults.append(error)
+            if len(faults) == MAX_FAULTS:
+                break
+    if len(faults) > 1:
+        problems = " ".join(f"({n}) {one.problem}" for n, one in enumerate(faults, start=1))
+        count = f"at least {MAX_FAULTS}" if len(faults) == MAX_FAULTS else len(faults)
+        fixes = " ".join(f"({n}) {fix}" for n, fix in _numbered(one.fix for one in faults))
+        raise DataError(f"{rows.source.name} has {count} invalid rows: {problems}", fix=fixes) from faults[0]
+    if faults:
+        raise faults[0]
+
+
+def _numbered(fixes: Iterable[str]) -> list[tuple[str, str]]:
+    """Different fixes in order, each with the numbers of the faults that it belongs to."""
+    numbers: dict[str, list[int]] = {}
+    for n, fix in enumerate(fixes, start=1):
+        numbers.setdefault(fix, []).append(n)
+    return [(", ".join(map(str, own)), fix) for fix, own in numbers.items()]
 
 
 def warn_unused_images(rows: Rows, read: Collection[str]) -> None:
-    """Warn on stderr if the first row has images that no conversation uses.
+    """Warn on stderr if the first row has images, or a column with the path of one, that no conversation uses.
 
     `read` are the columns that the scenario, the SFT targets and the rewards name.
     """
@@ -205,6 +228,15 @@ def warn_unused_images(rows: Rows, read: Collection[str]) -> None:
             "for them. Write <image> where an image belongs."
         )
         print(printable(text), file=sys.stderr)
+    shown = sorted(rows.conversations & set(COLUMNS_WITH_IMAGES))
+    if shown and not any(task.conversation(column).images for column in rows.conversations):
+        for column in rows.columns:
+            if column not in read and is_image_file(task.columns.get(column), rows.source.folder):
+                text = (
+                    f"motet: the column {column!r} of {rows.source.name} names image files, but {' and '.join(shown)} "
+                    f"is asked without an image. If it belongs to it, set data.columns.image={column}."
+                )
+                print(printable(text), file=sys.stderr)
 
 
 def _with_row_fix(read: Callable[..., Image.Image]) -> Callable[..., Image.Image]:

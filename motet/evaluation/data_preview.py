@@ -17,7 +17,8 @@ from motet.core.errors import DataError
 from motet.core.protocols import Policy, ReadablePolicy
 from motet.core.task import Task
 from motet.core.trajectory import Group, TextAct, Trajectory
-from motet.data import Rows, open_rows
+from motet.data import Rows, open_rows, warn_unused_images
+from motet.data.summary import summarize_rows
 from motet.evaluation.reconstruction import Reconstruction, reconstruct
 from motet.policies import load_policy
 from motet.rewards import BoundReward, StepLog, bind_policy, check_golds, resolve_all, score_groups
@@ -60,7 +61,8 @@ class ShownRow:
 class ShownTrack:
     """The first rows of a track, all of their images, and the reconstruction by the image tokenizer, if there is one.
 
-    `generates_images`: whether the scenario has acts that are images.
+    `generates_images`: whether the scenario has acts that are images; only then the tokenizer is used. `summary`: lines
+    about all rows of the track.
     """
 
     name: str
@@ -68,6 +70,7 @@ class ShownTrack:
     images: list[Image.Image]
     reconstruction: Reconstruction | None
     generates_images: bool
+    summary: list[str]
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class _OpenTrack:
     scenario: Scenario
     rows: Rows
     rewards: list[BoundReward]
+    summary: list[str]
 
 
 def preview(recipe: Recipe, count: int, split: str | None = None) -> list[ShownTrack]:
@@ -96,10 +100,14 @@ def _open(recipe: Recipe, name: str, config: TrackConfig, split: str | None) -> 
     data = config.data if split is None else config.data.model_copy(update={"split": split})
     image_columns = [column for act, column in data.targets.items() if act not in scenario.acts_making("text")]
     needed = (*scenario.columns, *data.targets.values())
-    rows = open_rows(data, needed, seed=recipe.run.seed, image_columns=image_columns)
+    rows = open_rows(data, needed, seed=recipe.run.seed, image_columns=image_columns, check=False)
+    golds = dict.fromkeys([*data.targets.values(), *(column for column in ANSWER_COLUMNS if column in rows.columns)])
+    summary = summarize_rows(rows, golds)
     rewards = resolve_all(config.rewards, scenario.acts, rows.columns)
     check_golds(rewards, rows.texts())
-    return _OpenTrack(name, config, scenario, rows, rewards)
+    named = {column for reward in rewards for column in reward.required_columns}
+    warn_unused_images(rows, {*scenario.columns, *data.targets.values(), *named})
+    return _OpenTrack(name, config, scenario, rows, rewards, summary)
 
 
 def _show(recipe: Recipe, policy: Policy, track: _OpenTrack, number: int, count: int) -> ShownTrack:
@@ -120,7 +128,8 @@ def _show(recipe: Recipe, policy: Policy, track: _OpenTrack, number: int, count:
     ]
     images = [image for task in tasks for image in _images(task)]
     generates_images = bool(track.scenario.acts_making("image"))
-    return ShownTrack(track.name, rows, images, reconstruct(policy, images), generates_images)
+    reconstruction = reconstruct(policy, images) if generates_images else None
+    return ShownTrack(track.name, rows, images, reconstruction, generates_images, track.summary)
 
 
 def _roll_out(

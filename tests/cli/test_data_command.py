@@ -64,7 +64,8 @@ def test_rows_prompts_rewards_and_images(tiny_checkpoint, tmp_path, capsys):
         assert text in answer.out, (text, answer.out)
     assert "Line 3" not in answer.out and "Warning: right" not in answer.out and "tokenizer" not in answer.out
     grid = Image.open(tmp_path / "shown.png")
-    assert grid.size == make_image_grid([Image.new("RGB", (9, 9))] * 4, [""] * 4, [None] * 4).size  # two columns of two
+    # Questions do not use the image tokenizer.
+    assert grid.size == make_image_grid([Image.new("RGB", (9, 9))] * 2, [""] * 2, [None] * 2).size
 
 
 def test_control_characters_are_escaped(tiny_checkpoint, tmp_path, capsys):

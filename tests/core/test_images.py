@@ -102,7 +102,7 @@ def test_images_is_a_list(folder):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("gone.png", r"Row 7: the image 'gone.png' cannot be read: FileNotFoundError"),
+        ("gone.png", r"Row 7: the image 'gone.png' cannot be read: the file does not exist"),
         ("https://host/x.png", r"'https://host/x.png' cannot be read: URLs are not downloaded"),
         ("iVBORw0KGgo" * 500, r"'iVBORw0KGgo\w*'\.\.\. \(base64\) cannot be read"),
         ("data:image/png;base64,iVBO!", r"cannot be read: it is not valid base64"),
@@ -110,7 +110,7 @@ def test_images_is_a_list(folder):
         ("x" * 300 + ".png", r"\.\.\.' cannot be read: OSError"),
         ({"bytes": b"no image"}, r"\(bytes\) cannot be read: it is not one of PNG, JPEG"),
         ({"bytes": encoded(Image.effect_noise((64, 64), 50))[:200]}, r"\(bytes\) cannot be read: OSError"),
-        ({"path": 5}, r"the image '5' cannot be read: FileNotFoundError"),
+        ({"path": 5}, r"the image '5' cannot be read: the file does not exist"),
         ({}, r"neither bytes nor a path"),
         ("", r"neither bytes nor a path"),
         (".", r"a folder, a pipe or a device"),
@@ -210,4 +210,4 @@ def test_rows_say_what_to_do_about_an_image(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"image": "none.png"}\n')
     with pytest.raises(DataError) as refusal:
         open_rows(DataConfig(source=str(tmp_path / "x.jsonl")), ("image",))
-    assert "correct the image (paths are" in refusal.value.fix and "as many rows as it had" in refusal.value.fix
+    assert "correct the image (paths are" in refusal.value.fix and "as many rows as before" in refusal.value.fix

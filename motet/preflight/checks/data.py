@@ -9,6 +9,9 @@ from typing import Any
 
 from PIL import Image
 
+from motet.core.task import COLUMNS_WITH_IMAGES, Task
+from motet.data import Rows
+from motet.data.digest import digest_images
 from motet.data.sources import CONVERSATIONS
 from motet.evaluation.data_preview import ANSWER_COLUMNS
 from motet.preflight.findings import Finding, NotApplicable, check, stop, warn
@@ -69,7 +72,7 @@ def data_variety(probe: Probe) -> Iterator[Finding]:
                 cause="every step repeats rows: the policy memorises them",
                 fix="add rows, or lower run.prompts_per_step.",
             )
-        shown = [_key(row, one.track.scenario.columns) for _, row in one.rows]
+        shown = [_prompt(Task(i, row), one.track.scenario.columns) for i, row in one.rows]
         if len(shown) > 1 and len(set(shown)) <= len(shown) // 2:
             yield warn(
                 f"Only {len(set(shown))} of {len(shown)} sampled rows{one.label} have different prompts.",
@@ -120,11 +123,19 @@ def eval_overlap(probe: Probe) -> Iterator[Finding]:
     if not needs_rewards(probe.session.recipe):
         raise NotApplicable("the evaluation has no rows of the data")
     for one in probe.tracks:
-        trained = _digests(one, one.track.cursor.rows)
-        evaluated = _digests(one, eval_rows(probe.session.recipe, one.track))
-        if not trained or not evaluated:
-            continue
-        shared = sum(key in set(trained) for key in evaluated)
+        training, evaluation = one.track.cursor.rows, eval_rows(probe.session.recipe, one.track)
+        trained, evaluated = _texts(one, training), _texts(one, evaluation)
+        same = set(trained) & set(evaluated)
+        if set(one.track.scenario.columns) & {
+            *COLUMNS_WITH_IMAGES,
+            "image",
+            "images",
+        }:  # the same question about another image differs
+            pairs = [_with_images(training, trained, same), _with_images(evaluation, evaluated, same)]
+        else:
+            pairs = [trained, [key for key in evaluated if key in same]]
+        known = set(pairs[0])
+        shared = sum(key in known for key in pairs[1])
         if shared:
             yield warn(
                 f"{shared} of {len(evaluated)} rows of evaluation{one.label} are rows of training.",
@@ -133,11 +144,24 @@ def eval_overlap(probe: Probe) -> Iterator[Finding]:
             )
 
 
-def _digests(one: ProbedTrack, rows: Any) -> list[str]:
-    """What tells rows apart: their texts and numbers; nothing for generated rows."""
+def _texts(one: ProbedTrack, rows: Rows) -> list[str]:
+    """Rows by their texts and numbers; nothing for generated rows."""
     if rows.source.generated or rows.size is None:
         return []
-    return [_key(row, one.track.scenario.columns + ANSWER_COLUMNS) for _, row in islice(rows.texts(), MAX_COMPARED)]
+    columns = tuple(dict.fromkeys((*one.track.scenario.columns, *ANSWER_COLUMNS)))
+    columns = tuple(column for column in columns if column not in ("image", "images"))  # a path may be of any folder
+    return [_key(row, columns) for _, row in islice(rows.texts(), MAX_COMPARED)]
+
+
+def _with_images(rows: Rows, texts: list[str], which: set[str]) -> list[str]:
+    """The rows whose texts are in `which`, by their texts and images."""
+    return [f"{digest_images(rows, i)} {text}" for i, text in enumerate(texts) if text in which]
+
+
+def _prompt(task: Task, columns: tuple[str, ...]) -> str:
+    """What the policy is shown of a row: the scenario's columns, and the images of its conversations."""
+    images = [image for column in columns if column in CONVERSATIONS for image in task.conversation(column).images]
+    return _key({**task.columns, "": images}, ("", *columns))
 
 
 def _key(row: Mapping[str, Any], columns: tuple[str, ...]) -> str:
