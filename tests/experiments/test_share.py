@@ -83,7 +83,7 @@ def test_the_model_index_is_valid_and_has_the_evaluation(run, capsys):
     assert shown.code == 0 and "model-index:" in shown.out
 
 
-def test_runs_of_several_seeds_give_means_over_seeds(run, tmp_path, capsys):
+def test_runs_of_several_seeds_give_means_over_seeds(run, tiny_checkpoint, tmp_path, capsys):
     others = []
     for seed, mean in ((1, 0.5), (2, 0.6)):
         others.append(tmp_path / f"seed{seed}")
@@ -107,7 +107,7 @@ def test_runs_of_several_seeds_give_means_over_seeds(run, tmp_path, capsys):
     with pytest.raises(ConfigError, match="has no evaluation after training"):
         make_card(find_source(run), seeds=others[1:])
     with pytest.raises(ConfigError, match="is not known"):
-        make_card(find_source(run / "checkpoints" / "step_000002"), seeds=others)
+        make_card(find_source(tiny_checkpoint), seeds=others)
 
 
 def test_texts_of_others_are_no_markup(run):

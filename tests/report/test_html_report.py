@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from motet.core.errors import RunFolderError
+from motet.report.evaluation_results import Measured, measured
 from motet.report.html.plot import Series, line_chart, number, ticks
 from motet.report.html.write import report_at_end, write_report
 from motet.report.rollouts import encode_image
@@ -137,6 +138,15 @@ def test_worst_rollouts_have_a_lower_reward_than_the_best(tmp_path):
     step.write_text(json.dumps(content | {"worst": content["best"]}))
     page = report(folder, out=tmp_path / "two.html")
     assert "No rollout of this step has a lower reward than the best." in page.text
+
+
+def test_tables_of_all_suites_become_means_with_intervals():
+    easy_vqa = {"answer": {"overall": {"accuracy": 0.5, "interval": 0.1, "greedy": 0.6, "by_item": [0.4, 0.6]}}}
+    assert list(measured(easy_vqa)) == [("answer: overall", Measured(0.5, 0.1, 0.6, (0.4, 0.6)))]
+    benchmark = {"overall": {"mean": 0.5, "interval": 0.1}, "groups": {"colors": {"mean": None}}, "images": 8}
+    shown = dict(measured(benchmark))
+    assert shown["overall"] == Measured(0.5, 0.1) and shown["groups: colors"].mean is None
+    assert shown["images"].mean == 8 and dict(measured(None)) == {}
 
 
 def test_nothing_is_loaded_and_only_the_own_script_may_run(tmp_path):
