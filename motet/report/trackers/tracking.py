@@ -144,7 +144,7 @@ def rollout_samples(batch: RolloutBatch, name: str = "samples") -> Samples:
             reward = _reward(batch.scores[number], batch.weights, place) if batch.scores else None
             for act in group.trajectories[place].acts:
                 if isinstance(act, ImageAct):
-                    shown = "no reward  " if reward is None else f"{reward:.2f}  "
+                    shown = "no reward: " if reward is None else f"reward {reward:.2f}: "
                     images.append(ShownImage(act.image, f"{shown if batch.scores else ''}{_prompt(act)}"))
                 elif isinstance(act, TextAct):
                     texts.append(ShownText(act.name, act.context.text, act.text, reward))
