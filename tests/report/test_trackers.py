@@ -71,7 +71,9 @@ def run(tracker, folder, *, steps=3, first=0, end_seconds=20.0):
 
 def test_a_tracker_is_told_steps_samples_evaluations_and_results(tmp_path):
     tracker = Recorder()
-    (tmp_path / "summary.json").write_text(json.dumps({"before": {"a": {"b": 0.25}}, "after": {"a": {"b": 1}}}))
+    (tmp_path / "summary.json").write_text(
+        json.dumps({"before": {"a": {"b": 0.25}}, "after": {"a": {"b": 1, "by_item": [1, 0]}}})
+    )
     Image.new("RGB", (4, 4)).save(tmp_path / "after.png")
     run(tracker, tmp_path)
     names = [(method, step) for method, step, *_ in tracker.calls[:-1]]

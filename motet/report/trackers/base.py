@@ -70,20 +70,20 @@ class Results:
 
     @classmethod
     def of(cls, summary: Mapping[str, Any]) -> Results:
-        """From `summary.json`, whose tables are nested mappings of numbers."""
+        """From `summary.json`, whose tables are nested mappings of numbers; the lists in them are of single items."""
         before, after = (
-            {key: float(value) for key, value in leaves(summary.get(name)) if _is_number(value)}
+            {key: float(value) for key, value in leaves(summary.get(name), lists=False) if _is_number(value)}
             for name in ("before", "after")
         )
         return cls(rows=[(key, before.get(key), after.get(key)) for key in dict.fromkeys([*before, *after])])
 
 
-def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """What lies below mappings and lists, each with its dotted key."""
+def leaves(value: Any, key: str = "", *, lists: bool = True) -> Iterator[tuple[str, Any]]:
+    """What lies below mappings, and below `lists`, each with its dotted key."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from leaves(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list | tuple):
+            yield from leaves(inner, f"{key}.{name}" if key else str(name), lists=lists)
+    elif isinstance(value, list | tuple) and lists:
         for place, inner in enumerate(value):
             yield from leaves(inner, f"{key}.{place}" if key else str(place))
     else:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import re
 import time
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any, ClassVar
+
+from filelock import FileLock
 
 from motet.core.printable import printable
 from motet.report.trackers.base import TEXT_COLUMNS, Metrics, Results, RunInfo, Samples, Tracker, leaves
@@ -38,15 +41,18 @@ class Mlflow(Tracker):
         self._metric, parameter = mlflow.entities.Metric, mlflow.entities.Param
         beside = run.folder.absolute().parent
         given = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-        self._client = client = mlflow.MlflowClient(tracking_uri=given or f"sqlite:///{beside / 'mlflow.db'}")
         self._step = run.step
-        if resumed:
-            self._id = str(resumed)
-            client.update_run(self._id, status="RUNNING")
-            return self._id
-        found = client.get_experiment_by_name(self.experiment)
-        artifacts = None if given else (beside / "mlartifacts" / self.experiment).as_uri()
-        experiment = found.experiment_id if found else client.create_experiment(self.experiment, artifacts)
+        database = beside / "mlflow.db"
+        # Two runs that start at once would both make the tables of the database.
+        with nullcontext() if given else FileLock(f"{database}.lock"):
+            self._client = client = mlflow.MlflowClient(tracking_uri=given or f"sqlite:///{database}")
+            if resumed:
+                self._id = str(resumed)
+                client.update_run(self._id, status="RUNNING")
+                return self._id
+            found = client.get_experiment_by_name(self.experiment)
+            artifacts = None if given else (beside / "mlartifacts" / self.experiment).as_uri()
+            experiment = found.experiment_id if found else client.create_experiment(self.experiment, artifacts)
         name = printable(self.run_name or run.name, lines=False)
         self._id = client.create_run(experiment, run_name=name).info.run_id
         client.log_text(self._id, run.recipe_yaml, "recipe.yaml")
