@@ -54,7 +54,9 @@ def _lines(track: ShownTrack) -> Iterator[str]:
 
 def _act_lines(act: ShownAct) -> Iterator[str]:
     yield f"  {act.name}, prompt: {json.dumps(act.prompt, ensure_ascii=False)}"
-    source = "sampled, the row has no gold" if act.column is None else f"gold, column {act.column}"
+    source = (
+        f"sampled: data.targets names no gold for {act.name}" if act.column is None else f"gold, column {act.column}"
+    )
     yield f"  {act.name} ({source}): {'an image' if act.text is None else json.dumps(act.text, ensure_ascii=False)}"
 
 
@@ -87,15 +89,27 @@ def _short(value: Any) -> str:
 
 
 def _write_images(tracks: list[ShownTrack], out: Path) -> None:
-    """Write the images of all tracks, each next to its reconstruction if the scenario generates images."""
+    """Write the images of all tracks, each next to its reconstruction if the scenario generates images.
+
+    Images that the policy generated, which the rewards were computed on, are the last.
+    """
     from motet.report.image_grid import make_image_grid
 
     pairs = [pair for track in tracks if track.reconstruction is not None for pair in track.reconstruction.pairs]
     alone = [image for track in tracks if track.reconstruction is None for image in track.images]
     images = [*(image for pair in pairs for image in pair), *alone]
+    sampled = [
+        (act.sampled, f"{act.name}: {row.location}")
+        for track in tracks
+        for row in track.rows
+        for act in row.acts
+        if act.sampled is not None
+    ]
+    images += [image for image, _ in sampled]
     if not images:
         return
     captions = [f"{n + 1}: {word}" for n in range(len(pairs)) for word in ("data", "image tokenizer")]
     captions += [f"{len(pairs) + n + 1}: data" for n in range(len(alone))]
+    captions += [caption for _, caption in sampled]
     write_image("--out", out, make_image_grid(images, captions, [None] * len(images)))
     say(f"Images: {out}")

@@ -16,7 +16,7 @@ from motet.config import Recipe, TrackConfig
 from motet.core.errors import DataError
 from motet.core.protocols import Policy, ReadablePolicy
 from motet.core.task import Task
-from motet.core.trajectory import Group, TextAct, Trajectory
+from motet.core.trajectory import Group, ImageAct, TextAct, Trajectory
 from motet.data import Rows, open_rows, warn_unused_images
 from motet.data.summary import summarize_rows
 from motet.evaluation.reconstruction import Reconstruction, reconstruct
@@ -35,12 +35,16 @@ _GOLD_COLUMN = "motet: gold {}"
 
 @dataclass(frozen=True)
 class ShownAct:
-    """An act with its `prompt`. `text` is None for an image; `column` is the source of the gold, None if sampled."""
+    """An act with its `prompt`. `text` is None for an image; `column` is the source of the gold, None if sampled.
+
+    `sampled` is the image that the policy generated, None for others.
+    """
 
     name: str
     prompt: str
     text: str | None
     column: str | None
+    sampled: Image.Image | None = None
 
 
 @dataclass(frozen=True)
@@ -178,4 +182,5 @@ def _images(task: Task) -> list[Image.Image]:
 
 def _shown_act(policy: Policy, act: Any, column: str | None) -> ShownAct:
     prompt = policy.readable_prompt(act) if isinstance(policy, ReadablePolicy) else act.context.text
-    return ShownAct(act.name, prompt, act.text if isinstance(act, TextAct) else None, column)
+    sampled = act.image if isinstance(act, ImageAct) and column is None else None
+    return ShownAct(act.name, prompt, act.text if isinstance(act, TextAct) else None, column, sampled)

@@ -84,6 +84,7 @@ class RewardsSuite(Suite):
     """Every track with its own rewards, on rows that training does not see."""
 
     Settings = RewardsSuiteOptions
+    samples_title = "first samples, correct: the first reward is at least 1"
     needs_rewards = True
     shares_items = True
 

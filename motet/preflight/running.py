@@ -34,7 +34,7 @@ _TRAIN: Stages = {
 STAGES: Stages = {
     **_READ,
     "rollout": (roll_out, "the policy or the scenario raised while the first prompts were rolled out"),
-    "rewards": (score, "a reward raised, took too long, or broke its contract"),
+    "rewards": (score, "the reward's function, called with completions of the first step"),
     **_TRAIN,
 }
 """What makes the tiny step, in order; a stage that raises is a finding of this name."""

@@ -39,16 +39,18 @@ def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
 def rewards_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     """The rewards suite: one row per track and reward, with its mean and 95% interval, the change, and greedy means.
 
+    A single track is not named. In 80 columns greedy means fold, and no column is cut off.
+
     `columns` maps a heading (before, after) to `table[track][reward]` of the rewards suite. The interval of the change
     is paired: both evaluations use the same rows.
     """
     table = Table(title=title, title_justify="left", pad_edge=False)
-    table.add_column("", overflow="fold", min_width=12)
+    table.add_column("", overflow="fold", min_width=10)
     for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     if len(columns) == 2:
         table.add_column("change", justify="right", no_wrap=True)
-    table.add_column("greedy", justify="right", no_wrap=True)
+    table.add_column("greedy", justify="right", overflow="fold")
     results = list(columns.values())
     for track, rewards in results[0].items():
         for reward in rewards:
@@ -57,7 +59,7 @@ def rewards_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table
             if len(entries) == 2:
                 cells.append(change(entries[0], entries[1]))
             greedy = " \u2192 ".join(_format(entry["greedy"]) for entry in entries)
-            table.add_row(f"{track}: {reward}", *cells, greedy)
+            table.add_row(f"{track}: {reward}" if len(results[0]) > 1 else reward, *cells, greedy)
     return table
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import numbers
-from collections.abc import Awaitable, Iterator, Mapping, Sequence, Set
+import traceback
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from inspect import isawaitable, iscoroutine
+from inspect import isawaitable, iscoroutine, unwrap
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -227,12 +229,21 @@ def as_reward_error(reward: BoundReward, error: BaseException, count: int) -> Re
             fix="increase rewards.on_failure.timeout, or check what the function waits for.",
         )
     what = f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"raised {first_line(error)}"
+    what += _place_in_file_of(reward.function, error)
     as_text = isinstance(error, AttributeError) and str(error).startswith("'list' object has no attribute")
     hint = "a completion is a list of messages, whose text is completion[0]['content']; " if as_text else ""
     return RewardError(
         f"Reward {reward.name!r} {what} (called with {count} completions).",
         fix=f"{hint}correct the function, or return None for rows that it cannot score; see the traceback.",
     )
+
+
+def _place_in_file_of(function: Callable[..., Any], error: BaseException) -> str:
+    """` at reward.py:12`: the innermost line of the traceback in the file of a function; empty if there is none."""
+    called = function if hasattr(function, "__code__") else type(function).__call__
+    code = getattr(unwrap(called), "__code__", None)
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if code and one.filename == code.co_filename]
+    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 def check_return(reward: str, result: Any, count: int) -> list[Value]:

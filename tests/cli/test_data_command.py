@@ -87,7 +87,8 @@ def test_acts_without_gold_are_sampled(tiny_checkpoint):
     (track,) = preview(parse_recipe(mapping(tiny_checkpoint, data={"size": 3})), 2)
     (image, answer) = track.rows[0].acts
     assert (image.name, image.column, image.text) == ("image", None, None)
-    assert answer.column == "solution" and answer.text == track.rows[0].columns["solution"]
+    assert image.sampled is not None and image.sampled is not track.images[0]
+    assert answer.column == "solution" and answer.text == track.rows[0].columns["solution"] and answer.sampled is None
     assert (
         set(track.rows[0].rewards) == {"reddish", "spacious"}
         and track.generates_images
@@ -108,6 +109,9 @@ def test_a_poor_image_tokenizer_causes_a_warning(tiny_checkpoint, tmp_path, caps
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint)
     answer = motet_command(capsys, "data", recipe, "--show", 1, "--out", tmp_path / "x.png")
     assert answer.code == 0 and "Warning: the frozen image tokenizer loses" in answer.out
+    assert "image (sampled: data.targets names no gold for image): an image" in answer.out
+    images = [Image.new("RGB", (9, 9))] * 5  # two of the data with their reconstructions, and the sampled one
+    assert Image.open(tmp_path / "x.png").size == make_image_grid(images, [""] * 5, [None] * 5).size
 
 
 def test_a_model_without_an_image_tokenizer(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The rewards suite: means over validation rows, intervals and samples."""
 
+import io
 import statistics
 
 import pytest
@@ -10,6 +11,7 @@ from motet.data import open_rows
 from motet.evaluation.rewards_suite import _summary, evaluate_tracks
 from motet.numerics.statistics import mean_interval
 from motet.report.tables import rewards_table
+from motet.report.terminal import Terminal
 from motet.scenarios import GenerateImage, scenario
 from motet.training.setup import setup_rl
 from tests.experiments.test_tracks import ALONE
@@ -110,3 +112,13 @@ def test_the_change_is_paired():
 
     table = rewards_table({"before": numbers([0.0, 0.5, 0.9]), "after": numbers([0.1, 0.6, 1.0])}, "t")
     assert list(table.columns[3].cells) == ["+0.100 \u00b1 0.000"]
+
+
+@pytest.mark.parametrize("tracks", [["generate_and_answer"], ["generate_and_answer", "answer"]])
+def test_no_column_is_cut_off_in_80_columns(tracks):
+    row = {"mean": -8.402, "interval": 0.88, "greedy": -5.125, "rows": 2.0, "by_row": [-8.0, -9.0]}
+    shown = {track: {"two_colours": row} for track in tracks}
+    file = io.StringIO()
+    Terminal(file=file, width=80).print(rewards_table({"before": shown, "after": shown}, "t"))
+    assert file.getvalue().count("-5.125") == 2 * len(tracks) and "\u2513\n" in file.getvalue()
+    assert ("answer:" in file.getvalue()) == (len(tracks) > 1)

@@ -149,6 +149,20 @@ def test_tables_of_all_suites_become_means_with_intervals():
     assert shown["images"].mean == 8 and dict(measured(None)) == {}
 
 
+def test_a_row_outside_0_to_1_has_the_decimals_of_its_smallest_interval(tmp_path):
+    before = {"mean": -8.4021, "interval": 0.8804, "greedy": -5.0, "rows": 2.0, "by_row": [-8.0, -9.0]}
+    after = {"mean": -5.371, "interval": 0.219, "greedy": -5.0, "rows": 2.0, "by_row": [-5.0, -6.4]}
+    run = write_run(
+        tmp_path / "run",
+        before_dot_json=json.dumps({"track": {"short": before}}),
+        summary_dot_json=json.dumps({"after": {"track": {"short": after}}}),
+    )
+    page = report(run, out=tmp_path / "report.html")
+    for text in ("−8.40 ± 0.88", "−5.37 ± 0.22", "+2.80 ± ", "−5.00 → −5.00"):
+        assert text in page.text, text
+    assert "beforeafterchangegreedy" in page.text  # without the key of the interval plots, which are not drawn
+
+
 def test_nothing_is_loaded_and_only_the_own_script_may_run(tmp_path):
     page = report(write_run(tmp_path / "run", HOSTILE, HOSTILE), out=tmp_path / "report.html")
     (policy,) = [a["content"] for tag, a in page.elements if tag == "meta" and "http-equiv" in a]

@@ -47,9 +47,9 @@ def test_drop_finds_the_completions_that_make_a_call_fail():
     function = fails_on("q2")
     values, dropped = score(function, DROP)
     assert values == [0.0, 0.0, 1.0, 1.0, None, None, 3.0, 3.0]
-    assert dropped == {
-        (2, g): "Reward 'r' raised ValueError: cannot score q2 (called with 1 completions)." for g in (0, 1)
-    }
+    line = function.__code__.co_firstlineno + 3
+    said = f"Reward 'r' raised ValueError: cannot score q2 at test_failures.py:{line} (called with 1 completions)."
+    assert dropped == {(2, 0): said, (2, 1): said}
     assert function.calls == 7  # 8; 4 4; 2 2; 1 1
 
 

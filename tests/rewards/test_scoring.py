@@ -1,6 +1,7 @@
 """A step's rewards: what a function is given, and what becomes of what it returns."""
 
 import asyncio
+import functools
 import json
 import math
 import sys
@@ -269,9 +270,21 @@ def test_a_reward_that_raises_is_chained():
     with pytest.raises(RewardError, match=r"'r' raised KeyError: .*4 completions") as caught:
         score_groups(roll(), [bind(boom)])
     assert isinstance(caught.value.__cause__, KeyError)
-    with pytest.raises(RewardError, match=r"raised ValueError: first \(") as caught:
+    with pytest.raises(RewardError, match=r"raised ValueError: first at test_scoring.py:\d+ \(") as caught:
         score_groups(roll(), [bind(async_boom)])
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_the_line_of_a_reward_that_raises_is_that_of_its_own_file():
+    class Decodes:
+        def __call__(self, **_):
+            return json.loads("no JSON")  # raised in the standard library
+
+    line = Decodes.__call__.__code__.co_firstlineno + 1
+    with pytest.raises(RewardError, match=rf"line 1 column 1 \(char 0\) at test_scoring.py:{line} \(called with 4"):
+        score_groups(roll(), [bind(Decodes())])
+    with pytest.raises(RewardError, match=r"given\) \(called with"):  # built-in functions have no file
+        score_groups(roll(), [bind(functools.partial(int, []))])
 
 
 @pytest.mark.parametrize("code", [0, 3, None])

@@ -48,24 +48,37 @@ def _cells(before: Measured | None, after: Measured | None, percent: bool) -> tu
         change = (after.mean - before.mean, None)
         if before.items and len(before.items) == len(after.items):
             change = paired_interval(before.items, after.items) or change
-    greedy = [_format(one.greedy, None, percent) for one in (before, after) if one and one.greedy is not None]
-    texts = ["" if one is None else _format(one.mean, one.half, percent) for one in (before, after)]
-    shown, direction = "" if change is None else _format(*change, percent, signed=True), ""
+    halves = [one.half if one else None for one in (before, after)] + [change[1] if change else None]
+    digits = _digits(halves)
+    greedy = [_format(one.greedy, None, percent, digits) for one in (before, after) if one and one.greedy is not None]
+    texts = ["" if one is None else _format(one.mean, one.half, percent, digits) for one in (before, after)]
+    shown, direction = "" if change is None else _format(*change, percent, digits, signed=True), ""
     if change is not None and abs(change[0]) > (math.inf if change[1] is None else change[1]):
         direction = "up" if change[0] > 0 else "down"
     return texts[0], texts[1], shown, " → ".join(greedy), direction
 
 
-def _format(mean: float | None, half: float | None, percent: bool, *, signed: bool = False) -> str:
+def _digits(halves: Sequence[float | None]) -> int | None:
+    """Decimals that show the smallest interval of a row with two digits, at most 6; None without intervals."""
+    known = [half for half in halves if half is not None and math.isfinite(half) and half > 0]
+    return max(0, min(6, 1 - math.floor(math.log10(min(known))))) if known else None
+
+
+def _format(mean: float | None, half: float | None, percent: bool, digits: int | None, *, signed: bool = False) -> str:
+    """A mean with its interval: in percent, or with `digits` decimals, None: as few as it can be read with."""
+
+    def shown(value: float) -> str:
+        return number(value) if digits is None else f"{value:.{digits}f}"
+
     if mean is None:
         return ""
     scale = 100 if percent else 1
     sign = "+" if signed and mean > 0 else "−" if mean < 0 else ""
-    size = f"{abs(mean) * scale:.1f}" if percent else number(abs(mean))
+    size = f"{abs(mean) * scale:.1f}" if percent else shown(abs(mean))
     unit = (" pts" if signed else " %") if percent else ""
     spread = ""
     if half is not None and math.isfinite(half):
-        spread = f" ± {half * scale:.1f}" if percent else f" ± {number(half)}"
+        spread = f" ± {half * scale:.1f}" if percent else f" ± {shown(half)}"
     return f"{sign}{size}{spread}{unit}"
 
 
