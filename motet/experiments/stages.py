@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from motet.report.progress import waiting
 from motet.report.resume_check import POLICY, check_resume_compatible
 from motet.report.resume_mode import SUMMARY, ResumeChoice, finished_summary, resumes_any
 from motet.report.run_dir import RECIPE, RunFolder
+from motet.report.run_lock import LOCK_FILES, held_output
 from motet.report.terminal import Terminal
 from motet.training.setup import build_eval_tracks, build_rl_tracks, build_sft_tracks, needs_rewards
 from motet.training.signals import Stopped
@@ -43,18 +45,21 @@ def run_plan(
     `resume_command` is the shell command that resumes the run. `eval_cache` holds results of earlier stages and gets
     those of these. With `only`, those stages and their dependencies are run; finished others are included in the
     summary. `preflight`: whether stages that train check a tiny step before their first one.
-    Raises RunFolderError if the output is in use and not to be resumed (`resume` "auto": if no stage was started);
+    Without `only`, one process at a time runs an output; with it, one process at a time runs a stage.
+    Raises RunFolderError if the output is in use by another process, or used and not to be resumed (`resume` "auto": if
+    no stage was started);
     ConfigError, before any stage runs, if a started stage had another recipe or if the data, scenario or rewards of a
     stage do not fit each other; Stopped if the user interrupts.
     """
     wanted = plan.needed(only or [stage.name for stage in plan.stages], output)
-    check_unused(output, resume, [output / stage.name for stage in plan.stages])
+    folders = [output / stage.name for stage in plan.stages]
+    check_unused(output, resume, folders)
     with waiting("check the stages"):
         _check_stages(plan, output, wanted)
     console = Terminal()
     results: dict[str, Any] = {}
     eval_cache = eval_cache or EvalCache()
-    with with_comparison([output / stage.name for stage in plan.stages], output, console):
+    with nullcontext() if only else held_output(output), with_comparison(folders, output, console):
         for number, stage in enumerate(plan.stages, 1):
             if stage.name not in wanted and _finished_summary(stage, _folder_of(plan, stage, output)) is None:
                 continue
@@ -74,7 +79,8 @@ def run_plan(
 
 def check_unused(output: Path, resume: ResumeChoice, folders: Sequence[Path]) -> None:
     """Raise RunFolderError if the output is in use and not resumed; `folders` are those of its runs."""
-    if output.exists() and any(output.iterdir()) and not resumes_any(output, resume, folders):
+    names = {entry.name for entry in output.iterdir()} if output.exists() else set[str]()
+    if names - {*LOCK_FILES} and not resumes_any(output, resume, folders):
         used = any(folder.is_dir() for folder in folders)
         fix = "add --resume to continue there, or choose another --output." if used else "choose another --output."
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)

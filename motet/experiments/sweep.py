@@ -22,6 +22,7 @@ from motet.experiments.tables import cell
 from motet.numerics.statistics import mean_interval
 from motet.report.resume_mode import SUMMARY, ResumeChoice
 from motet.report.run_count import RunCount
+from motet.report.run_lock import held_output
 from motet.report.terminal import Terminal
 
 PLOTTED = ("draw", "answer", "held-out draw", "held-out answer")
@@ -55,7 +56,7 @@ def run_sweep(sweep: StrategySweep, output: Path, resume_command: str, *, resume
         for stage in plans[seed].stages
     ]
     count = RunCount(console, len(sweep.seeds) * len(sweep.plans))
-    with with_comparison(runs, output, console):
+    with held_output(output), with_comparison(runs, output, console):
         for seed in sweep.seeds:
             for strategy, plans in sweep.plans.items():
                 folder = sweep.folder(output, strategy, seed)

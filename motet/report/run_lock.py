@@ -8,6 +8,8 @@ import os
 import socket
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -19,6 +21,31 @@ LOCK, HOLDER = ".lock", ".holder.json"
 LOCK_FILES = (LOCK, HOLDER)
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 """Errors of file systems without locks, such as Lustre without the flock option or NFS without its lock daemon."""
+
+
+@contextmanager
+def held_output(folder: Path) -> Iterator[None]:
+    """Make the output folder of several runs if needed, and hold its lock in the `with` block. Raises RunFolderError.
+
+    The runs below have locks of their own; this one is held between them too, when no run is active.
+    """
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"The output folder {str(folder)!r} cannot be used: {error.strerror or error}.",
+            fix="choose an --output in a writable folder.",
+        ) from error
+    lock = Lock(folder)
+    lock.take()
+    try:
+        yield
+    finally:
+        lock.release()
+        if is_new and [entry.name for entry in folder.iterdir()] == [LOCK]:  # no run was started
+            (folder / LOCK).unlink()
+            folder.rmdir()
 
 
 class Lock:
