@@ -121,6 +121,27 @@ def test_generate_ask_and_reflect(address, browser, width, height):
     assert visitor.elsewhere == [] and visitor.errors == []
 
 
+def test_an_image_that_was_just_generated_is_edited(address, browser):
+    visitor = Visitor(browser, address, 1280, 800)
+    page = visitor.page
+    page.fill("#generations input", "1")
+    visitor.run("generate", "prompt", "a red circle")
+    visitor.open_tab("Edit")
+    page.fill("#edit-instruction textarea", "make the circle blue")
+    page.click("#edit-button")
+    page.wait_for_selector("#output .problem >> text=image")  # none is given yet
+    page.click("#edit-picker input")
+    page.get_by_role("option", name="trained 1").click()
+    page.wait_for_function("document.querySelector('#edit-image img')?.naturalWidth === 32")
+    page.fill("#edit-expected textarea", "a blue circle")
+    visitor.run("edit", "instruction", "make the circle blue")
+    for policy in ("base", "trained"):
+        assert page.locator(f'[data-policy="{policy}"] li img').count() >= 1
+        assert visitor.texts(f'[data-policy="{policy}"] li .score')[0].startswith("shapes ")
+    assert visitor.elsewhere == [] and visitor.errors == []
+    visitor.shoot("studio_edit")
+
+
 def test_a_file_that_is_no_image_is_a_message(address, browser, tmp_path):
     (tmp_path / "broken.png").write_text("no image")
     visitor = Visitor(browser, address, 1280, 800)
