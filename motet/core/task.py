@@ -20,14 +20,20 @@ class Task:
     """One row of data.
 
     `columns` are the dataset's columns, passed to rewards as keyword arguments.
-    `index` identifies the row within the run (it seeds the sampling noise); `generation_index` is the index of the
-    trajectory in its group of G.
+    `index` identifies the row within the run, also in later epochs (it seeds the sampling noise); `generation_index` is
+    the index of the trajectory in its group of G. `place` is where the row is in the data: `Line 31 of train.jsonl`.
     """
 
     index: int
     columns: Mapping[str, Any]
     generation_index: int = 0
+    place: str = ""
     _conversation_cache: dict[str, Conversation] = field(default_factory=dict, repr=False)  # shared: one prefill
+
+    @property
+    def location(self) -> str:
+        """The row for messages: its place in the data, or its index."""
+        return self.place or f"Row {self.index}"
 
     def __getitem__(self, column: str) -> Any:
         try:
@@ -35,7 +41,7 @@ class Task:
         except KeyError:
             known = ", ".join(sorted(self.columns))
             raise DataError(
-                f"Row {self.index} has no column {column!r}; it has: {known}.",
+                f"{self.location} has no column {column!r}; it has: {known}.",
                 fix=f"add the column {column!r} to the data or map one to it with data.columns.{column}=NAME.",
             ) from None
 
@@ -49,7 +55,7 @@ class Task:
         image, images = self.columns.get("image"), self.columns.get("images")
         if image is not None and images:
             raise DataError(
-                f"Row {self.index} has images in both `image` and `images`.",
+                f"{self.location} has images in both `image` and `images`.",
                 fix="keep one of them; give the other another name with data.columns.NAME=image.",
             )
         return list(images or ([] if image is None else [image]))

@@ -80,7 +80,7 @@ class Rows:
         self._as_task(i, self._read(i, _with_row_fix(_check_only)), None)
 
     def _as_task(self, i: int, row: dict[str, Any], index: int | None) -> Task:
-        task = Task(index=i if index is None else index, columns=row)
+        task = Task(index=i if index is None else index, columns=row, place=self.source.place(i))
         for column in self.conversations:
             try:
                 task.conversation(column)

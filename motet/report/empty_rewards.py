@@ -110,7 +110,7 @@ def _example(reward: Reward, groups: Sequence[Group]) -> tuple[str, str | None]:
     text = texts[-1] if texts else None
     completion = "missing (no act of this reward)" if not acts else "an image" if text is None else _short(text)
     gold = _gold(reward, group.task.columns)
-    return f"For example (row {group.task.index}): the completion is {completion}{gold}.", text
+    return f"For example ({group.task.location}): the completion is {completion}{gold}.", text
 
 
 def _gold(reward: Reward, columns: Mapping[str, Any]) -> str:

@@ -54,7 +54,12 @@ def show_rollout(trajectory: Trajectory) -> ShownRollout:
         elif isinstance(act, ImageAct):
             turn["image"] = _add(shown.images, act.image)
         turns.append(turn)
-    shown.entry.update(row=trajectory.task.index, generation=trajectory.task.generation_index, turns=turns)
+    shown.entry.update(
+        row=trajectory.task.index,
+        place=trajectory.task.location,
+        generation=trajectory.task.generation_index,
+        turns=turns,
+    )
     return shown
 
 

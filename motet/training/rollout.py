@@ -178,7 +178,7 @@ def _target(task: Task, request: Request, targets: Mapping[str, str]) -> Any:
     if not isinstance(value, str if is_text else Image.Image):
         wanted = "text" if is_text else "an image"
         raise DataError(
-            f"Row {task.index}, column {column!r}, contains {value!r:.80}, which is not {wanted} for {request.name!r}.",
+            f"{task.location}, column {column!r}, contains {value!r:.80}, which is not {wanted} for {request.name!r}.",
             fix=f"correct the row, or set data.targets.{request.name} to a column that holds {wanted}.",
         )
     return value

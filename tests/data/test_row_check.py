@@ -8,7 +8,8 @@ from PIL import Image
 
 from motet.config.schema import DataConfig
 from motet.core.errors import DataError
-from motet.data import Rows, open_rows, warn_unused_images
+from motet.core.task import Task
+from motet.data import ResumableSampler, Rows, open_rows, warn_unused_images
 from motet.data.rows import MAX_FAULTS
 from motet.data.summary import summarize_rows
 
@@ -89,3 +90,12 @@ def test_a_line_that_is_cut_off_says_so_whatever_ends_it(tmp_path: Path) -> None
         DataError, match=r"Line 2 of rows.jsonl is not valid JSON: JSONDecodeError: Unterminated string"
     ):
         opened(path)
+
+
+def test_tasks_of_later_epochs_name_the_line_of_their_row(tmp_path: Path) -> None:
+    sampler = ResumableSampler(opened(file_of(tmp_path, {}, {})), seed=0)
+    later = sampler.peek(6)[-1]
+    assert later.index in (4, 5) and later.location == f"Line {later.index - 3} of rows.jsonl"
+    with pytest.raises(DataError, match=rf"{later.location} has no column 'absent'"):
+        later["absent"]
+    assert Task(7, {}).location == "Row 7"

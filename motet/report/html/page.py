@@ -206,7 +206,8 @@ def _rollout(run: RunData, rollout: Mapping[str, Any], track: str, images: PageI
     parts = [(name, value, weights.get(name)) for name, value in (rollout.get("rewards") or {}).items()]
     prompt = [turn for turn in turns if turn.get("by") != "policy"]
     acts = [turn for turn in turns if turn.get("by") == "policy"]
-    place = f"row {rollout.get('row')}, generation {rollout.get('generation')}"
+    row = rollout.get("place") or f"row {rollout.get('row')}"
+    place = f"{row}, generation {rollout.get('generation')}"
     return {
         "turns": turns, "prompt": prompt, "acts": acts, "parts": parts, "reward": rollout.get("reward"),
         "track": track, "place": place,
