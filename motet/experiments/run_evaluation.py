@@ -69,6 +69,8 @@ def evaluate_suite(
             context.threads.adapt()
         context.bar.items(f"evaluate {name}", done, total, seconds)
 
+    if context.threads is not None:
+        context.threads.adapt()  # to what the checks before it met: the first batch may take minutes
     context.bar.phase(f"evaluate {name}")
     result = evaluate(suite, session.policy, SuiteSettings(session, same_items_as=like, progress=on_progress))
     context.callbacks.on_eval(context.callbacks.last[0], eval_metrics(result))
