@@ -113,7 +113,7 @@ def test_an_interrupted_evaluation_stops_at_once(tiny_checkpoint, capsys, tmp_pa
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, eval=SUITE, run={"steps": 1})
     calls = []
 
-    def items(bar, name, done, total):
+    def items(bar, name, done, total, seconds=None):
         calls.append(done)
         os.kill(os.getpid(), signal.SIGINT)
 
