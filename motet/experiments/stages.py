@@ -21,8 +21,8 @@ from motet.experiments.tables import plan_tables
 from motet.report.progress import waiting
 from motet.report.resume_check import POLICY, check_resume_compatible
 from motet.report.resume_mode import SUMMARY, ResumeChoice, finished_summary, resumes_any
-from motet.report.run_dir import RECIPE, RunFolder
-from motet.report.run_lock import LOCK_FILES, held_output
+from motet.report.run_dir import RECIPE, RunFolder, is_leftover
+from motet.report.run_lock import held_output
 from motet.report.terminal import Terminal
 from motet.training.setup import build_eval_tracks, build_rl_tracks, build_sft_tracks, needs_rewards
 from motet.training.signals import Stopped
@@ -79,8 +79,8 @@ def run_plan(
 
 def check_unused(output: Path, resume: ResumeChoice, folders: Sequence[Path]) -> None:
     """Raise RunFolderError if the output is in use and not resumed; `folders` are those of its runs."""
-    names = {entry.name for entry in output.iterdir()} if output.exists() else set[str]()
-    if names - {*LOCK_FILES} and not resumes_any(output, resume, folders):
+    names = [entry.name for entry in output.iterdir()] if output.exists() else []
+    if not all(map(is_leftover, names)) and not resumes_any(output, resume, folders):
         used = any(folder.is_dir() for folder in folders)
         fix = "add --resume to continue there, or choose another --output." if used else "choose another --output."
         raise RunFolderError(f"The output folder {str(output)!r} is already in use.", fix=fix)

@@ -169,7 +169,7 @@ class RunFolder:
             names = [entry.name for entry in self.path.iterdir()] if is_folder else []
         except OSError as error:
             raise self._unusable(error) from error
-        if (exists and not is_folder) or any(not _is_leftover(name) for name in names):
+        if (exists and not is_folder) or any(not is_leftover(name) for name in names):
             raise RunFolderError(
                 f"The output folder {str(self.path)!r} is already in use.",
                 fix="add --resume to continue that run, or give another --output."
@@ -218,7 +218,7 @@ class FollowerFolder(RunFolder):
         """The main process does."""
 
 
-def _is_leftover(name: str) -> bool:
+def is_leftover(name: str) -> bool:
     """Whether a process killed before it wrote the recipe may have left a file of this name."""
 
     return name in (START, *LOCK_FILES) or name.endswith(".partial")
