@@ -1,6 +1,7 @@
 """Make the initial model of the shapes cold start: tokenizer, image tokenizer, pretrained vision tower.
 
     python scripts/make_shapes_janus.py --output runs/shapes_init --seed 0
+    python scripts/make_shapes_janus.py --world large --output runs/large_init --seed 0
 
 Three stages from random weights, without reinforcement learning:
 1. a byte-level BPE tokenizer on the world's prompts, questions and solutions;
@@ -12,6 +13,7 @@ Continue with `motet train recipes/shapes_cold_start.yaml`.
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from pathlib import Path
 
@@ -23,40 +25,64 @@ from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration
 
 from motet.policies.tiny.janus import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
-from motet.shapes.scene import COLOURS, SHAPES
+from motet.shapes.large.rows import LargeRows
+from motet.shapes.large.vocabulary import SETS
+from motet.shapes.prompts import choose
+from motet.shapes.render import VOCABULARIES, render
+from motet.shapes.scene import Scene, ShapeInstance
 from motet.shapes.verifier import parse_scenes
-from motet.shapes.world import ShapesRows
+from motet.shapes.world import ShapesRows, open_world
+
+Rows = ShapesRows | LargeRows
+SIZES = {"small": TinySizes(), "large": TinySizes(image=64, patch=8, codes=512, vq_res_blocks=0)}
+"""By world. A patch is a quarter of a cell in both."""
 
 
-def corpus(rows: ShapesRows, count: int) -> list[str]:
-    """Texts with the surrounding characters of the chat template."""
+def corpus(worlds: list[Rows], count: int) -> list[str]:
+    """Texts with the surrounding characters of the chat template, `count` rows of every split."""
     texts = []
-    for index in range(count):
-        row = rows.row(index)
-        texts += [f": {row['prompt']}\n\n", f": {row['question']}\n\n", f"\n{row['question']}\n\n", row["solution"]]
+    for rows in worlds:
+        for row in (rows.row(index) for index in range(count)):
+            texts += [f": {row['prompt']}\n\n", f": {row['question']}\n\n", f"\n{row['question']}\n\n", row["solution"]]
     return texts
 
 
-def sample_images(rows: ShapesRows, start: int, count: int) -> tuple[Tensor, list]:
-    """Normalised images `[2 * count, 3, H, W]` in [-1, 1] (targets and question images), and the PIL originals."""
-    images = [row[key] for i in range(start, start + count) for row in [rows.row(i)] for key in ("target", "image")]
+def sample_images(rows: Rows, start: int, count: int) -> tuple[Tensor, list]:
+    """Normalised images `[2 * count, 3, H, W]` in [-1, 1], and the PIL originals.
+
+    Targets and question images; in the large world, whose images are mostly empty, full boards of any objects instead
+    of question images.
+    """
+    if isinstance(rows, LargeRows):
+        names = list(itertools.product(*(VOCABULARIES["large"][i] for i in (1, 0, 2))))
+        images = []
+        for index in range(start, start + count):
+            rng, grid = np.random.default_rng([rows.seed, 1_000, index]), rows.options.grid
+            objects = [
+                ShapeInstance(c // grid, c % grid, *choose(rng, names))
+                for c in range(grid * grid)
+                if rng.random() < 0.8
+            ]
+            images += [rows.row(index)["target"], render(Scene(grid, tuple(objects)), rows.options.canvas)]
+    else:
+        images = [row[key] for i in range(start, start + count) for row in [rows.row(i)] for key in ("target", "image")]
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
     return pixels.float().div(127.5).sub(1).contiguous(), images
 
 
 @torch.no_grad()
-def reconstruction_accuracy(model: JanusForConditionalGeneration, rows: ShapesRows, grid: int) -> float:
+def reconstruction_accuracy(model: JanusForConditionalGeneration, rows: Rows, world: str) -> float:
     """Fraction of test images that the verifier parses identically after encoding and decoding."""
     from motet.policies.janus.images import to_pil_images
 
     pixels, images = sample_images(rows, 0, 500)
     tokens = model.model.vqmodel.encode(pixels).image_tokens.view(len(images), -1)
     decoded = to_pil_images(model.model.vqmodel.decode(tokens))
-    before, after = parse_scenes(images, grid), parse_scenes(decoded, grid)
+    before, after = (parse_scenes(shown, rows.options.grid, world) for shown in (images, decoded))
     return float(np.mean([a.scene == b.scene and not a.unreadable for a, b in zip(after, before, strict=True)]))
 
 
-def warm_up_vision(model: JanusForConditionalGeneration, rows: ShapesRows, grid: int, steps: int) -> float:
+def warm_up_vision(model: JanusForConditionalGeneration, rows: Rows, world: str, steps: int) -> float:
     """Train tower and aligner to predict each patch's position and the content of its cell; returns the accuracy.
 
     Position matters: the language model's rotary positions are relative, so "cell b3" can only be found if the features
@@ -64,7 +90,7 @@ def warm_up_vision(model: JanusForConditionalGeneration, rows: ShapesRows, grid:
     """
     tower, aligner = model.model.vision_model, model.model.aligner
     side = model.config.vision_config.image_size // model.config.vision_config.patch_size
-    sizes = [len(COLOURS) + 1, len(SHAPES) + 1, side, side]
+    sizes = [*(len(words) + 1 for words in VOCABULARIES[world]), side, side]
     probe = nn.Linear(model.config.text_config.hidden_size, sum(sizes))
     parameters = [*tower.parameters(), *aligner.parameters(), *probe.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0)
@@ -72,7 +98,7 @@ def warm_up_vision(model: JanusForConditionalGeneration, rows: ShapesRows, grid:
     accuracy = 0.0
     for step in range(steps):
         pixels, images = sample_images(rows, 20_000_000 + step * 16, 16)
-        labels = _patch_labels(images, grid, side)
+        labels = _patch_labels(images, rows.options.grid, side, world)
         features = aligner(tower(pixels).last_hidden_state)
         logits = probe(features).flatten(0, 1).split(sizes, dim=1)
         loss = torch.stack([F.cross_entropy(x, y) for x, y in zip(logits, labels, strict=True)]).sum()
@@ -92,43 +118,48 @@ def warm_up_vision(model: JanusForConditionalGeneration, rows: ShapesRows, grid:
     return accuracy
 
 
-def _patch_labels(images: list, grid: int, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Per patch `[len(images) * side * side]`: colour and shape of its cell (0 if empty), its row, its column."""
-    colour = torch.zeros(len(images), grid, grid, dtype=torch.long)
-    shape = torch.zeros_like(colour)
-    for number, parsed in enumerate(parse_scenes(images, grid)):
+def _patch_labels(images: list, grid: int, side: int, world: str) -> tuple[Tensor, ...]:
+    """Per patch `[len(images) * side * side]`: shape, colour and size of its cell (0 if empty), its row, its column."""
+    words = VOCABULARIES[world]
+    labels = torch.zeros(len(words), len(images), grid, grid, dtype=torch.long)
+    for number, parsed in enumerate(parse_scenes(images, grid, world)):
         for obj in parsed.scene.objects:
-            colour[number, obj.row, obj.column] = list(COLOURS).index(obj.colour) + 1
-            shape[number, obj.row, obj.column] = SHAPES.index(obj.shape) + 1
+            for known, word, own in zip(words, (obj.shape, obj.colour, obj.size), labels, strict=True):
+                own[number, obj.row, obj.column] = known.index(word) + 1
     width = side // grid
-    spread = [x.repeat_interleave(width, 1).repeat_interleave(width, 2).flatten() for x in (colour, shape)]
+    spread = labels.repeat_interleave(width, 2).repeat_interleave(width, 3).flatten(1)
     row = torch.arange(side).view(1, side, 1).expand(len(images), side, side).flatten()
     column = torch.arange(side).view(1, 1, side).expand(len(images), side, side).flatten()
-    return spread[0], spread[1], row, column
+    return *spread, row, column
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--world", choices=tuple(SIZES), default="small")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tokenizer-steps", type=int, default=2000)
     parser.add_argument("--vision-steps", type=int, default=800)
     arguments = parser.parse_args()
     started = time.monotonic()
-    options = {"cite_cells": False}  # as in the first stage of the cold start
-    rows, test = (ShapesRows(split, arguments.seed, options) for split in ("train", "test"))
-    sizes = TinySizes()
-    tokenizer = tiny_tokenizer(corpus(rows, 5000))
+    options = {"world": arguments.world}
+    if arguments.world == "small":
+        options["cite_cells"] = False  # as in the first stage of the cold start
+    rows, test = (open_world(split, arguments.seed, options) for split in ("train", "test"))
+    sizes = SIZES[arguments.world]
+    splits = [rows, *(open_world(split, arguments.seed, options) for split in SETS if arguments.world == "large")]
+    tokenizer = tiny_tokenizer(corpus(splits, 5000 // len(splits)))
     model = tiny_janus(tokenizer, sizes, arguments.seed)
 
     def pixels_of(start: int, count: int) -> Tensor:
         return sample_images(rows, start, count)[0]
 
-    train_image_tokenizer(model, pixels_of, arguments.tokenizer_steps)
+    many = arguments.world == "large"  # four times the pixels: half as many images per step
+    train_image_tokenizer(model, pixels_of, arguments.tokenizer_steps, rows=4 if many else 8, bfloat16=many)
     retired = retire_duplicate_codes(model, pixels_of)
     print(f"image tokenizer: {sizes.codes - retired} of {sizes.codes} codes are in use")
-    print(f"images exact after the tokenizer: {reconstruction_accuracy(model, test, rows.options.grid):.4f}")
-    warm_up_vision(model, rows, rows.options.grid, arguments.vision_steps)
+    print(f"images exact after the tokenizer: {reconstruction_accuracy(model, test, arguments.world):.4f}")
+    warm_up_vision(model, rows, arguments.world, arguments.vision_steps)
     model.save_pretrained(arguments.output)
     tiny_processor(tokenizer, sizes).save_pretrained(arguments.output)
     print(f"wrote {arguments.output} in {time.monotonic() - started:.0f} s")

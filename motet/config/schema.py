@@ -91,7 +91,7 @@ class DataConfig(Section):
     size: PositiveInt | None = None
     """Number of rows to use; None: all of a file. The shapes world generates rows on demand."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the shapes world (see `motet.shapes.world.WorldOptions`), or a hub dataset's name, revision, ..."""
+    """Options of the shapes world (see `motet.shapes.options`), or a hub dataset's name, revision, ..."""
     targets: dict[str, str] = Field(default_factory=dict)
     """For `motet sft`: act name -> column of its target, e.g. {image: image, answer: solution}."""
     rejected: dict[str, str] = Field(default_factory=dict)

@@ -118,9 +118,9 @@ def _holds_images(value: Any) -> bool:
 
 
 def _open_shapes(config: DataConfig, seed: int) -> Source:
-    from motet.shapes.world import ShapesRows
+    from motet.shapes.world import open_world
 
-    world = ShapesRows(config.split, seed, config.options, config.size)
+    world = open_world(config.split, seed, config.options, config.size)
     return _generated(f"the shapes world ({config.split})", world.row, config.size)
 
 

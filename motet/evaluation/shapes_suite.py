@@ -1,5 +1,7 @@
 """The shapes suite: accuracy of image generation and answering on validation items and held-out compositions.
 
+Of the large world, also on the compositions that only one of the two was trained on, `only_drawn` and `only_asked`.
+
 Every item is sampled `samples_per_item` times at temperature 1 and once greedily; denoising uses stochastic steps or
 the ODE, respectively. Accuracy is the mean over items and samples, by the verifier and the strict answer parser; pass@k
 is the fraction of items that any of the k samples solves. If `eval.minutes` are over before all items are evaluated,
@@ -24,8 +26,9 @@ from motet.core.trajectory import ImageAct, TextAct
 from motet.distributed.processes import Processes
 from motet.evaluation.sample_image import SampleImage
 from motet.rewards.text.answer_parsing import extract_answer
+from motet.shapes.large.prompts import HARD_CATEGORIES as HARD_IN_LARGE
 from motet.shapes.verifier import parse_scenes, verify
-from motet.shapes.world import HARD_CATEGORIES, ShapesRows
+from motet.shapes.world import HARD_CATEGORIES, evaluation_splits, open_world
 
 Table = dict[str, float]
 ITEMS_PER_BATCH = 32
@@ -56,13 +59,14 @@ def evaluate_shapes(
     ConfigError if the policy's images are too small or not divisible for the world's grid.
     """
     shapes = read_options(config.suite, ShapesSuiteOptions, "eval.suite")
-    sizes = {"test": config.size, "held_out": shapes.held_out_size}
+    splits = evaluation_splits(options)
+    sizes = {split: config.size if split == "test" else shapes.held_out_size for split in splits}
     total = 2 * sum(sizes.values())
     started = time.monotonic()
     plain = {kind: plain_sampling(samplings[kind]) for kind in policy.kinds}
     image_kind, text_kind = kinds_making("image", plain)[0], kinds_making("text", plain)[0]
     plain[image_kind] = _with_guidance(plain[image_kind], shapes.guidance_scale)
-    rows = {split: ShapesRows(split, config.seed, options, size) for split, size in sizes.items()}
+    rows = {split: open_world(split, config.seed, options, size) for split, size in sizes.items()}
     measured = {split: {"draw": _Tally(), "answer": _Tally()} for split in sizes}
     items = dict.fromkeys(sizes, 0)
     samples: dict[bool, list[SampleImage]] = {True: [], False: []}
@@ -86,7 +90,7 @@ def evaluate_shapes(
             measured[split][name].add([_labels(name, task) for task in tasks], sampled, greedy)
             if shown:
                 for task, first in zip(tasks, sampled.samples, strict=True):
-                    samples[task["category"] in HARD_CATEGORIES].append(first)
+                    samples[task["category"] in (*HARD_CATEGORIES, *HARD_IN_LARGE)].append(first)
             done += len(tasks)
             progress(done, total)
         items[split] += len(tasks)
@@ -164,7 +168,7 @@ def _summary(measured: dict[str, dict[str, _Tally]], pass_at: int, items: dict[s
     }
     summary: dict[str, Any] = {}
     for section, of in sections.items():
-        numbers = {**view(of, "test"), "held_out": view(of, "held_out")}
+        numbers = {**view(of, "test"), **{split: view(of, split) for split in measured if split != "test"}}
         summary |= numbers if section is None else {section: numbers}
     by_item = {split: {name: tally.sampled for name, tally in tallies.items()} for split, tallies in measured.items()}
     return {**summary, "items": items, "by_item": {**by_item.pop("test"), **by_item}}
@@ -194,7 +198,7 @@ def _generate_images(
             f"The policy's images are {side} pixels wide and cannot be divided into a grid of {grid} x {grid} cells.",
             fix="evaluate in the world that it was trained on: set data.options, or motet eval --world grid=2.",
         )
-    parsed = parse_scenes(images, grid)
+    parsed = parse_scenes(images, grid, tasks[0]["spec"].get("world", "small"))
     samples = [
         [
             SampleImage(task["prompt"], images[k], verify(parsed[k], task["spec"]).correct)

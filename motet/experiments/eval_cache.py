@@ -10,7 +10,7 @@ from motet.config import Recipe
 from motet.config.plan import Stage, checkpoint_of
 from motet.evaluation.shapes_suite import plain_sampling
 from motet.evaluation.suites import ShapesSuite, world_of
-from motet.shapes.world import TRAIN_SPLIT_OPTIONS
+from motet.shapes.options import TRAIN_SPLIT_OPTIONS
 from motet.training.setup import sampling_params
 from motet.training.suites import resolve_suite
 from motet.weights.locate import weights_digest

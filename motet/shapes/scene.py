@@ -33,6 +33,8 @@ class ShapeInstance:
     column: int
     colour: str
     shape: str
+    size: str = ""
+    """`small` or `large` in the large world; empty where there is one size."""
 
     @property
     def cell(self) -> str:
@@ -41,7 +43,7 @@ class ShapeInstance:
 
     @property
     def name(self) -> str:
-        return f"{self.colour} {self.shape}"
+        return f"{self.size} {self.colour} {self.shape}".lstrip()
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,30 @@ class Scene:
     grid: int
     objects: tuple[ShapeInstance, ...]
 
-    def matching(self, shape: str | None = None, colour: str | None = None) -> list[ShapeInstance]:
-        """The objects of this shape and colour; None matches all."""
-        return [t for t in self.objects if shape in (None, t.shape) and colour in (None, t.colour)]
+    def matching(
+        self, shape: str | None = None, colour: str | None = None, size: str | None = None
+    ) -> list[ShapeInstance]:
+        """The objects of this shape, colour and size; None matches all."""
+        return [
+            t
+            for t in self.objects
+            if shape in (None, t.shape) and colour in (None, t.colour) and size in (None, t.size)
+        ]
 
 
 def related(first: ShapeInstance, relation: str, second: ShapeInstance) -> bool:
-    """Whether `first` is `relation` `second`: strictly smaller or larger column (left, right) or row (above, below)."""
-    difference = {
-        "left of": second.column - first.column,
-        "right of": first.column - second.column,
-        "above": second.row - first.row,
-        "below": first.row - second.row,
+    """Whether `first` is `relation` `second`.
+
+    Left, right: strictly smaller or larger column; above, below: row. The large world has three more: `level with` (the
+    same row), `in line with` (the same column), `next to` (cells that share a side).
+    """
+    down, right = second.row - first.row, second.column - first.column
+    return {
+        "left of": right > 0,
+        "right of": right < 0,
+        "above": down > 0,
+        "below": down < 0,
+        "level with": down == 0,
+        "in line with": right == 0,
+        "next to": abs(down) + abs(right) == 1,
     }[relation]
-    return difference > 0

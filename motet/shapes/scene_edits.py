@@ -13,7 +13,7 @@ from motet.shapes.scene import HELD_OUT_PAIRS, Scene, ShapeInstance
 class World(Protocol):
     """Prompts, scenes and options of one split, as `motet.shapes.world.ShapesRows` provides them.
 
-    `options` are `motet.shapes.world.WorldOptions`.
+    `options` are `motet.shapes.options.WorldOptions`.
     """
 
     split: str

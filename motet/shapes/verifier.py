@@ -44,12 +44,12 @@ class VerifierResult:
     reason: str
 
 
-def parse_scene(image: Image.Image, grid: int) -> ParsedImage:
+def parse_scene(image: Image.Image, grid: int, world: str = "small") -> ParsedImage:
     """Parse a square image whose side is a multiple of `grid`; every cell of any other is unreadable."""
-    return parse_scenes([image], grid)[0]
+    return parse_scenes([image], grid, world)[0]
 
 
-def parse_scenes(images: Sequence[Image.Image], grid: int) -> list[ParsedImage]:
+def parse_scenes(images: Sequence[Image.Image], grid: int, world: str = "small") -> list[ParsedImage]:
     """`parse_scene` of many images."""
     everywhere = tuple((r, c) for r in range(grid) for c in range(grid))
     parsed = []
@@ -58,13 +58,13 @@ def parse_scenes(images: Sequence[Image.Image], grid: int) -> list[ParsedImage]:
         if image.height != side or side % grid or side // grid < 6:
             parsed.append(ParsedImage(Scene(grid, ()), everywhere))
         else:
-            parsed.append(_parse_cells(np.asarray(image.convert("RGB"), np.float32), grid))
+            parsed.append(_parse_cells(np.asarray(image.convert("RGB"), np.float32), grid, world))
     return parsed
 
 
-def _parse_cells(pixels: NDArray[np.float32], grid: int) -> ParsedImage:
+def _parse_cells(pixels: NDArray[np.float32], grid: int, world: str) -> ParsedImage:
     size = pixels.shape[0] // grid
-    names, valid = templates(size)
+    names, valid = templates(size, world)
     cells = pixels.reshape(grid, size, grid, size, 3).swapaxes(1, 2).reshape(grid * grid, size, size, 3)
     # Squared distance of every cell to every template, by expanding (a - b)^2.
     flat, flat_valid = cells.reshape(len(cells), -1), valid.reshape(len(valid), -1)
@@ -89,38 +89,81 @@ def _parse_cells(pixels: NDArray[np.float32], grid: int) -> ParsedImage:
 
 
 def verify_image(image: Image.Image, spec: Mapping[str, Any]) -> VerifierResult:
-    """Whether the image shows what `spec` asks for (see `motet.shapes.prompts`), and nothing else."""
-    return verify(parse_scene(image, int(spec["grid"])), spec)
+    """Whether the image shows what `spec` asks for, and nothing else.
+
+    See `motet.shapes.prompts` and `motet.shapes.large.prompts` for specs.
+    """
+    return verify(parse_scene(image, int(spec["grid"]), spec.get("world", "small")), spec)
 
 
 def verify(parsed: ParsedImage, spec: Mapping[str, Any]) -> VerifierResult:
     """The result for a parsed image.
 
     Partial score: requested objects that exist, over the larger of the number requested and the number of non-empty
-    cells (unreadable ones included); halved when the requested relation does not hold.
+    cells (unreadable ones included); halved when a requested relation does not hold.
     """
+    if spec.get("total") is not None or spec.get("more") is not None:
+        return verify_open(parsed, spec)
     scene = parsed.scene
-    found = [scene.matching(group["shape"], group["colour"]) for group in spec["groups"]]
+    found = [scene.matching(group["shape"], group["colour"], group.get("size")) for group in spec["groups"]]
     requested = [int(group["count"]) for group in spec["groups"]]
     num_filled = len(scene.objects) + len(parsed.unreadable)
     matched = sum(min(len(objects), count) for objects, count in zip(found, requested, strict=True))
     partial = matched / max(sum(requested), num_filled, 1)
-    relation = spec.get("relation")
-    holds = True
-    if relation is not None:
-        holds = len(found[0]) == len(found[1]) == 1 and related(found[0][0], relation, found[1][0])
-        partial *= 1.0 if holds else 0.5
+    missing = [
+        relation
+        for first, relation, second in _relations(spec)
+        if not len(found[first]) == len(found[second]) == 1 or not related(found[first][0], relation, found[second][0])
+    ]
+    partial *= 0.5 if missing else 1.0
     if parsed.unreadable:
         return VerifierResult(False, partial, f"{len(parsed.unreadable)} cells match no known cell template")
     for objects, group in zip(found, spec["groups"], strict=True):
         if len(objects) != group["count"]:
-            name = " ".join(w for w in (group["colour"], group["shape"] or "object") if w)
-            return VerifierResult(False, partial, f"{len(objects)} instead of {group['count']} of: {name}")
+            return VerifierResult(False, partial, f"{len(objects)} instead of {group['count']} of: {_name(group)}")
     if num_filled != sum(requested):
         return VerifierResult(False, partial, f"{num_filled} objects instead of {sum(requested)}")
-    if not holds:
-        return VerifierResult(False, partial, f"not {relation}")
+    if missing:
+        return VerifierResult(False, partial, f"not {missing[0]}")
     return VerifierResult(True, 1.0, "")
+
+
+def _relations(spec: Mapping[str, Any]) -> list[tuple[int, str, int]]:
+    """Which group is in which relation to which; a spec of the small world has at most one, of its first group."""
+    if spec.get("relation") is not None:
+        return [(0, spec["relation"], 1)]
+    return [tuple(entry) for entry in spec.get("relations", ())]
+
+
+def _name(group: Mapping[str, Any]) -> str:
+    return " ".join(w for w in (group.get("size"), group["colour"], group["shape"] or "object") if w)
+
+
+def verify_open(parsed: ParsedImage, spec: Mapping[str, Any]) -> VerifierResult:
+    """The result where the spec leaves open what the objects are: `total` objects and nothing `absent`, or `more`.
+
+    Partial score: objects that are allowed, over the larger of the number requested and of non-empty cells; for a
+    comparison of numbers that is wrong, half of it.
+    """
+    scene, bad = parsed.scene, len(parsed.unreadable)
+    num_filled = len(scene.objects) + bad
+    if spec.get("total") is not None:
+        forbidden = len(scene.matching(**spec["absent"]))
+        partial = (num_filled - forbidden - bad) / max(num_filled, spec["total"], 1)
+        reason = f"{forbidden} of: {_name(spec['absent'])}" if forbidden else ""
+        if not reason and num_filled != spec["total"]:
+            reason = f"{num_filled} objects instead of {spec['total']}"
+    else:
+        more, fewer = (len(scene.matching(**group)) for group in spec["more"])
+        partial = (more + fewer) / max(num_filled, 1) * (1.0 if more > fewer > 0 else 0.5)
+        reason = (
+            "" if more > fewer > 0 else f"{more} of: {_name(spec['more'][0])}, {fewer} of: {_name(spec['more'][1])}"
+        )
+        if not reason and more + fewer < num_filled:
+            reason = f"{num_filled - more - fewer} other objects"
+    if bad:
+        reason = f"{bad} cells match no known cell template"
+    return VerifierResult(not reason, partial if reason else 1.0, reason)
 
 
 def layout_free_spec(scene: Scene) -> dict[str, Any]:

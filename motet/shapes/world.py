@@ -7,16 +7,16 @@ images may contain them where a prompt leaves the colour open, so that their ima
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
 from motet.core.errors import ConfigError
 from motet.core.registry import did_you_mean
+from motet.shapes.large.rows import LargeRows
+from motet.shapes.large.vocabulary import SPLITS as LARGE_SPLITS
+from motet.shapes.options import world_options
 from motet.shapes.prompts import (
     CATEGORIES,
     PHRASES,
@@ -31,6 +31,7 @@ from motet.shapes.prompts import (
 from motet.shapes.questions import KINDS, caption_question, describe, sample_question, solution
 from motet.shapes.render import render
 from motet.shapes.scene import COLOURS, SHAPES, Scene, ShapeInstance
+from motet.shapes.split import in_test_split
 from motet.shapes.tasks import PROMPTS, TASKS
 
 SPLITS = ("train", "test", "held_out")
@@ -39,129 +40,22 @@ COLUMNS = (
 )  # fmt: skip
 HARD_CATEGORIES = ("position", "colour attribution")
 HARD_KINDS = ("count", "relation", "order")
-FRACTIONS = ("cot_fraction", "hard_fraction", "open_ended_fraction", "caption_fraction")
-"""Options between 0 and 1."""
-TRAIN_SPLIT_OPTIONS = (*FRACTIONS, "cite_cells", "min_objects", "question_kinds", "categories")
-"""Options that change no image, question or answer of the `test` and `held_out` splits."""
-_OPTION_TYPES: dict[str, tuple[str, type]] = {
-    **dict.fromkeys(("question_kinds", "categories"), ("a text", str)),
-    **dict.fromkeys(("canvas", "grid", "min_objects", "max_objects", "max_count"), ("an integer", int)),
-    "cite_cells": ("true or false", bool),
-}
-_RENAMED = {
-    "hard": "hard_fraction",
-    "careful": "cot_fraction",
-    "located": "cite_cells",
-    "open_ended": "open_ended_fraction",
-    "captions": "caption_fraction",
-    "kinds": "question_kinds",
-    "min_things": "min_objects",
-    "max_things": "max_objects",
-}
-_TEST_DIVISOR = 5  # one in five prompts and scenes is in the test split
 
 
-@dataclass(frozen=True)
-class WorldOptions:
-    """Options of the shapes world: `data.options` of a recipe."""
-
-    canvas: int = 32
-    """Side of the images in pixels; a multiple of `grid`."""
-    grid: int = 4
-    """Cells per side."""
-    max_objects: int = 6
-    """Maximum number of objects in an image with a question."""
-    min_objects: int = 1
-    """Minimum number of objects in an image with a training question."""
-    max_count: int = 5
-    """Largest number that a counting prompt requests."""
-    cot_fraction: float = 0.5
-    """Fraction of the solutions with a chain of thought that lists the image; the rest are direct answers."""
-    cite_cells: bool = True
-    """Whether chains of thought about existence and order name the cell of the object in question."""
-    hard_fraction: float = 0.0
-    """Fraction of the training prompts and questions of the hard categories and kinds; the rest are uniform."""
-    open_ended_fraction: float = 0.5
-    """Fraction of the training questions that are open-ended; the rest are multiple choice."""
-    question_kinds: str = " ".join(KINDS)
-    """Kinds of the training questions, separated by spaces; repeat a kind to double its sampling weight.
-
-    `hard_fraction` adds no others.
-    """
-    categories: str = ", ".join(CATEGORIES)
-    """Categories of the training prompts, separated by commas, in the same way."""
-
-    caption_fraction: float = 0.0
-    """Fraction of the training questions that request a caption, of scenes like those of questions and of prompts."""
-    task: str = PROMPTS
-    """Which rows: `prompts` (with questions), `reasoning`, `layouts`, `edits` or `drafts`; see `motet.shapes.tasks`."""
-
-    @property
-    def parsed_question_kinds(self) -> tuple[str, ...]:
-        """The names in `question_kinds`."""
-        return tuple(self.question_kinds.split())
-
-    @property
-    def parsed_categories(self) -> tuple[str, ...]:
-        """The names in `categories`."""
-        return tuple(name.strip() for name in self.categories.split(",") if name.strip())
-
-
-def world_options(options: Mapping[str, Any]) -> WorldOptions:
-    """Validate `data.options` of a recipe. Raises ConfigError naming the key."""
-    known = {field.name: field for field in fields(WorldOptions)}
-    for name, value in options.items():
-        if name in _RENAMED:
-            new = _RENAMED[name]
-            raise ConfigError(f"data.options.{name} was renamed to data.options.{new}.", fix=f"write {new}.")
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(known)}."
-            raise ConfigError(f"data.options has an unknown key {name!r}.", fix=hint)
-        if name == "task":
-            if value not in (PROMPTS, *TASKS):
-                renamed = " 'plans' was renamed to 'layouts'." if value == "plans" else did_you_mean(str(value), TASKS)
-                raise ConfigError(
-                    f"data.options.task={value!r} is not a task of the shapes world.{renamed}",
-                    fix=f"use one of: {', '.join((PROMPTS, *TASKS))}.",
-                )
-            continue
-        expected, kind = _OPTION_TYPES.get(name, ("a number", int | float))
-        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
-            raise ConfigError(f"data.options.{name}={value!r} is not {expected}.", fix=f"give {expected}.")
-    chosen = WorldOptions(**options)
-    _check_ranges(chosen)
-    return chosen
-
-
-def _check_ranges(chosen: WorldOptions) -> None:
-    if chosen.grid > 16 or chosen.max_objects > min(6, chosen.grid**2) or chosen.max_count > min(6, chosen.grid**2):
+def open_world(split: str, seed: int, options: Mapping[str, Any], size: int | None = None) -> ShapesRows | LargeRows:
+    """The rows of the world that `options` name: `world: small`, the default, or `world: large`."""
+    world, own = options.get("world", "small"), {name: value for name, value in options.items() if name != "world"}
+    if world not in ROWS:
         raise ConfigError(
-            f"data.options has max_objects={chosen.max_objects} and max_count={chosen.max_count} on a {chosen.grid} x "
-            f"{chosen.grid} grid.",
-            fix="use a grid of 2 to 16, and at most six objects and no more than there are cells.",
+            f"data.options.world={world!r} is not a shapes world.{did_you_mean(str(world), ROWS)}",
+            fix=f"use one of: {', '.join(ROWS)}.",
         )
-    if not 1 <= chosen.min_objects <= chosen.max_objects:
-        raise ConfigError(
-            f"data.options.min_objects={chosen.min_objects} is not between 1 and max_objects={chosen.max_objects}.",
-            fix=f"give 1 to {chosen.max_objects}.",
-        )
-    for name, given, known in (
-        ("question_kinds", chosen.parsed_question_kinds, KINDS),
-        ("categories", chosen.parsed_categories, CATEGORIES),
-    ):
-        unknown = [entry for entry in given if entry not in known]
-        if unknown or not given:
-            problem = f"has the unknown {unknown[0]!r}" if unknown else "has no names"
-            raise ConfigError(
-                f"data.options.{name}={getattr(chosen, name)!r} {problem}.",
-                fix=f"use some of: {(' ' if name == 'question_kinds' else ', ').join(known)}.",
-            )
-    for name in FRACTIONS:
-        if not 0 <= getattr(chosen, name) <= 1:
-            raise ConfigError(
-                f"data.options.{name}={getattr(chosen, name)} must be between 0 and 1.", fix="give 0 to 1."
-            )
+    return ROWS[world](split, seed, own, size)
+
+
+def evaluation_splits(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The splits of a world on which models are measured: `test` and those of held-out compositions."""
+    return tuple(split for split in (LARGE_SPLITS if options.get("world") == "large" else SPLITS) if split != "train")
 
 
 class ShapesRows:
@@ -223,7 +117,7 @@ class ShapesRows:
                 continue
             # Categories with many specs are split by spec, those with few (four single shapes) by the prompt's wording.
             key = prompt_text(spec) if category in ("position", "colour attribution") else text
-            if self.split == "held_out" or _in_test_split(key) == (self.split == "test"):
+            if self.split == "held_out" or in_test_split(key) == (self.split == "test"):
                 return text, spec
 
     @property
@@ -237,7 +131,7 @@ class ShapesRows:
 
     def belongs_to_split(self, *keys: str) -> bool:
         """Whether all items with these keys belong to the split: an item is either for training or for validation."""
-        return all(_in_test_split(key) == (self.split != "train") for key in keys)
+        return all(in_test_split(key) == (self.split != "train") for key in keys)
 
     def _question(self, rng: Rng) -> tuple[Scene, Any]:
         wants_caption = self._caption_fraction > 0 and rng.random() < self._caption_fraction
@@ -245,7 +139,7 @@ class ShapesRows:
             kind = self.question_kind(rng)
             as_prompts = wants_caption and rng.random() < 0.5
             scene = self._prompted_scene(rng) if as_prompts else self.scene(rng)
-            if _in_test_split(describe(scene)) != (self.split != "train"):
+            if in_test_split(describe(scene)) != (self.split != "train"):
                 continue
             ask = caption_question(scene) if wants_caption else None
             cite_cells = self.options.cite_cells
@@ -272,5 +166,4 @@ class ShapesRows:
         return self.size
 
 
-def _in_test_split(key: str) -> bool:
-    return zlib.crc32(key.encode()) % _TEST_DIVISOR == 0
+ROWS: dict[str, type[ShapesRows] | type[LargeRows]] = {"small": ShapesRows, "large": LargeRows}

@@ -1,0 +1,153 @@
+"""Prompts of the large world: eight categories over objects with a colour, a shape and a size.
+
+A prompt comes with a *spec* that the verifier checks images against:
+`{"category", "world": "large", "grid", "groups": [{"count", "shape", "colour", "size"}, ...],
+"relations": [[0, "left of", 1], ...], "total": int | None, "absent": {...} | None, "more": [{...}, {...}] | None}`.
+No object belongs to two groups. `total` and `absent` belong to the category `negation`, which leaves open what else is
+there, `more` to `comparison`: more objects of the first kind than of the second.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from motet.shapes.large.vocabulary import COLOURS, NUMBERS, RELATIONS, SHAPES, SIZES, sets_of
+from motet.shapes.prompts import Rng, Spec, choose, plural
+from motet.shapes.scene import Scene, ShapeInstance, related
+
+CATEGORIES = ("single", "counting", "counts", "attribution", "position", "chain", "comparison", "negation")
+HARD_CATEGORIES = ("counts", "attribution", "position", "chain")
+MAX_OBJECTS = 8
+FEW_SPECS = ("single", "counting", "negation")
+"""Categories that are split into training and test by the wording of the prompt, not by its spec alone."""
+
+
+def _group(rng: Rng, count: int = 1, coloured: float = 1.0, sized: float = 0.4) -> dict[str, Any]:
+    """A random group; `coloured` and `sized` are the probabilities that it names a colour and a size."""
+    return {
+        "count": count,
+        "shape": choose(rng, SHAPES),
+        "colour": choose(rng, list(COLOURS)) if rng.random() < coloured else None,
+        "size": choose(rng, SIZES) if rng.random() < sized else None,
+    }
+
+
+def _overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether an object could belong to both groups."""
+    return all(one[key] == other[key] or None in (one[key], other[key]) for key in ("shape", "colour", "size"))
+
+
+def _groups(rng: Rng, counts: list[int], coloured: float = 1.0, sized: float = 0.4) -> list[dict[str, Any]]:
+    """Random groups of which no two overlap."""
+    while True:
+        groups = [_group(rng, count, coloured, sized) for count in counts]
+        if not any(_overlap(one, other) for i, one in enumerate(groups) for other in groups[:i]):
+            return groups
+
+
+def sample_spec(rng: Rng, category: str, grid: int, max_objects: int = MAX_OBJECTS) -> Spec:
+    """A random spec of a category, of any composition."""
+    spec: Spec = {"category": category, "world": "large", "grid": grid, "groups": [], "relations": []}
+    spec |= {"total": None, "absent": None, "more": None}
+    if category == "single":
+        spec["groups"] = _groups(rng, [1], coloured=0.8, sized=0.6)
+    elif category == "counting":
+        spec["groups"] = _groups(rng, [int(rng.integers(2, max_objects + 1))], coloured=0.5, sized=0.3)
+    elif category == "counts":
+        first = int(rng.integers(1, 5))
+        spec["groups"] = _groups(rng, [first, int(rng.integers(max(1, 3 - first), 5))], coloured=0.5, sized=0.2)
+    elif category == "attribution":
+        spec["groups"] = _groups(rng, [1] * int(rng.integers(2, 4)), sized=0.5)
+    elif category == "position":
+        spec["groups"] = _groups(rng, [1, 1], coloured=0.7, sized=0.3)
+        spec["relations"] = [[0, choose(rng, RELATIONS), 1]]
+    elif category == "chain":
+        spec["groups"] = _groups(rng, [1, 1, 1], coloured=0.8, sized=0.2)
+        spec["relations"] = [[0, choose(rng, RELATIONS), 1], [1, choose(rng, RELATIONS), 2]]
+    elif category == "comparison":
+        shapes = [str(shape) for shape in rng.permutation(SHAPES)[:2]]
+        spec["more"] = [
+            {"shape": shape, "colour": choose(rng, list(COLOURS)) if rng.random() < 0.3 else None} for shape in shapes
+        ]
+    else:
+        by_shape = rng.random() < 0.5
+        spec["total"] = int(rng.integers(2, max_objects + 1))
+        spec["absent"] = {
+            "shape": choose(rng, SHAPES) if by_shape else None,
+            "colour": None if by_shape else choose(rng, list(COLOURS)),
+        }
+    return spec
+
+
+def phrase(count: int, shape: str | None, colour: str | None, size: str | None = None) -> str:
+    """A group as text: `a small red circle`, `two stars`, `orange things` (count 0: no number, plural)."""
+    name = shape or "thing"
+    number = "" if count == 0 else "an" if count == 1 and not size and colour == "orange" else NUMBERS[count]
+    number = "a" if number == "one" else number
+    words = (number, size, colour, name if count == 1 else plural(name))
+    return " ".join(word for word in words if word)
+
+
+def prompt_text(spec: Spec, opening: str = "") -> str:
+    """The prompt as text, such as `a red circle left of a blue square that is above a small star`."""
+    if spec["more"]:
+        first, second = (phrase(0, **group) for group in spec["more"])
+        return f"{opening}more {first} than {second}"
+    if spec["total"]:
+        return f"{opening}{NUMBERS[spec['total']]} things and no {phrase(1, **spec['absent']).split(' ', 1)[1]}"
+    names = [phrase(**group) for group in spec["groups"]]
+    if not spec["relations"]:
+        return opening + " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    text = names[0]
+    for number, (_, relation, second) in enumerate(spec["relations"]):
+        text += f"{' that is' if number else ''} {relation} {names[second]}"
+    return opening + text
+
+
+def sets_named(spec: Spec) -> set[str]:
+    """Names of the sets in `motet.shapes.large.vocabulary.SETS` whose compositions the prompt names."""
+    groups = [*spec["groups"], *(spec["more"] or ()), *filter(None, [spec["absent"]])]
+    return sets_of(
+        ((group["colour"], group["shape"]) for group in groups), (relation for _, relation, _ in spec["relations"])
+    )
+
+
+def sample_scene(rng: Rng, spec: Spec) -> Scene:
+    """A random scene that satisfies the spec; what the spec leaves open may be of any composition."""
+    wanted = _objects_wanted(rng, spec)
+    grid = spec["grid"]
+    while True:
+        cells = rng.choice(grid * grid, len(wanted), replace=False)
+        objects = [ShapeInstance(int(c) // grid, int(c) % grid, *name) for c, name in zip(cells, wanted, strict=True)]
+        if all(related(objects[first], relation, objects[second]) for first, relation, second in spec["relations"]):
+            return Scene(grid, tuple(sorted(objects)))
+
+
+def _objects_wanted(rng: Rng, spec: Spec) -> list[tuple[str, str, str]]:
+    """(colour, shape, size) of every object, group by group."""
+    groups = list(spec["groups"])
+    if spec["more"]:
+        total = int(rng.integers(3, MAX_OBJECTS + 1))
+        fewer = int(rng.integers(1, (total - 1) // 2 + 1))
+        counts = (total - fewer, fewer)
+        groups = [{**group, "count": count, "size": None} for group, count in zip(spec["more"], counts, strict=True)]
+    if spec["total"]:
+        absent = spec["absent"]
+        groups = [{"count": 1, "shape": None, "colour": None, "size": None}] * spec["total"]
+        shapes = [shape for shape in SHAPES if shape != absent["shape"]]
+        colours = [colour for colour in COLOURS if colour != absent["colour"]]
+    else:
+        shapes, colours = list(SHAPES), list(COLOURS)
+    wanted = []
+    for group in groups:
+        colour = choose(rng, colours) if rng.random() < 0.5 else None
+        size = choose(rng, SIZES) if rng.random() < 0.5 else None
+        for _ in range(group["count"]):
+            wanted.append(
+                (
+                    group["colour"] or colour or choose(rng, colours),
+                    group["shape"] or choose(rng, shapes),
+                    group["size"] or size or choose(rng, SIZES),
+                )
+            )
+    return wanted
