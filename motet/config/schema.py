@@ -85,7 +85,8 @@ class DataConfig(Section):
     source: str = "shapes"
     """`shapes`, `words`, `easy_vqa`, a file (.jsonl .json .csv .tsv .txt .parquet .tar), a saved folder, a hub id."""
     split: str = "train"
-    """Split of the dataset; the shapes world has `train`, `test` and `held_out`, words have `train` and `test`."""
+    """Split of the dataset; the shapes worlds have `train`, `test` and `held_out` (the large one two more), words have
+    `train` and `test`."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Renames: motet's column -> the dataset's column, e.g. {question: problem}."""
     size: PositiveInt | None = None
@@ -190,7 +191,7 @@ class ShapesSuiteOptions(Section):
     """Options of the evaluation suite `shapes`."""
 
     held_out_size: PositiveInt = 512
-    """Prompts and questions of held-out compositions."""
+    """Prompts and questions of held-out compositions; of the large world, of each of its three sets."""
     guidance_scale: float = Field(default=1.0, ge=1.0)
     """Classifier-free guidance scale of image generation; 1: none."""
 

@@ -119,8 +119,9 @@ def _shapes_data(recipe: Recipe) -> Iterator[Problem]:
                 text = f"are options of the shapes world, but {key}.source is '{data.source}'."
                 yield Problem(f"{key}.options", text, f"remove {key}.options, or set {key}.source to shapes.")
             continue
-        if data.split not in ("train", "test", "held_out"):
-            text = f"the shapes world has no split '{data.split}'; expected train, test or held_out."
+        splits = ["train", "test", *(["only_drawn", "only_asked"] if data.options.get("world") == "large" else [])]
+        if data.split not in (*splits, "held_out"):
+            text = f"the shapes world has no split '{data.split}'; expected {', '.join(splits)} or held_out."
             yield Problem(f"{key}.split", text, f"set {key}.split to train.")
         elif data.split != "train" and recipe.eval.suite.name != "none":
             text = f"is '{data.split}', on which eval.suite {recipe.eval.suite} evaluates; training would see the test."

@@ -36,17 +36,23 @@ def measured(table: Mapping[str, Any] | None) -> Iterator[tuple[str, Measured]]:
             yield label, Measured(float(value))
 
 
+def held_out_splits(result: Mapping[str, Any]) -> list[str]:
+    """The splits of a result of the shapes suite besides `test`."""
+    return [split for split in result["by_item"] if split not in ("draw", "answer")]
+
+
 def _shapes(table: Mapping[str, Any]) -> Iterator[tuple[str, Measured]]:
     for skill, shown in (("draw", "image"), ("answer", "answer")):
-        for where, part in (("", table), ("held-out, ", table["held_out"])):
-            greedy = table.get("greedy", {})
-            best = (greedy.get("held_out", {}) if where else greedy).get(skill, {})
-            items = (table["by_item"].get("held_out", {}) if where else table["by_item"]).get(skill, {})
+        for split in ("", *held_out_splits(table)):
+            part, greedy, by_item = (
+                whole.get(split, {}) if split else whole for whole in (table, table.get("greedy", {}), table["by_item"])
+            )
             for label, mean in part.get(skill, {}).items():
-                own = tuple(items.get(label, ()))
+                own = tuple(by_item.get(skill, {}).get(label, ()))
                 half = mean_interval(own)[1] if len(own) > 1 else None
-                if not where or label == "overall":
-                    yield f"{shown}: {where}{label}", Measured(mean, half, best.get(label), own)
+                where = f"{split.replace('_', '-')}, " if split else ""
+                if not split or label == "overall":
+                    yield f"{shown}: {where}{label}", Measured(mean, half, greedy.get(skill, {}).get(label), own)
 
 
 def _nested(label: str, table: Mapping[str, Any]) -> Iterator[tuple[str, Measured]]:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from motet.numerics.statistics import mean_interval, paired_interval
+from motet.report.evaluation_results import held_out_splits
 
 
 def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
@@ -29,10 +30,10 @@ def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     for skill, shown in (("draw", "image"), ("answer", "answer")):
         for label in results[0][skill]:
             table.add_row(*_cells(f"{shown}: {label}", results, skill, label), end_section=False)
-        table.add_row(
-            *_cells(f"{shown}: held-out", [_held_out(result) for result in results], skill, "overall"),
-            end_section=True,
-        )
+        for split in held_out_splits(results[0]):
+            parts = [_of_split(result, split) for result in results]
+            table.add_row(*_cells(f"{shown}: {split.replace('_', '-')}", parts, skill, "overall"))
+        table.add_section()
     return table
 
 
@@ -90,8 +91,8 @@ def _points(interval: tuple[float, float] | None) -> str:
     return f"{100 * mean:+.1f}" + ("" if math.isinf(half_width) else f" \u00b1 {100 * half_width:.1f}")
 
 
-def _held_out(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {**result["held_out"], "greedy": result["greedy"]["held_out"], "by_item": result["by_item"]["held_out"]}
+def _of_split(result: Mapping[str, Any], split: str) -> dict[str, Any]:
+    return {**result[split], "greedy": result["greedy"][split], "by_item": result["by_item"][split]}
 
 
 def _cells(name: str, results: list[Mapping[str, Any]], skill: str, label: str) -> list[str]:

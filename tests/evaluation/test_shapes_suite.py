@@ -18,7 +18,7 @@ from motet.report.tables import suite_table
 from motet.report.terminal import Terminal
 from motet.shapes.prompts import CATEGORIES
 from motet.shapes.questions import KINDS
-from motet.shapes.world import HARD_CATEGORIES, ShapesRows
+from motet.shapes.world import HARD_CATEGORIES, evaluation_splits, open_world
 from motet.testing import FakePolicy
 from motet.training.setup import setup_eval, setup_rl, setup_sft
 from tests.policies.unified import save
@@ -39,8 +39,8 @@ def changed(**options):
     return CONFIG.model_copy(update={"suite": CONFIG.suite.with_options(**options)})
 
 
-def items(split, size):
-    rows = ShapesRows(split, CONFIG.seed, WORLD, size)
+def items(split, size, world=WORLD):
+    rows = open_world(split, CONFIG.seed, world, size)
     return [rows.row(index) for index in range(size)]
 
 
@@ -50,13 +50,14 @@ class Known(FakePolicy):
     Both are functions of the item's index and of the sample, None for the greedy one.
     """
 
-    def __init__(self, draws_right, says):
+    def __init__(self, draws_right, says, world=WORLD):
         super().__init__(writes=self.write)
         self.draws_right, self.says = draws_right, says
         self.rows = {}
-        for split, size in (("test", CONFIG.size), ("held_out", 6)):
-            self.rows |= {(r["prompt"], i): r for i, r in enumerate(items(split, size))}
-            self.rows |= {(r["question"], i): r for i, r in enumerate(items(split, size))}
+        for split in evaluation_splits(world):
+            rows = items(split, CONFIG.size if split == "test" else 6, world)
+            self.rows |= {(r["prompt"], i): r for i, r in enumerate(rows)}
+            self.rows |= {(r["question"], i): r for i, r in enumerate(rows)}
         self.greedy = False
 
     def row(self, request):
@@ -74,7 +75,8 @@ class Known(FakePolicy):
 
     def draw(self, request, act):
         right = self.draws_right(request.key[1], None if self.greedy else request.key[2])
-        image = self.row(request)["target"] if right else Image.new("RGB", (16, 16), "white")
+        target = self.row(request)["target"]
+        image = target if right else Image.new("RGB", target.size, "white")
         return ImageTokens(**{**vars(act), "image": image})
 
 
@@ -98,6 +100,21 @@ def test_a_perfect_policy_is_always_correct():
     table = solved().table
     for section in (table, table["held_out"], table["greedy"], table["pass@3"], table["pass@3"]["held_out"]):
         assert all(value == 1.0 for skill in ("draw", "answer") for value in section[skill].values())
+
+
+def test_the_large_world_has_three_sets_of_held_out_compositions():
+    world = {"world": "large", "canvas": 32}
+    few = CONFIG.model_copy(update={"size": 8, "samples_per_item": 1})
+    policy = Known(lambda index, sample: index != 0, lambda row, index, sample: row["solution"], world)
+    table = evaluate_shapes(policy, few, world, samplings(400)).table
+    assert table["items"] == {"test": 8, "only_drawn": 6, "only_asked": 6, "held_out": 6}
+    for part in (table["only_drawn"], table["only_asked"], table["held_out"]):
+        assert part["draw"]["overall"] == 0.8333 and part["answer"]["overall"] == 1.0
+    console = Terminal(width=120, record=True, file=io.StringIO())
+    console.print(suite_table({"after": table}, "title"))
+    text = console.export_text()
+    for row in ("image: only-drawn", "image: only-asked", "image: held-out", "answer: only-drawn"):
+        assert row in text
 
 
 def test_tallies_by_hand():
@@ -213,7 +230,7 @@ def test_the_items_are_the_same_before_and_after():
 
 
 def test_items_are_not_those_of_training():
-    trained = {ShapesRows("train", seed, WORLD).row(n)["prompt"] for seed in range(2) for n in range(200)}
+    trained = {open_world("train", seed, WORLD).row(n)["prompt"] for seed in range(2) for n in range(200)}
     assert not trained & {row["prompt"] for split in ("test", "held_out") for row in items(split, 6)}
 
 

@@ -92,7 +92,7 @@ def _items(runs: Sequence[RunData]) -> str:
     counts: dict[str, str] = {}
     for run in runs:
         items = (run.after or run.before or {}).get("items")
-        if isinstance(items, dict) and items.keys() == {"test", "held_out"}:
+        if isinstance(items, dict) and items.keys() >= {"test", "held_out"}:
             counts[run.label] = f"{items['test']} validation items and {items['held_out']} held-out compositions"
     if len(set(counts.values())) <= 1:
         return next(iter(counts.values()), "")
