@@ -233,6 +233,6 @@ def test_samples_are_images_and_texts_with_rewards():
     scores = Scores({"a": (1.0, None, 0.0), "b": (0.5, None, 0.25)})
     samples = rollout_samples(RolloutBatch("shapes", groups, [scores], {"a": 1.0, "b": 2.0}))
     assert samples.name == "samples/shapes" and len(samples.images) == len(samples.texts) == 2
-    assert samples.images[0].caption.startswith("2.00  ") and "two red circles" in samples.images[0].caption
+    assert samples.images[0].caption.startswith("reward 2.00: ") and "two red circles" in samples.images[0].caption
     assert [text.reward for text in samples.texts] == [2.0, None]
     assert samples.rows[0][0] == "answer" and samples.rows[0][3] == samples.texts[0].text
