@@ -46,7 +46,7 @@ def test_missing_answer_tags_are_explained_once():
     ((message,),) = [messages for messages in steps if messages]
     assert steps[4] == [message]
     assert message.startswith("Reward 'exact_answer' was 0 for all 10 trajectories of 5 steps")
-    assert "(row 12): the completion is 'It is four.', the row has answer='4'." in message
+    assert "(Row 12): the completion is 'It is four.', the row has answer='4'." in message
     assert "<answer> tags" in message and "rewards.options.answer_tags=false" in message
 
 
