@@ -292,8 +292,9 @@ def test_sys_exit_in_a_reward_is_an_error_of_that_reward(code):
     async def later(**_):
         sys.exit(code)
 
+    said = rf"'r' called sys.exit\({code}\) at test_scoring.py:\d+ \(called with 4 completions\)"
     for function in (lambda **_: sys.exit(code), later):
-        with pytest.raises(RewardError, match=rf"'r' called sys.exit\({code}\) \(called with 4 completions\)"):
+        with pytest.raises(RewardError, match=said):
             score_groups(roll(), [bind(function)])
 
 
