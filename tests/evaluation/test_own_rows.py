@@ -58,7 +58,7 @@ def test_a_checkpoint_is_evaluated_with_a_recipes_rewards(tiny_checkpoint, capsy
     options = ["--data", files[1], "--samples-per-item", 2, "--json", numbers]
     answer = motet_command(capsys, "eval", tiny_checkpoint, recipe, *options)
     assert answer.code == 0, answer.err
-    assert "test.jsonl" in answer.out.replace("\n", "") and ": length" in answer.out
+    assert "test.jsonl" in answer.out.replace("\n", "") and "length" in answer.out
     table = json.loads(numbers.read_text())["answer"]["length"]
     assert table["rows"] == 3 and [value >= 100 for value in table["by_row"]] == [n % 6 == 0 for n in (20, 21, 22)]
     again = motet_command(capsys, "eval", tiny_checkpoint, recipe, "run.seed=3", *options, "--overwrite")
