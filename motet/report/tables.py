@@ -91,7 +91,7 @@ def _points(interval: tuple[float, float] | None) -> str:
     return f"{100 * mean:+.1f}" + ("" if math.isinf(half_width) else f" \u00b1 {100 * half_width:.1f}")
 
 
-def _of_split(result: Mapping[str, Any], split: str) -> dict[str, Any]:
+def _of_split(result: Mapping[str, Any], split: str) -> Mapping[str, Any]:
     return {**result[split], "greedy": result["greedy"][split], "by_item": result["by_item"][split]}
 
 

@@ -132,7 +132,7 @@ class LargeRows:
             pairs = [(c, s) for c in COLOURS for s in SHAPES if sets_of([(c, s)]) <= allowed]
         cells = sorted(int(cell) for cell in rng.choice(grid * grid, count, replace=False))
         return Scene(
-            grid, tuple(ShapeInstance(c // grid, c % grid, *choose(rng, pairs), choose(rng, SIZES)) for c in cells)
+            grid, tuple(ShapeInstance(c // grid, c % grid, *choose(rng, pairs), size=choose(rng, SIZES)) for c in cells)
         )
 
     def __len__(self) -> int:
