@@ -159,7 +159,7 @@ def test_traceback_on_request(tiny_checkpoint, capsys, tmp_path, monkeypatch):
 def test_a_failure_during_training_keeps_checkpoints(tiny_checkpoint, capsys, tmp_path, save_every):
     rewards = [{"name": f"{REWARDS}breaks_later"}]
     load_attribute(rewards[0]["name"], key="").calls = 0
-    run = {"steps": 4, "save_every": save_every}
+    run = {"steps": 4, "save_every": save_every, "log_samples_every": 5}  # the reward counts its calls
     recipe, out = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, rewards=rewards, run=run), tmp_path / "run"
     answer = motet_command(capsys, "train", recipe, "--output", out)
     (said,) = lines_of(answer)

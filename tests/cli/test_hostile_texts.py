@@ -43,7 +43,7 @@ def test_tables_bars_and_headings_show_texts_as_they_are():
     with ProgressBar(console) as bar:
         bar.items(EVIL, 1, 2)
     console.print(Text(EVIL))
-    console.print(rewards_table({EVIL: {EVIL: {EVIL: row}}}, EVIL))
+    console.print(rewards_table({EVIL: {EVIL: {EVIL: row}, "other": {EVIL: row}}}, EVIL))
     assert_plain(Answer(0, file.getvalue(), ""))
     assert file.getvalue().count(SHOWN) >= 6 and "[+10.0 ± 10.0]" in file.getvalue()
 

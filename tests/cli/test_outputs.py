@@ -95,6 +95,7 @@ def test_eval_prints_its_results_before_writing_them(tiny_checkpoint, capsys):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+@pytest.mark.slow
 def test_standard_output_that_is_full_or_closed(tiny_checkpoint, tmp_path):
     """A full device: one line and status 2. A closed pipe: status 1 without output."""
     code = "import motet.cli; motet.cli.main()"

@@ -13,13 +13,13 @@ from motet.data import ResumableSampler, Rows, open_rows, warn_unused_images
 from motet.data.rows import MAX_FAULTS
 from motet.data.summary import summarize_rows
 
-NAMES = {"image": "picture", "question": "query", "answer": "label"}
+NAMES = {"image": "photo", "question": "query", "answer": "label"}
 
 
 def file_of(folder: Path, *rows: dict[str, str]) -> Path:
     """A file of these rows, as a spreadsheet program on Windows writes it, beside an image."""
     Image.effect_noise((64, 64), 50.0).save(folder / "one.png")
-    full = [{"picture": "one.png", "query": "which color?", "label": "gray"} | row for row in rows]
+    full = [{"photo": "one.png", "query": "which color?", "label": "gray"} | row for row in rows]
     text = "\r\n".join(json.dumps(row) for row in full)
     (folder / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode())
     return folder / "rows.jsonl"
@@ -31,7 +31,7 @@ def opened(path: Path, columns: dict[str, str] | None = None, *, check: bool = T
 
 
 def test_all_invalid_rows_are_named_at_once(tmp_path: Path) -> None:
-    path = file_of(tmp_path, {}, {"picture": "none.png"}, {"query": ""}, {}, {"picture": "rows.jsonl"})
+    path = file_of(tmp_path, {}, {"photo": "none.png"}, {"query": ""}, {}, {"photo": "rows.jsonl"})
     with pytest.raises(DataError) as caught:
         opened(path)
     assert caught.value.problem.startswith("rows.jsonl has 3 invalid rows: (1) Line 2 of rows.jsonl, column 'image'")
@@ -53,7 +53,7 @@ def test_one_invalid_row_has_a_message_of_its_own_and_many_are_cut_short(tmp_pat
 def test_the_summary_names_rows_that_lack_what_others_have(tmp_path: Path) -> None:
     path = file_of(tmp_path, {}, {}, {"label": ""})
     rows = [json.loads(line) for line in path.read_text("utf-8-sig").splitlines()]
-    rows[1]["img"] = rows[1].pop("picture")
+    rows[1]["img"] = rows[1].pop("photo")
     path.write_text("\n".join(map(json.dumps, rows)))
     assert summarize_rows(opened(path), ["answer"]) == [
         "3 rows of rows.jsonl; 2 with an image.",
@@ -77,10 +77,10 @@ def test_paths_of_images_in_a_column_that_is_not_mapped_are_warned_about(
     warn_unused_images(opened(path), ["question"])
     assert capsys.readouterr().err == ""
     rows = opened(path, {"question": "query"})
-    warn_unused_images(rows, ["question", "picture"])  # a reward reads it
+    warn_unused_images(rows, ["question", "photo"])  # a reward reads it
     assert capsys.readouterr().err == ""
     warn_unused_images(rows, ["question"])
-    assert "set data.columns.image=picture" in capsys.readouterr().err
+    assert "set data.columns.image=photo" in capsys.readouterr().err
 
 
 def test_a_line_that_is_cut_off_says_so_whatever_ends_it(tmp_path: Path) -> None:

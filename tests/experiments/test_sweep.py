@@ -120,6 +120,7 @@ def test_invalid_values_are_named(path, tmp_path, override, message):
     assert message in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_sweep_is_run_and_extended(path, tmp_path, capsys):
     out = tmp_path / "out"
     answer = motet_command(capsys, "sweep", path, "seeds=[3]", "-o", out)

@@ -53,7 +53,10 @@ PARTIAL_AGAIN = {
     "rewards": [{"name": f"{REWARDS}partial", "on_failure": {"name": "retry", "retries": 1, "then": "drop"}}]
 }
 ELSEWHERE = {"rewards": [{"name": f"{REWARDS}elsewhere"}]}
-BROKEN_TWICE = {"rewards": [{"name": f"{REWARDS}breaks_twice", "on_failure": "retry"}]}
+BROKEN_TWICE = {  # counts its calls: no fixed prompts are scored
+    "rewards": [{"name": f"{REWARDS}breaks_twice", "on_failure": "retry"}],
+    "run.log_samples_every": 3,
+}
 
 LONG = {"sampling.text.max_tokens": 64, "algorithm.num_generations": 4}
 THOUGHT = {"scenario": "think_then_generate", "rewards": [{"name": f"{REWARDS}flat"}]}

@@ -156,6 +156,7 @@ def test_a_check_belongs_to_rl_and_sft_unless_it_says_so(world: World) -> None:
 
 
 @pytest.mark.preflight
+@pytest.mark.slow
 def test_doctor_and_sft_check_the_targets(tiny_checkpoint, capsys, tmp_path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({**row, "answer": " "}) + "\n" for row in ROWS), encoding="utf-8")

@@ -353,7 +353,7 @@ def test_what_cannot_be_resumed_is_refused(undisturbed, tiny_checkpoint, tmp_pat
     ("place", "error"),
     [
         ("motet.policies.janus.policy.JanusPolicy.save", OSError(28, "No space left on device")),
-        ("motet.training.checkpoint.save_tensors", SafetensorError("No space left on device")),
+        ("motet.training.checkpoint.save_tensors", SafetensorError("I/O error: No space left on device (os error 28)")),
     ],
 )
 def test_a_full_disk_is_one_line(tiny_checkpoint, tmp_path, monkeypatch, place, error):
