@@ -139,6 +139,12 @@ def large_options(options: Mapping[str, Any]) -> LargeOptions:
     """Validate `data.options` of a recipe for the large world. Raises ConfigError naming the key."""
     chosen = _read(LargeOptions, options)
     _check_numbers(chosen, large_prompts.MAX_OBJECTS)
+    if chosen.grid < 3 or chosen.max_objects < 4:
+        raise ConfigError(
+            f"data.options has max_objects={chosen.max_objects} on a {chosen.grid} x {chosen.grid} grid: chains of "
+            "relations have no room there.",
+            fix="use a grid of 3 or more, and max_objects of 4 or more.",
+        )
     _check_names(chosen, large_questions.KINDS, large_prompts.CATEGORIES)
     return chosen
 

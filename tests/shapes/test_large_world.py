@@ -236,6 +236,8 @@ def test_sets_of():
         ({"world": "large", "caption_fraction": 0.1}, "unknown key 'caption_fraction'"),
         ({"world": "large", "max_objects": 9}, "max_objects=9 on a 4 x 4 grid"),
         ({"world": "large", "categories": "chains"}, "'chains'"),
+        ({"world": "large", "grid": 2, "max_objects": 4}, "have no room there"),
+        ({"world": "large", "max_objects": 3}, "have no room there"),
         ({"world": "large", "min_objects": "two"}, "is not an integer"),
         ({"world": "large", "hard_fraction": 2.0}, "must be between 0 and 1"),
     ],
@@ -243,6 +245,12 @@ def test_sets_of():
 def test_wrong_options(options, problem):
     with pytest.raises(ConfigError, match=problem):
         open_world("train", 0, options)
+
+
+def test_the_smallest_board():
+    world = open_world("train", 0, {"world": "large", "grid": 3, "max_objects": 4, "canvas": 48})
+    for row in (world.row(index) for index in range(60)):
+        assert verify_image(row["target"], row["spec"]).correct
 
 
 def test_splits():

@@ -54,8 +54,9 @@ def sample_spec(rng: Rng, category: str, grid: int, max_objects: int = MAX_OBJEC
     elif category == "counting":
         spec["groups"] = _groups(rng, [int(rng.integers(2, max_objects + 1))], coloured=0.5, sized=0.3)
     elif category == "counts":
-        first = int(rng.integers(1, 5))
-        spec["groups"] = _groups(rng, [first, int(rng.integers(max(1, 3 - first), 5))], coloured=0.5, sized=0.2)
+        first = int(rng.integers(1, min(5, max_objects)))
+        second = int(rng.integers(max(1, 3 - first), min(5, max_objects - first + 1)))
+        spec["groups"] = _groups(rng, [first, second], coloured=0.5, sized=0.2)
     elif category == "attribution":
         spec["groups"] = _groups(rng, [1] * int(rng.integers(2, 4)), sized=0.5)
     elif category == "position":
@@ -127,7 +128,7 @@ def _objects_wanted(rng: Rng, spec: Spec) -> list[tuple[str, str, str]]:
     """(colour, shape, size) of every object, group by group."""
     groups = list(spec["groups"])
     if spec["more"]:
-        total = int(rng.integers(3, MAX_OBJECTS + 1))
+        total = int(rng.integers(3, min(MAX_OBJECTS, spec["grid"] ** 2) + 1))
         fewer = int(rng.integers(1, (total - 1) // 2 + 1))
         counts = (total - fewer, fewer)
         groups = [{**group, "count": count, "size": None} for group, count in zip(spec["more"], counts, strict=True)]

@@ -68,8 +68,3 @@ def sets_of(pairs: Iterable[tuple[str | None, str | None]], relations: Iterable[
         for name, one in SETS.items()
         if one.relation in relations or any(pair[0] == one.colour or pair in one.pairs for pair in pairs)
     }
-
-
-def sets_shown(shown: scene.Scene) -> set[str]:
-    """Names of the sets that a list of the scene's objects would name."""
-    return sets_of((obj.colour, obj.shape) for obj in shown.objects)
