@@ -28,8 +28,9 @@ from motet.shapes.prompts import (
     sample_scene,
     sample_spec,
 )
-from motet.shapes.questions import KINDS, caption_question, describe, sample_question, solution
+from motet.shapes.questions import KINDS, caption_question, describe, sample_question
 from motet.shapes.render import render
+from motet.shapes.rows import make_row
 from motet.shapes.scene import COLOURS, SHAPES, Scene, ShapeInstance
 from motet.shapes.split import in_test_split
 from motet.shapes.tasks import PROMPTS, TASKS
@@ -90,22 +91,10 @@ class ShapesRows:
             number = 1 + list(TASKS).index(self.options.task)  # tasks do not share their random numbers
             return TASKS[self.options.task](self, np.random.default_rng([*key, number]))
         rng = np.random.default_rng(key)
-        prompt, spec = self.prompt(rng)
-        scene, question = self._question(rng)
+        prompt, asked = self.prompt(rng), self._question(rng)
         chain_of_thought = bool(rng.random() < self.options.cot_fraction)
-        return {
-            "prompt": prompt,
-            "category": spec["category"],
-            "spec": spec,
-            "target": render(sample_scene(rng, spec), self.options.canvas),
-            "image": render(scene, self.options.canvas),
-            "question": question.text,
-            "options": list(question.options),
-            "answer": question.answer,
-            "kind": question.kind,
-            "solution": solution(question, scene, chain_of_thought),
-            "scene": describe(scene),
-        }
+        target = sample_scene(rng, prompt[1])
+        return make_row(prompt, target, asked, canvas=self.options.canvas, chain_of_thought=chain_of_thought)
 
     def prompt(self, rng: Rng) -> tuple[str, Spec]:
         """A prompt that belongs to the split, and its spec."""

@@ -36,8 +36,9 @@ from motet.shapes.large.vocabulary import (
 )
 from motet.shapes.options import large_options
 from motet.shapes.prompts import PHRASES, Rng, Spec, choose
-from motet.shapes.questions import Question, describe, solution
+from motet.shapes.questions import Question, describe
 from motet.shapes.render import render
+from motet.shapes.rows import make_row
 from motet.shapes.scene import Scene, ShapeInstance
 from motet.shapes.split import in_test_split
 
@@ -65,22 +66,10 @@ class LargeRows:
     def row(self, index: int) -> dict[str, Any]:
         """A prompt with its target image, and an image with a question, so that one row serves every scenario."""
         rng = np.random.default_rng([self.seed, SPLITS.index(self.split), index])
-        prompt, spec = self.prompt(rng)
-        scene, question = self._question(rng)
+        prompt, asked = self.prompt(rng), self._question(rng)
         chain_of_thought = bool(rng.random() < self.options.cot_fraction)
-        return {
-            "prompt": prompt,
-            "category": spec["category"],
-            "spec": spec,
-            "target": render(sample_scene(rng, spec), self.options.canvas),
-            "image": render(scene, self.options.canvas),
-            "question": question.text,
-            "options": list(question.options),
-            "answer": question.answer,
-            "kind": question.kind,
-            "solution": solution(question, scene, chain_of_thought),
-            "scene": describe(scene),
-        }
+        target = sample_scene(rng, prompt[1])
+        return make_row(prompt, target, asked, canvas=self.options.canvas, chain_of_thought=chain_of_thought)
 
     def prompt(self, rng: Rng) -> tuple[str, Spec]:
         """A prompt that belongs to the split, and its spec."""
