@@ -38,7 +38,7 @@ def test_fuzzed_requests_get_no_500_and_only_what_the_description_says() -> None
     statuses: set[int] = set()
 
     def send(case) -> None:
-        if isinstance(case.body, dict) and isinstance(case.body.get("completions"), list):
+        if isinstance(case.body, dict) and isinstance(case.body.get("completions"), list) and "prompts" in case.body:
             case.body["prompts"] = case.body["completions"]  # as many: JSON schemas cannot ask for that
         statuses.add(case.call_and_validate(excluded_checks=[positive_data_acceptance]).status_code)
 
