@@ -37,7 +37,7 @@ class AlgorithmConfig(Section):
     num_generations: int = Field(default=8, ge=2)
     """G: generations per prompt, the group of group-relative advantages."""
     advantage: Choice = Choice.of("grpo")
-    """Advantage estimator: grpo (baseline: the group's mean), rloo (that of the other generations), or a path."""
+    """Advantage estimator: grpo (baseline: the group's mean), rloo (that of the others), rejection, or a path."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """Divide by the standard deviation over the group, over the batch, or not at all (Dr. GRPO)."""
     advantage_assignment: Literal["joint", "summed", "factorized"] = "joint"

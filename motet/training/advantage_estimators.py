@@ -106,6 +106,34 @@ class LeaveOneOut(_GroupRelative):
     baseline = "rloo"
 
 
+class RejectionSettings(AdvantageSettings):
+    """Options of rejection sampling."""
+
+    threshold: float = 1.0
+    """Generations are kept whose weighted sum of rewards is at least this."""
+
+
+@register("advantage", "rejection")
+class RejectionSampling(AdvantageEstimator):
+    """1 for every generation that is kept, 0 for the others: SFT on the policy's own correct generations.
+
+    Rejection sampling fine-tuning (RFT, arXiv 2308.01825); with new samples in every step it is expert iteration, and
+    RAFT (arXiv 2304.06767) with a threshold in place of the best of a group. There is no baseline, so groups whose
+    generations are all kept train too.
+    """
+
+    Settings: ClassVar[type[Any]] = RejectionSettings
+
+    def __call__(self, rewards: Float[Tensor, "P G"]) -> Float[Tensor, "P G"]:
+        return (rewards >= self.settings.threshold).to(rewards.dtype)
+
+    def problems(self) -> Iterator[Problem]:
+        """Options of estimators that normalise."""
+        for name in ("normalize_separately", "population_std"):
+            if getattr(self.settings, name):
+                yield Problem(f"{KEY}.{name}", "has no effect: rejection sampling does not normalise.", "remove it.")
+
+
 def resolve_advantage(algorithm: AlgorithmConfig) -> AdvantageEstimator:
     """The estimator that a recipe names, with its options. Raises ConfigError that names the key."""
     estimator = ADVANTAGES.find(algorithm.advantage.name)

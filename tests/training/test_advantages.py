@@ -147,6 +147,15 @@ def test_rloo():
     assert of(given, "answer") == near(*(0.8 * x for x in (-1.5, 0.0, 1.5)))
 
 
+def test_rejection_sampling_keeps_what_reaches_the_threshold():
+    """No baseline: the second group, of which all are kept, trains too; a failed generation never does."""
+    values = [{"say": (0.0, 1.0, math.nan)}, {"say": (1.0, 1.5, 1.0)}]
+    given = assign(values, [Reward("say")], made=answer, advantage="rejection")
+    assert of(given, "answer") == [0, 1, 0, 1, 1, 1]
+    given = assign(values, [Reward("say")], made=answer, advantage="rejection", threshold=1.5)
+    assert of(given, "answer") == [0, 0, 0, 0, 1, 0]
+
+
 def test_scaling_over_the_batch():
     """0, 1, 2 and 0, 4, 8: deviations by group, std of all six: mean 2.5, squares 47.5, / 5 = 9.5."""
     values = [{"say": SEE}, {"say": (0.0, 4.0, 8.0)}]

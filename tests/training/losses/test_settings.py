@@ -22,6 +22,10 @@ WRONG = [
     ("loss.epsilon_high=0.1", "algorithm.loss.epsilon_high: 0.1 is below epsilon 0.2"),
     ("loss={name: grpo, epsilon: null, epsilon_high: 0.3}", "is 0.3, but algorithm.loss.epsilon null means never"),
     ("loss={name: grpo, epsilon: null, delta: 4.0}", "algorithm.loss.delta: is 4, but algorithm.loss.epsilon null"),
+    (
+        "advantage={name: rejection, normalize_separately: true}",
+        "algorithm.advantage.normalize_separately: has no effect: rejection sampling does not normalise",
+    ),
     ("loss.epsilon=0", "algorithm.loss.epsilon: 0 clips every change away"),
     ("loss.epsilon=20", "algorithm.loss.epsilon: 20 is a ratio below 0; expected at most 1"),
     ("loss.delta=1.2", "algorithm.loss.delta: 1.2 lies inside the clip range, which ends at 1.2"),
