@@ -271,10 +271,19 @@ def test_in_a_browser_only_the_own_script_runs(tmp_path):
     folder = write_run(tmp_path / "run", ATTACK + HOSTILE)
     first = json.loads((folder / "rollouts" / "step_000002.json").read_text())
     (folder / "rollouts" / "step_000004.json").write_text(json.dumps(first))  # two steps: the script adds a slider
+    prompts = (folder / "fixed_prompts" / "step_000002.json").read_text()
+    (folder / "fixed_prompts" / "step_000004.json").write_text(prompts)
     path = write_report([folder], tmp_path / "report.html")
     assert 'class="slider"' not in path.read_text("utf-8")
     shown = dom_in_browser(path)
     assert 'class="slider"' in shown and "<title>run – motet report</title>" in shown and 'type="range"' in shown
+    for heading in ("prompts", "rollouts"):  # both open at their last step
+        section = re.search(rf'<section id="{heading}">.*?<output>(.*?)</output>.*?</section>', shown, re.DOTALL)
+        assert (
+            section
+            and section[1] == "step 4"
+            and re.search('hidden="[^>]*data-name="step 2"|data-name="step 2" hidden', section[0])
+        )
     assert not any("onerror" in attributes for _, attributes in Page(shown).elements)
     path.write_text(path.read_text("utf-8").replace("</main>", f"{ATTACK}</main>"), "utf-8")  # even if it were markup
     shown = dom_in_browser(path)

@@ -17,7 +17,7 @@ for (const box of document.querySelectorAll("[data-frames]")) {
   const label = make("output", "");
   const play = make("button", "Play", { type: "button" });
   const last = frames.length - 1;
-  const input = make("input", "", { type: "range", min: 0, max: last, value: box.dataset.start === "last" ? last : 0 });
+  const input = make("input", "", { type: "range", min: 0, max: last, value: last });
   input.setAttribute("aria-label", "step");
   let timer = 0;
   const stop = () => { clearInterval(timer); timer = 0; play.textContent = "Play"; };
