@@ -6,15 +6,18 @@ import json
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from motet.cli.outputs import write_image
 from motet.config.stages import recipe_of
 from motet.report.terminal import say
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from motet.evaluation.data_preview import ShownAct, ShownRow, ShownTrack
 
+_Captioned: TypeAlias = "tuple[Image.Image, str]"
 _MAX_CHARACTERS = 200
 """Most characters shown of a column's value."""
 
@@ -89,27 +92,26 @@ def _short(value: Any) -> str:
 
 
 def _write_images(tracks: list[ShownTrack], out: Path) -> None:
-    """Write the images of all tracks, each next to its reconstruction if the scenario generates images.
+    """Write the images of all tracks with their rows, each next to its reconstruction if the scenario generates images.
 
     Images that the policy generated, which the rewards were computed on, are the last.
     """
     from motet.report.image_grid import make_image_grid
 
-    pairs = [pair for track in tracks if track.reconstruction is not None for pair in track.reconstruction.pairs]
-    alone = [image for track in tracks if track.reconstruction is None for image in track.images]
-    images = [*(image for pair in pairs for image in pair), *alone]
-    sampled = [
-        (act.sampled, f"{act.name}: {row.location}")
-        for track in tracks
-        for row in track.rows
-        for act in row.acts
-        if act.sampled is not None
-    ]
-    images += [image for image, _ in sampled]
-    if not images:
+    paired, alone, sampled = list[_Captioned](), list[_Captioned](), list[_Captioned]()
+    for track in tracks:
+        if track.reconstruction is None:
+            alone += [
+                (image, f"data: {where}") for image, where in zip(track.images, track.image_locations, strict=True)
+            ]
+        else:
+            for pair, where in zip(track.reconstruction.pairs, track.image_locations, strict=True):
+                paired += [(pair[0], f"data: {where}"), (pair[1], f"image tokenizer: {where}")]
+        acts = ((act, row.location) for row in track.rows for act in row.acts)
+        sampled += [(act.sampled, f"{act.name}: {where}") for act, where in acts if act.sampled is not None]
+    shown = [*paired, *alone, *sampled]
+    if not shown:
         return
-    captions = [f"{n + 1}: {word}" for n in range(len(pairs)) for word in ("data", "image tokenizer")]
-    captions += [f"{len(pairs) + n + 1}: data" for n in range(len(alone))]
-    captions += [caption for _, caption in sampled]
+    images, captions = [image for image, _ in shown], [caption for _, caption in shown]
     write_image("--out", out, make_image_grid(images, captions, [None] * len(images)))
     say(f"Images: {out}")

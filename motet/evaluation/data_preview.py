@@ -65,13 +65,14 @@ class ShownRow:
 class ShownTrack:
     """The first rows of a track, all of their images, and the reconstruction by the image tokenizer, if there is one.
 
-    `generates_images`: whether the scenario has acts that are images; only then the tokenizer is used. `summary`: lines
-    about all rows of the track.
+    `image_locations`: the location of each image's row. `generates_images`: whether the scenario has acts that are
+    images; only then the tokenizer is used. `summary`: lines about all rows of the track.
     """
 
     name: str
     rows: list[ShownRow]
     images: list[Image.Image]
+    image_locations: list[str]
     reconstruction: Reconstruction | None
     generates_images: bool
     summary: list[str]
@@ -130,10 +131,11 @@ def _show(recipe: Recipe, policy: Policy, track: _OpenTrack, number: int, count:
         )
         for n, (task, gold, trajectory, score) in enumerate(zip(tasks, golds, rollouts, scores, strict=True))
     ]
-    images = [image for task in tasks for image in _images(task)]
+    located = [(image, row.location) for task, row in zip(tasks, rows, strict=True) for image in _images(task)]
+    images, locations = [image for image, _ in located], [location for _, location in located]
     generates_images = bool(track.scenario.acts_making("image"))
     reconstruction = reconstruct(policy, images) if generates_images else None
-    return ShownTrack(track.name, rows, images, reconstruction, generates_images, track.summary)
+    return ShownTrack(track.name, rows, images, locations, reconstruction, generates_images, track.summary)
 
 
 def _roll_out(

@@ -49,7 +49,12 @@ def nowhere(completions):
     return [None for _ in completions]
 
 
-def test_rows_prompts_rewards_and_images(tiny_checkpoint, tmp_path, capsys):
+def test_rows_prompts_rewards_and_images(tiny_checkpoint, tmp_path, capsys, monkeypatch):
+    captions: list[str] = []
+    monkeypatch.setattr(
+        "motet.report.image_grid.make_image_grid",
+        lambda images, own, frames: captions.extend(own) or make_image_grid(images, own, frames),
+    )
     own = [f"{__file__}:{name}" for name in ("right", "never", "nowhere")]
     recipe = recipe_file(tmp_path, tiny_checkpoint, own)
     answer = motet_command(capsys, "data", recipe, "--show", 2, "--out", tmp_path / "shown.png")
@@ -63,6 +68,7 @@ def test_rows_prompts_rewards_and_images(tiny_checkpoint, tmp_path, capsys):
     ):  # fmt: skip
         assert text in answer.out, (text, answer.out)
     assert "Line 3" not in answer.out and "Warning: right" not in answer.out and "tokenizer" not in answer.out
+    assert captions == ["data: Line 1 of rows.jsonl", "data: Line 2 of rows.jsonl"]
     grid = Image.open(tmp_path / "shown.png")
     # Questions do not use the image tokenizer.
     assert grid.size == make_image_grid([Image.new("RGB", (9, 9))] * 2, [""] * 2, [None] * 2).size
