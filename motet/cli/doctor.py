@@ -35,6 +35,6 @@ def check_recipe(path: Path, overrides: list[str], stage: str | None, *, supervi
         report = PreflightReport((CheckResult("setup", "The run can be set up", (problem,)),), 0.0)
     else:
         report = run_preflight(session, LOCAL, Path.cwd())
-    Terminal().print(report_table(report, only_findings=False))
+    Terminal().print(report_table(report))
     say(report.line)
     return not report.with_outcome("stop")

@@ -6,7 +6,7 @@ import warnings
 
 from motet import preflight
 from motet.experiments.run_context import RunContext
-from motet.preflight.table import report_table
+from motet.preflight.table import warnings_table
 from motet.preflight.watch import BoundsWatch
 from motet.report.run_dir import WARNINGS
 from motet.training.engines import LOCAL, Engines
@@ -18,10 +18,10 @@ from motet.weights.locate import latest_checkpoint
 def check_before_first_step(
     context: RunContext, session: TrainingSetup, wanted: bool, engines: Engines = LOCAL
 ) -> None:
-    """Run the preflight unless the run goes on from a checkpoint; print one line, or a table of what it found.
+    """Run the preflight unless the run goes on from a checkpoint; print one line, and a table of its warnings.
 
-    Raises PreflightError for findings of level `stop`. Whether it is wanted or not, the bounds of replayed log-probs
-    are watched, unless the data gives the acts.
+    Raises PreflightError, which tells all findings of level `stop`. Whether it is wanted or not, the bounds of replayed
+    log-probs are watched, unless the data gives the acts.
     """
     policy = session.policy
     rounds = policy.autocast is not None or policy.rollout_autocast is not None or engines.max_staleness > 0
@@ -36,11 +36,8 @@ def check_before_first_step(
         return
     report = preflight.run_preflight(session, engines, context.folder.path)
     context.say(report.line)
-    if any(result.findings for result in report.results):
-        context.console.print(report_table(report, only_findings=True))
+    if warned := report.findings("warn"):
+        context.console.print(warnings_table(report))
     report.raise_if_stopped()
-    for result in report.results:
-        for one in result.findings:
-            context.folder.append_line(
-                WARNINGS, {"step": -1, "message": f"[{result.name}] {one.problem} Fix: {one.fix}"}
-            )
+    for name, one in warned:
+        context.folder.append_line(WARNINGS, {"step": -1, "message": f"[{name}] {one.problem} Fix: {one.fix}"})

@@ -64,17 +64,22 @@ class PreflightReport:
         """The results of one outcome."""
         return [result for result in self.results if result.outcome == outcome]
 
+    def findings(self, level: Level) -> list[tuple[str, Finding]]:
+        """The findings of a level, each with the name of its check."""
+        return [(result.name, one) for result in self.results for one in result.findings if one.level == level]
+
     @property
     def line(self) -> str:
         """The report in one line."""
         passed, stopped, warned = (len(self.with_outcome(name)) for name in ("ok", "stop", "warn"))
         faults = [f"{count} {what}" for count, what in ((stopped, "stopped"), (warned, "warned")) if count]
-        return ", ".join([f"preflight: {passed} checks passed", *faults]) + f" in {self.seconds:.1f} s"
+        return (
+            ", ".join([f"preflight: {passed} check{'s' * (passed != 1)} passed", *faults]) + f" in {self.seconds:.1f} s"
+        )
 
     def raise_if_stopped(self) -> None:
         """Raise PreflightError, which names every finding of level `stop` with its cause and fix."""
-        found = [(result.name, one) for result in self.results for one in result.findings if one.level == "stop"]
-        if found:
+        if found := self.findings("stop"):
             problems = "; ".join(f"[{name}] {one.problem.rstrip('.')} ({one.cause.rstrip('.')})" for name, one in found)
             fixes = " ".join(f"[{name}] {one.fix.rstrip('.')}." for name, one in found)
             raise PreflightError(

@@ -77,7 +77,7 @@ def test_an_error_names_every_fault_with_cause_and_fix() -> None:
     found = [stop("A is off.", cause="a cause", fix="fix a."), warn("B is odd.", cause="chance", fix="look at b.")]
     results = tuple(CheckResult(name, "", (one,)) for name, one in zip("ab", found, strict=True))
     report = PreflightReport((*results, CheckResult("c", ""), CheckResult("d", "", note="no d")), 1.23)
-    assert report.line == "preflight: 1 checks passed, 1 stopped, 1 warned in 1.2 s"
+    assert report.line == "preflight: 1 check passed, 1 stopped, 1 warned in 1.2 s"
     with pytest.raises(PreflightError) as caught:
         report.raise_if_stopped()
     assert "1 fault: [a] A is off (a cause)." in caught.value.problem and "B is odd" not in caught.value.problem
@@ -128,7 +128,7 @@ def test_a_fault_stops_a_run_before_its_first_step(tiny_checkpoint, capsys, tmp_
     stopped = motet_command(capsys, "train", recipe, wrong, "--output", tmp_path / "out")
     assert stopped.code == 2 and not (tmp_path / "out").exists()
     assert "[rewards] Reward" in stopped.err and "--skip-preflight" in stopped.err
-    assert " stopped" in stopped.out
+    assert " stopped" in stopped.out and "undefined" not in stopped.out  # the error alone tells what it is
     judged = motet_command(capsys, "doctor", recipe, wrong)
     assert judged.code == 1 and "rewards" in judged.out and " stopped" in judged.out
     assert motet_command(capsys, "doctor", recipe).code == 0
