@@ -126,7 +126,7 @@ def _is_finished(recipe: Recipe, output: Path) -> bool:
     check_resume_compatible(folder, recipe)
     summary = finished_summary(folder, recipe)
     if summary is not None and global_rank() == 0:
-        say(f"The run in {str(output)!r} is already finished: {summary['steps']} steps.")
+        say(f"The run in {str(output)!r} is already finished: {summary['steps']} step{'s' * (summary['steps'] != 1)}.")
     return summary is not None
 
 

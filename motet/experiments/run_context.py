@@ -107,4 +107,4 @@ def _saved_so_far(folder: RunFolder) -> str:
     newest = latest_checkpoint(folder.checkpoints)
     done = len(folder.read_metrics())
     saved = "no checkpoint is saved yet" if newest is None else f"the newest checkpoint is {str(newest)!r}"
-    return f"(After {done} steps; {saved}.)"
+    return f"(After {done} step{'s' * (done != 1)}; {saved}.)"

@@ -209,7 +209,9 @@ def _print_next_steps(context: RunContext, session: TrainingSetup, progress: Pro
     settings, of_all = context.recipe.run, ""
     if progress.step < settings.steps and settings.minutes is not None:
         of_all = f" of {settings.steps} (run.minutes={settings.minutes:g})"
-    lines = [f"Trained {progress.step} steps{of_all} in {progress.seconds:.0f} s: {checkpoint}"]
+    lines = [
+        f"Trained {progress.step} step{'s' * (progress.step != 1)}{of_all} in {progress.seconds:.0f} s: {checkpoint}"
+    ]
     if (folder / "before.png").is_file():
         lines.append(f"Images before and after: {folder / 'before.png'}, {folder / 'after.png'}")
     shapes = any(track.data.source == "shapes" for track in context.recipe.resolved_tracks().values())

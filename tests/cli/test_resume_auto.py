@@ -19,10 +19,10 @@ def files(folder):
 def test_one_command_starts_resumes_and_ends(tiny_checkpoint, tmp_path, capsys):
     recipe, out = write_recipe(tmp_path / "recipe.yaml", tiny_checkpoint, **SHORT), tmp_path / "run"
     started = motet_command(capsys, "train", "--resume", "auto", recipe, "-o", out)
-    assert started.code == 0 and "Trained 1 steps" in started.out
+    assert started.code == 0 and "Trained 1 step in" in started.out
     before = files(out)
     again = motet_command(capsys, "train", recipe, "-o", out, "--resume", "auto")
-    assert again.code == 0 and again.out == f"The run in {str(out)!r} is already finished: 1 steps.\n"
+    assert again.code == 0 and again.out == f"The run in {str(out)!r} is already finished: 1 step.\n"
     assert files(out) == before
     longer = motet_command(capsys, "train", recipe, "-o", out, "--resume=auto", "run.steps=2")
     assert longer.code == 0 and "Trained 2 steps" in longer.out
