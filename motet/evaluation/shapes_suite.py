@@ -4,15 +4,17 @@ Of the large world, also on the compositions that only one of the two was traine
 
 Every item is sampled `samples_per_item` times at temperature 1 and once greedily; denoising uses stochastic steps or
 the ODE, respectively. Accuracy is the mean over items and samples, by the verifier and the strict answer parser; pass@k
-is the fraction of items that any of the k samples solves. If `eval.minutes` are over before all items are evaluated,
-fewer are; `items` is their number.
+is the probability that any of k samples solves an item, for powers of two and for all samples. If `eval.minutes` are
+over before all items are evaluated, fewer are; `items` is their number.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from motet.config import EvalConfig, ShapesSuiteOptions
@@ -134,14 +136,19 @@ class _Tally:
     def __init__(self) -> None:
         self.sampled: dict[str, list[float]] = {}
         self.greedy: dict[str, list[float]] = {}
-        self.passed: dict[str, list[float]] = {}
 
     def add(self, labels: Sequence[Sequence[str]], sampled: _Results, greedy: _Results) -> None:
         for own, samples_of_item, best in zip(labels, sampled.correct, greedy.correct, strict=True):
             for key in ("overall", *own):
                 self.sampled.setdefault(key, []).append(sum(samples_of_item) / len(samples_of_item))
                 self.greedy.setdefault(key, []).append(float(best[0]))
-                self.passed.setdefault(key, []).append(float(any(samples_of_item)))
+
+    def passed(self, k: int, num_samples: int) -> dict[str, list[float]]:
+        """pass@k per item, estimated without bias from more samples than k."""
+        return {
+            key: [pass_at_k(round(mean * num_samples), num_samples, k) for mean in means]
+            for key, means in self.sampled.items()
+        }
 
 
 def _labels(skill: str, task: Task) -> list[str]:
@@ -157,14 +164,24 @@ def _means(values: dict[str, list[float]]) -> Table:
     }
 
 
-def _summary(measured: dict[str, dict[str, _Tally]], pass_at: int, items: dict[str, int]) -> dict[str, Any]:
+def pass_at_k(num_correct: int, num_samples: int, k: int) -> float:
+    """Probability that k of the samples, drawn without replacement, have a correct one (Codex, 2107.03374, eq. 1)."""
+    return 1 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
+
+
+def _budgets(num_samples: int) -> list[int]:
+    """2, 4, 8 and so on below the number of samples, and that number."""
+    return [*(2**power for power in range(1, num_samples.bit_length()) if 2**power < num_samples), num_samples]
+
+
+def _summary(measured: dict[str, dict[str, _Tally]], num_samples: int, items: dict[str, int]) -> dict[str, Any]:
     def view(of: Callable[[_Tally], dict[str, list[float]]], split: str) -> dict[str, Table]:
         return {name: _means(of(tally)) for name, tally in measured[split].items()}
 
     sections = {
         None: lambda tally: tally.sampled,
         "greedy": lambda tally: tally.greedy,
-        f"pass@{pass_at}": lambda tally: tally.passed,
+        **{f"pass@{k}": partial(_Tally.passed, k=k, num_samples=num_samples) for k in _budgets(num_samples)},
     }
     summary: dict[str, Any] = {}
     for section, of in sections.items():

@@ -9,7 +9,7 @@ from PIL import Image
 from motet.config import Choice, EvalConfig, parse_recipe
 from motet.core.errors import ConfigError
 from motet.core.trajectory import ImageTokens, Sampling
-from motet.evaluation.shapes_suite import ITEMS_PER_BATCH, evaluate_shapes, is_right
+from motet.evaluation.shapes_suite import ITEMS_PER_BATCH, evaluate_shapes, is_right, pass_at_k
 from motet.experiments.single_run import run_evaluation
 from motet.policies import load_policy
 from motet.policies.diffusion.policy import DiffusionPolicy
@@ -86,7 +86,7 @@ def solved(draws_right=lambda index, sample: True, says=lambda row, index, sampl
 
 def test_keys_of_the_summary():
     table = solved().table
-    assert list(table) == ["draw", "answer", "held_out", "greedy", "pass@3", "items", "by_item"]
+    assert list(table) == ["draw", "answer", "held_out", "greedy", "pass@2", "pass@3", "items", "by_item"]
     assert table["items"] == {"test": 40, "held_out": 6}
     for section in (table, table["held_out"], table["greedy"], table["pass@3"], table["greedy"]["held_out"]):
         for skill, labels in (("draw", CATEGORIES), ("answer", (*KINDS, *FORMS))):
@@ -117,6 +117,12 @@ def test_the_large_world_has_three_sets_of_held_out_compositions():
         assert row in text
 
 
+def test_pass_at_k_by_hand():
+    """Of 5 samples 2 are right: of the 10 pairs, 3 have none of them; of the 10 triples, 1."""
+    assert [pass_at_k(2, 5, k) for k in (1, 2, 3, 4)] == pytest.approx([0.4, 0.7, 0.9, 1.0])
+    assert pass_at_k(0, 8, 8) == 0.0 and pass_at_k(1, 8, 8) == 1.0
+
+
 def test_tallies_by_hand():
     """Sample 0 of even items is drawn right, greedy of every third; answers are right in sample 1 of kind count."""
 
@@ -128,6 +134,7 @@ def test_tallies_by_hand():
 
     table = solved(draws_right, says).table
     assert table["draw"]["overall"] == round(20 / 40 / 3, 4) and table["pass@3"]["draw"]["overall"] == 0.5
+    assert table["pass@2"]["draw"]["overall"] == round(0.5 * 2 / 3, 4)  # two of the three pairs contain sample 0
     assert table["greedy"]["draw"]["overall"] == round(14 / 40, 4)
     assert table["held_out"]["draw"]["overall"] == round(3 / 6 / 3, 4)
     assert table["greedy"]["held_out"]["draw"]["overall"] == round(2 / 6, 4)
