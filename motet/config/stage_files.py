@@ -11,9 +11,24 @@ from motet.config.section import PartialRecipe, Section
 
 StageKind = Literal["rl", "sft", "merge"]
 MergeMethod = Literal["gaussian", "average", "norm"]
-Column = Literal["draw", "answer", "multiple choice", "open-ended", "held-out draw", "held-out answer"]
+Column = Literal[
+    "draw",
+    "answer",
+    "multiple choice",
+    "open-ended",
+    "held-out draw",
+    "held-out answer",
+    "only-drawn draw",
+    "only-drawn answer",
+    "only-asked draw",
+    "only-asked answer",
+    "greedy draw",
+    "greedy answer",
+    "pass@k draw",
+    "pass@k answer",
+]
 COLUMNS: tuple[Column, ...] = get_args(Column)
-"""The columns of the closing table."""
+"""What the tables of stages and sweeps can show of the shapes suite; k is `eval.samples_per_item`."""
 
 
 def _as_names(value: Any) -> Any:

@@ -18,14 +18,21 @@ from motet.core.errors import ConfigError
 from motet.experiments.eval_cache import EvalCache
 from motet.experiments.run_report import with_comparison
 from motet.experiments.stages import check_unused, run_plan
-from motet.experiments.tables import cell
-from motet.numerics.statistics import mean_interval
+from motet.experiments.tables import SAMPLED, cell
+from motet.numerics.statistics import effect_size, mean_interval
 from motet.report.resume_mode import SUMMARY, ResumeChoice
 from motet.report.run_count import RunCount
 from motet.report.run_lock import held_output
 from motet.report.terminal import Terminal
+from motet.weights.safetensors_io import write_json
 
 PLOTTED = ("draw", "answer", "held-out draw", "held-out answer")
+PARTS = {
+    "": tuple(column for column in SAMPLED if not column.startswith("only-")),
+    "compositions of one ability": tuple(column for column in SAMPLED if column.startswith("only-")),
+    "greedy, and any of the k samples of an item": tuple(column for column in COLUMNS if column not in SAMPLED),
+}
+"""The tables of a sweep by title: columns that fit beside each other."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,19 @@ class SweepResult:
     """Change from the starting weights: mean and half-width of the 95 % interval."""
     difference: tuple[float, float] | None
     """Paired difference to the baseline, likewise; None for the baseline."""
+    effect: float | None
+    """Effect size: the paired differences' mean over their standard deviation (Cohen's d_z); None without."""
     values: tuple[float, ...]
     """The result of each seed."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As fractions, not points; `interval` is a half-width, null for one seed."""
+        found: dict[str, Any] = {"values": self.values, "effect": self.effect}
+        for name in ("gain", "difference"):
+            mean, half_width = getattr(self, name) or (None, None)
+            found[name] = mean
+            found[f"{name}_interval"] = None if half_width is None or math.isinf(half_width) else half_width
+        return found
 
 
 def run_sweep(sweep: StrategySweep, output: Path, resume_command: str, *, resume: ResumeChoice) -> None:
@@ -63,7 +81,11 @@ def run_sweep(sweep: StrategySweep, output: Path, resume_command: str, *, resume
                 with count.run(f"seed {seed}: {strategy}"):
                     run_plan(plans[seed], folder, resume_command, resume=True, eval_cache=eval_cache)
     compared = compare(sweep, output)
-    console.print(sweep_table(sweep, compared))
+    for table in sweep_tables(sweep, compared):
+        console.print(table)
+    write_json(
+        output / "sweep.json", {name: {c: r.to_json() for c, r in row.items()} for name, row in compared.items()}
+    )
     plot(sweep, compared, output / "sweep.png")
     console.say(f"Plot: {output / 'sweep.png'}")
 
@@ -83,10 +105,11 @@ def compare(sweep: StrategySweep, output: Path) -> dict[str, dict[str, SweepResu
     for strategy, columns in gains.items():
         for column, values in columns.items():
             other = ends[sweep.baseline].get(column)
-            paired = None
+            paired = effect = None
             if strategy != sweep.baseline and other is not None:
-                paired = mean_interval([a - b for a, b in zip(ends[strategy][column], other, strict=True)])
-            result = SweepResult(mean_interval(values), paired, tuple(ends[strategy][column]))
+                differences = [a - b for a, b in zip(ends[strategy][column], other, strict=True)]
+                paired, effect = mean_interval(differences), effect_size(differences)
+            result = SweepResult(mean_interval(values), paired, effect, tuple(ends[strategy][column]))
             compared.setdefault(strategy, {})[column] = result
     return compared
 
@@ -102,24 +125,35 @@ def _ends(result: Row, summary: Mapping[str, Any]) -> dict[str, tuple[float, flo
     return ends
 
 
-def sweep_table(sweep: StrategySweep, compared: Mapping[str, Mapping[str, SweepResult]]) -> Table:
-    """Gains in percentage points with 95 % intervals; in brackets the paired difference to the baseline."""
-    title = f"Gain in points over {len(sweep.seeds)} seeds (95 % interval); in brackets: difference to {sweep.baseline}"
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
-    table.add_column("rollouts per seed")
-    for column in COLUMNS:
-        table.add_column(column, justify="right")
-    for strategy, columns in compared.items():
-        counts = ", ".join(f"{count} {name}" for name, count in sweep.budget(strategy).items())
-        cells = [_cell(columns[column]) if column in columns else "" for column in COLUMNS]
-        table.add_row(strategy, counts, *cells)
-    return table
+def sweep_tables(sweep: StrategySweep, compared: Mapping[str, Mapping[str, SweepResult]]) -> list[Table]:
+    """Gains in percentage points with 95 % intervals; in brackets the paired difference to the baseline.
+
+    Columns without results are left out.
+    """
+    tables = []
+    for part, names in PARTS.items():
+        columns = [name for name in names if any(name in row for row in compared.values())]
+        if not columns:
+            continue
+        title = f"Gain in points over {len(sweep.seeds)} seeds (95 % interval){part and ': '}{part}; in brackets: "
+        title += f"difference to {sweep.baseline}, effect size d"
+        table = Table(title=title, title_justify="left")
+        table.add_column("")
+        table.add_column("rollouts per seed")
+        for column in columns:
+            table.add_column(column, justify="right")
+        for strategy, row in compared.items():
+            counts = ", ".join(f"{count} {name}" for name, count in sweep.budget(strategy).items())
+            table.add_row(strategy, counts, *(_cell(row[column]) if column in row else "" for column in columns))
+        tables.append(table)
+    return tables
 
 
 def _cell(result: SweepResult) -> str:
     text = _points(result.gain)
-    return text if result.difference is None else f"{text}\n[{_points(result.difference)}]"
+    if result.difference is None:
+        return text
+    return f"{text}\n[{_points(result.difference)}" + ("]" if result.effect is None else f", d {result.effect:+.1f}]")
 
 
 def _points(interval: tuple[float, float]) -> str:

@@ -38,6 +38,16 @@ def paired_interval(
     return mean_interval(differences, confidence) if differences else None
 
 
+def effect_size(differences: Sequence[float]) -> float | None:
+    """Cohen's d_z of paired differences: their mean over their standard deviation.
+
+    None for fewer than two, and if all are equal.
+    """
+    if len(differences) < 2 or not (deviation := statistics.stdev(differences)):
+        return None
+    return statistics.fmean(differences) / deviation
+
+
 def student_t(degrees_of_freedom: int, confidence: float = 0.95) -> float:
     """The t with `P(|T| < t) = confidence` for Student's t-distribution, by bisection."""
     low, high = 0.0, 1.0

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from motet.config.stage_files import COLUMNS
 from motet.config.sweep import StrategySweep
-from motet.experiments.sweep import SweepResult, sweep_table
+from motet.experiments.sweep import SweepResult, sweep_tables
 from motet.report.progress import ProgressBar
 from motet.report.run_count import RunCount
 from motet.report.tables import rewards_table
@@ -34,10 +34,10 @@ def test_tables_bars_and_headings_show_texts_as_they_are():
     file = io.StringIO()
     console = Terminal(file=file, width=200)
     row = {"rows": 1, "k": 1, "mean": 0.5, "interval": 0.1, "greedy": 0.5, "by_row": [0.5], "by_row_greedy": [0.5]}
-    results = {EVIL: {COLUMNS[0]: SweepResult((0.1, 0.1), (0.1, 0.1), (0.1,))}}
+    results = {EVIL: {COLUMNS[0]: SweepResult((0.1, 0.1), (0.1, 0.1), None, (0.1,))}}
     sweep = Mock(spec=StrategySweep, seeds=[0], baseline=EVIL)
     sweep.budget.return_value = {EVIL: 3}
-    console.print(sweep_table(sweep, results))
+    console.print(*sweep_tables(sweep, results))
     with RunCount(console, 2).run(EVIL):
         pass
     with ProgressBar(console) as bar:

@@ -1,13 +1,14 @@
 """Sweeps: loading, running, comparing by hand, extending."""
 
 import json
+import math
 
 import pytest
 import yaml
 
 from motet.config.sweep import load_sweep
 from motet.core.errors import ConfigError
-from motet.experiments.sweep import compare
+from motet.experiments.sweep import SweepResult, compare, sweep_tables
 from tests.experiments.test_stages import EVAL
 from tests.experiments.test_tracks import TRACKS
 from tests.runs import mapping, motet_command
@@ -125,6 +126,7 @@ def test_a_sweep_is_run_and_extended(path, tmp_path, capsys):
     out = tmp_path / "out"
     answer = motet_command(capsys, "sweep", path, "seeds=[3]", "-o", out)
     assert answer.code == 0 and "over 1 seeds" in answer.out and (out / "sweep.png").is_file()
+    assert json.loads((out / "sweep.json").read_text())["unified"]["draw"]["gain_interval"] is None
     answer = motet_command(capsys, "sweep", path, "-o", out, "--resume")
     assert answer.code == 0 and answer.out.count("already finished") == 4 and "over 2 seeds" in answer.out
 
@@ -136,7 +138,8 @@ def test_comparison_by_hand(path, tmp_path):
 
     def table(value):
         skills = {"draw": {"overall": value}, "answer": {"overall": value / 2, "open-ended": 0.1}}
-        return {**skills, "held_out": skills}
+        better = {name: {"overall": part["overall"] + 0.1} for name, part in skills.items()}
+        return {**skills, "held_out": skills, "greedy": better, "pass@2": skills, "pass@16": better}
 
     for (strategy, seed), value in ends.items():
         folder = tmp_path / "out" / strategy / f"seed_{seed}"
@@ -148,5 +151,24 @@ def test_comparison_by_hand(path, tmp_path):
     assert unified.values == (0.5, 0.7) and unified.difference is None
     assert unified.gain == pytest.approx((0.3, 12.706 * 0.1), abs=1e-3)  # deviations 0.1, 0.1: s = 0.1414, / sqrt 2
     assert compared["separate"]["draw"].difference == pytest.approx((-0.3, 12.706 * 0.2), abs=1e-3)  # -0.1 and -0.5
+    assert compared["separate"]["draw"].effect == pytest.approx(-0.3 / (0.4 / math.sqrt(2)))
     assert compared["separate"]["answer"].gain == pytest.approx((0.0, 12.706 * 0.05), abs=1e-3)
     assert "multiple choice" not in compared["unified"] and compared["unified"]["open-ended"].gain[0] == 0
+    for column in ("greedy draw", "pass@k draw"):  # of the most samples
+        assert compared["unified"][column].values == pytest.approx((0.6, 0.8))
+    assert "only-drawn draw" not in compared["unified"]
+    shown = sweep_tables(sweep, compared)
+    assert [[str(c.header) for c in table.columns][2:] for table in shown] == [
+        ["draw", "answer", "open-ended", "held-out draw", "held-out answer"],
+        ["greedy draw", "greedy answer", "pass@k draw", "pass@k answer"],
+    ]
+    assert "[-30.0 ± 254.1, d -1.1]" in list(shown[0].columns[2].cells)[1]
+    alone = SweepResult((0.1, math.inf), None, None, (0.4,)).to_json()
+    assert alone == {
+        "values": (0.4,),
+        "effect": None,
+        "gain": 0.1,
+        "gain_interval": None,
+        "difference": None,
+        "difference_interval": None,
+    }
