@@ -3,7 +3,7 @@
 A reward function is TRL's: `f(prompts, completions, **columns) -> list[float | None]`, sync or async.
 """
 
-from motet.rewards import improvement  # these imports register the built-in rewards
+from motet.rewards import improvement, random_reward  # these imports register the built-in rewards
 from motet.rewards.arguments import StepLog
 from motet.rewards.base import BoundReward, ModelReward, bind_policy, built_in_rewards, reward
 from motet.rewards.captions import sentences
@@ -56,6 +56,7 @@ __all__ = [
     "perceptual_similarity",
     "pick_score",
     "psnr",
+    "random_reward",
     "reasoning_gym",
     "remote_reward",
     "resolve",
