@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from motet.config import Recipe, RunConfig
+from motet.config import Recipe
 from motet.core.protocols import TrainablePolicy
 from motet.core.registry import is_object_path
 from motet.distributed.parallel import Parallel
@@ -40,6 +40,7 @@ from motet.training.sft import train_sft
 from motet.training.signals import Stopped
 from motet.training.suites import SuiteSettings, evaluate
 from motet.training.threads import same_threads
+from motet.training.time_budget import Pace
 from motet.training.trainer import train
 from motet.weights.locate import latest_checkpoint, resolve_checkpoint
 
@@ -184,20 +185,27 @@ def _run(context: RunContext, session: TrainingSetup, fixed_prompts: FixedPrompt
     suite = context.suite
     settings = SuiteSettings(session, quick=True)
     quick_eval = None if suite is None else lambda: eval_metrics(evaluate(suite, session.policy, settings))
-    callbacks, recipe = context.callbacks, context.recipe
+    callbacks = context.callbacks
     probes = [*fixed_prompts.probes, *make_probes(session, callbacks)]
     run = Run(session, context.folder, callbacks, context.interrupt, quick_eval, context.threads, probes=probes)
     context.bar.steps = lambda: run.pace.steps
-    context.bar.explain_fewer = lambda steps: _explain_fewer(recipe.run, steps)
+    context.bar.explain_fewer = lambda steps: _explain_fewer(run.pace, steps)
+    context.bar.seconds_left = lambda: run.pace.seconds_left
     context.callbacks.last = run.first, {}
     context.bar.phase("train")
     return run
 
 
-def _explain_fewer(settings: RunConfig, steps: int) -> str:
+def _explain_fewer(pace: Pace, steps: int) -> str:
     """What is said where `run.minutes` lowers the number of steps; empty where it does not."""
-    if steps >= settings.steps:
+    settings = pace.settings
+    if settings.minutes is None or steps >= settings.steps:
         return ""
+    if steps == pace.done:
+        return (
+            f"run.minutes={settings.minutes:g} leaves no time for a step after step {steps} of run.steps="
+            f"{settings.steps}: one takes about {pace.seconds_per_step or 0:.3g} s. For all of them: run.minutes=null."
+        )
     return (
         f"run.minutes={settings.minutes:g} leaves time for about {steps} of run.steps={settings.steps}; the schedule "
         "follows. For all of them: run.minutes=null."

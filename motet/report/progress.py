@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -32,6 +33,8 @@ from motet.report.terminal import Terminal
 SECONDS_TO_FIRST_LINE, SECONDS_BETWEEN_LINES = 10.0, 60.0
 """Off a terminal: how long a phase without a count lasts before it is mentioned, and how often there is a line."""
 
+TRAIN = "train"
+"""The phase of the steps of a run, which a time limit can end."""
 LOADING = "load the policy, data and rewards"
 
 SHOWN = (  # metric, label, format; metrics that a run does not log are left out
@@ -52,6 +55,12 @@ SHOWN = (  # metric, label, format; metrics that a run does not log are left out
     ("failures", "failed", "{:.0f}"),
     ("skipped", "skipped", "{:.0f}"),
 )
+
+LEGEND = {
+    "frac_reward_zero_std": "zero-var: groups whose rewards are all equal, without a gradient",
+    "text/train_rollout_logprob_diff": "|Δlogp|: log-probs of training against those of sampling, 0 if they agree",
+}
+"""What is said once, before the first metrics, of labels that do not explain themselves."""
 
 _REWARD = re.compile(r"(?P<track>\w+/)?rewards/(?P<name>.+)/mean")
 
@@ -119,6 +128,18 @@ class _MetricsColumn(ProgressColumn):
         return _FittingLine(task.fields["parts"])
 
 
+class _TimeLeftColumn(TimeRemainingColumn):
+    """The time left; after the time limit of training, that no step follows the one that goes on."""
+
+    def __init__(self, seconds_left: Callable[[], float]) -> None:
+        super().__init__()
+        self.seconds_left = seconds_left
+
+    def render(self, task: Task) -> Text:
+        over = self.seconds_left() <= 0 and not task.finished
+        return Text("last step", style="progress.remaining") if over else super().render(task)
+
+
 class _RateColumn(ProgressColumn):
     """Items per second."""
 
@@ -150,16 +171,19 @@ class _Phase:
     done: int = 0
     total: int | None = None
 
-    def describe(self, now: float) -> list[str]:
-        """Its count, rate and time left, or how long it has lasted."""
+    def describe(self, now: float, seconds_left: float = math.inf) -> list[str]:
+        """Its count, rate and time left, or how long it has lasted. `seconds_left`: until the time limit of a run."""
         seconds = now - self.started
+        over = f"{format_seconds(-seconds_left)} over run.minutes, this step is the last" if seconds_left <= 0 else ""
         if self.total is None:
-            return [f"{self.name}: {format_seconds(seconds)} so far"]
+            return [f"{self.name}: {format_seconds(seconds)} so far", *([over] if over else [])]
         rate = (self.done - self.first) / seconds if seconds > 0 else 0.0
         if rate <= 0:
             return [f"{self.name} {self.done}/{self.total}"]
-        left = [] if self.done >= self.total else [f"{format_seconds((self.total - self.done) / rate)} left"]
-        return [f"{self.name} {self.done}/{self.total}", format_rate(rate), *left]
+        counted = [f"{self.name} {self.done}/{self.total}", format_rate(rate)]
+        if self.done >= self.total:
+            return counted
+        return [*counted, over or f"{format_seconds((self.total - self.done) / rate)} left"]
 
 
 class ProgressBar(Callback):
@@ -175,10 +199,13 @@ class ProgressBar(Callback):
         """The number of steps of the run, which a time limit may lower."""
         self.explain_fewer: Callable[[int], str] = lambda steps: ""
         """What is said once when the number of steps, now `steps`, has been lowered; empty: nothing."""
-        self._explained = False
+        self.seconds_left: Callable[[], float] = lambda: math.inf
+        """Seconds of training until the run's time limit: negative after it, infinite without one."""
+        self._explained = self._legend_shown = False
         self._bar = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(bar_width=12), MofNCompleteColumn(),
-            _RateColumn(), TimeRemainingColumn(), _MetricsColumn(table_column=Column(ratio=1, no_wrap=True)),
+            _RateColumn(), _TimeLeftColumn(self._seconds_left),
+            _MetricsColumn(table_column=Column(ratio=1, no_wrap=True)),
             console=console, transient=True, expand=True,
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
@@ -211,11 +238,14 @@ class ProgressBar(Callback):
 
     def on_step_end(self, step: int, metrics: Mapping[str, float]) -> None:
         """Show a finished training step with its metrics."""
-        steps = self.steps()
+        steps, legend = self.steps(), "; ".join(text for key, text in LEGEND.items() if key in metrics)
+        if not self._legend_shown and legend:
+            self._legend_shown = True
+            self.console.print(legend, highlight=False, soft_wrap=True, markup=False)
         if not self._explained and (reason := self.explain_fewer(steps)):
             self._explained = True
             self.console.print(reason, highlight=False, soft_wrap=True, markup=False)
-        self._show("train", step - 1, step, steps, describe(metrics))
+        self._show(TRAIN, step - 1, step, steps, describe(metrics))
 
     def items(self, name: str, done: int, total: int, seconds: float | None = None) -> None:
         """Show that `done` of `total` items of an evaluation are finished, or of as many as `seconds` leave time for.
@@ -238,9 +268,13 @@ class ProgressBar(Callback):
                 total = min(total, max(done + 1, round((done - first) * seconds / (now - phase.started))))
             phase.done, phase.total = done, total
             if not self._live and (begins or now >= self._next_line or ended):
-                self._print([*phase.describe(now), *parts])
+                self._print([*phase.describe(now, self._seconds_left()), *parts])
         if self._live:
             self._show_task(name, total, done, parts)
+
+    def _seconds_left(self) -> float:
+        """Until the time limit of training, where that is what goes on."""
+        return self.seconds_left() if self._phase.name == TRAIN else math.inf
 
     def _show_task(self, name: str, total: int | None, done: int, parts: Sequence[str]) -> None:
         if name not in self._tasks:
@@ -259,7 +293,7 @@ class ProgressBar(Callback):
             with self._lock:
                 now = time.monotonic()
                 if now >= self._next_line and self._phase.name and self._phase.done != self._phase.total:
-                    self._print(self._phase.describe(now))
+                    self._print(self._phase.describe(now, self._seconds_left()))
 
 
 @contextmanager

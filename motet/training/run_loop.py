@@ -97,12 +97,12 @@ class Run:
         if self.first == 0 and not self.finished:
             for _, probe in self.probes:
                 probe(0)
+        self.pace.start()
         while not self.finished:
-            # Where the schedule ends, by the clock of rank 0.
-            optimizer.total_steps = updates * self.processes.broadcast(self.pace.steps)
+            # Where the schedule ends, by the clock of rank 0, which can have run out since the step was decided on.
+            optimizer.total_steps = updates * self.processes.broadcast(max(self.pace.steps, self.pace.done + 1))
             self._timer, self.processes.step = self.timer_type(), self.progress.step
             yield self.progress.step, self._timer
-            self.pace.step_done()
             last, due = self._agree_on_end()
             if last or due:
                 self._save_together()
@@ -144,6 +144,7 @@ class Run:
                 with self._timer.phase("eval"):
                     metrics = {**metrics, **probe(step + 1)}
         metrics = self._note(step, metrics, failures)
+        self.pace.step_done()
         self._write_lines()
         self.callbacks.on_step_end(step + 1, metrics)
 

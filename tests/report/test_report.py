@@ -254,6 +254,52 @@ def test_fewer_steps_are_explained_once(monkeypatch):
     ]  # fmt: skip
 
 
+def test_after_the_time_limit_the_step_that_goes_on_is_the_last(monkeypatch):
+    clock, text = Clock(monkeypatch), io.StringIO()
+    bar, start = ProgressBar(Console(file=text, width=60)), clock.now
+    bar._ended.wait = lambda seconds: next(ticks)  # the ticker's seconds
+    bar.steps, bar.seconds_left = lambda: 3, lambda: start + 120.0 - clock.now
+    bar.phase("train")
+
+    def seconds():
+        for step in (1, 2):
+            clock.now += 40.0
+            bar.on_step_end(step, {})
+        for _ in range(100):
+            clock.now += 1.0
+            yield False
+        bar.on_step_end(3, {})
+        bar.phase("evaluate")
+        for _ in range(10):
+            clock.now += 1.0
+            yield False
+        yield True
+
+    ticks = seconds()
+    bar._tick()
+    assert lines_of(text) == [
+        "train 1/3  0.025/s  1:20 left",
+        "train 2/3  0.02/s  0:50 left",
+        "train 2/3  0.0125/s  0:40 over run.minutes, this step is the last",
+        "train 3/3  0.0167/s",
+        "evaluate: 0:10 so far",
+    ]
+
+
+def test_labels_are_explained_once(monkeypatch):
+    clock, text = Clock(monkeypatch), io.StringIO()
+    with ProgressBar(Console(file=text, width=60)) as bar:
+        bar.steps = lambda: 3
+        for step in (1, 2):
+            clock.now += 70.0
+            bar.on_step_end(step, {"frac_reward_zero_std": 0.5} if step == 2 else {"text/nll": 0.5})
+        clock.now += 70.0
+        bar.on_step_end(3, {"frac_reward_zero_std": 0.5})
+    assert [line.split("  ")[0] for line in lines_of(text)] == [
+        "train 1/3", "zero-var: groups whose rewards are all equal, without a gradient", "train 2/3", "train 3/3",
+    ]  # fmt: skip
+
+
 def test_a_resumed_run_counts_its_own_steps(monkeypatch):
     clock, text = Clock(monkeypatch), io.StringIO()
     with ProgressBar(Console(file=text, width=60)) as bar:
@@ -289,6 +335,14 @@ def last_lines(width, *steps):
             plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text.getvalue())
             shown.append(plain.splitlines()[-1].rpartition("\r")[2])
     return shown
+
+
+def test_a_terminal_names_the_last_step_after_the_time_limit():
+    def over(bar):
+        bar.seconds_left = lambda: -1.0
+        bar.on_step_end(120, {})
+
+    assert " 120/420  last step" in last_lines(80, over)[0]
 
 
 def test_progress_on_a_terminal_keeps_bar_count_and_time():

@@ -49,7 +49,7 @@ def test_the_estimate_follows_a_machine_that_slows_down(clock):
     kept = Pace(RunConfig(steps=100, minutes=2), 0, 0.0)
     assert walk(kept, clock, [1.0] * 30)[-1] == 100
     told = walk(kept, clock, [6.0] * 15)
-    assert told[-1] == 45 == kept.done and kept.seconds == 120.0
+    assert told[-1] == 45 == kept.done and kept.seconds == 120.0 and kept.seconds_left == 0.0
 
 
 def test_a_resumed_run_knows_its_pace_from_before(clock):
@@ -57,6 +57,7 @@ def test_a_resumed_run_knows_its_pace_from_before(clock):
     assert kept.steps == 20
     assert walk(kept, clock, [3.0] * 10) == [20] * 10
     assert Pace(RunConfig(steps=100, minutes=1), 20, 59.9).steps == 20  # it was finished
+    assert Pace(RunConfig(steps=100, minutes=1), 3, 59.9).steps == 3  # so was this one
 
 
 def test_the_schedule_ends_with_the_steps_that_there_is_time_for(tiny_checkpoint, tmp_path, monkeypatch):
@@ -80,9 +81,19 @@ def test_the_schedule_ends_with_the_steps_that_there_is_time_for(tiny_checkpoint
     assert totals == [10] * 10
 
 
-def test_a_step_that_takes_longer_than_the_whole_time_is_the_last(clock):
+def test_no_step_starts_that_would_end_after_the_limit(clock):
     kept = Pace(RunConfig(steps=100, minutes=1), 0, 0.0)
-    assert walk(kept, clock, [50.0, 50.0]) == [100, 2]
+    assert kept.steps == 100
+    assert walk(kept, clock, [50.0]) == [1]  # 10 seconds are left for one of 50
+    kept = Pace(RunConfig(steps=100, minutes=1), 0, 0.0)
+    assert walk(kept, clock, [28.0, 1.0, 9.0, 9.0, 9.0]) == [100, 100, 100, 100, 5]  # the first is no measure
+
+
+def test_what_comes_before_the_first_step_is_no_part_of_it(clock):
+    kept = Pace(RunConfig(steps=100, minutes=1), 0, 0.0)
+    clock.now += 40.0
+    kept.start()
+    assert walk(kept, clock, [5.0]) == [100] and kept.seconds == 45.0
 
 
 def test_a_run_whose_last_step_the_clock_decides_saves_it(tiny_checkpoint, tmp_path, monkeypatch):
