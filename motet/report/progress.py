@@ -57,7 +57,7 @@ SHOWN = (  # metric, label, format; metrics that a run does not log are left out
 )
 
 LEGEND = {
-    "frac_reward_zero_std": "zero-var: groups whose rewards are all equal, without a gradient",
+    "frac_reward_zero_std": "zero-var: groups of equal rewards, without a gradient",
     "text/train_rollout_logprob_diff": "|Δlogp|: log-probs of training against those of sampling, 0 if they agree",
 }
 """What is said once, before the first metrics, of labels that do not explain themselves."""

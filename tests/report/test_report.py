@@ -296,7 +296,7 @@ def test_labels_are_explained_once(monkeypatch):
         clock.now += 70.0
         bar.on_step_end(3, {"frac_reward_zero_std": 0.5})
     assert [line.split("  ")[0] for line in lines_of(text)] == [
-        "train 1/3", "zero-var: groups whose rewards are all equal, without a gradient", "train 2/3", "train 3/3",
+        "train 1/3", "zero-var: groups of equal rewards, without a gradient", "train 2/3", "train 3/3",
     ]  # fmt: skip
 
 
