@@ -25,7 +25,7 @@ from motet.core.task import Task
 from motet.core.trajectory import ImageAct, TextAct
 from motet.data import Rows, open_rows
 from motet.evaluation.shapes_suite import plain_sampling
-from motet.numerics.statistics import mean_interval, paired_interval
+from motet.numerics.statistics import item_interval, paired_interval
 from motet.report.tables import signed
 from motet.rewards.text.answer_parsing import extract_answer, same_answer
 from motet.shapes.easy_vqa import find_shape
@@ -95,7 +95,7 @@ class EasyVqaSuite(Suite):
         for skill, labels in results[0].items():
             for label in labels:
                 entries = [result[skill][label] for result in results]
-                cells = [f"{e['accuracy']:.3f} \u00b1 {mean_interval(e['by_item'])[1]:.3f}" for e in entries]
+                cells = [f"{e['accuracy']:.3f} \u00b1 {item_interval(e['by_item'])[1]:.3f}" for e in entries]
                 if len(entries) == 2:
                     cells.append(signed(paired_interval(*(entry["by_item"] for entry in entries))))
                 greedy = " \u2192 ".join(f"{entry['greedy']:.3f}" for entry in entries)
@@ -160,7 +160,7 @@ def _by_label(scores: Sequence[_Item]) -> dict[str, dict[str, Any]]:
     for label in ("overall", *sorted({label for label, _, _ in scores})):
         own = [(sampled, greedy) for name, sampled, greedy in scores if label in ("overall", name)]
         by_item = [round(sampled, 4) for sampled, _ in own]
-        mean, half = mean_interval(by_item)
+        mean, half = item_interval(by_item)
         greedy = sum(best for _, best in own) / len(own)
         table[label] = {
             "accuracy": round(mean, 4),

@@ -18,7 +18,7 @@ from motet.config import Recipe
 from motet.core.trajectory import Group, ImageAct, Sampling, Scores
 from motet.distributed.shared_groups import share_scores
 from motet.evaluation.sample_image import SampleImage
-from motet.numerics.statistics import mean_interval
+from motet.numerics.statistics import item_interval
 from motet.rewards import BoundReward, StepLog, score_groups
 from motet.training.rollout import rollout
 from motet.training.setup import Track, TrainingSetup, eval_rows, sampling_params
@@ -122,7 +122,7 @@ def _summary(sampled: Sequence[Sequence[float | None]], greedy: Sequence[Sequenc
     best = [value for values in greedy for value in values if value is not None]
     return {
         "mean": _round(_mean(means)),
-        "interval": _round(mean_interval(means)[1] if len(means) > 1 else None),
+        "interval": _round(item_interval(means)[1] if len(means) > 1 else None),
         "greedy": _round(_mean(best)),
         "rows": float(len(means)),
         "by_row": [_round(mean) for mean in by_row],

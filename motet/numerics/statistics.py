@@ -25,17 +25,42 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     return mean, student_t(len(values) - 1, confidence) * standard_error
 
 
+def item_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """`mean_interval` over items whose values lie in [0, 1], or in the range that they span with it.
+
+    Values without spread do not make the mean certain. A share p of items with other values stays unseen in n items
+    with the probability (1 - p)^n, so p is at most 1 - (1 - confidence)^(1/n), which is about 3/n (the rule of three:
+    Hanley and Lippman-Hand 1983, "If nothing goes wrong, is everything all right?", JAMA 249, pages 1743-1745). The
+    half-width is then that share times the farthest that a value of the range is from the mean. Raises ValueError for
+    no values.
+    """
+    return _with_unseen_items(values, min([0.0, *values]), max([1.0, *values]), confidence)
+
+
 def paired_interval(
     before: Sequence[float | None], after: Sequence[float | None], confidence: float = 0.95
 ) -> tuple[float, float] | None:
-    """`mean_interval` of after - before, item by item; items for which one of them is None are left out.
+    """`item_interval` of after - before, item by item; items for which one of them is None are left out.
 
     Narrower than two separate intervals suggest, because the difficulty of the items cancels. None if no item has both.
     Raises ValueError if the lengths differ.
     """
-    both = zip(before, after, strict=True)
-    differences = [new - old for old, new in both if old is not None and new is not None]
-    return mean_interval(differences, confidence) if differences else None
+    pairs = zip(before, after, strict=True)
+    both = [(old, new) for old, new in pairs if old is not None and new is not None]
+    if not both:
+        return None
+    values = [value for pair in both for value in pair]
+    span = max(1.0, *values) - min(0.0, *values)
+    return _with_unseen_items([new - old for old, new in both], -span, span, confidence)
+
+
+def _with_unseen_items(values: Sequence[float], low: float, high: float, confidence: float) -> tuple[float, float]:
+    """See `item_interval`; `low` and `high` are the range of values."""
+    mean, half_width = mean_interval(values, confidence)
+    if len(values) > 1 and max(values) - min(values) <= 1e-9 * (high - low):
+        unseen = 1 - (1 - confidence) ** (1 / len(values))
+        half_width = unseen * max(mean - low, high - mean)
+    return mean, half_width
 
 
 def effect_size(differences: Sequence[float]) -> float | None:

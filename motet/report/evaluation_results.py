@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from motet.numerics.statistics import mean_interval
+from motet.numerics.statistics import item_interval
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def _shapes(table: Mapping[str, Any]) -> Iterator[tuple[str, Measured]]:
             )
             for label, mean in part.get(skill, {}).items():
                 own = tuple(by_item.get(skill, {}).get(label, ()))
-                half = mean_interval(own)[1] if len(own) > 1 else None
+                half = item_interval(own)[1] if len(own) > 1 else None
                 where = f"{split.replace('_', '-')}, " if split else ""
                 if not split or label == "overall":
                     yield f"{shown}: {where}{label}", Measured(mean, half, greedy.get(skill, {}).get(label), own)

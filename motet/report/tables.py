@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from motet.numerics.statistics import mean_interval, paired_interval
+from motet.numerics.statistics import item_interval, paired_interval
 from motet.report.evaluation_results import held_out_splits
 
 
@@ -103,5 +103,5 @@ def _cells(name: str, results: list[Mapping[str, Any]], skill: str, label: str) 
     if len(results) == 2:
         cells.append(_points(paired_interval(*items)))
     else:
-        cells[1] += f" \u00b1 {100 * mean_interval(items[0])[1]:.1f}"
+        cells[1] += f" \u00b1 {100 * item_interval(items[0])[1]:.1f}"
     return [*cells, *(f"{value:.1%}" for value in greedy)]

@@ -110,8 +110,8 @@ def test_the_change_is_paired():
     def numbers(rows):
         return {"draw": {"x": {"mean": 0.5, "interval": 0.4, "greedy": 0.5, "rows": 3.0, "by_row": rows}}}
 
-    table = rewards_table({"before": numbers([0.0, 0.5, 0.9]), "after": numbers([0.1, 0.6, 1.0])}, "t")
-    assert list(table.columns[3].cells) == ["+0.100 \u00b1 0.000"]
+    table = rewards_table({"before": numbers([0.0, 0.5, 0.9]), "after": numbers([0.1, 0.7, 1.0])}, "t")
+    assert list(table.columns[3].cells) == ["+0.133 \u00b1 0.143"]
 
 
 @pytest.mark.parametrize("tracks", [["generate_and_answer"], ["generate_and_answer", "answer"]])

@@ -67,7 +67,7 @@ def test_results_use_the_first_reward(tmp_path):
 
 def test_comparisons_are_differences_of_two_stages(tmp_path):
     (contrast,) = comparisons(parse_plan(content(), tmp_path), summary())
-    assert contrast.before == (0.0, 0.0)
+    assert contrast.before == (0.0, pytest.approx(1 - 0.05 ** (1 / 3)))  # three rows are equal
     assert contrast.after[0] == pytest.approx((0.25 + 0.25 + 0.5 + 1.0) / 4)
     tables = plan_tables(parse_plan(content(), tmp_path), summary() | {"starts": {}})
     assert len(tables) == 2 and "one \u2212 two" in printed(tables[1], 80)

@@ -59,7 +59,7 @@ def test_the_card_says_what_the_run_was(run):
     }
     for text in ("# shapes\n", "Trained with motet 0.0.1, 0.0.2 from step 1.",
                  "seed 0, 2 steps, 3.0 s of training, start: weights 123456789abc",
-                 "| a\\|b | 0.200 \u00b1 0.100 | 0.700 \u00b1 0.100 | +0.500 \u00b1 0.000 |", "```yaml\n",
+                 "| a\\|b | 0.200 \u00b1 0.100 | 0.700 \u00b1 0.100 | +0.500 \u00b1 1.165 |", "```yaml\n",
                  'JanusForConditionalGeneration.from_pretrained("me/shapes")', "@software{motet"):  # fmt: skip
         assert text in card.text, text
     assert set(card.files) == {"curve.png", "before.png", "after.png"} and card.notes == ()

@@ -8,6 +8,7 @@ import torch
 
 from motet.numerics.statistics import (
     bootstrap_interval,
+    item_interval,
     mean_interval,
     paired_interval,
     pairwise_accuracy,
@@ -40,6 +41,21 @@ def test_paired_interval_is_the_interval_of_the_differences():
     assert paired_interval([None, 1.0], [1.0, None]) is None
     with pytest.raises(ValueError, match="longer"):
         paired_interval([1.0], [1.0, 2.0])
+
+
+def test_items_without_spread_leave_the_rule_of_three():
+    zero_of_48 = item_interval([0.0] * 48)
+    assert zero_of_48 == (0.0, pytest.approx(1 - 0.05 ** (1 / 48))) and zero_of_48[1] == pytest.approx(3 / 48, rel=0.04)
+    assert (1 - zero_of_48[1]) ** 48 == pytest.approx(0.05)  # that a share of so many items stays unseen
+    assert item_interval([1.0] * 48) == (1.0, pytest.approx(zero_of_48[1]))
+    assert item_interval([0.5] * 48)[1] == pytest.approx(zero_of_48[1] / 2)  # no value is farther than 0.5 from it
+    assert item_interval([4.0] * 48)[1] == pytest.approx(zero_of_48[1] * 4)
+    assert item_interval([0.0, 1.0, 1.0]) == mean_interval([0.0, 1.0, 1.0])
+    assert item_interval([0.0]) == (0.0, math.inf)
+    assert paired_interval([0.0, 1.0, 0.5], [0.0, 1.0, 0.5]) == (0.0, pytest.approx(1 - 0.05 ** (1 / 3)))
+    assert paired_interval([0.0, 9.0], [1.0, 10.0])[1] == pytest.approx((1 - 0.05**0.5) * (1 + 10))
+    with pytest.raises(ValueError, match="no values"):
+        item_interval([])
 
 
 def test_pairwise_accuracy_by_hand():

@@ -77,7 +77,7 @@ def write_run(folder, text="a red circle", name="match", steps=6, **files):
     (folder / "fixed_prompts" / "step_000002.json").write_text(json.dumps({"prompts": [rollout]}))
     table = {"track": {name: {"mean": 0.4, "interval": 0.1, "greedy": 0.5, "rows": 2.0, "by_row": [0.3, 0.5]}}}
     (folder / "versions.jsonl").write_text('{"step": 0, "motet": "0.0.1"}\n')
-    after = {"track": {name: {"mean": 0.7, "interval": 0.1, "greedy": 0.9, "rows": 2.0, "by_row": [0.6, 0.8]}}}
+    after = {"track": {name: {"mean": 0.7, "interval": 0.1, "greedy": 0.9, "rows": 2.0, "by_row": [0.6, 0.9]}}}
     (folder / "before.json").write_text(json.dumps(table))
     (folder / "summary.json").write_text(json.dumps({"after": after, "images_per_second": 3.0}))
     for file, content in files.items():
@@ -96,7 +96,7 @@ def test_the_page_shows_what_a_run_recorded(tmp_path):
         "finished",
         "motet0.0.1",
         "40.0 ± 10.0 %",
-        "+30.0 ± 0.0 pts",
+        "+35.0 ± 63.5 pts",
         "50.0 % → 90.0 %",
         "−0.50",
         "not trained",
@@ -128,6 +128,15 @@ def test_the_number_of_items_and_what_differs_between_recipes(tmp_path):
     assert (
         "same items (64 validation items and 32 held-out compositions)" in page.text and "What differs" not in page.text
     )
+
+
+def test_rewards_without_spread_have_no_band(tmp_path):
+    metrics = "".join(
+        json.dumps({"step": n, "rewards/match/mean": 1.0, "rewards/match/std": 0.1 * (n == 0), "groups": 4.0}) + "\n"
+        for n in range(3)
+    )
+    page = report(write_run(tmp_path / "run", metrics_dot_jsonl=metrics), out=tmp_path / "report.html")
+    assert "step 1\n1 ± 0.098step 2\n1step 3\n1" in page.text
 
 
 def test_worst_rollouts_have_a_lower_reward_than_the_best(tmp_path):

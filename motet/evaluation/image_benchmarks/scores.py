@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from motet.evaluation.image_benchmarks.prompts import Prompt
-from motet.numerics.statistics import mean_interval, paired_interval
+from motet.numerics.statistics import item_interval, paired_interval
 from motet.report.tables import signed
 
 
@@ -45,7 +45,7 @@ def summarize(
         by_row = [statistics.fmean(own) if own else None for own in values]
         rows = [mean for mean in by_row if mean is not None]
         mean = statistics.fmean(rows) if name in weights else statistics.fmean(v for own in values for v in own)
-        interval = mean_interval(rows)[1] if len(rows) > 1 else None
+        interval = item_interval(rows)[1] if len(rows) > 1 else None
         groups[name] = {"mean": mean, "interval": interval, "rows": len(rows), "by_row": by_row}
     unscored = [
         {"prompt": prompt.name, "image": number, "reason": score.reason}

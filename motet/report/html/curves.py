@@ -139,11 +139,12 @@ def _points(run: RunData, key: str) -> list[tuple[float, float, float | None]]:
 def _half_width(line: dict[str, object], key: str, track: str | None) -> float | None:
     """Of the 95 % interval of a reward's mean over the groups of a step, from the deviation of single generations.
 
-    The means of groups vary at most as much as single generations do, so the interval is not too narrow.
+    The means of groups vary at most as much as single generations do, so the interval is not too narrow. None where all
+    generations have the same reward: a few groups do not bound those that were not sampled.
     """
     deviation = _value(line, f"{key.removesuffix('/mean')}/std")
     groups = _value(line, f"{track}/groups" if track else "groups")
-    return None if deviation is None or not groups or groups < 2 else 1.96 * deviation / math.sqrt(groups)
+    return None if not deviation or not groups or groups < 2 else 1.96 * deviation / math.sqrt(groups)
 
 
 def _value(line: dict[str, object], key: str) -> float | None:
