@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from motet.shapes.base import World
 from motet.shapes.errors_in_words import describe_mistakes, find_mistakes
-from motet.shapes.prompts import Rng, Spec, choose, sample_scene
+from motet.shapes.large.vocabulary import COLOURS, SIZES
+from motet.shapes.prompts import Rng, Spec, choose
 from motet.shapes.questions import describe
 from motet.shapes.render import render
-from motet.shapes.scene import COLOURS, HELD_OUT_COUNTS, SHAPES, Scene, ShapeInstance
-from motet.shapes.scene_edits import World, contains_held_out_pair, free_cells, place_object, replace_object
-from motet.shapes.verifier import ParsedImage
+from motet.shapes.scene import Scene
+from motet.shapes.scene_edits import free_cells, place_object, random_name, replace_object, swap_objects
+from motet.shapes.verifier import ParsedImage, relations_of
 
-MISTAKES = ("colour", "shape", "count", "position", "missing", "extra")
+MISTAKES = ("colour", "shape", "count", "position", "missing", "extra", "size")
+"""Objects of the wrong size are there only where objects have sizes."""
 CORRECT_FRACTION = 0.2
 """Fraction of the drafts without a mistake."""
 
 
-def draft_row(world: World, rng: Rng) -> dict[str, Any]:
+def draft_row(world: World[Any], rng: Rng) -> dict[str, Any]:
     """A prompt, a `draft`, its `mistake`, the `critique` that states the mistake, and the `target` image.
 
     The critique has the form of a solution: a chain of thought lists the draft, a direct answer does not. Kinds of
-    mistakes are uniform; draft and target differ in the mistake alone. Only the held-out split names held-out
-    compositions.
+    mistakes are uniform; draft and target differ in the mistake alone. Only splits of held-out compositions name them.
     """
-    kind = "none" if rng.random() < CORRECT_FRACTION else choose(rng, MISTAKES)
+    mistakes = tuple(kind for kind in MISTAKES if kind != "size" or world.vocabulary.has_sizes)
+    kind = "none" if rng.random() < CORRECT_FRACTION else choose(rng, mistakes)
     while True:
         prompt, spec = world.prompt(rng)
-        correct = sample_scene(rng, spec)
-        draft = correct if kind == "none" else _corrupt(rng, correct, spec, kind)
-        if draft is not None and (world.split == "held_out" or not _mentions_held_out(correct, draft)):
+        correct = world.target(rng, spec)
+        draft = correct if kind == "none" else _corrupt(rng, correct, spec, kind, world)
+        if draft is None or not (world.may_list(correct) and world.may_list(draft)):
+            continue
+        if draft == correct or world.may_count(draft):
             break
     mistake = describe_mistakes(ParsedImage(draft, ()), spec)
     chain_of_thought = bool(rng.random() < world.options.cot_fraction)
@@ -47,9 +53,9 @@ def draft_row(world: World, rng: Rng) -> dict[str, Any]:
     }
 
 
-def _corrupt(rng: Rng, correct: Scene, spec: Spec, kind: str) -> Scene | None:
+def _corrupt(rng: Rng, correct: Scene, spec: Spec, kind: str, world: World[Any]) -> Scene | None:
     """The correct scene with one mistake of this kind; None where it is not possible."""
-    draft = _change(rng, correct, spec, kind)
+    draft = _change(rng, correct, spec, kind, world)
     if draft is None:
         return None
     text = find_mistakes(ParsedImage(draft, ()), spec)
@@ -59,47 +65,42 @@ def _corrupt(rng: Rng, correct: Scene, spec: Spec, kind: str) -> Scene | None:
 _IS_OF_KIND = {
     "colour": lambda text: any(f" is {colour} instead of" in text for colour in COLOURS),
     "shape": lambda text: " is a " in text and " instead of a " in text,
-    "count": lambda text: " instead of " in text and " is " not in text,
+    "size": lambda text: any(f" is {size} instead of" in text for size in SIZES),
+    "count": lambda text: (" instead of " in text and " is " not in text) or text.startswith("not more "),
     "position": lambda text: " is not " in text,
     "missing": lambda text: text.endswith(" is missing"),
-    "extra": lambda text: text.endswith(" is extra"),
+    "extra": lambda text: text.endswith((" is extra", " is wrong")),
 }
 """Whether the description of the one mistake found is of the kind that was planted."""
 
 
-def _change(rng: Rng, correct: Scene, spec: Spec, kind: str) -> Scene | None:
+def _change(rng: Rng, correct: Scene, spec: Spec, kind: str, world: World[Any]) -> Scene | None:
     old, free = choose(rng, correct.objects), free_cells(correct)
-    colour, shape = choose(rng, list(COLOURS)), choose(rng, SHAPES)
+    colour, shape, size = random_name(rng, world.vocabulary)
     if kind == "colour":
-        return replace_object(correct, old, ShapeInstance(old.row, old.column, colour, old.shape))
+        return replace_object(correct, old, replace(old, colour=colour))
     if kind == "shape":
-        return replace_object(correct, old, ShapeInstance(old.row, old.column, old.colour, shape))
+        return replace_object(correct, old, replace(old, shape=shape))
+    if kind == "size":
+        return replace_object(correct, old, replace(old, size=size))
     if kind == "missing" or (kind == "count" and rng.random() < 0.5):
         return replace_object(correct, old)
     if kind == "position":
-        return _misplace(rng, correct) if spec["relation"] is not None else None
+        return _misplace(rng, correct) if relations_of(spec) else None
+    if kind == "extra" and spec.get("absent"):
+        return replace_object(correct, old, replace(old, **{k: word for k, word in spec["absent"].items() if word}))
     if not free:
         return None
-    name = (old.colour, old.shape) if kind == "count" else (colour, shape)
+    name = (old.colour, old.shape, old.size) if kind == "count" else (colour, shape, size)
     return replace_object(correct, None, place_object(choose(rng, free), *name))
 
 
 def _misplace(rng: Rng, correct: Scene) -> Scene:
-    """One of two objects moved, or both swapped."""
-    first, second = correct.objects
+    """One object moved, or two swapped."""
+    pair = correct.objects
+    if len(pair) > 2:
+        pair = tuple(pair[i] for i in rng.permutation(len(pair))[:2])
     if rng.random() < 0.5:
-        there = ShapeInstance(first.row, first.column, second.colour, second.shape)
-        return replace_object(
-            replace_object(correct, second, ShapeInstance(second.row, second.column, first.colour, first.shape)),
-            first,
-            there,
-        )
-    old = choose(rng, correct.objects)
-    return replace_object(correct, old, place_object(choose(rng, free_cells(correct)), old.colour, old.shape))
-
-
-def _mentions_held_out(correct: Scene, draft: Scene) -> bool:
-    """Whether a list of either scene, or a wrong count in the draft, names a composition that training never names."""
-    if contains_held_out_pair(correct) or contains_held_out_pair(draft):
-        return True
-    return correct != draft and any((len(draft.matching(shape)), shape) in HELD_OUT_COUNTS for shape in SHAPES)
+        return swap_objects(correct, *pair)
+    old = choose(rng, pair)
+    return replace_object(correct, old, place_object(choose(rng, free_cells(correct)), old.colour, old.shape, old.size))

@@ -3,25 +3,29 @@
 The grammar. The name of an OBJECT is unambiguous in its image; a PLACE is one cell.
 
     make OBJECT COLOUR          make the left circle red
+    make OBJECT SIZE            make the red star large         (where there are sizes)
     turn OBJECT into a SHAPE    turn the red circle into a square
     remove OBJECT               remove the blue square
     add a COLOUR SHAPE PLACE    add a green cross just below the circle
     move OBJECT PLACE           move the cross to c2
     swap OBJECT and OBJECT      swap the red circle and the cross
 
-    OBJECT  the SHAPE | the COLOUR SHAPE | the left|right|top|bottom [COLOUR] SHAPE, of two | the COLOUR SHAPE at CELL
+    OBJECT  the SHAPE | the COLOUR SHAPE | the left|right|top|bottom [COLOUR] SHAPE, of two | the COLOUR SHAPE at CELL;
+            where there are sizes, SIZE may stand before COLOUR and SHAPE, and does when added or named by the cell
     PLACE   at CELL (of move: to CELL) | just left of|right of|above|below OBJECT, the neighbouring cell
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from motet.shapes.prompts import Rng, choose
+from motet.shapes.base import World
+from motet.shapes.prompts import Rng, choose, without_number
 from motet.shapes.questions import describe
 from motet.shapes.render import render
-from motet.shapes.scene import COLOURS, HELD_OUT_PAIRS, RELATIONS, SHAPES, Scene, ShapeInstance
-from motet.shapes.scene_edits import World, free_cells, place_object, replace_object
+from motet.shapes.scene import RELATIONS, Scene, ShapeInstance
+from motet.shapes.scene_edits import free_cells, place_object, random_name, replace_object, swap_objects
 
 INVERSES = {
     "recolour": "recolour",
@@ -30,27 +34,28 @@ INVERSES = {
     "add": "remove",
     "move": "move",
     "swap": "swap",
+    "resize": "resize",
 }
-"""Every kind of edit, and the kind of its inverse."""
+"""Every kind of edit, and the kind of its inverse. Only objects with a size are resized."""
 _STEPS = {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": (1, 0)}
 """Row and column offset from an object to its neighbouring cell in each direction."""
 
 
-def edit_row(world: World, rng: Rng) -> dict[str, Any]:
+def edit_row(world: World[Any], rng: Rng) -> dict[str, Any]:
     """An image `image`, its `instruction`, the image `edited`, and the `inverse` instruction.
 
-    Kinds are uniform. Neither instruction of training or test changes or names a held-out pair, though the rest of the
-    image may contain one; the instruction of the held-out split does. Both scenes belong to the split.
+    Kinds are uniform. Neither instruction of training or test changes or names a composition that training does not
+    have; the instruction of a split of such compositions does. Both scenes belong to the split.
     """
-    kind = choose(rng, tuple(INVERSES))
+    kind = choose(rng, tuple(k for k in INVERSES if k != "resize" or world.vocabulary.has_sizes))
     while True:
         before = world.scene(rng)
-        after = _random_edit(rng, kind, before, world.options.max_objects)
-        if after is None or after == before or not world.belongs_to_split(describe(before), describe(after)):
+        after = _random_edit(rng, kind, before, world)
+        if after is None or after == before or not world.may_show_edit(before, after):
             continue
-        instruction, held_out = write_instruction(rng, kind, before, after)
-        inverse, held_out_back = write_instruction(rng, INVERSES[kind], after, before)
-        if held_out if world.split == "held_out" else not (held_out or held_out_back):
+        instruction, changed = write_instruction(rng, kind, before, after)
+        inverse, changed_back = write_instruction(rng, INVERSES[kind], after, before)
+        if world.may_instruct(changed, changed_back):
             break
     return {
         "image": render(before, world.options.canvas),
@@ -63,14 +68,16 @@ def edit_row(world: World, rng: Rng) -> dict[str, Any]:
     }
 
 
-def write_instruction(rng: Rng, kind: str, before: Scene, after: Scene) -> tuple[str, bool]:
-    """A random instruction that leads from one scene to the other, and whether it changes or names a held-out pair."""
+def write_instruction(rng: Rng, kind: str, before: Scene, after: Scene) -> tuple[str, list[ShapeInstance]]:
+    """A random instruction that leads from one scene to the other, and the objects that it changes or names."""
     removed = [obj for obj in before.objects if obj not in after.objects]
     added = [obj for obj in after.objects if obj not in before.objects]
     named = [_unique_name(rng, before, obj) for obj in removed]
     anchor: ShapeInstance | None = None
     if kind == "recolour":
         text = f"make {named[0]} {added[0].colour}"
+    elif kind == "resize":
+        text = f"make {named[0]} {added[0].size}"
     elif kind == "reshape":
         text = f"turn {named[0]} into a {added[0].shape}"
     elif kind == "remove":
@@ -81,39 +88,38 @@ def write_instruction(rng: Rng, kind: str, before: Scene, after: Scene) -> tuple
     else:
         place, anchor = _cell_phrase(rng, before, added[0], removed, "to" if kind == "move" else "at")
         text = f"move {named[0]} {place}" if kind == "move" else f"add a {added[0].name} {place}"
-    mentioned = [*removed, *added] if anchor is None else [*removed, *added, anchor]
-    return text, any((obj.colour, obj.shape) in HELD_OUT_PAIRS for obj in mentioned)
+    return text, [*removed, *added] if anchor is None else [*removed, *added, anchor]
 
 
-def _random_edit(rng: Rng, kind: str, scene: Scene, max_objects: int) -> Scene | None:
+def _random_edit(rng: Rng, kind: str, scene: Scene, world: World[Any]) -> Scene | None:
     """The scene after a random edit of this kind; None where the scene does not allow one."""
-    free, colour, shape = free_cells(scene), choose(rng, list(COLOURS)), choose(rng, SHAPES)
+    free, (colour, shape, size) = free_cells(scene), random_name(rng, world.vocabulary)
     if kind == "add":
-        allowed = free and len(scene.objects) < max_objects
-        return replace_object(scene, None, place_object(choose(rng, free), colour, shape)) if allowed else None
+        allowed = free and len(scene.objects) < world.options.max_objects
+        return replace_object(scene, None, place_object(choose(rng, free), colour, shape, size)) if allowed else None
     old = choose(rng, scene.objects)
     if kind == "remove":
         return replace_object(scene, old)
     if kind == "recolour":
-        return replace_object(scene, old, ShapeInstance(old.row, old.column, colour, old.shape))
+        return replace_object(scene, old, replace(old, colour=colour))
     if kind == "reshape":
-        return replace_object(scene, old, ShapeInstance(old.row, old.column, old.colour, shape))
+        return replace_object(scene, old, replace(old, shape=shape))
+    if kind == "resize":
+        return replace_object(scene, old, replace(old, size=size))
     if kind == "move":
-        return replace_object(scene, old, place_object(choose(rng, free), old.colour, old.shape)) if free else None
-    other = choose(rng, scene.objects)
-    there = ShapeInstance(old.row, old.column, other.colour, other.shape)
-    return replace_object(
-        replace_object(scene, other, ShapeInstance(other.row, other.column, old.colour, old.shape)), old, there
-    )
+        moved = place_object(choose(rng, free), old.colour, old.shape, old.size) if free else None
+        return replace_object(scene, old, moved) if moved is not None else None
+    return swap_objects(scene, old, choose(rng, scene.objects))
 
 
 def _unique_name(rng: Rng, scene: Scene, obj: ShapeInstance) -> str:
     """A random unambiguous name of an object; by its cell only where there is no other."""
     names = []
-    for name, others in (
-        (obj.shape, scene.matching(obj.shape)),
-        (obj.name, scene.matching(obj.shape, obj.colour)),
-    ):
+    known: list[dict[str, Any]] = [{"shape": obj.shape}, {"shape": obj.shape, "colour": obj.colour}]
+    if obj.size:
+        known += [{**own, "size": obj.size} for own in known]
+    for own in known:
+        name, others = without_number(1, **{"colour": None, **own}), scene.matching(**own)
         if len(others) == 1:
             names.append(f"the {name}")
         elif len(others) == 2:

@@ -14,8 +14,11 @@ from motet.shapes.large import questions as large_questions
 from motet.shapes.large.vocabulary import NUMBERS
 from motet.shapes.prompts import CATEGORIES
 from motet.shapes.questions import KINDS
-from motet.shapes.tasks import PROMPTS, TASKS
 
+PROMPTS = "prompts"
+"""The task with a prompt, and an image with a question."""
+TASKS = ("reasoning", "layouts", "edits", "drafts")
+"""The other tasks, see `motet.shapes.tasks`. The position of a task seeds its rows: append, never reorder."""
 FRACTIONS = ("cot_fraction", "hard_fraction", "open_ended_fraction", "caption_fraction")
 """Options between 0 and 1."""
 TRAIN_SPLIT_OPTIONS = (*FRACTIONS, "cite_cells", "min_objects", "question_kinds", "categories")
@@ -107,6 +110,10 @@ class LargeOptions:
     """Kinds of the training questions, separated by spaces; repeat a kind to double its sampling weight."""
     categories: str = ", ".join(large_prompts.CATEGORIES)
     """Categories of the training prompts, separated by commas, in the same way."""
+    caption_fraction: float = 0.0
+    """Fraction of the training questions that request a caption, of scenes like those of questions and of prompts."""
+    task: str = PROMPTS
+    """Which rows: `prompts` (with questions), `reasoning`, `layouts`, `edits` or `drafts`; see `motet.shapes.tasks`."""
 
     @property
     def parsed_question_kinds(self) -> tuple[str, ...]:

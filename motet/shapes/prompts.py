@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from motet.shapes.large.vocabulary import NUMBERS
 from motet.shapes.scene import (
     COLOURS,
     HELD_OUT_COUNTS,
     HELD_OUT_PAIRS,
-    NUMBERS,
     RELATIONS,
     SHAPES,
     Scene,
@@ -43,10 +43,18 @@ def _group(count: int, shape: str, colour: str | None) -> dict[str, Any]:
     return {"count": count, "shape": shape, "colour": colour}
 
 
-def phrase(count: int, shape: str, colour: str | None) -> str:
-    """A group as text: `a red circle`, `two circles`."""
-    name = shape if count == 1 else plural(shape)
-    return f"{'a' if count == 1 else NUMBERS[count]} {colour} {name}".replace(" None ", " ")
+def phrase(count: int, shape: str | None, colour: str | None, size: str | None = None) -> str:
+    """A group as text: `a small red circle`, `two circles`; without a shape `an orange thing`."""
+    name = without_number(count, shape, colour, size)
+    if count == 1:
+        return f"an {name}" if name.startswith("orange") else f"a {name}"
+    return f"{NUMBERS[count]} {name}"
+
+
+def without_number(count: int, shape: str | None, colour: str | None, size: str | None = None) -> str:
+    """The same without a number or an article: `small red circle`, `circles`."""
+    name = shape or "thing"
+    return " ".join(word for word in (size, colour, name if count == 1 else plural(name)) if word)
 
 
 def sample_spec(rng: Rng, category: str, grid: int, max_count: int = 5) -> Spec:

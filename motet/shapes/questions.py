@@ -88,17 +88,17 @@ def caption_question(scene: Scene) -> Question:
 
 
 def caption(scene: Scene) -> str:
-    """A scene in the form of a prompt: `two red circles, a blue square and a black cross`, row by row.
+    """A scene in the form of a prompt: `two red circles, a blue square and a small black cross`, row by row.
 
     For two different objects it states their relation, along the direction in which they are further apart.
     """
-    groups = list(Counter((obj.colour, obj.shape) for obj in scene.objects).items())
+    groups = list(Counter((obj.shape, obj.colour, obj.size) for obj in scene.objects).items())
+    names = [phrase(count, *group) for group, count in groups]
     if len(scene.objects) == len(groups) == 2:
         one, other = scene.objects
         sideways = abs(one.column - other.column) >= abs(one.row - other.row)
         relation = next(r for r in RELATIONS if sideways == r.endswith(" of") and related(one, r, other))
-        return f"{phrase(1, one.shape, one.colour)} {relation} {phrase(1, other.shape, other.colour)}"
-    names = [phrase(count, shape, colour) for (colour, shape), count in groups]
+        return f"{names[0]} {relation} {names[1]}"
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else "nothing"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,26 @@ _SUPERSAMPLING = 8
 SCALES = {"": 1.0, "large": 1.0, "small": 0.6}
 """Size of an object relative to its cell."""
 
-VOCABULARIES = {"small": (small.SHAPES, tuple(small.COLOURS), ("",)), "large": (SHAPES, tuple(COLOURS), SIZES)}
-"""Shapes, colours and sizes of a world; every world has the objects of the `large` one at most."""
+
+class Vocabulary(NamedTuple):
+    """What the objects of a world may be; every world has those of the `large` one at most."""
+
+    shapes: tuple[str, ...]
+    colours: tuple[str, ...]
+    sizes: tuple[str, ...]
+    """One empty word where there is one size."""
+
+    @property
+    def has_sizes(self) -> bool:
+        """Whether objects differ in size."""
+        return len(self.sizes) > 1
+
+
+VOCABULARIES = {
+    "small": Vocabulary(small.SHAPES, tuple(small.COLOURS), ("",)),
+    "large": Vocabulary(SHAPES, tuple(COLOURS), SIZES),
+}
+"""By the name of the world."""
 
 
 def _inside(shape: str, x: Pixels, y: Pixels) -> NDArray[np.bool_]:

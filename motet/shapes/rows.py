@@ -1,27 +1,37 @@
-"""A row of a shapes world: a prompt with its target image, and an image with a question, for every scenario."""
+"""A row of a shapes world, of any task: deterministic by (seed, split, index)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from motet.shapes.prompts import Spec
-from motet.shapes.questions import Question, describe, solution
+import numpy as np
+
+from motet.shapes.base import World
+from motet.shapes.options import PROMPTS, TASKS
+from motet.shapes.questions import describe, solution
 from motet.shapes.render import render
-from motet.shapes.scene import Scene
+from motet.shapes.tasks import TASK_ROWS
 
 
-def make_row(
-    prompt: tuple[str, Spec], target: Scene, asked: tuple[Scene, Question], *, canvas: int, chain_of_thought: bool
-) -> dict[str, Any]:
-    """The columns of both worlds; images are `canvas` x `canvas` pixels."""
-    text, spec = prompt
-    scene, question = asked
+def make_row(world: World[Any], index: int) -> dict[str, Any]:
+    """A prompt with its target image, and an image with a question, so that one row serves every scenario.
+
+    Another `task` has columns of its own.
+    """
+    key = [world.seed, world.splits.index(world.split), index]
+    if world.options.task != PROMPTS:
+        number = 1 + TASKS.index(world.options.task)  # tasks do not share their random numbers
+        return TASK_ROWS[world.options.task](world, np.random.default_rng([*key, number]))
+    rng = np.random.default_rng(key)
+    (text, spec), (scene, question) = world.prompt(rng), world.question(rng)
+    chain_of_thought = bool(rng.random() < world.options.cot_fraction)
+    target = world.target(rng, spec)
     return {
         "prompt": text,
         "category": spec["category"],
         "spec": spec,
-        "target": render(target, canvas),
-        "image": render(scene, canvas),
+        "target": render(target, world.options.canvas),
+        "image": render(scene, world.options.canvas),
         "question": question.text,
         "options": list(question.options),
         "answer": question.answer,

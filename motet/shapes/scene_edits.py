@@ -1,53 +1,12 @@
-"""The world that a task of the shapes world samples its rows from, and edits of scenes."""
+"""Edits of scenes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import replace
 
-from motet.shapes.prompts import Rng, Spec
-from motet.shapes.scene import HELD_OUT_PAIRS, Scene, ShapeInstance
-
-
-@runtime_checkable
-class World(Protocol):
-    """Prompts, scenes and options of one split, as `motet.shapes.world.ShapesRows` provides them.
-
-    `options` are `motet.shapes.options.WorldOptions`.
-    """
-
-    split: str
-    options: Any
-
-    @property
-    def open_ended_fraction(self) -> float:
-        """Fraction of open-ended questions."""
-        ...
-
-    def prompt(self, rng: Rng) -> tuple[str, Spec]:
-        """A prompt that belongs to the split, and its spec."""
-        ...
-
-    def scene(self, rng: Rng) -> Scene:
-        """A random scene of any content."""
-        ...
-
-    def question_kind(self, rng: Rng) -> str:
-        """A random kind of question, with the weights of the options."""
-        ...
-
-    def belongs_to_split(self, *keys: str) -> bool:
-        """Whether all items with these keys belong to the split: an item is either for training or for validation."""
-        ...
-
-
-Task = Callable[[World, Rng], dict[str, Any]]
-"""Makes one row."""
-
-
-def contains_held_out_pair(scene: Scene) -> bool:
-    """Whether the scene contains a pair that training never names: a list of its objects would name it."""
-    return any((obj.colour, obj.shape) in HELD_OUT_PAIRS for obj in scene.objects)
+from motet.shapes.prompts import Rng, choose
+from motet.shapes.render import Vocabulary
+from motet.shapes.scene import Scene, ShapeInstance
 
 
 def free_cells(scene: Scene) -> list[tuple[int, int]]:
@@ -56,9 +15,22 @@ def free_cells(scene: Scene) -> list[tuple[int, int]]:
     return [(r, c) for r in range(scene.grid) for c in range(scene.grid) if (r, c) not in taken]
 
 
-def place_object(cell: tuple[int, int], colour: str, shape: str) -> ShapeInstance:
+def place_object(cell: tuple[int, int], colour: str, shape: str, size: str = "") -> ShapeInstance:
     """An object in a cell (row, column)."""
-    return ShapeInstance(cell[0], cell[1], colour, shape)
+    return ShapeInstance(cell[0], cell[1], colour, shape, size)
+
+
+def random_name(rng: Rng, vocabulary: Vocabulary) -> tuple[str, str, str]:
+    """Colour, shape and size of a random object; the size is empty where there is one."""
+    colour, shape = choose(rng, vocabulary.colours), choose(rng, vocabulary.shapes)
+    return colour, shape, choose(rng, vocabulary.sizes) if vocabulary.has_sizes else ""
+
+
+def swap_objects(scene: Scene, one: ShapeInstance, other: ShapeInstance) -> Scene:
+    """The scene with each of two objects in the other's cell."""
+    there = replace(one, row=other.row, column=other.column)
+    back = replace(other, row=one.row, column=one.column)
+    return replace_object(replace_object(scene, other, there), one, back)
 
 
 def replace_object(scene: Scene, old: ShapeInstance | None, *new: ShapeInstance) -> Scene:

@@ -112,7 +112,7 @@ def verify(parsed: ParsedImage, spec: Mapping[str, Any]) -> VerifierResult:
     partial = matched / max(sum(requested), num_filled, 1)
     missing = [
         relation
-        for first, relation, second in _relations(spec)
+        for first, relation, second in relations_of(spec)
         if not len(found[first]) == len(found[second]) == 1 or not related(found[first][0], relation, found[second][0])
     ]
     partial *= 0.5 if missing else 1.0
@@ -128,7 +128,7 @@ def verify(parsed: ParsedImage, spec: Mapping[str, Any]) -> VerifierResult:
     return VerifierResult(True, 1.0, "")
 
 
-def _relations(spec: Mapping[str, Any]) -> list[tuple[int, str, int]]:
+def relations_of(spec: Mapping[str, Any]) -> list[tuple[int, str, int]]:
     """Which group is in which relation to which; a spec of the small world has at most one, of its first group."""
     if spec.get("relation") is not None:
         return [(0, spec["relation"], 1)]
@@ -168,8 +168,8 @@ def verify_open(parsed: ParsedImage, spec: Mapping[str, Any]) -> VerifierResult:
 
 def layout_free_spec(scene: Scene) -> dict[str, Any]:
     """The spec of all images with the objects of this scene, in whatever cells."""
-    groups = Counter((obj.colour, obj.shape) for obj in scene.objects).items()
-    return {"groups": [{"count": count, "colour": colour, "shape": shape} for (colour, shape), count in groups]}
+    groups = Counter((obj.colour, obj.shape, obj.size) for obj in scene.objects).items()
+    return {"groups": [dict(zip(("colour", "shape", "size", "count"), (*name, n), strict=True)) for name, n in groups]}
 
 
 def compare(parsed: ParsedImage, wanted: Scene) -> VerifierResult:

@@ -12,7 +12,7 @@ from motet.core.trajectory import Sampling
 from motet.data import open_rows
 from motet.rewards import built_in_rewards, resolve_all
 from motet.scenarios import built_in_scenarios, resolve_scenario
-from motet.shapes.tasks import TASKS
+from motet.shapes.options import TASKS
 from motet.shapes.world import ShapesRows
 from motet.testing import FakePolicy
 from motet.training.advantages import check_reward_assignment

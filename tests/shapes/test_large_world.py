@@ -233,7 +233,9 @@ def test_sets_of():
     ("options", "problem"),
     [
         ({"world": "huge"}, "data.options.world='huge' is not a shapes world"),
-        ({"world": "large", "caption_fraction": 0.1}, "unknown key 'caption_fraction'"),
+        ({"world": "large", "cite_cells": True}, "unknown key 'cite_cells'"),
+        ({"world": "large", "caption_fraction": 2.0}, "must be between 0 and 1"),
+        ({"world": "large", "task": "edit"}, "task='edit'.*Did you mean 'edits'"),
         ({"world": "large", "max_objects": 9}, "max_objects=9 on a 4 x 4 grid"),
         ({"world": "large", "categories": "chains"}, "'chains'"),
         ({"world": "large", "grid": 2, "max_objects": 4}, "have no room there"),

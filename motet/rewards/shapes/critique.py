@@ -64,7 +64,7 @@ class Critique(ModelReward):
                 values.append(None)
                 continue
             answer = answer_of(said[-1:], self.answer_tags, "critique")
-            (parsed,) = parse_scenes([draft], int(wanted["grid"]))
+            (parsed,) = parse_scenes([draft], int(wanted["grid"]), wanted.get("world", "small"))
             values.append(
                 0.0 if answer is None else agreement(answer, find_mistakes(parsed, dict(wanted)), self.partial)
             )

@@ -9,10 +9,11 @@ there, `more` to `comparison`: more objects of the first kind than of the second
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from motet.shapes.large.vocabulary import COLOURS, NUMBERS, RELATIONS, SHAPES, SIZES, sets_of
-from motet.shapes.prompts import Rng, Spec, choose, plural
+from motet.shapes.large.vocabulary import COLOURS, NUMBERS, RELATIONS, SETS, SHAPES, SIZES, sets_of
+from motet.shapes.prompts import Rng, Spec, choose, phrase, without_number
 from motet.shapes.scene import Scene, ShapeInstance, related
 
 CATEGORIES = ("single", "counting", "counts", "attribution", "position", "chain", "comparison", "negation")
@@ -80,22 +81,13 @@ def sample_spec(rng: Rng, category: str, grid: int, max_objects: int = MAX_OBJEC
     return spec
 
 
-def phrase(count: int, shape: str | None, colour: str | None, size: str | None = None) -> str:
-    """A group as text: `a small red circle`, `two stars`, `orange things` (count 0: no number, plural)."""
-    name = shape or "thing"
-    number = "" if count == 0 else "an" if count == 1 and not size and colour == "orange" else NUMBERS[count]
-    number = "a" if number == "one" else number
-    words = (number, size, colour, name if count == 1 else plural(name))
-    return " ".join(word for word in words if word)
-
-
 def prompt_text(spec: Spec, opening: str = "") -> str:
     """The prompt as text, such as `a red circle left of a blue square that is above a small star`."""
     if spec["more"]:
-        first, second = (phrase(0, **group) for group in spec["more"])
+        first, second = (without_number(0, **group) for group in spec["more"])
         return f"{opening}more {first} than {second}"
     if spec["total"]:
-        return f"{opening}{NUMBERS[spec['total']]} things and no {phrase(1, **spec['absent']).split(' ', 1)[1]}"
+        return f"{opening}{NUMBERS[spec['total']]} things and no {without_number(1, **spec['absent'])}"
     names = [phrase(**group) for group in spec["groups"]]
     if not spec["relations"]:
         return opening + " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
@@ -113,9 +105,12 @@ def sets_named(spec: Spec) -> set[str]:
     )
 
 
-def sample_scene(rng: Rng, spec: Spec) -> Scene:
-    """A random scene that satisfies the spec; what the spec leaves open may be of any composition."""
-    wanted = _objects_wanted(rng, spec)
+def sample_scene(rng: Rng, spec: Spec, allowed: Collection[str] = tuple(SETS)) -> Scene:
+    """A random scene that satisfies the spec; what the spec leaves open is of the `allowed` sets, or of none.
+
+    The spec itself may name no other sets.
+    """
+    wanted = _objects_wanted(rng, spec, set(allowed))
     grid = spec["grid"]
     while True:
         cells = rng.choice(grid * grid, len(wanted), replace=False)
@@ -124,7 +119,7 @@ def sample_scene(rng: Rng, spec: Spec) -> Scene:
             return Scene(grid, tuple(sorted(objects)))
 
 
-def _objects_wanted(rng: Rng, spec: Spec) -> list[tuple[str, str, str]]:
+def _objects_wanted(rng: Rng, spec: Spec, allowed: set[str]) -> list[tuple[str, str, str]]:
     """(colour, shape, size) of every object, group by group."""
     groups = list(spec["groups"])
     if spec["more"]:
@@ -139,16 +134,23 @@ def _objects_wanted(rng: Rng, spec: Spec) -> list[tuple[str, str, str]]:
         colours = [colour for colour in COLOURS if colour != absent["colour"]]
     else:
         shapes, colours = list(SHAPES), list(COLOURS)
-    wanted = []
-    for group in groups:
+    return [name for group in groups for name in _objects_of(rng, group, colours, shapes, allowed)]
+
+
+def _objects_of(
+    rng: Rng, group: dict[str, Any], colours: Sequence[str], shapes: Sequence[str], allowed: set[str]
+) -> list[tuple[str, str, str]]:
+    """(colour, shape, size) of the objects of a group; what it leaves open is shared by all in half of the cases."""
+    while True:
         colour = choose(rng, colours) if rng.random() < 0.5 else None
         size = choose(rng, SIZES) if rng.random() < 0.5 else None
-        for _ in range(group["count"]):
-            wanted.append(
-                (
-                    group["colour"] or colour or choose(rng, colours),
-                    group["shape"] or choose(rng, shapes),
-                    group["size"] or size or choose(rng, SIZES),
-                )
+        objects = [
+            (
+                group["colour"] or colour or choose(rng, colours),
+                group["shape"] or choose(rng, shapes),
+                group["size"] or size or choose(rng, SIZES),
             )
-    return wanted
+            for _ in range(group["count"])
+        ]
+        if sets_of((colour, shape) for colour, shape, _ in objects) <= allowed:
+            return objects

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from motet.shapes.large.prompts import phrase
 from motet.shapes.large.vocabulary import COLOURS, NUMBERS, RELATIONS, SETS, SHAPES, SIZES, sets_of
-from motet.shapes.prompts import Rng, choose
+from motet.shapes.prompts import Rng, choose, phrase, without_number
 from motet.shapes.questions import LETTERS, Question
 from motet.shapes.scene import Scene, ShapeInstance, related
 
@@ -71,8 +70,8 @@ def _existence(rng: Rng, scene: Scene) -> Parts:
             size = choose(rng, SIZES)
     found = scene.matching(shape, colour, size)
     word, wrong = _yes_no(bool(found))
-    name = phrase(1, shape, colour, size)
-    return f"is there {name}?", word, wrong, f"{name.split(' ', 1)[1]} {_cells(found)}", ([(colour, shape)], [])
+    rationale = f"{without_number(1, shape, colour, size)} {_cells(found)}"
+    return f"is there {phrase(1, shape, colour, size)}?", word, wrong, rationale, ([(colour, shape)], [])
 
 
 def _negation(rng: Rng, scene: Scene) -> Parts:
@@ -82,7 +81,7 @@ def _negation(rng: Rng, scene: Scene) -> Parts:
     missing = [word for word in (SHAPES if by_shape else COLOURS) if word not in words]
     chosen = choose(rng, words if present or not missing else missing)
     shape, colour = (chosen, None) if by_shape else (None, chosen)
-    name = phrase(1, shape, colour).split(" ", 1)[1]
+    name = without_number(1, shape, colour)
     found = scene.matching(shape, colour)
     word, wrong = _yes_no(not found)
     return f"is there no {name}?", word, wrong, f"{name} {_cells(found)}", ([(colour, shape)], [])
@@ -91,7 +90,7 @@ def _negation(rng: Rng, scene: Scene) -> Parts:
 def _count(rng: Rng, scene: Scene) -> Parts:
     shape, colour, size = _kind_of_things(rng, scene)
     found = scene.matching(shape, colour, size)
-    number, name = len(found), phrase(0, shape, colour, size)
+    number, name = len(found), without_number(0, shape, colour, size)
     near = [NUMBERS[n] for n in range(max(0, number - 3), min(len(NUMBERS), number + 4)) if n != number]
     return f"how many {name}?", NUMBERS[number], near, f"{name} {_cells(found)}", ([(colour, shape)], [])
 
@@ -117,7 +116,7 @@ def _comparison(rng: Rng, scene: Scene) -> Parts | None:
     found = [scene.matching(*group) for group in groups]
     if len(found[0]) == len(found[1]) and rng.random() < 0.5:
         return None  # otherwise no would be the answer twice as often as yes
-    names = [phrase(0, *group) for group in groups]
+    names = [without_number(0, *group) for group in groups]
     word, wrong = _yes_no(len(found[0]) > len(found[1]))
     seen = [f"{name} {_cells(objects)}" for name, objects in zip(names, found, strict=True)]
     rationale = f"{seen[0]}, {seen[1]}, {NUMBERS[len(found[0])]} and {NUMBERS[len(found[1])]}"
@@ -138,7 +137,7 @@ def _attribute(rng: Rng, scene: Scene) -> Parts | None:
         return None
     words = {"colour": list(COLOURS), "shape": list(SHAPES), "size": list(SIZES)}[asked]
     word = getattr(obj, asked)
-    name = phrase(1, **known).split(" ", 1)[1]
+    name = without_number(1, **known)
     text = f"what {asked} is the {name}?"
     return text, word, [w for w in words if w != word], f"{obj.cell} {obj.name}", ([(obj.colour, obj.shape)], [])
 

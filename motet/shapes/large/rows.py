@@ -4,16 +4,19 @@ Splits: `train`; `test`, prompts and scenes that training does not have, of comp
 on; and the sets of `motet.shapes.large.vocabulary.SETS`, whose prompts and questions all name a composition that not
 every ability is trained on: `only_drawn`, `only_asked`, `held_out`. Training images may contain any composition where a
 prompt leaves it open, so that its image tokens are known.
+
+Each task has the sets of the abilities that it trains. Prompts may name those of PROMPT_SETS; questions, whether about
+an image or about a text, those of QUESTION_SETS. Captions, layouts, edits and drafts need both abilities, and they
+neither name nor show a composition that only one is trained on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
-from motet.core.errors import ConfigError
+from motet.shapes.base import World
 from motet.shapes.large.prompts import (
     CATEGORIES,
     FEW_SPECS,
@@ -34,46 +37,34 @@ from motet.shapes.large.vocabulary import (
     SPLITS,
     sets_of,
 )
-from motet.shapes.options import large_options
+from motet.shapes.options import PROMPTS, LargeOptions, large_options
 from motet.shapes.prompts import PHRASES, Rng, Spec, choose
-from motet.shapes.questions import Question, describe
-from motet.shapes.render import render
+from motet.shapes.questions import Question, caption_question, describe
+from motet.shapes.render import VOCABULARIES
 from motet.shapes.rows import make_row
 from motet.shapes.scene import Scene, ShapeInstance
-from motet.shapes.split import in_test_split
 
 
-class LargeRows:
+class LargeRows(World[LargeOptions]):
     """Rows of the large world; endless when `size` is None. Row i depends on (seed, split, i) alone."""
 
+    title = "the large shapes world"
+    vocabulary = VOCABULARIES["large"]
+    splits, kinds, hard_kinds = SPLITS, KINDS, HARD_KINDS
+    categories, hard_categories = CATEGORIES, HARD_CATEGORIES
+
     def __init__(self, split: str, seed: int, options: Mapping[str, Any], size: int | None = None) -> None:
-        if split not in SPLITS:
-            raise ConfigError(
-                f"data.split={split!r} is not a split of the large shapes world.",
-                fix=f"use one of: {', '.join(SPLITS)}.",
-            )
-        self.split, self.seed, self.size = split, seed, size
-        self.options = large_options(options)
-        trains = split == "train"  # evaluation uses the uniform distribution
-        self._hard = self.options.hard_fraction if trains else 0.0
-        self._kinds = self.options.parsed_question_kinds if trains else KINDS
-        self._hard_kinds = tuple(kind for kind in self._kinds if kind in HARD_KINDS) or self._kinds
-        self._categories = self.options.parsed_categories if trains else CATEGORIES
-        self._hard_categories = tuple(c for c in self._categories if c in HARD_CATEGORIES) or self._categories
-        self._open_ended = self.options.open_ended_fraction if trains else 0.5
-        render(Scene(self.options.grid, ()), self.options.canvas)  # rejects an impossible canvas now, not at row 0
+        super().__init__(split, seed, large_options(options), size)
+        self._both = PROMPT_SETS[split] & QUESTION_SETS[split]
+        draws = self.options.task == PROMPTS
+        self._prompt_sets = PROMPT_SETS[split] if draws else self._both
+        self._target_sets = set(SETS) if draws else self._both
 
     def row(self, index: int) -> dict[str, Any]:
-        """A prompt with its target image, and an image with a question, so that one row serves every scenario."""
-        rng = np.random.default_rng([self.seed, SPLITS.index(self.split), index])
-        prompt, asked = self.prompt(rng), self._question(rng)
-        chain_of_thought = bool(rng.random() < self.options.cot_fraction)
-        target = sample_scene(rng, prompt[1])
-        return make_row(prompt, target, asked, canvas=self.options.canvas, chain_of_thought=chain_of_thought)
+        return make_row(self, index)
 
     def prompt(self, rng: Rng) -> tuple[str, Spec]:
-        """A prompt that belongs to the split, and its spec."""
-        category = choose(rng, self._hard_categories if rng.random() < self._hard else self._categories)
+        category = self.category(rng)
         while True:
             spec = sample_spec(rng, category, self.options.grid, self.options.max_objects)
             text = prompt_text(spec, choose(rng, PHRASES))
@@ -81,22 +72,23 @@ class LargeRows:
             if self.split in SETS:
                 if named == {self.split}:
                     return text, spec
-            elif named <= PROMPT_SETS[self.split] and self._is_ours(
+            elif named <= self._prompt_sets and self.belongs_to_split(
                 text if category in FEW_SPECS else prompt_text(spec)
             ):
                 return text, spec
 
-    def _is_ours(self, key: str) -> bool:
-        return in_test_split(key) == (self.split != "train")
+    def target(self, rng: Rng, spec: Spec) -> Scene:
+        return sample_scene(rng, spec, self._target_sets)
 
-    def _question(self, rng: Rng) -> tuple[Scene, Question]:
-        allowed = QUESTION_SETS[self.split]
-        kind = choose(rng, self._hard_kinds if rng.random() < self._hard else self._kinds)
+    def question(self, rng: Rng) -> tuple[Scene, Question]:
+        if self.wants_caption(rng):
+            return self._caption(rng)
+        allowed, kind = QUESTION_SETS[self.split], self.question_kind(rng)
         while True:
-            scene = self.scene(rng)
-            if not self._is_ours(describe(scene)):
+            scene = self._scene(rng, allowed)
+            if not self.belongs_to_split(describe(scene)):
                 continue
-            asked = sample_question(rng, scene, kind, self._open_ended, allowed)
+            asked = sample_question(rng, scene, kind, self.open_ended_fraction, allowed)
             if asked is None:
                 continue
             question, names = asked
@@ -104,26 +96,63 @@ class LargeRows:
             if named == {self.split} if self.split in SETS else named <= allowed:
                 return scene, question
 
+    def text_question(self, rng: Rng) -> tuple[Scene, Question]:
+        return self.question(rng)
+
+    def _caption(self, rng: Rng) -> tuple[Scene, Question]:
+        """The request for a caption, half of them of scenes like those of prompts."""
+        as_prompt = rng.random() < 0.5
+        while True:
+            scene = self.scene(rng)
+            if as_prompt:
+                spec = sample_spec(rng, choose(rng, CATEGORIES), self.options.grid, self.options.max_objects)
+                if not sets_named(spec) <= self._both:
+                    continue
+                scene = sample_scene(rng, spec, self._both)
+            if self.belongs_to_split(describe(scene)):
+                return scene, caption_question(scene)
+
     def scene(self, rng: Rng) -> Scene:
-        """A random scene whose objects belong to the sets that questions of the split may name, as solutions list them.
+        return self._scene(rng, self._both)
+
+    def _scene(self, rng: Rng, allowed: Collection[str]) -> Scene:
+        """A random scene of objects that belong to no sets but the allowed ones.
 
         Three quarters of the scenes take their colours from a few, so that objects have much in common.
         """
-        grid, allowed = self.options.grid, QUESTION_SETS[self.split]
+        grid = self.options.grid
         count = int(rng.integers(self.options.min_objects, self.options.max_objects + 1))
         colours, shapes = list(COLOURS), list(SHAPES)
         if rng.random() < 0.75:
             colours = [str(colour) for colour in rng.permutation(colours)[: int(rng.integers(2, 5))]]
             shapes = [str(shape) for shape in rng.permutation(shapes)[: int(rng.integers(2, 5))]]
-        pairs = [(c, s) for c in colours for s in shapes if sets_of([(c, s)]) <= allowed]
-        if not pairs:
-            pairs = [(c, s) for c in COLOURS for s in SHAPES if sets_of([(c, s)]) <= allowed]
+        known = _pairs(frozenset(allowed))
+        pairs = [(c, s) for c in colours for s in shapes if (c, s) in known] or list(known)
         cells = sorted(int(cell) for cell in rng.choice(grid * grid, count, replace=False))
         return Scene(
             grid, tuple(ShapeInstance(c // grid, c % grid, *choose(rng, pairs), size=choose(rng, SIZES)) for c in cells)
         )
 
-    def __len__(self) -> int:
-        if self.size is None:
-            raise TypeError("the shapes world is endless; give data.size for a finite one")
-        return self.size
+    def may_list(self, scene: Scene) -> bool:
+        return _sets(scene.objects) <= self._both
+
+    def may_count(self, scene: Scene) -> bool:
+        """No set of the large world holds out a number of objects."""
+        return True
+
+    def may_show_edit(self, before: Scene, after: Scene) -> bool:
+        shown = describe(before), describe(after)
+        return self.may_list(before) and self.may_list(after) and self.belongs_to_split(*shown)
+
+    def may_instruct(self, there: Sequence[ShapeInstance], back: Sequence[ShapeInstance]) -> bool:
+        return self.split not in SETS or self.split in _sets(there)
+
+
+@lru_cache
+def _pairs(allowed: frozenset[str]) -> dict[tuple[str, str], None]:
+    """Pairs of a colour and a shape that belong to no sets but the allowed ones, in order."""
+    return {(c, s): None for c in COLOURS for s in SHAPES if sets_of([(c, s)]) <= allowed}
+
+
+def _sets(objects: Sequence[ShapeInstance]) -> set[str]:
+    return sets_of((obj.colour, obj.shape) for obj in objects)

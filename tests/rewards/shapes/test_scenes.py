@@ -133,7 +133,7 @@ def test_images_of_another_size_and_grid():
     ask["completions"] = [acted(edit=row["edited"])]
     assert bound("edit_shapes", {"edit": "image"}, grid=2)(**ask) == [1.0]
     with pytest.raises(
-        DataError, match="column 'edited' is not an image of the shapes world with 4 x 4 cells"
+        DataError, match="column 'edited' is not an image of the small shapes world with 4 x 4 cells"
     ) as caught:
         bound("edit_shapes", {"edit": "image"})(**ask)
     assert "rewards.options.grid" in caught.value.fix
