@@ -10,10 +10,11 @@ from markupsafe import Markup
 
 from motet.numerics.statistics import paired_interval
 from motet.report.evaluation_results import Measured, measured
-from motet.report.html.plot import number
+from motet.report.html.plot import number, ticks
 from motet.report.html.read import RunData
 
 _WIDTH, _HEIGHT, _PAD = 150, 22, 8
+_TICKS = 3
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,15 @@ class Row:
     plot: Markup
 
 
-def evaluation_rows(runs: Sequence[RunData]) -> list[Row]:
+@dataclass(frozen=True)
+class EvaluationTable:
+    """The rows of the table, and the axis of their interval plots: empty where none has one."""
+
+    rows: list[Row]
+    axis: Markup
+
+
+def evaluation_table(runs: Sequence[RunData]) -> EvaluationTable:
     """One row per category, reward or metric that any of the runs has."""
     tables = [(dict(measured(run.before)), dict(measured(run.after))) for run in runs]
     labels = list(dict.fromkeys(label for both in tables for table in both for label in table))
@@ -39,7 +48,7 @@ def evaluation_rows(runs: Sequence[RunData]) -> list[Row]:
             continue  # side by side, what no run has finished
         plot = _interval_plot(pairs[0], low, high) if len(runs) == 1 and percent else Markup("")
         rows.append(Row(label, tuple(_cells(*pair, percent) for pair in pairs), plot))
-    return rows
+    return EvaluationTable(rows, _axis(low, high) if any(row.plot for row in rows) else Markup(""))
 
 
 def _cells(before: Measured | None, after: Measured | None, percent: bool) -> tuple[str, str, str, str, str]:
@@ -97,13 +106,13 @@ def _interval_plot(pair: tuple[Measured | None, Measured | None], low: float, hi
     """Before and after as two dots with their intervals, on the scale of the whole table."""
 
     def x(value: float) -> float:
-        return _PAD + (_WIDTH - 2 * _PAD) * (min(max(value, low), high) - low) / ((high - low) or 1)
+        return _place(value, low, high)
 
     line, dot = (
         Markup('<line class="{}" x1="{:.1f}" y1="{}" x2="{:.1f}" y2="{}"/>'),
         Markup('<circle class="{}" cx="{:.1f}" cy="{}" r="3.4"/>'),
     )
-    parts = [line.format("grid", _PAD, _HEIGHT / 2, _WIDTH - _PAD, _HEIGHT / 2)]
+    parts = [line.format("grid", x(value), 0, x(value), _HEIGHT) for value in ticks(low, high, _TICKS)]
     for name, y, one in zip(("was", "now"), (7, 15), pair, strict=True):
         if one is not None and one.mean is not None:
             if one.half is not None and math.isfinite(one.half):
@@ -112,3 +121,24 @@ def _interval_plot(pair: tuple[Measured | None, Measured | None], low: float, hi
     return Markup('<svg class="range" viewBox="0 0 {} {}" aria-hidden="true">{}</svg>').format(
         _WIDTH, _HEIGHT, Markup("").join(parts)
     )
+
+
+def _axis(low: float, high: float) -> Markup:
+    """The scale of the interval plots: ticks with per cents."""
+    text = Markup('<text class="tick" x="{:.1f}" y="11" text-anchor="{}">{}</text>')
+    line = Markup('<line class="axis" x1="{0:.1f}" y1="15" x2="{0:.1f}" y2="{1}"/>')
+    parts: list[Markup] = []
+    values = ticks(low, high, _TICKS)
+    for value in values:
+        x = _place(value, low, high)
+        anchor = "start" if x < 2 * _PAD else "end" if x > _WIDTH - 2 * _PAD else "middle"
+        label = number(100 * value) + (" %" if value == values[-1] else "")
+        parts += [text.format(x, anchor, label), line.format(x, _HEIGHT)]
+    return Markup('<svg class="range" viewBox="0 0 {} {}" role="img" aria-label="scale in per cent">{}</svg>').format(
+        _WIDTH, _HEIGHT, Markup("").join(parts)
+    )
+
+
+def _place(value: float, low: float, high: float) -> float:
+    """A value in pixels."""
+    return _PAD + (_WIDTH - 2 * _PAD) * (min(max(value, low), high) - low) / ((high - low) or 1)

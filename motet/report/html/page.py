@@ -19,7 +19,7 @@ from markupsafe import Markup
 from motet.core.printable import printable, without_passwords
 from motet.report.html.curves import TOTAL, Phase, make_curves, phases_of
 from motet.report.html.differences import recipe_differences
-from motet.report.html.evaluation import evaluation_rows
+from motet.report.html.evaluation import evaluation_table
 from motet.report.html.page_images import PageImage, PageImages, evenly
 from motet.report.html.plot import number
 from motet.report.html.read import RunData
@@ -74,7 +74,7 @@ def render(runs: Sequence[RunData], *, title: str = "") -> str:
             runs=views,
             facts=list(dict.fromkeys(label for view in views for label, _ in view.facts)),
             curves=make_curves(runs),
-            evaluation=evaluation_rows(runs),
+            evaluation=evaluation_table(runs),
             items=_items(runs),
             differences=recipe_differences([run.recipe for run in runs], _without_secrets),
             suites=sorted({run.suite for run in runs if run.before or run.after}),
