@@ -83,7 +83,9 @@ class EasyVqaSuite(Suite):
             settings.progress(done, done)
         metrics = {skill: part["overall"]["accuracy"] for skill, part in table.items()}
         metrics |= {f"{skill}_greedy": part["overall"]["greedy"] for skill, part in table.items()}
-        return SuiteResult(table, metrics, shown[:MAX_SAMPLES])
+        halves = {skill: part["overall"]["interval"] for skill, part in table.items()}
+        intervals = {skill: half for skill, half in halves.items() if half is not None}
+        return SuiteResult(table, metrics, shown[:MAX_SAMPLES], intervals)
 
     def show(self, tables: Mapping[str, Mapping[str, Any]]) -> Table:
         """Accuracies by type of question and by shape, with 95% intervals; that of the change is paired by item."""

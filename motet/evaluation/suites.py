@@ -21,6 +21,7 @@ from motet.evaluation.image_benchmarks.wise import WiseSuite
 from motet.evaluation.lmms_eval.suite import LmmsSuite
 from motet.evaluation.rewards_suite import evaluate_tracks
 from motet.evaluation.shapes_suite import evaluate_shapes
+from motet.numerics.statistics import item_interval
 from motet.report.tables import rewards_table, suite_table
 from motet.training.setup import sampling_params
 from motet.training.suites import Suite, SuiteResult, SuiteSettings
@@ -60,7 +61,9 @@ class ShapesSuite(Suite):
             for suffix, part in (("", table), ("_greedy", table["greedy"]))
             for skill in ("draw", "answer")
         }
-        return SuiteResult(table, metrics, [(s.image, s.prompt, s.correct) for s in result.samples])
+        intervals = {skill: item_interval(table["by_item"][skill]["overall"])[1] for skill in ("draw", "answer")}
+        samples = [(s.image, s.prompt, s.correct) for s in result.samples]
+        return SuiteResult(table, metrics, samples, intervals)
 
     def show(self, tables: Mapping[str, Mapping[str, Any]]) -> Table:
         """Accuracies by category; the title says of how many items."""
@@ -96,13 +99,16 @@ class RewardsSuite(Suite):
             config = recipe.eval.model_copy(update={**few, "minutes": None})
             setup = replace(setup, recipe=recipe.model_copy(update={"eval": config}))
         result = evaluate_tracks(setup, settings.progress, settings.same_items_as)
-        metrics: dict[str, float] = {}
+        metrics, intervals = dict[str, float](), dict[str, float]()
         for track, rewards in result.table.items():
             prefix = f"{track}/" if recipe.tracks else ""
             for name, own in rewards.items():
                 known = {f"{prefix}{name}": own["mean"], f"{prefix}{name}_greedy": own["greedy"]}
                 metrics |= {key: value for key, value in known.items() if value is not None}
-        return SuiteResult(result.table, metrics, [(s.image, s.prompt, s.correct) for s in result.samples])
+                if own["interval"] is not None:
+                    intervals[f"{prefix}{name}"] = own["interval"]
+        samples = [(s.image, s.prompt, s.correct) for s in result.samples]
+        return SuiteResult(result.table, metrics, samples, intervals)
 
     def show(self, tables: Mapping[str, Mapping[str, Any]]) -> Table:
         """Mean rewards with intervals."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import warnings
 from collections.abc import Mapping
@@ -93,7 +94,9 @@ def print_table(context: RunContext, tables: Mapping[str, dict[str, Any] | None]
 
 
 def eval_metrics(result: SuiteResult) -> dict[str, float]:
-    return {f"eval/{name}": value for name, value in result.metrics.items()}
+    """`eval/NAME` of every metric, and `eval/NAME/interval` of those whose interval over items is known."""
+    intervals = {f"eval/{name}/interval": half for name, half in result.intervals.items() if math.isfinite(half)}
+    return {**{f"eval/{name}": value for name, value in result.metrics.items()}, **intervals}
 
 
 def make_summary(

@@ -99,8 +99,9 @@ def _rewards(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
 
 def _eval_metrics(metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
     for key, value in metrics.items():
-        if key.startswith("eval/"):
-            yield key, f"{value:.3f}"
+        if key.startswith("eval/") and not key.endswith("/interval"):
+            half = metrics.get(f"{key}/interval")
+            yield key, f"{value:.3f}" + ("" if half is None else f" \u00b1 {half:.3f}")
 
 
 class _FittingLine:
@@ -129,15 +130,17 @@ class _MetricsColumn(ProgressColumn):
 
 
 class _TimeLeftColumn(TimeRemainingColumn):
-    """The time left; after the time limit of training, that no step follows the one that goes on."""
+    """The time left, at most until the time limit of training; after it, that no step follows the one that goes on."""
 
     def __init__(self, seconds_left: Callable[[], float]) -> None:
         super().__init__()
         self.seconds_left = seconds_left
 
     def render(self, task: Task) -> Text:
-        over = self.seconds_left() <= 0 and not task.finished
-        return Text("last step", style="progress.remaining") if over else super().render(task)
+        limit = self.seconds_left()
+        if task.finished or limit > (task.time_remaining or 0.0) > 0 or math.isinf(limit):
+            return super().render(task)
+        return Text("last step" if limit <= 0 else format_seconds(limit), style="progress.remaining")
 
 
 class _RateColumn(ProgressColumn):
@@ -183,7 +186,8 @@ class _Phase:
         counted = [f"{self.name} {self.done}/{self.total}", format_rate(rate)]
         if self.done >= self.total:
             return counted
-        return [*counted, over or f"{format_seconds((self.total - self.done) / rate)} left"]
+        left = min((self.total - self.done) / rate, seconds_left)
+        return [*counted, over or f"{format_seconds(left)} left"]
 
 
 class ProgressBar(Callback):

@@ -59,6 +59,8 @@ class SuiteResult:
     metrics: dict[str, float]
     samples: Sequence[tuple[Image.Image, str, bool]] = field(default=())
     """Generated images with their prompts, and whether each is correct."""
+    intervals: Mapping[str, float] = field(default_factory=dict)
+    """Half-widths of the 95 % intervals over items of those metrics that have one."""
 
 
 class Suite:

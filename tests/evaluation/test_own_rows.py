@@ -208,9 +208,9 @@ def test_stages_share_rewards_with_an_sft_stage(tiny_checkpoint, capsys, tmp_pat
 @pytest.mark.parametrize("suite", ["rewards", "shapes"])
 def test_periodic_evaluation_does_not_change_training(tiny_checkpoint, tmp_path, suite, monkeypatch):
     quick = {"draw": {"overall": 0.5}, "answer": {"overall": 0.5}}
-    outcome = type(
-        "SuiteResult", (), {"table": quick | {"greedy": quick, "items": {"test": 1, "held_out": 1}}, "samples": []}
-    )()
+    table = quick | {"greedy": quick, "items": {"test": 2, "held_out": 1}}
+    table["by_item"] = {skill: {"overall": [0.25, 0.75]} for skill in quick}
+    outcome = type("SuiteResult", (), {"table": table, "samples": []})()
     monkeypatch.setattr("motet.evaluation.suites.evaluate_shapes", lambda *_, **__: outcome)
     monkeypatch.setattr("motet.evaluation.suites.suite_table", lambda *_: Table())
     for name, every in (("plain", None), ("looked", 2)):
@@ -220,7 +220,7 @@ def test_periodic_evaluation_does_not_change_training(tiny_checkpoint, tmp_path,
     extra = [sorted(key for key in line if key.startswith("eval/")) for line in looked]
     assert extra[0] == extra[2] == [] and extra[1] == extra[3]
     names = {"rewards": "eval/reddish", "shapes": "eval/draw"}
-    assert {names[suite], f"{names[suite]}_greedy"} <= set(extra[1])
+    assert {names[suite], f"{names[suite]}_greedy", f"{names[suite]}/interval"} <= set(extra[1])
     assert [{k: v for k, v in line.items() if not k.startswith("eval/")} for line in looked] == plain
 
 

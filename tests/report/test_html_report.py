@@ -139,6 +139,27 @@ def test_rewards_without_spread_have_no_band(tmp_path):
     assert "step 1\n1 ± 0.098step 2\n1step 3\n1" in page.text
 
 
+def test_evaluations_during_training_have_a_band(tmp_path):
+    metrics = "".join(
+        json.dumps({"step": n, "eval/draw": 0.5, "eval/draw/interval": 0.25 / (n + 1), "eval/draw_greedy": 1.0}) + "\n"
+        for n in range(2)
+    )
+    page = report(write_run(tmp_path / "run", metrics_dot_jsonl=metrics), out=tmp_path / "report.html")
+    assert "step 1\n0.5 ± 0.25step 2\n0.5 ± 0.125" in page.text and "step 1\n1step 2\n1" in page.text
+    assert "band: 95 % interval over items" in page.text and "eval/draw/interval" not in page.text
+    assert sum(attributes.get("class") == "band s0 d0" for tag, attributes in page.elements if tag == "polygon") == 1
+
+
+def test_the_dots_of_the_evaluation_have_an_axis(tmp_path):
+    html = write_report([write_run(tmp_path / "run")], tmp_path / "report.html").read_text("utf-8")
+    (axis,) = re.findall(r'<svg class="range"[^>]*aria-label="scale in per cent">(.*?)</svg>', html)
+    places = {label: x for x, label in re.findall(r'<text class="tick" x="([\d.]+)"[^>]*>([^<]*)</text>', axis)}
+    assert list(places) == ["40", "60", "80 %"]  # of intervals from 30 to 80 %
+    (row,) = re.findall(r'<svg class="range" viewBox="0 0 150 22" aria-hidden="true">(.*?)</svg>', html)
+    assert float(re.findall(r'<circle class="was" cx="([\d.]+)"', row)[0]) == float(places["40"])
+    assert re.findall(r'<line class="grid" x1="([\d.]+)"', row) == list(places.values())
+
+
 def test_worst_rollouts_have_a_lower_reward_than_the_best(tmp_path):
     folder = write_run(tmp_path / "run")
     step = folder / "rollouts" / "step_000002.json"

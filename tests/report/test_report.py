@@ -152,6 +152,8 @@ def test_image_grids(tmp_path):
 def test_describe_shows_the_main_metrics():
     metrics = {"reward": 0.5, "rewards/a/mean": 0.25, "text/entropy": 1.5, "failures": 0.0, "eval/draw": 0.75, "x": 1.0}
     assert describe(metrics) == ["reward 0.500", "a 0.250", "eval/draw 0.750", "ent text 1.50"]
+    metrics["eval/draw/interval"] = 0.0512
+    assert describe(metrics) == ["reward 0.500", "a 0.250", "eval/draw 0.750 ± 0.051", "ent text 1.50"]
     assert describe({"failures": 2.0}) == ["failed 2"] and describe({"skipped": 1.0}) == ["skipped 1"]
 
 
@@ -258,7 +260,7 @@ def test_after_the_time_limit_the_step_that_goes_on_is_the_last(monkeypatch):
     clock, text = Clock(monkeypatch), io.StringIO()
     bar, start = ProgressBar(Console(file=text, width=60)), clock.now
     bar._ended.wait = lambda seconds: next(ticks)  # the ticker's seconds
-    bar.steps, bar.seconds_left = lambda: 3, lambda: start + 120.0 - clock.now
+    bar.steps, bar.seconds_left = lambda: 9 if clock.now == start + 40.0 else 3, lambda: start + 120.0 - clock.now
     bar.phase("train")
 
     def seconds():
@@ -278,8 +280,8 @@ def test_after_the_time_limit_the_step_that_goes_on_is_the_last(monkeypatch):
     ticks = seconds()
     bar._tick()
     assert lines_of(text) == [
-        "train 1/3  0.025/s  1:20 left",
-        "train 2/3  0.02/s  0:50 left",
+        "train 1/9  0.025/s  1:20 left",  # not the 5:20 that eight steps would take
+        "train 2/3  0.02/s  0:20 left",
         "train 2/3  0.0125/s  0:40 over run.minutes, this step is the last",
         "train 3/3  0.0167/s",
         "evaluate: 0:10 so far",
@@ -342,7 +344,12 @@ def test_a_terminal_names_the_last_step_after_the_time_limit():
         bar.seconds_left = lambda: -1.0
         bar.on_step_end(120, {})
 
+    def near(bar):
+        bar.seconds_left = lambda: 83.0
+        bar.on_step_end(120, {})
+
     assert " 120/420  last step" in last_lines(80, over)[0]
+    assert " 120/420  1:23" in last_lines(80, near)[0]
 
 
 def test_progress_on_a_terminal_keeps_bar_count_and_time():

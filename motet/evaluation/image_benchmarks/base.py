@@ -125,16 +125,18 @@ class ImageBenchmark(Suite):
             settings.progress(start + len(batch), len(numbers))
         table = summarize(sorted(scored, key=lambda one: one[0]), self.weights(prompts))
         self._warn_of_unscored(table)
-        return SuiteResult(table, self._metrics(table), samples[:MAX_SAMPLES])
+        metrics, intervals = (self._by_metric(table, value) for value in ("mean", "interval"))
+        return SuiteResult(table, metrics, samples[:MAX_SAMPLES], intervals)
 
     def show(self, tables: Mapping[str, Mapping[str, Any]]) -> Table:
         """The overall score and those of its groups."""
         return benchmark_table(tables, self.title)
 
-    def _metrics(self, table: Mapping[str, Any]) -> dict[str, float]:
-        means = {self.name: table["overall"]["mean"]}
-        means |= {f"{self.name}/{group}": entry["mean"] for group, entry in table["groups"].items()}
-        return {name: mean for name, mean in means.items() if mean is not None}
+    def _by_metric(self, table: Mapping[str, Any], value: str) -> dict[str, float]:
+        """A value of the overall score and of its groups, by name of the metric."""
+        entries = {self.name: table["overall"]}
+        entries |= {f"{self.name}/{group}": entry for group, entry in table["groups"].items()}
+        return {name: entry[value] for name, entry in entries.items() if entry[value] is not None}
 
     def _warn_of_unscored(self, table: Mapping[str, Any]) -> None:
         if unscored := table["unscored"]:

@@ -18,8 +18,9 @@ _MAIN = re.compile(
     r"|frac_truncated|failures|(?:text|image|denoising|[^/]+)/(?:kl|entropy|clip_fraction|nll|train_rollout_logprob_diff)"
 )
 _SYSTEM = re.compile(r"images_per_second|step_time|memory/.+")
-_HIDDEN = re.compile(r"step|seconds|time/.+|.*/std")
+_HIDDEN = re.compile(r"step|seconds|time/.+|.*/std|eval/.+/interval")
 INTERVAL_NOTE = "band: 95 % interval of the step's mean, its groups taken as independent"
+EVAL_INTERVAL_NOTE = "band: 95 % interval over items"
 MEANINGS = (
     (r"frac_reward_zero_std", "share of groups whose generations all got the same reward: no gradient from them"),
     (r"completion_length/mean", "tokens of a text"),
@@ -105,7 +106,8 @@ def _charts(runs: Sequence[RunData], keys: Iterable[str]) -> list[Chart]:
     for key in keys:
         series = [Series(run.label, _points(run, key), n) for n, run in enumerate(runs)]
         has_band = any(half is not None for one in series for _, _, half in one.points)
-        chart = line_chart(_title(key), series, INTERVAL_NOTE if has_band else _meaning(key, runs))
+        note = EVAL_INTERVAL_NOTE if key.startswith("eval/") else INTERVAL_NOTE
+        chart = line_chart(_title(key), series, note if has_band else _meaning(key, runs))
         if chart.svg:
             charts.append(chart)
     return charts
@@ -132,7 +134,8 @@ def _points(run: RunData, key: str) -> list[tuple[float, float, float | None]]:
     for line in run.metrics:
         value = _value(line, key)
         if value is not None:
-            points.append((float(line["step"] + 1), value, _half_width(line, key, match["track"]) if match else None))
+            half = _half_width(line, key, match["track"]) if match else _value(line, f"{key}/interval")
+            points.append((float(line["step"] + 1), value, half))
     return points
 
 

@@ -61,11 +61,12 @@ class BestCheckpoint(Callback):
 
     def on_step_end(self, step: int, metrics: Metrics) -> None:
         value = metrics.get(self.metric)
-        if value is None and any(name.startswith("eval/") for name in metrics):
+        evaluated = [name for name in sorted(metrics) if name.startswith("eval/") and not name.endswith("/interval")]
+        if value is None and evaluated:
             raise ConfigError(
                 f"run.callbacks: {self.name!r} compares {self.metric!r}, which is not a metric of the step."
                 f"{did_you_mean(self.metric, metrics)}",
-                fix=f"name one of {', '.join(sorted(name for name in metrics if name.startswith('eval/')))}.",
+                fix=f"name one of {', '.join(evaluated)}.",
             )
         best = -math.inf if self._found is None else self.sign * self._found[1]
         better = value is not None and self.sign * value > best
