@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -288,7 +289,11 @@ class Server(uvicorn.Server):
         self._interrupted = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop. asyncio may take the SIGINT that uvicorn raises again for a cancellation of what has ended."""
+        """Stop. asyncio may take the SIGINT that uvicorn raises again for a cancellation of what has ended.
+
+        From here on uvicorn logs nothing: requests that last longer than `grace` are cancelled, which is no error.
+        """
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._interrupted = self._interrupted or sig == signal.SIGINT
         super().handle_exit(sig, frame)
 

@@ -117,9 +117,12 @@ class GenerationQueue:
     def _perform(self, batch: Sequence[Job]) -> None:
         owners = [(job, place) for job in batch for place in range(len(job.requests))]
 
-        def on_tokens(sequence: int, ids: Tensor) -> None:
+        def check() -> None:
             if self._stopping or all(job.abandoned for job in batch):
                 raise _Abandoned
+
+        def on_tokens(sequence: int, ids: Tensor) -> None:
+            check()
             job, place = owners[sequence]
             if job.on_tokens is not None:
                 job.on_tokens(place, ids)
@@ -127,7 +130,7 @@ class GenerationQueue:
         try:
             if all(job.abandoned for job in batch):
                 raise _Abandoned
-            with listen_to_tokens(on_tokens):
+            with listen_to_tokens(on_tokens, check):
                 acts = iter(self.policy.act([request for job in batch for request in job.requests], batch[0].sampling))
             for job in batch:
                 job.future.set_result([next(acts) for _ in job.requests])

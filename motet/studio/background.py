@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-Report = Callable[[Any], None]
-"""Takes an intermediate result."""
+SECONDS_WITHOUT_RESULT = 1.0
+"""How long an iterator waits for a result: whoever reads it can only close it in between."""
 
 
-def while_running(work: Callable[[Callable[[T], None]], T]) -> Iterator[T]:
+class Report:
+    """Takes intermediate results of work, and ends it when nobody waits for it."""
+
+    def __init__(self) -> None:
+        self.results: SimpleQueue[tuple[str, Any]] = SimpleQueue()
+        self.abandoned = threading.Event()
+
+    def __call__(self, result: Any) -> None:
+        """Report an intermediate result. Raises Abandoned when nobody waits for it."""
+        self.check()
+        self.results.put(("reported", result))
+
+    def check(self) -> None:
+        """Raise Abandoned when nobody waits for the work."""
+        if self.abandoned.is_set():
+            raise Abandoned
+
+
+def while_running(work: Callable[[Report], T]) -> Iterator[T | None]:
     """Call `work(report)` on a thread; yields what it reports, the newest where there are several, then its result.
 
-    Raises what `work` raises. If the iterator is closed early, `report` raises `Abandoned`, which ends a generation.
+    Yields None every second without any, so that the iterator can be closed. Raises what `work` raises. After it is
+    closed, `report` and `report.check` raise Abandoned, which ends a generation.
     """
-    results: SimpleQueue[tuple[str, Any]] = SimpleQueue()
-    abandoned = threading.Event()
-
-    def report(result: T) -> None:
-        if abandoned.is_set():
-            raise Abandoned
-        results.put(("reported", result))
+    report = Report()
+    results = report.results
 
     def run() -> None:
         try:
@@ -35,7 +49,11 @@ def while_running(work: Callable[[Callable[[T], None]], T]) -> Iterator[T]:
     thread.start()
     try:
         while True:
-            state, result = results.get()
+            try:
+                state, result = results.get(timeout=SECONDS_WITHOUT_RESULT)
+            except Empty:
+                yield None
+                continue
             while state == "reported" and not results.empty():
                 state, result = results.get()
             if state == "raised":
@@ -44,7 +62,7 @@ def while_running(work: Callable[[Callable[[T], None]], T]) -> Iterator[T]:
             if state == "returned":
                 return
     finally:
-        abandoned.set()
+        report.abandoned.set()
         thread.join()
 
 

@@ -160,7 +160,10 @@ class StudioPage:
             try:
                 request = self._request(task, values[:count], values[count:])
                 for outputs in self.session.run(request):
-                    yield self._shown(request, outputs), _images_of(outputs) or unchanged
+                    if outputs is None:
+                        yield unchanged, unchanged  # gradio ends a generation whose page was closed between two yields
+                    else:
+                        yield self._shown(request, outputs), _images_of(outputs) or unchanged
             except MotetError as error:
                 yield show_problem(error), unchanged
             except Exception as error:  # of a policy or a reward, whatever it is

@@ -19,6 +19,8 @@ from motet.weights.locate import resolve_checkpoint
 BASE, TRAINED = "base", "trained"
 USER = "motet"
 """The user name of a page with a password."""
+GRACE = 1.0
+"""Seconds that requests under way have after Ctrl-C: an open page always has one, and a generation ends with them."""
 MAX_UPLOAD = 32_000_000
 """Bytes of the largest image file that a browser may send."""
 POLICY = "; ".join(
@@ -113,4 +115,8 @@ def serve_studio(
     page = StudioPage(session, sources, reward=reward or "shapes")
     app = build_app(page, token=token, loopback=is_loopback(host))
     login = "" if token is None else f", user {USER!r}"
-    Server(app, bound, announce=lambda url: say(f"motet studio is at {url}{login} (Ctrl-C stops it)")).answer()
+
+    def announce(url: str) -> None:
+        say(f"motet studio is at {url}{login} (Ctrl-C stops it)")
+
+    Server(app, bound, announce=announce, grace=GRACE).answer()

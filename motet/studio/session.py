@@ -181,9 +181,10 @@ class StudioSession:
         kinds = {kind for policy in self.policies.values() for kind in kinds_making("image", policy.kinds)}
         return max((act_kind(kind).interactive.get("temperature", 1.0) for kind in kinds), default=1.0)
 
-    def run(self, request: StudioRequest) -> Iterator[list[PolicyOutput]]:
+    def run(self, request: StudioRequest) -> Iterator[list[PolicyOutput] | None]:
         """Perform a request with every policy that can; yields the outputs so far, also while a text is generated.
 
+        Yields None every second without any. To close the iterator ends the generation.
         Raises DataError for a column that is empty, ConfigError for a scenario that no policy can perform; an error of
         one policy is the `problem` of its output.
         """
@@ -203,9 +204,9 @@ class StudioSession:
         for label, policy in able.items():
             with self._lock:
                 output = PolicyOutput(label)
-                for output in while_running(lambda report, one=policy: self._generate(one, request, report)):
-                    output = replace(output, label=label)
-                    yield [*done, output]
+                for news in while_running(lambda report, one=policy: self._generate(one, request, report)):
+                    output = output if news is None else replace(news, label=label)
+                    yield None if news is None else [*done, output]
             done.append(output)
 
     def _generate(self, policy: Policy, request: StudioRequest, report: Report) -> PolicyOutput:
@@ -213,13 +214,14 @@ class StudioSession:
         texts: dict[int, str] = {}
 
         def on_tokens(sequence: int, ids: Tensor) -> None:
+            report.check()
             if decode is not None and request.streams:
                 texts[sequence] = decode(ids)
                 report(PolicyOutput("", partial=tuple(texts[n] for n in sorted(texts))))
 
         task, settings = Task(0, request.columns), request.settings
         try:
-            with listen_to_tokens(on_tokens):
+            with listen_to_tokens(on_tokens, report.check):
                 (group,) = rollout(
                     policy,
                     resolve_scenario(request.scenario),

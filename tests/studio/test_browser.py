@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.rewards.judges import save_clip
+
 ROOT = Path(__file__).parents[2]
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 SHOTS = os.environ.get("MOTET_SCREENSHOTS")
@@ -19,23 +21,38 @@ SECONDS = 90_000  # for a loaded machine
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="needs chromium")]
 
 
+class Studio:
+    """`motet studio` with these arguments; `address` is where it answers."""
+
+    def __init__(self, *arguments, **environment):
+        pytest.importorskip("gradio")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "motet", "studio", *arguments, "--port", "0"],
+            cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __enter__(self):
+        line = self.process.stdout.readline()
+        assert line.startswith("motet studio is at http://127.0.0.1:"), self.process.stderr.read()
+        self.address = line.split(" at ")[1].split()[0].rstrip(",")
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+
+    def stop(self):
+        """Ctrl-C ends it within seconds and without a word, also while pages are open."""
+        self.process.send_signal(signal.SIGINT)
+        out, err = self.process.communicate(timeout=60)
+        assert self.process.returncode == 130 and out == "" and err == ""
+
+
 @pytest.fixture(scope="module")
 def address():
-    """Where `motet studio` answers with two shipped checkpoints; Ctrl-C ends it."""
-    pytest.importorskip("gradio")
-    command = [sys.executable, "-m", "motet", "studio", "checkpoints/shapes_janus", "--base", "checkpoints/words_janus"]
-    process = subprocess.Popen(
-        [*command, "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("motet studio is at http://127.0.0.1:"), process.stderr.read()
-        yield line.split(" at ")[1].split()[0]
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 130 and out == "" and err == ""
-    finally:
-        process.kill()
+    """Where `motet studio` answers with two shipped checkpoints."""
+    with Studio("checkpoints/shapes_janus", "--base", "checkpoints/words_janus") as studio:
+        yield studio.address
+        studio.stop()
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +178,28 @@ def test_other_names_of_the_machine_are_rejected(address):
     assert answer.status_code == 400
     policy = httpx.get(address).headers["content-security-policy"]
     assert "default-src 'self'" in policy and "http" not in policy
+
+
+def test_a_page_with_a_password_and_a_reward_that_is_a_model(browser, tmp_path):
+    clip = str(save_clip(tmp_path))
+    reward = ["--reward", "clip_score", "--option", f"path={clip}"]
+    with Studio("checkpoints/shapes_janus", *reward, "--token-variable", "WORD", WORD="open sesame") as studio:
+        visitor = Visitor(browser, studio.address, 1280, 800)
+        page = visitor.page
+        assert page.locator("#generate-button").count() == 0
+        for password in ("wrong", "open sesame"):
+            page.get_by_label("username").fill("motet")
+            page.get_by_label("password").fill(password)
+            page.get_by_role("button", name="Login").click()
+            if password == "wrong":
+                page.get_by_text("Incorrect Credentials").wait_for()
+        page.wait_for_selector("#generate-button")
+        page.fill("#generate-prompt textarea", "two red circles")
+        page.click("#generate-button")
+        page.wait_for_selector("#output li .score")
+        scores = [text.split() for text in visitor.texts("#output li .score")]
+        assert len(scores) == 4 and {name for name, _ in scores} == {"clip_score"}
+        assert len({value for _, value in scores}) > 1 and all(-1 <= float(value) <= 1 for _, value in scores)
+        assert visitor.elsewhere == [] and visitor.errors == []
+        visitor.shoot("studio_password")
+        studio.stop()  # with the page still open

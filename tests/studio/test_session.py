@@ -54,7 +54,7 @@ def test_an_answer_grows_while_it_is_generated(session):
     steps = list(session.run(StudioRequest("answer", columns, StudioSettings(generations=1, max_tokens=24))))
     (answer,) = steps[-1][1].generations[0].acts
     assert isinstance(answer.act, TextAct) and answer.score is None
-    partial = [outputs[1].partial[0] for outputs in steps if len(outputs) == 2 and outputs[1].partial]
+    partial = [outputs[1].partial[0] for outputs in steps if outputs and len(outputs) == 2 and outputs[1].partial]
     assert partial and all(answer.act.text.startswith(text.rstrip("�")) for text in partial)
 
 
@@ -187,6 +187,19 @@ def test_work_ends_when_nobody_waits_for_it():
     go_on.set()
     results.close()
     assert ended.is_set()
+
+
+@pytest.mark.parametrize("checkpoint", ["shapes_janus", "shapes_unified"])  # image tokens, denoising steps
+def test_a_generation_of_images_ends_when_nobody_waits_for_it(monkeypatch, checkpoint):
+    session, finished = StudioSession({"one": load_policy(CHECKPOINTS / checkpoint)}), []
+    monkeypatch.setattr(session, "_scored", lambda *_: finished.append(True))
+    monkeypatch.setattr("motet.studio.background.SECONDS_WITHOUT_RESULT", 0.0)
+    running = session.run(StudioRequest("text_to_image", {"prompt": "a red circle"}))
+    assert next(running) is None  # nothing yet: time to see whether somebody still waits
+    running.close()
+    assert not finished
+    monkeypatch.undo()
+    assert len(last(session, "text_to_image", {"prompt": "a red circle"})[0].images) == 4
 
 
 def test_noise_is_keyed_like_that_of_a_rollout():

@@ -17,6 +17,7 @@ from motet.numerics.flow.windows import stochastic_steps
 from motet.numerics.transfers import to_device
 from motet.policies.diffusion.guidance import GuidanceBranches, Velocity, guided_velocity
 from motet.policies.generation.noise import KeyedNormal
+from motet.policies.generation.token_listener import denoising_listener
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,10 @@ def sample_latents(
     noise = KeyedNormal(keys, shape)
     x = to_device(noise.next(), device)
     states, scored, behaviour = [x], [], []
+    listener = denoising_listener()
     for n, noisy in enumerate(stochastic):
+        if listener is not None:
+            listener()
         sigma, after = sigmas[n].expand(len(x)), sigmas[n + 1].expand(len(x))
         velocity = guided_velocity(network, x, sigma, branches)
         if noisy:
