@@ -14,7 +14,7 @@ from motet.report.html.plot import number, ticks
 from motet.report.html.read import RunData
 
 _WIDTH, _HEIGHT, _PAD = 150, 22, 8
-_TICKS = 3
+_TICKS = 4
 
 
 @dataclass(frozen=True)
