@@ -235,7 +235,7 @@ class RunConfig(Section):
     steps: PositiveInt
     """Rollouts (`train`) or optimizer steps (`sft`)."""
     minutes: PositiveFloat | None = None
-    """Time limit of training: where `steps` would take longer there are fewer, and the schedule ends with them."""
+    """Time limit of training: no step starts that would end after it, and the schedule ends with the last one."""
     prompts_per_step: PositiveInt = 8
     """P: prompts per rollout; the batch is P x num_generations trajectories (`sft`: P rows)."""
     steps_per_track: PositiveInt | None = None
