@@ -76,4 +76,4 @@ def test_a_change_is_paired_by_prompt():
     after = summarize(scored([one("a", 0.5)], [one("a", 1.0)], [one("b", 0.0)], [one("b", 0.0)]), {"a": 0.5, "b": 0.5})
     lines = shown(benchmark_table({"before": before, "after": after}, "t")).splitlines()
     overall = next(line for line in lines if "overall" in line)
-    assert "+0.250 \u00b1 0.000" in overall and "change" in lines[2]
+    assert "+0.250 \u00b1 0.700" in overall and "change" in lines[2]
