@@ -21,6 +21,9 @@ def studio(
     option: Annotated[
         list[str] | None, typer.Option(help="Option of --reward: key=value, e.g. path=MODEL. Repeatable.")
     ] = None,
+    world: Annotated[
+        str, typer.Option(help="Shapes world whose prompts the reward shapes parses: small or large.")
+    ] = "small",
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but this machine's own needs a password.")
     ] = "127.0.0.1",
@@ -35,5 +38,12 @@ def studio(
 
     options = key_values("--option", option or ())
     serve_studio(
-        checkpoint, base=base, reward=reward, options=options, host=host, port=port, token_variable=token_variable
+        checkpoint,
+        base=base,
+        reward=reward,
+        options=options,
+        world=world,
+        host=host,
+        port=port,
+        token_variable=token_variable,
     )

@@ -38,12 +38,12 @@ POLICY = "; ".join(
 
 
 def open_session(
-    checkpoint: str, base: str | None, reward: str | None, options: Mapping[str, Any]
+    checkpoint: str, base: str | None, reward: str | None, options: Mapping[str, Any], world: str = "small"
 ) -> tuple[StudioSession, dict[str, str]]:
     """The session of one or two checkpoints, and where each policy is from. Raises what loading them raises."""
     if options and reward is None:
         raise ConfigError("--option is given without --reward.", fix="add --reward NAME.")
-    scorers = ImageScorers(reward, options)
+    scorers = ImageScorers(reward, options, world)
     paths = {TRAINED: checkpoint} if base is None else {BASE: base, TRAINED: checkpoint}
     labels = {TRAINED: Path(checkpoint).resolve().name} if base is None else {BASE: BASE, TRAINED: TRAINED}
     with waiting("load the policy" if base is None else "load the policies"):
@@ -97,6 +97,7 @@ def serve_studio(
     base: str | None,
     reward: str | None,
     options: Mapping[str, Any],
+    world: str,
     host: str,
     port: int,
     token_variable: str | None,
@@ -111,7 +112,7 @@ def serve_studio(
 
     token = read_token(host, token_variable)
     bound = bind(host, port)
-    session, sources = open_session(checkpoint, base, reward, options)
+    session, sources = open_session(checkpoint, base, reward, options, world)
     page = StudioPage(session, sources, reward=reward or "shapes")
     app = build_app(page, token=token, loopback=is_loopback(host))
     login = "" if token is None else f", user {USER!r}"

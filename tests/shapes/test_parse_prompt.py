@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from motet.shapes.large import prompts as large
 from motet.shapes.parse_prompt import parse_prompt
 from motet.shapes.prompts import CATEGORIES, PHRASES, prompt_text, sample_spec
 
@@ -17,6 +18,26 @@ def test_every_prompt_of_the_world_gives_its_spec(category):
             continue
         for opening in PHRASES:
             assert parse_prompt(prompt_text(spec, opening)) == spec
+
+
+@pytest.mark.parametrize("category", large.CATEGORIES)
+def test_every_prompt_of_the_large_world_gives_its_spec(category):
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        spec = large.sample_spec(rng, category, 4)
+        assert parse_prompt(large.prompt_text(spec, "please draw "), world="large") == spec
+        if category in ("comparison", "negation", "chain"):
+            assert parse_prompt(large.prompt_text(spec)) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a cat", "a circle and a red circle", "a small red circle and a circle", "two circles left of a cross",
+     "more stars than stars", "more stars", "one things and no star", "nine things and no star", "three things",
+     "a circle above a cross above", "a big circle"],
+)  # fmt: skip
+def test_other_prompts_of_the_large_world_have_none(text):
+    assert parse_prompt(text, world="large") is None
 
 
 def test_what_people_type_is_parsed_too():

@@ -10,6 +10,8 @@ from motet.core.errors import ConfigError, ContextError, DataError, RewardError
 from motet.core.protocols import Request
 from motet.core.trajectory import ImageAct, TextAct
 from motet.policies import load_policy
+from motet.shapes.render import render
+from motet.shapes.scene import Scene, ShapeInstance
 from motet.studio.background import while_running
 from motet.studio.scoring import ImageScorers
 from motet.studio.session import StudioRequest, StudioSession, StudioSettings
@@ -160,6 +162,14 @@ def test_the_rewards_that_score_an_image_by_its_prompt_are_found():
     assert not {"exact_answer", "format", "psnr", "clip_score"} & set(scorers.names)
     assert scorers.is_binary["shapes"] and not scorers.is_binary["jpeg_compressibility"]
     assert scorers.score("shapes", "a cat", [Image.new("RGB", (32, 32))]) == [None]
+
+
+def test_prompts_of_the_large_world_are_scored():
+    shown = [render(Scene(4, (ShapeInstance(0, 0, "pink", "star", size),)), 64) for size in ("small", "large")]
+    assert ImageScorers(world="large").score("shapes", "a small pink star", shown) == [1.0, 0.0]
+    assert ImageScorers().score("shapes", "a small pink star", shown) == [None, None]
+    with pytest.raises(ConfigError, match="--world='huge'"):
+        ImageScorers(world="huge")
 
 
 def test_the_chosen_reward_comes_first_with_its_options():

@@ -33,7 +33,7 @@ def _group(rng: Rng, count: int = 1, coloured: float = 1.0, sized: float = 0.4) 
     }
 
 
-def _overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def groups_overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether an object could belong to both groups."""
     return all(one[key] == other[key] or None in (one[key], other[key]) for key in ("shape", "colour", "size"))
 
@@ -42,7 +42,7 @@ def _groups(rng: Rng, counts: list[int], coloured: float = 1.0, sized: float = 0
     """Random groups of which no two overlap."""
     while True:
         groups = [_group(rng, count, coloured, sized) for count in counts]
-        if not any(_overlap(one, other) for i, one in enumerate(groups) for other in groups[:i]):
+        if not any(groups_overlap(one, other) for i, one in enumerate(groups) for other in groups[:i]):
             return groups
 
 
