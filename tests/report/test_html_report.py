@@ -154,7 +154,7 @@ def test_the_dots_of_the_evaluation_have_an_axis(tmp_path):
     html = write_report([write_run(tmp_path / "run")], tmp_path / "report.html").read_text("utf-8")
     (axis,) = re.findall(r'<svg class="range"[^>]*aria-label="scale in per cent">(.*?)</svg>', html)
     places = {label: x for x, label in re.findall(r'<text class="tick" x="([\d.]+)"[^>]*>([^<]*)</text>', axis)}
-    assert list(places) == ["40", "60", "80 %"]  # of intervals from 30 to 80 %
+    assert list(places) == ["40", "60", "80"]  # of intervals from 30 to 80 %
     (row,) = re.findall(r'<svg class="range" viewBox="0 0 150 22" aria-hidden="true">(.*?)</svg>', html)
     assert float(re.findall(r'<circle class="was" cx="([\d.]+)"', row)[0]) == float(places["40"])
     assert re.findall(r'<line class="grid" x1="([\d.]+)"', row) == list(places.values())

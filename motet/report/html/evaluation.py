@@ -13,7 +13,7 @@ from motet.report.evaluation_results import Measured, measured
 from motet.report.html.plot import number, ticks
 from motet.report.html.read import RunData
 
-_WIDTH, _HEIGHT, _PAD = 150, 22, 8
+_WIDTH, _HEIGHT, _PAD = 150, 22, 12
 _TICKS = 4
 
 
@@ -125,15 +125,12 @@ def _interval_plot(pair: tuple[Measured | None, Measured | None], low: float, hi
 
 def _axis(low: float, high: float) -> Markup:
     """The scale of the interval plots: ticks with per cents."""
-    text = Markup('<text class="tick" x="{:.1f}" y="11" text-anchor="{}">{}</text>')
+    text = Markup('<text class="tick" x="{:.1f}" y="11" text-anchor="middle">{}</text>')
     line = Markup('<line class="axis" x1="{0:.1f}" y1="15" x2="{0:.1f}" y2="{1}"/>')
     parts: list[Markup] = []
-    values = ticks(low, high, _TICKS)
-    for value in values:
+    for value in ticks(low, high, _TICKS):
         x = _place(value, low, high)
-        anchor = "start" if x < 2 * _PAD else "end" if x > _WIDTH - 2 * _PAD else "middle"
-        label = number(100 * value) + (" %" if value == values[-1] else "")
-        parts += [text.format(x, anchor, label), line.format(x, _HEIGHT)]
+        parts += [text.format(x, number(100 * value)), line.format(x, _HEIGHT)]
     return Markup('<svg class="range" viewBox="0 0 {} {}" role="img" aria-label="scale in per cent">{}</svg>').format(
         _WIDTH, _HEIGHT, Markup("").join(parts)
     )
