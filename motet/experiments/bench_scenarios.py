@@ -23,6 +23,7 @@ from motet.numerics.statistics import mean_interval
 from motet.report.report_table import ReportTable
 from motet.report.resume_mode import ResumeChoice
 from motet.report.run_count import RunCount
+from motet.report.run_lock import held_output
 from motet.report.tables import signed
 from motet.report.terminal import Terminal
 
@@ -45,13 +46,14 @@ def run_scenarios(
     check_unused(output, resume, [folder_of(output, seed) for seed in plans])
     count, eval_cache = RunCount(Terminal(), len(plans)), EvalCache()
     results = BenchResult((), ())
-    for seed, plan in plans.items():
-        with count.run(f"seed {seed}"):
-            summary = run_plan(plan, folder_of(output, seed), resume_command, resume=True, eval_cache=eval_cache)
-        results = BenchResult(
-            (*results.rows, *before_after_rows(plan, summary)), (*results.compared, *comparisons(plan, summary))
-        )
-        yield results
+    with held_output(output):
+        for seed, plan in plans.items():
+            with count.run(f"seed {seed}"):
+                summary = run_plan(plan, folder_of(output, seed), resume_command, resume=True, eval_cache=eval_cache)
+            results = BenchResult(
+                (*results.rows, *before_after_rows(plan, summary)), (*results.compared, *comparisons(plan, summary))
+            )
+            yield results
 
 
 def result_tables(results: BenchResult) -> list[ReportTable]:

@@ -11,6 +11,7 @@ from motet.config.plan import trajectories
 from motet.config.stages import load_plan
 from motet.core.errors import CheckpointError, ConfigError
 from motet.data import open_rows
+from motet.report.run_lock import held_output
 from motet.rewards import resolve_all
 from motet.scenarios import resolve_scenario
 from motet.training.advantages import check_reward_assignment
@@ -174,3 +175,11 @@ def test_the_shipped_benchmark_compares_equal_budgets():
     assert "improvement" not in [
         reward.name for reward in one.recipe.rewards if reward.weight
     ]  # it would cancel the draft's reward
+
+
+def test_an_output_is_held_between_its_seeds_too(bench, tmp_path, capsys):
+    out = tmp_path / "out"
+    with held_output(out):
+        answer = motet_command(capsys, "bench", "scenarios", "--plan", bench, "-o", out, "--only", "text_to_image")
+        assert answer.code == 2 and "in use by another process" in answer.err and f"{str(out)!r}" in answer.err
+        assert sorted(path.name for path in out.iterdir()) == [".holder.json", ".lock"]
