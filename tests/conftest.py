@@ -1,4 +1,4 @@
-"""One thread per process (two workers share two cores), nothing is fetched, and shapes are checked as types.
+"""One thread per process (two workers share two cores), nothing is fetched, and types are checked, shapes included.
 
 Import nothing from motet at the top of this file: what is imported before the hook is not checked.
 """
@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
+
+from tests import typed
 
 # Before torch is imported anywhere.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -17,7 +18,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 if find_spec("beartype") is not None:  # the machine with a GPU may lack what only tests need
-    install_import_hook("motet", "beartype.beartype")
+    typed.install("motet")
 
 if find_spec("hypothesis") is not None:
     from hypothesis import settings
