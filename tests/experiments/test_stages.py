@@ -253,6 +253,7 @@ def test_killed_stages_are_resumed(finished, capsys, tmp_path):
         assert metrics(finished / "out" / name) == metrics(out / name)
 
 
+@pytest.mark.slow
 def test_only_runs_stages_with_their_dependencies(finished, capsys, tmp_path):
     """Other stages are only listed if finished; a full run then skips the finished ones."""
     out, plan = tmp_path / "out", finished / "plan.yaml"
@@ -326,6 +327,7 @@ def test_changed_weights_at_the_same_path_are_detected(moved, capsys):
     assert refused.code == 2 and "Stage 'taught': " in refused.err and "policy.path was 'weights " in refused.err
 
 
+@pytest.mark.slow
 def test_a_finished_stage_can_be_extended_not_shortened(moved, capsys):
     """Its dependents, which started from the shorter one, are rejected before anything runs."""
     for path in ("draw", "turns", "merged"):

@@ -23,6 +23,7 @@ EDITS = [user("a red circle"), user(IMAGE, "make it blue")]
 NO_UNCONDITIONAL_BRANCH = ("dropped prompts do not count",)
 NO_TOKENS = ("settings change the distribution",)
 EDITORS = ("kontext", "klein")
+SLOW = pytest.mark.slow
 
 
 def loader(**settings: Any) -> Callable[[Path], Any]:
@@ -33,11 +34,14 @@ def loader(**settings: Any) -> Callable[[Path], Any]:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"train": ("language_model", "lm_head", "generation_head", "generation_embeddings", "generation_aligner")},
-        {"train": ("vision_model", "aligner")},
-        {"lora": LoraConfig(rank=2, alpha=4.0)},
+        pytest.param(
+            {"train": ("language_model", "lm_head", "generation_head", "generation_embeddings", "generation_aligner")},
+            id="language",
+            marks=SLOW,
+        ),
+        pytest.param({"train": ("vision_model", "aligner")}, id="vision"),
+        pytest.param({"lora": LoraConfig(rank=2, alpha=4.0)}, id="lora", marks=SLOW),
     ],
-    ids=["language", "vision", "lora"],
 )
 def test_janus(checkpoint: Path, settings: dict[str, Any]) -> None:
     load = loader(**settings)
@@ -45,13 +49,23 @@ def test_janus(checkpoint: Path, settings: dict[str, Any]) -> None:
     assert not report.clauses("not checked")
 
 
-@pytest.mark.parametrize("train", ["language_model", "visual"])
+@pytest.mark.parametrize(
+    ("vlm_checkpoint", "train"),
+    [
+        ("qwen3_vl", "language_model"),
+        pytest.param("qwen3_vl", "visual", marks=SLOW),
+        pytest.param("qwen2_5_vl", "language_model", marks=SLOW),
+        pytest.param("qwen2_5_vl", "visual", marks=SLOW),
+    ],
+    indirect=["vlm_checkpoint"],
+)
 def test_qwen_vl(vlm_checkpoint: Path, train: str) -> None:
     load = loader(train=(train,))
     report = check_policy(load(vlm_checkpoint), load=load, contexts={"text": QUESTIONS})
     assert report.clauses("not checked") == NO_UNCONDITIONAL_BRANCH
 
 
+@SLOW
 def test_emu3(tmp_path: Path) -> None:
     model, processor = make_tiny_emu3(["two red circles", "a blue star left of a green square", "what colour is it?"])
     torch.nn.init.normal_(model.lm_head.weight, std=0.35)
@@ -66,7 +80,7 @@ def test_emu3(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "family",
     [
-        pytest.param(name, marks=pytest.mark.slow) if name in ("flux", "kontext", "klein") else name
+        pytest.param(name, marks=SLOW if name in ("sana", "flux", "kontext", "klein") else ())
         for name in tiny_pipelines.FAMILIES
     ],
 )
@@ -79,7 +93,7 @@ def test_pipelines(family: str, folders: dict[str, Path]) -> None:
     assert report.clauses("not checked") == NO_TOKENS + (NO_UNCONDITIONAL_BRANCH if family in EDITORS else ())
 
 
-@pytest.mark.parametrize("family", [pytest.param("sana", marks=pytest.mark.slow), "sd3"])
+@pytest.mark.parametrize("family", [pytest.param("sana", marks=SLOW), "sd3"])
 def test_unified(family: str) -> None:
     policy = unified.build(family)
     policy.train_parts(["language_model", "queries", "connector", "transformer", "source_adapter"])
@@ -87,6 +101,7 @@ def test_unified(family: str) -> None:
     assert report.clauses("not checked") == NO_UNCONDITIONAL_BRANCH
 
 
+@pytest.mark.parametrize("vlm_checkpoint", ["qwen2_5_vl", pytest.param("qwen3_vl", marks=SLOW)], indirect=True)
 def test_language_model_and_pipeline(vlm_checkpoint: Path, folders: dict[str, Path]) -> None:
     height, width = tiny_pipelines.SIZES["sd3"]
     parts, size = ("language_model", "transformer"), {"size": [height, width]}
