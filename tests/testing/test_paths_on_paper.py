@@ -21,7 +21,6 @@ SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "paper_gpu.py"
 MODELS = ("janus", "emu3", "qwen2_5_vl", "qwen3_vl", "unified")
 PER_CALL = 16
 """Most syncs of one call of `act`: what comes back from the device, and a few checks."""
-FAST = ("unified",)
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +33,8 @@ def paper():
     return module
 
 
-@pytest.mark.parametrize(
-    "model", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
 def test_syncs_of_every_path(paper, model):
     costs = list(paper.costs([model]))
     assert any(cost.path.endswith("optimizer step") for cost in costs) and len(costs) >= 3
