@@ -291,7 +291,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop. asyncio may take the SIGINT that uvicorn raises again for a cancellation of what has ended.
 
-        From here on uvicorn logs nothing: requests that last longer than `grace` are cancelled, which is no error.
+        From here on uvicorn logs nothing: requests that last longer than `grace` are cancelled, not failed.
         """
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._interrupted = self._interrupted or sig == signal.SIGINT

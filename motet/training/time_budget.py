@@ -58,7 +58,7 @@ class Pace:
         return min(self.settings.steps, self.done + further)
 
     def start(self) -> None:
-        """The first step starts: what came before it is no part of its time."""
+        """The first step starts: its time does not include what came before."""
         self._last = time.monotonic()
 
     def step_done(self) -> None:

@@ -135,6 +135,7 @@ TABLE: dict[str, Shows] = {
     "algorithm.advantage.population_std": Shows("metrics/grad_norm", True),
     "algorithm.advantage.clip": Shows("metrics/grad_norm", 0.1),
     "algorithm.advantage.normalize_separately": Shows("weights", True),
+    "algorithm.advantage.threshold": Shows("weights", -1.0, given={"algorithm.advantage": "rejection"}),
     "algorithm.advantage_assignment": Shows("weights", "summed"),
     "algorithm.loss": Shows("weights", "bnpo", given=LONG),
     "algorithm.loss.importance_sampling_level": Shows("weights", "sequence", given=OFF_POLICY),
