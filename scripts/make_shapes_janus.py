@@ -34,7 +34,7 @@ from motet.shapes.verifier import parse_scenes
 from motet.shapes.world import ShapesRows, open_world
 
 Rows = ShapesRows | LargeRows
-SIZES = {"small": TinySizes(), "large": TinySizes(image=64, patch=8, codes=512, vq_res_blocks=0)}
+SIZES = {"small": TinySizes(), "large": TinySizes(image=64, patch=8, heads=4, codes=512, vq_res_blocks=0)}
 """By world. A patch is a quarter of a cell in both."""
 
 
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--world", choices=tuple(SIZES), default="small")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tokenizer-steps", type=int, default=2000)
+    parser.add_argument("--tokenizer-steps", type=int, help="default: 2000, in the large world 4000")
     parser.add_argument("--vision-steps", type=int, default=800)
     arguments = parser.parse_args()
     started = time.monotonic()
@@ -155,7 +155,8 @@ def main() -> None:
         return sample_images(rows, start, count)[0]
 
     many = arguments.world == "large"  # four times the pixels: half as many images per step
-    train_image_tokenizer(model, pixels_of, arguments.tokenizer_steps, rows=4 if many else 8, bfloat16=many)
+    steps = arguments.tokenizer_steps or (4000 if many else 2000)
+    train_image_tokenizer(model, pixels_of, steps, rows=4 if many else 8, bfloat16=many)
     retired = retire_duplicate_codes(model, pixels_of)
     print(f"image tokenizer: {sizes.codes - retired} of {sizes.codes} codes are in use")
     print(f"images exact after the tokenizer: {reconstruction_accuracy(model, test, arguments.world):.4f}")
