@@ -20,7 +20,9 @@ FOLDER = Path(__file__).parent
 
 def noisy(completions, **columns):
     "Noise of the generator of this process, whose pid is left for the test to kill it."
-    (FOLDER / f"pid_{os.environ['RANK']}").write_text(str(os.getpid()))
+    written = FOLDER / f"new_{os.environ['RANK']}"
+    written.write_text(str(os.getpid()))
+    written.replace(FOLDER / f"pid_{os.environ['RANK']}")  # whole at every moment
     return [float(torch.rand(())) for _ in completions]
 """
 
