@@ -43,6 +43,10 @@ def grow(one: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
 
 def price(value: Decimal, text: str) -> Iterator[str]:
     yield text
+
+
+def prices(text: str) -> Iterator[Decimal]:
+    yield text
 """
 
 
@@ -71,6 +75,7 @@ def test_what_has_the_right_type_passes(package):
     assert package.add(THREE, THREE).shape == (3,)  # a call's dimensions are its own
     assert package.Pair("a", (TWO, TWO)).renamed("b").name == "b"
     assert list(package.price("any", "text")) == ["text"]  # Decimal is unknown when the module runs
+    assert list(package.prices("text")) == ["text"]
 
 
 @pytest.mark.parametrize(

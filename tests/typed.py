@@ -54,7 +54,10 @@ def types_of(function: Any) -> dict[str, Any]:
     try:
         return get_type_hints(function, include_extras=True)
     except (NameError, TypeError):
-        return {name: _type_of(hint, function.__globals__) for name, hint in function.__annotations__.items()}
+        types = {name: _type_of(hint, function.__globals__) for name, hint in function.__annotations__.items()}
+    if types.get("return") is Any and (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)):
+        del types["return"]  # early versions of beartype want the type of an iterator
+    return types
 
 
 def _type_of(hint: Any, names: dict[str, Any]) -> Any:
