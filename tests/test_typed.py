@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -47,6 +47,10 @@ def price(value: Decimal, text: str) -> Iterator[str]:
 
 def prices(text: str) -> Iterator[Decimal]:
     yield text
+
+
+def anything(text: str) -> Any:
+    yield text
 """
 
 
@@ -75,7 +79,7 @@ def test_what_has_the_right_type_passes(package):
     assert package.add(THREE, THREE).shape == (3,)  # a call's dimensions are its own
     assert package.Pair("a", (TWO, TWO)).renamed("b").name == "b"
     assert list(package.price("any", "text")) == ["text"]  # Decimal is unknown when the module runs
-    assert list(package.prices("text")) == ["text"]
+    assert list(package.prices("text")) == list(package.anything("text")) == ["text"]
 
 
 @pytest.mark.parametrize(

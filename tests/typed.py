@@ -52,7 +52,7 @@ def outside_of_the_package(check: Any) -> Any:
 def types_of(function: Any) -> dict[str, Any]:
     """A function's annotations as types; Any for one that names what does not exist yet."""
     try:
-        return get_type_hints(function, include_extras=True)
+        types = get_type_hints(function, include_extras=True)
     except (NameError, TypeError):
         types = {name: _type_of(hint, function.__globals__) for name, hint in function.__annotations__.items()}
     if types.get("return") is Any and (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)):
