@@ -13,6 +13,7 @@ from motet.config import Recipe, load_recipe
 from motet.config.stages import is_plan, load_plan
 from motet.config.sweep import load_sweep
 from motet.core.errors import ConfigError
+from motet.core.printable import plural
 from motet.distributed.environment import global_rank, launched_by_torchrun
 from motet.distributed.ray_options import RayOptions
 from motet.report.resume_check import check_resume_compatible
@@ -126,7 +127,7 @@ def _is_finished(recipe: Recipe, output: Path) -> bool:
     check_resume_compatible(folder, recipe)
     summary = finished_summary(folder, recipe)
     if summary is not None and global_rank() == 0:
-        say(f"The run in {str(output)!r} is already finished: {summary['steps']} step{'s' * (summary['steps'] != 1)}.")
+        say(f"The run in {str(output)!r} is already finished: {plural(summary['steps'], 'step')}.")
     return summary is not None
 
 

@@ -33,6 +33,11 @@ def without_passwords(text: str) -> str:
     return _SECRET.sub(r"\1***", _USER.sub("***@", text)) if "://" in text else text
 
 
+def plural(count: int, noun: str) -> str:
+    """The number with its noun: `1 step`, `2 steps`."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def _is_hidden(char: str) -> bool:
     return unicodedata.category(char) in _HIDDEN and char not in _JOINERS
 

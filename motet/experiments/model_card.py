@@ -12,6 +12,7 @@ from typing import Any
 
 from motet.config import Recipe, load_recipe
 from motet.core.errors import CheckpointError, ConfigError
+from motet.core.printable import plural
 from motet.experiments.card_results import Evaluated, eval_results, read_evaluations, results_section
 from motet.report.learning_curve import has_plots, learning_curve
 from motet.report.markdown import code_block, escape_markdown
@@ -180,7 +181,7 @@ def _training(source: Source) -> list[str]:
 
     summary, start = source.run.read_json("summary.json") or {}, source.run.read_json(START) or {}
     steps = step_of(source.checkpoint)
-    facts = [f"seed {source.recipe.run.seed}", f"{steps} steps" if steps >= 0 else ""]
+    facts = [f"seed {source.recipe.run.seed}", plural(steps, "step") if steps >= 0 else ""]
     facts += [f"{summary['seconds']} s of training" if summary.get("seconds") else ""]
     facts += [f"start: {escape_markdown(str(digest))}" for digest in start.values() if digest]
     return ["## Training", ", ".join(fact for fact in facts if fact) + ".", code_block(to_yaml(source.recipe), "yaml")]

@@ -9,6 +9,7 @@ from typing import Any
 
 from motet.config import Recipe, to_yaml
 from motet.core.errors import MotetError, NumericsError
+from motet.core.printable import plural
 from motet.distributed.processes import Processes
 from motet.experiments.run_report import with_report
 from motet.report.callbacks import CallbackList, resolve_callbacks
@@ -107,4 +108,4 @@ def _saved_so_far(folder: RunFolder) -> str:
     newest = latest_checkpoint(folder.checkpoints)
     done = len(folder.read_metrics())
     saved = "no checkpoint is saved yet" if newest is None else f"the newest checkpoint is {str(newest)!r}"
-    return f"(After {done} step{'s' * (done != 1)}; {saved}.)"
+    return f"(After {plural(done, 'step')}; {saved}.)"

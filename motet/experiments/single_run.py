@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from motet.config import Recipe
+from motet.core.printable import plural
 from motet.core.protocols import TrainablePolicy
 from motet.core.registry import is_object_path
 from motet.distributed.parallel import Parallel
@@ -217,9 +218,7 @@ def _print_next_steps(context: RunContext, session: TrainingSetup, progress: Pro
     settings, of_all = context.recipe.run, ""
     if progress.step < settings.steps and settings.minutes is not None:
         of_all = f" of {settings.steps} (run.minutes={settings.minutes:g})"
-    lines = [
-        f"Trained {progress.step} step{'s' * (progress.step != 1)}{of_all} in {progress.seconds:.0f} s: {checkpoint}"
-    ]
+    lines = [f"Trained {plural(progress.step, 'step')}{of_all} in {progress.seconds:.0f} s: {checkpoint}"]
     if (folder / "before.png").is_file():
         lines.append(f"Images before and after: {folder / 'before.png'}, {folder / 'after.png'}")
     shapes = any(track.data.source == "shapes" for track in context.recipe.resolved_tracks().values())

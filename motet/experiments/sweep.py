@@ -14,6 +14,7 @@ from rich.table import Table
 
 from motet.config.stage_files import COLUMNS, Row
 from motet.config.sweep import StrategySweep
+from motet.core.atomic_files import write_atomic
 from motet.core.errors import ConfigError
 from motet.experiments.eval_cache import EvalCache
 from motet.experiments.run_report import with_comparison
@@ -24,7 +25,6 @@ from motet.report.resume_mode import SUMMARY, ResumeChoice
 from motet.report.run_count import RunCount
 from motet.report.run_lock import held_output
 from motet.report.terminal import Terminal
-from motet.weights.safetensors_io import write_json
 
 PLOTTED = ("draw", "answer", "held-out draw", "held-out answer")
 PARTS = {
@@ -83,9 +83,8 @@ def run_sweep(sweep: StrategySweep, output: Path, resume_command: str, *, resume
     compared = compare(sweep, output)
     for table in sweep_tables(sweep, compared):
         console.print(table)
-    write_json(
-        output / "sweep.json", {name: {c: r.to_json() for c, r in row.items()} for name, row in compared.items()}
-    )
+    results = {name: {column: result.to_json() for column, result in row.items()} for name, row in compared.items()}
+    write_atomic(output / "sweep.json", (json.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())
     plot(sweep, compared, output / "sweep.png")
     console.say(f"Plot: {output / 'sweep.png'}")
 

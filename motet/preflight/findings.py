@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from motet.core.errors import PreflightError
+from motet.core.printable import plural
 
 Level = Literal["stop", "warn"]
 Training = Literal["rl", "sft"]
@@ -73,9 +74,7 @@ class PreflightReport:
         """The report in one line."""
         passed, stopped, warned = (len(self.with_outcome(name)) for name in ("ok", "stop", "warn"))
         faults = [f"{count} {what}" for count, what in ((stopped, "stopped"), (warned, "warned")) if count]
-        return (
-            ", ".join([f"preflight: {passed} check{'s' * (passed != 1)} passed", *faults]) + f" in {self.seconds:.1f} s"
-        )
+        return ", ".join([f"preflight: {plural(passed, 'check')} passed", *faults]) + f" in {self.seconds:.1f} s"
 
     def raise_if_stopped(self) -> None:
         """Raise PreflightError, which names every finding of level `stop` with its cause and fix."""
@@ -83,7 +82,7 @@ class PreflightReport:
             problems = "; ".join(f"[{name}] {one.problem.rstrip('.')} ({one.cause.rstrip('.')})" for name, one in found)
             fixes = " ".join(f"[{name}] {one.fix.rstrip('.')}." for name, one in found)
             raise PreflightError(
-                f"The checks before the first step found {len(found)} fault{'s' * (len(found) > 1)}: {problems}.",
+                f"The checks before the first step found {plural(len(found), 'fault')}: {problems}.",
                 fix=f"{fixes} Or start without the checks: --skip-preflight.",
             ) from self.error
 

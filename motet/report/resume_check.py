@@ -8,6 +8,7 @@ from typing import Any
 
 from motet.config import Recipe, load_recipe
 from motet.core.errors import ConfigError
+from motet.core.printable import plural
 from motet.report.run_dir import RECIPE, START, RunFolder
 from motet.weights.locate import latest_checkpoint, step_of, weights_digest
 
@@ -111,7 +112,7 @@ def _check_length(folder: RunFolder, before: Recipe, recipe: Recipe) -> None:
     if recipe.run.steps < done:
         raise ConfigError(
             f"run.steps was {before.run.steps} and is {recipe.run.steps}, but the run in {str(folder.path)!r} already "
-            f"has {done} steps.",
+            f"has {plural(done, 'step')}.",
             fix=f"set run.steps to {done} or more, or start a new run with another --output.",
         )
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from motet.config import load_recipe, parse_recipe, to_yaml
 from motet.config.keys import show
 from motet.core.errors import ConfigError
-from motet.core.printable import printable, without_passwords
+from motet.core.printable import plural, printable, without_passwords
 from motet.policies.janus import JanusPolicy
 from motet.report.progress import ProgressBar
 from motet.report.terminal import Terminal, say
@@ -116,3 +116,7 @@ def test_commands_hide_passwords_and_escape_answers(tiny_checkpoint, capsys, tmp
     Image.new("RGB", (8, 8)).save(tmp_path / "p.png")
     answer = motet_command(capsys, "ask", tiny_checkpoint, tmp_path / "p.png", "what?")
     assert answer.code == 0 and answer.out.startswith(ESCAPED)
+
+
+def test_a_count_of_one_has_a_singular_noun():
+    assert [plural(count, "step") for count in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]
