@@ -19,7 +19,7 @@ PROMPTS = "prompts"
 """The task with a prompt, and an image with a question."""
 TASKS = ("reasoning", "layouts", "edits", "drafts")
 """The other tasks, see `motet.shapes.tasks`. The position of a task seeds its rows: append, never reorder."""
-FRACTIONS = ("cot_fraction", "hard_fraction", "open_ended_fraction", "caption_fraction")
+FRACTIONS = ("cot_fraction", "hard_fraction", "open_ended_fraction", "caption_fraction", "ordered_fraction")
 """Options between 0 and 1."""
 TRAIN_SPLIT_OPTIONS = (*FRACTIONS, "cite_cells", "min_objects", "question_kinds", "categories")
 """Options that change no image, question or answer of the splits for evaluation."""
@@ -100,6 +100,9 @@ class LargeOptions:
     """Maximum number of objects in an image with a question."""
     min_objects: int = 2
     """Minimum number of objects in an image with a question."""
+    ordered_fraction: float = 0.0
+    """Fraction of the training targets whose objects are in the first cells, in reading order, that satisfy the prompt;
+    the objects of the rest are anywhere."""
     cot_fraction: float = 0.5
     """Fraction of the solutions with a chain of thought that lists the image; the rest are direct answers."""
     hard_fraction: float = 0.0

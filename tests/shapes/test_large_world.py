@@ -124,6 +124,39 @@ def test_targets_are_correct_and_descriptions_match_images(rows, split):
         assert ", ".join(f"{obj.cell} {obj.name}" for obj in parsed.scene.objects) == row["scene"]
 
 
+def cells_of(target: Scene) -> list[str]:
+    return [f"{obj.cell} {obj.name}" for obj in target.objects]
+
+
+def test_ordered_objects_are_in_the_first_cells_that_satisfy_the_relations():
+    rng = np.random.default_rng(0)
+    counts = spec("counts", (2, "star", "red", "small"), (3, "heart", "black", "large"))
+    stars, hearts = (
+        ["a1 small red star", "b1 small red star"],
+        [f"{cell} large black heart" for cell in ("c1", "d1", "a2")],
+    )
+    assert cells_of(prompts.sample_scene(rng, counts, ordered=True)) == [*stars, *hearts]
+    groups = [(1, "star", "red", "small"), (1, "heart", "red", "small"), (1, "cross", "red", "small")]
+    relations = [[0, "right of", 1], [1, "in line with", 2]]
+    chain = prompts.sample_scene(rng, spec("chain", *groups, relations=relations), ordered=True)
+    assert cells_of(chain) == ["a1 small red heart", "b1 small red star", "a2 small red cross"]
+
+
+def test_ordered_fraction_changes_training_targets_alone(rows):
+    for split in ("train", "test"):
+        ordered = rows_of(split, ordered_fraction=0.5)
+        assert all(verify_image(row["target"], row["spec"]).correct for row in ordered)
+        for row, other in zip(ordered, rows[split], strict=True):
+            assert {**row, "target": None, "image": None} == {**other, "target": None, "image": None}
+            assert row["image"] == other["image"]
+            assert split == "train" or row["target"] == other["target"]
+    firsts = [{obj.cell for obj in parse_scene(row["target"], 4, "large").scene.objects} for row in rows["train"]]
+    assert sum("a1" in cells for cells in firsts) < 0.5 * ROWS
+    for fraction, expected in ((0.5, 0.6), (1.0, 1.0)):
+        shown = [parse_scene(row["target"], 4, "large").scene for row in rows_of("train", ordered_fraction=fraction)]
+        assert sum(any(obj.cell == "a1" for obj in x.objects) for x in shown) / ROWS == pytest.approx(expected, abs=0.2)
+
+
 def words(text: str) -> str:
     return f" {text.replace('?', ' ').replace(',', ' ')} "
 

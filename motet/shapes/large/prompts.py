@@ -9,7 +9,8 @@ there, `more` to `comparison`: more objects of the first kind than of the second
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import permutations
 from typing import Any
 
 from motet.shapes.large.vocabulary import COLOURS, NUMBERS, RELATIONS, SETS, SHAPES, SIZES, sets_of
@@ -105,18 +106,30 @@ def sets_named(spec: Spec) -> set[str]:
     )
 
 
-def sample_scene(rng: Rng, spec: Spec, allowed: Collection[str] = tuple(SETS)) -> Scene:
+def sample_scene(rng: Rng, spec: Spec, allowed: Collection[str] = tuple(SETS), *, ordered: bool = False) -> Scene:
     """A random scene that satisfies the spec; what the spec leaves open is of the `allowed` sets, or of none.
 
-    The spec itself may name no other sets.
+    The spec itself may name no other sets. The objects are in random cells; or, if `ordered`, in the order of the
+    prompt in the first cells, in reading order, that satisfy the relations.
     """
     wanted = _objects_wanted(rng, spec, set(allowed))
     grid = spec["grid"]
-    while True:
-        cells = rng.choice(grid * grid, len(wanted), replace=False)
-        objects = [ShapeInstance(int(c) // grid, int(c) % grid, *name) for c, name in zip(cells, wanted, strict=True)]
+    for cells in _first_cells(grid, len(wanted)) if ordered else _random_cells(rng, grid, len(wanted)):
+        objects = [ShapeInstance(c // grid, c % grid, *name) for c, name in zip(cells, wanted, strict=True)]
         if all(related(objects[first], relation, objects[second]) for first, relation, second in spec["relations"]):
             return Scene(grid, tuple(sorted(objects)))
+    raise ValueError(f"no scene satisfies {spec}")
+
+
+def _first_cells(grid: int, count: int) -> Iterator[tuple[int, ...]]:
+    """All choices of cells, the first ones in reading order first."""
+    return permutations(range(grid * grid), count)
+
+
+def _random_cells(rng: Rng, grid: int, count: int) -> Iterator[tuple[int, ...]]:
+    """Random choices of cells without end."""
+    while True:
+        yield tuple(rng.choice(grid * grid, count, replace=False).tolist())
 
 
 def _objects_wanted(rng: Rng, spec: Spec, allowed: set[str]) -> list[tuple[str, str, str]]:

@@ -59,6 +59,7 @@ class LargeRows(World[LargeOptions]):
         draws = self.options.task == PROMPTS
         self._prompt_sets = PROMPT_SETS[split] if draws else self._both
         self._target_sets = set(SETS) if draws else self._both
+        self._ordered_fraction = self.options.ordered_fraction if split == "train" else 0.0
 
     def row(self, index: int) -> dict[str, Any]:
         return make_row(self, index)
@@ -78,7 +79,8 @@ class LargeRows(World[LargeOptions]):
                 return text, spec
 
     def target(self, rng: Rng, spec: Spec) -> Scene:
-        return sample_scene(rng, spec, self._target_sets)
+        ordered = self._ordered_fraction > 0 and bool(rng.random() < self._ordered_fraction)
+        return sample_scene(rng, spec, self._target_sets, ordered=ordered)
 
     def question(self, rng: Rng) -> tuple[Scene, Question]:
         if self.wants_caption(rng):
