@@ -4,7 +4,8 @@ Of the large world, also on the compositions that only one of the two was traine
 
 Every item is sampled `samples_per_item` times at temperature 1 and once greedily; denoising uses stochastic steps or
 the ODE, respectively. Accuracy is the mean over items and samples, by the verifier and the strict answer parser; pass@k
-is the probability that any of k samples solves an item, for powers of two and for all samples. If `eval.minutes` are
+is the probability that any of k samples solves an item, for powers of two and for all samples. `diversity` tells how
+many colours, shapes, sizes and cells the images of validation prompts use where these are open. If `eval.minutes` are
 over before all items are evaluated, fewer are; `items` is their number.
 """
 
@@ -27,6 +28,7 @@ from motet.core.task import Task
 from motet.core.trajectory import ImageAct, TextAct
 from motet.distributed.processes import Processes
 from motet.evaluation.sample_image import SampleImage
+from motet.evaluation.scene_diversity import Values, effective_numbers, open_values
 from motet.rewards.text.answer_parsing import extract_answer
 from motet.shapes.large.prompts import HARD_CATEGORIES as HARD_IN_LARGE
 from motet.shapes.verifier import parse_scenes, verify
@@ -119,15 +121,17 @@ def _with_guidance(sampling: Sampling, scale: float) -> Sampling:
 
 @dataclass(frozen=True)
 class _Results:
-    """Correctness per item and sample, and the first image of each item."""
+    """Correctness per item and sample, the first image of each item, and what images show where prompts are open."""
 
     correct: list[list[bool]]
     samples: list[SampleImage]
+    values: Values
 
 
 def _merge(processes: Processes, own: _Results, shown: bool) -> _Results:
     """The results of all processes, with the images where they are to be shown."""
-    return _Results(processes.merge(own.correct), processes.merge(own.samples) if shown else [])
+    samples = processes.merge(own.samples) if shown else []
+    return _Results(processes.merge(own.correct), samples, processes.merge(own.values))
 
 
 class _Tally:
@@ -136,8 +140,10 @@ class _Tally:
     def __init__(self) -> None:
         self.sampled: dict[str, list[float]] = {}
         self.greedy: dict[str, list[float]] = {}
+        self.values: Values = []
 
     def add(self, labels: Sequence[Sequence[str]], sampled: _Results, greedy: _Results) -> None:
+        self.values += sampled.values
         for own, samples_of_item, best in zip(labels, sampled.correct, greedy.correct, strict=True):
             for key in ("overall", *own):
                 self.sampled.setdefault(key, []).append(sum(samples_of_item) / len(samples_of_item))
@@ -188,6 +194,7 @@ def _summary(measured: dict[str, dict[str, _Tally]], num_samples: int, items: di
         numbers = {**view(of, "test"), **{split: view(of, split) for split in measured if split != "test"}}
         summary |= numbers if section is None else {section: numbers}
     by_item = {split: {name: tally.sampled for name, tally in tallies.items()} for split, tallies in measured.items()}
+    summary["diversity"] = effective_numbers(measured["test"]["draw"].values)
     return {**summary, "items": items, "by_item": {**by_item.pop("test"), **by_item}}
 
 
@@ -205,7 +212,7 @@ def _generate_images(
     policy: Policy, tasks: Sequence[Task], requests: Sequence[Request], sampling: Sampling
 ) -> _Results:
     if not tasks:
-        return _Results([], [])
+        return _Results([], [], [])
     images = [act.image for act in policy.act(requests, sampling) if isinstance(act, ImageAct)]
     num_samples = len(images) // len(tasks)
     grid = int(tasks[0]["spec"]["grid"])
@@ -224,19 +231,21 @@ def _generate_images(
         for n, task in enumerate(tasks)
     ]
     correct = [[s.correct for s in samples_of_item] for samples_of_item in samples]
-    return _Results(correct, [samples_of_item[0] for samples_of_item in samples])
+    specs = [task["spec"] for task in tasks for _ in range(num_samples)]
+    values = [value for one, spec in zip(parsed, specs, strict=True) for value in open_values(one.scene, spec)]
+    return _Results(correct, [samples_of_item[0] for samples_of_item in samples], values)
 
 
 def _answer(policy: Policy, tasks: Sequence[Task], requests: Sequence[Request], sampling: Sampling) -> _Results:
     if not tasks:
-        return _Results([], [])
+        return _Results([], [], [])
     texts = [act.text for act in policy.act(requests, sampling) if isinstance(act, TextAct)]
     num_samples = len(texts) // len(tasks)
     correct = [
         [is_right(texts[k], task["answer"]) for k in range(n * num_samples, (n + 1) * num_samples)]
         for n, task in enumerate(tasks)
     ]
-    return _Results(correct, [])
+    return _Results(correct, [], [])
 
 
 def is_right(text: str, answer: str) -> bool:

@@ -16,7 +16,9 @@ def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     """The shapes suite: one row per category, columns for sampled and greedy accuracy, and the change between two.
 
     Sampled accuracies have a 95% confidence interval over items; that of the change is paired, because both
-    evaluations use the same items. `columns` maps a heading (before, after) to results as in `summary.json`.
+    evaluations use the same items. The last rows are the effective numbers of colours, shapes, sizes and cells in
+    images whose prompts leave them open (`motet.evaluation.scene_diversity`). `columns` maps a heading (before, after)
+    to results as in `summary.json`.
     """
     table = Table(title=title, title_justify="left")
     table.add_column("")
@@ -34,7 +36,19 @@ def suite_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:
             parts = [_of_split(result, split) for result in results]
             table.add_row(*_cells(f"{shown}: {split.replace('_', '-')}", parts, skill, "overall"))
         table.add_section()
+    diversities = [result.get("diversity", {}) for result in results]
+    for name in sorted({name for one in diversities for name in one}):
+        table.add_row(f"open in the prompt: {name}", *_numbers([one.get(name) for one in diversities]))
     return table
+
+
+def _numbers(values: list[float | None]) -> list[str]:
+    """Effective numbers of values, and their change; a dash where there are none."""
+    cells = ["-" if value is None else f"{value:.1f}" for value in values]
+    if len(values) == 2:
+        before, after = values
+        cells.append("" if before is None or after is None else f"{after - before:+.1f}")
+    return cells
 
 
 def rewards_table(columns: Mapping[str, Mapping[str, Any]], title: str) -> Table:

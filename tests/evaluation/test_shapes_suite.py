@@ -86,7 +86,7 @@ def solved(draws_right=lambda index, sample: True, says=lambda row, index, sampl
 
 def test_keys_of_the_summary():
     table = solved().table
-    assert list(table) == ["draw", "answer", "held_out", "greedy", "pass@2", "pass@3", "items", "by_item"]
+    assert list(table) == ["draw", "answer", "held_out", "greedy", "pass@2", "pass@3", "diversity", "items", "by_item"]
     assert table["items"] == {"test": 40, "held_out": 6}
     for section in (table, table["held_out"], table["greedy"], table["pass@3"], table["greedy"]["held_out"]):
         for skill, labels in (("draw", CATEGORIES), ("answer", (*KINDS, *FORMS))):
@@ -190,7 +190,7 @@ def test_a_diffusion_policy(unified, samplings_used):
     few = changed(held_out_size=2, guidance_scale=3.0).model_copy(update={"size": 4, "samples_per_item": 2})
     steps = Sampling(num_steps=3, noise_level=0.5, shift=2.0, guidance="conditional", guidance_scale=7.0)
     outcome = evaluate_shapes(load_policy(unified), few, WORLD, samplings(8, denoising=steps))
-    assert list(outcome.table) == ["draw", "answer", "held_out", "greedy", "pass@2", "items", "by_item"]
+    assert list(outcome.table) == ["draw", "answer", "held_out", "greedy", "pass@2", "diversity", "items", "by_item"]
     assert [sample.image.size for sample in outcome.samples] == [(16, 16)] * 4
     sampled = replace(steps, guidance="guided", guidance_scale=3.0)
     assert samplings_used == [sampled, replace(sampled, temperature=0.0)] * 2
@@ -283,6 +283,9 @@ def test_the_table_shows_both_columns_and_the_change():
     for words in ("image: overall", "answer: count", "image: held-out", "+100.0", "0.0%", "100.0%"):
         assert words in text
     single = Terminal(width=120, record=True, file=io.StringIO())
+    assert before["diversity"] == {} and after["diversity"].keys() == {"cells", "colours"}  # empty images, correct ones
+    row = next(line for line in text.splitlines() if "open in the prompt: cells" in line)
+    assert [part.strip() for part in row.split("│")[2:5]] == ["-", f"{after['diversity']['cells']:.1f}", ""]
     single.print(suite_table({"a[b]c": after}, "title"))
     assert "a[b]c" in single.export_text() and "change" not in single.export_text()
 
