@@ -16,6 +16,7 @@ import argparse
 import itertools
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from transformers import JanusForConditionalGeneration
 from motet.policies.tiny.janus import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
 from motet.shapes.large.rows import LargeRows
 from motet.shapes.large.vocabulary import SETS
+from motet.shapes.options import TASKS
 from motet.shapes.prompts import choose
 from motet.shapes.render import VOCABULARIES, render
 from motet.shapes.scene import Scene, ShapeInstance
@@ -39,12 +41,24 @@ SIZES = {"small": TinySizes(), "large": TinySizes(image=64, patch=8, heads=4, co
 
 
 def corpus(worlds: list[Rows], count: int) -> list[str]:
-    """Texts with the surrounding characters of the chat template, `count` rows of every split."""
+    """Texts with the surrounding characters of the chat template, `count` rows of every world."""
     texts = []
     for rows in worlds:
         for row in (rows.row(index) for index in range(count)):
-            texts += [f": {row['prompt']}\n\n", f": {row['question']}\n\n", f"\n{row['question']}\n\n", row["solution"]]
+            for name in ("prompt", "question", "instruction"):
+                texts += [f": {row[name]}\n\n", f"\n{row[name]}\n\n"] if name in row else []
+            texts += [row[name] for name in ("solution", "thought", "critique") if name in row]
     return texts
+
+
+def worlds_of_texts(world: str, seed: int, options: dict[str, Any]) -> list[Rows]:
+    """The worlds whose texts the tokenizer is trained on: in the large world the sets and the other tasks too."""
+    worlds = [open_world("train", seed, options)]
+    if world == "large":
+        worlds += [open_world(split, seed, options) for split in SETS]
+        worlds += [open_world("train", seed, {**options, "task": task}) for task in TASKS]
+        worlds += [open_world("train", seed, {**options, "caption_fraction": 1.0})]
+    return worlds
 
 
 def sample_images(rows: Rows, start: int, count: int) -> tuple[Tensor, list]:
@@ -147,15 +161,15 @@ def main() -> None:
         options["cite_cells"] = False  # as in the first stage of the cold start
     rows, test = (open_world(split, arguments.seed, options) for split in ("train", "test"))
     sizes = SIZES[arguments.world]
-    splits = [rows, *(open_world(split, arguments.seed, options) for split in SETS if arguments.world == "large")]
-    tokenizer = tiny_tokenizer(corpus(splits, 5000 // len(splits)))
+    worlds = worlds_of_texts(arguments.world, arguments.seed, options)
+    tokenizer = tiny_tokenizer(corpus(worlds, 5000 // len(worlds)))
     model = tiny_janus(tokenizer, sizes, arguments.seed)
 
     def pixels_of(start: int, count: int) -> Tensor:
         return sample_images(rows, start, count)[0]
 
     many = arguments.world == "large"  # four times the pixels: half as many images per step
-    steps = arguments.tokenizer_steps or (4000 if many else 2000)
+    steps = (4000 if many else 2000) if arguments.tokenizer_steps is None else arguments.tokenizer_steps
     train_image_tokenizer(model, pixels_of, steps, rows=4 if many else 8, bfloat16=many)
     retired = retire_duplicate_codes(model, pixels_of)
     print(f"image tokenizer: {sizes.codes - retired} of {sizes.codes} codes are in use")
