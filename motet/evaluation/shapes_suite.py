@@ -3,10 +3,10 @@
 Of the large world, also on the compositions that only one of the two was trained on, `only_drawn` and `only_asked`.
 
 Every item is sampled `samples_per_item` times at temperature 1 and once greedily; denoising uses stochastic steps or
-the ODE, respectively. Accuracy is the mean over items and samples, by the verifier and the strict answer parser; pass@k
-is the probability that any of k samples solves an item, for powers of two and for all samples. `diversity` tells how
-many colours, shapes, sizes and cells the images of validation prompts use where these are open. If `eval.minutes` are
-over before all items are evaluated, fewer are; `items` is their number.
+the ODE, respectively. Accuracy is the mean over items and samples, by the verifier and the reward `exact_answer`;
+pass@k is the probability that any of k samples solves an item, for powers of two and for all samples. `diversity` tells
+how many colours, shapes, sizes and cells the images of validation prompts use where these are open. If `eval.minutes`
+are over before all items are evaluated, fewer are; `items` is their number.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from motet.core.trajectory import ImageAct, TextAct
 from motet.distributed.processes import Processes
 from motet.evaluation.sample_image import SampleImage
 from motet.evaluation.scene_diversity import Values, effective_numbers, open_values
-from motet.rewards.text.answer_parsing import extract_answer
+from motet.rewards.text.exact_match import exact_answer
 from motet.shapes.large.prompts import HARD_CATEGORIES as HARD_IN_LARGE
 from motet.shapes.verifier import parse_scenes, verify
 from motet.shapes.world import HARD_CATEGORIES, evaluation_splits, open_world
@@ -242,13 +242,12 @@ def _answer(policy: Policy, tasks: Sequence[Task], requests: Sequence[Request], 
     texts = [act.text for act in policy.act(requests, sampling) if isinstance(act, TextAct)]
     num_samples = len(texts) // len(tasks)
     correct = [
-        [is_right(texts[k], task["answer"]) for k in range(n * num_samples, (n + 1) * num_samples)]
+        [is_right(texts[k], task["answer"], task["options"]) for k in range(n * num_samples, (n + 1) * num_samples)]
         for n, task in enumerate(tasks)
     ]
     return _Results(correct, [], [])
 
 
-def is_right(text: str, answer: str) -> bool:
-    """Whether a completion has exactly one answer block with the correct answer, a letter or a word."""
-    given = extract_answer(text)
-    return given is not None and given.strip().lower() == answer.strip().lower()
+def is_right(text: str, answer: str, options: Sequence[str]) -> bool:
+    """Whether a completion answers correctly by the reward `exact_answer`, so that training and suite agree."""
+    return exact_answer([text], answer=[answer], options=[options])[0] == 1.0

@@ -259,20 +259,23 @@ def test_images_too_small_for_the_grid_raise():
 
 
 @pytest.mark.parametrize(
-    ("text", "answer", "right"),
+    ("text", "answer", "options", "right"),
     [
-        ("<think> a</think><answer> B</answer>", "B", True),
-        ("<answer>b</answer>", "B", True),
-        ("<answer> Two </answer>", "two", True),
-        ("<answer>B. two</answer>", "B", False),
-        ("B", "B", False),
-        ("<answer>B</answer><answer>B</answer>", "B", False),
-        ("<answer></answer>", "B", False),
-        ("<answer>A</answer>", "B", False),
+        ("<think> a</think><answer> B</answer>", "B", ["one", "two"], True),
+        ("<answer>b</answer>", "B", ["one", "two"], True),
+        ("<answer> two</answer>", "B", ["one", "two"], True),  # as the reward has it
+        ("<answer> one</answer>", "B", ["one", "two"], False),
+        ("<answer> Two </answer>", "two", [], True),
+        ("<answer>B. two</answer>", "B", ["one", "two"], True),
+        ("B", "B", ["one", "two"], False),
+        ("<answer>B</answer><answer>B</answer>", "B", ["one", "two"], False),
+        ("<answer></answer>", "B", ["one", "two"], False),
+        ("<answer>A</answer>", "B", ["one", "two"], False),
+        ("<answer>A</answer>", "two", [], False),
     ],
 )
-def test_correct_answers(text, answer, right):
-    assert is_right(text, answer) is right
+def test_correct_answers_are_those_of_the_reward(text, answer, options, right):
+    assert is_right(text, answer, options) is right
 
 
 def test_the_table_shows_both_columns_and_the_change():
