@@ -17,6 +17,8 @@ __all__ = ["ImageProcessor", "decode_images", "encode_images", "reconstructed", 
 
 PIXELS_AT_ONCE = 1 << 21
 """Pixels of one pass through the image tokenizer: 14 images of 384 x 384, whose activations are then a few GB."""
+PIXELS_AT_ONCE_ON_CPU = 1 << 16
+"""The same on a CPU, whose caches hold the activations of few images: 16 of 64 x 64, or one of 384 x 384."""
 
 
 class ImageProcessor(JanusImageProcessorPil):
@@ -105,4 +107,6 @@ def _middle_square(image: Image.Image) -> Image.Image:
 
 
 def _batch(model: Any) -> int:
-    return max(1, PIXELS_AT_ONCE // model.config.vision_config.image_size**2)
+    """Images of one pass through the image tokenizer."""
+    pixels = PIXELS_AT_ONCE_ON_CPU if model.model.vqmodel.device.type == "cpu" else PIXELS_AT_ONCE
+    return max(1, pixels // model.config.vision_config.image_size**2)
