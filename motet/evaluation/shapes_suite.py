@@ -121,11 +121,11 @@ def _with_guidance(sampling: Sampling, scale: float) -> Sampling:
 
 @dataclass(frozen=True)
 class _Results:
-    """Correctness per item and sample, the first image of each item, and what images show where prompts are open."""
+    """By item: correctness per sample, the first image, and what the images show where the prompt is open."""
 
     correct: list[list[bool]]
     samples: list[SampleImage]
-    values: Values
+    values: list[Values]
 
 
 def _merge(processes: Processes, own: _Results, shown: bool) -> _Results:
@@ -143,7 +143,7 @@ class _Tally:
         self.values: Values = []
 
     def add(self, labels: Sequence[Sequence[str]], sampled: _Results, greedy: _Results) -> None:
-        self.values += sampled.values
+        self.values += [value for of_item in sampled.values for value in of_item]
         for own, samples_of_item, best in zip(labels, sampled.correct, greedy.correct, strict=True):
             for key in ("overall", *own):
                 self.sampled.setdefault(key, []).append(sum(samples_of_item) / len(samples_of_item))
@@ -231,8 +231,14 @@ def _generate_images(
         for n, task in enumerate(tasks)
     ]
     correct = [[s.correct for s in samples_of_item] for samples_of_item in samples]
-    specs = [task["spec"] for task in tasks for _ in range(num_samples)]
-    values = [value for one, spec in zip(parsed, specs, strict=True) for value in open_values(one.scene, spec)]
+    values = [
+        [
+            value
+            for one in parsed[n * num_samples : (n + 1) * num_samples]
+            for value in open_values(one.scene, task["spec"])
+        ]
+        for n, task in enumerate(tasks)
+    ]
     return _Results(correct, [samples_of_item[0] for samples_of_item in samples], values)
 
 
