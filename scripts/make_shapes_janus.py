@@ -155,6 +155,8 @@ def main() -> None:
     parser.add_argument("--tokenizer-steps", type=int, help="default: 2000, in the large world 4000")
     parser.add_argument("--vision-steps", type=int, default=800)
     arguments = parser.parse_args()
+    if any(steps is not None and steps < 1 for steps in (arguments.tokenizer_steps, arguments.vision_steps)):
+        parser.error("--tokenizer-steps and --vision-steps must be at least 1")
     started = time.monotonic()
     options = {"world": arguments.world}
     if arguments.world == "small":
@@ -169,7 +171,7 @@ def main() -> None:
         return sample_images(rows, start, count)[0]
 
     many = arguments.world == "large"  # four times the pixels: half as many images per step
-    steps = (4000 if many else 2000) if arguments.tokenizer_steps is None else arguments.tokenizer_steps
+    steps = arguments.tokenizer_steps or (4000 if many else 2000)
     train_image_tokenizer(model, pixels_of, steps, rows=4 if many else 8, bfloat16=many)
     retired = retire_duplicate_codes(model, pixels_of)
     print(f"image tokenizer: {sizes.codes - retired} of {sizes.codes} codes are in use")
