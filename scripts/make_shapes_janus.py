@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import torch
 from image_tokenizer import retire_duplicate_codes, train_image_tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import JanusForConditionalGeneration
+from transformers import JanusForConditionalGeneration, PreTrainedTokenizerFast
 
 from motet.policies.tiny.janus import TinySizes, tiny_janus, tiny_processor, tiny_tokenizer
 from motet.shapes.large.rows import LargeRows
@@ -40,13 +41,20 @@ SIZES = {"small": TinySizes(), "large": TinySizes(image=64, patch=8, heads=4, co
 """By world. A patch is a quarter of a cell in both."""
 
 
-def corpus(worlds: list[Rows], count: int) -> list[str]:
-    """Texts with the surrounding characters of the chat template, `count` rows of every world."""
+TEXT_COLUMNS = ("prompt", "question", "instruction")
+"""Columns of what a user says."""
+
+
+def corpus(worlds: list[Rows], count: int, after_images: Collection[str]) -> list[str]:
+    """Texts with the surrounding characters of the chat template, `count` rows of every world.
+
+    `after_images`: the columns that follow an image too, not only the role.
+    """
     texts = []
     for rows in worlds:
         for row in (rows.row(index) for index in range(count)):
-            for name in ("prompt", "question", "instruction"):
-                texts += [f": {row[name]}\n\n", f"\n{row[name]}\n\n"] if name in row else []
+            for name in (name for name in TEXT_COLUMNS if name in row):
+                texts += [f": {row[name]}\n\n", *([f"\n{row[name]}\n\n"] if name in after_images else [])]
             texts += [row[name] for name in ("solution", "thought", "critique") if name in row]
     return texts
 
@@ -59,6 +67,18 @@ def worlds_of_texts(world: str, seed: int, options: dict[str, Any]) -> list[Rows
         worlds += [open_world("train", seed, {**options, "task": task}) for task in TASKS]
         worlds += [open_world("train", seed, {**options, "caption_fraction": 1.0})]
     return worlds
+
+
+def options_of(world: str) -> dict[str, Any]:
+    """`data.options` of the rows; of the small world as in the first stage of its cold start."""
+    return {"world": world} if world == "large" else {"world": world, "cite_cells": False}
+
+
+def make_tokenizer(world: str, seed: int) -> PreTrainedTokenizerFast:
+    """The tokenizer, trained on 5,000 rows of all the worlds together."""
+    worlds = worlds_of_texts(world, seed, options_of(world))
+    after_images = TEXT_COLUMNS if world == "large" else ("question",)
+    return tiny_tokenizer(corpus(worlds, 5000 // len(worlds), after_images))
 
 
 def sample_images(rows: Rows, start: int, count: int) -> tuple[Tensor, list]:
@@ -158,13 +178,10 @@ def main() -> None:
     if any(steps is not None and steps < 1 for steps in (arguments.tokenizer_steps, arguments.vision_steps)):
         parser.error("--tokenizer-steps and --vision-steps must be at least 1")
     started = time.monotonic()
-    options = {"world": arguments.world}
-    if arguments.world == "small":
-        options["cite_cells"] = False  # as in the first stage of the cold start
+    options = options_of(arguments.world)
     rows, test = (open_world(split, arguments.seed, options) for split in ("train", "test"))
     sizes = SIZES[arguments.world]
-    worlds = worlds_of_texts(arguments.world, arguments.seed, options)
-    tokenizer = tiny_tokenizer(corpus(worlds, 5000 // len(worlds)))
+    tokenizer = make_tokenizer(arguments.world, arguments.seed)
     model = tiny_janus(tokenizer, sizes, arguments.seed)
 
     def pixels_of(start: int, count: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -53,6 +54,15 @@ def test_the_cold_starts_are_as_good_as_documented() -> None:
     large = {"world": "large"}
     assert num_correct(LARGE, large, ("single",)) >= 18  # 93 % of 37 items
     assert num_correct(LARGE, large, ("counts", "negation", "chain")) <= 16  # 33 %: room for RL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "checkpoint"), [("small", SMALL), ("large", LARGE)])
+def test_the_script_makes_the_shipped_tokenizers(world: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    script = importlib.import_module("make_shapes_janus")
+    made = json.loads(script.make_tokenizer(world, 0).backend_tokenizer.to_str())
+    assert made["model"] == json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))["model"]
 
 
 @pytest.mark.slow
