@@ -21,6 +21,7 @@ from motet.training.trainer import train
 from motet.weights.locate import LEARNER_SHARDS
 from tests.distributed.mixed_run import TRAIN, mixed_policy
 from tests.distributed.spawned import run_in_processes
+from tests.distributed.test_replicas import ROUNDING, relative_difference
 from tests.runs import REWARDS, RecordingCallback, mapping, metrics, save_tiny_janus
 
 pytestmark = pytest.mark.slow
@@ -57,14 +58,6 @@ def run_sharded(processes: Processes, content: dict[str, Any], folder: Path, sto
     return run(FullySharded(processes), content, folder, stop_after)
 
 
-def difference(weights: dict[str, Any], others: dict[str, Any], start: dict[str, Any]) -> float:
-    """How far two ends of a run are apart, relative to how far the first went."""
-    assert weights.keys() == others.keys() == start.keys()
-    apart = sum(float((weights[k].double() - others[k].double()).square().sum()) for k in start)
-    moved = sum(float((weights[k].double() - start[k].double()).square().sum()) for k in start)
-    return (apart / moved) ** 0.5
-
-
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, Any], dict[str, Any]]:
     """A run of one process: its folder, its recipe, the weights before and after."""
@@ -82,7 +75,7 @@ def test_the_update_is_that_of_one_process(whole_run, tmp_path, size):
     lines = metrics(one)
     assert all(line["grad_norm"] > 0.3 and line["image/kl"] >= 0 for line in lines) and lines[-1]["denoising/kl"] > 0
     ends = run_in_processes(run_sharded, size, tmp_path / "spawned", content, tmp_path / "run", None)
-    assert all(difference(weights, end, start) < 1e-4 for end in ends)
+    assert all(relative_difference(weights, end, start) < ROUNDING for end in ends)
     for line, other in zip(lines, metrics(tmp_path / "run"), strict=True):
         assert other == pytest.approx(line, rel=1e-3, abs=1e-5)
 
@@ -96,5 +89,5 @@ def test_a_run_goes_on_in_any_number_of_processes(whole_run, tmp_path):
     assert (step / LEARNER_SHARDS).is_dir() and load_policy(step).kinds == {"text", "image", "denoising"}
     run_in_processes(run_sharded, 2, tmp_path / "two", content, folder, 4)
     end = run(Parallel(), content, folder)
-    assert difference(weights, end, start) < 1e-4
+    assert relative_difference(weights, end, start) < ROUNDING
     assert [line["step"] for line in metrics(folder)] == [line["step"] for line in metrics(one)]

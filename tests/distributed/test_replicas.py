@@ -11,6 +11,10 @@ from tests.distributed.threads import in_threads, run, run_in_threads
 from tests.runs import mapping, metrics
 
 CLOCKS = ("time/", "step_time", "seconds", "images_per_second", "memory/")
+ROUNDING = 1e-3
+"""The most by which the updates of two runs may differ, relative to their size. Adam divides by the gradient's own
+size, so it magnifies the order of a sum in entries with almost no gradient: 8e-5 in 2 processes and 1.3e-4 in 4
+(FSDP2, 5 steps, AMD EPYC)."""
 RUN = {"steps": 3, "prompts_per_step": 3, "log_samples_every": 1}
 
 
@@ -35,6 +39,7 @@ def weights(session):
 
 def relative_difference(one, other, start):
     """Of the updates: |w_N - w_1| / |w_1 - w_0|."""
+    assert one.keys() == other.keys() == start.keys()
     apart = sum(float((one[name] - other[name]).double().square().sum()) for name in start) ** 0.5
     return apart / sum(float((one[name] - start[name]).double().square().sum()) for name in start) ** 0.5
 
@@ -45,7 +50,7 @@ def compare(recipe, tmp_path, size, supervised=False):
     shared = run_in_threads(size, recipe, tmp_path / "shared", supervised=supervised)
     for theirs, numbers in shared:
         assert_same_metrics(seen, numbers)
-        assert relative_difference(weights(session), weights(theirs), start) < 1e-4
+        assert relative_difference(weights(session), weights(theirs), start) < ROUNDING
         for name, weight in weights(theirs).items():
             assert torch.equal(weight, shared[0][0].policy.trainable()[name]), "replicas drift apart"
     assert_same_metrics(metrics(tmp_path / "one"), metrics(tmp_path / "shared"))

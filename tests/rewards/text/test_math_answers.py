@@ -105,7 +105,7 @@ def test_it_works_in_any_thread(judge):
 
 
 def test_an_endless_computation_is_stopped(judge):
-    impatient = reward(answer_tags=False, timeout=1.0)
+    impatient = reward(answer_tags=False, timeout=4.0)  # the second takes 3 ms, but not on a busy machine
     begun = time.monotonic()
     told = impatient(completions=says("$9^{9^{9^{9^9}}}+1$", "0.5"), answer=["7", "1/2"])
     assert told == [0.0, 1.0] and time.monotonic() - begun < 60
