@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from motet.core.errors import ConfigError
 from motet.shapes.options import PROMPTS, LargeOptions, WorldOptions
 from motet.shapes.prompts import Rng, Spec, choose
-from motet.shapes.questions import Question
+from motet.shapes.questions import Question, Thought
 from motet.shapes.render import Vocabulary, render
 from motet.shapes.scene import Scene, ShapeInstance
 from motet.shapes.split import in_test_split
@@ -47,6 +47,7 @@ class World(ABC, Generic[Options]):
         self._categories = options.parsed_categories if trains else self.categories
         self._hard_categories = _some(self._categories, self.hard_categories)
         self._caption_fraction = options.caption_fraction if trains else 0.0
+        self._short_cot_fraction = getattr(options, "short_cot_fraction", 0.0) if trains else 0.0
         self.open_ended_fraction = options.open_ended_fraction if trains else 0.5
         render(Scene(options.grid, ()), options.canvas)  # rejects an impossible canvas now, not at row 0
 
@@ -102,6 +103,12 @@ class World(ABC, Generic[Options]):
     def category(self, rng: Rng) -> str:
         """A random category of prompts, with the weights of the options."""
         return choose(rng, self._hard_categories if rng.random() < self._hard else self._categories)
+
+    def thought(self, rng: Rng) -> Thought:
+        """How the next solution thinks."""
+        if rng.random() >= self.options.cot_fraction:
+            return "direct"
+        return "short" if self._short_cot_fraction > 0 and rng.random() < self._short_cot_fraction else "full"
 
     def wants_caption(self, rng: Rng) -> bool:
         """Whether the next question requests a caption."""

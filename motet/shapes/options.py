@@ -19,7 +19,14 @@ PROMPTS = "prompts"
 """The task with a prompt, and an image with a question."""
 TASKS = ("reasoning", "layouts", "edits", "drafts")
 """The other tasks, see `motet.shapes.tasks`. The position of a task seeds its rows: append, never reorder."""
-FRACTIONS = ("cot_fraction", "hard_fraction", "open_ended_fraction", "caption_fraction", "ordered_fraction")
+FRACTIONS = (
+    "cot_fraction",
+    "short_cot_fraction",
+    "hard_fraction",
+    "open_ended_fraction",
+    "caption_fraction",
+    "ordered_fraction",
+)
 """Options between 0 and 1."""
 TRAIN_SPLIT_OPTIONS = (*FRACTIONS, "cite_cells", "min_objects", "question_kinds", "categories")
 """Options that change no image, question or answer of the splits for evaluation."""
@@ -104,7 +111,10 @@ class LargeOptions:
     """Fraction of the training targets whose objects are in the first cells, in reading order, that satisfy the prompt;
     the objects of the rest are anywhere."""
     cot_fraction: float = 0.5
-    """Fraction of the solutions with a chain of thought that lists the image; the rest are direct answers."""
+    """Fraction of the solutions with a chain of thought; the rest are direct answers."""
+    short_cot_fraction: float = 0.0
+    """Fraction of these chains of thought, in training, that name only what the question is about; the rest list the
+    image first."""
     hard_fraction: float = 0.0
     """Fraction of the training prompts and questions of the hard categories and kinds; the rest are uniform."""
     open_ended_fraction: float = 0.5

@@ -3,11 +3,11 @@
 Six kinds: existence, count, colour, shape, relation, order (which object comes next, row by row); each as multiple
 choice or open-ended.
 
-A solution thinks before it answers, in one of two ways, as human rationales vary in length. A *chain of thought* lists
-the objects of the image cell by cell, extracts the rationale from the list (the cell of the object in question, the
-cells to count, the two objects to compare and their relation) and derives the answer. A *direct answer* states what
-the image looks like. Both end in the correct answer. SFT imitates the mixture; which of the two pays is for
-reinforcement learning to find out.
+A solution thinks before it answers, in one of three ways, as human rationales vary in length. A *chain of thought*
+lists the objects of the image cell by cell, extracts the rationale from the list (the cell of the object in question,
+the cells to count, the two objects to compare and their relation) and derives the answer. A *short* one writes the
+rationale without the list (the large world alone has these). A *direct answer* states what the image looks like. All
+end in the correct answer. SFT imitates the mixture; which of them pays is for reinforcement learning to find out.
 
 A seventh kind occurs in training alone: the request for a caption, one sentence with the contents of the image.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal
 
 from motet.shapes.prompts import Rng, choose, phrase, plural
 from motet.shapes.scene import (
@@ -30,6 +31,8 @@ from motet.shapes.scene import (
     related,
 )
 
+Thought = Literal["direct", "short", "full"]
+"""How a solution thinks."""
 CAPTION = "what is in the picture?"
 KINDS = ("existence", "count", "colour", "shape", "relation", "order")
 LETTERS = "ABCD"
@@ -107,13 +110,14 @@ def describe(scene: Scene) -> str:
     return ", ".join(f"{obj.cell} {obj.name}" for obj in scene.objects) or "nothing"
 
 
-def solution(question: Question, scene: Scene, chain_of_thought: bool) -> str:
+def solution(question: Question, scene: Scene, thought: Thought) -> str:
     """A thought and the answer in CoRL's format; a caption unchanged."""
     if question.kind == "caption":
         return f" {question.answer}"
-    seen = f"{describe(scene)}, {question.rationale}" if question.rationale else describe(scene)
-    thought = f"{seen}, so {question.word}" if chain_of_thought else f"looks like {question.word}"
-    return f"<think> {thought}</think><answer> {question.answer}</answer>"
+    seen = [describe(scene)] if thought == "full" else []
+    seen += [question.rationale] if question.rationale else []
+    text = f"looks like {question.word}" if thought == "direct" else f"{', '.join(seen)}, so {question.word}"
+    return f"<think> {text}</think><answer> {question.answer}</answer>"
 
 
 QuestionParts = tuple[str, str, list[str], str, bool]

@@ -24,7 +24,7 @@ def make_row(world: World[Any], index: int) -> dict[str, Any]:
         return TASK_ROWS[world.options.task](world, np.random.default_rng([*key, number]))
     rng = np.random.default_rng(key)
     (text, spec), (scene, question) = world.prompt(rng), world.question(rng)
-    chain_of_thought = bool(rng.random() < world.options.cot_fraction)
+    thought = world.thought(rng)
     target = world.target(rng, spec)
     return {
         "prompt": text,
@@ -36,6 +36,6 @@ def make_row(world: World[Any], index: int) -> dict[str, Any]:
         "options": list(question.options),
         "answer": question.answer,
         "kind": question.kind,
-        "solution": solution(question, scene, chain_of_thought),
+        "solution": solution(question, scene, thought),
         "scene": describe(scene),
     }

@@ -24,7 +24,7 @@ def reasoning_row(world: World[Any], rng: Rng) -> dict[str, Any]:
         "options": list(question.options),
         "answer": question.answer,
         "kind": question.kind,
-        "solution": solution(question, scene, chain_of_thought=bool(rng.random() < world.options.cot_fraction)),
+        "solution": solution(question, scene, world.thought(rng)),
         "scene": describe(scene),
     }
 
