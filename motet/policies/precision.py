@@ -27,7 +27,9 @@ WORKS: dict[Work, str] = {"learning": "dtype", "sampling": "rollout_dtype"}
 """The key of `policy` that names the compute type of each kind of work."""
 
 NARROW = 256
-"""Below this width float32 is taken unmeasured: a whole step of such a model gains nothing from faster products."""
+"""Below this width float32 is taken unmeasured: products are a small part of a step, and rounding costs as much as
+elsewhere. A recipe may still ask for bfloat16: a supervised step of 128 features takes 0.65 s instead of 0.9 on an AMD
+EPYC with bfloat16 units."""
 WIDEST = 512
 """Wider models are measured at this width, which takes a second at most."""
 WORTH = 0.8
@@ -98,7 +100,7 @@ def _best(device: torch.device, width: int, work: Work) -> tuple[Dtype, str]:
     if device.type != "cpu":
         return "float32", f"bfloat16 is not tried on {device.type}"
     if width < NARROW:
-        return "float32", f"layers of {width} features gain nothing from bfloat16"
+        return "float32", f"with layers of {width} features, fewer than {NARROW}, bfloat16 is not tried"
     ratio = _cpu_ratio(min(width, WIDEST), LEARNING_ROWS if work == "learning" else SAMPLING_ROWS, work == "learning")
     return "bfloat16" if ratio < WORTH else "float32", f"bfloat16 takes {ratio:.2g} times as long as float32"
 

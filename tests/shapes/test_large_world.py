@@ -157,6 +157,20 @@ def test_ordered_fraction_changes_training_targets_alone(rows):
         assert sum(any(obj.cell == "a1" for obj in x.objects) for x in shown) / ROWS == pytest.approx(expected, abs=0.2)
 
 
+def test_short_thoughts_are_the_ends_of_full_ones(rows):
+    listed = rows_of("train", cot_fraction=1.0)
+    for fraction, expected in ((1.0, 1.0), (0.5, 0.5)):
+        short = 0
+        for row, full in zip(rows_of("train", cot_fraction=1.0, short_cot_fraction=fraction), listed, strict=True):
+            assert row["question"] == full["question"] and full["solution"].startswith(f"<think> {full['scene']}, ")
+            if row["solution"] != full["solution"]:
+                short += 1
+                assert row["solution"] == full["solution"].replace(f"{full['scene']}, ", "", 1)
+        assert short / ROWS == pytest.approx(expected, abs=0.2)
+    assert rows_of("train", cot_fraction=0.0, short_cot_fraction=1.0) == rows_of("train", cot_fraction=0.0)
+    assert rows_of("test", short_cot_fraction=1.0) == rows["test"]
+
+
 def words(text: str) -> str:
     return f" {text.replace('?', ' ').replace(',', ' ')} "
 
