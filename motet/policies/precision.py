@@ -27,9 +27,8 @@ WORKS: dict[Work, str] = {"learning": "dtype", "sampling": "rollout_dtype"}
 """The key of `policy` that names the compute type of each kind of work."""
 
 NARROW = 256
-"""Below this width float32 is taken unmeasured: products are a small part of a step, and rounding costs as much as
-elsewhere. A recipe may still ask for bfloat16: a supervised step of 128 features takes 0.65 s instead of 0.9 on an AMD
-EPYC with bfloat16 units."""
+"""Below this width float32 is taken unmeasured: products are a small part of a step. A recipe may still ask for
+bfloat16: a supervised step of 128 features takes 0.65 s instead of 0.9 on an AMD EPYC with bfloat16 units."""
 WIDEST = 512
 """Wider models are measured at this width, which takes a second at most."""
 WORTH = 0.8

@@ -33,6 +33,8 @@ class World(ABC, Generic[Options]):
     hard_kinds: ClassVar[Sequence[str]]
     categories: ClassVar[Sequence[str]]
     hard_categories: ClassVar[Sequence[str]]
+    short_cot_fraction: float = 0.0
+    """Fraction of the chains of thought without a list of the image."""
 
     def __init__(self, split: str, seed: int, options: Options, size: int | None = None) -> None:
         if split not in self.splits:
@@ -47,7 +49,6 @@ class World(ABC, Generic[Options]):
         self._categories = options.parsed_categories if trains else self.categories
         self._hard_categories = _some(self._categories, self.hard_categories)
         self._caption_fraction = options.caption_fraction if trains else 0.0
-        self._short_cot_fraction = getattr(options, "short_cot_fraction", 0.0) if trains else 0.0
         self.open_ended_fraction = options.open_ended_fraction if trains else 0.5
         render(Scene(options.grid, ()), options.canvas)  # rejects an impossible canvas now, not at row 0
 
@@ -108,7 +109,7 @@ class World(ABC, Generic[Options]):
         """How the next solution thinks."""
         if rng.random() >= self.options.cot_fraction:
             return "direct"
-        return "short" if self._short_cot_fraction > 0 and rng.random() < self._short_cot_fraction else "full"
+        return "short" if self.short_cot_fraction > 0 and rng.random() < self.short_cot_fraction else "full"
 
     def wants_caption(self, rng: Rng) -> bool:
         """Whether the next question requests a caption."""

@@ -114,7 +114,7 @@ class LargeOptions:
     """Fraction of the solutions with a chain of thought; the rest are direct answers."""
     short_cot_fraction: float = 0.0
     """Fraction of these chains of thought, in training, that name only what the question is about; the rest list the
-    image first."""
+    image first, as critiques of `drafts` always do."""
     hard_fraction: float = 0.0
     """Fraction of the training prompts and questions of the hard categories and kinds; the rest are uniform."""
     open_ended_fraction: float = 0.5

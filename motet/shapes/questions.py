@@ -114,9 +114,11 @@ def solution(question: Question, scene: Scene, thought: Thought) -> str:
     """A thought and the answer in CoRL's format; a caption unchanged."""
     if question.kind == "caption":
         return f" {question.answer}"
-    seen = [describe(scene)] if thought == "full" else []
-    seen += [question.rationale] if question.rationale else []
-    text = f"looks like {question.word}" if thought == "direct" else f"{', '.join(seen)}, so {question.word}"
+    if thought == "direct":
+        text = f"looks like {question.word}"
+    else:
+        seen = (describe(scene) if thought == "full" else "", question.rationale)
+        text = ", ".join([*filter(None, seen), f"so {question.word}"])
     return f"<think> {text}</think><answer> {question.answer}</answer>"
 
 

@@ -59,7 +59,9 @@ class LargeRows(World[LargeOptions]):
         draws = self.options.task == PROMPTS
         self._prompt_sets = PROMPT_SETS[split] if draws else self._both
         self._target_sets = set(SETS) if draws else self._both
-        self._ordered_fraction = self.options.ordered_fraction if split == "train" else 0.0
+        trains = split == "train"
+        self._ordered_fraction = self.options.ordered_fraction if trains else 0.0
+        self.short_cot_fraction = self.options.short_cot_fraction if trains else 0.0
 
     def row(self, index: int) -> dict[str, Any]:
         return make_row(self, index)
