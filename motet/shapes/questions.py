@@ -5,8 +5,8 @@ choice or open-ended.
 
 A solution thinks before it answers, in one of three ways, as human rationales vary in length. A *chain of thought*
 lists the objects of the image cell by cell, extracts the rationale from the list (the cell of the object in question,
-the cells to count, the two objects to compare and their relation) and derives the answer. A *short* one writes the
-rationale without the list (the large world alone has these). A *direct answer* states what the image looks like. All
+the cells to count, the two objects to compare and their relation) and derives the answer. In the large world the list
+numbers the objects in question. A *short* one writes the rationale without the list (the large world alone has these). A *direct answer* states what the image looks like. All
 end in the correct answer. SFT imitates the mixture; which of them pays is for reinforcement learning to find out.
 
 A seventh kind occurs in training alone: the request for a caption, one sentence with the contents of the image.
@@ -45,7 +45,8 @@ class Question:
     """A question with its answer. `options` is empty for an open-ended one; `answer` is then the word, else the letter.
 
     `rationale` is the text that the answer is derived from; `held_out` says whether question and answer together name
-    a composition that training never asks about.
+    a composition that training never asks about. `listing` is the list of the image in a chain of thought, empty for
+    that of `describe`.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Question:
     word: str
     rationale: str
     held_out: bool
+    listing: str = ""
 
 
 def sample_question(
@@ -117,7 +119,7 @@ def solution(question: Question, scene: Scene, thought: Thought) -> str:
     if thought == "direct":
         text = f"looks like {question.word}"
     else:
-        seen = (describe(scene) if thought == "full" else "", question.rationale)
+        seen = (question.listing or describe(scene) if thought == "full" else "", question.rationale)
         text = ", ".join([*filter(None, seen), f"so {question.word}"])
     return f"<think> {text}</think><answer> {question.answer}</answer>"
 

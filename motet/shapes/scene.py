@@ -45,6 +45,10 @@ class ShapeInstance:
     def name(self) -> str:
         return f"{self.size} {self.colour} {self.shape}".lstrip()
 
+    def is_of(self, shape: str | None = None, colour: str | None = None, size: str | None = None) -> bool:
+        """Whether it has this shape, colour and size; None matches all."""
+        return shape in (None, self.shape) and colour in (None, self.colour) and size in (None, self.size)
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -57,11 +61,7 @@ class Scene:
         self, shape: str | None = None, colour: str | None = None, size: str | None = None
     ) -> list[ShapeInstance]:
         """The objects of this shape, colour and size; None matches all."""
-        return [
-            t
-            for t in self.objects
-            if shape in (None, t.shape) and colour in (None, t.colour) and size in (None, t.size)
-        ]
+        return [obj for obj in self.objects if obj.is_of(shape, colour, size)]
 
 
 def related(first: ShapeInstance, relation: str, second: ShapeInstance) -> bool:

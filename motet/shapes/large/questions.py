@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 from motet.shapes.large.vocabulary import COLOURS, NUMBERS, RELATIONS, SETS, SHAPES, SIZES, sets_of
 from motet.shapes.prompts import Rng, choose, phrase, without_number
@@ -17,8 +18,11 @@ _ORDER = ("yes", "no", *NUMBERS, *SIZES, *COLOURS, *SHAPES, "left", "right", "ab
 Named = tuple[list[tuple[str | None, str | None]], list[str]]
 """Pairs of colour and shape, and relations, that a question and its answer name."""
 
-Parts = tuple[str, str, list[str], str, Named]
-"""Question, correct word, wrong words, rationale, what it names."""
+Kind = tuple[str | None, str | None, str | None]
+"""Shape, colour and size of some objects; None stands for any."""
+
+Parts = tuple[str, str, list[str], str, Sequence[Kind], Named]
+"""Question, correct word, wrong words, rationale, kinds of the objects in question, what it names."""
 
 
 def sample_question(
@@ -31,15 +35,31 @@ def sample_question(
     parts = _SAMPLERS[kind](rng, scene)
     if parts is None:
         return None
-    text, word, wrong, rationale, named = parts
-    held_out = "held_out" in sets_of(*named)
+    text, word, wrong, rationale, kinds, named = parts
+    held_out, listing = "held_out" in sets_of(*named), numbered(scene, kinds)
     if rng.random() < open_ended_fraction:
-        return Question(kind, text, (), word, word, rationale, held_out), named
+        return Question(kind, text, (), word, word, rationale, held_out, listing), named
     wrong = [other for other in wrong if sets_of([(other, None)]) <= set(allowed)]
     chosen = {word, *(str(w) for w in rng.permutation(wrong)[:3])}
     options = tuple(option for option in _ORDER if option in chosen)
     lines = " ".join(f"{LETTERS[i]}. {option}" for i, option in enumerate(options))
-    return Question(kind, f"{text} {lines}", options, LETTERS[options.index(word)], word, rationale, held_out), named
+    letter = LETTERS[options.index(word)]
+    return Question(kind, f"{text} {lines}", options, letter, word, rationale, held_out, listing), named
+
+
+def numbered(scene: Scene, kinds: Sequence[Kind]) -> str:
+    """All objects, row by row, with their cells; those of the first of the kinds that they are of are counted.
+
+    Of red things: `a1 large red circle one, c2 small blue square, d2 small red star two`.
+    """
+    texts, so_far = [], Counter[Kind]()
+    for obj in scene.objects:
+        text, kind = f"{obj.cell} {obj.name}", next((kind for kind in kinds if obj.is_of(*kind)), None)
+        if kind is not None:
+            so_far[kind] += 1
+            text += f" {NUMBERS[so_far[kind]]}"
+        texts.append(text)
+    return ", ".join(texts)
 
 
 def _cells(objects: list[ShapeInstance]) -> str:
@@ -71,7 +91,8 @@ def _existence(rng: Rng, scene: Scene) -> Parts:
     found = scene.matching(shape, colour, size)
     word, wrong = _yes_no(bool(found))
     rationale = f"{without_number(1, shape, colour, size)} {_cells(found)}"
-    return f"is there {phrase(1, shape, colour, size)}?", word, wrong, rationale, ([(colour, shape)], [])
+    text, kind = f"is there {phrase(1, shape, colour, size)}?", (shape, colour, size)
+    return text, word, wrong, rationale, [kind], ([(colour, shape)], [])
 
 
 def _negation(rng: Rng, scene: Scene) -> Parts:
@@ -84,7 +105,8 @@ def _negation(rng: Rng, scene: Scene) -> Parts:
     name = without_number(1, shape, colour)
     found = scene.matching(shape, colour)
     word, wrong = _yes_no(not found)
-    return f"is there no {name}?", word, wrong, f"{name} {_cells(found)}", ([(colour, shape)], [])
+    kinds = [(shape, colour, None)]
+    return f"is there no {name}?", word, wrong, f"{name} {_cells(found)}", kinds, ([(colour, shape)], [])
 
 
 def _count(rng: Rng, scene: Scene) -> Parts:
@@ -92,10 +114,11 @@ def _count(rng: Rng, scene: Scene) -> Parts:
     found = scene.matching(shape, colour, size)
     number, name = len(found), without_number(0, shape, colour, size)
     near = [NUMBERS[n] for n in range(max(0, number - 3), min(len(NUMBERS), number + 4)) if n != number]
-    return f"how many {name}?", NUMBERS[number], near, f"{name} {_cells(found)}", ([(colour, shape)], [])
+    kinds = [(shape, colour, size)]
+    return f"how many {name}?", NUMBERS[number], near, f"{name} {_cells(found)}", kinds, ([(colour, shape)], [])
 
 
-def _kind_of_things(rng: Rng, scene: Scene) -> tuple[str | None, str | None, str | None]:
+def _kind_of_things(rng: Rng, scene: Scene) -> Kind:
     """Shape, colour and size to count by: one or two of them, most often those of an object that is there."""
     obj = choose(rng, scene.objects)
     shape, colour, size = obj.shape, obj.colour, obj.size
@@ -112,7 +135,7 @@ def _comparison(rng: Rng, scene: Scene) -> Parts | None:
     if len(words) < 2:
         return None
     pair = [str(word) for word in rng.permutation(words)[:2]]
-    groups = [(word, None) if by_shape else (None, word) for word in pair]
+    groups: list[Kind] = [(word, None, None) if by_shape else (None, word, None) for word in pair]
     found = [scene.matching(*group) for group in groups]
     if len(found[0]) == len(found[1]) and rng.random() < 0.5:
         return None  # otherwise no would be the answer twice as often as yes
@@ -120,8 +143,8 @@ def _comparison(rng: Rng, scene: Scene) -> Parts | None:
     word, wrong = _yes_no(len(found[0]) > len(found[1]))
     seen = [f"{name} {_cells(objects)}" for name, objects in zip(names, found, strict=True)]
     rationale = f"{seen[0]}, {seen[1]}, {NUMBERS[len(found[0])]} and {NUMBERS[len(found[1])]}"
-    named = [(colour, shape) for shape, colour in groups]
-    return f"are there more {names[0]} than {names[1]}?", word, wrong, rationale, (named, [])
+    named = [(colour, shape) for shape, colour, _ in groups]
+    return f"are there more {names[0]} than {names[1]}?", word, wrong, rationale, groups, (named, [])
 
 
 def _attribute(rng: Rng, scene: Scene) -> Parts | None:
@@ -139,7 +162,8 @@ def _attribute(rng: Rng, scene: Scene) -> Parts | None:
     word = getattr(obj, asked)
     name = without_number(1, **known)
     text = f"what {asked} is the {name}?"
-    return text, word, [w for w in words if w != word], f"{obj.cell} {obj.name}", ([(obj.colour, obj.shape)], [])
+    wrong, kind = [w for w in words if w != word], (known["shape"], known["colour"], known["size"])
+    return text, word, wrong, f"{obj.cell} {obj.name}", [kind], ([(obj.colour, obj.shape)], [])
 
 
 def _relation(rng: Rng, scene: Scene) -> Parts | None:
@@ -151,6 +175,7 @@ def _relation(rng: Rng, scene: Scene) -> Parts | None:
     relation = choose(rng, RELATIONS)
     sideways = relation in RELATIONS[:2]
     named = [(obj.colour, obj.shape) for obj in (first, second)]
+    kinds: list[Kind] = [(obj.shape, obj.colour, None) for obj in (first, second)]
     places = [f"{obj.colour} {obj.shape} {obj.cell}" for obj in (first, second)]
     holds = related(first, relation, second)
     if relation in RELATIONS[4:]:
@@ -158,7 +183,7 @@ def _relation(rng: Rng, scene: Scene) -> Parts | None:
             return None  # otherwise no would nearly always be the answer
         word, wrong = _yes_no(holds)
         text = f"is the {first.colour} {first.shape} {relation} the {second.colour} {second.shape}?"
-        return text, word, wrong, ", ".join(places), (named, [relation])
+        return text, word, wrong, ", ".join(places), kinds, (named, [relation])
     if not holds:
         return None
     words = ("left", "right") if sideways else ("above", "below")
@@ -167,7 +192,7 @@ def _relation(rng: Rng, scene: Scene) -> Parts | None:
     text += f"{second.colour} {second.shape}?"
     one, other = (obj.cell[:1] if sideways else obj.cell[1:] for obj in (first, second))
     rationale = f"{places[0]}, {places[1]}, {one} {relation} {other}"
-    return text, word, [w for w in words if w != word], rationale, (named, [])
+    return text, word, [w for w in words if w != word], rationale, kinds, (named, [])
 
 
 def _reference(rng: Rng, scene: Scene) -> Parts | None:
@@ -204,8 +229,10 @@ def _refer(rng: Rng, scene: Scene, relations: int) -> Parts | None:
     seen = ", ".join(f"{name} {anchor.cell}" for name, anchor in zip(names, anchors, strict=True))
     rationale = f"{seen}, {noun} {_cells(scene.matching(**known))}, {target.cell} {target.colour} {target.shape}"
     text = f"what {'colour' if asks_colour else 'shape'} is the {noun} {places}?"
+    kinds: list[Kind] = [(known["shape"], known["colour"], None)]
+    kinds += [(anchor.shape, anchor.colour, None) for anchor in anchors]
     named = [(obj.colour, obj.shape) for obj in (target, *anchors)]
-    return text, word, [w for w in words if w != word], rationale, (named, [])
+    return text, word, [w for w in words if w != word], rationale, kinds, (named, [])
 
 
 _SAMPLERS = {
