@@ -7,7 +7,7 @@ import pytest
 
 from motet.core.errors import ConfigError
 from motet.shapes.large import prompts, questions
-from motet.shapes.large.vocabulary import COLOURS, SETS, SHAPES, SPLITS, sets_of
+from motet.shapes.large.vocabulary import COLOURS, NUMBERS, SETS, SHAPES, SPLITS, sets_of
 from motet.shapes.render import render, templates
 from motet.shapes.scene import Scene, ShapeInstance
 from motet.shapes.verifier import parse_scene, verify_image
@@ -157,15 +157,56 @@ def test_ordered_fraction_changes_training_targets_alone(rows):
         assert sum(any(obj.cell == "a1" for obj in x.objects) for x in shown) / ROWS == pytest.approx(expected, abs=0.2)
 
 
+def listing(row: dict) -> list[tuple[str, str]]:
+    """The objects that a chain of thought lists, such as `a1 small red star`, and the number that each has, or none."""
+    parts = row["solution"].removeprefix("<think> ").split(", ")[: len(row["scene"].split(", "))]
+    return [(" ".join(part.split()[:4]), " ".join(part.split()[4:])) for part in parts]
+
+
+def test_thoughts_number_the_objects_in_question():
+    """By the answers, not by the function that numbers."""
+    seen = Counter()
+    world = open_world("train", 1, {"world": "large", "cot_fraction": 1.0})
+    for row in (world.row(index) for index in range(250)):
+        numbers = [number for _, number in listing(row) if number]
+        kind, word = row["kind"], row["solution"].partition(", so ")[2].partition("<")[0]
+        seen[kind, word] += 1
+        if kind == "count":
+            assert numbers == list(NUMBERS[1 : 1 + NUMBERS.index(word)])
+        elif kind in ("existence", "negation"):
+            assert (word == "yes") == (bool(numbers) == (kind == "existence"))
+        elif kind == "comparison":
+            most = [NUMBERS.index(n) for n in row["solution"].split(", so ")[0].split(", ")[-1].split(" and ")]
+            assert Counter(numbers) == Counter(n for total in most for n in NUMBERS[1 : total + 1])
+        elif kind == "relation":
+            assert numbers == ["one", "one"]
+        elif kind == "attribute":
+            assert numbers == ["one"] and any(word in text.split() for text, number in listing(row) if number)
+        else:  # without a second candidate the relations would not matter
+            assert "one" in numbers and "two" in numbers
+    assert len({kind for kind, _ in seen}) == len(questions.KINDS) and seen["count", "three"] and seen["negation", "no"]
+
+
+def test_an_object_counts_for_the_first_of_its_kinds():
+    kinds = [("star", None, None), ("star", "red", None), ("circle", None, "small")]
+    assert questions.numbered(SHOWN, kinds) == (
+        "a1 small red star one, c1 large red circle, b2 large blue star two, c2 small black heart, "
+        "a3 small blue circle one"
+    )
+    assert questions.numbered(SHOWN, kinds[1:2]).count("one") == 1
+
+
 def test_short_thoughts_are_the_ends_of_full_ones(rows):
-    listed = rows_of("train", cot_fraction=1.0)
+    long = rows_of("train", cot_fraction=1.0)
     for fraction, expected in ((1.0, 1.0), (0.5, 0.5)):
         short = 0
-        for row, full in zip(rows_of("train", cot_fraction=1.0, short_cot_fraction=fraction), listed, strict=True):
-            assert row["question"] == full["question"] and full["solution"].startswith(f"<think> {full['scene']}, ")
+        for row, full in zip(rows_of("train", cot_fraction=1.0, short_cot_fraction=fraction), long, strict=True):
+            listed = listing(full)
+            assert row["question"] == full["question"] and [text for text, _ in listed] == full["scene"].split(", ")
             if row["solution"] != full["solution"]:
                 short += 1
-                assert row["solution"] == full["solution"].replace(f"{full['scene']}, ", "", 1)
+                parts = full["solution"].removeprefix("<think> ").split(", ")
+                assert row["solution"] == f"<think> {', '.join(parts[len(listed) :])}"
         assert short / ROWS == pytest.approx(expected, abs=0.2)
     assert rows_of("train", cot_fraction=0.0, short_cot_fraction=1.0) == rows_of("train", cot_fraction=0.0)
     assert rows_of("test", short_cot_fraction=1.0) == rows["test"]
