@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from motet.cli.eval_outputs import Evaluated, show_evaluated, suite_folder
 from motet.cli.outputs import show_results
+from motet.cli.run_recipe import run_recipe
 from motet.config import Recipe, parse_recipe
 from motet.config.stages import recipe_of
 from motet.core.errors import ConfigError
@@ -85,6 +86,12 @@ def _suite_recipe(request: EvalRequest, name: str, suites: Mapping[str, Suite], 
     content: dict[str, Any] = {"eval": {"suite": {"name": name}}, "sampling": {"text": {"max_tokens": 64}}}
     content["eval"]["samples_per_item"] = suites[name].default_samples
     content |= {"policy": {"path": request.checkpoint}, "run": {"steps": 1}}
+    run = run_recipe(request.checkpoint) if name == "shapes" else None
+    if run is not None:
+        from motet.evaluation.suites import world_of
+
+        content["data"] = {"source": "shapes", "options": world_of(run)}
+        content["sampling"] = run.sampling.model_dump(exclude_unset=True)
     # Parsing it as a recipe validates the values and the options of the world.
     return parse_recipe(content, [*request.overrides, *options, *world])
 

@@ -22,8 +22,9 @@ def studio(
         list[str] | None, typer.Option(help="Option of --reward: key=value, e.g. path=MODEL. Repeatable.")
     ] = None,
     world: Annotated[
-        str, typer.Option(help="Shapes world whose prompts the reward shapes parses: small or large.")
-    ] = "small",
+        str | None,
+        typer.Option(help="Shapes world whose prompts the reward shapes parses: small or large; default: the run's."),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but this machine's own needs a password.")
     ] = "127.0.0.1",
@@ -34,9 +35,14 @@ def studio(
 ) -> None:
     """Open a page to generate images, ask, edit and reflect: docs/how-to/studio.md."""
     from motet.cli.rewards import key_values
+    from motet.cli.run_recipe import run_recipe
+    from motet.evaluation.suites import world_of
     from motet.studio.server import serve_studio
 
     options = key_values("--option", option or ())
+    if world is None:
+        run = run_recipe(checkpoint)
+        world = "small" if run is None else world_of(run).get("world", "small")
     serve_studio(
         checkpoint,
         base=base,

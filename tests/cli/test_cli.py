@@ -15,11 +15,12 @@ from PIL import Image
 
 from motet.config import load_recipe
 from motet.report.progress import ProgressBar
-from motet.weights.locate import weights_digest
+from motet.weights.locate import resolve_checkpoint, weights_digest
 from tests.runs import WORLD, mapping, motet_command, write_recipe
 
 ROOT = Path(__file__).parent.parent.parent
 SUITE = {"suite": {"name": "shapes", "held_out_size": 4}, "size": 6, "samples_per_item": 2}
+CUT = ["--max-tokens", "8"]
 WORLD_OPTIONS = [text for name, value in WORLD.items() for text in ("--world", f"{name}={value}")]
 
 
@@ -196,20 +197,36 @@ def test_ask(tiny_checkpoint, capsys, tmp_path):
 
 def test_eval(trained, capsys, tmp_path):
     folder, _ = trained
-    small = ["--size", "6", "--held-out-size", "4", "--samples-per-item", "2", "--max-tokens", "8"]
-    answer = motet_command(capsys, "eval", folder, *small, *WORLD_OPTIONS, "--json", tmp_path / "new" / "n.json")
-    assert answer.code == 0 and "image: overall" in answer.out
-    # The same items, seed and weights as at the end of training: the same numbers.
-    assert (
-        json.loads((tmp_path / "new" / "n.json").read_text())
-        == json.loads((folder / "summary.json").read_text())["after"]
-    )
+    small = ["--size", "6", "--held-out-size", "4", "--samples-per-item", "2"]
+    plain = tmp_path / "plain"  # a checkpoint alone, which no recipe tells the world of
+    shutil.copytree(resolve_checkpoint(folder), plain)
+    after = json.loads((folder / "summary.json").read_text())["after"]
+    for checkpoint, options in ((folder, ()), (resolve_checkpoint(folder), ()), (plain, (*WORLD_OPTIONS, *CUT))):
+        numbers = tmp_path / "new" / f"{Path(checkpoint).name}.json"
+        answer = motet_command(capsys, "eval", checkpoint, *small, *options, "--json", numbers)
+        assert answer.code == 0 and "image: overall" in answer.out
+        # The same items, seed and weights as at the end of training: the same numbers.
+        assert json.loads(numbers.read_text()) == after
     wrong = motet_command(capsys, "eval", folder, *small, "--world", "canvaz=16")
     assert wrong.code == 2 and "did you mean 'canvas'" in wrong.err
-    other = motet_command(capsys, "eval", folder, *small)
+    other = motet_command(capsys, "eval", plain, *small)
     assert other.code == 2 and "16 pixels wide" in other.err and "--world" in other.err
     assert motet_command(capsys, "eval", folder, "--suite", "geneval").code == 2
     assert motet_command(capsys, "eval", folder, "--suite", "none").code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "expected"),
+    [({"world": "large"}, (), "large"), ({}, (), "small"), ({"world": "large"}, ("--world", "small"), "small"),
+     (None, (), "small")],
+)  # fmt: skip
+def test_studio_scores_in_the_world_of_the_run(options, given, expected, capsys, monkeypatch, tmp_path):
+    served = []
+    monkeypatch.setattr("motet.studio.server.serve_studio", lambda *_, **settings: served.append(settings["world"]))
+    if options is not None:
+        write_recipe(tmp_path / "recipe.yaml", tmp_path / "policy", data={"options": options})
+    answer = motet_command(capsys, "studio", tmp_path / "checkpoints" / "step_000002", *given)
+    assert answer.code == 0 and served == [expected]
 
 
 def test_config(tiny_checkpoint, capsys, tmp_path):
