@@ -40,15 +40,14 @@ def studio(
     from motet.studio.server import serve_studio
 
     options = key_values("--option", option or ())
-    if world is None:
-        run = run_recipe(checkpoint)
-        world = "small" if run is None else world_of(run).get("world", "small")
+    run = run_recipe(checkpoint) if world is None else None
+    of_run = "small" if run is None else world_of(run).get("world", "small")
     serve_studio(
         checkpoint,
         base=base,
         reward=reward,
         options=options,
-        world=world,
+        world=world or of_run,
         host=host,
         port=port,
         token_variable=token_variable,

@@ -6,8 +6,9 @@ choice or open-ended.
 A solution thinks before it answers, in one of three ways, as human rationales vary in length. A *chain of thought*
 lists the objects of the image cell by cell, extracts the rationale from the list (the cell of the object in question,
 the cells to count, the two objects to compare and their relation) and derives the answer. In the large world the list
-numbers the objects in question. A *short* one writes the rationale without the list (the large world alone has these). A *direct answer* states what the image looks like. All
-end in the correct answer. SFT imitates the mixture; which of them pays is for reinforcement learning to find out.
+numbers the objects in question. A *short* one, in the large world alone, writes the rationale without the list. A
+*direct answer* states what the image looks like. All end in the correct answer. SFT imitates the mixture; which of them
+pays is for reinforcement learning to find out.
 
 A seventh kind occurs in training alone: the request for a caption, one sentence with the contents of the image.
 """

@@ -52,8 +52,8 @@ def num_correct(checkpoint: Path, options: dict[str, str], categories: tuple[str
 def test_the_cold_starts_are_as_good_as_documented() -> None:
     assert num_correct(SMALL, {}, ("single", "two objects", "colours")) >= 22  # 99.9 % of such prompts on 2,048 items
     large = {"world": "large"}
-    assert num_correct(LARGE, large, ("single",)) >= 18  # 93 % of 37 items
-    assert num_correct(LARGE, large, ("counts", "negation", "chain")) <= 16  # 33 %: room for RL
+    assert num_correct(LARGE, large, ("single",)) >= 15  # of 18; 97 % of 73 items
+    assert num_correct(LARGE, large, ("counts", "negation", "chain")) <= 14  # 26 %: room for RL
 
 
 @pytest.mark.slow
