@@ -187,13 +187,13 @@ def test_thoughts_number_the_objects_in_question():
     assert len({kind for kind, _ in seen}) == len(questions.KINDS) and seen["count", "three"] and seen["negation", "no"]
 
 
-def test_an_object_counts_for_the_first_of_its_kinds():
-    kinds = [("star", None, None), ("star", "red", None), ("circle", None, "small")]
-    assert questions.numbered(SHOWN, kinds) == (
+def test_an_object_counts_in_the_first_of_its_groups():
+    groups = [("star", None, None), ("star", "red", None), ("circle", None, "small")]
+    assert questions.numbered(SHOWN, groups) == (
         "a1 small red star one, c1 large red circle, b2 large blue star two, c2 small black heart, "
         "a3 small blue circle one"
     )
-    assert questions.numbered(SHOWN, kinds[1:2]).count("one") == 1
+    assert questions.numbered(SHOWN, groups[1:2]).count("one") == 1
 
 
 def test_short_thoughts_are_the_ends_of_full_ones(rows):

@@ -18,11 +18,11 @@ _ORDER = ("yes", "no", *NUMBERS, *SIZES, *COLOURS, *SHAPES, "left", "right", "ab
 Named = tuple[list[tuple[str | None, str | None]], list[str]]
 """Pairs of colour and shape, and relations, that a question and its answer name."""
 
-Kind = tuple[str | None, str | None, str | None]
+Group = tuple[str | None, str | None, str | None]
 """Shape, colour and size of some objects; None stands for any."""
 
-Parts = tuple[str, str, list[str], str, Sequence[Kind], Named]
-"""Question, correct word, wrong words, rationale, kinds of the objects in question, what it names."""
+Parts = tuple[str, str, list[str], str, Sequence[Group], Named]
+"""Question, correct word, wrong words, rationale, groups of the objects in question, what it names."""
 
 
 def sample_question(
@@ -35,8 +35,8 @@ def sample_question(
     parts = _SAMPLERS[kind](rng, scene)
     if parts is None:
         return None
-    text, word, wrong, rationale, kinds, named = parts
-    held_out, listing = "held_out" in sets_of(*named), numbered(scene, kinds)
+    text, word, wrong, rationale, groups, named = parts
+    held_out, listing = "held_out" in sets_of(*named), numbered(scene, groups)
     if rng.random() < open_ended_fraction:
         return Question(kind, text, (), word, word, rationale, held_out, listing), named
     wrong = [other for other in wrong if sets_of([(other, None)]) <= set(allowed)]
@@ -47,17 +47,17 @@ def sample_question(
     return Question(kind, f"{text} {lines}", options, letter, word, rationale, held_out, listing), named
 
 
-def numbered(scene: Scene, kinds: Sequence[Kind]) -> str:
-    """All objects, row by row, with their cells; those of the first of the kinds that they are of are counted.
+def numbered(scene: Scene, groups: Sequence[Group]) -> str:
+    """All objects, row by row, with their cells; each is counted in the first of the groups that it belongs to.
 
     Of red things: `a1 large red circle one, c2 small blue square, d2 small red star two`.
     """
-    texts, so_far = [], Counter[Kind]()
+    texts, so_far = [], Counter[Group]()
     for obj in scene.objects:
-        text, kind = f"{obj.cell} {obj.name}", next((kind for kind in kinds if obj.is_of(*kind)), None)
-        if kind is not None:
-            so_far[kind] += 1
-            text += f" {NUMBERS[so_far[kind]]}"
+        text, group = f"{obj.cell} {obj.name}", next((group for group in groups if obj.is_of(*group)), None)
+        if group is not None:
+            so_far[group] += 1
+            text += f" {NUMBERS[so_far[group]]}"
         texts.append(text)
     return ", ".join(texts)
 
@@ -91,8 +91,8 @@ def _existence(rng: Rng, scene: Scene) -> Parts:
     found = scene.matching(shape, colour, size)
     word, wrong = _yes_no(bool(found))
     rationale = f"{without_number(1, shape, colour, size)} {_cells(found)}"
-    text, kind = f"is there {phrase(1, shape, colour, size)}?", (shape, colour, size)
-    return text, word, wrong, rationale, [kind], ([(colour, shape)], [])
+    text, group = f"is there {phrase(1, shape, colour, size)}?", (shape, colour, size)
+    return text, word, wrong, rationale, [group], ([(colour, shape)], [])
 
 
 def _negation(rng: Rng, scene: Scene) -> Parts:
@@ -105,8 +105,8 @@ def _negation(rng: Rng, scene: Scene) -> Parts:
     name = without_number(1, shape, colour)
     found = scene.matching(shape, colour)
     word, wrong = _yes_no(not found)
-    kinds = [(shape, colour, None)]
-    return f"is there no {name}?", word, wrong, f"{name} {_cells(found)}", kinds, ([(colour, shape)], [])
+    groups = [(shape, colour, None)]
+    return f"is there no {name}?", word, wrong, f"{name} {_cells(found)}", groups, ([(colour, shape)], [])
 
 
 def _count(rng: Rng, scene: Scene) -> Parts:
@@ -114,11 +114,11 @@ def _count(rng: Rng, scene: Scene) -> Parts:
     found = scene.matching(shape, colour, size)
     number, name = len(found), without_number(0, shape, colour, size)
     near = [NUMBERS[n] for n in range(max(0, number - 3), min(len(NUMBERS), number + 4)) if n != number]
-    kinds = [(shape, colour, size)]
-    return f"how many {name}?", NUMBERS[number], near, f"{name} {_cells(found)}", kinds, ([(colour, shape)], [])
+    groups = [(shape, colour, size)]
+    return f"how many {name}?", NUMBERS[number], near, f"{name} {_cells(found)}", groups, ([(colour, shape)], [])
 
 
-def _kind_of_things(rng: Rng, scene: Scene) -> Kind:
+def _kind_of_things(rng: Rng, scene: Scene) -> Group:
     """Shape, colour and size to count by: one or two of them, most often those of an object that is there."""
     obj = choose(rng, scene.objects)
     shape, colour, size = obj.shape, obj.colour, obj.size
@@ -135,7 +135,7 @@ def _comparison(rng: Rng, scene: Scene) -> Parts | None:
     if len(words) < 2:
         return None
     pair = [str(word) for word in rng.permutation(words)[:2]]
-    groups: list[Kind] = [(word, None, None) if by_shape else (None, word, None) for word in pair]
+    groups: list[Group] = [(word, None, None) if by_shape else (None, word, None) for word in pair]
     found = [scene.matching(*group) for group in groups]
     if len(found[0]) == len(found[1]) and rng.random() < 0.5:
         return None  # otherwise no would be the answer twice as often as yes
@@ -162,8 +162,8 @@ def _attribute(rng: Rng, scene: Scene) -> Parts | None:
     word = getattr(obj, asked)
     name = without_number(1, **known)
     text = f"what {asked} is the {name}?"
-    wrong, kind = [w for w in words if w != word], (known["shape"], known["colour"], known["size"])
-    return text, word, wrong, f"{obj.cell} {obj.name}", [kind], ([(obj.colour, obj.shape)], [])
+    wrong, group = [w for w in words if w != word], (known["shape"], known["colour"], known["size"])
+    return text, word, wrong, f"{obj.cell} {obj.name}", [group], ([(obj.colour, obj.shape)], [])
 
 
 def _relation(rng: Rng, scene: Scene) -> Parts | None:
@@ -175,7 +175,7 @@ def _relation(rng: Rng, scene: Scene) -> Parts | None:
     relation = choose(rng, RELATIONS)
     sideways = relation in RELATIONS[:2]
     named = [(obj.colour, obj.shape) for obj in (first, second)]
-    kinds: list[Kind] = [(obj.shape, obj.colour, None) for obj in (first, second)]
+    groups: list[Group] = [(obj.shape, obj.colour, None) for obj in (first, second)]
     places = [f"{obj.colour} {obj.shape} {obj.cell}" for obj in (first, second)]
     holds = related(first, relation, second)
     if relation in RELATIONS[4:]:
@@ -183,7 +183,7 @@ def _relation(rng: Rng, scene: Scene) -> Parts | None:
             return None  # otherwise no would nearly always be the answer
         word, wrong = _yes_no(holds)
         text = f"is the {first.colour} {first.shape} {relation} the {second.colour} {second.shape}?"
-        return text, word, wrong, ", ".join(places), kinds, (named, [relation])
+        return text, word, wrong, ", ".join(places), groups, (named, [relation])
     if not holds:
         return None
     words = ("left", "right") if sideways else ("above", "below")
@@ -192,7 +192,7 @@ def _relation(rng: Rng, scene: Scene) -> Parts | None:
     text += f"{second.colour} {second.shape}?"
     one, other = (obj.cell[:1] if sideways else obj.cell[1:] for obj in (first, second))
     rationale = f"{places[0]}, {places[1]}, {one} {relation} {other}"
-    return text, word, [w for w in words if w != word], rationale, kinds, (named, [])
+    return text, word, [w for w in words if w != word], rationale, groups, (named, [])
 
 
 def _reference(rng: Rng, scene: Scene) -> Parts | None:
@@ -229,10 +229,10 @@ def _refer(rng: Rng, scene: Scene, relations: int) -> Parts | None:
     seen = ", ".join(f"{name} {anchor.cell}" for name, anchor in zip(names, anchors, strict=True))
     rationale = f"{seen}, {noun} {_cells(scene.matching(**known))}, {target.cell} {target.colour} {target.shape}"
     text = f"what {'colour' if asks_colour else 'shape'} is the {noun} {places}?"
-    kinds: list[Kind] = [(known["shape"], known["colour"], None)]
-    kinds += [(anchor.shape, anchor.colour, None) for anchor in anchors]
+    groups: list[Group] = [(known["shape"], known["colour"], None)]
+    groups += [(anchor.shape, anchor.colour, None) for anchor in anchors]
     named = [(obj.colour, obj.shape) for obj in (target, *anchors)]
-    return text, word, [w for w in words if w != word], rationale, kinds, (named, [])
+    return text, word, [w for w in words if w != word], rationale, groups, (named, [])
 
 
 _SAMPLERS = {
