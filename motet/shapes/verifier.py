@@ -25,6 +25,8 @@ CELL_TOLERANCE = 16.0
 BLOCK_TOLERANCE = 40.0
 """Largest root-mean-square difference of any block (a quarter of the cell's side) from the template."""
 _BLOCKS = 4
+_VALUES_AT_ONCE = 2**22
+"""Of pixels that are compared in one matrix product: 16 MiB."""
 
 
 @dataclass(frozen=True)
@@ -50,38 +52,62 @@ def parse_scene(image: Image.Image, grid: int, world: str = "small") -> ParsedIm
 
 
 def parse_scenes(images: Sequence[Image.Image], grid: int, world: str = "small") -> list[ParsedImage]:
-    """`parse_scene` of many images."""
+    """`parse_scene` of many images, faster than one by one."""
     everywhere = tuple((r, c) for r in range(grid) for c in range(grid))
-    parsed = []
-    for image in images:
+    parsed = [ParsedImage(Scene(grid, ()), everywhere)] * len(images)
+    by_side: dict[int, list[int]] = {}
+    for index, image in enumerate(images):
         side = image.width
-        if image.height != side or side % grid or side // grid < 6:
-            parsed.append(ParsedImage(Scene(grid, ()), everywhere))
-        else:
-            parsed.append(_parse_cells(np.asarray(image.convert("RGB"), np.float32), grid, world))
+        if image.height == side and side % grid == 0 and side // grid >= 6:
+            by_side.setdefault(side, []).append(index)
+    for side, indices in by_side.items():
+        size = max(1, _VALUES_AT_ONCE // (3 * side * side))
+        for start in range(0, len(indices), size):
+            some = indices[start : start + size]
+            pixels = np.stack([np.asarray(images[index].convert("RGB"), np.float32) for index in some])
+            for index, found in zip(some, _parse_cells(pixels, grid, world), strict=True):
+                parsed[index] = found
     return parsed
 
 
-def _parse_cells(pixels: NDArray[np.float32], grid: int, world: str) -> ParsedImage:
-    size = pixels.shape[0] // grid
+def _parse_cells(pixels: NDArray[np.float32], grid: int, world: str) -> list[ParsedImage]:
+    """The scenes of images [images, side, side, 3].
+
+    One matrix product for all of them: BLAS has threads of its own, and where they compete with other processes for the
+    cores, each product waits for them (docs/lab_notes.md).
+    """
+    count, size = len(pixels), pixels.shape[1] // grid
     names, valid = templates(size, world)
-    cells = pixels.reshape(grid, size, grid, size, 3).swapaxes(1, 2).reshape(grid * grid, size, size, 3)
+    cells = pixels.reshape(count, grid, size, grid, size, 3).swapaxes(2, 3).reshape(count * grid * grid, size, size, 3)
     # Squared distance of every cell to every template, by expanding (a - b)^2.
     flat, flat_valid = cells.reshape(len(cells), -1), valid.reshape(len(valid), -1)
     distance = (flat**2).sum(1)[:, None] - 2 * flat @ flat_valid.T + (flat_valid**2).sum(1)
     best = distance.argmin(axis=1)
-    error = ((cells - valid[best]) ** 2).mean(axis=-1)  # [cells, size, size]
+    readable = _readable(cells, valid[best])
+    return [
+        _scene_of([names[n] for n in best[cells_of]], readable[cells_of].tolist(), grid)
+        for cells_of in (slice(n * grid * grid, (n + 1) * grid * grid) for n in range(count))
+    ]
+
+
+def _readable(cells: NDArray[np.float32], nearest: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether each cell [cells, size, size, 3] is close to its template: as a whole, and in its worst block."""
+    size = cells.shape[1]
+    error = ((cells - nearest) ** 2).mean(axis=-1)  # [cells, size, size]
     whole = np.sqrt(error.mean(axis=(1, 2)))
     edges = np.linspace(0, size, _BLOCKS + 1).round().astype(int)[:-1]
     blocks = np.add.reduceat(np.add.reduceat(error, edges, axis=1), edges, axis=2)
     extent = np.array([*edges[1:], size], np.float32) - edges.astype(np.float32)
     worst = np.sqrt((blocks / (extent[:, None] * extent[None, :])).max(axis=(1, 2)))
-    readable = (whole <= CELL_TOLERANCE) & (worst <= BLOCK_TOLERANCE)
+    return (whole <= CELL_TOLERANCE) & (worst <= BLOCK_TOLERANCE)
+
+
+def _scene_of(names: Sequence[tuple[str, ...] | None], readable: Sequence[bool], grid: int) -> ParsedImage:
+    """The scene of one image, given the nearest template of each of its cells (None: empty) and whether it is close."""
     objects, unreadable = [], []
-    for index, template in enumerate(best):
+    for index, (name, close) in enumerate(zip(names, readable, strict=True)):
         row, column = divmod(index, grid)
-        name = names[template]
-        if not readable[index]:
+        if not close:
             unreadable.append((row, column))
         elif name is not None:
             objects.append(ShapeInstance(row, column, *name))
@@ -93,7 +119,23 @@ def verify_image(image: Image.Image, spec: Mapping[str, Any]) -> VerifierResult:
 
     See `motet.shapes.prompts` and `motet.shapes.large.prompts` for specs.
     """
-    return verify(parse_scene(image, int(spec["grid"]), spec.get("world", "small")), spec)
+    return verify_images([image], [spec])[0]
+
+
+def verify_images(images: Sequence[Image.Image], specs: Sequence[Mapping[str, Any]]) -> list[VerifierResult]:
+    """`verify_image` of many images, each with its own spec."""
+    return [verify(parsed, spec) for parsed, spec in zip(parse_with_specs(images, specs), specs, strict=True)]
+
+
+def parse_with_specs(images: Sequence[Image.Image], specs: Sequence[Mapping[str, Any]]) -> list[ParsedImage]:
+    """`parse_scenes`, each image by the grid and the world of its own spec."""
+    parsed: dict[int, ParsedImage] = {}
+    by_kind: dict[tuple[int, str], list[int]] = {}
+    for index, spec in enumerate(specs):
+        by_kind.setdefault((int(spec["grid"]), spec.get("world", "small")), []).append(index)
+    for (grid, world), indices in by_kind.items():
+        parsed |= zip(indices, parse_scenes([images[index] for index in indices], grid, world), strict=True)
+    return [parsed[index] for index in range(len(images))]
 
 
 def verify(parsed: ParsedImage, spec: Mapping[str, Any]) -> VerifierResult:

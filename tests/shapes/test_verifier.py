@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import motet.shapes.verifier
 from motet.shapes.render import cell_pixels, render, templates
 from motet.shapes.scene import BACKGROUND, COLOURS, SHAPES, Scene, ShapeInstance
-from motet.shapes.verifier import parse_scene, verify, verify_image
+from motet.shapes.verifier import parse_scene, parse_scenes, parse_with_specs, verify, verify_image
 
 RED_CIRCLE = {
     "category": "colours",
@@ -31,6 +32,27 @@ def random_scene(rng: np.random.Generator, grid: int) -> Scene:
     names = [(str(rng.choice(list(COLOURS))), str(rng.choice(SHAPES))) for _ in cells]
     objects = [ShapeInstance(int(c) // grid, int(c) % grid, *n) for c, n in zip(cells, names, strict=True)]
     return Scene(grid, tuple(sorted(objects)))
+
+
+@pytest.mark.parametrize("values_at_once", [1, 2 * 3 * 32 * 32, 2**22])
+def test_many_images_are_parsed_like_each_of_them(values_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(motet.shapes.verifier, "_VALUES_AT_ONCE", values_at_once)
+    rng = np.random.default_rng(1)
+    images = [render(random_scene(rng, 4), canvas) for canvas in (32, 64, 32, 32, 64, 32, 32)]
+    images[3:3] = [Image.new("RGB", (32, 16)), Image.fromarray(rng.integers(0, 256, (32, 32, 3)).astype(np.uint8))]
+    alone = [parse_scene(image, 4) for image in images]
+    assert parse_scenes(images, 4) == alone
+    assert len({one.scene for one in alone}) >= 7
+    assert [len(one.unreadable) for one in alone] == [0, 0, 0, 16, 16, 0, 0, 0, 0]
+
+
+def test_every_image_is_parsed_by_its_own_spec() -> None:
+    rng = np.random.default_rng(2)
+    small, coarse = random_scene(rng, 4), random_scene(rng, 3)
+    large = Scene(4, (ShapeInstance(1, 2, "pink", "heart", "small"),))
+    images = [render(large, 64), render(small, 48), render(coarse, 48), render(small, 32)]
+    specs = [{"grid": 4, "world": "large"}, {"grid": 4}, {"grid": 3}, {"grid": 4, "world": "small"}]
+    assert [one.scene for one in parse_with_specs(images, specs)] == [large, small, coarse, small]
 
 
 @pytest.mark.parametrize(("grid", "canvas"), [(3, 24), (4, 32), (4, 64), (5, 80), (4, 384)])

@@ -10,12 +10,12 @@ from typing import Any
 from PIL import Image
 
 from motet.rewards.base import ModelReward, reward
-from motet.rewards.image.pixels import image_of
+from motet.rewards.image.pixels import image_of, scatter_scores
 from motet.rewards.info import RewardInfo
 from motet.rewards.options import check_bool, check_non_empty, check_number
 from motet.rewards.text.exact_match import answer_of
 from motet.shapes.errors_in_words import NOTHING, find_mistakes
-from motet.shapes.verifier import parse_scenes
+from motet.shapes.verifier import parse_with_specs
 
 
 @reward("critique", info=RewardInfo(range="0 or 1; with partial [0, 1]"))
@@ -56,19 +56,20 @@ class Critique(ModelReward):
         self, completions: list[Any], spec: list[Mapping[str, Any] | None], **columns: Any
     ) -> list[float | None]:
         """One score per completion; None where the critique or the draft is missing."""
-        values: list[float | None] = []
-        for place, (completion, wanted) in enumerate(zip(completions, spec, strict=True)):
-            said = [message for message in completion if message.get("name") == self.act]
-            draft = self._draft(completion, columns, place)
-            if not said or draft is None or wanted is None:
-                values.append(None)
-                continue
-            answer = answer_of(said[-1:], self.answer_tags, "critique")
-            (parsed,) = parse_scenes([draft], int(wanted["grid"]), wanted.get("world", "small"))
-            values.append(
-                0.0 if answer is None else agreement(answer, find_mistakes(parsed, dict(wanted)), self.partial)
-            )
-        return values
+        said = [[message for message in completion if message.get("name") == self.act] for completion in completions]
+        drafts = [self._draft(completion, columns, place) for place, completion in enumerate(completions)]
+        scored = [
+            (place, draft, wanted)
+            for place, (texts, draft, wanted) in enumerate(zip(said, drafts, spec, strict=True))
+            if texts and draft is not None and wanted is not None
+        ]
+        parsed = parse_with_specs([draft for _, draft, _ in scored], [wanted for *_, wanted in scored])
+        values: list[float] = []
+        for (place, _, wanted), scene in zip(scored, parsed, strict=True):
+            answer = answer_of(said[place][-1:], self.answer_tags, "critique")
+            mistakes = find_mistakes(scene, dict(wanted))
+            values.append(0.0 if answer is None else agreement(answer, mistakes, self.partial))
+        return scatter_scores(len(completions), [place for place, *_ in scored], values)
 
     def _draft(self, completion: Sequence[Any], columns: Mapping[str, Any], place: int) -> Image.Image | None:
         return image_of(completion, self.draft) if self.column is None else columns[self.column][place]

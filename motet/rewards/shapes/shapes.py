@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from motet.rewards.base import ModelReward, reward
-from motet.rewards.image.pixels import last_image
+from motet.rewards.image.pixels import scatter_scores, scorable_images
 from motet.rewards.info import RewardInfo
 from motet.rewards.options import check_number
+from motet.shapes.verifier import verify_images
 
 
 @reward("shapes", info=RewardInfo(range="0 or 1; with partial [0, 1]"))
@@ -27,13 +28,7 @@ class Shapes(ModelReward):
 
     def __call__(self, completions: list[Any], spec: list[Mapping[str, Any] | None], **_: Any) -> list[float | None]:
         """One score per completion; None for rows without a spec."""
-        from motet.shapes.verifier import verify_image
-
-        values: list[float | None] = []
-        for completion, wanted in zip(completions, spec, strict=True):
-            if wanted is None or not completion:
-                values.append(None)
-                continue
-            result = verify_image(last_image(completion, "shapes"), wanted)
-            values.append((1.0 - self.partial) * float(result.correct) + self.partial * float(result.partial))
-        return values
+        scored, images = scorable_images(completions, [wanted is not None for wanted in spec], "shapes")
+        results = verify_images(images, [wanted for n in scored if (wanted := spec[n]) is not None])
+        values = [(1.0 - self.partial) * float(r.correct) + self.partial * float(r.partial) for r in results]
+        return scatter_scores(len(completions), scored, values)

@@ -1,11 +1,11 @@
 """The shapes reward, against a checker that is put in its place, and against the real one."""
 
+import sys
 from dataclasses import dataclass
 
 import pytest
 from PIL import Image
 
-import motet.shapes.verifier
 from motet.config import RewardConfig
 from motet.core.errors import ConfigError, RewardError
 from motet.rewards import resolve
@@ -29,11 +29,11 @@ def drawn(*colours):
 def checker(monkeypatch):
     """Correct when the image is of the colour that the spec names; half right otherwise."""
 
-    def check(image, spec):
-        right = image.getpixel((0, 0)) == spec["colour"]
-        return VerifierResult(right, 1.0 if right else 0.5)
+    def check(images, specs):
+        right = [image.getpixel((0, 0)) == spec["colour"] for image, spec in zip(images, specs, strict=True)]
+        return [VerifierResult(one, 1.0 if one else 0.5) for one in right]
 
-    monkeypatch.setattr(motet.shapes.verifier, "verify_image", check)
+    monkeypatch.setattr(sys.modules[Shapes.__module__], "verify_images", check)
 
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
