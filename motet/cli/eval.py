@@ -86,14 +86,38 @@ def _suite_recipe(request: EvalRequest, name: str, suites: Mapping[str, Suite], 
     content: dict[str, Any] = {"eval": {"suite": {"name": name}}, "sampling": {"text": {"max_tokens": 64}}}
     content["eval"]["samples_per_item"] = suites[name].default_samples
     content |= {"policy": {"path": request.checkpoint}, "run": {"steps": 1}}
-    run = run_recipe(request.checkpoint) if name == "shapes" else None
-    if run is not None:
-        from motet.evaluation.suites import world_of
-
-        content["data"] = {"source": "shapes", "options": world_of(run)}
-        content["sampling"] = run.sampling.model_dump(exclude_unset=True)
+    if name == "shapes":
+        content |= _of_run(request.checkpoint, chosen=bool(world))
+        options[:0] = _few_held_out(request.settings["eval.size"])
     # Parsing it as a recipe validates the values and the options of the world.
     return parse_recipe(content, [*request.overrides, *options, *world])
+
+
+def _of_run(checkpoint: str, *, chosen: bool) -> dict[str, Any]:
+    """The world and the sampling settings of the run that made the checkpoint; `chosen`: options of a world are given.
+
+    Without a run, and without a choice, it says which world is taken.
+    """
+    from motet.evaluation.suites import world_of
+    from motet.report.terminal import Terminal
+
+    run = run_recipe(checkpoint)
+    if run is not None:
+        return {
+            "data": {"source": "shapes", "options": world_of(run)},
+            "sampling": run.sampling.model_dump(exclude_unset=True),
+        }
+    if not chosen:
+        Terminal().say("suite shapes: the small world (the large one: --world world=large)")
+    return {}
+
+
+def _few_held_out(size: int | None) -> list[str]:
+    """As many items of held-out compositions as validation items, if those are fewer than the suite's default."""
+    from motet.config.schema import ShapesSuiteOptions
+
+    default = ShapesSuiteOptions().held_out_size
+    return [] if size is None or size >= default else [f"eval.suite.held_out_size={size}"]
 
 
 def _find_suites(named: str | None, request: EvalRequest) -> dict[str, Suite]:

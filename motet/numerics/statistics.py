@@ -31,8 +31,8 @@ def item_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     Values without spread do not make the mean certain. A share p of items with other values stays unseen in n items
     with the probability (1 - p)^n, so p is at most 1 - (1 - confidence)^(1/n), which is about 3/n (the rule of three:
     Hanley and Lippman-Hand 1983, "If nothing goes wrong, is everything all right?", JAMA 249, pages 1743-1745). The
-    half-width is then that share times the farthest that a value of the range is from the mean. Raises ValueError for
-    no values.
+    half-width is then that share times the farthest that a value of the range is from the mean, and never larger than
+    that farthest. Raises ValueError for no values.
     """
     return _with_unseen_items(values, min([0.0, *values]), max([1.0, *values]), confidence)
 
@@ -57,10 +57,12 @@ def paired_interval(
 def _with_unseen_items(values: Sequence[float], low: float, high: float, confidence: float) -> tuple[float, float]:
     """See `item_interval`; `low` and `high` are the range of values."""
     mean, half_width = mean_interval(values, confidence)
-    if len(values) > 1 and max(values) - min(values) <= 1e-9 * (high - low):
-        unseen = 1 - (1 - confidence) ** (1 / len(values))
-        half_width = unseen * max(mean - low, high - mean)
-    return mean, half_width
+    if len(values) == 1:
+        return mean, half_width
+    farthest = max(mean - low, high - mean)
+    if max(values) - min(values) <= 1e-9 * (high - low):
+        half_width = (1 - (1 - confidence) ** (1 / len(values))) * farthest
+    return mean, min(half_width, farthest)
 
 
 def effect_size(differences: Sequence[float]) -> float | None:

@@ -117,5 +117,6 @@ def _cells(name: str, results: list[Mapping[str, Any]], skill: str, label: str) 
     if len(results) == 2:
         cells.append(_points(paired_interval(*items)))
     else:
-        cells[1] += f" \u00b1 {100 * item_interval(items[0])[1]:.1f}"
+        half_width = item_interval(items[0])[1]
+        cells[1] += "" if math.isinf(half_width) else f" \u00b1 {100 * half_width:.1f}"
     return [*cells, *(f"{value:.1%}" for value in greedy)]

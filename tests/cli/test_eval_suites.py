@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
+from motet.config.schema import ShapesSuiteOptions
 from motet.core.errors import ConfigError
 from motet.core.registry import _Entry, registry
 from motet.training.suites import Suite, SuiteResult, find_suite
@@ -131,3 +132,22 @@ def test_an_error_in_one_suite_does_not_lose_the_results_before_it(
 
 def test_tasks_are_suites_of_recipes_too(counting):
     assert find_suite("counting:one").task == "one" and find_suite("counting") is counting  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("options", "held_out", "says"),
+    [((), 512, True), (("--size", 3), 3, True), (("--size", 600), 512, True), (("--world", "canvas=32"), 512, False),
+     (("--size", 3, "--held-out-size", 5), 5, True), (("--size", 3, "--option", "held_out_size=7"), 7, True)],
+)  # fmt: skip
+def test_the_shapes_suite_says_which_world_and_has_no_more_held_out_items_than_others(
+    options, held_out, says, tiny_checkpoint, capsys, monkeypatch
+):
+    seen = []
+
+    def fake(policy, config, *_):
+        seen.append(ShapesSuiteOptions(**config.suite.options).held_out_size)
+        raise ConfigError("stopped.", fix="none.")
+
+    monkeypatch.setattr("motet.evaluation.suites.evaluate_shapes", fake)
+    answer = motet_command(capsys, "eval", tiny_checkpoint, "--suite", "shapes", *options)
+    assert seen == [held_out] and ("the small world" in answer.out) == says

@@ -50,7 +50,11 @@ def test_items_without_spread_leave_the_rule_of_three():
     assert item_interval([1.0] * 48) == (1.0, pytest.approx(zero_of_48[1]))
     assert item_interval([0.5] * 48)[1] == pytest.approx(zero_of_48[1] / 2)  # no value is farther than 0.5 from it
     assert item_interval([4.0] * 48)[1] == pytest.approx(zero_of_48[1] * 4)
-    assert item_interval([0.0, 1.0, 1.0]) == mean_interval([0.0, 1.0, 1.0])
+    assert item_interval([0.0, 1.0, 1.0] * 9) == mean_interval([0.0, 1.0, 1.0] * 9)
+    assert item_interval([0.0, 1.0, 1.0]) == (
+        pytest.approx(2 / 3),
+        pytest.approx(2 / 3),
+    )  # of [0, 1]: 0.67 + 1.43 is not
     assert item_interval([0.0]) == (0.0, math.inf)
     assert paired_interval([0.0, 1.0, 0.5], [0.0, 1.0, 0.5]) == (0.0, pytest.approx(1 - 0.05 ** (1 / 3)))
     assert paired_interval([0.0, 9.0], [1.0, 10.0])[1] == pytest.approx((1 - 0.05**0.5) * (1 + 10))
