@@ -25,8 +25,6 @@ def show_config(recipe: Path | None, overrides: list[str], keys: bool, scenarios
         from motet.config.keys import explain
 
         say(*explain(Recipe, _options()).split("\n"))
-        for line in _options_of_choices():
-            say(line)
     elif scenarios:
         from motet.scenarios import built_in_scenarios
 
@@ -38,19 +36,6 @@ def show_config(recipe: Path | None, overrides: list[str], keys: bool, scenarios
         raise ConfigError("No recipe was given.", fix="motet config RECIPE.yaml, or motet config --keys.")
     else:
         say(*without_passwords("\n".join(_resolved(recipe, overrides))).split("\n"), end="")
-
-
-def _options_of_choices() -> Iterator[str]:
-    """The options of every loss and advantage estimator."""
-    from motet.config.keys import explain
-    from motet.training.advantage_estimators import ADVANTAGES
-    from motet.training.losses import LOSSES
-
-    for key, known in (("algorithm.advantage", ADVANTAGES), ("algorithm.loss", LOSSES)):
-        for name, entry in known.entries.items():
-            settings = getattr(entry, "Settings", None)
-            if settings is not None and settings.model_fields:
-                yield f"\n{key}: {{name: {name}, ...}}\n{explain(settings)}"
 
 
 def _options() -> Iterator[tuple[str, str, FieldInfo]]:
