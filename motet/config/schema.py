@@ -85,7 +85,7 @@ class DataConfig(Section):
     source: str = "shapes"
     """`shapes`, `words`, `easy_vqa`, a file (.jsonl .json .csv .tsv .txt .parquet .tar), a saved folder, a hub id."""
     split: str = "train"
-    """Split of the dataset; the shapes worlds have `train`, `test`, `held_out`, ..., words have `train` and `test`."""
+    """Split of the dataset; the shapes worlds have `train`, `test`, `held_out`, ..., words also `prompts`."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Renames: motet's column -> the dataset's column, e.g. {question: problem}."""
     size: PositiveInt | None = None

@@ -69,7 +69,7 @@ def test_python_runs(page: Path, tiny_checkpoint, tmp_path) -> None:
 
 @pytest.mark.parametrize("page", with_blocks("yaml"))
 def test_yaml_is_a_recipe(page: Path, tmp_path) -> None:
-    """Or the configuration of a reward service, which has a port."""
+    """Or a plan, a sweep, or the configuration of a reward service, which has a port."""
     for text in blocks(page, "yaml"):
         text = text.replace("[...]", "[{name: format, acts: [answer]}]").replace(", ...", "")
         content = yaml.safe_load(text)
@@ -77,6 +77,10 @@ def test_yaml_is_a_recipe(page: Path, tmp_path) -> None:
             content.setdefault("shared", {}).setdefault("policy", {"path": "x"})
             content["shared"].setdefault("run", {"steps": 1})
             assert parse_plan(content, tmp_path, source=page.name).stages
+            continue
+        if "strategies" in content:
+            (tmp_path / "sweep.yaml").write_text(text)
+            assert load_sweep(tmp_path / "sweep.yaml", tmp_path).plans
             continue
         if "port" in content:
             (tmp_path / "service.yaml").write_text(text)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.runs import metrics, motet_command
 
@@ -64,10 +65,19 @@ def test_every_command_of_the_page_runs(page, checkout, capsys, monkeypatch):
 def test_the_code_of_the_pages_is_the_code_of_the_examples():
     (shown,) = blocks("own-scenario", "python")
     assert shown in (ROOT / "examples" / "own_case" / "scenario.py").read_text()
-    (shown,) = blocks("own-reward", "python")
-    assert shown.splitlines()[0] in (ROOT / "examples" / "own_case" / "reward.py").read_text()
     (shown,) = blocks("own-reward", "yaml")
     assert shown in (ROOT / "examples" / "own_case" / "recipe.yaml").read_text()
+
+
+def test_the_rewards_of_the_page_score_texts_and_images():
+    (shown,) = blocks("own-reward", "python")
+    rewards: dict = {}
+    exec(shown, rewards)
+    texts = [[{"role": "assistant", "content": words}] for words in ("It is Red", "blue")]
+    assert rewards["names_the_answer"](texts, ["red", "red"]) == [1.0, 0.0]
+    images = [Image.new("RGB", (4, 4), colour) for colour in ("black", "white")]
+    drawn = [[{"role": "assistant", "content": [{"type": "image", "image": image}]}] for image in images]
+    assert rewards["is_dark"](drawn) == [1.0, 0.0]
 
 
 def test_the_scenario_answers_about_its_own_drawing(checkout, monkeypatch):
@@ -94,8 +104,6 @@ def test_the_rewards_tell_right_from_wrong(checkout):
     assert reward["names_the_colour"]([], text, ["red"] * 3) == pytest.approx([1.0, 0.0, 1.0 - 0.01 * 11])
     runpy.run_path("examples/own_case/make_data.py", run_name="made")["main"](Path("data"))
     rows = [json.loads(line) for line in Path("data/questions.jsonl").read_text().splitlines()]
-    from PIL import Image
-
     images = [Image.open(Path("data") / row["image"]) for row in rows[:4]]
     drawn = [[{"role": "assistant", "content": [{"type": "image", "image": image}]}] for image in images]
     right = asyncio.run(reward["colourful"](drawn, answer=[row["answer"] for row in rows[:4]]))
