@@ -27,7 +27,7 @@ from motet.config.problem import Problem
 from motet.config.renamed import SWEEP_KEYS
 from motet.config.schema import LONGEST_NAME
 from motet.config.stage_builder import PlanBuilder
-from motet.config.stage_files import Row, StrategyConfig, SweepConfig
+from motet.config.stage_files import COLUMNS, Row, StrategyConfig, SweepConfig
 from motet.core.printable import printable
 
 _COUNTS_AS = {"generate_and_answer": ("text_to_image", "answer")}
@@ -49,6 +49,11 @@ class StrategySweep:
     def folder(self, output: Path, strategy: str, seed: int) -> Path:
         """The folder of a strategy's runs under one seed."""
         return folder_of(output, self.runs[strategy], seed)
+
+    def suite(self, strategy: str) -> str:
+        """The evaluation suite whose results are compared."""
+        plan = next(iter(self.plans[strategy].values()))
+        return plan.stage(next(iter(self.results[strategy].values()))).recipe.eval.suite.name
 
     def budget(self, strategy: str) -> dict[str, int]:
         """Rollouts of one seed of a strategy by scenario, in RL; generate_and_answer counts as one of each."""
@@ -168,6 +173,13 @@ def _result_problems(name: str, strategy: StrategyConfig, plan: Plan, stages: Se
     for stage in dict.fromkeys(strategy.result.values()):
         if stage not in stages:
             yield Problem(key, f"{stage!r} is not a stage.", f"write one of {', '.join(stages)}.")
-        elif (suite := plan.stage(stage).recipe.eval.suite.name) != "shapes":
+        elif (suite := plan.stage(stage).recipe.eval.suite.name) == "none":
+            yield Problem(key, f"names {stage!r}, which is not evaluated.", "set its eval.suite.")
+        elif suite != "shapes" and not _is_whole(strategy.result):
             text = f"names {stage!r}, whose eval.suite is {suite}; the columns are those of the shapes suite."
-            yield Problem(key, text, "set its eval.suite to shapes.")
+            yield Problem(key, text, f"name one stage, whose results are all compared: result: {stage}.")
+
+
+def _is_whole(result: Row) -> bool:
+    """Whether all columns are taken from one stage, as where its name alone is written."""
+    return len(result) == len(COLUMNS) and len(set(result.values())) == 1

@@ -99,7 +99,7 @@ def signed(interval: tuple[float, float] | None) -> str:
     return f"{mean:+.3f}" + ("" if math.isinf(half_width) else f" \u00b1 {half_width:.3f}")
 
 
-def _points(interval: tuple[float, float] | None) -> str:
+def points(interval: tuple[float, float] | None) -> str:
     """`signed` in percentage points."""
     mean, half_width = interval or (0.0, math.inf)
     return f"{100 * mean:+.1f}" + ("" if math.isinf(half_width) else f" \u00b1 {100 * half_width:.1f}")
@@ -115,7 +115,7 @@ def _cells(name: str, results: list[Mapping[str, Any]], skill: str, label: str) 
     items = [result["by_item"][skill][label] for result in results]
     cells = [name, *(f"{value:.1%}" for value in sampled)]
     if len(results) == 2:
-        cells.append(_points(paired_interval(*items)))
+        cells.append(points(paired_interval(*items)))
     else:
         half_width = item_interval(items[0])[1]
         cells[1] += "" if math.isinf(half_width) else f" \u00b1 {100 * half_width:.1f}"

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from motet.config.stage_files import COLUMNS
 from motet.config.sweep import StrategySweep
-from motet.experiments.sweep import SweepResult, sweep_tables
+from motet.experiments.sweep_report import sweep_tables
+from motet.experiments.sweep_results import SweepResult
 from motet.report.progress import ProgressBar
 from motet.report.run_count import RunCount
 from motet.report.tables import rewards_table

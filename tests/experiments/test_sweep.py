@@ -8,7 +8,8 @@ import yaml
 
 from motet.config.sweep import load_sweep
 from motet.core.errors import ConfigError
-from motet.experiments.sweep import SweepResult, compare, sweep_tables
+from motet.experiments.sweep_report import plot, sweep_tables
+from motet.experiments.sweep_results import SweepResult, compare
 from tests.experiments.test_stages import EVAL
 from tests.experiments.test_tracks import TRACKS
 from tests.runs import mapping, motet_command
@@ -100,6 +101,8 @@ def test_a_sweep_without_matplotlib_does_not_start(path, tmp_path, capsys, monke
         ("strategies={a: {}}", "strategies.a.result: missing; expected a mapping"),
         ("baseline=unfied", "baseline: 'unfied' is not a strategy"),
         ("strategies.unified.result=bth", "strategies.unified.result: 'bth' is not a stage"),
+        ("shared.eval.suite=rewards", "names 'draw', whose eval.suite is rewards; the columns are those of the shapes"),
+        ("shared.eval.suite=none", "strategies.unified.result: names 'both', which is not evaluated"),
         ("strategies.unified.extra=1", "strategies.unified.extra: the key is unknown (its value here is 1)"),
         (
             "strategies.separate.stages.draw.run.stepz=1",
@@ -129,6 +132,65 @@ def test_a_sweep_is_run_and_extended(path, tmp_path, capsys):
     assert json.loads((out / "sweep.json").read_text())["unified"]["draw"]["gain_interval"] is None
     answer = motet_command(capsys, "sweep", path, "-o", out, "--resume")
     assert answer.code == 0 and answer.out.count("already finished") == 4 and "over 2 seeds" in answer.out
+
+
+OWN = {"suite": {"name": "rewards"}, "size": 3, "samples_per_item": 2}
+
+
+def with_rewards_suite(path):
+    """The sweep with the suite `rewards`, and a strategy in two stages of one track each."""
+    content = yaml.safe_load(path.read_text())
+    content["shared"]["eval"] = OWN
+    strategies = content["strategies"]
+    strategies["separate"]["result"] = "answer"
+    strategies["draws alone"] = {"same_stages_as": "separate", "result": "draw"}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def test_a_sweep_compares_what_any_suite_measures(path, tmp_path):
+    with_rewards_suite(path)
+    sweep, out = load_sweep(path, tmp_path / "out"), tmp_path / "out"
+
+    def table(*values):
+        entries = ({"mean": v, "interval": 0.1, "greedy": v + 10, "rows": 3.0, "by_row": [v] * 3} for v in values)
+        rewards = dict(zip(("reddish", "spacious"), entries, strict=False))
+        return {"both": rewards, "other": {"unseen": {"mean": None, "greedy": None}}}
+
+    for seed, after in ((3, 5.0), (4, 7.0)):
+        for strategy, gain in (("unified", 0.0), ("separate", -1.0), ("turns", 0.5)):
+            folder = out / strategy / f"seed_{seed}"
+            folder.mkdir(parents=True)
+            stages = {
+                stage.name: {
+                    "before": table(9.0, 9.0) if stage.init_from else table(2.0),
+                    "after": table(after + gain, 1.0),
+                }
+                for stage in sweep.plans[strategy][seed].stages
+            }
+            (folder / "summary.json").write_text(json.dumps({"starts": {}, "stages": stages}))
+    compared = compare(sweep, out)
+    assert {name: list(row) for name, row in compared.items()} == {
+        name: ["both: reddish", "greedy, both: reddish"] for name in sweep.plans
+    }
+    assert compared["unified"]["both: reddish"].gain == pytest.approx((4.0, 12.706), abs=1e-2)  # 3 and 5
+    assert compared["separate"]["both: reddish"].values == (4.0, 6.0)  # gains over the first stage's start, 2
+    assert compared["separate"]["both: reddish"].gain[0] == compared["draws alone"]["both: reddish"].gain[0] == 3.0
+    assert compared["turns"]["greedy, both: reddish"].difference == (0.5, 0.0)
+    shown = sweep_tables(sweep, compared)
+    assert [[str(c.header) for c in one.columns][2:] for one in shown] == [["both: reddish"], ["greedy, both: reddish"]]
+    assert list(shown[0].columns[2].cells)[1] == "+3.000 ± 12.706\n[-1.000 ± 0.000]"
+    assert "in points" not in shown[0].title
+    plot(sweep, compared, tmp_path / "sweep.png")
+    assert (tmp_path / "sweep.png").is_file()
+
+
+@pytest.mark.slow
+def test_a_sweep_with_the_rewards_suite_is_run(path, tmp_path, capsys):
+    with_rewards_suite(path)
+    answer = motet_command(capsys, "sweep", path, "seeds=[3]", "-o", tmp_path / "out")
+    assert answer.code == 0 and "values of the suite" in answer.out, answer.err
+    found = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert all(row for row in found.values()) and "greedy, draws: reddish" in found["turns"]
 
 
 def test_comparison_by_hand(path, tmp_path):
