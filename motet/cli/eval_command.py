@@ -32,9 +32,7 @@ def evaluate(
     json_path: Json = None,
     overwrite: Overwrite = False,
     size: Annotated[int | None, typer.Option(min=1, help="Validation items; default: 2048, or the recipe's.")] = None,
-    held_out_size: Annotated[
-        int | None, typer.Option(min=1, help="Held-out composition items; default: 512, at most --size.")
-    ] = None,
+    held_out_size: Annotated[int | None, typer.Option(min=1, help="Held-out items; default: 512, or --size.")] = None,
     samples_per_item: Annotated[
         int | None,
         typer.Option("--samples-per-item", "--samples", min=1, help="Default: the suite's or recipe's."),

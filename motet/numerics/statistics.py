@@ -31,10 +31,11 @@ def item_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     Values without spread do not make the mean certain. A share p of items with other values stays unseen in n items
     with the probability (1 - p)^n, so p is at most 1 - (1 - confidence)^(1/n), which is about 3/n (the rule of three:
     Hanley and Lippman-Hand 1983, "If nothing goes wrong, is everything all right?", JAMA 249, pages 1743-1745). The
-    half-width is then that share times the farthest that a value of the range is from the mean, and never larger than
-    that farthest. Raises ValueError for no values.
+    half-width is then that share times the farthest that a value of the range is from the mean. Where all values are in
+    [0, 1] it is never larger than that farthest. Raises ValueError for no values.
     """
-    return _with_unseen_items(values, min([0.0, *values]), max([1.0, *values]), confidence)
+    low, high = min([0.0, *values]), max([1.0, *values])
+    return _with_unseen_items(values, low, high, confidence, bounded=(low, high) == (0.0, 1.0))
 
 
 def paired_interval(
@@ -51,18 +52,20 @@ def paired_interval(
         return None
     values = [value for pair in both for value in pair]
     span = max(1.0, *values) - min(0.0, *values)
-    return _with_unseen_items([new - old for old, new in both], -span, span, confidence)
+    return _with_unseen_items([new - old for old, new in both], -span, span, confidence, bounded=span == 1.0)
 
 
-def _with_unseen_items(values: Sequence[float], low: float, high: float, confidence: float) -> tuple[float, float]:
-    """See `item_interval`; `low` and `high` are the range of values."""
+def _with_unseen_items(
+    values: Sequence[float], low: float, high: float, confidence: float, *, bounded: bool
+) -> tuple[float, float]:
+    """See `item_interval`; `low` and `high` are the range of values, `bounded`: no value can be outside it."""
     mean, half_width = mean_interval(values, confidence)
     if len(values) == 1:
         return mean, half_width
     farthest = max(mean - low, high - mean)
     if max(values) - min(values) <= 1e-9 * (high - low):
         half_width = (1 - (1 - confidence) ** (1 / len(values))) * farthest
-    return mean, min(half_width, farthest)
+    return mean, min(half_width, farthest) if bounded else half_width
 
 
 def effect_size(differences: Sequence[float]) -> float | None:

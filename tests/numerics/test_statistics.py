@@ -55,6 +55,8 @@ def test_items_without_spread_leave_the_rule_of_three():
         pytest.approx(2 / 3),
         pytest.approx(2 / 3),
     )  # of [0, 1]: 0.67 + 1.43 is not
+    assert item_interval([0.0, 2.0, 2.0]) == mean_interval([0.0, 2.0, 2.0])  # of a reward whose range is not known
+    assert paired_interval([0.0, 1.0, 0.0], [1.0, 0.0, 1.0]) == (pytest.approx(1 / 3), pytest.approx(4 / 3))
     assert item_interval([0.0]) == (0.0, math.inf)
     assert paired_interval([0.0, 1.0, 0.5], [0.0, 1.0, 0.5]) == (0.0, pytest.approx(1 - 0.05 ** (1 / 3)))
     assert paired_interval([0.0, 9.0], [1.0, 10.0])[1] == pytest.approx((1 - 0.05**0.5) * (1 + 10))
