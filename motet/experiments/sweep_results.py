@@ -44,7 +44,7 @@ class SweepResult:
 
 
 def compare(sweep: StrategySweep, output: Path) -> dict[str, dict[str, SweepResult]]:
-    """Strategy -> column -> results, from the summaries below `output`."""
+    """Strategy -> column -> results, from the summaries below `output`; columns that all seeds have."""
     gains: dict[str, dict[str, list[float]]] = {}
     ends: dict[str, dict[str, list[float]]] = {}
     for strategy in sweep.plans:
@@ -55,11 +55,14 @@ def compare(sweep: StrategySweep, output: Path) -> dict[str, dict[str, SweepResu
                 gains.setdefault(strategy, {}).setdefault(column, []).append(end - start)
                 ends.setdefault(strategy, {}).setdefault(column, []).append(end)
     compared: dict[str, dict[str, SweepResult]] = {}
+    baseline = ends.get(sweep.baseline, {})
     for strategy, columns in gains.items():
         for column, values in columns.items():
-            other = ends[sweep.baseline].get(column)
+            if len(values) < len(sweep.seeds):
+                continue
+            other = baseline.get(column, [])
             paired = effect = None
-            if strategy != sweep.baseline and other is not None:
+            if strategy != sweep.baseline and len(other) == len(values):
                 differences = [a - b for a, b in zip(ends[strategy][column], other, strict=True)]
                 paired, effect = mean_interval(differences), effect_size(differences)
             result = SweepResult(mean_interval(values), paired, effect, tuple(ends[strategy][column]))

@@ -182,6 +182,13 @@ def test_a_sweep_compares_what_any_suite_measures(path, tmp_path):
     assert "in points" not in shown[0].title
     plot(sweep, compared, tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").is_file()
+    for strategy in ("unified", "turns"):  # of the baseline one seed lacks the value, of another strategy both
+        for seed in (3, 4)[: 1 if strategy == "unified" else 2]:
+            path = out / strategy / f"seed_{seed}" / "summary.json"
+            path.write_text(path.read_text().replace("reddish", "other"))
+    fewer = compare(sweep, out)
+    assert "unified" not in fewer and fewer["separate"]["both: reddish"].difference is None
+    assert list(fewer["turns"]) == ["both: other", "greedy, both: other"]
 
 
 @pytest.mark.slow
