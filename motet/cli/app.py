@@ -13,6 +13,9 @@ from motet.cli.options import (
     DATA_IMAGE,
     Checkpoint,
     Json,
+    OnlySeeds,
+    OnlyStages,
+    OnlyStrategies,
     Output,
     Overrides,
     Overwrite,
@@ -22,6 +25,8 @@ from motet.cli.options import (
     ResumableCommand,
     Resume,
     ResumeMode,
+    Seed,
+    ShardGb,
     SkipPreflight,
     Stage,
     Timeout,
@@ -48,9 +53,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Sampling seed.")]
-ShardGb = Annotated[float, typer.Option("--shard-gb", min=0.001, help="Size limit of a weight file in GB.")]
 
 
 def _version(requested: bool | None) -> bool:
@@ -79,9 +81,7 @@ def train(
     output: Output,
     overrides: Overrides = None,
     resume: Resume = ResumeMode.NO,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Run only this stage and its dependencies. Repeatable.")
-    ] = None,
+    only: OnlyStages = None,
     *,
     ray: RayAddress = None,
     train_workers: TrainWorkers = None,
@@ -123,11 +123,18 @@ def sft(
 
 
 @app.command(cls=ResumableCommand)
-def sweep(path: RecipePath, output: Output, overrides: Overrides = None, resume: Resume = ResumeMode.NO) -> None:
+def sweep(
+    path: RecipePath,
+    output: Output,
+    overrides: Overrides = None,
+    resume: Resume = ResumeMode.NO,
+    only: OnlyStrategies = None,
+    seeds: OnlySeeds = None,
+) -> None:
     """Run several training strategies over seeds and compare them at equal sample budget."""
     from motet.cli.train import sweep as run
 
-    run(path, output, overrides or [], resume.choice)
+    run(path, output, overrides or [], resume.choice, only or (), seeds or ())
 
 
 app.command("eval")(evaluate)

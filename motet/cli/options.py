@@ -94,3 +94,12 @@ Json = Annotated[Path | None, typer.Option("--json", help="Also write the result
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing output file.")]
 Checkpoint = Annotated[str, typer.Argument(help="A checkpoint folder, a run folder, or a hub id.")]
 Stage = Annotated[str | None, typer.Option(help="Stage whose recipe to use, if RECIPE has several stages.")]
+OnlyStages = Annotated[list[str] | None, typer.Option(help="Run only this stage and its dependencies. Repeatable.")]
+OnlyStrategies = Annotated[
+    list[str] | None, typer.Option(help="Run only this strategy of the sweep, to compare later. Repeatable.")
+]
+OnlySeeds = Annotated[
+    list[int] | None, typer.Option("--seed", help="Run only this seed of the sweep, to compare later. Repeatable.")
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Sampling seed.")]
+ShardGb = Annotated[float, typer.Option("--shard-gb", min=0.001, help="Size limit of a weight file in GB.")]

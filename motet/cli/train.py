@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -111,12 +111,26 @@ def sft(recipe_path: Path, output: Path, overrides: list[str], resume: ResumeCho
 
 
 @safe_output()
-def sweep(path: Path, output: Path, overrides: list[str], resume: ResumeChoice) -> None:
-    """Run all strategies with all seeds, skipping finished ones, then compare them."""
+def sweep(
+    path: Path,
+    output: Path,
+    overrides: list[str],
+    resume: ResumeChoice,
+    only: Collection[str] = (),
+    seeds: Collection[int] = (),
+) -> None:
+    """Run all strategies with all seeds, skipping finished ones, then compare them; or run a part alone."""
     config = load_sweep(path, output, overrides)
-    from motet.experiments.sweep import run_sweep
+    from motet.experiments.sweep import run_part, run_sweep
 
-    run_sweep(config, output, _resume_command("sweep", path, output, overrides), resume=resume)
+    compare_command = _resume_command("sweep", path, output, overrides)
+    if not only and not seeds:
+        run_sweep(config, output, compare_command, resume=resume)
+        return
+    selection = [part for name in only for part in ("--only", name)] + [p for s in seeds for p in ("--seed", str(s))]
+    resume_command = _resume_command("sweep", path, output, [*overrides, *selection])
+    run_part(config.part(only, seeds), output, resume_command, resume=resume)
+    say(f"When all parts are done, compare them with: {compare_command}")
 
 
 def _is_finished(recipe: Recipe, output: Path) -> bool:

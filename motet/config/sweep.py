@@ -13,8 +13,8 @@ budget: equal                 an error where strategies generate different numbe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +28,7 @@ from motet.config.renamed import SWEEP_KEYS
 from motet.config.schema import LONGEST_NAME
 from motet.config.stage_builder import PlanBuilder
 from motet.config.stage_files import COLUMNS, Row, StrategyConfig, SweepConfig
+from motet.core.errors import ConfigError
 from motet.core.printable import printable
 
 _COUNTS_AS = {"generate_and_answer": ("text_to_image", "answer")}
@@ -49,6 +50,20 @@ class StrategySweep:
     def folder(self, output: Path, strategy: str, seed: int) -> Path:
         """The folder of a strategy's runs under one seed."""
         return folder_of(output, self.runs[strategy], seed)
+
+    def part(self, strategies: Collection[str], seeds: Collection[int]) -> StrategySweep:
+        """These strategies and seeds alone, all if none is given, to be run by one of several processes.
+
+        The baseline stays. Raises ConfigError for one that the sweep does not have.
+        """
+        for what, chosen, known in (("strategy", strategies, self.plans), ("seed", seeds, self.seeds)):
+            for name in chosen:
+                if name not in known:
+                    raise ConfigError(
+                        f"{show(name)} is not a {what} of the sweep.", fix=f"choose from {', '.join(map(str, known))}."
+                    )
+        plans = {name: plans for name, plans in self.plans.items() if not strategies or name in strategies}
+        return replace(self, plans=plans, seeds=tuple(seed for seed in self.seeds if not seeds or seed in seeds))
 
     def suite(self, strategy: str) -> str:
         """The evaluation suite whose results are compared."""

@@ -10,6 +10,7 @@ from motet.config.sweep import load_sweep
 from motet.core.errors import ConfigError
 from motet.experiments.sweep_report import plot, sweep_tables
 from motet.experiments.sweep_results import SweepResult, compare
+from motet.report.run_lock import held_output
 from tests.experiments.test_stages import EVAL
 from tests.experiments.test_tracks import TRACKS
 from tests.runs import mapping, motet_command
@@ -122,6 +123,34 @@ def test_invalid_values_are_named(path, tmp_path, override, message):
     with pytest.raises(ConfigError) as error:
         load_sweep(path, tmp_path / "out", [override])
     assert message in str(error.value)
+
+
+def test_a_part_of_a_sweep(path, tmp_path):
+    sweep = load_sweep(path, tmp_path / "out")
+    part = sweep.part(["turns"], [4])
+    assert (list(part.plans), part.seeds, part.baseline) == (["turns"], (4,), "unified")
+    assert part.plans["turns"] is sweep.plans["turns"] and sweep.part([], []) == sweep
+    for chosen, message in (((["turn"], []), "'turn' is not a strategy of the sweep"), (([], [5]), "5 is not a seed")):
+        with pytest.raises(ConfigError, match=message):
+            sweep.part(*chosen)
+
+
+def test_parts_are_run_into_one_output(path, tmp_path, capsys):
+    out = tmp_path / "out"
+    part = ("sweep", path, "-o", out, "--only", "turns", "--seed")
+    answer = motet_command(capsys, *part, 4)
+    compare_command = f"motet sweep {path} --output {out} --resume"
+    assert answer.code == 0 and f"compare them with: {compare_command}" in answer.out.replace("\n", " "), answer.err
+    assert (out / "turns" / "seed_4" / "summary.json").is_file() and not (out / "sweep.json").exists()
+    answer = motet_command(capsys, *part, 4)
+    assert answer.code == 2 and "seed_4" in answer.err and "add --resume" in answer.err
+    answer = motet_command(capsys, *part, 4, "--resume")
+    assert answer.code == 0 and "already finished" in answer.out
+    with held_output(out / "turns" / "seed_3"):
+        answer = motet_command(capsys, *part, 3)
+    assert answer.code == 2 and "in use" in answer.err
+    with held_output(out / "unified" / "seed_3"):  # another part may run meanwhile
+        assert motet_command(capsys, *part, 3).code == 0
 
 
 @pytest.mark.slow
