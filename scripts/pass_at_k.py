@@ -84,8 +84,9 @@ def plot(tables: dict[str, dict[str, Items]], out: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(tables), figsize=(5 * len(tables), 3.8), constrained_layout=True, squeeze=False)
-    for axis, (split, strategies) in zip(axes[0], tables.items(), strict=True):
+    rows = (len(tables) + 1) // 2
+    figure, axes = plt.subplots(rows, 2, figsize=(10, 3.6 * rows), constrained_layout=True, squeeze=False)
+    for axis, (split, strategies) in zip(axes.flat, tables.items(), strict=False):
         for name, items in strategies.items():
             style = {"color": "black", "linestyle": "--"} if name == "start" else {}
             axis.plot(list(items), [100 * statistics.fmean(v) for v in items.values()], label=name, marker="o", **style)

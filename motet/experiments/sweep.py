@@ -41,6 +41,13 @@ def run_sweep(sweep: StrategySweep, output: Path, resume_command: str, *, resume
     compared = compare(sweep, output)
     for table in sweep_tables(sweep, compared):
         console.print(table)
+    for strategy in sweep.plans:
+        if strategy not in compared:
+            console.say(
+                f"Strategy {strategy!r} is not compared: its starting weights were not evaluated, as it begins with "
+                "SFT and no other strategy begins with the same weights and the same evaluation by RL; or its result "
+                "was not."
+            )
     results = {name: {column: result.to_json() for column, result in row.items()} for name, row in compared.items()}
     write_atomic(output / "sweep.json", (json.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())
     plot(sweep, compared, output / "sweep.png")

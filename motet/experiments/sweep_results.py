@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from motet.config.plan import Stage
 from motet.config.stage_files import COLUMNS
 from motet.config.sweep import StrategySweep
+from motet.experiments.eval_cache import same_eval_settings
 from motet.experiments.tables import cell
 from motet.numerics.statistics import effect_size, mean_interval
 from motet.report.evaluation_results import measured
@@ -47,11 +49,14 @@ def compare(sweep: StrategySweep, output: Path) -> dict[str, dict[str, SweepResu
     """Strategy -> column -> results, from the summaries below `output`; columns that all seeds have."""
     gains: dict[str, dict[str, list[float]]] = {}
     ends: dict[str, dict[str, list[float]]] = {}
-    for strategy in sweep.plans:
-        for seed in sweep.seeds:
-            path = sweep.folder(output, strategy, seed) / SUMMARY
-            summary = json.loads(path.read_text(encoding="utf-8"))
-            for column, (start, end) in _ends(sweep, strategy, summary).items():
+    for seed in sweep.seeds:
+        summaries = {
+            name: json.loads((sweep.folder(output, name, seed) / SUMMARY).read_text(encoding="utf-8"))
+            for name in sweep.plans
+        }
+        starts = {name: _starts(sweep, name, summary) for name, summary in summaries.items()}
+        for strategy, summary in summaries.items():
+            for column, (start, end) in _ends(sweep, strategy, _known_starts(sweep, strategy, starts), summary).items():
                 gains.setdefault(strategy, {}).setdefault(column, []).append(end - start)
                 ends.setdefault(strategy, {}).setdefault(column, []).append(end)
     compared: dict[str, dict[str, SweepResult]] = {}
@@ -70,25 +75,51 @@ def compare(sweep: StrategySweep, output: Path) -> dict[str, dict[str, SweepResu
     return compared
 
 
-def _ends(sweep: StrategySweep, strategy: str, summary: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+def _first_stages(sweep: StrategySweep, strategy: str) -> list[Stage]:
+    return [stage for stage in next(iter(sweep.plans[strategy].values())).stages if not stage.init_from]
+
+
+def _starts(sweep: StrategySweep, strategy: str, summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The evaluations of the starting weights in a strategy's summary; none where it begins with SFT."""
+    if sweep.suite(strategy) == "shapes":
+        found = [summary["starts"].get("start")]
+    else:
+        found = [summary["stages"][stage.name].get("before") for stage in _first_stages(sweep, strategy)]
+    return [start for start in found if start is not None]
+
+
+def _known_starts(
+    sweep: StrategySweep, strategy: str, starts: Mapping[str, list[Mapping[str, Any]]]
+) -> list[Mapping[str, Any]]:
+    """A strategy's own, or those of one that begins with the same weights and is evaluated in the same way."""
+    first = _first_stages(sweep, strategy)[0].recipe
+    for name in (strategy, *sweep.plans):
+        other = _first_stages(sweep, name)[0].recipe
+        alike = name == strategy or (first.policy.path == other.policy.path and same_eval_settings(first, other))
+        if starts[name] and alike:
+            return starts[name]
+    return []
+
+
+def _ends(
+    sweep: StrategySweep, strategy: str, starts: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+) -> dict[str, tuple[float, float]]:
     """Column -> the value of the starting weights, and that of the strategy's result."""
     result = sweep.results[strategy]
     if sweep.suite(strategy) != "shapes":
-        plan = next(iter(sweep.plans[strategy].values()))
-        roots = [summary["stages"][stage.name].get("before") for stage in plan.stages if not stage.init_from]
-        return _ends_of_suite(roots, summary["stages"][next(iter(result.values()))].get("after"))
+        return _ends_of_suite(starts, summary["stages"][next(iter(result.values()))].get("after"))
     ends: dict[str, tuple[float, float]] = {}
     for column in COLUMNS:
         stage = result.get(column)
         end = cell(summary["stages"][stage].get("after"), column) if stage is not None else None
-        start = cell(summary["starts"].get("start"), column)
+        start = cell(starts[0], column) if starts else None
         if start is not None and end is not None:
             ends[column] = (start, end)
     return ends
 
 
 def _ends_of_suite(
-    starts: Sequence[Mapping[str, Any] | None], end: Mapping[str, Any] | None
+    starts: Sequence[Mapping[str, Any]], end: Mapping[str, Any] | None
 ) -> dict[str, tuple[float, float]]:
     """Every result of a suite, sampled and greedy, that the starting weights and the result both have."""
     before = {label: one for start in reversed(starts) for label, one in measured(start)}

@@ -20,7 +20,9 @@ def plan_tables(plan: Plan, summary: Mapping[str, Any]) -> list[Table | ReportTa
     """A table for each suite that evaluated stages, and one of the plan's comparisons."""
     tables: list[Table | ReportTable] = []
     if any(stage.recipe.eval.suite.name == "shapes" for stage in plan.stages):
-        tables.append(shapes_table(plan, summary))
+        shapes = shapes_table(plan, summary)
+        if len(shapes.columns) > 1:
+            tables.append(shapes)
     if gained := before_after_rows(plan, summary):
         tables.append(before_after_table(gained))
     if compared := comparisons(plan, summary):

@@ -270,3 +270,25 @@ def test_comparison_by_hand(path, tmp_path):
         "difference": None,
         "difference_interval": None,
     }
+
+
+def test_a_strategy_that_begins_with_sft_is_compared_with_the_same_start(path, tmp_path):
+    out = tmp_path / "out"
+
+    def write(sweep, start=0.3):
+        for strategy in sweep.plans:
+            folder = out / strategy / "seed_3"
+            folder.mkdir(parents=True, exist_ok=True)
+            stages = {stage.name: {"after": accuracies(0.5)} for stage in sweep.plans[strategy][3].stages}
+            starts = {} if strategy == "turns" else {"start": accuracies(start)}  # as of a first stage of SFT
+            (folder / "summary.json").write_text(json.dumps({"starts": starts, "stages": stages}))
+
+    def accuracies(value):
+        return {"draw": {"overall": value}, "answer": {"overall": value}}
+
+    sweep = load_sweep(path, out, ["seeds=[3]"])
+    write(sweep)
+    assert compare(sweep, out)["turns"]["draw"].gain[0] == pytest.approx(0.2)
+    for other in ("eval.size=7", "policy.path=elsewhere"):
+        sweep = load_sweep(path, out, ["seeds=[3]", f"strategies.turns.stages.both.{other}"])
+        assert set(compare(sweep, out)) == {"unified", "separate"}, other
