@@ -1,6 +1,6 @@
 """Tabulate and plot pass@k of the strategies of a sweep whose suite is `shapes`, with many samples per item.
 
-    python scripts/pass_at_k.py runs/sharpening --results RL=trained DPO=trained --out runs/sharpening/pass_at_k.png
+    python scripts/pass_at_k.py recipes/shapes_large_sharpening.yaml runs/sharpening --out runs/pass_at_k.png
 
 Prints a Markdown table per set of items: the start, and each strategy's change of greedy accuracy and of pass@k, in
 percentage points, with 95 % intervals paired by item. Over several seeds each item's values are averaged first:
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from motet.config.sweep import StrategySweep, load_sweep
 from motet.evaluation.shapes_suite import pass_at_k
 from motet.numerics.statistics import paired_interval
 
@@ -42,17 +43,16 @@ def greedy_of(summary: dict[str, Any], split: str, ability: str) -> float:
     return (greedy if split == "test" else greedy[split])[ability]["overall"]
 
 
-def load(sweep: Path, results: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
-    """The start and every strategy -> the evaluations of its seeds."""
-    found: dict[str, list[dict[str, Any]]] = {"start": []}
-    for strategy, stage in results.items():
-        files = sorted((sweep / strategy).glob("seed_*/summary.json"))
-        if not files:
-            raise SystemExit(f"{sweep / strategy} has no seed_*/summary.json: run `motet sweep` first.")
+def load(sweep: StrategySweep, output: Path, ability: str) -> dict[str, list[dict[str, Any]]]:
+    """The start and every strategy -> the evaluations of its seeds; one that begins with SFT has none of its start."""
+    starts: list[dict[str, Any]] = []
+    found: dict[str, list[dict[str, Any]]] = {}
+    for strategy, stages in sweep.results.items():
+        files = [sweep.folder(output, strategy, seed) / "summary.json" for seed in sweep.seeds]
         summaries = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-        found["start"] = found["start"] or [summaries[0]["starts"]["start"]]
-        found[strategy] = [summary["stages"][stage]["after"] for summary in summaries]
-    return found
+        starts += [summary["starts"]["start"] for summary in summaries if "start" in summary["starts"]]
+        found[strategy] = [summary["stages"][stages[ability]]["after"] for summary in summaries]
+    return {"start": starts[:1], **found}
 
 
 def table(found: dict[str, list[dict[str, Any]]], split: str, ability: str, num_samples: int) -> dict[str, Items]:
@@ -101,17 +101,16 @@ def plot(tables: dict[str, dict[str, Items]], out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="the sweep's recipe")
     parser.add_argument("sweep", type=Path, help="output of motet sweep")
-    parser.add_argument(
-        "--results", nargs="+", required=True, metavar="STRATEGY=STAGE", help="the stage measured of each strategy"
-    )
     parser.add_argument("--ability", choices=("draw", "answer"), default="draw")
     parser.add_argument("--splits", nargs="+", default=["test", "only_drawn", "only_asked", "held_out"])
-    parser.add_argument("--samples", type=int, default=64, help="eval.samples_per_item of the sweep")
     parser.add_argument("--out", type=Path, help="file of the plot")
     arguments = parser.parse_args()
-    found = load(arguments.sweep, dict(pair.rsplit("=", 1) for pair in arguments.results))
-    tables = {split: table(found, split, arguments.ability, arguments.samples) for split in arguments.splits}
+    sweep = load_sweep(arguments.recipe, arguments.sweep)
+    num_samples = next(iter(sweep.plans[sweep.baseline].values())).stages[-1].recipe.eval.samples_per_item
+    found = load(sweep, arguments.sweep, arguments.ability)
+    tables = {split: table(found, split, arguments.ability, num_samples) for split in arguments.splits}
     if arguments.out is not None:
         plot(tables, arguments.out)
 

@@ -127,7 +127,8 @@ def sweep(
     if not only and not seeds:
         run_sweep(config, output, compare_command, resume=resume)
         return
-    selection = [part for name in only for part in ("--only", name)] + [p for s in seeds for p in ("--seed", str(s))]
+    options = [("--only", name) for name in only] + [("--seed", str(seed)) for seed in seeds]
+    selection = [text for option in options for text in option]
     resume_command = _resume_command("sweep", path, output, [*overrides, *selection])
     run_part(config.part(only, seeds), output, resume_command, resume=resume)
     say(f"When all parts are done, compare them with: {compare_command}")

@@ -44,9 +44,8 @@ def run_sweep(sweep: StrategySweep, output: Path, resume_command: str, *, resume
     for strategy in sweep.plans:
         if strategy not in compared:
             console.say(
-                f"Strategy {strategy!r} is not compared: its starting weights were not evaluated, as it begins with "
-                "SFT and no other strategy begins with the same weights and the same evaluation by RL; or its result "
-                "was not."
+                f"Strategy {strategy!r} is not compared: its result was not evaluated, or its starting weights were "
+                "not, neither by it nor by a strategy with the same weights and evaluation."
             )
     results = {name: {column: result.to_json() for column, result in row.items()} for name, row in compared.items()}
     write_atomic(output / "sweep.json", (json.dumps(results, indent=2, ensure_ascii=False) + "\n").encode())

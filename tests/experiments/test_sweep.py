@@ -275,12 +275,12 @@ def test_comparison_by_hand(path, tmp_path):
 def test_a_strategy_that_begins_with_sft_is_compared_with_the_same_start(path, tmp_path):
     out = tmp_path / "out"
 
-    def write(sweep, start=0.3):
+    def write(sweep):
         for strategy in sweep.plans:
             folder = out / strategy / "seed_3"
             folder.mkdir(parents=True, exist_ok=True)
             stages = {stage.name: {"after": accuracies(0.5)} for stage in sweep.plans[strategy][3].stages}
-            starts = {} if strategy == "turns" else {"start": accuracies(start)}  # as of a first stage of SFT
+            starts = {} if strategy == "turns" else {"start": accuracies(0.3)}  # as of a first stage of SFT
             (folder / "summary.json").write_text(json.dumps({"starts": starts, "stages": stages}))
 
     def accuracies(value):
