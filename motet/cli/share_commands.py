@@ -65,7 +65,7 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder to write.")] = Path("runs/demo"),
     *,
     minutes: Annotated[
-        float | None, typer.Option(min=0.05, help="Minutes of training; default: the recipe's, at most 7.5.")
+        float | None, typer.Option(min=0.05, help="Minutes of training; default: the recipe's, at most 8.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the run.")] = 0,
     resume: Resume = ResumeMode.NO,

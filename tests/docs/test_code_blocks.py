@@ -110,6 +110,8 @@ def test_commands_are_parsed(page: Path, tmp_path, monkeypatch) -> None:
         program, arguments = words[0], words[1:]
         if program == "make":
             assert {word for word in arguments if "=" not in word} <= targets, line
+        elif program == "python" and arguments[0] == "-c":
+            compile(arguments[1], line, "exec")
         elif program == "python":
             assert (ROOT / arguments[0]).is_file(), line
         elif program.startswith("scripts/"):
