@@ -21,6 +21,7 @@ from motet.estimation.step_time import Machine, StepTime, step_time
 from motet.estimation.workload import ActLoad, Lengths, workload
 from motet.numerics.linear_head import budget_of_memory
 from motet.numerics.logprobs import LOGITS_BUDGET
+from motet.policies.janus.images import PIXELS_AT_ONCE, PIXELS_AT_ONCE_ON_CPU
 from motet.policies.precision import choose_compute_types, width_of
 from motet.training.losses import resolve_losses
 
@@ -150,7 +151,7 @@ class _Job:
     def settings(self, gpus: int) -> Settings:
         """What memory and time depend on."""
         recipe, algorithm = self.recipe, self.recipe.algorithm
-        losses = resolve_losses(recipe, self.size.kinds)
+        losses, on_cpu = resolve_losses(recipe, self.size.kinds), self.launch.gpu.lower() == CPU
         return Settings(
             ranks=gpus,
             parallel=cast(Parallel, self.launch.parallel),
@@ -162,9 +163,8 @@ class _Job:
             has_reference=any(loss.needs_reference for loss in losses.values()),
             iterations=algorithm.num_iterations,
             minibatches=algorithm.num_minibatches,
-            logits_budget=LOGITS_BUDGET
-            if self.launch.gpu.lower() == CPU
-            else budget_of_memory(int(self.device.memory)),
+            logits_budget=LOGITS_BUDGET if on_cpu else budget_of_memory(int(self.device.memory)),
+            pixels_at_once=PIXELS_AT_ONCE_ON_CPU if on_cpu else PIXELS_AT_ONCE,
         )
 
     def calibrated(self, loads: Sequence[ActLoad]) -> Machine:

@@ -17,7 +17,7 @@ from motet.estimation.hardware import GIB
 from motet.estimation.model_size import BFLOAT16, FLOAT32, LanguageSize, ModelSize, element_size
 from motet.estimation.workload import ActLoad
 from motet.numerics.logprobs import LOGITS_BUDGET
-from motet.policies.janus.images import PIXELS_AT_ONCE
+from motet.policies.janus.images import PIXELS_AT_ONCE_ON_CPU
 
 Parallel = Literal["replicas", "fsdp"]
 RESERVE = 1.5 * GIB
@@ -32,7 +32,7 @@ class Settings:
     """What of a recipe and a launch the arithmetic needs. `dtype` is training's compute type, `rollout_dtype`
     sampling's; `budget` is optimizer.max_tokens_per_microbatch; `generation_batch` None: all of a step at once.
     `passes` are optimizer steps per rollout, `iterations` passes over it; `has_reference`: a KL needs one.
-    `logits_budget`: most logits at once, by default those of a CPU.
+    `logits_budget`: most logits at once; `pixels_at_once`: of images that are decoded; by default those of a CPU.
     """
 
     ranks: int
@@ -46,6 +46,7 @@ class Settings:
     iterations: int = 1
     minibatches: int = 1
     logits_budget: int = LOGITS_BUDGET
+    pixels_at_once: int = PIXELS_AT_ONCE_ON_CPU
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _rollout(size: ModelSize, loads: Sequence[ActLoad], settings: Settings) -> d
             caches.append(float(cache + rows * language.logits(load.kind) * of_logit))
     found["keys, values, logits"] = max(caches)
     if language is not None and "image" in batches:
-        at_once = min(batches["image"], max(1, PIXELS_AT_ONCE // max(1, language.image_pixels)))
+        at_once = min(batches["image"], max(1, settings.pixels_at_once // max(1, language.image_pixels)))
         found["image decoding"] = at_once * language.decode_bytes
     if settings.parallel == "fsdp":
         found["gathered weights"] = float(size.sharded_bytes)

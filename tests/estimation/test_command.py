@@ -39,6 +39,15 @@ def test_it_prints_memory_time_and_scaling(run, tmp_path) -> None:
     assert last["simulated"]["idle"] > 0.5 > last["grown"]["idle"]
 
 
+def test_a_cpu_decodes_one_image_of_384_pixels_at_a_time_and_a_gpu_14() -> None:
+    recipe, held = load_recipe(RECIPE, [SMALL]), {}
+    for gpu in ("cpu", "h100"):
+        found = estimate(recipe, Launch(gpu=gpu))
+        held[gpu] = found.results[0].memory.phases["rollout"]["image decoding"]
+    one = 3 * 4 * 384**2 * 128  # bytes of three float32 feature maps of 128 channels
+    assert held == {"cpu": one, "h100": 14 * one}
+
+
 def test_what_does_not_fit_exits_with_1_and_says_what_would(run) -> None:
     options = (SMALL, "policy.gradient_checkpointing=false", "--gpus", "4", "--gpu", "rtx4090")
     done = run(RECIPE, *options)
