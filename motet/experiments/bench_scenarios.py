@@ -23,7 +23,6 @@ from motet.numerics.statistics import mean_interval
 from motet.report.report_table import ReportTable
 from motet.report.resume_mode import ResumeChoice
 from motet.report.run_count import RunCount
-from motet.report.run_lock import held_output
 from motet.report.tables import signed
 from motet.report.terminal import Terminal
 
@@ -41,19 +40,21 @@ def run_scenarios(
 ) -> Iterator[BenchResult]:
     """Run all stages of a seed before the next seed, and yield the results so far after each seed.
 
-    Finished stages are skipped; starting weights are evaluated once. Raises the errors of `run_plan`.
+    Finished stages are skipped; starting weights are evaluated once. Several processes can run other seeds into one
+    output at a time; one process at a time runs a seed. Raises the errors of `run_plan`.
     """
-    check_unused(output, resume, [folder_of(output, seed) for seed in plans])
+    for seed, plan in plans.items():
+        folder = folder_of(output, seed)
+        check_unused(folder, resume, [folder / stage.name for stage in plan.stages])
     count, eval_cache = RunCount(Terminal(), len(plans)), EvalCache()
     results = BenchResult((), ())
-    with held_output(output):
-        for seed, plan in plans.items():
-            with count.run(f"seed {seed}"):
-                summary = run_plan(plan, folder_of(output, seed), resume_command, resume=True, eval_cache=eval_cache)
-            results = BenchResult(
-                (*results.rows, *before_after_rows(plan, summary)), (*results.compared, *comparisons(plan, summary))
-            )
-            yield results
+    for seed, plan in plans.items():
+        with count.run(f"seed {seed}"):
+            summary = run_plan(plan, folder_of(output, seed), resume_command, resume=True, eval_cache=eval_cache)
+        results = BenchResult(
+            (*results.rows, *before_after_rows(plan, summary)), (*results.compared, *comparisons(plan, summary))
+        )
+        yield results
 
 
 def result_tables(results: BenchResult) -> list[ReportTable]:

@@ -125,11 +125,12 @@ def test_seeds_are_run_and_combined(bench, tmp_path, capsys):
     assert "| drawn | 5 | factorized |" in text and "| drawn | 6 | factorized |" in text and "Means over 2" in text
 
 
-def test_an_interrupted_benchmark_prints_its_resume_command(bench, tmp_path, capsys, monkeypatch):
-    def stop(*_, **__):
-        raise KeyboardInterrupt
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
 
-    monkeypatch.setattr("motet.experiments.stages.run_training", stop)
+
+def test_an_interrupted_benchmark_prints_its_resume_command(bench, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("motet.experiments.stages.run_training", interrupt)
     answer = motet_command(capsys, "bench", "scenarios", "--plan", bench, "-o", tmp_path / "out", "--only", "drawn",
                            "shared.optimizer.learning_rate=0.1")  # fmt: skip
     assert answer.code == 130
@@ -177,9 +178,11 @@ def test_the_shipped_benchmark_compares_equal_budgets():
     ]  # it would cancel the draft's reward
 
 
-def test_an_output_is_held_between_its_seeds_too(bench, tmp_path, capsys):
+def test_one_process_at_a_time_runs_a_seed(bench, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
-    with held_output(out):
-        answer = motet_command(capsys, "bench", "scenarios", "--plan", bench, "-o", out, "--only", "text_to_image")
-        assert answer.code == 2 and "in use by another process" in answer.err and f"{str(out)!r}" in answer.err
-        assert sorted(path.name for path in out.iterdir()) == [".holder.json", ".lock"]
+    command = ("bench", "scenarios", "--plan", bench, "-o", out, "--only", "drawn")
+    with held_output(out / "seed_0"):
+        refused = motet_command(capsys, *command)
+        assert refused.code == 2 and "in use by another process" in refused.err and str(out / "seed_0") in refused.err
+        monkeypatch.setattr("motet.experiments.stages.run_training", interrupt)
+        assert motet_command(capsys, *command, "--seed", 1).code == 130  # another seed was started, and interrupted
