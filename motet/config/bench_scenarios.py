@@ -14,6 +14,7 @@ from motet.core.errors import CheckpointError, ConfigError
 
 MAKERS = {
     "checkpoints/shapes_janus": "scripts/make_shapes_janus.py, then recipes/shapes_cold_start.yaml",
+    "checkpoints/shapes_large_scenarios": "recipes/shapes_large_scenarios_cold_start.yaml",
     "checkpoints/shapes_unified": "scripts/make_shapes_unified.py, then recipes/shapes_unified_cold_start.yaml",
 }
 """What makes a shipped cold start."""

@@ -23,6 +23,8 @@ from motet.numerics.linear_head import budget_of_memory
 from motet.numerics.logprobs import LOGITS_BUDGET
 from motet.policies.janus.images import PIXELS_AT_ONCE, PIXELS_AT_ONCE_ON_CPU
 from motet.policies.precision import choose_compute_types, width_of
+from motet.rewards.base import BoundReward
+from motet.rewards.resolving import resolve
 from motet.training.losses import resolve_losses
 
 
@@ -148,6 +150,17 @@ class _Job:
         """The acts of a step."""
         return workload(self.recipe, self.size, self.launch.lengths)
 
+    def rewards(self) -> list[BoundReward | None]:
+        """The rewards of all tracks, without their models. None: one that needs a package that is missing here."""
+        found: list[BoundReward | None] = []
+        for track in self.recipe.resolved_tracks().values():
+            for config in track.rewards:
+                try:
+                    found.append(resolve(config, None, None))
+                except ConfigError:
+                    found.append(None)
+        return found
+
     def settings(self, gpus: int) -> Settings:
         """What memory and time depend on."""
         recipe, algorithm = self.recipe, self.recipe.algorithm
@@ -161,6 +174,7 @@ class _Job:
             generation_batch=recipe.policy.generation_batch_size,
             checkpointing=recipe.policy.gradient_checkpointing,
             has_reference=any(loss.needs_reference for loss in losses.values()),
+            holds_reference=any(reward.uses_reference for reward in self.rewards() if reward is not None),
             iterations=algorithm.num_iterations,
             minibatches=algorithm.num_minibatches,
             logits_budget=LOGITS_BUDGET if on_cpu else budget_of_memory(int(self.device.memory)),
@@ -240,6 +254,9 @@ class _Job:
             )
         if not self.launch.reward_seconds:
             yield "rewards take no time and no memory here: --reward-seconds gives the time of one trajectory"
+        rewards = self.rewards()
+        if None in rewards and not any(reward.uses_reference for reward in rewards if reward is not None):
+            yield "a reward cannot be opened here (motet doctor says why): a reference that it may need is not counted"
 
 
 def _attention(size: ModelSize) -> str:

@@ -31,7 +31,8 @@ FRAGMENTATION = 0.05
 class Settings:
     """What of a recipe and a launch the arithmetic needs. `dtype` is training's compute type, `rollout_dtype`
     sampling's; `budget` is optimizer.max_tokens_per_microbatch; `generation_batch` None: all of a step at once.
-    `passes` are optimizer steps per rollout, `iterations` passes over it; `has_reference`: a KL needs one.
+    `passes` are optimizer steps per rollout, `iterations` passes over it; `has_reference`: a loss replays under the
+    reference; `holds_reference`: a reward has a copy of it, whether or not a loss needs one.
     `logits_budget`: most logits at once; `pixels_at_once`: of images that are decoded; by default those of a CPU.
     """
 
@@ -45,6 +46,7 @@ class Settings:
     has_reference: bool
     iterations: int = 1
     minibatches: int = 1
+    holds_reference: bool = False
     logits_budget: int = LOGITS_BUDGET
     pixels_at_once: int = PIXELS_AT_ONCE_ON_CPU
 
@@ -88,7 +90,7 @@ def held_all_the_time(size: ModelSize, settings: Settings) -> dict[str, float]:
     for part in size.parts.values():
         frozen[part.sharded] += part.bytes - FLOAT32 * part.trainable
     adapters_only = all(not part.trains for part in size.parts.values())
-    copy = trainable if settings.has_reference and not adapters_only else 0
+    copy = trainable if (settings.has_reference or settings.holds_reference) and not adapters_only else 0
     return {
         "trainable weights": FLOAT32 * trainable / shards,
         "frozen weights": frozen[True] / shards + frozen[False],

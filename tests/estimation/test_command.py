@@ -48,6 +48,18 @@ def test_a_cpu_decodes_one_image_of_384_pixels_at_a_time_and_a_gpu_14() -> None:
     assert held == {"cpu": one, "h100": 14 * one}
 
 
+def test_a_reward_that_asks_the_reference_has_a_copy_of_it_without_a_kl() -> None:
+    """CoRL's unified stage has beta 0, and token matching by the reference."""
+
+    def reference(*overrides: str) -> float:
+        recipe = recipe_of(Path("recipes/janus_pro_1b_corl.yaml"), [SMALL, *overrides], "unified")
+        assert recipe.algorithm.beta == 0
+        return estimate(recipe, Launch()).results[0].memory.phases["rollout"]["reference"]
+
+    assert reference() == 4 * 1_652_656_128
+    assert reference("rewards=[{name: exact_answer, acts: [answer]}, {name: jpeg_compressibility, acts: [image]}]") == 0
+
+
 def test_what_does_not_fit_exits_with_1_and_says_what_would(run) -> None:
     options = (SMALL, "policy.gradient_checkpointing=false", "--gpus", "4", "--gpu", "rtx4090")
     done = run(RECIPE, *options)

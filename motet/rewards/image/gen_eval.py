@@ -46,7 +46,7 @@ class Thresholds:
 @reward(
     "gen_eval",
     info=RewardInfo(
-        range="0 or 1; with score: partial [0, 1]",
+        range="[0, 1]; with score: correct 0 or 1",
         model="Mask2Former (facebook/mask2former-swin-small-coco-instance), CLIP (openai/clip-vit-large-patch14)",
         license="see its model card; MIT",
         size="69 M and 428 M parameters",
