@@ -22,7 +22,7 @@ from motet.rewards.reward_models import (
     unified_reward,
 )
 from motet.rewards.scoring import score_groups
-from motet.rewards.shapes import critique, easy_vqa, scenes, shapes
+from motet.rewards.shapes import critique, easy_vqa, listing, scenes, shapes
 from motet.rewards.text import exact_match, math_answers, partial_credit, reasoning_gym
 from motet.rewards.text.gold_check import check_golds
 
@@ -49,6 +49,7 @@ __all__ = [
     "image_reward",
     "improvement",
     "jpeg",
+    "listing",
     "llm_judge",
     "math_answers",
     "ocr",
