@@ -73,6 +73,7 @@ def test_the_demo_runs_end_to_end(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Try next: motet sample" in done.stdout
+    assert re.search(r"preflight: \d+ checks passed in", done.stdout), done.stdout  # and none warned
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert {"before", "after", "seconds", "steps", "images_per_second", "seed"} <= summary.keys()
     for view in (summary["before"], summary["after"]):
