@@ -22,10 +22,11 @@ def listed_objects(completions: list[Any], scene: list[Any]) -> list[float | Non
 
     F1 = 2 |listed and present| / (|listed| + |present|). An object counts once however often it is named, and only with
     the right cell, size, colour and shape; one of the large world that is named without its size (`so b3 green circle`)
-    is mentioned, not listed. 0 for a text that lists nothing, unless the scene is empty; None for a row without scene.
+    is mentioned, not listed. Two objects in one cell are two guesses. 0 for a text that lists nothing, unless the scene
+    is empty; None for a row without a scene and for a trajectory without the act.
 
     The counterpart of the visual perception reward of Perception-R1 (arXiv 2506.07218) in a world whose images have
-    exact descriptions: rewarded for the answer alone, lists get worse in training (`docs/lab_notes.md`).
+    exact descriptions.
     """
     values: list[float | None] = []
     for completion, text in zip(completions, scene, strict=True):
@@ -33,8 +34,7 @@ def listed_objects(completions: list[Any], scene: list[Any]) -> list[float | Non
             values.append(None)
             continue
         present = _present(text)
-        pattern = _UNSIZED if any(map(_UNSIZED.fullmatch, present)) else _SIZED
-        listed = _objects(pattern, last_text(completion, "listed_objects"))
+        listed = _objects(last_text(completion, "listed_objects"), present)
         total = len(listed) + len(present)
         values.append(2 * len(listed & present) / total if total else 1.0)
     return values
@@ -52,5 +52,8 @@ def _present(scene: Any) -> set[str]:
     return set(objects)
 
 
-def _objects(pattern: re.Pattern[str], text: str) -> set[str]:
-    return set(pattern.findall(" ".join(text.lower().split())))
+def _objects(text: str, present: set[str]) -> set[str]:
+    """The objects that a text lists; in a scene of objects with sizes only those with a size."""
+    words = " ".join(text.lower().split())
+    sized = set(_SIZED.findall(words))
+    return sized if any(map(_SIZED.fullmatch, present)) else sized.union(_UNSIZED.findall(words))

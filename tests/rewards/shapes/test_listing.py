@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from motet.core.errors import DataError
+from motet.core.errors import DataError, RewardError
 from motet.rewards.shapes.listing import listed_objects
 from motet.shapes.world import open_world
 
@@ -27,6 +27,8 @@ def score(text: str, scene: Any = SCENE) -> float | None:
         ("a1 small red circle, a1 small red circle, small red circle a1, so red", 2 * 1 / (1 + 3)),
         ("a1 red circle", 0.0),  # the large world's objects have a size
         ("A1  Small red\ncircle", 2 * 1 / (1 + 3)),
+        ("a1 small red circles", 0.0),
+        ("aa1 small red circle", 0.0),
         ("looks like three", 0.0),
         ("", 0.0),
     ],
@@ -43,6 +45,19 @@ def test_more_objects_than_present_cost_precision() -> None:
 def test_empty_scene_is_matched_by_no_object() -> None:
     assert score("so zero", "nothing") == 1.0
     assert score("a1 small red circle", "nothing") == 0.0
+    assert score("a1 red circle", "nothing") == 0.0
+
+
+@pytest.mark.parametrize("name", ["p16 red circle", "p16 small red circle"])
+def test_grids_have_up_to_sixteen_rows_and_columns(name: str) -> None:
+    assert score(name, name) == 1.0
+    assert score(name.replace("p16", "p1"), name) == 0.0
+
+
+def test_small_world_has_no_sizes() -> None:
+    assert score("a1 red circle, b2 blue square, so two", "a1 red circle, b2 blue square") == 1.0
+    assert score("a1 small red circle, b2 blue square", "a1 red circle, b2 blue square") == pytest.approx(2 / 4)
+    assert score("xa1 red circle", "a1 red circle") == 0.0
 
 
 def test_rows_without_scene_are_not_scored() -> None:
@@ -57,6 +72,8 @@ def test_last_text_is_scored() -> None:
         {"role": "assistant", "content": [image, {"type": "text", "text": SCENE}]},
     ]
     assert listed_objects([completion], scene=[SCENE]) == [1.0]
+    with pytest.raises(RewardError, match="'listed_objects' got a completion without text"):
+        listed_objects([[{"role": "assistant", "content": [image]}]], scene=[SCENE])
 
 
 @pytest.mark.parametrize("scene", ["a red circle", "a1 red circle and b2 blue star", "", "a1 small red dog", 7])
