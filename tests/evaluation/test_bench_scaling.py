@@ -36,6 +36,13 @@ def test_every_point_is_measured_once(in_this_process):
         assert 0 <= row["step_gb"] < row["peak_gb"] and row["matmul_share"] > 0
 
 
+def test_a_peak_read_some_pages_too_low_is_no_less_than_before(in_this_process, monkeypatch):
+    readings = iter([500_000_000, 499_959_040])
+    monkeypatch.setattr(scaling, "peak_memory", lambda device: next(readings))
+    (row,) = scaling.bench_scaling(1, {"generations": (2,)}, SIZES, BASE)
+    assert row["peak_gb"] == 0.5 and row["step_gb"] == 0
+
+
 def test_the_plot_shows_every_point():
     rows = [
         {
