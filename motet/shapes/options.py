@@ -26,6 +26,7 @@ FRACTIONS = (
     "open_ended_fraction",
     "caption_fraction",
     "ordered_fraction",
+    "open_shape_fraction",
 )
 """Options between 0 and 1."""
 TRAIN_SPLIT_OPTIONS = (*FRACTIONS, "cite_cells", "min_objects", "question_kinds", "categories")
@@ -110,6 +111,11 @@ class LargeOptions:
     ordered_fraction: float = 0.0
     """Fraction of the training targets whose objects are in the first cells, in reading order, that satisfy the prompt;
     the objects of the rest are anywhere."""
+    open_shape_fraction: float = 0.0
+    """Fraction of the groups of objects in training prompts that name a colour and no shape, such as `two red things`.
+
+    The categories `comparison` and `negation` have no such groups.
+    """
     cot_fraction: float = 0.5
     """Fraction of the solutions with a chain of thought; the rest are direct answers."""
     short_cot_fraction: float = 0.0

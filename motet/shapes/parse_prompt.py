@@ -16,8 +16,8 @@ _GROUP = re.compile(
 _RELATION = re.compile(rf" ({'|'.join(RELATIONS)}) ")
 _COLOUR, _SHAPE = "|".join(large.COLOURS), "|".join(large.SHAPES)
 _LARGE_GROUP = re.compile(
-    rf"(?P<count>an?|{'|'.join(large.NUMBERS[1:])}) (?:(?P<size>{'|'.join(large.SIZES)}) )?(?:(?P<colour>{_COLOUR}) )?"
-    rf"(?P<shape>{_SHAPE})(?:e?s)?"
+    rf"(?P<count>an?|{'|'.join(large.NUMBERS[1:])}) (?:(?P<size>{'|'.join(large.SIZES)}) )?"
+    rf"(?:(?:(?P<colour>{_COLOUR}) )?(?P<shape>{_SHAPE})(?:e?s)?|(?P<colour_alone>{_COLOUR}) things?)"
 )
 _LARGE_RELATION = re.compile(rf" (?:that is )?({'|'.join(large.RELATIONS)}) ")
 _KIND = rf"(?:({_COLOUR}) )?({_SHAPE})(?:e?s)?"
@@ -78,8 +78,15 @@ def _parse_large(plain: str, grid: int) -> Spec | None:
     first, *related = _LARGE_RELATION.split(plain)
     parts = [first, *related[1::2]] if related else re.split(", | and ", first)
     matches = [match for part in parts if (match := _LARGE_GROUP.fullmatch(part))]
-    groups = [{**m.groupdict(), "count": 1 if m["count"] in ("a", "an") else large.NUMBERS.index(m["count"])}
-              for m in matches]  # fmt: skip
+    groups = [
+        {
+            "count": 1 if m["count"] in ("a", "an") else large.NUMBERS.index(m["count"]),
+            "shape": m["shape"],
+            "colour": m["colour"] or m["colour_alone"],
+            "size": m["size"],
+        }
+        for m in matches
+    ]
     if len(groups) < len(parts) or any(groups_overlap(one, other) for one, other in combinations(groups, 2)):
         return None
     several = any(group["count"] > 1 for group in groups)

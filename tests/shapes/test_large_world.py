@@ -142,6 +142,39 @@ def test_ordered_objects_are_in_the_first_cells_that_satisfy_the_relations():
     assert cells_of(chain) == ["a1 small red heart", "b1 small red star", "a2 small red cross"]
 
 
+def groups_of(rows: list[dict]) -> list[dict]:
+    return [group for row in rows for group in row["spec"]["groups"]]
+
+
+def test_open_shape_fraction_changes_training_prompts_alone(rows):
+    for split in SPLITS:
+        changed = rows_of(split, open_shape_fraction=0.5)
+        same = [one["prompt"] == other["prompt"] for one, other in zip(rows[split], changed, strict=True)]
+        assert not all(same) if split == "train" else all(same)
+    assert all(group["shape"] for split in SPLITS for group in groups_of(rows[split]))
+
+
+def test_groups_without_a_shape_name_a_colour_and_leave_the_shape_open():
+    rows = rows_of("train", open_shape_fraction=1.0)
+    groups = groups_of(rows)
+    assert groups and all(group["shape"] is None and group["colour"] for group in groups)
+    single = next(row for row in rows if row["category"] == "single")
+    assert single["prompt"].endswith(("thing", "things"))
+    shown = [parse_scene(row["target"], 4, "large").scene.objects for row in rows if row["spec"]["groups"]]
+    assert {obj.shape for objects in shown for obj in objects} == set(SHAPES)
+    assert all(verify_image(row["target"], row["spec"]).correct for row in rows)
+    half = [group["shape"] is None for group in groups_of(rows_of("train", open_shape_fraction=0.5))]
+    assert 0.35 < sum(half) / len(half) < 0.65
+
+
+def test_things_of_a_colour_are_counted_whatever_their_shape():
+    wanted = spec("counting", (2, None, "red", None))
+    assert prompts.prompt_text(wanted) == "two red things"
+    assert correct(wanted, "small red star", "", "large red heart")
+    assert not correct(wanted, "small red star", "", "large pink heart")
+    assert not correct(wanted, "small red star", "large red star", "large red heart")
+
+
 def test_ordered_fraction_changes_training_targets_alone(rows):
     for split in ("train", "test"):
         ordered = rows_of(split, ordered_fraction=0.5)

@@ -20,11 +20,12 @@ def test_every_prompt_of_the_world_gives_its_spec(category):
             assert parse_prompt(prompt_text(spec, opening)) == spec
 
 
+@pytest.mark.parametrize("open_shapes", [0.0, 0.5])
 @pytest.mark.parametrize("category", large.CATEGORIES)
-def test_every_prompt_of_the_large_world_gives_its_spec(category):
+def test_every_prompt_of_the_large_world_gives_its_spec(category, open_shapes):
     rng = np.random.default_rng(0)
     for _ in range(50):
-        spec = large.sample_spec(rng, category, 4)
+        spec = large.sample_spec(rng, category, 4, open_shapes=open_shapes)
         assert parse_prompt(large.prompt_text(spec, "please draw "), world="large") == spec
         if category in ("comparison", "negation", "chain"):
             assert parse_prompt(large.prompt_text(spec)) is None
@@ -34,6 +35,7 @@ def test_every_prompt_of_the_large_world_gives_its_spec(category):
     "text",
     ["", "a cat", "a circle and a red circle", "a small red circle and a circle", "two circles left of a cross",
      "more stars than stars", "more stars", "one things and no star", "nine things and no star", "three things",
+     "a small thing", "a red thing and a red circle", "two things above a star",
      "a circle above a cross above", "a big circle"],
 )  # fmt: skip
 def test_other_prompts_of_the_large_world_have_none(text):

@@ -24,12 +24,16 @@ FEW_SPECS = ("single", "counting", "negation")
 """Categories that are split into training and test by the wording of the prompt, not by its spec alone."""
 
 
-def _group(rng: Rng, count: int = 1, coloured: float = 1.0, sized: float = 0.4) -> dict[str, Any]:
-    """A random group; `coloured` and `sized` are the probabilities that it names a colour and a size."""
+def _group(rng: Rng, count: int, open_shapes: float, coloured: float = 1.0, sized: float = 0.4) -> dict[str, Any]:
+    """A random group; `coloured` and `sized` are the probabilities that it names a colour and a size.
+
+    With probability `open_shapes` it names a colour and no shape.
+    """
+    is_open = open_shapes > 0 and bool(rng.random() < open_shapes)
     return {
         "count": count,
-        "shape": choose(rng, SHAPES),
-        "colour": choose(rng, list(COLOURS)) if rng.random() < coloured else None,
+        "shape": None if is_open else choose(rng, SHAPES),
+        "colour": choose(rng, list(COLOURS)) if is_open or rng.random() < coloured else None,
         "size": choose(rng, SIZES) if rng.random() < sized else None,
     }
 
@@ -39,33 +43,36 @@ def groups_overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(one[key] == other[key] or None in (one[key], other[key]) for key in ("shape", "colour", "size"))
 
 
-def _groups(rng: Rng, counts: list[int], coloured: float = 1.0, sized: float = 0.4) -> list[dict[str, Any]]:
+def _groups(rng: Rng, counts: list[int], open_shapes: float, **probabilities: float) -> list[dict[str, Any]]:
     """Random groups of which no two overlap."""
     while True:
-        groups = [_group(rng, count, coloured, sized) for count in counts]
+        groups = [_group(rng, count, open_shapes, **probabilities) for count in counts]
         if not any(groups_overlap(one, other) for i, one in enumerate(groups) for other in groups[:i]):
             return groups
 
 
-def sample_spec(rng: Rng, category: str, grid: int, max_objects: int = MAX_OBJECTS) -> Spec:
-    """A random spec of a category, of any composition."""
+def sample_spec(rng: Rng, category: str, grid: int, max_objects: int = MAX_OBJECTS, open_shapes: float = 0.0) -> Spec:
+    """A random spec of a category, of any composition.
+
+    `open_shapes` is the probability that a group names a colour and no shape, such as `two red things`.
+    """
     spec: Spec = {"category": category, "world": "large", "grid": grid, "groups": [], "relations": []}
     spec |= {"total": None, "absent": None, "more": None}
     if category == "single":
-        spec["groups"] = _groups(rng, [1], coloured=0.8, sized=0.6)
+        spec["groups"] = _groups(rng, [1], open_shapes, coloured=0.8, sized=0.6)
     elif category == "counting":
-        spec["groups"] = _groups(rng, [int(rng.integers(2, max_objects + 1))], coloured=0.5, sized=0.3)
+        spec["groups"] = _groups(rng, [int(rng.integers(2, max_objects + 1))], open_shapes, coloured=0.5, sized=0.3)
     elif category == "counts":
         first = int(rng.integers(1, min(5, max_objects)))
         second = int(rng.integers(max(1, 3 - first), min(5, max_objects - first + 1)))
-        spec["groups"] = _groups(rng, [first, second], coloured=0.5, sized=0.2)
+        spec["groups"] = _groups(rng, [first, second], open_shapes, coloured=0.5, sized=0.2)
     elif category == "attribution":
-        spec["groups"] = _groups(rng, [1] * int(rng.integers(2, 4)), sized=0.5)
+        spec["groups"] = _groups(rng, [1] * int(rng.integers(2, 4)), open_shapes, sized=0.5)
     elif category == "position":
-        spec["groups"] = _groups(rng, [1, 1], coloured=0.7, sized=0.3)
+        spec["groups"] = _groups(rng, [1, 1], open_shapes, coloured=0.7, sized=0.3)
         spec["relations"] = [[0, choose(rng, RELATIONS), 1]]
     elif category == "chain":
-        spec["groups"] = _groups(rng, [1, 1, 1], coloured=0.8, sized=0.2)
+        spec["groups"] = _groups(rng, [1, 1, 1], open_shapes, coloured=0.8, sized=0.2)
         spec["relations"] = [[0, choose(rng, RELATIONS), 1], [1, choose(rng, RELATIONS), 2]]
     elif category == "comparison":
         shapes = [str(shape) for shape in rng.permutation(SHAPES)[:2]]
@@ -100,10 +107,15 @@ def prompt_text(spec: Spec, opening: str = "") -> str:
 
 def sets_named(spec: Spec) -> set[str]:
     """Names of the sets in `motet.shapes.large.vocabulary.SETS` whose compositions the prompt names."""
-    groups = [*spec["groups"], *(spec["more"] or ()), *filter(None, [spec["absent"]])]
     return sets_of(
-        ((group["colour"], group["shape"]) for group in groups), (relation for _, relation, _ in spec["relations"])
+        ((group["colour"], group["shape"]) for group in _named_groups(spec)),
+        (relation for _, relation, _ in spec["relations"]),
     )
+
+
+def _named_groups(spec: Spec) -> list[dict[str, Any]]:
+    """All groups that the prompt names, those of comparisons and negations too."""
+    return [*spec["groups"], *(spec["more"] or ()), *filter(None, [spec["absent"]])]
 
 
 def sample_scene(rng: Rng, spec: Spec, allowed: Collection[str] = tuple(SETS), *, ordered: bool = False) -> Scene:

@@ -60,6 +60,7 @@ class LargeRows(World[LargeOptions]):
         self._prompt_sets = PROMPT_SETS[split] if draws else self._both
         self._target_sets = set(SETS) if draws else self._both
         trains = split == "train"
+        self._open_shapes = self.options.open_shape_fraction if trains else 0.0
         self._ordered_fraction = self.options.ordered_fraction if trains else 0.0
         self.short_cot_fraction = self.options.short_cot_fraction if trains else 0.0
 
@@ -69,7 +70,7 @@ class LargeRows(World[LargeOptions]):
     def prompt(self, rng: Rng) -> tuple[str, Spec]:
         category = self.category(rng)
         while True:
-            spec = sample_spec(rng, category, self.options.grid, self.options.max_objects)
+            spec = sample_spec(rng, category, self.options.grid, self.options.max_objects, self._open_shapes)
             text = prompt_text(spec, choose(rng, PHRASES))
             named = sets_named(spec)
             if self.split in SETS:
