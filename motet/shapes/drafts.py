@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from motet.shapes.base import World
@@ -19,24 +20,23 @@ MISTAKES = ("colour", "shape", "count", "position", "missing", "extra", "size")
 """Objects of the wrong size are there only where objects have sizes."""
 CORRECT_FRACTION = 0.2
 """Fraction of the drafts without a mistake."""
+_MAX_ATTEMPTS = 200
+"""At a mistake of one kind, before another kind is chosen; 300 rows of the default categories need at most 57."""
 
 
 def draft_row(world: World[Any], rng: Rng) -> dict[str, Any]:
     """A prompt, a `draft`, its `mistake`, the `critique` that states the mistake, and the `target` image.
 
     The critique has the form of a solution: a chain of thought lists the draft, a direct answer does not. Kinds of
-    mistakes are uniform; draft and target differ in the mistake alone. Only splits of held-out compositions name them.
+    mistakes are uniform, of those that the prompts allow: a comparison names no colour that could be wrong. Draft and
+    target differ in the mistake alone. Only splits of held-out compositions name them.
     """
-    mistakes = tuple(kind for kind in MISTAKES if kind != "size" or world.vocabulary.has_sizes)
-    kind = "none" if rng.random() < CORRECT_FRACTION else choose(rng, mistakes)
-    while True:
-        prompt, spec = world.prompt(rng)
-        correct = world.target(rng, spec)
-        draft = correct if kind == "none" else _corrupt(rng, correct, spec, kind, world)
-        if draft is None or not (world.may_list(correct) and world.may_list(draft)):
-            continue
-        if draft == correct or world.may_count(draft):
-            break
+    kinds = [kind for kind in MISTAKES if kind != "size" or world.vocabulary.has_sizes]
+    kind = "none" if rng.random() < CORRECT_FRACTION else choose(rng, kinds)
+    while (made := _draft_of_kind(rng, kind, world)) is None:
+        kinds.remove(kind)
+        kind = choose(rng, kinds)
+    prompt, spec, correct, draft = made
     mistake = describe_mistakes(ParsedImage(draft, ()), spec)
     chain_of_thought = bool(rng.random() < world.options.cot_fraction)
     thought = f"{describe(draft)}, so {mistake}" if chain_of_thought else f"looks like {mistake}"
@@ -51,6 +51,19 @@ def draft_row(world: World[Any], rng: Rng) -> dict[str, Any]:
         "target": render(correct, world.options.canvas),
         "scene": describe(draft),
     }
+
+
+def _draft_of_kind(rng: Rng, kind: str, world: World[Any]) -> tuple[str, Spec, Scene, Scene] | None:
+    """A prompt, its spec, a correct scene, and one with a mistake of this kind; None if no attempt succeeds."""
+    for _ in count() if kind == "none" else range(_MAX_ATTEMPTS):
+        prompt, spec = world.prompt(rng)
+        correct = world.target(rng, spec)
+        draft = correct if kind == "none" else _corrupt(rng, correct, spec, kind, world)
+        if draft is None or not (world.may_list(correct) and world.may_list(draft)):
+            continue
+        if draft == correct or world.may_count(draft):
+            return prompt, spec, correct, draft
+    return None
 
 
 def _corrupt(rng: Rng, correct: Scene, spec: Spec, kind: str, world: World[Any]) -> Scene | None:

@@ -151,6 +151,22 @@ def test_all_kinds_occur() -> None:
         assert form in said, form
 
 
+@pytest.mark.parametrize(
+    ("options", "possible"),
+    [
+        ({"world": "large", "categories": "comparison"}, {"missing", "extra", "count"}),
+        ({"world": "large", "open_shape_fraction": 1.0}, set(MISTAKES) - {"shape"}),
+        ({"categories": "single"}, set(MISTAKES) - {"position", "colour", "size"}),
+    ],
+)
+def test_drafts_have_only_mistakes_that_their_prompts_allow(options: dict, possible: set[str]) -> None:
+    world = open_world("train", 0, {"task": "drafts", **options})
+    drafts = [world.row(index) for index in range(30)]
+    assert {row["kind"] for row in drafts} - {"none"} == possible
+    assert 1 <= sum(row["kind"] == "none" for row in drafts) <= 14  # CORRECT_FRACTION of them
+    assert all((row["kind"] == "none") == (row["mistake"] == "nothing") for row in drafts)
+
+
 CIRCLE, STARS = (1, "circle", "red", "small"), (2, "star", None, "large")
 MORE = [{"shape": "star", "colour": "red"}, {"shape": "heart", "colour": None}]
 NO_HEART = {"shape": "heart", "colour": None}
