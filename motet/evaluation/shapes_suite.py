@@ -1,6 +1,8 @@
 """The shapes suite: accuracy of image generation and answering on validation items and held-out compositions.
 
-Of the large world, also on the compositions that only one of the two was trained on, `only_drawn` and `only_asked`.
+Of the large world, also on the compositions that only one of the two was trained on, `only_drawn` and `only_asked`;
+images of these three sets also by what is new in the prompt: a colour or a relation that no training names, or a pair
+of known words.
 
 Every item is sampled `samples_per_item` times at temperature 1 and once greedily; denoising uses stochastic steps or
 the ODE, respectively. Accuracy is the mean over items and samples, by the verifier and the reward `exact_answer`;
@@ -31,6 +33,8 @@ from motet.evaluation.sample_image import SampleImage
 from motet.evaluation.scene_diversity import Values, effective_numbers, open_values
 from motet.rewards.text.exact_match import exact_answer
 from motet.shapes.large.prompts import HARD_CATEGORIES as HARD_IN_LARGE
+from motet.shapes.large.prompts import what_is_new
+from motet.shapes.large.vocabulary import SETS
 from motet.shapes.verifier import parse_scenes, verify
 from motet.shapes.world import HARD_CATEGORIES, evaluation_splits, open_world
 
@@ -91,7 +95,7 @@ def evaluate_shapes(
                 greedy = sample_items(policy, own, requests, replace(plain[kind], temperature=0.0))
             shown = name == "draw" and split == "test" and len(samples[True]) < MAX_SAMPLES
             sampled, greedy = _merge(processes, sampled, shown), _merge(processes, greedy, False)
-            measured[split][name].add([_labels(name, task) for task in tasks], sampled, greedy)
+            measured[split][name].add([_labels(name, split, task) for task in tasks], sampled, greedy)
             if shown:
                 for task, first in zip(tasks, sampled.samples, strict=True):
                     samples[task["category"] in (*HARD_CATEGORIES, *HARD_IN_LARGE)].append(first)
@@ -157,10 +161,11 @@ class _Tally:
         }
 
 
-def _labels(skill: str, task: Task) -> list[str]:
+def _labels(skill: str, split: str, task: Task) -> list[str]:
     """The rows of the table to which an item contributes, besides `overall`."""
     if skill == "draw":
-        return [task["category"]]
+        in_set = split in SETS and task["spec"].get("world") == "large"
+        return [task["category"], *([what_is_new(task["spec"], split)] if in_set else [])]
     return [task["kind"], "multiple choice" if task["options"] else "open-ended"]
 
 

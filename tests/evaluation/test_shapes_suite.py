@@ -16,6 +16,8 @@ from motet.policies.diffusion.policy import DiffusionPolicy
 from motet.report.run_dir import RunFolder
 from motet.report.tables import suite_table
 from motet.report.terminal import Terminal
+from motet.shapes.large.prompts import what_is_new
+from motet.shapes.large.vocabulary import SETS
 from motet.shapes.prompts import CATEGORIES
 from motet.shapes.questions import KINDS
 from motet.shapes.world import HARD_CATEGORIES, evaluation_splits, open_world
@@ -110,6 +112,12 @@ def test_the_large_world_has_three_sets_of_held_out_compositions():
     assert table["items"] == {"test": 8, "only_drawn": 6, "only_asked": 6, "held_out": 6}
     for part in (table["only_drawn"], table["only_asked"], table["held_out"]):
         assert part["draw"]["overall"] == 0.8333 and part["answer"]["overall"] == 1.0
+    for split in SETS:
+        images = table["by_item"][split]["draw"]
+        assert sum(len(values) for name, values in images.items() if name.startswith("new ")) == 6
+        first = items(split, 1, world)[0]  # the item whose image is wrong
+        assert images[what_is_new(first["spec"], split)][0] == 0.0
+    assert not any(name.startswith("new ") for name in (*table["draw"], *table["held_out"]["answer"]))
     console = Terminal(width=120, record=True, file=io.StringIO())
     console.print(suite_table({"after": table}, "title"))
     text = console.export_text()

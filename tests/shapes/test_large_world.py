@@ -46,6 +46,22 @@ def spec(category: str, *groups: tuple, **more) -> dict:
     return {"category": category, "world": "large", "grid": 4, "groups": named, **empty, **more}
 
 
+# --- what a prompt names, by hand
+
+
+def test_what_is_new_in_a_prompt():
+    pair, known = (1, "star", "green", None), (1, "heart", "red", None)
+    beside = {"relations": [[0, "next to", 1]]}
+    assert prompts.what_is_new(spec("attribution", pair, known), "held_out") == "new pair"
+    assert prompts.what_is_new(spec("position", pair, known, **beside), "held_out") == "new relation"
+    brown = (1, "star", "brown", None)
+    assert prompts.what_is_new(spec("position", pair, brown, **beside), "held_out") == "new colour"
+    none = spec("negation", total=2, absent={"shape": None, "colour": "brown"})
+    assert prompts.what_is_new(none, "held_out") == "new colour"
+    more = spec("comparison", more=[{"shape": "star", "colour": "orange"}, {"shape": "heart", "colour": None}])
+    assert prompts.what_is_new(more, "only_drawn") == "new colour"
+
+
 # --- the verifier, by hand
 
 

@@ -113,6 +113,17 @@ def sets_named(spec: Spec) -> set[str]:
     )
 
 
+def what_is_new(spec: Spec, split: str) -> str:
+    """What of the split's set the prompt names: `new colour` or `new relation`, words; else `new pair`, of known words.
+
+    A new word beside a new pair counts as the word: it alone makes the prompt impossible for who does not know it.
+    """
+    one = SETS[split]
+    if any(group["colour"] == one.colour for group in _named_groups(spec)):
+        return "new colour"
+    return "new relation" if any(name == one.relation for _, name, _ in spec["relations"]) else "new pair"
+
+
 def _named_groups(spec: Spec) -> list[dict[str, Any]]:
     """All groups that the prompt names, those of comparisons and negations too."""
     return [*spec["groups"], *(spec["more"] or ()), *filter(None, [spec["absent"]])]
