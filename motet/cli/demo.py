@@ -9,7 +9,7 @@ from motet.cli.train import train
 from motet.core.errors import ConfigError
 from motet.report.resume_mode import ResumeChoice
 
-RECIPE, CHECKPOINT = "shapes_demo.yaml", "shapes_large"
+RECIPE, CHECKPOINT = "shapes_demo.yaml", "shapes_demo"
 EVAL_SHARE = 0.2
 """Minutes of one evaluation per minute of training."""
 
