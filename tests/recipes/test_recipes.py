@@ -16,11 +16,14 @@ from motet.config.load import read_mapping
 from motet.config.stages import is_plan, load_plan
 from motet.config.sweep import load_sweep
 from motet.policies import load_policy
-from motet.shapes.verifier import verify_image
+from motet.shapes.large.prompts import sets_named
+from motet.shapes.large.vocabulary import SETS
+from motet.shapes.parse_prompt import parse_prompt
+from motet.shapes.verifier import verify_image, verify_images
 from motet.shapes.world import open_world
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SMALL, LARGE = (ROOT / "checkpoints" / name for name in ("shapes_janus", "shapes_large"))
+SMALL, LARGE, DEMO = (ROOT / "checkpoints" / name for name in ("shapes_janus", "shapes_large", "shapes_demo"))
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
@@ -54,6 +57,18 @@ def test_the_cold_starts_are_as_good_as_documented() -> None:
     large = {"world": "large"}
     assert num_correct(LARGE, large, ("single",)) >= 15  # of 18; 97 % of 73 items
     assert num_correct(LARGE, large, ("counts", "negation", "chain")) <= 14  # 26 %: room for RL
+
+
+def test_only_the_start_of_the_demo_composes_pairs_that_no_prompt_names() -> None:
+    pairs = sorted(SETS["held_out"].pairs)
+    asked = 3 * [text for colour, shape in pairs for text in (f"a {colour} {shape}", f"a small {colour} {shape}")]
+    specs = [parse_prompt(text, world="large") for text in asked]
+    assert all(spec is not None and sets_named(spec) == {"held_out"} for spec in specs)
+    right = {}
+    for checkpoint in (LARGE, DEMO):
+        images = [act.image for act in load_policy(checkpoint).generate_images(asked)]
+        right[checkpoint] = sum(result.correct for result in verify_images(images, specs))
+    assert right[LARGE] <= 3 and right[DEMO] >= 12, right  # of 24
 
 
 @pytest.mark.slow
