@@ -70,7 +70,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the run.")] = 0,
     resume: Resume = ResumeMode.NO,
 ) -> None:
-    """Train a small Janus on images and answers, and print a table before and after: 6 to 11 minutes on 2 CPU cores."""
+    """Train a small Janus on images and answers, and print a table before and after: 5 to 10 minutes on 2 CPU cores."""
     from motet.cli.demo import demo as run
 
     run(output, minutes, seed, resume.choice)

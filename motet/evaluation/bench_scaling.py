@@ -46,9 +46,9 @@ def bench_scaling(
     """One row per axis and value, everything else as in `base`.
 
     `seconds` are medians over the repeats; `peak_gb` the process's peak memory during the steps, `step_gb` what it is
-    above that of the loaded model: activations, gradients, moments and caches. 0 where a step needs no more than
-    loading left free. `matmul_share` is the arithmetic of training (6 operations per weight of the layers and the head
-    and per token) over what the machine's matrix products do in the time that training takes.
+    above that of the loaded model: activations, gradients, moments and caches. It is 0 where a step needs no more
+    than loading left free. `matmul_share` is the arithmetic of training (6 operations per weight of the layers and
+    the head and per token) over what the machine's matrix products do in the time that training takes.
     """
     base = base or ScalingPoint()
     points = [(axis, value, replace(base, **{axis: value})) for axis, values in axes.items() for value in values]

@@ -1,8 +1,7 @@
 """The shapes suite: accuracy of image generation and answering on validation items and held-out compositions.
 
 Of the large world, also on the compositions that only one of the two was trained on, `only_drawn` and `only_asked`;
-images of these three sets also by what is new in the prompt: a colour or a relation that no training names, or a pair
-of known words.
+images of these three sets also by what of the set the prompt names: its colour, its relation, or a pair of other words.
 
 Every item is sampled `samples_per_item` times at temperature 1 and once greedily; denoising uses stochastic steps or
 the ODE, respectively. Accuracy is the mean over items and samples, by the verifier and the reward `exact_answer`;
@@ -33,7 +32,7 @@ from motet.evaluation.sample_image import SampleImage
 from motet.evaluation.scene_diversity import Values, effective_numbers, open_values
 from motet.rewards.text.exact_match import exact_answer
 from motet.shapes.large.prompts import HARD_CATEGORIES as HARD_IN_LARGE
-from motet.shapes.large.prompts import what_is_new
+from motet.shapes.large.prompts import part_of_set
 from motet.shapes.large.vocabulary import SETS
 from motet.shapes.verifier import parse_scenes, verify
 from motet.shapes.world import HARD_CATEGORIES, evaluation_splits, open_world
@@ -165,7 +164,7 @@ def _labels(skill: str, split: str, task: Task) -> list[str]:
     """The rows of the table to which an item contributes, besides `overall`."""
     if skill == "draw":
         in_set = split in SETS and task["spec"].get("world") == "large"
-        return [task["category"], *([what_is_new(task["spec"], split)] if in_set else [])]
+        return [task["category"], *([f"names a {part_of_set(task['spec'], split)}"] if in_set else [])]
     return [task["kind"], "multiple choice" if task["options"] else "open-ended"]
 
 

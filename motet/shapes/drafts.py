@@ -28,8 +28,8 @@ def draft_row(world: World[Any], rng: Rng) -> dict[str, Any]:
     """A prompt, a `draft`, its `mistake`, the `critique` that states the mistake, and the `target` image.
 
     The critique has the form of a solution: a chain of thought lists the draft, a direct answer does not. Kinds of
-    mistakes are uniform, of those that the prompts allow: a comparison names no colour that could be wrong. Draft and
-    target differ in the mistake alone. Only splits of held-out compositions name them.
+    mistakes are uniform, of those that the prompts allow: in a comparison an object of a wrong colour is extra. Draft
+    and target differ in the mistake alone. Only splits of held-out compositions name them.
     """
     kinds = [kind for kind in MISTAKES if kind != "size" or world.vocabulary.has_sizes]
     kind = "none" if rng.random() < CORRECT_FRACTION else choose(rng, kinds)

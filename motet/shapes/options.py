@@ -114,7 +114,8 @@ class LargeOptions:
     open_shape_fraction: float = 0.0
     """Fraction of the groups of objects in training prompts that name a colour and no shape, such as `two red things`.
 
-    The categories `comparison` and `negation` have no such groups.
+    Groups of a prompt that overlap are drawn again: of 0.3, a quarter of the groups is left. The categories
+    `comparison` and `negation` have no such groups.
     """
     cot_fraction: float = 0.5
     """Fraction of the solutions with a chain of thought; the rest are direct answers."""

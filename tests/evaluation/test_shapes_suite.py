@@ -16,7 +16,7 @@ from motet.policies.diffusion.policy import DiffusionPolicy
 from motet.report.run_dir import RunFolder
 from motet.report.tables import suite_table
 from motet.report.terminal import Terminal
-from motet.shapes.large.prompts import what_is_new
+from motet.shapes.large.prompts import part_of_set
 from motet.shapes.large.vocabulary import SETS
 from motet.shapes.prompts import CATEGORIES
 from motet.shapes.questions import KINDS
@@ -114,10 +114,10 @@ def test_the_large_world_has_three_sets_of_held_out_compositions():
         assert part["draw"]["overall"] == 0.8333 and part["answer"]["overall"] == 1.0
     for split in SETS:
         images = table["by_item"][split]["draw"]
-        assert sum(len(values) for name, values in images.items() if name.startswith("new ")) == 6
+        assert sum(len(values) for name, values in images.items() if name.startswith("names a ")) == 6
         first = items(split, 1, world)[0]  # the item whose image is wrong
-        assert images[what_is_new(first["spec"], split)][0] == 0.0
-    assert not any(name.startswith("new ") for name in (*table["draw"], *table["held_out"]["answer"]))
+        assert images[f"names a {part_of_set(first['spec'], split)}"][0] == 0.0
+    assert not any(name.startswith("names a ") for name in (*table["draw"], *table["held_out"]["answer"]))
     console = Terminal(width=120, record=True, file=io.StringIO())
     console.print(suite_table({"after": table}, "title"))
     text = console.export_text()

@@ -49,17 +49,17 @@ def spec(category: str, *groups: tuple, **more) -> dict:
 # --- what a prompt names, by hand
 
 
-def test_what_is_new_in_a_prompt():
+def test_what_of_a_set_a_prompt_names():
     pair, known = (1, "star", "green", None), (1, "heart", "red", None)
     beside = {"relations": [[0, "next to", 1]]}
-    assert prompts.what_is_new(spec("attribution", pair, known), "held_out") == "new pair"
-    assert prompts.what_is_new(spec("position", pair, known, **beside), "held_out") == "new relation"
+    assert prompts.part_of_set(spec("attribution", pair, known), "held_out") == "pair"
+    assert prompts.part_of_set(spec("position", pair, known, **beside), "held_out") == "relation"
     brown = (1, "star", "brown", None)
-    assert prompts.what_is_new(spec("position", pair, brown, **beside), "held_out") == "new colour"
+    assert prompts.part_of_set(spec("position", pair, brown, **beside), "held_out") == "colour"
     none = spec("negation", total=2, absent={"shape": None, "colour": "brown"})
-    assert prompts.what_is_new(none, "held_out") == "new colour"
+    assert prompts.part_of_set(none, "held_out") == "colour"
     more = spec("comparison", more=[{"shape": "star", "colour": "orange"}, {"shape": "heart", "colour": None}])
-    assert prompts.what_is_new(more, "only_drawn") == "new colour"
+    assert prompts.part_of_set(more, "only_drawn") == "colour"
 
 
 # --- the verifier, by hand
@@ -175,7 +175,7 @@ def test_groups_without_a_shape_name_a_colour_and_leave_the_shape_open():
     groups = groups_of(rows)
     assert groups and all(group["shape"] is None and group["colour"] for group in groups)
     single = next(row for row in rows if row["category"] == "single")
-    assert single["prompt"].endswith(("thing", "things"))
+    assert single["prompt"].endswith("thing")
     shown = [parse_scene(row["target"], 4, "large").scene.objects for row in rows if row["spec"]["groups"]]
     assert {obj.shape for objects in shown for obj in objects} == set(SHAPES)
     assert all(verify_image(row["target"], row["spec"]).correct for row in rows)

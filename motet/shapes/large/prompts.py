@@ -3,8 +3,9 @@
 A prompt comes with a *spec* that the verifier checks images against:
 `{"category", "world": "large", "grid", "groups": [{"count", "shape", "colour", "size"}, ...],
 "relations": [[0, "left of", 1], ...], "total": int | None, "absent": {...} | None, "more": [{...}, {...}] | None}`.
-No object belongs to two groups. `total` and `absent` belong to the category `negation`, which leaves open what else is
-there, `more` to `comparison`: more objects of the first kind than of the second.
+No object belongs to two groups. A group without a shape has a colour. `total` and `absent` belong to the category
+`negation`, which leaves open what else is there, `more` to `comparison`: more objects of the first kind than of the
+second.
 """
 
 from __future__ import annotations
@@ -113,15 +114,15 @@ def sets_named(spec: Spec) -> set[str]:
     )
 
 
-def what_is_new(spec: Spec, split: str) -> str:
-    """What of the split's set the prompt names: `new colour` or `new relation`, words; else `new pair`, of known words.
+def part_of_set(spec: Spec, split: str) -> str:
+    """What of the split's set a prompt of the split names: `colour`, `relation`, or only a `pair` of other words.
 
-    A new word beside a new pair counts as the word: it alone makes the prompt impossible for who does not know it.
+    The colour counts first, then the relation: a policy that does not know such a word cannot follow the prompt.
     """
     one = SETS[split]
     if any(group["colour"] == one.colour for group in _named_groups(spec)):
-        return "new colour"
-    return "new relation" if any(name == one.relation for _, name, _ in spec["relations"]) else "new pair"
+        return "colour"
+    return "relation" if any(name == one.relation for _, name, _ in spec["relations"]) else "pair"
 
 
 def _named_groups(spec: Spec) -> list[dict[str, Any]]:
