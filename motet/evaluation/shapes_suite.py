@@ -162,10 +162,11 @@ class _Tally:
 
 def _labels(skill: str, split: str, task: Task) -> list[str]:
     """The rows of the table to which an item contributes, besides `overall`."""
-    if skill == "draw":
-        in_set = split in SETS and task["spec"].get("world") == "large"
-        return [task["category"], *([f"names a {part_of_set(task['spec'], split)}"] if in_set else [])]
-    return [task["kind"], "multiple choice" if task["options"] else "open-ended"]
+    if skill == "answer":
+        return [task["kind"], "multiple choice" if task["options"] else "open-ended"]
+    if split in SETS and task["spec"].get("world") == "large":  # the small world has a `held_out` too, without parts
+        return [task["category"], f"names a {part_of_set(task['spec'], split)}"]
+    return [task["category"]]
 
 
 def _means(values: dict[str, list[float]]) -> Table:

@@ -54,7 +54,10 @@ def draft_row(world: World[Any], rng: Rng) -> dict[str, Any]:
 
 
 def _draft_of_kind(rng: Rng, kind: str, world: World[Any]) -> tuple[str, Spec, Scene, Scene] | None:
-    """A prompt, its spec, a correct scene, and one with a mistake of this kind; None if no attempt succeeds."""
+    """A prompt, its spec, a correct scene, and one with a mistake of this kind; None if no attempt succeeds.
+
+    `none`, a draft without a mistake, is possible with every prompt.
+    """
     for _ in count() if kind == "none" else range(_MAX_ATTEMPTS):
         prompt, spec = world.prompt(rng)
         correct = world.target(rng, spec)
